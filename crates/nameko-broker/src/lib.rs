@@ -1,0 +1,1 @@
+//! nameko-broker
