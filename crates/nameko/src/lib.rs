@@ -1,1 +1,3 @@
 //! nameko
+
+pub mod amqp;

@@ -1,0 +1,305 @@
+//! Field tables: message headers and the arguments of declarations.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+/// The headers of a message.
+pub type Headers = Table;
+
+/// An ordered map from names to values, as AMQP's field table.
+///
+/// Tables are small, so a lookup walks the entries. Names are at most 255 bytes on the wire.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table(Vec<(String, Value)>);
+
+/// A value in a [`Table`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// Any of AMQP's integers. Goes out as 32 bits where it fits, else as 64.
+    Int(i64),
+    /// A floating point number.
+    Double(f64),
+    /// Text. Goes out as a long string.
+    String(String),
+    /// Bytes: a byte array, or a long string that is not UTF-8.
+    Bytes(Bytes),
+    /// Seconds since 1970-01-01 00:00 UTC.
+    Timestamp(u64),
+    /// `value / 10^scale`.
+    Decimal {
+        /// How many digits stand after the point.
+        scale: u8,
+        /// The digits.
+        value: i32,
+    },
+    /// A list of values.
+    List(Vec<Value>),
+    /// A table in the table.
+    Table(Table),
+}
+
+impl Table {
+    /// An empty table.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    /// Sets `name` and returns the value it had before.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
+        let (name, value) = (name.into(), value.into());
+        match self.0.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, old)) => Some(std::mem::replace(old, value)),
+            None => {
+                self.0.push((name, value));
+                None
+            }
+        }
+    }
+
+    /// Removes `name` and returns its value.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Whether `name` is set.
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The entries in their order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(n, v)| (n.as_str(), v))
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A table of entries as they came from a peer: of equal names the last one counts.
+    pub(super) fn from_entries(mut entries: Vec<(String, Value)>) -> Self {
+        /// Up to here comparing each with each is cheaper than a hash map.
+        const FEW: usize = 16;
+
+        if entries.len() <= FEW {
+            let mut at = 0;
+            while at < entries.len() {
+                let (before, rest) = entries.split_at_mut(at);
+                if let Some(entry) = rest.first_mut()
+                    && let Some(first) = before.iter_mut().find(|(n, _)| *n == entry.0)
+                {
+                    std::mem::swap(&mut first.1, &mut entry.1);
+                    entries.remove(at);
+                } else {
+                    at += 1;
+                }
+            }
+            return Self(entries);
+        }
+        let mut places = HashMap::with_capacity(entries.len());
+        let mut unique: Vec<(String, Value)> = Vec::with_capacity(entries.len());
+        for (name, value) in entries {
+            match places.get(&name) {
+                Some(&place) => {
+                    let entry: &mut (String, Value) = &mut unique[place];
+                    entry.1 = value;
+                }
+                None => {
+                    places.insert(name.clone(), unique.len());
+                    unique.push((name, value));
+                }
+            }
+        }
+        Self(unique)
+    }
+}
+
+impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Table {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
+        Self::from_entries(
+            entries
+                .into_iter()
+                .map(|(n, v)| (n.into(), v.into()))
+                .collect(),
+        )
+    }
+}
+
+impl<N: Into<String>, V: Into<Value>> Extend<(N, V)> for Table {
+    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, entries: I) {
+        for (name, value) in entries {
+            self.insert(name, value);
+        }
+    }
+}
+
+impl<N: Into<String>, V: Into<Value>, const LEN: usize> From<[(N, V); LEN]> for Table {
+    fn from(entries: [(N, V); LEN]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl IntoIterator for Table {
+    type Item = (String, Value);
+    type IntoIter = std::vec::IntoIter<(String, Value)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl Value {
+    /// The text, if this is text.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number, if this is an integer.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The truth value, if this is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(truth) => Some(*truth),
+            _ => None,
+        }
+    }
+
+    /// The items, if this is a list.
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match self {
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The table, if this is one.
+    pub fn as_table(&self) -> Option<&Table> {
+        match self {
+            Value::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Value::Bool(value)
+    }
+}
+
+impl From<i32> for Value {
+    fn from(value: i32) -> Self {
+        Value::Int(value.into())
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Value::Int(value.into())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Value::Int(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Value::Double(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Value::String(value.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Value::String(value)
+    }
+}
+
+impl From<Bytes> for Value {
+    fn from(value: Bytes) -> Self {
+        Value::Bytes(value)
+    }
+}
+
+impl From<Table> for Value {
+    fn from(value: Table) -> Self {
+        Value::Table(value)
+    }
+}
+
+impl<V: Into<Value>> From<Vec<V>> for Value {
+    fn from(value: Vec<V>) -> Self {
+        Value::List(value.into_iter().map(Into::into).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_names_the_last_value_counts_at_the_first_place() {
+        for more in [0, 100] {
+            let mut entries: Vec<(String, Value)> = vec![
+                ("a".into(), 1.into()),
+                ("b".into(), 2.into()),
+                ("a".into(), 3.into()),
+                ("a".into(), 4.into()),
+            ];
+            entries.extend((0..more).map(|n| (n.to_string(), Value::Null)));
+            let table = Table::from_entries(entries);
+            assert_eq!(table.len(), 2 + more);
+            assert_eq!(table.iter().next(), Some(("a", &Value::Int(4))));
+            assert_eq!(table.get("b").and_then(Value::as_int), Some(2));
+        }
+    }
+
+    #[test]
+    fn insert_get_remove() {
+        let mut table = Table::from([("x", 1)]);
+        assert_eq!(table.insert("x", "two"), Some(Value::Int(1)));
+        assert_eq!(table.get("x").and_then(Value::as_str), Some("two"));
+        assert_eq!(table.insert("y", vec!["a", "b"]), None);
+        assert_eq!(
+            table.get("y").and_then(Value::as_list).map(<[_]>::len),
+            Some(2)
+        );
+        assert!(table.contains("y") && !table.contains("z"));
+        assert_eq!(table.remove("x"), Some("two".into()));
+        assert_eq!(table.remove("x"), None);
+        assert_eq!(table.len(), 1);
+    }
+}
