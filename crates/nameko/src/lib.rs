@@ -1,3 +1,5 @@
 //! nameko
 
 pub mod amqp;
+pub mod config;
+pub mod serialization;

@@ -1,0 +1,124 @@
+//! From configuration keys to how to connect to the broker.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{Config, ConfigError, DEFAULT_AMQP_URI, describe};
+use crate::amqp::{ConnectOptions, Login, Tls, Uri, Verify};
+
+impl Config {
+    /// How to connect to the broker: `AMQP_URI` (by default [`DEFAULT_AMQP_URI`]), `AMQP_SSL`, `HEARTBEAT` in seconds
+    /// (60; 0 or null for none), `LOGIN_METHOD`.
+    ///
+    /// # Errors
+    /// One of these has a value that makes no sense.
+    pub fn connect_options(&self) -> Result<ConnectOptions, ConfigError> {
+        let uri = self.str("AMQP_URI")?.unwrap_or(DEFAULT_AMQP_URI);
+        let uris = Uri::parse_list(uri)
+            .map_err(|error| self.invalid("AMQP_URI", format!("is wrong: {error}")))?;
+        Ok(ConnectOptions {
+            uris,
+            heartbeat: self.heartbeat()?,
+            login: self.login()?,
+            tls: self.tls()?,
+            connection_name: None,
+            connect_timeout: Duration::from_secs(10),
+        })
+    }
+
+    fn heartbeat(&self) -> Result<u16, ConfigError> {
+        match (self.get("HEARTBEAT"), self.int("HEARTBEAT")?) {
+            (None, _) => Ok(60),
+            (Some(_), None) => Ok(0),
+            (Some(_), Some(seconds)) => u16::try_from(seconds).map_err(|_| {
+                self.invalid(
+                    "HEARTBEAT",
+                    format!("must be from 0 to 65535 seconds, not {seconds}"),
+                )
+            }),
+        }
+    }
+
+    fn login(&self) -> Result<Login, ConfigError> {
+        match self.str("LOGIN_METHOD")? {
+            None | Some("PLAIN") => Ok(Login::Plain),
+            Some("AMQPLAIN") => Ok(Login::AmqPlain),
+            Some("EXTERNAL") => Ok(Login::External),
+            Some(other) => Err(self.invalid(
+                "LOGIN_METHOD",
+                format!("must be PLAIN, AMQPLAIN or EXTERNAL, not `{other}`"),
+            )),
+        }
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, ConfigError> {
+        match self.get("AMQP_SSL") {
+            None | Some(Value::Null | Value::Bool(false)) => Ok(None),
+            Some(Value::Bool(true)) => Ok(Some(Tls::default())),
+            Some(Value::Object(options)) => self.tls_options(options).map(Some),
+            Some(other) => {
+                let found = describe(other);
+                Err(self.invalid(
+                    "AMQP_SSL",
+                    format!("must be true, false or a mapping of options, not {found}"),
+                ))
+            }
+        }
+    }
+
+    /// The options of Python's `ssl.wrap_socket`, as upstream takes them.
+    fn tls_options(&self, options: &Map<String, Value>) -> Result<Tls, ConfigError> {
+        let wrong = |name: &str, expected: &str, found: &Value| {
+            self.invalid(
+                "AMQP_SSL",
+                format!(
+                    "has {name} that must be {expected}, not {}",
+                    describe(found)
+                ),
+            )
+        };
+        let path = |name: &str, value: &Value| match value {
+            Value::Null => Ok(None),
+            Value::String(path) => Ok(Some(PathBuf::from(path))),
+            other => Err(wrong(name, "the path of a PEM file", other)),
+        };
+        let mut tls = Tls::default();
+        for (name, value) in options {
+            match name.as_str() {
+                "ca_certs" => tls.ca_certs = path(name, value)?,
+                "certfile" => tls.certfile = path(name, value)?,
+                "keyfile" => tls.keyfile = path(name, value)?,
+                "check_hostname" => {
+                    tls.check_hostname = value
+                        .as_bool()
+                        .ok_or_else(|| wrong(name, "true or false", value))?;
+                }
+                // Python's constants, by number as in upstream's files, or by name.
+                "cert_reqs" => {
+                    tls.verify = match (value.as_i64(), value.as_str()) {
+                        (Some(0), _) | (_, Some("CERT_NONE")) => Verify::None,
+                        (Some(1), _) | (_, Some("CERT_OPTIONAL")) => Verify::Optional,
+                        (Some(2), _) | (_, Some("CERT_REQUIRED")) => Verify::Required,
+                        _ => {
+                            return Err(wrong(
+                                name,
+                                "0 (CERT_NONE), 1 (CERT_OPTIONAL) or 2 (CERT_REQUIRED)",
+                                value,
+                            ));
+                        }
+                    }
+                }
+                other => {
+                    let known = "ca_certs, certfile, keyfile, cert_reqs and check_hostname";
+                    return Err(self.invalid(
+                        "AMQP_SSL",
+                        format!("has the option `{other}`, which is not known: {known} are"),
+                    ));
+                }
+            }
+        }
+        Ok(tls)
+    }
+}

@@ -1,0 +1,156 @@
+//! Environment variables in configuration text: `${NAME}`, `${NAME:default}`, and defaults that hold further ones.
+
+use std::ffi::OsString;
+
+/// Where values of environment variables come from: the process, or a table in a test.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Why a value could not be filled in.
+#[derive(Debug, PartialEq)]
+pub(super) enum SubstitutionError {
+    /// The variable is not set, and the text gives no default.
+    Missing(String),
+    /// The variable's value is not UTF-8.
+    NotText(String),
+}
+
+/// Whether a plain scalar asks for substitution: `${` with a `}` somewhere behind it.
+pub(super) fn is_wanted(text: &str) -> bool {
+    text.split_once("${")
+        .is_some_and(|(_, rest)| rest.contains('}'))
+}
+
+/// Puts the variables' values in. What a variable holds is not searched again; a default is.
+/// Text that only looks like a reference (`${}`, `${A B}`, no closing brace) stays as it is.
+pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<String, SubstitutionError> {
+    let mut out = String::with_capacity(text.len());
+    // What is left to read, the next piece last. A default is read like the text around it.
+    let mut pieces = vec![text];
+    while let Some(piece) = pieces.pop() {
+        let Some(start) = piece.find("${") else {
+            out.push_str(piece);
+            continue;
+        };
+        let (before, reference) = piece.split_at(start);
+        out.push_str(before);
+        match parse(reference) {
+            None => {
+                out.push_str("${");
+                pieces.push(&reference[2..]);
+            }
+            Some(Reference {
+                name,
+                default,
+                after,
+            }) => {
+                pieces.push(after);
+                match (lookup(name), default) {
+                    (Some(value), _) => {
+                        let value = value
+                            .into_string()
+                            .map_err(|_| SubstitutionError::NotText(name.into()))?;
+                        out.push_str(&value);
+                    }
+                    (None, Some(default)) => pieces.push(default),
+                    (None, None) => return Err(SubstitutionError::Missing(name.into())),
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+struct Reference<'a> {
+    name: &'a str,
+    default: Option<&'a str>,
+    after: &'a str,
+}
+
+/// Reads a reference that begins at the start of `text` with `${`.
+fn parse(text: &str) -> Option<Reference<'_>> {
+    let body = text.strip_prefix("${")?;
+    let end = body.find(|c: char| matches!(c, '{' | '}' | ':') || c.is_whitespace())?;
+    let (name, rest) = body.split_at(end);
+    if name.is_empty() {
+        return None;
+    }
+    if let Some(after) = rest.strip_prefix('}') {
+        return Some(Reference {
+            name,
+            default: None,
+            after,
+        });
+    }
+    let rest = rest.strip_prefix(':')?;
+    let mut open = 0usize;
+    for (at, c) in rest.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 0 => {
+                return Some(Reference {
+                    name,
+                    default: Some(&rest[..at]),
+                    after: &rest[at + 1..],
+                });
+            }
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    fn with(vars: Variables<'_>, text: &str) -> Result<String, SubstitutionError> {
+        substitute(text, &|name| {
+            vars.iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| OsString::from(v))
+        })
+    }
+
+    #[test]
+    fn references_are_replaced() {
+        let table: &[(Variables<'_>, &str, &str)] = &[
+            (&[], "raw", "raw"),
+            (&[], "$bar", "$bar"),
+            (&[("A", "x")], "${A}", "x"),
+            (&[], "${A:d}", "d"),
+            (&[], "${A:}", ""),
+            (&[("A", "")], "${A:d}", ""),
+            (&[("A", "1"), ("B", "2")], "${A:x}_${B:y}", "1_2"),
+            (&[], "${A:my-{template}-x}", "my-{template}-x"),
+            (&[], "${A:my-${B:1}-x}", "my-1-x"),
+            (&[("B", "b")], "${A:my-${B}-x}", "my-b-x"),
+            (&[], "${A:${B:${C:3}}}", "3"),
+            (&[("A", "${A}")], "${A}", "${A}"),
+            (&[("A", "x")], "${A:${MISSING}}", "x"),
+            (&[], "${}", "${}"),
+            (&[], "${A B}", "${A B}"),
+            (&[], "${A", "${A"),
+            (&[], "${A:{}", "${A:{}"),
+            (&[("B", "b")], "${A:x${B}", "${A:xb"),
+            (&[("É", "é")], "<${É}>", "<é>"),
+        ];
+        for (vars, text, expected) in table {
+            assert_eq!(with(vars, text).as_deref(), Ok(*expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_variable_without_default_is_named() {
+        assert_eq!(
+            with(&[], "${A}"),
+            Err(SubstitutionError::Missing("A".into()))
+        );
+        assert_eq!(
+            with(&[], "${A:x_${B}}"),
+            Err(SubstitutionError::Missing("B".into()))
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! `NaN`, `Infinity` and `-Infinity`: numbers in Python's JSON and in no other.
+//!
+//! Each has a stand-in: a double that no one uses, in a spelling no one writes (the exponent has a needless zero).
+//! A text that holds a stand-in's double in another spelling beside such a token is refused, so nothing is ever mistaken.
+
+use std::borrow::Cow;
+
+use super::Error;
+
+/// What every stand-in's spelling begins with.
+const MARK: &str = "1.79769313486230";
+/// And ends with; nobody, Python and serde_json included, writes the zero.
+const TAIL: &str = "e+0308";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Special {
+    NaN,
+    Infinity,
+    NegativeInfinity,
+}
+
+impl Special {
+    const ALL: [Self; 3] = [Self::NaN, Self::Infinity, Self::NegativeInfinity];
+
+    /// The special number that a float is, if it is one.
+    pub(super) fn of(value: f64) -> Option<Self> {
+        match value {
+            _ if value.is_nan() => Some(Self::NaN),
+            f64::INFINITY => Some(Self::Infinity),
+            f64::NEG_INFINITY => Some(Self::NegativeInfinity),
+            _ => None,
+        }
+    }
+
+    /// The special number that a stand-in stands for.
+    pub(super) fn of_stand_in(value: f64) -> Option<Self> {
+        if value.abs() < 1.797_693_134_862_30e308 {
+            return None;
+        }
+        Self::ALL
+            .into_iter()
+            .find(|special| special.stand_in() == value)
+    }
+
+    /// Python's word.
+    pub(super) const fn token(self) -> &'static str {
+        match self {
+            Self::NaN => "NaN",
+            Self::Infinity => "Infinity",
+            Self::NegativeInfinity => "-Infinity",
+        }
+    }
+
+    pub(super) const fn value(self) -> f64 {
+        match self {
+            Self::NaN => f64::NAN,
+            Self::Infinity => f64::INFINITY,
+            Self::NegativeInfinity => f64::NEG_INFINITY,
+        }
+    }
+
+    pub(super) const fn stand_in(self) -> f64 {
+        match self {
+            Self::NaN => 1.797_693_134_862_303e308,
+            Self::Infinity => 1.797_693_134_862_307e308,
+            Self::NegativeInfinity => -1.797_693_134_862_307e308,
+        }
+    }
+
+    pub(super) const fn stand_in_text(self) -> &'static str {
+        match self {
+            Self::NaN => "1.797693134862303e+0308",
+            Self::Infinity => "1.797693134862307e+0308",
+            Self::NegativeInfinity => "-1.797693134862307e+0308",
+        }
+    }
+}
+
+/// Whether a standard text may hold a stand-in.
+pub(super) fn occurs_in(text: &str) -> bool {
+    text.contains(TAIL) && text.contains(MARK)
+}
+
+/// Python's JSON text in standard JSON: the tokens `NaN`, `Infinity` and `-Infinity` become ordinary numbers that
+/// [`from_slice`](super::from_slice) knows. Any other text is given back as it is, valid or not.
+///
+/// # Errors
+/// The text holds such a token, and also one of the numbers that stand for them.
+pub fn standard(text: &str) -> Result<Cow<'_, str>, Error> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut replaced = false;
+    let mut clash = false;
+    for piece in pieces(text) {
+        match Special::ALL
+            .into_iter()
+            .find(|special| special.token() == piece)
+        {
+            Some(special) => {
+                replaced = true;
+                out.push_str(special.stand_in_text());
+            }
+            None => {
+                clash |= piece.len() > 15
+                    && piece
+                        .parse()
+                        .is_ok_and(|it| Special::of_stand_in(it).is_some());
+                out.push_str(piece);
+            }
+        }
+    }
+    match (replaced, clash) {
+        (false, _) => Ok(Cow::Borrowed(text)),
+        (true, false) => Ok(Cow::Owned(out)),
+        (true, true) => Err(Error::read(
+            "it holds NaN or Infinity, and a number too close to the largest one beside it",
+        )),
+    }
+}
+
+/// Standard JSON text in Python's: what [`standard`] made becomes `NaN`, `Infinity` and `-Infinity` again.
+pub fn python(text: &str) -> Cow<'_, str> {
+    if !occurs_in(text) {
+        return Cow::Borrowed(text);
+    }
+    let stand_in = |piece: &str| {
+        Special::ALL
+            .into_iter()
+            .find(|special| special.stand_in_text() == piece)
+    };
+    let mut out = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        out.push_str(stand_in(piece).map_or(piece, |special| special.token()));
+    }
+    Cow::Owned(out)
+}
+
+/// Cuts a text into strings (with their quotes), words and numbers, and what stands between those.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let length = match rest.bytes().next()? {
+            b'"' => string_length(rest),
+            first if is_word(first) => rest.bytes().position(|b| !is_word(b)).unwrap_or(rest.len()),
+            _ => rest
+                .bytes()
+                .position(|b| b == b'"' || is_word(b))
+                .unwrap_or(rest.len()),
+        };
+        let (piece, after) = rest.split_at(length);
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// Of a string that begins at the start of the text; the whole text when it does not end.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, b) in text.bytes().enumerate().skip(1) {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn is_word(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stand_ins_are_what_their_texts_say() {
+        for special in Special::ALL {
+            let text = special.stand_in_text();
+            assert_eq!(
+                serde_json::from_str::<f64>(text).expect(text),
+                special.stand_in()
+            );
+            assert_eq!(Special::of_stand_in(special.stand_in()), Some(special));
+            assert_eq!(Special::of(special.value()), Some(special));
+            assert!(occurs_in(text));
+        }
+        assert_eq!(Special::of_stand_in(f64::MAX), None);
+        assert_eq!(Special::of_stand_in(f64::MIN), None);
+    }
+
+    #[test]
+    fn tokens_within_strings_are_text() {
+        for text in [
+            r#"{"NaN": "x Infinity \" NaN"}"#,
+            r#""NaN"#,
+            "NaNa",
+            "xNaN",
+            "- Infinity2",
+            r#"["\\", "NaN"]"#,
+        ] {
+            assert_eq!(standard(text).expect(text), text);
+        }
+        let text = r#"{"NaN": [NaN,-Infinity , "\\", Infinity, "NaN"]}"#;
+        let inner = standard(text).expect(text);
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&inner).is_ok(),
+            "{inner}"
+        );
+        assert_eq!(python(&inner), text);
+    }
+
+    #[test]
+    fn a_number_that_would_be_mistaken_is_refused() {
+        assert!(standard("[NaN, 1.797693134862303e308]").is_err());
+        assert!(standard("[NaN, 1.797693134862304e308]").is_ok());
+        assert_eq!(
+            standard("[\"NaN\", 1.797693134862303e308]").expect("no token"),
+            "[\"NaN\", 1.797693134862303e308]"
+        );
+    }
+}
