@@ -1,5 +1,83 @@
-//! nameko
+//! # Nameko
+//!
+//! Microservices over AMQP: a service is a plain struct, its dependencies are injected, its methods are called by other
+//! services. The framework that Python knows, in Rust; both speak one protocol and share a cluster.
+//!
+//! ```no_run
+//! use nameko::prelude::*;
+//!
+//! #[derive(Dependencies)]
+//! struct HelloService;
+//!
+//! #[service("hello_service")]
+//! impl HelloService {
+//!     #[rpc]
+//!     async fn hello(&self, name: String) -> Result<String> {
+//!         Ok(format!("Hello, {name}!"))
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     nameko::main(services![HelloService])
+//! }
+//! ```
+//!
+//! `cargo run -- run` runs it, `cargo run -- shell` calls it:
+//!
+//! ```text
+//! >>> n.rpc.hello_service.hello(name='zq')
+//! 'Hello, zq!'
+//! ```
+//!
+//! With no broker configured and none on this machine, `run` brings its own, in memory. RabbitMQ is what production runs on.
+//!
+//! | you want | you write | see |
+//! |---|---|---|
+//! | a service | `#[service("name")] impl` | [`service`](macro@service), [`Service`] |
+//! | a method that others call | `#[rpc] async fn` | [`rpc`](macro@rpc) |
+//! | something injected | `#[dependency(PROVIDER)]` on a field | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
+//! | to call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
+//! | to call services from any program | `Cluster::connect` | [`Cluster`] |
+//! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
+//! | to run it | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
+//! | a YAML configuration | `--config FILE` | [`Config`] |
+//! | AMQP itself | | [`amqp`] |
+
+// Generated code says `::nameko`, in this crate's own tests and examples too.
+#[allow(unused_extern_crates)]
+extern crate self as nameko;
 
 pub mod amqp;
+mod arguments;
+
 pub mod config;
+mod container;
+mod error;
+mod extension;
+pub mod prelude;
+#[doc(hidden)]
+pub mod private;
+mod protocol;
+mod rpc;
+mod runner;
 pub mod serialization;
+mod service;
+mod standalone;
+mod tasks;
+mod worker;
+
+pub use arguments::{Args, Arguments, Param};
+
+pub use config::Config;
+pub use container::{Container, MAX_WORKERS, MethodHandle, STOP_TIMEOUT};
+pub use error::{Error, Raise, RemoteError, Result};
+pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
+
+pub use protocol::Fault;
+pub use rpc::{Rpc, RpcProxy, ServiceProxy};
+pub use runner::{Runner, Services};
+pub use service::{
+    Argument, Bindings, Call, Dependencies, Entrypoints, Injector, Method, Outcome, Provided, Reply, Service,
+};
+pub use standalone::Cluster;
+pub use worker::{CurrentWorker, WorkerContext};

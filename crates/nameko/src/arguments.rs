@@ -1,0 +1,356 @@
+//! The arguments of a call: as they come off the wire, and bound to the parameters of a method.
+//!
+//! Binding follows Python's rules and speaks its words (`inspect.getcallargs`), since that is what callers know.
+
+use std::{fmt, vec};
+
+use serde::{
+    Serialize,
+    de::{Deserialize, Deserializer, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    error::{Error, Result},
+    serialization,
+    service::Argument,
+};
+
+/// A parameter of an entrypoint method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Param {
+    /// The name callers use: parameter names are part of the wire protocol.
+    pub name: &'static str,
+    /// Whether it may be left out: parameters of type `Option` may.
+    pub optional: bool,
+}
+
+impl Param {
+    /// A parameter that callers must give.
+    pub const fn required(name: &'static str) -> Self {
+        Self {
+            name,
+            optional: false,
+        }
+    }
+
+    /// A parameter that callers may leave out.
+    pub const fn optional(name: &'static str) -> Self {
+        Self {
+            name,
+            optional: true,
+        }
+    }
+}
+
+/// The arguments of a call, not yet bound: positional ones and named ones, each as JSON text.
+#[derive(Debug, Default)]
+pub struct Arguments {
+    positional: Vec<Box<RawValue>>,
+    named: Vec<(String, Box<RawValue>)>,
+}
+
+impl Arguments {
+    /// No arguments.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a positional argument.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the value has no JSON form.
+    pub fn arg(mut self, value: impl Serialize) -> Result<Self> {
+        self.positional.push(raw(&value)?);
+        Ok(self)
+    }
+
+    /// Adds a named argument.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the value has no JSON form.
+    pub fn kwarg(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self> {
+        self.named.push((name.into(), raw(&value)?));
+        Ok(self)
+    }
+
+    /// The `args` and `kwargs` of a request. As in Python, a string or an object in the place of the list is
+    /// iterated: over its characters, over its keys.
+    pub(crate) fn from_json(args: &str, kwargs: &str) -> Result<Self> {
+        let positional = match args.as_bytes().first() {
+            Some(b'[') => serde_json::from_str(args).map_err(not_json)?,
+            Some(b'"') => {
+                let text: String = serde_json::from_str(args).map_err(not_json)?;
+                text.chars().map(|it| raw(&it)).collect::<Result<_>>()?
+            }
+            Some(b'{') => {
+                let object: Named = serde_json::from_str(args).map_err(not_json)?;
+                object
+                    .0
+                    .iter()
+                    .map(|(key, _)| raw(key))
+                    .collect::<Result<_>>()?
+            }
+            _ => {
+                return Err(Error::IncorrectSignature(format!(
+                    "`args` must be a list, not {args}"
+                )));
+            }
+        };
+        let named: Named = match kwargs.as_bytes().first() {
+            Some(b'{') => serde_json::from_str(kwargs).map_err(not_json)?,
+            _ => {
+                return Err(Error::IncorrectSignature(format!(
+                    "`kwargs` must be a mapping, not {kwargs}"
+                )));
+            }
+        };
+        Ok(Self {
+            positional,
+            named: named.0,
+        })
+    }
+
+    /// Binds the arguments to the parameters of the method `name`.
+    ///
+    /// # Errors
+    /// [`Error::IncorrectSignature`] in Python's words, where the method's `self` counts as a parameter.
+    pub fn bind(self, name: &'static str, params: &'static [Param]) -> Result<Args> {
+        let wrong = |text: String| Err(Error::IncorrectSignature(format!("{name}() {text}")));
+        let given = self.positional.len();
+        let mut values: Vec<Option<Box<RawValue>>> = self
+            .positional
+            .into_iter()
+            .take(params.len())
+            .map(Some)
+            .collect();
+        values.resize_with(params.len(), || None);
+        for (key, value) in self.named {
+            let Some(index) = params.iter().position(|it| it.name == key) else {
+                return wrong(format!("got an unexpected keyword argument '{key}'"));
+            };
+            if index < given {
+                return wrong(format!("got multiple values for argument '{key}'"));
+            }
+            values[index] = Some(value);
+        }
+        if given > params.len() {
+            return wrong(too_many(params, given));
+        }
+        let missing: Vec<_> = params
+            .iter()
+            .zip(&values)
+            .filter(|(it, value)| !it.optional && value.is_none())
+            .map(|(it, _)| it.name)
+            .collect();
+        if !missing.is_empty() {
+            return wrong(missing_text(&missing));
+        }
+        Ok(Args {
+            method: name,
+            params: params.iter(),
+            values: values.into_iter(),
+        })
+    }
+}
+
+fn too_many(params: &[Param], given: usize) -> String {
+    let most = params.len() + 1;
+    let least = most - params.iter().filter(|it| it.optional).count();
+    let takes = if least < most {
+        format!("from {least} to {most}")
+    } else {
+        most.to_string()
+    };
+    let plural = if takes == "1" { "" } else { "s" };
+    format!(
+        "takes {takes} positional argument{plural} but {} were given",
+        given + 1
+    )
+}
+
+fn missing_text(names: &[&str]) -> String {
+    let quoted: Vec<_> = names.iter().map(|it| format!("'{it}'")).collect();
+    let plural = if names.len() == 1 { "" } else { "s" };
+    let list = match quoted.as_slice() {
+        [head @ .., last] if !head.is_empty() => format!("{} and {last}", head.join(", ")),
+        _ => quoted.concat(),
+    };
+    format!(
+        "missing {} required positional argument{plural}: {list}",
+        names.len()
+    )
+}
+
+fn raw(value: &(impl Serialize + ?Sized)) -> Result<Box<RawValue>> {
+    Ok(serialization::to_raw(value)?)
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::MalformedRequest(format!("request is not valid JSON: {error}"))
+}
+
+/// The arguments of one call, bound: each parameter takes its own, in order.
+#[derive(Debug)]
+pub struct Args {
+    method: &'static str,
+    params: std::slice::Iter<'static, Param>,
+    values: vec::IntoIter<Option<Box<RawValue>>>,
+}
+
+impl Args {
+    /// The next parameter's argument. One that was left out reads as `null`.
+    ///
+    /// # Errors
+    /// [`Error::IncorrectSignature`] when it is not a `T`, naming the method, the parameter and what was found.
+    pub fn take<T: Argument>(&mut self) -> Result<T> {
+        let name = self.params.next().map_or("", |it| it.name);
+        let value = self.values.next().flatten();
+        T::from_json(value.as_deref().map_or("null", RawValue::get).as_bytes()).map_err(|error| {
+            Error::IncorrectSignature(format!("{}() argument '{name}': {error}", self.method))
+        })
+    }
+}
+
+/// A JSON object in its own order, the last of equal keys winning as in Python.
+struct Named(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Named;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Named, A::Error> {
+                let mut pairs: Vec<(String, Box<RawValue>)> = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    match pairs.iter_mut().find(|(known, _)| *known == key) {
+                        Some(pair) => pair.1 = value,
+                        None => pairs.push((key, value)),
+                    }
+                }
+                Ok(Named(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &[Param] = &[Param::required("name")];
+    const TWO: &[Param] = &[Param::required("a"), Param::required("b")];
+    const THREE: &[Param] = &[
+        Param::required("a"),
+        Param::required("b"),
+        Param::required("c"),
+    ];
+    const DEFAULT: &[Param] = &[Param::required("a"), Param::optional("b")];
+    const NONE: &[Param] = &[];
+
+    /// The texts are what CPython 3.11's `inspect.getcallargs(f, None, *args, **kwargs)` raises.
+    #[test]
+    fn binding_speaks_pythons_words() {
+        for (params, args, kwargs, expected) in [
+            (
+                NAME,
+                "[]",
+                "{}",
+                "f() missing 1 required positional argument: 'name'",
+            ),
+            (
+                TWO,
+                "[]",
+                "{}",
+                "f() missing 2 required positional arguments: 'a' and 'b'",
+            ),
+            (
+                THREE,
+                "[]",
+                "{}",
+                "f() missing 3 required positional arguments: 'a', 'b' and 'c'",
+            ),
+            (
+                NAME,
+                "[1, 2]",
+                "{}",
+                "f() takes 2 positional arguments but 3 were given",
+            ),
+            (
+                NONE,
+                "[1]",
+                "{}",
+                "f() takes 1 positional argument but 2 were given",
+            ),
+            (
+                DEFAULT,
+                "[1, 2, 3]",
+                "{}",
+                "f() takes from 2 to 3 positional arguments but 4 were given",
+            ),
+            (
+                NAME,
+                "[]",
+                r#"{"nome": 1}"#,
+                "f() got an unexpected keyword argument 'nome'",
+            ),
+            (
+                NAME,
+                "[1]",
+                r#"{"name": 1}"#,
+                "f() got multiple values for argument 'name'",
+            ),
+            (NAME, "null", "{}", "`args` must be a list, not null"),
+            (NAME, "[]", "[]", "`kwargs` must be a mapping, not []"),
+        ] {
+            let error = Arguments::from_json(args, kwargs)
+                .and_then(|it| it.bind("f", params))
+                .unwrap_err();
+            assert!(matches!(error, Error::IncorrectSignature(_)));
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn arguments_find_their_parameters() {
+        let mut args = Arguments::from_json("[1]", r#"{"b": "two"}"#)
+            .and_then(|it| it.bind("f", TWO))
+            .unwrap();
+        assert_eq!(
+            (args.take::<i64>().unwrap(), args.take::<String>().unwrap()),
+            (1, "two".to_owned())
+        );
+
+        let mut args = Arguments::from_json(r#""z""#, "{}")
+            .and_then(|it| it.bind("f", DEFAULT))
+            .unwrap();
+        assert_eq!(
+            (
+                args.take::<String>().unwrap(),
+                args.take::<Option<i64>>().unwrap()
+            ),
+            ("z".to_owned(), None)
+        );
+    }
+
+    #[test]
+    fn an_argument_of_the_wrong_type_says_which() {
+        let mut args = Arguments::from_json("[1]", "{}")
+            .and_then(|it| it.bind("hello", NAME))
+            .unwrap();
+        let error = args.take::<String>().unwrap_err().to_string();
+        assert!(error.starts_with("hello() argument 'name': "), "{error}");
+        assert!(error.contains("expected a string"), "{error}");
+    }
+}

@@ -1,0 +1,205 @@
+//! What can go wrong in a call, and how it reads.
+
+use std::{any::Any, error::Error as StdError, sync::Arc, time::Duration};
+
+use crate::{amqp, config::ConfigError, protocol::Fault, serialization};
+
+/// The result of a call, or of an entrypoint method.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed, or why a method gives up.
+///
+/// A method may return any `E: std::error::Error`; this is the one to use where nothing more is to be said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The remote method raised.
+    #[error("{0}")]
+    Remote(#[from] RemoteError),
+    /// No service of that name is listening: its request queue does not exist.
+    #[error("Unknown service `{0}`")]
+    UnknownService(String),
+    /// The service has no method of that name.
+    #[error("{0}")]
+    MethodNotFound(String),
+    /// The arguments do not fit the method.
+    #[error("{0}")]
+    IncorrectSignature(String),
+    /// The request was not what a service can read.
+    #[error("{0}")]
+    MalformedRequest(String),
+    /// No reply came in time. The method may still run, or have run.
+    #[error("no reply to {service}.{method} within {timeout:?}")]
+    Timeout {
+        /// The service called.
+        service: String,
+        /// The method called.
+        method: String,
+        /// How long the caller waited.
+        timeout: Duration,
+    },
+    /// The reply can no longer come: the reply queue was lost with the connection. The method may have run.
+    #[error("the reply to {service}.{method} is lost: {reason}")]
+    ReplyLost {
+        /// The service called.
+        service: String,
+        /// The method called.
+        method: String,
+        /// What happened to the connection.
+        reason: String,
+    },
+    /// The broker could not be reached, refused us, or closed the connection.
+    #[error(transparent)]
+    Amqp(#[from] amqp::Error),
+    /// A message could not be published.
+    #[error(transparent)]
+    Publish(#[from] amqp::PublishError),
+    /// A value could not be written to, or read from, a message.
+    #[error(transparent)]
+    Serialization(#[from] serialization::Error),
+    /// The configuration does not hold what is needed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The container is stopping or was killed: it takes no more work.
+    #[error("the container of {0} is stopping")]
+    ContainerStopping(String),
+    /// The container was killed.
+    #[error("{service} was killed: {reason}")]
+    Killed {
+        /// The service it ran.
+        service: String,
+        /// Why.
+        #[source]
+        reason: Arc<Error>,
+    },
+    /// An error of the method's own, with the class name that callers see.
+    #[error("{0}")]
+    Raised(Fault),
+}
+
+impl Error {
+    /// An error that callers see as `exc_type`, with `value` as its only argument.
+    ///
+    /// ```
+    /// let error = nameko::Error::raise("NotFound", "no order 17");
+    /// assert_eq!(error.to_string(), "no order 17");
+    /// ```
+    pub fn raise(exc_type: impl Into<String>, value: impl Into<String>) -> Self {
+        Self::Raised(Fault::new(exc_type, value))
+    }
+
+    /// Any error, kept as what it says: its type's name becomes the class name that callers see.
+    pub fn from_error(error: impl StdError + Send + Sync + 'static) -> Self {
+        Self::Raised(Fault::of(&error))
+    }
+
+    /// No reply came in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
+    }
+
+    /// Nobody listens under the service's name.
+    pub fn is_unknown_service(&self) -> bool {
+        matches!(self, Self::UnknownService(_))
+    }
+
+    /// The method ran and raised.
+    pub fn as_remote(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Remote(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// An error that a remote method raised.
+///
+/// Reads as Nameko's: `ValueError bad`. Source: the error object of a reply, `exc_type`, `exc_path`, `exc_args`, `value`.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{exc_type} {value}")]
+#[non_exhaustive]
+pub struct RemoteError {
+    /// The class name: `ValueError`.
+    pub exc_type: String,
+    /// The class with its module: `builtins.ValueError`. Empty where the peer does not tell.
+    pub exc_path: String,
+    /// The arguments it was raised with, all leaves as text.
+    pub exc_args: Vec<serde_json::Value>,
+    /// The error as text.
+    pub value: String,
+}
+
+/// An error that an entrypoint method can return: whatever implements `std::error::Error`.
+#[diagnostic::on_unimplemented(
+    message = "an entrypoint cannot fail with `{Self}`",
+    label = "this is not an error type",
+    note = "an entrypoint's error implements `std::error::Error + Send + Sync + 'static`; use `nameko::Error` where nothing more is to be said"
+)]
+pub trait Raise: Send + 'static {
+    /// The error object that callers receive.
+    fn fault(&self) -> Fault;
+}
+
+impl<E: StdError + Send + Sync + 'static> Raise for E {
+    fn fault(&self) -> Fault {
+        match (self as &dyn Any).downcast_ref::<Error>() {
+            Some(error) => nameko_fault(error),
+            None => Fault::from_type(std::any::type_name::<E>(), self.to_string()),
+        }
+    }
+}
+
+/// The error object of one of our own errors, under the name Nameko gives it.
+fn nameko_fault(error: &Error) -> Fault {
+    let text = error.to_string();
+    match error {
+        Error::Raised(fault) => fault.clone(),
+        Error::Remote(_) => Fault::nameko("RemoteError", text),
+        Error::UnknownService(name) => Fault {
+            exc_args: vec![name.clone().into()],
+            ..Fault::nameko("UnknownService", text)
+        },
+        Error::MethodNotFound(_) => Fault::nameko("MethodNotFound", text),
+        Error::IncorrectSignature(_) => Fault::nameko("IncorrectSignature", text),
+        Error::MalformedRequest(_) => Fault::nameko("MalformedRequest", text),
+        Error::Timeout { .. } => Fault::nameko("RpcTimeout", text),
+        Error::ReplyLost { .. } => Fault::nameko("ReplyQueueExpiredWithPendingReplies", text),
+        Error::Config(_) => Fault::nameko("ConfigurationError", text),
+        Error::ContainerStopping(_) | Error::Killed { .. } => {
+            Fault::nameko("ContainerBeingKilled", text)
+        }
+        Error::Amqp(_) | Error::Publish(_) => Fault::from_type("nameko::amqp::Error", text),
+        Error::Serialization(_) => Fault::from_type("nameko::serialization::Error", text),
+    }
+}
+
+macro_rules! from_std {
+    ($($error:ty),* $(,)?) => { $(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::from_error(error)
+            }
+        }
+    )* };
+}
+
+// So that `?` works on what methods meet most. Other errors: `map_err(Error::from_error)`, or an error type of your own.
+from_std!(
+    std::io::Error,
+    std::fmt::Error,
+    std::num::ParseIntError,
+    std::num::ParseFloatError,
+    std::num::TryFromIntError,
+    std::str::Utf8Error,
+    std::string::FromUtf8Error,
+    std::env::VarError,
+    serde_json::Error,
+    tokio::task::JoinError,
+    tokio::time::error::Elapsed,
+);
+
+impl From<Box<dyn StdError + Send + Sync>> for Error {
+    fn from(error: Box<dyn StdError + Send + Sync>) -> Self {
+        Self::raise("Error", error.to_string())
+    }
+}

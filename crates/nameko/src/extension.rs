@@ -1,0 +1,226 @@
+//! What a container is extended with: dependency providers, entrypoints, and what they share.
+//!
+//! The built-in ones are written against these traits and use nothing else.
+
+use std::{any::Any, future::Future};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    container::{Container, MethodHandle},
+    error::Result,
+    service::Outcome,
+    worker::WorkerContext,
+};
+
+/// Gives each worker a dependency, and hears of the container's and the workers' life.
+///
+/// One value lives as long as the container. All hooks are optional but [`get_dependency`](Self::get_dependency).
+/// An error from `setup` or `start` makes the container's start fail. An error from `get_dependency` is the
+/// call's outcome. An error from a `worker_*` hook kills the container, as in Nameko.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not provide a dependency",
+    label = "the expression in `#[dependency(...)]` must implement `DependencyProvider`"
+)]
+pub trait DependencyProvider: Send + Sync + 'static {
+    /// What is injected into each worker.
+    type Dependency: Send + 'static;
+
+    /// Called once, before anything starts.
+    fn setup(&self, container: &Container) -> impl Future<Output = Result<()>> + Send {
+        let _ = container;
+        async { Ok(()) }
+    }
+
+    /// Called once, when every extension is set up.
+    fn start(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called when the container stops, after the last worker.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Called when the container is killed. Must not block.
+    fn kill(&self) {}
+
+    /// The dependency for one worker.
+    fn get_dependency(
+        &self,
+        ctx: &WorkerContext,
+    ) -> impl Future<Output = Result<Self::Dependency>> + Send;
+
+    /// Called before the method runs.
+    fn worker_setup(&self, ctx: &WorkerContext) -> impl Future<Output = Result<()>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// Called with what the worker ended with, after its reply was sent.
+    fn worker_result(
+        &self,
+        ctx: &WorkerContext,
+        outcome: &Outcome,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (ctx, outcome);
+        async { Ok(()) }
+    }
+
+    /// Called last for each worker.
+    fn worker_teardown(&self, ctx: &WorkerContext) -> impl Future<Output = Result<()>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+}
+
+/// Starts workers: the reason a method runs.
+pub trait Entrypoint: Send + Sync + 'static {
+    /// Called once with the method to run, before anything starts.
+    fn setup(
+        &self,
+        container: &Container,
+        method: MethodHandle,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Called once, when every extension is set up.
+    fn start(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called when the container stops. Once it returns, the entrypoint starts no more workers.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Called when the container is killed. Must not block.
+    fn kill(&self) {}
+
+    /// What the entrypoint serves, in a few words: `rpc`, for example. Shown by `run`.
+    fn describe(&self) -> String;
+}
+
+/// One per container, shared by the entrypoints and providers that ask for it with [`Container::shared`].
+pub trait SharedExtension: Any + Send + Sync + 'static {
+    /// Called once, when entrypoints and providers are set up.
+    fn start(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called when the container stops, after the dependency providers.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Called when the container is killed. Must not block.
+    fn kill(&self) {}
+}
+
+/// [`DependencyProvider`] without its type, as the container holds it.
+pub(crate) trait DynProvider: Send + Sync {
+    fn setup<'a>(&'a self, container: &'a Container) -> BoxFuture<'a, Result<()>>;
+    fn start(&self) -> BoxFuture<'_, Result<()>>;
+    fn stop(&self) -> BoxFuture<'_, ()>;
+    fn kill(&self);
+    fn worker_setup<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>>;
+    fn worker_result<'a>(
+        &'a self,
+        ctx: &'a WorkerContext,
+        outcome: &'a Outcome,
+    ) -> BoxFuture<'a, Result<()>>;
+    fn worker_teardown<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>>;
+}
+
+impl<P: DependencyProvider> DynProvider for P {
+    fn setup<'a>(&'a self, container: &'a Container) -> BoxFuture<'a, Result<()>> {
+        Box::pin(DependencyProvider::setup(self, container))
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(DependencyProvider::start(self))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(DependencyProvider::stop(self))
+    }
+
+    fn kill(&self) {
+        DependencyProvider::kill(self);
+    }
+
+    fn worker_setup<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>> {
+        Box::pin(DependencyProvider::worker_setup(self, ctx))
+    }
+
+    fn worker_result<'a>(
+        &'a self,
+        ctx: &'a WorkerContext,
+        outcome: &'a Outcome,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(DependencyProvider::worker_result(self, ctx, outcome))
+    }
+
+    fn worker_teardown<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>> {
+        Box::pin(DependencyProvider::worker_teardown(self, ctx))
+    }
+}
+
+/// [`Entrypoint`] without its type, as the container holds it.
+pub(crate) trait DynEntrypoint: Send + Sync {
+    fn setup<'a>(
+        &'a self,
+        container: &'a Container,
+        method: MethodHandle,
+    ) -> BoxFuture<'a, Result<()>>;
+    fn start(&self) -> BoxFuture<'_, Result<()>>;
+    fn stop(&self) -> BoxFuture<'_, ()>;
+    fn kill(&self);
+    fn describe(&self) -> String;
+}
+
+impl<E: Entrypoint> DynEntrypoint for E {
+    fn setup<'a>(
+        &'a self,
+        container: &'a Container,
+        method: MethodHandle,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(Entrypoint::setup(self, container, method))
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(Entrypoint::start(self))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Entrypoint::stop(self))
+    }
+
+    fn kill(&self) {
+        Entrypoint::kill(self);
+    }
+
+    fn describe(&self) -> String {
+        Entrypoint::describe(self)
+    }
+}
+
+/// [`SharedExtension`] without its type, as the container holds it.
+pub(crate) trait DynShared: Send + Sync {
+    fn start(&self) -> BoxFuture<'_, Result<()>>;
+    fn stop(&self) -> BoxFuture<'_, ()>;
+    fn kill(&self);
+}
+
+impl<E: SharedExtension> DynShared for E {
+    fn start(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(SharedExtension::start(self))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(SharedExtension::stop(self))
+    }
+
+    fn kill(&self) {
+        SharedExtension::kill(self);
+    }
+}

@@ -1,0 +1,139 @@
+//! One call: a request, and the reply to it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::value::RawValue;
+
+use super::replies::{Pending, Replies};
+use crate::{
+    amqp::{Properties, Publish, PublishError, Publisher, Retry, Table},
+    config::Config,
+    error::{Error, Result},
+    protocol,
+};
+
+/// How long a call waits for its reply, unless the proxy or the config key `rpc_timeout` (seconds, 0: for ever) says otherwise.
+pub const RPC_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Calls over one publisher and one reply queue.
+#[derive(Clone)]
+pub(crate) struct Client {
+    exchange: Arc<str>,
+    publisher: Publisher,
+    replies: Arc<Replies>,
+}
+
+/// How a call is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// How long to wait for the reply, `None` for ever.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Options {
+    /// The options that the configuration asks for.
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        let timeout = match config.float("rpc_timeout")? {
+            None => Some(RPC_TIMEOUT),
+            Some(0.0) => None,
+            Some(seconds) => Some(Duration::try_from_secs_f64(seconds).map_err(|_| {
+                config.invalid(
+                    "rpc_timeout",
+                    "must be a number of seconds, 0 for no timeout",
+                )
+            })?),
+        };
+        Ok(Self { timeout })
+    }
+}
+
+impl Client {
+    pub(crate) fn new(exchange: &str, publisher: Publisher, replies: Arc<Replies>) -> Self {
+        Self {
+            exchange: exchange.into(),
+            publisher,
+            replies,
+        }
+    }
+
+    /// Calls `service.method` with a request body, and returns the result as JSON text.
+    pub(crate) async fn call(
+        &self,
+        service: &str,
+        method: &str,
+        body: Vec<u8>,
+        headers: Table,
+        options: &Options,
+    ) -> Result<Box<RawValue>> {
+        let call = self.exchange(service, method, body, headers);
+        match options.timeout {
+            None => call.await,
+            Some(timeout) => tokio::time::timeout(timeout, call)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::Timeout {
+                        service: service.to_owned(),
+                        method: method.to_owned(),
+                        timeout,
+                    })
+                }),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        service: &str,
+        method: &str,
+        body: Vec<u8>,
+        headers: Table,
+    ) -> Result<Box<RawValue>> {
+        let mut pending = self.replies.expect();
+        let publish = self.publisher.publish(
+            self.request(service, method, body, headers, &pending),
+            Some(Retry::default()),
+        );
+        tokio::pin!(publish);
+        let mut published = false;
+        loop {
+            tokio::select! {
+                biased;
+                answer = pending.answer() => {
+                    let lost = |reason| Error::ReplyLost { service: service.to_owned(), method: method.to_owned(), reason };
+                    let reply = answer.map_err(lost)?;
+                    return protocol::decode_reply(reply.properties.content_type.as_deref(), &reply.body);
+                }
+                confirm = &mut publish, if !published => match confirm {
+                    Ok(()) => published = true,
+                    Err(PublishError::Unroutable { .. }) => return Err(Error::UnknownService(service.to_owned())),
+                    Err(PublishError::Refused(error)) if error.is_not_found() => {
+                        // No exchange: nobody who serves RPC was ever here.
+                        return Err(Error::UnknownService(service.to_owned()));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        service: &str,
+        method: &str,
+        body: Vec<u8>,
+        headers: Table,
+        pending: &Pending,
+    ) -> Publish {
+        Publish {
+            exchange: self.exchange.to_string(),
+            routing_key: protocol::request_key(service, method),
+            mandatory: true,
+            properties: Properties {
+                headers,
+                correlation_id: Some(pending.correlation_id().into()),
+                reply_to: Some(self.replies.reply_to.clone().into()),
+                ..protocol::properties()
+            },
+            body: body.into(),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! RPC: methods that other services call, and calls to other services.
+//!
+//! A request goes to the topic exchange `nameko-rpc` with the key `{service}.{method}`; the reply comes back through the
+//! same exchange to a queue of the caller's own, and carries the request's correlation id.
+
+mod client;
+mod consumers;
+mod proxy;
+mod replies;
+mod server;
+
+pub use proxy::{RpcProxy, ServiceProxy};
+pub use server::Rpc;
+
+pub(crate) use client::{Client, Options};
+pub(crate) use proxy::Caller;
+pub(crate) use replies::Replies;

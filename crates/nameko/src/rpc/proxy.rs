@@ -1,0 +1,306 @@
+//! The dependency through which a service calls another.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::{
+    client::{Client, Options},
+    consumers::QueueConsumer,
+    replies::Replies,
+};
+use crate::{
+    amqp::{Publisher, Table},
+    container::Container,
+    error::{Error, Result},
+    extension::{DependencyProvider, SharedExtension},
+    protocol, serialization,
+    worker::{self, WorkerContext},
+};
+
+/// Injects a [`ServiceProxy`].
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[derive(Dependencies)]
+/// struct ServiceX {
+///     #[dependency(RpcProxy::new("service_y"))]
+///     y: ServiceProxy,
+/// }
+///
+/// #[service("service_x")]
+/// impl ServiceX {
+///     #[rpc]
+///     async fn remote_method(&self, value: String) -> Result<String> {
+///         self.y.call("append_id", (format!("{value}-x"),)).await
+///     }
+/// }
+/// ```
+pub struct RpcProxy {
+    service: Arc<str>,
+    timeout: Option<Option<Duration>>,
+    ready: OnceLock<(Client, Options)>,
+}
+
+impl RpcProxy {
+    /// Calls to the service of that name.
+    pub fn new(service: impl Into<Arc<str>>) -> Self {
+        Self {
+            service: service.into(),
+            timeout: None,
+            ready: OnceLock::new(),
+        }
+    }
+
+    /// How long a call waits for its reply, `None` for ever. By default the config key `rpc_timeout`, else a minute.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = Some(timeout.into());
+        self
+    }
+}
+
+impl fmt::Debug for RpcProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<RpcProxy [{}]>", self.service)
+    }
+}
+
+impl DependencyProvider for RpcProxy {
+    type Dependency = ServiceProxy;
+
+    async fn setup(&self, container: &Container) -> Result<()> {
+        let listener = container.shared(ReplyListener::new)?;
+        let mut options = Options::new(container.config())?;
+        if let Some(timeout) = self.timeout {
+            options.timeout = timeout;
+        }
+        let _ = self.ready.set((listener.client.clone(), options));
+        Ok(())
+    }
+
+    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<ServiceProxy> {
+        match self.ready.get() {
+            Some((client, options)) => Ok(ServiceProxy::new(
+                self.service.clone(),
+                client.clone(),
+                options.clone(),
+                Caller::Worker(ctx.clone()),
+            )),
+            None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
+        }
+    }
+}
+
+/// The reply queue of a container, shared by its proxies.
+struct ReplyListener {
+    client: Client,
+    replies: Arc<Replies>,
+}
+
+impl ReplyListener {
+    fn new(container: &Container) -> Result<Self> {
+        let options = container.config().connect_options()?;
+        let exchange = protocol::rpc_exchange(container.config())?;
+        let queue = QueueConsumer::of(container)?;
+        let prefetch = Some(container.prefetch_count());
+        let replies = Replies::subscribe(
+            &queue.consumers,
+            &exchange,
+            container.service_name(),
+            prefetch,
+        );
+        queue.watch(replies.clone());
+        let client = Client::new(&exchange.name, Publisher::shared(&options), replies.clone());
+        Ok(Self { client, replies })
+    }
+}
+
+impl SharedExtension for ReplyListener {
+    async fn stop(&self) {
+        self.kill();
+    }
+
+    fn kill(&self) {
+        self.replies.fail("the container was stopped");
+    }
+}
+
+/// Calls the methods of one service.
+///
+/// Cheap to clone, usable from many tasks at once.
+#[derive(Clone)]
+pub struct ServiceProxy {
+    service: Arc<str>,
+    via: Via,
+}
+
+#[derive(Clone)]
+enum Via {
+    Broker {
+        client: Client,
+        options: Options,
+        caller: Caller,
+    },
+    Fake(Arc<Fake>),
+}
+
+type Fake =
+    dyn Fn(&str, serde_json::Value, serde_json::Value) -> Result<serde_json::Value> + Send + Sync;
+
+/// On whose behalf calls are made: what their headers tell.
+#[derive(Clone)]
+pub(crate) enum Caller {
+    /// A worker: its context as it is when the call is made.
+    Worker(WorkerContext),
+    /// A program of its own: the same call id for all its calls, and its context data.
+    Standalone(Arc<(String, Table)>),
+}
+
+impl Caller {
+    fn headers(&self) -> Table {
+        match self {
+            Self::Worker(ctx) => ctx.headers(),
+            Self::Standalone(it) => worker::headers(&it.1, vec![it.0.clone()]),
+        }
+    }
+}
+
+impl ServiceProxy {
+    pub(crate) fn new(service: Arc<str>, client: Client, options: Options, caller: Caller) -> Self {
+        Self {
+            service,
+            via: Via::Broker {
+                client,
+                options,
+                caller,
+            },
+        }
+    }
+
+    /// A stand-in for tests: `reply` is given the method's name, the positional arguments (an array) and the named ones
+    /// (an object), and answers in the service's place.
+    ///
+    /// ```
+    /// # use nameko::ServiceProxy;
+    /// let y = ServiceProxy::fake("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
+    /// ```
+    pub fn fake<F>(service: impl Into<Arc<str>>, reply: F) -> Self
+    where
+        F: Fn(&str, serde_json::Value, serde_json::Value) -> Result<serde_json::Value>
+            + Send
+            + Sync
+            + 'static,
+    {
+        Self {
+            service: service.into(),
+            via: Via::Fake(Arc::new(reply)),
+        }
+    }
+
+    /// The service's name.
+    pub fn service_name(&self) -> &str {
+        &self.service
+    }
+
+    /// The same proxy with another timeout, `None` for none.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        if let Via::Broker { options, .. } = &mut self.via {
+            options.timeout = timeout.into();
+        }
+        self
+    }
+
+    /// Calls `method`. A tuple, an array or a `Vec` holds positional arguments; a struct or a map holds named ones.
+    ///
+    /// ```no_run
+    /// # use nameko::{Result, ServiceProxy};
+    /// # use std::collections::BTreeMap;
+    /// # async fn run(hello: ServiceProxy) -> Result<()> {
+    /// let _: String = hello.call("hello", ("zq",)).await?;
+    /// let _: String = hello.call("hello", BTreeMap::from([("name", "zq")])).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Remote`] when the method raised, [`Error::UnknownService`], [`Error::MethodNotFound`],
+    /// [`Error::IncorrectSignature`], [`Error::Timeout`], [`Error::ReplyLost`], [`Error::Publish`] when the request could
+    /// not be sent, [`Error::Serialization`] when the arguments have no JSON form or the result is not a `T`.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: impl Serialize,
+    ) -> Result<T> {
+        let json = serialization::to_vec(&arguments)?;
+        let (args, kwargs): (&[u8], &[u8]) = match json.first() {
+            Some(b'[') => (&json, b"{}"),
+            Some(b'{') => (b"[]", &json),
+            Some(b'n') => (b"[]", b"{}"),
+            _ => {
+                return Err(Error::IncorrectSignature(format!(
+                    "arguments of {}.{method} must be a tuple such as `(value,)`, or named ones in a struct or map",
+                    self.service
+                )));
+            }
+        };
+        self.call_encoded(method, args, kwargs).await
+    }
+
+    /// Calls `method` with positional and named arguments.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_with<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        args: &[serde_json::Value],
+        kwargs: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<T> {
+        self.call_encoded(
+            method,
+            &serialization::to_vec(args)?,
+            &serialization::to_vec(kwargs)?,
+        )
+        .await
+    }
+
+    async fn call_encoded<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        args: &[u8],
+        kwargs: &[u8],
+    ) -> Result<T> {
+        let result: Box<RawValue> = match &self.via {
+            Via::Broker {
+                client,
+                options,
+                caller,
+            } => {
+                let body = protocol::encode_request(args, kwargs);
+                client
+                    .call(&self.service, method, body, caller.headers(), options)
+                    .await?
+            }
+            Via::Fake(reply) => {
+                let value = reply(
+                    method,
+                    serialization::from_slice(args)?,
+                    serialization::from_slice(kwargs)?,
+                )?;
+                serde_json::value::to_raw_value(&value).map_err(serialization::Error::read)?
+            }
+        };
+        Ok(serialization::from_slice(result.get().as_bytes())?)
+    }
+}
+
+impl fmt::Debug for ServiceProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<ServiceProxy [{}]>", self.service)
+    }
+}

@@ -1,0 +1,286 @@
+//! The entrypoint `#[rpc]`: requests in, replies out.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, Weak},
+};
+
+use tokio::sync::OnceCell;
+
+use super::consumers::QueueConsumer;
+use crate::{
+    amqp::{
+        Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Retry,
+        Subscription, SubscriptionId, Text,
+    },
+    arguments::Arguments,
+    container::{Container, MethodHandle},
+    error::{Error, Result},
+    extension::{Entrypoint, SharedExtension},
+    protocol::{self, Fault},
+    service::Outcome,
+    worker,
+};
+
+/// Makes a method callable by other services.
+#[derive(Debug, Default)]
+pub struct Rpc {
+    consumer: std::sync::OnceLock<Arc<RpcConsumer>>,
+}
+
+impl Rpc {
+    /// The entrypoint of one method.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Entrypoint for Rpc {
+    async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+        let consumer = container.shared(RpcConsumer::new)?;
+        consumer.serve(method);
+        let _ = self.consumer.set(consumer);
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        if let Some(consumer) = self.consumer.get() {
+            consumer.cancel().await;
+        }
+    }
+
+    fn describe(&self) -> String {
+        "rpc".to_owned()
+    }
+}
+
+/// The request queue of one service, shared by its `#[rpc]` methods.
+struct RpcConsumer {
+    server: Arc<Server>,
+    queue: Arc<QueueConsumer>,
+    subscription: SubscriptionId,
+    /// Done once, however many entrypoints stop.
+    cancelled: OnceCell<()>,
+}
+
+impl RpcConsumer {
+    fn new(container: &Container) -> Result<Self> {
+        let options = container.config().connect_options()?;
+        let exchange = protocol::rpc_exchange(container.config())?;
+        let queue = QueueConsumer::of(container)?;
+        let server = Arc::new(Server {
+            container: container.downgrade(),
+            methods: RwLock::default(),
+            publisher: Publisher::shared(&options),
+            exchange: exchange.clone(),
+        });
+        let sink = Arc::downgrade(&server);
+        let subscription = queue.consumers.add(Subscription {
+            queue: protocol::request_queue(&exchange, container.service_name()),
+            prefetch: Some(container.prefetch_count()),
+            sink: Arc::new(move |delivery| Server::accept(&sink, delivery)),
+            on_recovered: None,
+        });
+        Ok(Self {
+            server,
+            queue,
+            subscription,
+            cancelled: OnceCell::new(),
+        })
+    }
+
+    fn serve(&self, method: MethodHandle) {
+        self.server
+            .methods
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(method.name(), method);
+    }
+
+    async fn cancel(&self) {
+        self.cancelled
+            .get_or_init(|| self.queue.consumers.cancel(self.subscription))
+            .await;
+    }
+}
+
+impl std::fmt::Debug for RpcConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RpcConsumer")
+            .field("subscription", &self.subscription)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SharedExtension for RpcConsumer {}
+
+/// Answers requests.
+struct Server {
+    container: crate::container::WeakContainer,
+    methods: RwLock<HashMap<&'static str, MethodHandle>>,
+    publisher: Publisher,
+    exchange: Exchange,
+}
+
+impl Server {
+    /// Takes one request off the I/O task. Whatever is in it, it ends in a reply where one can be sent, and in an ack.
+    fn accept(server: &Weak<Self>, delivery: Delivery) {
+        let Some((server, container)) = server
+            .upgrade()
+            .and_then(|it| it.container.upgrade().map(|c| (it, c)))
+        else {
+            return delivery.acker.reject(true);
+        };
+        let owner = container.clone();
+        owner.spawn(async move { server.handle(&container, delivery).await });
+    }
+
+    async fn handle(&self, container: &Container, delivery: Delivery) {
+        let Delivery {
+            body,
+            properties,
+            routing_key,
+            acker,
+            ..
+        } = delivery;
+        let Properties {
+            headers,
+            content_type,
+            correlation_id,
+            reply_to,
+            ..
+        } = properties;
+        let reply = Reply {
+            server: self,
+            reply_to,
+            correlation_id,
+            acker,
+            method: routing_key,
+        };
+        let request = self.method(&reply.method).and_then(|method| {
+            Ok((
+                method,
+                protocol::decode_request(content_type.as_deref(), &body)?,
+            ))
+        });
+        // The text of the arguments is copied out of the body by now.
+        drop(body);
+        let (method, arguments): (MethodHandle, Arguments) = match request {
+            Ok(request) => request,
+            Err(fault) => return reply.refuse(&fault).await,
+        };
+        let sent = container
+            .run_worker(&method, arguments, worker::context_data(headers), |it| {
+                reply.send(it)
+            })
+            .await;
+        match sent {
+            Ok(()) => {}
+            Err(error @ Error::ContainerStopping(_)) => {
+                tracing::debug!("{error}; {} goes back to the queue", reply.method);
+                reply.acker.reject(true);
+            }
+            Err(error) => reply.refuse(&Fault::of(&error)).await,
+        }
+    }
+
+    fn method(&self, routing_key: &str) -> Result<MethodHandle, Fault> {
+        let name = protocol::method_of(routing_key);
+        let methods = self.methods.read().unwrap_or_else(PoisonError::into_inner);
+        methods
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Fault::of(&Error::MethodNotFound(name.to_owned())))
+    }
+}
+
+/// Where the reply to one request goes.
+struct Reply<'a> {
+    server: &'a Server,
+    reply_to: Option<Text>,
+    correlation_id: Option<Text>,
+    acker: Acker,
+    method: String,
+}
+
+impl Reply<'_> {
+    /// Sends what the worker ended with, then acknowledges the request. Providers see what was sent.
+    async fn send(&self, outcome: Outcome) -> Outcome {
+        let outcome = outcome.and_then(|value| match value.to_json() {
+            Ok(json) => Ok((value, json)),
+            Err(error) => {
+                tracing::error!("the result of {} cannot be sent: {error}", self.method);
+                Err(Fault::unserializable(&format!(
+                    "{}: {error}",
+                    value.describe()
+                )))
+            }
+        });
+        let (outcome, body) = match outcome {
+            Ok((value, json)) => (Ok(value), protocol::encode_result(&json)),
+            Err(fault) => {
+                let body = protocol::encode_fault(&fault);
+                (Err(fault), body)
+            }
+        };
+        self.publish(body).await;
+        outcome
+    }
+
+    /// Answers a request that no worker was made for.
+    async fn refuse(&self, fault: &Fault) {
+        tracing::warn!(
+            "refused a request to {}: {}: {fault}",
+            self.method,
+            fault.exc_type
+        );
+        self.publish(protocol::encode_fault(fault)).await;
+    }
+
+    async fn publish(&self, body: Vec<u8>) {
+        match self.try_publish(body).await {
+            Ok(()) => self.acker.ack(),
+            // The broker refuses this very message: tell the caller so, rather than run the method again.
+            Err(PublishError::Refused(error)) => {
+                tracing::error!("the broker refused the reply to {}: {error}", self.method);
+                let fault =
+                    Fault::unserializable(&format!("the broker refused the reply: {error}"));
+                if let Err(error) = self.try_publish(protocol::encode_fault(&fault)).await {
+                    tracing::error!("no reply to {} could be sent: {error}", self.method);
+                }
+                self.acker.ack();
+            }
+            Err(error) => {
+                tracing::error!(
+                    "no reply to {} could be sent, the request goes back to the queue: {error}",
+                    self.method
+                );
+                self.acker.reject(true);
+            }
+        }
+    }
+
+    async fn try_publish(&self, body: Vec<u8>) -> Result<(), PublishError> {
+        let Some(reply_to) = &self.reply_to else {
+            tracing::warn!(
+                "a request to {} has no `reply_to`: its reply is dropped",
+                self.method
+            );
+            return Ok(());
+        };
+        let message = Publish {
+            exchange: self.server.exchange.name.clone(),
+            routing_key: reply_to.clone().into_owned(),
+            mandatory: false,
+            properties: Properties {
+                correlation_id: self.correlation_id.clone(),
+                ..protocol::properties()
+            },
+            body: body.into(),
+        };
+        self.server
+            .publisher
+            .publish(message, Some(Retry::default()))
+            .await
+    }
+}

@@ -1,0 +1,271 @@
+//! What a service is: a name, dependencies, and entrypoints.
+//!
+//! `#[derive(Dependencies)]` and `#[service("name")]` write the two impls of this module. They hold no behaviour of
+//! their own: the same service can be written by hand, as the example of [`Service`] shows.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    arguments::{Args, Param},
+    error::{Error, Raise, Result},
+    extension::{DependencyProvider, DynEntrypoint, DynProvider, Entrypoint},
+    protocol::Fault,
+    serialization,
+    worker::WorkerContext,
+};
+
+/// A service: a name, dependencies to inject and methods to call.
+///
+/// Written by `#[service("name")]` on an impl block. By hand:
+///
+/// ```
+/// use nameko::{Bindings, Dependencies, Entrypoints, Injector, Method, Param, Rpc, Service};
+///
+/// struct Greeter;
+///
+/// impl Greeter {
+///     async fn hello(&self, name: String) -> nameko::Result<String> {
+///         Ok(format!("Hello, {name}!"))
+///     }
+/// }
+///
+/// impl Dependencies for Greeter {
+///     fn bind(_: &mut Bindings<'_>) -> Injector<Self> {
+///         Injector::new(|_ctx| async { Ok(Self) })
+///     }
+/// }
+///
+/// impl Service for Greeter {
+///     const NAME: &'static str = "greeter";
+///
+///     fn entrypoints(entrypoints: &mut Entrypoints<Self>) {
+///         let hello = Method::new("hello", &[Param::required("name")], |args| {
+///             let name = args.take::<String>()?;
+///             Ok(Method::call(move |service: &Self| {
+///                 Box::pin(async move { Method::<Self>::reply(service.hello(name).await) })
+///             }))
+///         });
+///         entrypoints.add(Rpc::new(), hello);
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service",
+    label = "no `#[service(\"name\")] impl {Self}` was found",
+    note = "a service is a struct with `#[derive(Dependencies)]` and an impl block with `#[service(\"name\")]`"
+)]
+pub trait Service: Dependencies {
+    /// The name other services call it by: the first word of its routing keys.
+    const NAME: &'static str;
+
+    /// Adds each entrypoint with the method it runs.
+    fn entrypoints(entrypoints: &mut Entrypoints<Self>);
+}
+
+/// A struct whose fields are injected, made anew for every call.
+///
+/// Written by `#[derive(Dependencies)]`.
+#[diagnostic::on_unimplemented(
+    message = "the dependencies of `{Self}` are not declared",
+    label = "add `#[derive(Dependencies)]` to this struct"
+)]
+pub trait Dependencies: Sized + Send + Sync + 'static {
+    /// Declares the providers, and returns how a worker's value is made with what they give.
+    fn bind(bindings: &mut Bindings<'_>) -> Injector<Self>;
+}
+
+/// Where a service's dependency providers are declared.
+pub struct Bindings<'a> {
+    providers: &'a mut Vec<Arc<dyn DynProvider>>,
+}
+
+impl<'a> Bindings<'a> {
+    pub(crate) fn new(providers: &'a mut Vec<Arc<dyn DynProvider>>) -> Self {
+        Self { providers }
+    }
+
+    /// Declares the provider of the field `name`. It lives as long as the container.
+    pub fn provide<P: DependencyProvider>(
+        &mut self,
+        name: &'static str,
+        provider: P,
+    ) -> Provided<P> {
+        let provider = Arc::new(provider);
+        self.providers.push(provider.clone());
+        Provided { name, provider }
+    }
+}
+
+/// A declared provider, from which each worker takes its dependency.
+pub struct Provided<P> {
+    name: &'static str,
+    provider: Arc<P>,
+}
+
+impl<P> Clone for Provided<P> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name,
+            provider: self.provider.clone(),
+        }
+    }
+}
+
+impl<P: DependencyProvider> Provided<P> {
+    /// The dependency for one worker.
+    pub async fn get(&self, ctx: &WorkerContext) -> Result<P::Dependency> {
+        self.provider.get_dependency(ctx).await.inspect_err(|error| {
+            tracing::error!(dependency = self.name, worker = %ctx, %error, "dependency could not be injected");
+        })
+    }
+}
+
+type Inject<S> = dyn Fn(WorkerContext) -> BoxFuture<'static, Result<S>> + Send + Sync;
+
+/// How a worker's service value is made.
+pub struct Injector<S> {
+    inject: Box<Inject<S>>,
+}
+
+impl<S> Injector<S> {
+    /// From a function that makes one value for one worker.
+    pub fn new<F, Fut>(inject: F) -> Self
+    where
+        F: Fn(WorkerContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S>> + Send + 'static,
+    {
+        Self {
+            inject: Box::new(move |ctx| Box::pin(inject(ctx))),
+        }
+    }
+
+    pub(crate) fn inject(&self, ctx: WorkerContext) -> BoxFuture<'static, Result<S>> {
+        (self.inject)(ctx)
+    }
+}
+
+/// The entrypoints of a service, each with the method it runs.
+pub struct Entrypoints<S> {
+    pub(crate) list: Vec<(Arc<dyn DynEntrypoint>, Method<S>)>,
+}
+
+impl<S: Service> Entrypoints<S> {
+    pub(crate) fn of() -> Self {
+        let mut entrypoints = Self { list: Vec::new() };
+        S::entrypoints(&mut entrypoints);
+        entrypoints
+    }
+
+    /// Adds one entrypoint. A method may have several.
+    pub fn add(&mut self, entrypoint: impl Entrypoint, method: Method<S>) {
+        self.list.push((Arc::new(entrypoint), method));
+    }
+}
+
+type Decode<S> = dyn Fn(&mut Args) -> Result<Call<S>> + Send + Sync;
+
+/// A method of a service as entrypoints see it: a name, parameters, and a call that takes arguments off the wire.
+pub struct Method<S> {
+    pub(crate) name: &'static str,
+    pub(crate) params: &'static [Param],
+    decode: Box<Decode<S>>,
+}
+
+impl<S> Method<S> {
+    /// `decode` takes the arguments in the order of `params` and returns the call to make with them.
+    pub fn new<F>(name: &'static str, params: &'static [Param], decode: F) -> Self
+    where
+        F: Fn(&mut Args) -> Result<Call<S>> + Send + Sync + 'static,
+    {
+        Self {
+            name,
+            params,
+            decode: Box::new(decode),
+        }
+    }
+
+    /// A call whose arguments are decoded, ready to run on a worker's service value.
+    pub fn call<F>(call: F) -> Call<S>
+    where
+        F: for<'a> FnOnce(&'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>
+            + Send
+            + 'static,
+    {
+        Call(Box::new(call))
+    }
+
+    /// What a method returned, as entrypoints take it.
+    pub fn reply<T: Reply, E: Raise>(result: std::result::Result<T, E>) -> Outcome {
+        match result {
+            Ok(value) => Ok(Box::new(value)),
+            Err(error) => Err(Fault::of(&error)),
+        }
+    }
+
+    pub(crate) fn decode(&self, args: &mut Args) -> Result<Call<S>> {
+        (self.decode)(args)
+    }
+}
+
+type CallFn<S> = dyn for<'a> FnOnce(&'a S) -> BoxFuture<'a, Outcome> + Send;
+
+/// One call of a method, its arguments decoded.
+pub struct Call<S>(Box<CallFn<S>>);
+
+impl<S> Call<S> {
+    pub(crate) fn run(self, service: &S) -> BoxFuture<'_, Outcome> {
+        (self.0)(service)
+    }
+}
+
+/// What one worker ended with: the method's value, or the error it raised.
+pub type Outcome = std::result::Result<Box<dyn Reply>, Fault>;
+
+/// A value that an entrypoint method can return: whatever serde serialises.
+#[diagnostic::on_unimplemented(
+    message = "an entrypoint cannot return `{Self}`",
+    label = "this value cannot be sent as a reply",
+    note = "a reply is a value that implements `serde::Serialize + Send + Sync`: derive it on your own types"
+)]
+pub trait Reply: Send + Sync + 'static {
+    /// The value as JSON text, written as Python's `json.dumps` writes it.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the value has no JSON form (a map whose keys are not strings, for example).
+    fn to_json(&self) -> Result<Vec<u8>>;
+
+    /// The text that stands for the value in an error about it.
+    fn describe(&self) -> String;
+}
+
+impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
+    fn to_json(&self) -> Result<Vec<u8>> {
+        serialization::to_vec(self).map_err(Error::from)
+    }
+
+    fn describe(&self) -> String {
+        std::any::type_name::<T>().to_owned()
+    }
+}
+
+/// A type that an entrypoint method can take as an argument: whatever serde deserialises into an owned value.
+#[diagnostic::on_unimplemented(
+    message = "an entrypoint cannot take `{Self}` as an argument",
+    label = "this type cannot be read from a message",
+    note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types"
+)]
+pub trait Argument: Sized + Send + 'static {
+    /// Reads the value from JSON text.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] with the reader's words.
+    fn from_json(json: &[u8]) -> Result<Self>;
+}
+
+impl<T: serde::de::DeserializeOwned + Send + 'static> Argument for T {
+    fn from_json(json: &[u8]) -> Result<Self> {
+        serialization::from_slice(json).map_err(Error::from)
+    }
+}

@@ -1,0 +1,202 @@
+//! Calls from a program that is no service.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use crate::{
+    amqp::{self, Consumers, Observer, Publisher, Table},
+    config::Config,
+    error::{Error, Result},
+    protocol,
+    rpc::{Caller, Client, Options, Replies, ServiceProxy},
+};
+
+/// How long [`Cluster::connect`] tries to reach the broker.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Every service there is, to be called from any program. Usable from many tasks at once.
+///
+/// ```no_run
+/// use nameko::{Cluster, Config};
+///
+/// # async fn run() -> nameko::Result<()> {
+/// let config = Config::default().with("AMQP_URI", "amqp://guest:guest@localhost");
+/// let cluster = Cluster::connect(&config).await?;
+/// let text: String = cluster.service("service_x").call("remote_method", ("hello",)).await?;
+/// cluster.stop().await;
+/// # Ok(()) }
+/// ```
+pub struct Cluster {
+    client: Client,
+    options: Options,
+    consumers: Consumers,
+    replies: Arc<Replies>,
+    caller: Arc<(String, Table)>,
+}
+
+impl Cluster {
+    /// Connects to the broker of the configuration, and makes a reply queue.
+    ///
+    /// # Errors
+    /// [`Error::Amqp`] with the reason when the broker refuses us, or was not reached within five seconds.
+    pub async fn connect(config: &Config) -> Result<Self> {
+        Self::connect_with(config, Table::new()).await
+    }
+
+    /// As [`connect`](Self::connect), with context data that all calls carry: `language`, `auth_token`, or your own.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_with(config: &Config, context_data: Table) -> Result<Self> {
+        let connect = config.connect_options()?;
+        let exchange = protocol::rpc_exchange(config)?;
+        let link = Arc::new(Link::default());
+        let consumers = Consumers::new(connect.clone(), link.clone());
+        let replies = Replies::subscribe(&consumers, &exchange, protocol::STANDALONE, None);
+        *link.replies() = Arc::downgrade(&replies);
+        link.reached(consumers.start())
+            .await
+            .inspect_err(|_| consumers.kill())?;
+        Ok(Self {
+            client: Client::new(&exchange.name, Publisher::shared(&connect), replies.clone()),
+            options: Options::new(config)?,
+            consumers,
+            replies,
+            caller: Arc::new((
+                protocol::call_id(protocol::STANDALONE, "call"),
+                context_data,
+            )),
+        })
+    }
+
+    /// How long calls wait for their reply, `None` for ever. By default the config key `rpc_timeout`, else a minute.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.options.timeout = timeout.into();
+        self
+    }
+
+    /// The service of that name. Whether it is there shows when it is called.
+    pub fn service(&self, name: impl Into<Arc<str>>) -> ServiceProxy {
+        ServiceProxy::new(
+            name.into(),
+            self.client.clone(),
+            self.options.clone(),
+            Caller::Standalone(self.caller.clone()),
+        )
+    }
+
+    /// Calls `service.method` with JSON values.
+    ///
+    /// # Errors
+    /// As [`ServiceProxy::call`].
+    pub async fn call_json(
+        &self,
+        service: &str,
+        method: &str,
+        args: &[Value],
+        kwargs: &Map<String, Value>,
+    ) -> Result<Value> {
+        self.service(service).call_with(method, args, kwargs).await
+    }
+
+    /// Disconnects. Calls that still wait fail with [`Error::ReplyLost`].
+    pub async fn stop(&self) {
+        self.replies.fail("the client was stopped");
+        self.consumers.stop().await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.replies.fail("the client was dropped");
+        self.consumers.kill();
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("call_id", &self.caller.0)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hears how the connection fares: while it is first made, and afterwards.
+#[derive(Default)]
+struct Link {
+    /// Why the last attempt failed.
+    failure: Mutex<Option<amqp::Error>>,
+    failed: Notify,
+    /// Set with the first connection: a lost one is then made again, however long it takes.
+    once: AtomicBool,
+    replies: Mutex<std::sync::Weak<Replies>>,
+}
+
+impl Link {
+    /// Waits for the first connection: not for ever, and not where the broker said no.
+    async fn reached(&self, start: impl Future<Output = Result<(), amqp::Error>>) -> Result<()> {
+        let refused = async {
+            loop {
+                self.failed.notified().await;
+                if let Some(error) = self.failure().take_if(|it| !it.is_recoverable()) {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            result = start => Ok(result?),
+            error = refused => Err(error.into()),
+            () = tokio::time::sleep(CONNECT_TIMEOUT) => {
+                Err(self.failure().take().map_or_else(
+                    || Error::raise("ConnectionTimeout", format!("the broker did not answer within {CONNECT_TIMEOUT:?}")),
+                    Error::from,
+                ))
+            }
+        }
+    }
+
+    fn failure(&self) -> std::sync::MutexGuard<'_, Option<amqp::Error>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replies(&self) -> std::sync::MutexGuard<'_, std::sync::Weak<Replies>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Link {
+    fn connection_error(&self, error: &amqp::Error, retry_in: Duration) {
+        if self.once.load(Ordering::Relaxed) {
+            tracing::warn!("error connecting to broker: {error}; retrying in {retry_in:.1?}");
+        }
+        *self.failure() = Some(error.clone());
+        self.failed.notify_one();
+    }
+
+    fn connected(&self, reconnect: bool) {
+        self.once.store(true, Ordering::Relaxed);
+        if reconnect {
+            tracing::info!("connected to broker again");
+        }
+        if let Some(replies) = self.replies().upgrade() {
+            replies.connected();
+        }
+    }
+
+    fn lost(&self, error: &amqp::Error) {
+        tracing::warn!("connection to broker lost, trying to re-establish it: {error}");
+        if let Some(replies) = self.replies().upgrade() {
+            replies.lost(error.to_string());
+        }
+    }
+}

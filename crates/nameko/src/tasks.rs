@@ -1,0 +1,113 @@
+//! The tasks of a container: counted, awaited at its stop, dropped at its kill.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::{AbortHandle, Abortable};
+use tokio::sync::Notify;
+
+/// Tasks that end with their owner.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    running: Mutex<Running>,
+    /// Told when the last running task has ended.
+    idle: Notify,
+}
+
+#[derive(Default)]
+struct Running {
+    next: u64,
+    handles: HashMap<u64, AbortHandle>,
+    /// Set by `abort`: what is spawned afterwards does not run.
+    closed: bool,
+}
+
+impl Tasks {
+    /// Runs `task`, unless everything was aborted before.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (handle, registration) = AbortHandle::new_pair();
+        let id = {
+            let mut running = self.shared.lock();
+            if running.closed {
+                return;
+            }
+            let id = running.next;
+            running.next += 1;
+            running.handles.insert(id, handle);
+            id
+        };
+        let entry = Entry {
+            shared: self.shared.clone(),
+            id,
+        };
+        tokio::spawn(async move {
+            let _entry = entry;
+            // An abort is the owner's wish, and needs no answer.
+            let _ = Abortable::new(task, registration).await;
+        });
+    }
+
+    /// How many run.
+    pub(crate) fn running(&self) -> usize {
+        self.shared.lock().handles.len()
+    }
+
+    /// Returns when none runs.
+    pub(crate) async fn finished(&self) {
+        loop {
+            let idle = self.shared.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.running() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Drops all that run, and runs no more.
+    pub(crate) fn abort(&self) {
+        let handles: Vec<_> = {
+            let mut running = self.shared.lock();
+            running.closed = true;
+            running.handles.values().cloned().collect()
+        };
+        handles.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task's place in the table; leaves it however the task ends.
+struct Entry {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut running = self.shared.lock();
+        running.handles.remove(&self.id);
+        if running.handles.is_empty() {
+            self.shared.idle.notify_waiters();
+        }
+    }
+}
