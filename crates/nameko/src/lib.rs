@@ -77,7 +77,8 @@ pub use protocol::Fault;
 pub use rpc::{Rpc, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};
 pub use service::{
-    Argument, Bindings, Call, Dependencies, Entrypoints, Injector, Method, Outcome, Provided, Reply, Service,
+    Argument, Bindings, Call, Dependencies, Entrypoints, Injector, Method, Outcome, Provided,
+    Reply, Service,
 };
 pub use standalone::Cluster;
 pub use worker::{CurrentWorker, WorkerContext};
