@@ -1,1 +1,123 @@
-//! nameko-macros
+//! The attributes of the `nameko` crate: [`macro@service`], [`macro@rpc`] and [`macro@Dependencies`].
+//!
+//! They parse, check and write calls to public items of `nameko`, and hold no behaviour: the same service can be
+//! written by hand. What they refuse, they refuse with all reasons at once, each on the words that it is about.
+//!
+//! Use them through `nameko::prelude`.
+
+mod dependencies;
+mod entrypoint;
+mod errors;
+mod owned;
+mod service;
+mod spans;
+
+use proc_macro::TokenStream;
+
+/// Makes a struct the state of a service: each field is injected, anew for every call.
+///
+/// `#[dependency(PROVIDER)]` on a field takes any expression whose value is a `DependencyProvider`. It is evaluated
+/// once, when the service's container is made. The provider then gives each worker the value of the field, and the
+/// field's type is the type of what it gives.
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[derive(Dependencies)]
+/// struct ServiceX {
+///     #[dependency(RpcProxy::new("service_y"))]
+///     y: ServiceProxy,
+/// }
+///
+/// #[derive(Dependencies)]
+/// struct NeedsNothing;
+/// ```
+///
+/// The struct has named fields, or none. It is not generic.
+#[proc_macro_derive(Dependencies, attributes(dependency))]
+pub fn dependencies(item: TokenStream) -> TokenStream {
+    dependencies::expand(item.into()).into()
+}
+
+/// Makes an impl block a service: its marked methods are what others can call.
+///
+/// The name is the first word of the service's routing keys, so it is one word: not empty, at most 200 bytes,
+/// without `.`, `*`, `#` or white space.
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[derive(Dependencies)]
+/// struct Greeter;
+///
+/// #[service("greeter")]
+/// impl Greeter {
+///     #[rpc]
+///     async fn hello(&self, name: String) -> Result<String> {
+///         Ok(format!("Hello, {name}!"))
+///     }
+///
+///     // Without a marker it is a method like any other, and is called only from here.
+///     fn secret(&self) {}
+/// }
+/// # fn main() { Greeter.secret() }
+/// ```
+///
+/// The methods stay as they are, so that a test can call them without a container or a broker:
+///
+/// ```
+/// # use nameko::prelude::*;
+/// # #[derive(Dependencies)]
+/// # struct Greeter;
+/// # #[service("greeter")]
+/// # impl Greeter {
+/// #     #[rpc]
+/// #     async fn hello(&self, name: String) -> Result<String> { Ok(format!("Hello, {name}!")) }
+/// # }
+/// # async fn test() {
+/// assert_eq!(Greeter.hello("Ada".into()).await.unwrap(), "Hello, Ada!");
+/// # }
+/// ```
+///
+/// A service has one such impl block. Methods without a marker may also stand in others.
+#[proc_macro_attribute]
+pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    service::expand(arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that others call by RPC, as `service_name.method_name`.
+///
+/// The names of the method and of its parameters are what callers write (`n.rpc.greeter.hello(name="Ada")`), so
+/// renaming one changes the service's interface. A raw name loses its prefix: `r#type` is `type` to callers.
+///
+/// * The method is `async` and takes `&self`: a worker is a fresh value of the struct, made for this one call.
+/// * An argument is an owned type that implements `serde::Deserialize`: `String`, not `&str`. An argument whose type
+///   is written `Option<T>` may be left out by the caller, and is `None` then.
+/// * It returns `Result<T, E>`, in which `T` implements `serde::Serialize` and `E` is an error. `nameko::Result<T>`
+///   is one.
+/// * It is not generic.
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[derive(Debug, serde::Deserialize, serde::Serialize)]
+/// struct Order { id: u64, lines: Vec<String> }
+///
+/// #[derive(Dependencies)]
+/// struct Orders;
+///
+/// #[service("orders")]
+/// impl Orders {
+///     /// Finds an order. Callers may leave out `archive`.
+///     #[rpc]
+///     async fn find(&self, id: u64, archive: Option<String>) -> Result<Option<Order>> {
+///         let _ = archive;
+///         Ok(Some(Order { id, lines: Vec::new() }))
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[proc_macro_attribute]
+pub fn rpc(_arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::stray("rpc", &item.into()).into()
+}

@@ -1,0 +1,281 @@
+//! `#[derive(Dependencies)]`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{Attribute, Data, DeriveInput, Expr, Field, Fields, Ident, Meta, Type, ext::IdentExt};
+
+use crate::{errors::Errors, spans::Place};
+
+pub(crate) fn expand(item: TokenStream) -> TokenStream {
+    let input: DeriveInput = match syn::parse2(item) {
+        Ok(input) => input,
+        Err(error) => return error.to_compile_error(),
+    };
+    let mut errors = Errors::default();
+    if !input.generics.params.is_empty() {
+        errors.add(
+            &input.generics,
+            "a service cannot be generic: a container runs it by its name, so write the types that it is for",
+        );
+    }
+    for attribute in input
+        .attrs
+        .iter()
+        .filter(|attribute| is_dependency(attribute))
+    {
+        errors.add(attribute, "`#[dependency(PROVIDER)]` belongs on a field");
+    }
+    let dependencies: Vec<_> = fields(&input, &mut errors)
+        .into_iter()
+        .filter_map(|field| Dependency::parse(field, &mut errors))
+        .collect();
+    if errors.is_empty() {
+        implementation(&input.ident, &dependencies)
+    } else {
+        stand_in(&input, &errors)
+    }
+}
+
+/// A field and the expression that makes its provider.
+struct Dependency<'a> {
+    field: &'a Ident,
+    ty: &'a Type,
+    provider: Expr,
+}
+
+impl<'a> Dependency<'a> {
+    fn parse(field: &'a Field, errors: &mut Errors) -> Option<Self> {
+        let ident = field.ident.as_ref()?;
+        let mut attributes = field
+            .attrs
+            .iter()
+            .filter(|attribute| is_dependency(attribute));
+        let Some(attribute) = attributes.next() else {
+            errors.add(
+                ident,
+                format!(
+                    "field `{ident}` needs `#[dependency(PROVIDER)]`: a worker is made for each call, with all its \
+                     fields injected"
+                ),
+            );
+            return None;
+        };
+        for again in attributes {
+            errors.add(
+                again,
+                "this field has a provider already: remove one `#[dependency(...)]`",
+            );
+        }
+        match provider(attribute) {
+            Ok(provider) => Some(Self {
+                field: ident,
+                ty: &field.ty,
+                provider,
+            }),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        }
+    }
+
+    /// Declares the provider.
+    fn declare(&self, index: usize) -> TokenStream {
+        let Self {
+            field, provider, ..
+        } = self;
+        let (variable, name) = (variable(index), field.unraw().to_string());
+        quote_spanned!(Span::mixed_site()=> let #variable = ::nameko::Bindings::provide(bindings, #name, #provider);)
+    }
+
+    /// Gives the dependency to the field. What was taken is in a tuple, so that this is two tokens that can stand at
+    /// both ends of the field's type: a provider that gives something else is an error there.
+    fn inject(&self, index: usize) -> TokenStream {
+        let Self { field, ty, .. } = self;
+        let place = Place::of(ty);
+        let value = format_ident!("value{index}", span = place.first);
+        let taken = quote_spanned!(place.last=> .0);
+        quote_spanned!(Span::mixed_site()=> #field: #value #taken)
+    }
+}
+
+/// Takes the dependency for one worker from its provider.
+fn take(index: usize) -> TokenStream {
+    let (variable, value) = (
+        variable(index),
+        format_ident!("value{index}", span = Span::mixed_site()),
+    );
+    quote_spanned!(Span::mixed_site()=> let #value = (#variable.get(&ctx).await?,);)
+}
+
+/// The variable that holds the declared provider.
+fn variable(index: usize) -> Ident {
+    format_ident!("provider{index}", span = Span::mixed_site())
+}
+
+fn is_dependency(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("dependency")
+}
+
+/// The fields to inject, if this is a struct that can have them.
+fn fields<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<&'a Field> {
+    match &input.data {
+        Data::Struct(data) => match &data.fields {
+            Fields::Named(fields) => fields.named.iter().collect(),
+            Fields::Unit => Vec::new(),
+            Fields::Unnamed(fields) => {
+                let name = &input.ident;
+                let advice = if fields.unnamed.is_empty() {
+                    format!("write `struct {name};`")
+                } else {
+                    format!(
+                        "write `struct {name} {{ name: Type }}`: a dependency has the name of its field"
+                    )
+                };
+                errors.add(fields, advice);
+                Vec::new()
+            }
+        },
+        Data::Enum(data) => {
+            errors.add(
+                data.enum_token,
+                "a service is a struct: `#[derive(Dependencies)]` cannot inject into an enum",
+            );
+            Vec::new()
+        }
+        Data::Union(data) => {
+            errors.add(
+                data.union_token,
+                "a service is a struct: `#[derive(Dependencies)]` cannot inject into a union",
+            );
+            Vec::new()
+        }
+    }
+}
+
+/// The expression in `#[dependency(EXPRESSION)]`.
+fn provider(attribute: &Attribute) -> syn::Result<Expr> {
+    const EXAMPLE: &str = "for example `#[dependency(RpcProxy::new(\"service_y\"))]`";
+    match &attribute.meta {
+        Meta::List(list) if list.tokens.is_empty() => Err(syn::Error::new_spanned(
+            attribute,
+            format!("write the provider in the parentheses, {EXAMPLE}"),
+        )),
+        Meta::List(list) => syn::parse2(list.tokens.clone()).map_err(|error| {
+            syn::Error::new(
+                error.span(),
+                format!("the provider is one expression, {EXAMPLE}: {error}"),
+            )
+        }),
+        Meta::Path(_) | Meta::NameValue(_) => Err(syn::Error::new_spanned(
+            attribute,
+            format!("write the provider in parentheses, {EXAMPLE}"),
+        )),
+    }
+}
+
+fn implementation(service: &Ident, dependencies: &[Dependency<'_>]) -> TokenStream {
+    let variables: Vec<_> = (0..dependencies.len()).map(variable).collect();
+    let indexed = || dependencies.iter().enumerate();
+    let declared = indexed().map(|(index, dependency)| dependency.declare(index));
+    let taken = (0..dependencies.len()).map(take);
+    let injected = indexed().map(|(index, dependency)| dependency.inject(index));
+    let mixed = Span::mixed_site();
+    let (bindings, ctx) = match dependencies {
+        [] => (quote!(_), quote!(_)),
+        [..] => (
+            quote_spanned!(mixed=> bindings),
+            quote_spanned!(mixed=> ctx),
+        ),
+    };
+    quote_spanned! {mixed=>
+        #[automatically_derived]
+        #[allow(deprecated)]
+        impl ::nameko::Dependencies for #service {
+            fn bind(#bindings: &mut ::nameko::Bindings<'_>) -> ::nameko::Injector<Self> {
+                #(#declared)*
+                ::nameko::Injector::new(move |#ctx| {
+                    #(let #variables = ::core::clone::Clone::clone(&#variables);)*
+                    async move {
+                        #(#taken)*
+                        ::core::result::Result::Ok(Self { #(#injected),* })
+                    }
+                })
+            }
+        }
+    }
+}
+
+/// What stands for the impl when there are errors, so that only those are reported.
+fn stand_in(input: &DeriveInput, errors: &Errors) -> TokenStream {
+    let service = &input.ident;
+    if !input.generics.params.is_empty() {
+        return quote!(#errors);
+    }
+    quote! {
+        #errors
+        #[automatically_derived]
+        impl ::nameko::Dependencies for #service {
+            fn bind(_: &mut ::nameko::Bindings<'_>) -> ::nameko::Injector<Self> {
+                ::core::unreachable!()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors::messages;
+
+    fn errors(item: &str) -> Vec<String> {
+        messages(expand(item.parse().unwrap()))
+    }
+
+    #[test]
+    fn all_errors_are_reported_at_once() {
+        let found = errors(
+            "struct S { a: A, #[dependency] b: B, #[dependency()] c: C, #[dependency = D] d: D, \
+             #[dependency(E)] #[dependency(E)] e: E, #[dependency(F G)] f: F }",
+        );
+        assert_eq!(found.len(), 6, "{found:#?}");
+        assert!(
+            found[0].starts_with("field `a` needs `#[dependency(PROVIDER)]`"),
+            "{}",
+            found[0]
+        );
+    }
+
+    #[test]
+    fn only_structs_with_named_fields_have_dependencies() {
+        for item in [
+            "struct S(A);",
+            "struct S();",
+            "enum S { A }",
+            "union S { a: A }",
+            "struct S<T> { #[dependency(P)] t: T }",
+            "struct S<'a>;",
+            "#[dependency(P)] struct S;",
+        ] {
+            assert_eq!(errors(item).len(), 1, "{item}");
+        }
+        for item in [
+            "struct S;",
+            "struct S {}",
+            "pub(crate) struct S { #[dependency(P)] pub r#type: T }",
+        ] {
+            assert_eq!(errors(item), [""; 0], "{item}");
+        }
+    }
+
+    #[test]
+    fn a_dependency_is_named_as_its_field_without_the_raw_prefix() {
+        let expansion =
+            expand("struct S { #[dependency(P)] r#type: T }".parse().unwrap()).to_string();
+        assert!(
+            expansion.contains(r#"(bindings , "type" , P)"#),
+            "{expansion}"
+        );
+        assert!(expansion.contains("r#type : value0 . 0"), "{expansion}");
+    }
+}

@@ -1,0 +1,249 @@
+//! Whether a type, as it is written, owns its value.
+
+use quote::ToTokens;
+use syn::{GenericArgument, Lifetime, PathArguments, ReturnType, Type, TypePath, TypeReference};
+
+use crate::errors::Errors;
+
+/// Adds an error for each part of the type of argument `name` that borrows or has no name.
+pub(crate) fn check_argument(name: &str, ty: &Type, errors: &mut Errors) {
+    walk(ty, &mut |part| {
+        match part {
+        Part::Reference(reference) => errors.add(
+            reference,
+            format!(
+                "argument `{name}`: take `{}`, not `{}`: arguments are read from a message",
+                owned(&reference.elem),
+                text(reference),
+            ),
+        ),
+        Part::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
+            lifetime,
+            format!("argument `{name}`: take a type without `{lifetime}`: arguments are read from a message"),
+        ),
+        Part::Impl(ty) => errors.add(
+            ty,
+            format!("argument `{name}`: write a type instead of `impl`: arguments are read from a message"),
+        ),
+        Part::Lifetime(_) => {}
+    }
+    });
+}
+
+/// Adds an error for each part of a method's return type that borrows from the worker or has no name.
+pub(crate) fn check_reply(ty: &Type, errors: &mut Errors) {
+    walk(ty, &mut |part| match part {
+        Part::Reference(reference)
+            if reference
+                .lifetime
+                .as_ref()
+                .is_none_or(|lifetime| lifetime.ident != "static") =>
+        {
+            errors.add(
+                reference,
+                format!(
+                    "return `{}`, not `{}`: the reply outlives the worker",
+                    owned(&reference.elem),
+                    text(reference)
+                ),
+            );
+        }
+        Part::Lifetime(lifetime) if lifetime.ident != "static" => {
+            errors.add(
+                lifetime,
+                format!("return a type without `{lifetime}`: the reply outlives the worker"),
+            );
+        }
+        Part::Impl(ty) => errors.add(
+            ty,
+            "write the type that the entrypoint returns instead of `impl`",
+        ),
+        Part::Reference(_) | Part::Lifetime(_) => {}
+    });
+}
+
+/// Whether the type is written `Option<T>`, with or without its module.
+pub(crate) fn is_option(ty: &Type) -> bool {
+    match ty {
+        Type::Path(TypePath { qself: None, path }) => {
+            let words: Vec<_> = path
+                .segments
+                .iter()
+                .map(|segment| segment.ident.to_string())
+                .collect();
+            matches!(
+                words
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .as_slice(),
+                ["Option"] | ["option", "Option"] | ["std" | "core", "option", "Option"]
+            )
+        }
+        Type::Group(group) => is_option(&group.elem),
+        Type::Paren(paren) => is_option(&paren.elem),
+        _ => false,
+    }
+}
+
+/// What a type can be made of that is not plain and owned.
+enum Part<'a> {
+    Reference(&'a TypeReference),
+    /// In the arguments of a path, as in `Cow<'a, str>`.
+    Lifetime(&'a Lifetime),
+    Impl(&'a Type),
+}
+
+/// Shows each part to `found`, from left to right. What is inside a part that was shown is not looked at.
+fn walk<'a>(ty: &'a Type, found: &mut impl FnMut(Part<'a>)) {
+    match ty {
+        Type::Reference(reference) => found(Part::Reference(reference)),
+        Type::ImplTrait(_) => found(Part::Impl(ty)),
+        Type::Array(array) => walk(&array.elem, found),
+        Type::Slice(slice) => walk(&slice.elem, found),
+        Type::Group(group) => walk(&group.elem, found),
+        Type::Paren(paren) => walk(&paren.elem, found),
+        Type::Tuple(tuple) => tuple.elems.iter().for_each(|elem| walk(elem, found)),
+        Type::Path(TypePath { path, .. }) => {
+            for segment in &path.segments {
+                match &segment.arguments {
+                    PathArguments::AngleBracketed(arguments) => {
+                        for argument in &arguments.args {
+                            match argument {
+                                GenericArgument::Type(ty) => walk(ty, found),
+                                GenericArgument::Lifetime(lifetime) => {
+                                    found(Part::Lifetime(lifetime));
+                                }
+                                _ => {}
+                            }
+                        }
+                    }
+                    PathArguments::Parenthesized(arguments) => {
+                        arguments.inputs.iter().for_each(|input| walk(input, found));
+                        if let ReturnType::Type(_, output) = &arguments.output {
+                            walk(output, found);
+                        }
+                    }
+                    PathArguments::None => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The owned type to write instead of a reference to `ty`.
+fn owned(ty: &Type) -> String {
+    match ty {
+        Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
+        Type::Path(path) if path.path.is_ident("Path") => "PathBuf".to_owned(),
+        Type::Slice(slice) => format!("Vec<{}>", owned_or_same(&slice.elem)),
+        _ => owned_or_same(ty),
+    }
+}
+
+fn owned_or_same(ty: &Type) -> String {
+    match ty {
+        Type::Reference(reference) => owned(&reference.elem),
+        _ => text(ty),
+    }
+}
+
+/// The type as people write it: without the spaces that a token stream is printed with.
+fn text(tokens: &impl ToTokens) -> String {
+    let printed = tokens.to_token_stream().to_string();
+    let mut text = printed.replace(" ,", ",");
+    for tight in ["<", ">", "::", "[", "]", "&", "(", ")"] {
+        let (before, after) = (format!(" {tight}"), format!("{tight} "));
+        text = text.replace(&before, tight).replace(&after, tight);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+    use crate::errors::messages;
+
+    fn argument(ty: &str) -> Vec<String> {
+        let mut errors = Errors::default();
+        check_argument("x", &syn::parse_str(ty).unwrap(), &mut errors);
+        messages(quote!(#errors))
+    }
+
+    fn reply(ty: &str) -> Vec<String> {
+        let mut errors = Errors::default();
+        check_reply(&syn::parse_str(ty).unwrap(), &mut errors);
+        messages(quote!(#errors))
+    }
+
+    #[test]
+    fn a_borrowed_argument_names_the_owned_type_to_take() {
+        for (borrowed, owned) in [
+            ("&str", "String"),
+            ("&'static str", "String"),
+            ("&mut u8", "u8"),
+            ("&[u8]", "Vec<u8>"),
+            ("&[&str]", "Vec<String>"),
+            (
+                "&std::collections::HashMap<String, Vec<u8>>",
+                "std::collections::HashMap<String, Vec<u8>>",
+            ),
+        ] {
+            let expected = format!(
+                "argument `x`: take `{owned}`, not `{borrowed}`: arguments are read from a message"
+            );
+            assert_eq!(argument(borrowed), [expected]);
+        }
+    }
+
+    #[test]
+    fn references_are_found_wherever_they_are() {
+        for ty in [
+            "Option<&str>",
+            "Vec<(u8, &str)>",
+            "[&str; 2]",
+            "(&str)",
+            "Cow<'a, str>",
+            "Cow<'_, str>",
+            "Vec<impl Send>",
+        ] {
+            assert_eq!(argument(ty).len(), 1, "{ty}");
+            assert_eq!(reply(&format!("Result<{ty}, E>")).len(), 1, "{ty}");
+        }
+    }
+
+    #[test]
+    fn owned_types_are_fine() {
+        for ty in [
+            "String",
+            "Option<Vec<u8>>",
+            "Cow<'static, str>",
+            "[u8; 4]",
+            "()",
+            "<T as Trait>::Item",
+            "Self",
+        ] {
+            assert_eq!(argument(ty), [""; 0], "{ty}");
+            assert_eq!(reply(&format!("Result<{ty}, E>")), [""; 0], "{ty}");
+        }
+        assert_eq!(reply("Result<&'static str>"), [""; 0]);
+    }
+
+    #[test]
+    fn an_option_is_known_by_its_name() {
+        for (ty, expected) in [
+            ("Option<u8>", true),
+            ("std::option::Option<u8>", true),
+            ("::core::option::Option<u8>", true),
+            ("(Option<u8>)", true),
+            ("Vec<Option<u8>>", false),
+            ("mine::Option<u8>", false),
+            ("<u8 as Trait>::Option", false),
+        ] {
+            assert_eq!(is_option(&syn::parse_str(ty).unwrap()), expected, "{ty}");
+        }
+    }
+}

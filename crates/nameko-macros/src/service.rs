@@ -1,0 +1,382 @@
+//! `#[service("name")]`.
+
+use std::collections::HashSet;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{
+    Attribute, ImplItem, Item, ItemImpl, Lit, LitStr, Token, Type,
+    parse::{ParseStream, Parser},
+    spanned::Spanned,
+};
+
+use crate::{entrypoint::Entrypoint, errors::Errors};
+
+/// In bytes. Leaves room for the method in a routing key, and for what queues have in front of the name.
+const LONGEST_NAME: usize = 200;
+
+pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let name = service_name(arguments, &mut errors);
+    match syn::parse2(item.clone()) {
+        Ok(Item::Impl(item)) => expand_impl(&name, item, errors),
+        Ok(other) => {
+            reject(&other, &mut errors);
+            quote!(#errors #item)
+        }
+        Err(error) => {
+            errors.push(error);
+            quote!(#errors #item)
+        }
+    }
+}
+
+fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStream {
+    let is_inherent = check_impl(&item, &mut errors);
+    let mut entrypoints = Vec::new();
+    let mut names = HashSet::new();
+    for method in &mut item.items {
+        let ImplItem::Fn(method) = method else {
+            continue;
+        };
+        let Some(entrypoint) = Entrypoint::take(name, method, &mut errors) else {
+            continue;
+        };
+        // Of two methods under a condition, one may be for the other's absence.
+        if entrypoint.conditions.is_empty() && !names.insert(entrypoint.name.clone()) {
+            errors.add(
+                &method.sig.ident,
+                format!(
+                    "there is an entrypoint `{}` already: callers tell them apart by their names",
+                    entrypoint.name
+                ),
+            );
+        }
+        entrypoints.push(entrypoint);
+    }
+    if !errors.is_empty() {
+        // What the impl lacks is already reported.
+        entrypoints.clear();
+    }
+    let implementation = is_inherent.then(|| implementation(name, &item, &entrypoints));
+    quote!(#item #errors #implementation)
+}
+
+fn implementation(name: &str, item: &ItemImpl, entrypoints: &[Entrypoint]) -> TokenStream {
+    let service: &Type = &item.self_ty;
+    let conditions = item
+        .attrs
+        .iter()
+        .filter(|attribute: &&Attribute| attribute.path().is_ident("cfg"));
+    let mixed = Span::mixed_site();
+    let list = if entrypoints.is_empty() {
+        quote!(_)
+    } else {
+        quote_spanned!(mixed=> entrypoints)
+    };
+    quote_spanned! {mixed=>
+        #(#conditions)*
+        #[automatically_derived]
+        #[allow(deprecated)]
+        impl ::nameko::Service for #service {
+            const NAME: &'static str = #name;
+
+            fn entrypoints(#list: &mut ::nameko::Entrypoints<Self>) {
+                #(#entrypoints)*
+            }
+        }
+    }
+}
+
+/// The name in `#[service("name")]`, or any text after an error.
+fn service_name(arguments: TokenStream, errors: &mut Errors) -> String {
+    if arguments.is_empty() {
+        errors.push(syn::Error::new(
+            Span::call_site(),
+            "write the service's name: `#[service(\"name\")]`",
+        ));
+        return String::new();
+    }
+    match parse_name.parse2(arguments) {
+        Ok(name) => {
+            check_name(&name, errors);
+            name.value()
+        }
+        Err(error) => {
+            errors.push(error);
+            String::new()
+        }
+    }
+}
+
+fn parse_name(input: ParseStream<'_>) -> syn::Result<LitStr> {
+    const ADVICE: &str =
+        "the service's name is a string literal and nothing more: `#[service(\"name\")]`";
+    let whole = input.fork().parse::<TokenStream>()?;
+    let name = match input.parse() {
+        Ok(Lit::Str(name)) => name,
+        Ok(other) => return Err(syn::Error::new_spanned(other, ADVICE)),
+        Err(_) => {
+            input.parse::<TokenStream>()?;
+            return Err(syn::Error::new_spanned(whole, ADVICE));
+        }
+    };
+    input.parse::<Option<Token![,]>>()?;
+    let rest = input.parse::<TokenStream>()?;
+    if rest.is_empty() {
+        Ok(name)
+    } else {
+        Err(syn::Error::new_spanned(rest, ADVICE))
+    }
+}
+
+/// A service's name is one word of a routing key.
+fn check_name(literal: &LitStr, errors: &mut Errors) {
+    let name = literal.value();
+    if name.is_empty() {
+        errors.add(literal, "a service needs a name: others call it by that");
+    }
+    if let Some(wrong) = name
+        .chars()
+        .find(|&it| matches!(it, '.' | '*' | '#') || it.is_whitespace() || it.is_control())
+    {
+        errors.add(
+            literal,
+            format!("a service's name cannot contain {wrong:?}: it is one word of a routing key, such as `order_service`"),
+        );
+    }
+    if name.len() > LONGEST_NAME {
+        errors.add(
+            literal,
+            format!("a service's name has at most {LONGEST_NAME} bytes, and this one has {}: shorten it", name.len()),
+        );
+    }
+}
+
+/// Whether a `Service` impl can be written for this impl's type.
+fn check_impl(item: &ItemImpl, errors: &mut Errors) -> bool {
+    if let Some((_, path, _)) = &item.trait_ {
+        errors.add(
+            path,
+            "`#[service(\"...\")]` belongs on an impl of the struct's own methods: write `impl ServiceX`, not `impl Trait for ServiceX`",
+        );
+    }
+    if !item.generics.params.is_empty() {
+        errors.add(
+            &item.generics,
+            "a service cannot be generic: a container runs it by its name, so write the types that it is for",
+        );
+    }
+    item.trait_.is_none() && item.generics.params.is_empty()
+}
+
+/// What is said of an item that is not an impl.
+fn reject(item: &Item, errors: &mut Errors) {
+    let message = "`#[service(\"...\")]` belongs on the impl with the entrypoints: `#[service(\"name\")] impl ServiceX { .. }`";
+    match item {
+        Item::Struct(item) => errors.add(
+            item.struct_token,
+            format!(
+                "`#[service(\"...\")]` belongs on `impl {0} {{ .. }}`; the struct takes `#[derive(Dependencies)]`",
+                item.ident
+            ),
+        ),
+        Item::Fn(item) => errors.add(item.sig.fn_token, message),
+        Item::Trait(item) => errors.add(item.trait_token, message),
+        Item::Mod(item) => errors.add(item.mod_token, message),
+        Item::Enum(item) => errors.add(item.enum_token, message),
+        other => errors.push(syn::Error::new(other.span(), message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors::messages;
+
+    fn service(arguments: &str, item: &str) -> TokenStream {
+        expand(arguments.parse().unwrap(), &item.parse().unwrap())
+    }
+
+    fn errors(arguments: &str, item: &str) -> Vec<String> {
+        messages(service(arguments, item))
+    }
+
+    fn method_errors(method: &str) -> Vec<String> {
+        errors("\"s\"", &format!("impl S {{ {method} }}"))
+    }
+
+    #[test]
+    fn a_name_is_one_word_of_a_routing_key() {
+        for name in [
+            "s",
+            "order_service",
+            "order-service",
+            "höflich",
+            &"x".repeat(200),
+        ] {
+            assert_eq!(errors(&format!("{name:?}"), "impl S {}"), [""; 0], "{name}");
+        }
+        for name in [
+            "",
+            "a.b",
+            "*",
+            "a#",
+            "a b",
+            "a\tb",
+            "a\0b",
+            &"x".repeat(201),
+        ] {
+            assert_eq!(errors(&format!("{name:?}"), "impl S {}").len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_string_literal_and_nothing_more() {
+        for arguments in [
+            "",
+            "NAME",
+            "1",
+            "b\"s\"",
+            "name = \"s\"",
+            "\"s\", 1",
+            "\"s\" \"t\"",
+        ] {
+            assert_eq!(errors(arguments, "impl S {}").len(), 1, "{arguments}");
+        }
+        assert_eq!(errors("\"s\",", "impl S {}"), [""; 0]);
+    }
+
+    #[test]
+    fn only_inherent_impls_without_generics_are_services() {
+        for item in [
+            "struct S;",
+            "fn f() {}",
+            "enum E {}",
+            "trait T {}",
+            "mod m {}",
+            "const C: u8 = 1;",
+            "impl T for S {}",
+            "impl<T> S<T> {}",
+        ] {
+            assert_eq!(errors("\"s\"", item).len(), 1, "{item}");
+        }
+        assert_eq!(errors("\"s\"", "impl S<u8> {}"), [""; 0]);
+    }
+
+    #[test]
+    fn each_rule_for_entrypoints_is_one_error() {
+        for method in [
+            "#[rpc] fn f(&self) -> Result<()> {}",
+            "#[rpc] async fn f(self) -> Result<()> {}",
+            "#[rpc] async fn f(&mut self) -> Result<()> {}",
+            "#[rpc] async fn f(self: Arc<Self>) -> Result<()> {}",
+            "#[rpc] async fn f() -> Result<()> {}",
+            "#[rpc] async fn f(&self) {}",
+            "#[rpc] async fn f(&self, a: &str) -> Result<()> {}",
+            "#[rpc] async fn f(&self, a: impl Send) -> Result<()> {}",
+            "#[rpc] async fn f(&self) -> Result<&str> {}",
+            "#[rpc] async fn f<T>(&self, a: T) -> Result<()> {}",
+            "#[rpc] async fn f<'a>(&self) -> Result<()> {}",
+            "#[rpc] async fn f(&self, (a, b): (u8, u8)) -> Result<()> {}",
+            "#[rpc] async fn f(&self, _: u8) -> Result<()> {}",
+            "#[rpc] async fn f(&self, ref a: u8) -> Result<()> {}",
+            "#[rpc] async unsafe fn f(&self) -> Result<()> {}",
+            "#[rpc] async extern \"C\" fn f(&self) -> Result<()> {}",
+            "#[rpc] #[rpc] async fn f(&self) -> Result<()> {}",
+            "#[rpc(x)] async fn f(&self) -> Result<()> {}",
+            "#[cfg_attr(x, rpc)] async fn f(&self) -> Result<()> {}",
+            "#[rpc] async fn f(&self) -> Result<()> {} #[rpc] async fn f(&self) -> Result<()> {}",
+        ] {
+            assert_eq!(
+                method_errors(method).len(),
+                1,
+                "{method}: {:#?}",
+                method_errors(method)
+            );
+        }
+    }
+
+    #[test]
+    fn all_errors_are_reported_at_once() {
+        let found = errors(
+            "\"a.b\"",
+            "impl<T> S<T> { #[rpc] fn f(self, a: &str, _: u8) {} #[rpc] fn g(&self) {} }",
+        );
+        assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    #[test]
+    fn methods_without_a_marker_are_not_looked_at() {
+        assert_eq!(
+            method_errors("fn f(self, a: &str) {} const X: u8 = 1; #[other::rpc] fn g() {}"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn an_impl_with_errors_is_given_back_without_markers() {
+        let expansion = service(
+            "\"s\"",
+            "impl S { #[doc = \"d\"] #[rpc] #[instrument] fn f(self) {} }",
+        )
+        .to_string();
+        assert!(
+            expansion.starts_with("impl S { # [doc = \"d\"] # [instrument] # [allow"),
+            "{expansion}"
+        );
+        assert!(!expansion.contains("# [rpc]"), "{expansion}");
+        assert!(
+            expansion.contains("impl :: nameko :: Service for S"),
+            "{expansion}"
+        );
+    }
+
+    #[test]
+    fn markers_are_known_by_their_path() {
+        for marker in [
+            "rpc",
+            "nameko::rpc",
+            "::nameko::rpc",
+            "nameko::prelude::rpc",
+        ] {
+            let expansion = service(
+                "\"s\"",
+                &format!("impl S {{ #[{marker}] async fn f(&self) -> R {{}} }}"),
+            )
+            .to_string();
+            assert!(expansion.contains("method (\"f\""), "{marker}: {expansion}");
+        }
+    }
+
+    #[test]
+    fn names_on_the_wire_have_no_raw_prefix() {
+        let expansion = service(
+            "\"s\"",
+            "impl S { #[rpc] async fn r#match(&self, r#type: Option<u8>, mut x: u8) -> R {} }",
+        )
+        .to_string();
+        assert!(expansion.contains("\"match\""), "{expansion}");
+        assert!(expansion.contains("optional (\"type\")"), "{expansion}");
+        assert!(expansion.contains("required (\"x\")"), "{expansion}");
+    }
+
+    #[test]
+    fn a_name_may_stand_twice_under_different_conditions() {
+        let methods = "#[cfg(a)] #[rpc] async fn f(&self) -> R {} #[cfg(not(a))] #[rpc] async fn f(&self) -> R {}";
+        assert_eq!(method_errors(methods), [""; 0]);
+    }
+
+    #[test]
+    fn a_routing_key_has_room_for_service_and_method() {
+        let method = |length| {
+            format!(
+                "impl S {{ #[rpc] async fn {}(&self) -> R {{}} }}",
+                "f".repeat(length)
+            )
+        };
+        let name = format!("{:?}", "s".repeat(200));
+        assert_eq!(errors(&name, &method(54)), [""; 0]);
+        assert_eq!(errors(&name, &method(55)).len(), 1);
+    }
+}
