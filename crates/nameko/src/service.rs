@@ -41,7 +41,8 @@ use crate::{
 ///     const NAME: &'static str = "greeter";
 ///
 ///     fn entrypoints(entrypoints: &mut Entrypoints<Self>) {
-///         let hello = Method::new("hello", &[Param::required("name")], |args| {
+///         const NAME: &[Param] = &[Param::required("name")];
+///         let hello = Method::new("hello", NAME, |args| {
 ///             let name = args.take::<String>()?;
 ///             Ok(Method::call(move |service: &Self| {
 ///                 Box::pin(async move { Method::<Self>::reply(service.hello(name).await) })

@@ -1,0 +1,78 @@
+# Every command of the project. CI and people call the same ones.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The RabbitMQ that `make test-rabbitmq` tests on: a URI with a user who may make virtual hosts.
+RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672/
+
+PY_SOURCES := $(shell find python/nameko -name '*.py' -o -name '*.pyi')
+RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+.PHONY: help run test test-rust test-python test-rabbitmq check format bench docs wheel clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call them in a shell
+	@cargo build --quiet --package nameko-examples --package nameko
+	@scripts/demo
+
+test: test-rust test-python ## Run every test, on the embedded broker
+
+test-rust:
+	cargo test --workspace --quiet
+
+test-python: $(VENV)/.installed $(VENV)/.peer
+	cargo build --quiet --package nameko-examples --package nameko
+	$(BIN)/python -m pytest -q
+
+test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when there is none at RABBITMQ_URI
+	@$(BIN)/python scripts/require_rabbitmq.py "$(RABBITMQ_URI)"
+	NAMEKO_TEST_AMQP_URI="$(RABBITMQ_URI)" $(MAKE) test
+
+check: $(VENV)/.installed ## Formatting, lints, types and docs, with no warning left
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/stubtest nameko._nameko
+
+format: $(VENV)/.installed ## Format everything
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed $(VENV)/.peer ## Measure against upstream and bare clients; writes benchmarks/results.md
+	$(BIN)/python benchmarks/run.py
+
+docs: ## Build the Rust documentation into target/doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+wheel: $(VENV)/.tools ## Build the Python package's wheel into dist/
+	$(BIN)/maturin build --release --out dist
+
+clean: ## Remove what was built
+	rm -rf target benchmarks/target dist $(VENV)
+
+# The tools of the Python half.
+$(VENV)/.tools: scripts/requirements-dev.txt
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r scripts/requirements-dev.txt
+	@touch $@
+
+# The package itself, as an editable install of the sources with the compiled module beside them.
+$(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
+	@$(BIN)/maturin develop --quiet
+	@touch $@
+
+# Upstream Nameko, which the tests and the benchmarks talk to. It gets an environment of its own.
+$(VENV)/.peer: scripts/requirements-peer.txt $(VENV)/.tools
+	@$(PYTHON) -m venv $(VENV)/peer
+	@$(VENV)/peer/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-peer.txt
+	@touch $@
