@@ -1,1 +1,72 @@
-//! nameko-broker
+//! An embeddable AMQP 0-9-1 broker, in memory: for trying out, development and tests, and inside a single process.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), nameko_broker::BrokerError> {
+//! use nameko_broker::Broker;
+//!
+//! let broker = Broker::start("127.0.0.1:0").await?;
+//! println!("{}", broker.uri()); // amqp://guest:guest@127.0.0.1:41231
+//! broker.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! **What it is for.** A test or a tutorial needs a broker and no installation; a single process wants queues inside. Any
+//! AMQP 0-9-1 client can use it, and it answers as RabbitMQ does, wrong use included.
+//!
+//! **What it is not for.** Messages live in memory: "durable" and "persistent" are accepted and change nothing, and
+//! everything is gone when the broker stops. There is no cluster, no TLS, no management page. Use RabbitMQ in production.
+//!
+//! # What works
+//!
+//! | | |
+//! |---|---|
+//! | connection | PLAIN and AMQPLAIN, virtual hosts, tune, heartbeats both ways, channels |
+//! | exchanges | default, direct, fanout, topic, headers; bindings between exchanges; alternate exchange |
+//! | queues | durable, exclusive, auto-delete, passive, server-named; `x-expires`, `x-message-ttl`, `x-max-length`, `x-max-length-bytes`, `x-overflow` |
+//! | messages | consume, get, ack, nack, reject, recover, prefetch per consumer and channel, `mandatory`, `expiration`, `user_id`, publisher confirms |
+//!
+//! # What is left out
+//!
+//! Transactions, dead letter exchanges, priorities, quorum queues and streams, `amq.rabbitmq.reply-to`, permissions within a
+//! virtual host, flow control by `connection.blocked`. Asking for one of the first four is refused with 540 NOT_IMPLEMENTED.
+//!
+//! # Map
+//!
+//! `broker` accepts sockets; `transport` is one task per socket; `connection` and `channel` are the protocol's state, free
+//! of I/O; `methods` turns methods into operations on a `vhost`, which holds exchanges, queues and consumers behind one
+//! lock; `outbox` is what goes back. Decisions are pure: `topic`, `exchange`, `queue`, `arguments`, `frame`, `nesting`.
+
+mod acknowledgements;
+mod arguments;
+mod auth;
+mod binding;
+mod broker;
+mod channel;
+mod connection;
+mod consumer;
+mod error;
+mod exchange;
+mod exchanges;
+mod expiry;
+mod frame;
+mod message;
+mod methods;
+mod nesting;
+mod outbox;
+mod publish;
+mod queue;
+mod queues;
+mod settings;
+mod shared;
+mod sync;
+mod topic;
+mod transport;
+mod vhost;
+
+pub use broker::{Broker, BrokerError, BrokerStats, QueueStats};
+pub use settings::BrokerBuilder;
+
+/// Said at the start and to every client.
+const PURPOSE: &str = "for trying out, development, tests and use inside one process; messages live in memory and are gone \
+                       when it stops; use RabbitMQ in production";

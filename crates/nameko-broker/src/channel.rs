@@ -1,0 +1,243 @@
+//! A channel as its connection sees it: it opens, takes methods and content, and closes.
+
+use amq_protocol::protocol::{AMQPClass, basic, channel as protocol};
+use bytes::Bytes;
+
+use crate::{
+    error::{AmqpError, Code, Result},
+    frame::{ContentHeader, parse_header, parse_method},
+    message::Name,
+    outbox::Outbox,
+    vhost::{ChannelId, ConnectionId, VHost},
+};
+
+/// Class and method of `basic.publish`.
+pub(crate) const PUBLISH: (u16, u16) = (60, 40);
+
+/// Room made for a body before it comes; the rest as it does, so that a size announced costs nothing.
+const FIRST_RESERVE: u64 = 64 << 10;
+
+/// What a channel uses of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) vhost: &'a VHost,
+    pub(crate) outbox: &'a Outbox,
+    pub(crate) connection: ConnectionId,
+    pub(crate) user: &'a str,
+    /// Largest body, in bytes.
+    pub(crate) max_message_size: u64,
+}
+
+/// An open or closing channel.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) number: u16,
+    /// The consuming side, in the virtual host.
+    pub(crate) id: ChannelId,
+    /// The server closed it and waits for `channel.close-ok`; everything else is ignored until then.
+    pub(crate) closing: bool,
+    /// The queue last declared here, which an empty name stands for.
+    pub(crate) last_queue: Option<Name>,
+    pub(crate) confirms: Option<Confirms>,
+    incoming: Incoming,
+}
+
+/// What the next frame has to be.
+#[derive(Debug)]
+enum Incoming {
+    Method,
+    Header(basic::Publish),
+    Body(Box<Publishing>),
+}
+
+/// A message whose body is still coming.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    pub(crate) method: basic::Publish,
+    pub(crate) header: ContentHeader,
+    /// The header frame's payload.
+    pub(crate) raw_header: Bytes,
+    pub(crate) body: Bytes,
+    /// The parts of a body of more than one frame.
+    parts: Vec<u8>,
+}
+
+/// Publisher confirms.
+#[derive(Debug, Default)]
+pub(crate) struct Confirms {
+    /// Number of the last message published.
+    pub(crate) last: u64,
+    /// Up to which number the client knows.
+    pub(crate) told: u64,
+}
+
+/// What a frame on a channel comes to.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Handled, or more is needed.
+    Nothing,
+    /// A method that is the connection's or the dispatcher's to do.
+    Method(AMQPClass),
+    /// A message is complete.
+    Publish(Box<Publishing>),
+}
+
+impl Channel {
+    pub(crate) fn new(number: u16, id: ChannelId) -> Self {
+        Self {
+            number,
+            id,
+            closing: false,
+            last_queue: None,
+            confirms: None,
+            incoming: Incoming::Method,
+        }
+    }
+
+    /// Takes a method frame.
+    pub(crate) fn on_method(&mut self, payload: &[u8]) -> Result<Event> {
+        match &self.incoming {
+            Incoming::Method => {}
+            Incoming::Header(_) => {
+                return Err(AmqpError::unexpected_frame(
+                    "expected content header for class 60, got non content header frame instead",
+                )
+                .in_method(PUBLISH));
+            }
+            Incoming::Body(_) => {
+                return Err(AmqpError::unexpected_frame(
+                    "expected content body, got non content body frame instead",
+                )
+                .in_method(PUBLISH));
+            }
+        }
+        match parse_method(payload)? {
+            AMQPClass::Basic(basic::AMQPMethod::Publish(publish)) => {
+                self.incoming = Incoming::Header(publish);
+                Ok(Event::Nothing)
+            }
+            method => Ok(Event::Method(method)),
+        }
+    }
+
+    /// Takes a content header frame.
+    pub(crate) fn on_header(&mut self, payload: &[u8], max_message_size: u64) -> Result<Event> {
+        let method = match std::mem::replace(&mut self.incoming, Incoming::Method) {
+            Incoming::Header(method) => method,
+            other => return Err(unexpected_content(&other)),
+        };
+        let header = parse_header(payload).map_err(|e| e.in_method(PUBLISH))?;
+        if header.class_id != PUBLISH.0 {
+            return Err(AmqpError::unexpected_frame(format!(
+                "expected content header for class 60, got one for class {} instead",
+                header.class_id
+            ))
+            .in_method(PUBLISH));
+        }
+        // RabbitMQ takes the whole body and refuses it then; the outcome is the same and this costs no memory.
+        if header.body_size > max_message_size {
+            return Err(AmqpError::precondition_failed(format!(
+                "message size {} is larger than configured max size {max_message_size}",
+                header.body_size
+            ))
+            .in_method(PUBLISH));
+        }
+        let empty = header.body_size == 0;
+        let publishing = Box::new(Publishing {
+            method,
+            header,
+            raw_header: Bytes::copy_from_slice(payload),
+            body: Bytes::new(),
+            parts: Vec::new(),
+        });
+        if empty {
+            return Ok(Event::Publish(publishing));
+        }
+        self.incoming = Incoming::Body(publishing);
+        Ok(Event::Nothing)
+    }
+
+    /// Takes a content body frame.
+    pub(crate) fn on_body(&mut self, payload: &[u8]) -> Result<Event> {
+        let mut publishing = match std::mem::replace(&mut self.incoming, Incoming::Method) {
+            Incoming::Body(publishing) => publishing,
+            other => return Err(unexpected_content(&other)),
+        };
+        let size = publishing.header.body_size;
+        let came = publishing.parts.len() as u64 + payload.len() as u64;
+        if came > size {
+            return Err(AmqpError::new(
+                Code::FrameError,
+                format!("content body of {size} octets announced, {came} came"),
+            )
+            .in_method(PUBLISH));
+        }
+        if came == size {
+            publishing.body = if publishing.parts.is_empty() {
+                Bytes::copy_from_slice(payload)
+            } else {
+                publishing.parts.extend_from_slice(payload);
+                std::mem::take(&mut publishing.parts).into()
+            };
+            return Ok(Event::Publish(publishing));
+        }
+        if publishing.parts.is_empty() {
+            publishing.parts.reserve(size.min(FIRST_RESERVE) as usize);
+        }
+        publishing.parts.extend_from_slice(payload);
+        self.incoming = Incoming::Body(publishing);
+        Ok(Event::Nothing)
+    }
+
+    /// Closes from the server's side: the client's work ends now, its `channel.close-ok` is waited for.
+    pub(crate) fn close(&mut self, context: &Context<'_>, error: &AmqpError) {
+        self.flush_confirms(context);
+        context.vhost.lock().close_channel(self.id);
+        self.closing = true;
+        self.incoming = Incoming::Method;
+        let close = protocol::Close {
+            reply_code: error.code.id(),
+            reply_text: error.reply_text(),
+            class_id: error.method.0,
+            method_id: error.method.1,
+        };
+        context.outbox.method(
+            self.number,
+            AMQPClass::Channel(protocol::AMQPMethod::Close(close)),
+        );
+    }
+
+    /// Sends the confirms that are due, as one.
+    pub(crate) fn flush_confirms(&mut self, context: &Context<'_>) {
+        let Some(confirms) = &mut self.confirms else {
+            return;
+        };
+        if confirms.told == confirms.last {
+            return;
+        }
+        let ack = basic::Ack {
+            delivery_tag: confirms.last,
+            multiple: confirms.last - confirms.told > 1,
+        };
+        confirms.told = confirms.last;
+        context
+            .outbox
+            .method(self.number, AMQPClass::Basic(basic::AMQPMethod::Ack(ack)));
+    }
+}
+
+fn unexpected_content(incoming: &Incoming) -> AmqpError {
+    match incoming {
+        Incoming::Method => {
+            AmqpError::unexpected_frame("expected method frame, got non method frame instead")
+        }
+        Incoming::Header(_) => AmqpError::unexpected_frame(
+            "expected content header for class 60, got non content header frame instead",
+        )
+        .in_method(PUBLISH),
+        Incoming::Body(_) => {
+            AmqpError::unexpected_frame("expected content body, got non content body frame instead")
+                .in_method(PUBLISH)
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! A connection: the handshake, then frames to their channels. It knows bytes and outboxes, and nothing of sockets.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use amq_protocol::{
+    frame::AMQPFrame,
+    protocol::{AMQPClass, channel as channel_protocol, connection as protocol},
+    types::{AMQPValue, FieldTable},
+};
+use bytes::{Buf, BytesMut};
+
+use crate::{
+    auth,
+    channel::{Channel, Context, Event},
+    error::{AmqpError, Code, Result},
+    frame::{Frame, Kind, describe, method_id, next_frame, parse_method},
+    outbox::Outbox,
+    shared::Shared,
+    vhost::VHost,
+};
+
+/// What a client sends first, and what a peer that sends something else gets back.
+const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
+
+/// Largest frame until both sides agreed on one, and the least they may agree on.
+const FIRST_FRAME_MAX: usize = 4096;
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The protocol header is awaited.
+    Greeting,
+    /// `connection.start-ok` is awaited.
+    Starting,
+    /// `connection.tune-ok` is awaited.
+    Tuning,
+    /// `connection.open` is awaited.
+    Opening,
+    Running,
+    /// The server closed it and waits for `connection.close-ok`.
+    Closing,
+    /// Over, once what is in the outbox is sent.
+    Closed,
+}
+
+/// One client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    pub(crate) outbox: Arc<Outbox>,
+    phase: Phase,
+    user: String,
+    vhost: Option<Arc<VHost>>,
+    channels: HashMap<u16, Channel>,
+    /// The client understands `basic.cancel` from the server.
+    cancel_notify: bool,
+    /// The client wants to be told when its login is refused, and not just cut off.
+    auth_failure_close: bool,
+    frame_max: usize,
+    channel_max: u16,
+    heartbeat: Duration,
+    /// Channels with confirms to be sent after the current batch; may name a channel twice.
+    confirming: Vec<u16>,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
+        outbox.set_frame_max(FIRST_FRAME_MAX);
+        Self {
+            shared,
+            outbox,
+            phase: Phase::Greeting,
+            user: String::new(),
+            vhost: None,
+            channels: HashMap::new(),
+            cancel_notify: false,
+            auth_failure_close: false,
+            frame_max: FIRST_FRAME_MAX,
+            channel_max: 0,
+            heartbeat: Duration::ZERO,
+            confirming: Vec::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The agreed interval; zero is off.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Handles all frames that are there, as long as there is room for answers. What is left in `bytes` is half a frame,
+    /// or waits until the outbox was emptied.
+    ///
+    /// Returns whether anything was handled.
+    pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> bool {
+        let mut used = 0;
+        while self.phase != Phase::Closed && !self.outbox.is_full() {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let step = match self.phase {
+                Phase::Greeting => self.greet(rest),
+                _ => next_frame(rest, self.frame_max).map(|found| {
+                    found.map(|(frame, size)| {
+                        self.on_frame(frame);
+                        size
+                    })
+                }),
+            };
+            match step {
+                Ok(Some(size)) => used += size,
+                Ok(None) => break,
+                Err(error) => {
+                    // Where the next frame starts is not known any more.
+                    self.fail(&error);
+                    self.phase = Phase::Closed;
+                }
+            }
+        }
+        bytes.advance(used);
+        self.flush_confirms();
+        if let Some(vhost) = &self.vhost {
+            vhost.wake_others(Some(self.outbox.connection));
+        }
+        used > 0
+    }
+
+    /// Delivers what was held back while the outbox was full.
+    pub(crate) fn resume(&mut self) {
+        let Some(vhost) = &self.vhost else {
+            return;
+        };
+        {
+            let mut state = vhost.lock();
+            for channel in self.channels.values() {
+                state.deliver_to_channel(channel.id);
+            }
+        }
+        vhost.wake_others(Some(self.outbox.connection));
+    }
+
+    /// Closes from the server's side.
+    pub(crate) fn force_close(&mut self, reason: &str) {
+        match self.phase {
+            Phase::Closing | Phase::Closed => {}
+            Phase::Greeting | Phase::Starting => self.finish(Phase::Closed),
+            _ => self.close(&AmqpError::new(Code::ConnectionForced, reason)),
+        }
+    }
+
+    /// Ends everything this connection has in its virtual host. Safe to call again.
+    pub(crate) fn finish(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.confirming.clear();
+        let channels = std::mem::take(&mut self.channels);
+        let Some(vhost) = self.vhost.take() else {
+            return;
+        };
+        {
+            let mut state = vhost.lock();
+            for channel in channels.into_values() {
+                state.close_channel(channel.id);
+            }
+            state.delete_exclusive(self.outbox.connection);
+        }
+        vhost.wake_others(Some(self.outbox.connection));
+    }
+
+    /// Takes the protocol header; `None` while it is not all there.
+    fn greet(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
+        let came = bytes.get(..8).unwrap_or(bytes);
+        if !PROTOCOL_HEADER.starts_with(came) {
+            tracing::debug!(bytes = ?came, "a peer that does not speak AMQP 0-9-1 is told so and closed");
+            self.outbox.write(|buffer| buffer.raw(PROTOCOL_HEADER));
+            self.phase = Phase::Closed;
+            return Ok(Some(came.len()));
+        }
+        if came.len() < PROTOCOL_HEADER.len() {
+            return Ok(None);
+        }
+        let start = protocol::Start {
+            version_major: 0,
+            version_minor: 9,
+            server_properties: server_properties(),
+            mechanisms: auth::MECHANISMS.into(),
+            locales: "en_US".into(),
+        };
+        self.send(protocol::AMQPMethod::Start(start));
+        self.phase = Phase::Starting;
+        Ok(Some(PROTOCOL_HEADER.len()))
+    }
+
+    fn on_frame(&mut self, frame: Frame<'_>) {
+        let result = match (frame.channel, frame.kind) {
+            (0, Kind::Heartbeat) => Ok(()),
+            (0, Kind::Method) => parse_method(frame.payload)
+                .and_then(|method| self.on_connection_method(method))
+                .map_err(|e| e.in_method(method_id(frame.payload))),
+            _ if self.phase == Phase::Closing => Ok(()),
+            (0, _) | (_, Kind::Heartbeat) => Err(unexpected(&frame)),
+            _ if self.phase == Phase::Running => return self.on_channel_frame(frame),
+            _ => Err(unexpected(&frame)),
+        };
+        if let Err(error) = result {
+            self.fail(&error);
+        }
+    }
+
+    /// A method on channel 0.
+    fn on_connection_method(&mut self, method: AMQPClass) -> Result<()> {
+        use protocol::AMQPMethod as Method;
+        match (self.phase, method) {
+            (Phase::Closing, AMQPClass::Connection(Method::CloseOk(_))) => {
+                self.phase = Phase::Closed
+            }
+            (Phase::Closing, AMQPClass::Connection(Method::Close(_))) => {
+                self.send(Method::CloseOk(protocol::CloseOk {}))
+            }
+            (Phase::Closing | Phase::Closed, _) => {}
+            (Phase::Starting, AMQPClass::Connection(Method::StartOk(ok))) => {
+                self.on_start_ok(&ok)?
+            }
+            (Phase::Tuning, AMQPClass::Connection(Method::TuneOk(ok))) => self.on_tune_ok(&ok)?,
+            (Phase::Opening, AMQPClass::Connection(Method::Open(open))) => {
+                self.on_open(open.virtual_host.as_str())?
+            }
+            (Phase::Running, AMQPClass::Connection(Method::Close(_))) => {
+                self.finish(Phase::Closed);
+                self.send(Method::CloseOk(protocol::CloseOk {}));
+            }
+            (Phase::Running, AMQPClass::Connection(Method::UpdateSecret(_))) => {
+                self.send(Method::UpdateSecretOk(protocol::UpdateSecretOk {}));
+            }
+            (phase, _) => {
+                let state = format!("{phase:?}").to_lowercase();
+                return Err(AmqpError::new(
+                    Code::ChannelError,
+                    format!("unexpected method in connection state {state}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_start_ok(&mut self, ok: &protocol::StartOk) -> Result<()> {
+        if let Some(AMQPValue::FieldTable(capabilities)) =
+            ok.client_properties.inner().get("capabilities")
+        {
+            let has =
+                |name: &str| capabilities.inner().get(name) == Some(&AMQPValue::Boolean(true));
+            self.cancel_notify = has("consumer_cancel_notify");
+            self.auth_failure_close = has("authentication_failure_close");
+        }
+        let mechanism = ok.mechanism.as_str();
+        let credentials = auth::credentials(mechanism, ok.response.as_bytes())?;
+        let settings = &self.shared.settings;
+        let Some(user) = settings.user(&credentials) else {
+            tracing::warn!(
+                user = %String::from_utf8_lossy(&credentials.user),
+                "a login was refused: unknown user or wrong password"
+            );
+            // RabbitMQ names no method here.
+            self.fail(&AmqpError::access_refused(format!(
+                "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+            )));
+            return Ok(());
+        };
+        self.user = user.to_owned();
+        let tune = protocol::Tune {
+            channel_max: settings.channel_max,
+            frame_max: settings.frame_max,
+            heartbeat: settings.heartbeat,
+        };
+        self.send(protocol::AMQPMethod::Tune(tune));
+        self.phase = Phase::Tuning;
+        Ok(())
+    }
+
+    fn on_tune_ok(&mut self, ok: &protocol::TuneOk) -> Result<()> {
+        let settings = &self.shared.settings;
+        check_tuned(
+            "frame_max",
+            FIRST_FRAME_MAX as u32,
+            settings.frame_max,
+            ok.frame_max,
+        )?;
+        check_tuned(
+            "channel_max",
+            1,
+            settings.channel_max.into(),
+            ok.channel_max.into(),
+        )?;
+        self.frame_max = ok.frame_max as usize;
+        self.channel_max = ok.channel_max;
+        self.heartbeat = Duration::from_secs(ok.heartbeat.into());
+        self.outbox.set_frame_max(self.frame_max);
+        self.phase = Phase::Opening;
+        Ok(())
+    }
+
+    fn on_open(&mut self, name: &str) -> Result<()> {
+        let vhost = self
+            .shared
+            .vhosts
+            .get(name)
+            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
+        self.vhost = Some(vhost.clone());
+        self.send(protocol::AMQPMethod::OpenOk(protocol::OpenOk {}));
+        self.phase = Phase::Running;
+        Ok(())
+    }
+
+    fn on_channel_frame(&mut self, frame: Frame<'_>) {
+        let Some(vhost) = self.vhost.clone() else {
+            return;
+        };
+        let outbox = self.outbox.clone();
+        let user = std::mem::take(&mut self.user);
+        let context = Context {
+            vhost: &vhost,
+            outbox: &outbox,
+            connection: outbox.connection,
+            user: &user,
+            max_message_size: self.shared.settings.max_message_size,
+        };
+        let result = self.try_channel_frame(&context, frame);
+        if let Err(error) = result {
+            let error = match frame.kind {
+                Kind::Method => error.in_method(method_id(frame.payload)),
+                _ => error,
+            };
+            match self.channels.get_mut(&frame.channel) {
+                Some(channel) if !error.code.closes_connection() => {
+                    tracing::debug!(channel = frame.channel, error = %error.reply_text(), "channel closed");
+                    channel.close(&context, &error);
+                }
+                _ => self.fail(&error),
+            }
+        }
+        self.user = user;
+    }
+
+    fn try_channel_frame(&mut self, context: &Context<'_>, frame: Frame<'_>) -> Result<()> {
+        let number = frame.channel;
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return self.open_channel(context, frame);
+        };
+        if channel.closing {
+            return self.closing_channel(context, frame);
+        }
+        let event = match frame.kind {
+            Kind::Method => channel.on_method(frame.payload)?,
+            Kind::Header => channel.on_header(frame.payload, context.max_message_size)?,
+            Kind::Body => channel.on_body(frame.payload)?,
+            Kind::Heartbeat => return Err(unexpected(&frame)),
+        };
+        match event {
+            Event::Nothing => Ok(()),
+            Event::Publish(publishing) => {
+                channel.publish(context, *publishing)?;
+                if channel.confirms.is_some() && self.confirming.last() != Some(&number) {
+                    self.confirming.push(number);
+                }
+                Ok(())
+            }
+            Event::Method(AMQPClass::Channel(channel_protocol::AMQPMethod::Close(_))) => {
+                channel.flush_confirms(context);
+                context.vhost.lock().close_channel(channel.id);
+                self.channels.remove(&number);
+                let ok = channel_protocol::AMQPMethod::CloseOk(channel_protocol::CloseOk {});
+                context.outbox.method(number, AMQPClass::Channel(ok));
+                Ok(())
+            }
+            Event::Method(method) => channel.dispatch(context, method),
+        }
+    }
+
+    /// The first frame of a channel has to open it.
+    fn open_channel(&mut self, context: &Context<'_>, frame: Frame<'_>) -> Result<()> {
+        let open = self.channels.len();
+        if self.channel_max != 0 && open >= self.channel_max.into() {
+            return Err(AmqpError::not_allowed(format!(
+                "number of channels opened ({open}) has reached the negotiated channel_max ({})",
+                self.channel_max
+            )));
+        }
+        if frame.kind != Kind::Method {
+            return Err(AmqpError::unexpected_frame(
+                "expected method frame, got non method frame instead",
+            ));
+        }
+        match parse_method(frame.payload)? {
+            AMQPClass::Channel(channel_protocol::AMQPMethod::Open(_)) => {}
+            _ => {
+                return Err(AmqpError::new(
+                    Code::ChannelError,
+                    "expected 'channel.open'",
+                ));
+            }
+        }
+        let id = context.vhost.lock().open_channel(
+            frame.channel,
+            self.outbox.clone(),
+            self.cancel_notify,
+        );
+        self.channels
+            .insert(frame.channel, Channel::new(frame.channel, id));
+        let ok = channel_protocol::AMQPMethod::OpenOk(channel_protocol::OpenOk {});
+        context.outbox.method(frame.channel, AMQPClass::Channel(ok));
+        Ok(())
+    }
+
+    /// On a channel the server closed only the client's agreement counts.
+    fn closing_channel(&mut self, context: &Context<'_>, frame: Frame<'_>) -> Result<()> {
+        if frame.kind != Kind::Method {
+            return Ok(());
+        }
+        match method_id(frame.payload) {
+            (20, 41) => {
+                self.channels.remove(&frame.channel);
+            }
+            (20, 40) => {
+                let ok = channel_protocol::AMQPMethod::CloseOk(channel_protocol::CloseOk {});
+                context.outbox.method(frame.channel, AMQPClass::Channel(ok));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the connection for an error. Before it is open a client learns of it only where RabbitMQ tells it.
+    fn fail(&mut self, error: &AmqpError) {
+        tracing::debug!(error = %error.reply_text(), phase = ?self.phase, "connection closed");
+        let told = match self.phase {
+            Phase::Greeting | Phase::Closing | Phase::Closed => false,
+            Phase::Starting => self.auth_failure_close && error.code == Code::AccessRefused,
+            Phase::Tuning => error.code == Code::NotAllowed,
+            Phase::Opening | Phase::Running => true,
+        };
+        if told {
+            self.close(error);
+        } else {
+            self.finish(Phase::Closed);
+        }
+    }
+
+    fn close(&mut self, error: &AmqpError) {
+        self.flush_confirms();
+        self.finish(Phase::Closing);
+        self.send(protocol::AMQPMethod::Close(protocol::Close {
+            reply_code: error.code.id(),
+            reply_text: error.reply_text(),
+            class_id: error.method.0,
+            method_id: error.method.1,
+        }));
+    }
+
+    fn flush_confirms(&mut self) {
+        let Some(vhost) = &self.vhost else {
+            return;
+        };
+        let context = Context {
+            vhost,
+            outbox: &self.outbox,
+            connection: self.outbox.connection,
+            user: &self.user,
+            max_message_size: 0,
+        };
+        for number in self.confirming.drain(..) {
+            if let Some(channel) = self.channels.get_mut(&number) {
+                channel.flush_confirms(&context);
+            }
+        }
+    }
+
+    fn send(&self, method: protocol::AMQPMethod) {
+        self.outbox.method(0, AMQPClass::Connection(method));
+    }
+
+    /// Adds a heartbeat to the outbox.
+    pub(crate) fn send_heartbeat(&self) {
+        self.outbox
+            .write(|buffer| buffer.frame(&AMQPFrame::Heartbeat));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.finish(Phase::Closed);
+    }
+}
+
+/// Checks a value of `connection.tune-ok` against what the server offered; 0 is no limit.
+fn check_tuned(field: &str, least: u32, offered: u32, agreed: u32) -> Result<()> {
+    let (is, which, limit) = if agreed != 0 && agreed < least {
+        ("lower", "minimum", least)
+    } else if offered != 0 && (agreed == 0 || agreed > offered) {
+        ("higher", "maximum", offered)
+    } else {
+        return Ok(());
+    };
+    let no_limit = if field == "channel_max" && agreed == 0 {
+        " (no limit)"
+    } else {
+        ""
+    };
+    Err(AmqpError::not_allowed(format!(
+        "negotiated {field} = {agreed}{no_limit} is {is} than the {which} allowed value ({limit})"
+    ))
+    .in_method((10, 30)))
+}
+
+fn unexpected(frame: &Frame<'_>) -> AmqpError {
+    let kind = match frame.kind {
+        Kind::Method => 1,
+        Kind::Header => 2,
+        Kind::Body => 3,
+        Kind::Heartbeat => 8,
+    };
+    AmqpError::unexpected_frame(describe(kind, frame.payload))
+}
+
+/// What the server says of itself; the capabilities are those it has.
+fn server_properties() -> FieldTable {
+    let mut capabilities = FieldTable::default();
+    for name in [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "authentication_failure_close",
+        "per_consumer_qos",
+    ] {
+        capabilities.insert(name.into(), AMQPValue::Boolean(true));
+    }
+    let mut properties = FieldTable::default();
+    for (name, value) in [
+        ("product", env!("CARGO_PKG_NAME")),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("platform", "Rust"),
+        ("information", crate::PURPOSE),
+    ] {
+        properties.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    properties
+}

@@ -1,0 +1,274 @@
+//! Consumers, and the delivery of messages to them.
+
+use std::{collections::HashMap, time::Instant};
+
+use amq_protocol::{
+    protocol::{AMQPClass, basic},
+    types::ShortString,
+};
+use uuid::Uuid;
+
+use crate::{
+    error::{AmqpError, Result},
+    message::{Entry, Name},
+    vhost::{ChannelId, ConsumerId, QueueId, State, Unacked},
+};
+
+/// A consumer of one queue on one channel.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) queue: QueueId,
+    pub(crate) channel: ChannelId,
+    pub(crate) tag: Name,
+    /// Messages count as acknowledged once sent, and no prefetch limit applies.
+    pub(crate) no_ack: bool,
+    /// Most unacknowledged messages; 0 is no limit. The channel's setting when the consumer came.
+    pub(crate) prefetch: u16,
+    pub(crate) unacked: u32,
+}
+
+/// What `basic.consume` asks for.
+#[derive(Debug)]
+pub(crate) struct Consume<'a> {
+    pub(crate) queue: &'a str,
+    pub(crate) tag: &'a str,
+    pub(crate) no_ack: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) nowait: bool,
+}
+
+impl State {
+    /// Adds a consumer, tells the client and starts delivering.
+    pub(crate) fn consume(&mut self, channel: ChannelId, ask: &Consume<'_>) -> Result<()> {
+        let Some(on) = self.channels.get(&channel) else {
+            return Ok(());
+        };
+        if on.consumers.contains_key(ask.tag) {
+            return Err(AmqpError::not_allowed(format!(
+                "attempt to reuse consumer tag '{}'",
+                ask.tag
+            )));
+        }
+        let connection = on.outbox.connection;
+        let queue_id = self.queue_for(ask.queue, connection)?;
+        let in_exclusive_use = self.queues.get(&queue_id).is_some_and(|queue| {
+            queue.exclusive_consumer.is_some() || (ask.exclusive && !queue.consumers.is_empty())
+        });
+        if in_exclusive_use {
+            return Err(AmqpError::access_refused(format!(
+                "{} in exclusive use",
+                self.queue_text(ask.queue)
+            )));
+        }
+        let tag: Name = match ask.tag {
+            "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
+            tag => tag.into(),
+        };
+        let id = ConsumerId(self.next_id());
+        let (Some(on), Some(queue)) = (
+            self.channels.get_mut(&channel),
+            self.queues.get_mut(&queue_id),
+        ) else {
+            return Ok(());
+        };
+        on.consumers.insert(tag.clone(), id);
+        queue.consumers.push(id);
+        if ask.exclusive {
+            queue.exclusive_consumer = Some(id);
+        }
+        if !ask.nowait {
+            let reply = basic::ConsumeOk {
+                consumer_tag: short(&tag),
+            };
+            on.outbox.method(
+                on.number,
+                AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
+            );
+        }
+        let prefetch = on.consumer_prefetch;
+        self.consumers.insert(
+            id,
+            Consumer {
+                queue: queue_id,
+                channel,
+                tag,
+                no_ack: ask.no_ack,
+                prefetch,
+                unacked: 0,
+            },
+        );
+        self.deliver(queue_id);
+        Ok(())
+    }
+
+    /// Removes a consumer by its tag. What it has unacknowledged stays with the channel.
+    pub(crate) fn cancel(&mut self, channel: ChannelId, tag: &str) {
+        let removed = self
+            .channels
+            .get_mut(&channel)
+            .and_then(|on| on.consumers.remove(tag));
+        if let Some(id) = removed {
+            self.remove_consumer(id);
+        }
+    }
+
+    /// Takes a consumer from its queue; an auto-delete queue goes with the last one.
+    pub(crate) fn remove_consumer(&mut self, id: ConsumerId) {
+        let Some(consumer) = self.consumers.remove(&id) else {
+            return;
+        };
+        let Some(queue) = self.queues.get_mut(&consumer.queue) else {
+            return;
+        };
+        queue.remove_consumer(id);
+        if queue.consumers.is_empty() {
+            if queue.auto_delete {
+                self.delete_queue(consumer.queue);
+                return;
+            }
+            if queue.arguments.expires.is_some() {
+                queue.used_at = Instant::now();
+                self.schedule(consumer.queue);
+            }
+        }
+    }
+
+    /// Tells consumers of a queue that is gone, where the client understands that.
+    pub(crate) fn notify_cancelled(&mut self, consumers: &[ConsumerId]) {
+        for id in consumers {
+            let Some(consumer) = self.consumers.remove(id) else {
+                continue;
+            };
+            let Some(on) = self.channels.get_mut(&consumer.channel) else {
+                continue;
+            };
+            on.consumers.remove(&consumer.tag);
+            if on.cancel_notify {
+                let cancel = basic::Cancel {
+                    consumer_tag: short(&consumer.tag),
+                    nowait: true,
+                };
+                on.outbox.method(
+                    on.number,
+                    AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)),
+                );
+                let outbox = on.outbox.clone();
+                self.wake(&outbox);
+            }
+        }
+    }
+
+    /// Delivers what is ready to the queue's consumers, in turn, until one of both runs out.
+    pub(crate) fn deliver(&mut self, queue_id: QueueId) {
+        while let Some(queue) = self.queues.get_mut(&queue_id) {
+            queue.drop_expired(Instant::now);
+            if queue.is_empty() {
+                return;
+            }
+            let Some(consumer) = self.next_consumer(queue_id) else {
+                self.schedule(queue_id);
+                return;
+            };
+            let entry = self.queues.get_mut(&queue_id).and_then(|queue| queue.pop());
+            if let Some(entry) = entry {
+                self.send(queue_id, consumer, entry);
+            }
+        }
+    }
+
+    /// Delivers to every queue a channel consumes from: it has room again.
+    pub(crate) fn deliver_to_channel(&mut self, channel: ChannelId) {
+        let Some(on) = self.channels.get(&channel) else {
+            return;
+        };
+        let mut queues: Vec<QueueId> = on
+            .consumers
+            .values()
+            .filter_map(|id| self.consumers.get(id))
+            .map(|consumer| consumer.queue)
+            .collect();
+        queues.sort_unstable();
+        queues.dedup();
+        for queue in queues {
+            self.deliver(queue);
+        }
+    }
+
+    /// The next consumer in turn that may take a message.
+    fn next_consumer(&mut self, queue_id: QueueId) -> Option<ConsumerId> {
+        let queue = self.queues.get_mut(&queue_id)?;
+        let count = queue.consumers.len();
+        for step in 0..count {
+            let index = (queue.turn + step) % count;
+            let id = *queue.consumers.get(index)?;
+            if may_take(&self.consumers, &self.channels, id) {
+                queue.turn = (index + 1) % count;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Writes one delivery and notes it until it is acknowledged.
+    fn send(&mut self, queue: QueueId, id: ConsumerId, entry: Entry) {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return;
+        };
+        let Some(on) = self.channels.get_mut(&consumer.channel) else {
+            return;
+        };
+        let tag = on.next_delivery_tag();
+        on.outbox.write(|buffer| {
+            buffer.deliver(
+                on.number,
+                &consumer.tag,
+                tag,
+                entry.redelivered,
+                &entry.message,
+            );
+        });
+        if !consumer.no_ack {
+            consumer.unacked += 1;
+            on.limited += 1;
+            on.unacked.insert(
+                tag,
+                Unacked {
+                    queue,
+                    consumer: Some(id),
+                    entry,
+                },
+            );
+        }
+        if !self
+            .wakes
+            .iter()
+            .any(|other| other.connection == on.outbox.connection)
+        {
+            self.wakes.push(on.outbox.clone());
+        }
+    }
+}
+
+/// Whether a consumer's limits and its connection let it take one more message.
+fn may_take(
+    consumers: &HashMap<ConsumerId, Consumer>,
+    channels: &HashMap<ChannelId, crate::vhost::Consuming>,
+    id: ConsumerId,
+) -> bool {
+    let Some(consumer) = consumers.get(&id) else {
+        return false;
+    };
+    let Some(on) = channels.get(&consumer.channel) else {
+        return false;
+    };
+    let own =
+        consumer.no_ack || consumer.prefetch == 0 || consumer.unacked < consumer.prefetch.into();
+    let shared =
+        consumer.no_ack || on.global_prefetch == 0 || on.limited < on.global_prefetch.into();
+    own && shared && on.outbox.has_room()
+}
+
+/// A name as a short string; names came in as such.
+pub(crate) fn short(name: &str) -> ShortString {
+    ShortString::try_new(name).unwrap_or_default()
+}

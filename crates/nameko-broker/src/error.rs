@@ -1,0 +1,172 @@
+//! Replies to wrong use: the code and text that end a channel or a connection.
+//!
+//! Codes are those of the AMQP 0-9-1 specification; the texts and the choice between channel and connection are
+//! RabbitMQ's, because that is what clients and their tests expect.
+
+use amq_protocol::types::ShortString;
+
+/// The reply codes this broker sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// A mandatory message that no queue wanted; sent with `basic.return` only.
+    NoRoute,
+    ConnectionForced,
+    AccessRefused,
+    NotFound,
+    ResourceLocked,
+    PreconditionFailed,
+    FrameError,
+    SyntaxError,
+    CommandInvalid,
+    ChannelError,
+    UnexpectedFrame,
+    NotAllowed,
+    NotImplemented,
+    InternalError,
+}
+
+impl Code {
+    /// The number on the wire.
+    pub(crate) fn id(self) -> u16 {
+        match self {
+            Code::NoRoute => 312,
+            Code::ConnectionForced => 320,
+            Code::AccessRefused => 403,
+            Code::NotFound => 404,
+            Code::ResourceLocked => 405,
+            Code::PreconditionFailed => 406,
+            Code::FrameError => 501,
+            Code::SyntaxError => 502,
+            Code::CommandInvalid => 503,
+            Code::ChannelError => 504,
+            Code::UnexpectedFrame => 505,
+            Code::NotAllowed => 530,
+            Code::NotImplemented => 540,
+            Code::InternalError => 541,
+        }
+    }
+
+    /// The name that starts the reply text.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Code::NoRoute => "NO_ROUTE",
+            Code::ConnectionForced => "CONNECTION_FORCED",
+            Code::AccessRefused => "ACCESS_REFUSED",
+            Code::NotFound => "NOT_FOUND",
+            Code::ResourceLocked => "RESOURCE_LOCKED",
+            Code::PreconditionFailed => "PRECONDITION_FAILED",
+            Code::FrameError => "FRAME_ERROR",
+            Code::SyntaxError => "SYNTAX_ERROR",
+            Code::CommandInvalid => "COMMAND_INVALID",
+            Code::ChannelError => "CHANNEL_ERROR",
+            Code::UnexpectedFrame => "UNEXPECTED_FRAME",
+            Code::NotAllowed => "NOT_ALLOWED",
+            Code::NotImplemented => "NOT_IMPLEMENTED",
+            Code::InternalError => "INTERNAL_ERROR",
+        }
+    }
+
+    /// Whether the code ends the whole connection ("hard" in the specification) and not just the channel.
+    pub(crate) fn closes_connection(self) -> bool {
+        !matches!(
+            self,
+            Code::NoRoute
+                | Code::AccessRefused
+                | Code::NotFound
+                | Code::ResourceLocked
+                | Code::PreconditionFailed
+        )
+    }
+}
+
+/// Why a channel or a connection is closed, as the client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AmqpError {
+    pub(crate) code: Code,
+    /// Without the name of the code.
+    pub(crate) text: String,
+    /// Class and method that failed; (0, 0) when it was no method.
+    pub(crate) method: (u16, u16),
+}
+
+/// What a method of a client comes to.
+pub(crate) type Result<T, E = AmqpError> = std::result::Result<T, E>;
+
+impl AmqpError {
+    pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+            method: (0, 0),
+        }
+    }
+
+    pub(crate) fn access_refused(text: impl Into<String>) -> Self {
+        Self::new(Code::AccessRefused, text)
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, text)
+    }
+
+    pub(crate) fn precondition_failed(text: impl Into<String>) -> Self {
+        Self::new(Code::PreconditionFailed, text)
+    }
+
+    pub(crate) fn not_allowed(text: impl Into<String>) -> Self {
+        Self::new(Code::NotAllowed, text)
+    }
+
+    pub(crate) fn unexpected_frame(text: impl Into<String>) -> Self {
+        Self::new(Code::UnexpectedFrame, text)
+    }
+
+    /// Names the method that failed, unless an inner layer did already.
+    pub(crate) fn in_method(mut self, method: (u16, u16)) -> Self {
+        if self.method == (0, 0) {
+            self.method = method;
+        }
+        self
+    }
+
+    /// The reply text as sent: `NAME - text`, cut to the 255 bytes of a short string.
+    pub(crate) fn reply_text(&self) -> ShortString {
+        let mut text = format!("{} - {}", self.code.name(), self.text);
+        if text.len() > 255 {
+            let mut cut = 252;
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            text.truncate(cut);
+            text.push_str("...");
+        }
+        ShortString::try_new(text).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_on_a_character() {
+        let short = AmqpError::not_found("no queue 'q' in vhost '/'");
+        assert_eq!(
+            short.reply_text().as_str(),
+            "NOT_FOUND - no queue 'q' in vhost '/'"
+        );
+        let long = AmqpError::not_found("é".repeat(300)).reply_text();
+        assert!(
+            long.as_str().len() <= 255 && long.as_str().ends_with("é..."),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn the_first_method_named_is_kept() {
+        let error = AmqpError::not_allowed("x")
+            .in_method((60, 20))
+            .in_method((10, 10));
+        assert_eq!(error.method, (60, 20));
+    }
+}

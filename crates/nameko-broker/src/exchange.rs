@@ -1,0 +1,207 @@
+//! Exchanges: what they are and where a message goes from one.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use amq_protocol::types::{AMQPValue, FieldTable};
+
+use crate::{binding::Binding, message::Name, topic::TopicTree};
+
+/// How an exchange chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExchangeKind {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+}
+
+/// An exchange and its bindings.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) name: Name,
+    pub(crate) kind: ExchangeKind,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    /// Takes messages from other exchanges only.
+    pub(crate) internal: bool,
+    pub(crate) table: FieldTable,
+    /// The exchange that gets what matches nothing here.
+    pub(crate) alternate: Option<Name>,
+    routes: Routes,
+    /// How many bindings start here.
+    bindings: usize,
+}
+
+/// The bindings, arranged for the way the exchange chooses.
+#[derive(Debug)]
+enum Routes {
+    Direct(HashMap<Name, Vec<Arc<Binding>>>),
+    Fanout(Vec<Arc<Binding>>),
+    Topic(TopicTree<Arc<Binding>>),
+    Headers(Vec<Arc<Binding>>),
+}
+
+impl ExchangeKind {
+    /// The type of this name, as in `exchange.declare`.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "direct" => Self::Direct,
+            "fanout" => Self::Fanout,
+            "topic" => Self::Topic,
+            "headers" => Self::Headers,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for ExchangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        })
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(name: Name, kind: ExchangeKind) -> Self {
+        Self {
+            name,
+            kind,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            table: FieldTable::default(),
+            alternate: None,
+            routes: match kind {
+                ExchangeKind::Direct => Routes::Direct(HashMap::new()),
+                ExchangeKind::Fanout => Routes::Fanout(Vec::new()),
+                ExchangeKind::Topic => Routes::Topic(TopicTree::default()),
+                ExchangeKind::Headers => Routes::Headers(Vec::new()),
+            },
+            bindings: 0,
+        }
+    }
+
+    /// Whether any binding starts here.
+    pub(crate) fn is_used(&self) -> bool {
+        self.bindings > 0
+    }
+
+    /// Adds a binding that is not there yet.
+    pub(crate) fn add(&mut self, binding: Arc<Binding>) {
+        self.bindings += 1;
+        match &mut self.routes {
+            Routes::Direct(keys) => keys.entry(binding.key.clone()).or_default().push(binding),
+            Routes::Fanout(all) | Routes::Headers(all) => all.push(binding),
+            Routes::Topic(tree) => tree.insert(&binding.key.clone(), binding),
+        }
+    }
+
+    /// Removes a binding that is there.
+    pub(crate) fn remove(&mut self, binding: &Arc<Binding>) {
+        self.bindings -= 1;
+        match &mut self.routes {
+            Routes::Direct(keys) => {
+                if let Some(bound) = keys.get_mut(&binding.key) {
+                    bound.retain(|b| b != binding);
+                    if bound.is_empty() {
+                        keys.remove(&binding.key);
+                    }
+                }
+            }
+            Routes::Fanout(all) | Routes::Headers(all) => all.retain(|b| b != binding),
+            Routes::Topic(tree) => tree.remove(&binding.key, binding),
+        }
+    }
+
+    /// Calls `found` with every binding a message with this key and these headers goes through.
+    pub(crate) fn route<'a>(
+        &'a self,
+        key: &str,
+        headers: Option<&FieldTable>,
+        mut found: impl FnMut(&'a Binding),
+    ) {
+        match &self.routes {
+            Routes::Direct(keys) => keys.get(key).into_iter().flatten().for_each(|b| found(b)),
+            Routes::Fanout(all) => all.iter().for_each(|b| found(b)),
+            Routes::Topic(tree) => tree.matches(key, |b| found(b)),
+            Routes::Headers(all) => all
+                .iter()
+                .filter(|b| headers_match(&b.arguments, headers))
+                .for_each(|b| found(b)),
+        }
+    }
+}
+
+/// Whether a message's headers are what a binding to a headers exchange asks for: all of its arguments, or with
+/// `x-match: any` at least one. An argument without a value asks only that the header be there.
+fn headers_match(wanted: &FieldTable, headers: Option<&FieldTable>) -> bool {
+    let mode = match wanted.inner().get("x-match") {
+        Some(AMQPValue::LongString(mode)) => mode.as_bytes(),
+        _ => b"all",
+    };
+    let (any, with_x) = match mode {
+        b"any" => (true, false),
+        b"any-with-x" => (true, true),
+        b"all-with-x" => (false, true),
+        _ => (false, false),
+    };
+    let mut asked = wanted
+        .into_iter()
+        .filter(|(key, _)| key.as_str() != "x-match" && (with_x || !key.as_str().starts_with("x-")))
+        .map(|(key, value)| {
+            let header = headers.and_then(|headers| headers.inner().get(key));
+            header.is_some_and(|header| *value == AMQPValue::Void || header == value)
+        });
+    if any {
+        asked.any(|met| met)
+    } else {
+        asked.all(|met| met)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(entries: &[(&str, &str)]) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (key, value) in entries {
+            let value = match *value {
+                "" => AMQPValue::Void,
+                text => AMQPValue::LongString(text.into()),
+            };
+            table.insert((*key).into(), value);
+        }
+        table
+    }
+
+    #[test]
+    fn headers() {
+        for (wanted, headers, expected) in [
+            (&[][..], &[][..], true),
+            (&[("a", "1")], &[("a", "1"), ("b", "2")], true),
+            (&[("a", "1"), ("b", "2")], &[("a", "1")], false),
+            (
+                &[("x-match", "any"), ("a", "1"), ("b", "2")],
+                &[("a", "1")],
+                true,
+            ),
+            (&[("x-match", "any"), ("a", "1")], &[("a", "2")], false),
+            (&[("x-match", "any")], &[("a", "2")], false),
+            (&[("a", "")], &[("a", "2")], true),
+            (&[("x-a", "1")], &[], true),
+            (&[("x-match", "all-with-x"), ("x-a", "1")], &[], false),
+        ] {
+            assert_eq!(
+                headers_match(&table(wanted), Some(&table(headers))),
+                expected,
+                "{wanted:?} {headers:?}"
+            );
+        }
+        assert!(!headers_match(&table(&[("a", "1")]), None));
+    }
+}

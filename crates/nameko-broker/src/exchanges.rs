@@ -1,0 +1,243 @@
+//! Declaring, deleting and binding exchanges.
+
+use amq_protocol::types::{AMQPValue, FieldTable};
+
+use crate::{
+    arguments::{check_equivalence, check_same},
+    binding::{Binding, Destination},
+    error::{AmqpError, Code, Result},
+    exchange::{Exchange, ExchangeKind},
+    message::Name,
+    vhost::{ConnectionId, State},
+};
+
+/// What `exchange.declare` asks for.
+#[derive(Debug)]
+pub(crate) struct DeclareExchange<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) passive: bool,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    pub(crate) table: FieldTable,
+}
+
+/// One end of a binding, as a method names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BindTo<'a> {
+    Queue(&'a str),
+    Exchange(&'a str),
+}
+
+impl State {
+    /// Declares an exchange, or checks that it is there and as asked for.
+    pub(crate) fn declare_exchange(&mut self, ask: DeclareExchange<'_>) -> Result<()> {
+        let name = strip_line_ends(ask.name);
+        if ask.passive {
+            refuse_default(&name)?;
+            return self.exchange_or_error(&name).map(drop);
+        }
+        let kind = ExchangeKind::from_name(ask.kind).ok_or_else(|| {
+            AmqpError::new(
+                Code::CommandInvalid,
+                format!("unknown exchange type '{}'", ask.kind),
+            )
+        })?;
+        refuse_default(&name)?;
+        let text = self.exchange_text(&name);
+        if let Some(known) = self.exchanges.get(&*name) {
+            check_same("type", &text, known.kind, kind)?;
+            check_same("durable", &text, known.durable, ask.durable)?;
+            check_same("auto_delete", &text, known.auto_delete, ask.auto_delete)?;
+            check_same("internal", &text, known.internal, ask.internal)?;
+            return check_equivalence(&known.table, &ask.table, &["alternate-exchange"], &text);
+        }
+        refuse_reserved("exchange", &name)?;
+        let alternate = match ask.table.inner().get("alternate-exchange") {
+            None => None,
+            Some(AMQPValue::LongString(name)) => Some(name.to_string().into()),
+            Some(_) => {
+                return Err(AmqpError::precondition_failed(format!(
+                    "invalid type for arg 'alternate-exchange' in {text}"
+                )));
+            }
+        };
+        let name: Name = name.into();
+        let mut exchange = Exchange::new(name.clone(), kind);
+        exchange.durable = ask.durable;
+        exchange.auto_delete = ask.auto_delete;
+        exchange.internal = ask.internal;
+        exchange.alternate = alternate;
+        exchange.table = ask.table;
+        self.exchanges.insert(name, exchange);
+        Ok(())
+    }
+
+    /// Deletes an exchange; one that is not there is as good as deleted.
+    pub(crate) fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<()> {
+        let name = strip_line_ends(name);
+        refuse_default(&name)?;
+        if name.starts_with("amq.") {
+            return Err(AmqpError::access_refused(format!(
+                "deletion of system {} not allowed",
+                self.exchange_text(&name)
+            )));
+        }
+        match self.exchanges.get(&*name) {
+            Some(exchange) if if_unused && exchange.is_used() => Err(
+                AmqpError::precondition_failed(format!("{} in use", self.exchange_text(&name))),
+            ),
+            _ => {
+                self.drop_exchange(&name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a binding; one that is there already stays the only one.
+    pub(crate) fn bind(
+        &mut self,
+        source: &str,
+        to: BindTo<'_>,
+        key: &str,
+        table: FieldTable,
+        by: ConnectionId,
+    ) -> Result<()> {
+        let binding = self.binding(source, to, key, table, by)?;
+        let source = binding.source.clone();
+        if let (Some(binding), Some(exchange)) =
+            (self.bindings.add(binding), self.exchanges.get_mut(&source))
+        {
+            exchange.add(binding);
+        }
+        Ok(())
+    }
+
+    /// Removes a binding. As in RabbitMQ it is no error when there is none.
+    pub(crate) fn unbind(
+        &mut self,
+        source: &str,
+        to: BindTo<'_>,
+        key: &str,
+        table: FieldTable,
+        by: ConnectionId,
+    ) -> Result<()> {
+        let binding = self.binding(source, to, key, table, by)?;
+        if let Some(binding) = self.bindings.remove(&binding) {
+            self.forget(&binding);
+        }
+        Ok(())
+    }
+
+    /// Removes what leads to a queue or exchange that is gone.
+    pub(crate) fn unbind_all(&mut self, destination: &Destination) {
+        for binding in self.bindings.remove_to(destination) {
+            self.forget(&binding);
+        }
+    }
+
+    /// The exchange of this name, or the error that there is none.
+    pub(crate) fn exchange_or_error(&self, name: &str) -> Result<&Exchange> {
+        self.exchanges
+            .get(name)
+            .ok_or_else(|| AmqpError::not_found(format!("no {}", self.exchange_text(name))))
+    }
+
+    /// Takes a removed binding from its exchange; an auto-delete exchange goes with its last one.
+    fn forget(&mut self, binding: &std::sync::Arc<Binding>) {
+        let Some(exchange) = self.exchanges.get_mut(&binding.source) else {
+            return;
+        };
+        exchange.remove(binding);
+        if exchange.auto_delete && !exchange.is_used() {
+            self.drop_exchange(&binding.source);
+        }
+    }
+
+    fn drop_exchange(&mut self, name: &str) {
+        if let Some(exchange) = self.exchanges.remove(name) {
+            self.bindings.remove_from(name);
+            self.unbind_all(&Destination::Exchange(exchange.name));
+        }
+    }
+
+    /// The binding a method describes, with both ends checked.
+    fn binding(
+        &self,
+        source: &str,
+        to: BindTo<'_>,
+        key: &str,
+        table: FieldTable,
+        by: ConnectionId,
+    ) -> Result<Binding> {
+        let source = strip_line_ends(source);
+        if let BindTo::Exchange(name) = to {
+            refuse_default(name)?;
+        }
+        refuse_default(&source)?;
+        // RabbitMQ looks at both ends and tells of the source first.
+        let exchange = self.exchange_or_error(&source)?;
+        let destination = match to {
+            BindTo::Queue(name) => Destination::Queue(self.queue_for(&strip_line_ends(name), by)?),
+            BindTo::Exchange(name) => {
+                Destination::Exchange(self.exchange_or_error(&strip_line_ends(name))?.name.clone())
+            }
+        };
+        if exchange.kind == ExchangeKind::Headers {
+            check_match_argument(&table)?;
+        }
+        Ok(Binding {
+            source: exchange.name.clone(),
+            destination,
+            key: key.into(),
+            arguments: table,
+        })
+    }
+}
+
+/// RabbitMQ takes line ends out of names in declarations.
+pub(crate) fn strip_line_ends(name: &str) -> String {
+    name.replace(['\n', '\r'], "")
+}
+
+/// Names that start with `amq.` are the broker's.
+pub(crate) fn refuse_reserved(kind: &str, name: &str) -> Result<()> {
+    if name.starts_with("amq.") {
+        return Err(AmqpError::access_refused(format!(
+            "{kind} name '{name}' contains reserved prefix 'amq.*'"
+        )));
+    }
+    Ok(())
+}
+
+fn refuse_default(exchange: &str) -> Result<()> {
+    if exchange.is_empty() {
+        return Err(AmqpError::access_refused(
+            "operation not permitted on the default exchange",
+        ));
+    }
+    Ok(())
+}
+
+/// `x-match` of a binding to a headers exchange is one of four words.
+fn check_match_argument(table: &FieldTable) -> Result<()> {
+    match table.inner().get("x-match") {
+        None => Ok(()),
+        Some(AMQPValue::LongString(mode))
+            if matches!(
+                mode.as_bytes(),
+                b"all" | b"any" | b"all-with-x" | b"any-with-x"
+            ) =>
+        {
+            Ok(())
+        }
+        Some(AMQPValue::LongString(other)) => Err(AmqpError::precondition_failed(format!(
+            "Invalid x-match field value {:?}; expected all, any, all-with-x, or any-with-x",
+            other.to_string()
+        ))),
+        Some(_) => Err(AmqpError::precondition_failed(
+            "Invalid x-match field type; expected longstr",
+        )),
+    }
+}

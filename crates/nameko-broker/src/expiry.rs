@@ -1,0 +1,79 @@
+//! Time: messages and queues that expire.
+//!
+//! Each queue has at most one entry in the vhost's ordered set of deadlines, and one task sleeps until the first of them.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::watch;
+
+use crate::{
+    shared::stopped,
+    vhost::{QueueId, State, VHost},
+};
+
+impl State {
+    /// Sees to it that the timer looks at a queue in time.
+    ///
+    /// A deadline is only ever moved forward here. One that turned out too early is put right when it is due, so a busy
+    /// queue costs nothing.
+    pub(crate) fn schedule(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        let Some(next) = queue.next_deadline() else {
+            return;
+        };
+        if let Some(deadline) = queue.deadline {
+            if deadline <= next {
+                return;
+            }
+            self.deadlines.remove(&(deadline, id));
+        }
+        queue.deadline = Some(next);
+        let first = self.deadlines.first().is_none_or(|(at, _)| next < *at);
+        self.deadlines.insert((next, id));
+        if first {
+            self.timer.notify_one();
+        }
+    }
+
+    /// Does what is due; says when to come back.
+    fn expire(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((at, id)) = self.deadlines.first().copied() {
+            if at > now {
+                return Some(at);
+            }
+            self.deadlines.pop_first();
+            let Some(queue) = self.queues.get_mut(&id) else {
+                continue;
+            };
+            queue.deadline = None;
+            queue.drop_expired(|| now);
+            if queue.expires_at().is_some_and(|at| at <= now) {
+                self.delete_queue(id);
+            } else {
+                self.schedule(id);
+            }
+        }
+        None
+    }
+}
+
+/// Runs the timer of a virtual host until the broker stops.
+pub(crate) async fn run(vhost: Arc<VHost>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let next = vhost.lock().expire(Instant::now());
+        vhost.wake_others(None);
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = vhost.timer.notified() => {}
+            () = stopped(&mut stop) => return,
+        }
+    }
+}

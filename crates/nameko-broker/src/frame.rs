@@ -1,0 +1,209 @@
+//! Frames: found in the bytes that came, checked, and only then decoded.
+//!
+//! A frame is `type (1) channel (2) size (4) payload (size) 0xCE`. The seven bytes of the head are looked at first, so a
+//! peer that announces too much is refused before anything is stored for it.
+
+use amq_protocol::{
+    protocol::{AMQPClass, basic::AMQPProperties, constants, parse_class},
+    types::parsing::{parse_id, parse_long_long_uint, parse_short_uint},
+};
+
+use crate::{
+    error::{AmqpError, Code, Result},
+    nesting,
+};
+
+/// Bytes before the payload.
+pub(crate) const HEAD: usize = 7;
+/// Bytes around the payload: the head and the end mark.
+pub(crate) const OVERHEAD: usize = HEAD + 1;
+
+/// A whole frame, still in the read buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) channel: u16,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The four kinds of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Method,
+    Header,
+    Body,
+    Heartbeat,
+}
+
+/// The content header of a published message.
+#[derive(Debug)]
+pub(crate) struct ContentHeader {
+    pub(crate) class_id: u16,
+    pub(crate) body_size: u64,
+    pub(crate) properties: AMQPProperties,
+}
+
+/// Finds the first frame in `bytes`; `None` while it is not all there. `frame_max` counts the whole frame, 0 is no limit.
+///
+/// The second value is how many bytes the frame takes.
+pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, usize)>> {
+    let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = bytes.split_first_chunk::<HEAD>() else {
+        return Ok(None);
+    };
+    let channel = u16::from_be_bytes([c0, c1]);
+    let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
+    // Unlike RabbitMQ, which reads on: with a wrong type nothing that follows can be trusted.
+    let known = match kind {
+        constants::FRAME_METHOD => Kind::Method,
+        constants::FRAME_HEADER => Kind::Header,
+        constants::FRAME_BODY => Kind::Body,
+        constants::FRAME_HEARTBEAT => Kind::Heartbeat,
+        _ => return Err(frame_error(kind, &[], "unknown_frame")),
+    };
+    // RabbitMQ allows for clients that forget to count the eight bytes around the payload.
+    if frame_max != 0 && size > frame_max {
+        let reason = format!(
+            "{{frame_too_large,{size},{}}}",
+            frame_max.saturating_sub(OVERHEAD)
+        );
+        return Err(frame_error(kind, &[], &reason));
+    }
+    let Some((payload, [end, ..])) = rest.split_at_checked(size) else {
+        return Ok(None);
+    };
+    if *end != constants::FRAME_END {
+        let reason = format!("{{invalid_frame_end_marker,{end}}}");
+        return Err(frame_error(kind, payload, &reason));
+    }
+    let frame = Frame {
+        kind: known,
+        channel,
+        payload,
+    };
+    Ok(Some((frame, OVERHEAD + size)))
+}
+
+/// The class and method a method frame names, for errors about it.
+pub(crate) fn method_id(payload: &[u8]) -> (u16, u16) {
+    match payload {
+        [c0, c1, m0, m1, ..] => (
+            u16::from_be_bytes([*c0, *c1]),
+            u16::from_be_bytes([*m0, *m1]),
+        ),
+        _ => (0, 0),
+    }
+}
+
+/// Decodes a method that a client may send.
+pub(crate) fn parse_method(payload: &[u8]) -> Result<AMQPClass> {
+    let id = method_id(payload);
+    nesting::check_method(id, payload.get(4..).unwrap_or_default()).map_err(|e| e.in_method(id))?;
+    match parse_class(payload) {
+        Ok(([], method)) => Ok(method),
+        _ => Err(
+            AmqpError::new(Code::SyntaxError, "cannot decode the method's arguments").in_method(id),
+        ),
+    }
+}
+
+/// Decodes a content header.
+pub(crate) fn parse_header(payload: &[u8]) -> Result<ContentHeader> {
+    let bad = || AmqpError::new(Code::SyntaxError, "cannot decode the content header");
+    let (rest, class_id) = parse_id(payload).map_err(|_| bad())?;
+    let (rest, _weight) = parse_short_uint(rest).map_err(|_| bad())?;
+    let (rest, body_size) = parse_long_long_uint(rest).map_err(|_| bad())?;
+    nesting::check_properties(rest)?;
+    match amq_protocol::protocol::basic::parse_properties(rest) {
+        Ok(([], properties)) => Ok(ContentHeader {
+            class_id,
+            body_size,
+            properties,
+        }),
+        _ => Err(bad()),
+    }
+}
+
+/// RabbitMQ's text for a frame that cannot be, with the start of its payload.
+fn frame_error(kind: u8, payload: &[u8], reason: &str) -> AmqpError {
+    AmqpError::new(
+        Code::FrameError,
+        format!("{}: {reason}", describe(kind, payload)),
+    )
+}
+
+/// `type 1, all octets = <<1,2>>`, as RabbitMQ shows a frame.
+pub(crate) fn describe(kind: u8, payload: &[u8]) -> String {
+    let (which, shown) = match payload.get(..16) {
+        Some(first) if payload.len() > 16 => ("first 16", first),
+        _ => ("all", payload),
+    };
+    let octets: Vec<String> = shown.iter().map(u8::to_string).collect();
+    format!("type {kind}, {which} octets = <<{}>>", octets.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 206];
+
+    #[test]
+    fn a_frame_is_found_when_all_of_it_is_there() {
+        for cut in 0..HEARTBEAT.len() {
+            assert_eq!(next_frame(&HEARTBEAT[..cut], 4096), Ok(None));
+        }
+        let (frame, size) = next_frame(&HEARTBEAT, 4096).unwrap().unwrap();
+        assert_eq!(
+            (frame.kind, frame.channel, frame.payload, size),
+            (Kind::Heartbeat, 0, &[][..], 8)
+        );
+    }
+
+    #[test]
+    fn a_frame_that_cannot_be_is_refused_by_its_head() {
+        let error = next_frame(&[1, 0, 1, 0x7f, 0xff, 0xff, 0xff], 4096).unwrap_err();
+        assert_eq!(error.code, Code::FrameError);
+        assert_eq!(
+            error.text,
+            "type 1, all octets = <<>>: {frame_too_large,2147483647,4088}"
+        );
+        assert!(next_frame(&[9, 0, 0, 0, 0, 0, 0], 4096).is_err());
+        let error = next_frame(&[1, 0, 0, 0, 0, 0, 2, 7, 9, 0], 4096).unwrap_err();
+        assert_eq!(
+            error.text,
+            "type 1, all octets = <<7,9>>: {invalid_frame_end_marker,0}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = next_frame(&bytes, 4096);
+            let _ = parse_method(&bytes);
+            let _ = parse_header(&bytes);
+        }
+
+        /// Random arguments of each method, since random ids seldom name one.
+        #[test]
+        fn random_arguments_never_panic(
+            id in prop::sample::select(nesting::METHODS.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
+            arguments in prop::collection::vec(prop_oneof![0u8..4, any::<u8>(), Just(b'F'), Just(b'S')], 0..64),
+        ) {
+            let mut payload = [id.0.to_be_bytes(), id.1.to_be_bytes()].concat();
+            payload.extend(&arguments);
+            let _ = parse_method(&payload);
+            let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+            header.extend(arguments);
+            let _ = parse_header(&header);
+        }
+
+        #[test]
+        fn an_announced_size_over_the_limit_is_never_waited_for(size in 4097u32.., kind in prop::sample::select(vec![1u8, 2, 3])) {
+            let mut head = vec![kind, 0, 1];
+            head.extend(size.to_be_bytes());
+            prop_assert!(next_frame(&head, 4096).is_err());
+        }
+    }
+}

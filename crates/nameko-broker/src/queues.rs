@@ -1,0 +1,239 @@
+//! Declaring, deleting, purging and reading queues.
+
+use std::time::Instant;
+
+use amq_protocol::types::FieldTable;
+use uuid::Uuid;
+
+use crate::{
+    arguments::{check_queue_equivalence, check_same, queue_arguments},
+    binding::Destination,
+    error::{AmqpError, Code, Result},
+    exchanges::{refuse_reserved, strip_line_ends},
+    message::{Entry, Name},
+    queue::Queue,
+    vhost::{ChannelId, ConnectionId, QueueId, State, Unacked},
+};
+
+/// What `queue.declare` asks for.
+#[derive(Debug)]
+pub(crate) struct DeclareQueue<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) passive: bool,
+    pub(crate) durable: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) table: FieldTable,
+}
+
+/// What `queue.declare-ok` tells.
+#[derive(Debug)]
+pub(crate) struct Declared {
+    pub(crate) name: Name,
+    pub(crate) messages: u32,
+    pub(crate) consumers: u32,
+}
+
+/// A message read with `basic.get`.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) delivery_tag: u64,
+    pub(crate) entry: Entry,
+    /// How many are left.
+    pub(crate) messages: u32,
+}
+
+impl State {
+    /// Declares a queue, or checks that it is there and as asked for.
+    pub(crate) fn declare_queue(
+        &mut self,
+        ask: DeclareQueue<'_>,
+        by: ConnectionId,
+    ) -> Result<Declared> {
+        let name = strip_line_ends(ask.name);
+        if ask.passive {
+            let id = self.queue_for(&name, by)?;
+            return self.declared(id);
+        }
+        let owner = ask.exclusive.then_some(by);
+        // An exclusive queue never outlives its connection, so RabbitMQ does not count it durable.
+        let durable = ask.durable && !ask.exclusive;
+        let name = match &*name {
+            "" => format!("amq.gen-{}", Uuid::new_v4().simple()),
+            _ => {
+                refuse_reserved("queue", &name)?;
+                name
+            }
+        };
+        let text = self.queue_text(&name);
+        if let Some(id) = self.queue_ids.get(&*name).copied() {
+            if let Some(queue) = self.queues.get_mut(&id) {
+                if queue.owner != owner {
+                    return Err(locked(&text));
+                }
+                check_same("durable", &text, queue.durable, durable)?;
+                check_same("auto_delete", &text, queue.auto_delete, ask.auto_delete)?;
+                check_queue_equivalence(&queue.table, &ask.table, &text)?;
+                queue.used_at = Instant::now();
+            }
+            return self.declared(id);
+        }
+        let arguments = queue_arguments(&ask.table, &text)?;
+        let name: Name = name.into();
+        let id = QueueId(self.next_id());
+        let queue = Queue::new(
+            name.clone(),
+            durable,
+            owner,
+            ask.auto_delete,
+            ask.table,
+            arguments,
+            Instant::now(),
+        );
+        self.queue_ids.insert(name, id);
+        self.queues.insert(id, queue);
+        self.schedule(id);
+        self.declared(id)
+    }
+
+    /// Deletes a queue by name; says how many messages went with it. One that is not there is as good as deleted.
+    pub(crate) fn delete_queue_by_name(
+        &mut self,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+        by: ConnectionId,
+    ) -> Result<usize> {
+        let name = strip_line_ends(name);
+        let Some(id) = self.queue_ids.get(&*name).copied() else {
+            return Ok(0);
+        };
+        self.queue_for(&name, by)?;
+        let text = || self.queue_text(&name);
+        if let Some(queue) = self.queues.get(&id) {
+            if if_unused && !queue.consumers.is_empty() {
+                return Err(AmqpError::precondition_failed(format!("{} in use", text())));
+            }
+            if if_empty && !queue.is_empty() {
+                return Err(AmqpError::precondition_failed(format!(
+                    "{} not empty",
+                    text()
+                )));
+            }
+        }
+        Ok(self.delete_queue(id))
+    }
+
+    /// Deletes a queue with its bindings, and tells its consumers.
+    pub(crate) fn delete_queue(&mut self, id: QueueId) -> usize {
+        let Some(queue) = self.queues.remove(&id) else {
+            return 0;
+        };
+        self.queue_ids.remove(&queue.name);
+        if let Some(deadline) = queue.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        self.unbind_all(&Destination::Queue(id));
+        self.notify_cancelled(&queue.consumers);
+        queue.len()
+    }
+
+    /// Deletes the queues that were this connection's own.
+    pub(crate) fn delete_exclusive(&mut self, owner: ConnectionId) {
+        let owned: Vec<QueueId> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.owner == Some(owner))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in owned {
+            self.delete_queue(id);
+        }
+    }
+
+    /// Drops all ready messages of a queue; says how many.
+    pub(crate) fn purge(&mut self, name: &str, by: ConnectionId) -> Result<usize> {
+        let id = self.queue_for(name, by)?;
+        Ok(self.queues.get_mut(&id).map_or(0, Queue::purge))
+    }
+
+    /// Takes one message for `basic.get`.
+    pub(crate) fn get(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        no_ack: bool,
+        by: ConnectionId,
+    ) -> Result<Option<Got>> {
+        let id = self.queue_for(name, by)?;
+        let (Some(queue), Some(on)) = (self.queues.get_mut(&id), self.channels.get_mut(&channel))
+        else {
+            return Ok(None);
+        };
+        queue.drop_expired(Instant::now);
+        queue.used_at = Instant::now();
+        let Some(entry) = queue.pop() else {
+            return Ok(None);
+        };
+        let delivery_tag = on.next_delivery_tag();
+        if !no_ack {
+            on.unacked.insert(
+                delivery_tag,
+                Unacked {
+                    queue: id,
+                    consumer: None,
+                    entry: entry.clone(),
+                },
+            );
+        }
+        let messages = count(queue.len());
+        self.schedule(id);
+        Ok(Some(Got {
+            delivery_tag,
+            entry,
+            messages,
+        }))
+    }
+
+    /// The queue of this name, if there is one and it is not another connection's own.
+    pub(crate) fn queue_for(&self, name: &str, by: ConnectionId) -> Result<QueueId> {
+        let id = self.queue_ids.get(name).copied();
+        match id.and_then(|id| self.queues.get(&id).map(|queue| (id, queue))) {
+            None => Err(AmqpError::not_found(format!(
+                "no {}",
+                self.queue_text(name)
+            ))),
+            Some((_, queue)) if queue.owner.is_some_and(|owner| owner != by) => {
+                Err(locked(&self.queue_text(name)))
+            }
+            Some((id, _)) => Ok(id),
+        }
+    }
+
+    fn declared(&self, id: QueueId) -> Result<Declared> {
+        let queue = self
+            .queues
+            .get(&id)
+            .ok_or_else(|| AmqpError::new(Code::InternalError, "a declared queue is gone"))?;
+        Ok(Declared {
+            name: queue.name.clone(),
+            messages: count(queue.len()),
+            consumers: count(queue.consumers.len()),
+        })
+    }
+}
+
+/// A count as it goes over the wire.
+pub(crate) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn locked(queue: &str) -> AmqpError {
+    AmqpError::new(
+        Code::ResourceLocked,
+        format!(
+            "cannot obtain exclusive access to locked {queue}. It could be originally declared on another connection or \
+             the exclusive property value does not match that of the original declaration."
+        ),
+    )
+}

@@ -1,0 +1,238 @@
+//! A virtual host: exchanges, queues, bindings and consumers behind one lock.
+//!
+//! Every operation takes the lock for as long as it takes to do it, writes what is to be sent into outboxes, and lets go.
+//! Nothing waits while it holds the lock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Instant,
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    binding::Bindings,
+    consumer::Consumer,
+    exchange::{Exchange, ExchangeKind},
+    message::{Entry, Name},
+    outbox::Outbox,
+    queue::Queue,
+    sync::lock,
+};
+
+/// A connection, for as long as the broker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// An open channel of any connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ChannelId(pub(crate) u64);
+
+/// A queue; one that is deleted and declared again is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct QueueId(pub(crate) u64);
+
+/// A consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConsumerId(pub(crate) u64);
+
+/// A virtual host.
+#[derive(Debug)]
+pub(crate) struct VHost {
+    state: Mutex<State>,
+    /// Wakes the timer when an earlier deadline came up.
+    pub(crate) timer: Arc<Notify>,
+}
+
+/// Everything in a virtual host.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) name: Name,
+    pub(crate) exchanges: HashMap<Name, Exchange>,
+    pub(crate) bindings: Bindings,
+    pub(crate) queues: HashMap<QueueId, Queue>,
+    pub(crate) queue_ids: HashMap<Name, QueueId>,
+    pub(crate) consumers: HashMap<ConsumerId, Consumer>,
+    pub(crate) channels: HashMap<ChannelId, Consuming>,
+    /// When the timer has to look at which queue; one entry for each queue at most.
+    pub(crate) deadlines: BTreeSet<(Instant, QueueId)>,
+    pub(crate) timer: Arc<Notify>,
+    /// Connections that got something to send and are woken once the lock is free.
+    pub(crate) wakes: Vec<Arc<Outbox>>,
+    next_id: u64,
+}
+
+/// The consuming side of a channel; the publishing side is the connection's own.
+#[derive(Debug)]
+pub(crate) struct Consuming {
+    pub(crate) number: u16,
+    pub(crate) outbox: Arc<Outbox>,
+    /// Whether the client said it understands `basic.cancel` from the server.
+    pub(crate) cancel_notify: bool,
+    pub(crate) consumers: HashMap<Name, ConsumerId>,
+    /// Delivered and not acknowledged, by delivery tag.
+    pub(crate) unacked: BTreeMap<u64, Unacked>,
+    /// How many of `unacked` count against the channel's limit; `basic.get` does not.
+    pub(crate) limited: u32,
+    /// Limit for consumers to come (`basic.qos` with `global` off); 0 is none.
+    pub(crate) consumer_prefetch: u16,
+    /// Limit for the whole channel (`basic.qos` with `global` on); 0 is none.
+    pub(crate) global_prefetch: u16,
+    delivery_tag: u64,
+}
+
+/// A message delivered and not acknowledged.
+#[derive(Debug)]
+pub(crate) struct Unacked {
+    pub(crate) queue: QueueId,
+    /// `None` when it was read with `basic.get`.
+    pub(crate) consumer: Option<ConsumerId>,
+    pub(crate) entry: Entry,
+}
+
+impl VHost {
+    /// An empty virtual host with the exchanges every one has.
+    pub(crate) fn new(name: &str) -> Self {
+        let timer = Arc::new(Notify::new());
+        let mut state = State {
+            name: name.into(),
+            exchanges: HashMap::new(),
+            bindings: Bindings::default(),
+            queues: HashMap::new(),
+            queue_ids: HashMap::new(),
+            consumers: HashMap::new(),
+            channels: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            timer: timer.clone(),
+            wakes: Vec::new(),
+            next_id: 0,
+        };
+        for (name, kind) in [
+            ("", ExchangeKind::Direct),
+            ("amq.direct", ExchangeKind::Direct),
+            ("amq.fanout", ExchangeKind::Fanout),
+            ("amq.headers", ExchangeKind::Headers),
+            ("amq.match", ExchangeKind::Headers),
+            ("amq.rabbitmq.trace", ExchangeKind::Topic),
+            ("amq.topic", ExchangeKind::Topic),
+        ] {
+            let name: Name = name.into();
+            let mut exchange = Exchange::new(name.clone(), kind);
+            exchange.durable = true;
+            exchange.internal = &*name == "amq.rabbitmq.trace";
+            state.exchanges.insert(name, exchange);
+        }
+        Self {
+            state: Mutex::new(state),
+            timer,
+        }
+    }
+
+    /// The state, for one short operation.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Wakes the connections that got something to send; `own` needs no waking, it is at it.
+    pub(crate) fn wake_others(&self, own: Option<ConnectionId>) {
+        let wakes = {
+            let mut state = self.lock();
+            if state.wakes.is_empty() {
+                return;
+            }
+            std::mem::take(&mut state.wakes)
+        };
+        for outbox in wakes {
+            if Some(outbox.connection) != own {
+                outbox.wake.notify_one();
+            }
+        }
+    }
+}
+
+impl State {
+    /// A number not used before.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Has a connection woken once the lock is free.
+    pub(crate) fn wake(&mut self, outbox: &Arc<Outbox>) {
+        if !self
+            .wakes
+            .iter()
+            .any(|other| other.connection == outbox.connection)
+        {
+            self.wakes.push(outbox.clone());
+        }
+    }
+
+    /// Adds a channel.
+    pub(crate) fn open_channel(
+        &mut self,
+        number: u16,
+        outbox: Arc<Outbox>,
+        cancel_notify: bool,
+    ) -> ChannelId {
+        let id = ChannelId(self.next_id());
+        self.channels.insert(
+            id,
+            Consuming {
+                number,
+                outbox,
+                cancel_notify,
+                consumers: HashMap::new(),
+                unacked: BTreeMap::new(),
+                limited: 0,
+                consumer_prefetch: 0,
+                global_prefetch: 0,
+                delivery_tag: 0,
+            },
+        );
+        id
+    }
+
+    /// Removes a channel: its consumers end, and what it has not acknowledged goes back.
+    pub(crate) fn close_channel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.remove(&id) else {
+            return;
+        };
+        // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
+        // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
+        let mut queues = Vec::new();
+        for (_, unacked) in channel.unacked {
+            if let Some(queue) = self.queues.get_mut(&unacked.queue) {
+                queue.requeue(unacked.entry);
+                if !queues.contains(&unacked.queue) {
+                    queues.push(unacked.queue);
+                }
+            }
+        }
+        for consumer in channel.consumers.into_values() {
+            self.remove_consumer(consumer);
+        }
+        for queue in queues {
+            self.limit_and_deliver(queue);
+        }
+    }
+
+    /// `queue 'q' in vhost '/'`, as replies name things.
+    pub(crate) fn queue_text(&self, name: &str) -> String {
+        format!("queue '{name}' in vhost '{}'", self.name)
+    }
+
+    /// `exchange 'x' in vhost '/'`, as replies name things.
+    pub(crate) fn exchange_text(&self, name: &str) -> String {
+        format!("exchange '{name}' in vhost '{}'", self.name)
+    }
+}
+
+impl Consuming {
+    /// Delivery tags count up from 1 on each channel.
+    pub(crate) fn next_delivery_tag(&mut self) -> u64 {
+        self.delivery_tag += 1;
+        self.delivery_tag
+    }
+}
