@@ -4,5 +4,5 @@ pub use std::process::ExitCode;
 
 pub use crate::{
     Cluster, Config, Container, CurrentWorker, Dependencies, DependencyProvider, Error, Result,
-    RpcProxy, Service, ServiceProxy, WorkerContext, services,
+    RpcProxy, Service, ServiceProxy, WorkerContext, rpc, service, services,
 };

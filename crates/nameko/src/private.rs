@@ -45,6 +45,36 @@ where
 }
 
 /// What a method returned.
-pub fn reply<T: Reply, E: Raise>(result: std::result::Result<T, E>) -> Outcome {
-    Method::<()>::reply(result)
+pub fn reply<R: Returned>(returned: R) -> Outcome
+where
+    R::Value: Reply,
+    R::Error: Raise,
+{
+    Method::<()>::reply(returned.into_result())
+}
+
+/// A `Result`, by whatever name the method calls it. What is in it is bounded where it is used, so that the compiler
+/// tells a reply that cannot be sent from a method that returns no `Result`.
+#[diagnostic::on_unimplemented(
+    message = "an entrypoint cannot return `{Self}`",
+    label = "return `Result<{Self}, E>` instead",
+    note = "`nameko::Result<T>` is `Result<T, nameko::Error>`"
+)]
+pub trait Returned {
+    /// What is replied.
+    type Value;
+    /// What is raised.
+    type Error;
+
+    /// The value as the `Result` that it is.
+    fn into_result(self) -> std::result::Result<Self::Value, Self::Error>;
+}
+
+impl<T, E> Returned for std::result::Result<T, E> {
+    type Value = T;
+    type Error = E;
+
+    fn into_result(self) -> Self {
+        self
+    }
 }

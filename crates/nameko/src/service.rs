@@ -88,24 +88,25 @@ impl<'a> Bindings<'a> {
     }
 
     /// Declares the provider of the field `name`. It lives as long as the container.
-    pub fn provide<P: DependencyProvider>(
-        &mut self,
-        name: &'static str,
-        provider: P,
-    ) -> Provided<P> {
+    pub fn provide<P, D>(&mut self, name: &'static str, provider: P) -> Provided<D>
+    where
+        P: DependencyProvider<Dependency = D>,
+    {
         let provider = Arc::new(provider);
         self.providers.push(provider.clone());
         Provided { name, provider }
     }
 }
 
-/// A declared provider, from which each worker takes its dependency.
-pub struct Provided<P> {
+/// A declared provider of a `D`, from which each worker takes its own.
+///
+/// Does not tell what the provider is, so that the compiler reports an expression that is no provider once.
+pub struct Provided<D> {
     name: &'static str,
-    provider: Arc<P>,
+    provider: Arc<dyn Provide<D>>,
 }
 
-impl<P> Clone for Provided<P> {
+impl<D> Clone for Provided<D> {
     fn clone(&self) -> Self {
         Self {
             name: self.name,
@@ -114,12 +115,26 @@ impl<P> Clone for Provided<P> {
     }
 }
 
-impl<P: DependencyProvider> Provided<P> {
+impl<D> Provided<D> {
     /// The dependency for one worker.
-    pub async fn get(&self, ctx: &WorkerContext) -> Result<P::Dependency> {
-        self.provider.get_dependency(ctx).await.inspect_err(|error| {
+    ///
+    /// # Errors
+    /// The provider's own, from [`DependencyProvider::get_dependency`].
+    pub async fn get(&self, ctx: &WorkerContext) -> Result<D> {
+        self.provider.get(ctx).await.inspect_err(|error| {
             tracing::error!(dependency = self.name, worker = %ctx, %error, "dependency could not be injected");
         })
+    }
+}
+
+/// [`DependencyProvider::get_dependency`], by what it gives.
+trait Provide<D>: Send + Sync {
+    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<D>>;
+}
+
+impl<P: DependencyProvider> Provide<P::Dependency> for P {
+    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<P::Dependency>> {
+        Box::pin(self.get_dependency(ctx))
     }
 }
 
