@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long a call waits for its reply, unless the proxy or the config key `rpc_timeout` (seconds, 0: for ever) says otherwise.
-pub const RPC_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const RPC_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Calls over one publisher and one reply queue.
 #[derive(Clone)]
