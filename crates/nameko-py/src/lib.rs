@@ -1,1 +1,56 @@
-//! nameko-py
+//! The module `nameko._nameko`: the compiled half of the Python package `nameko`.
+//!
+//! Connections, topology, confirms, the matching of replies, the queue of worker threads and the embedded broker live
+//! here, on one I/O thread that never enters Python ([`runtime`]). It pushes into queues; Python threads take from
+//! them: [`jobs`] for the workers of a container, [`completions`] for an asyncio loop, [`notices`] for callbacks about
+//! connections and log records. So nothing that a handler does can hold up heartbeats, acknowledgements, replies or
+//! stopping. What Python sees is described in `python/nameko/_nameko.pyi`.
+//!
+//! Deliberately absent: wire names, serialisation, and every policy of Nameko. Those are Python, where extensions can
+//! override them.
+
+mod completions;
+mod consumers;
+mod convert;
+mod delivery;
+mod error;
+mod jobs;
+mod lane;
+mod lock;
+mod logs;
+mod notices;
+mod options;
+mod pending;
+mod probe;
+mod promise;
+mod publisher;
+mod replies;
+mod runtime;
+mod wait;
+
+use pyo3::prelude::*;
+
+/// The compiled half: connections, topology, confirms, reply matching, the worker thread queue, the embedded broker.
+#[pymodule(gil_used = false)]
+mod _nameko {
+    use super::*;
+
+    #[pymodule_export]
+    use crate::{
+        completions::Completions, consumers::Consumers, delivery::Delivery, error::AmqpError,
+        jobs::Jobs, logs::on_log, options::Options, pending::Pending, probe::probe,
+        publisher::Publisher, replies::ReplyListener,
+    };
+
+    /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.
+    #[pyfunction]
+    fn shutdown(py: Python<'_>) -> PyResult<()> {
+        py.detach(runtime::shutdown);
+        notices::end(py)
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

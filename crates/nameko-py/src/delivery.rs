@@ -1,0 +1,219 @@
+//! A message that came, as Python sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nameko::amqp::{self, Acker, Properties, Publish, PublishError, Retry, Table};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::convert;
+use crate::error::Failure;
+use crate::options::Options;
+use crate::runtime;
+use crate::wait;
+
+/// A message that came. What Python does not look at is not converted.
+#[pyclass(frozen, weakref, module = "nameko._nameko")]
+pub(crate) struct Delivery {
+    message: Box<amqp::Delivery>,
+    body: PyOnceLock<Py<PyBytes>>,
+    headers: PyOnceLock<Py<PyDict>>,
+    properties: PyOnceLock<Py<PyDict>>,
+    /// It was acknowledged or rejected.
+    settled: Arc<AtomicBool>,
+}
+
+impl Delivery {
+    pub(crate) fn new(message: Box<amqp::Delivery>) -> Self {
+        Delivery {
+            message,
+            body: PyOnceLock::new(),
+            headers: PyOnceLock::new(),
+            properties: PyOnceLock::new(),
+            settled: Arc::default(),
+        }
+    }
+
+    /// A delivery that was acknowledged already.
+    pub(crate) fn settled(message: Box<amqp::Delivery>) -> Self {
+        let delivery = Delivery::new(message);
+        delivery.settled.store(true, Ordering::Release);
+        delivery
+    }
+}
+
+#[pymethods]
+impl Delivery {
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let body = self
+            .body
+            .get_or_init(py, || PyBytes::new(py, &self.message.body).unbind());
+        body.bind(py).clone()
+    }
+
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let headers = self.headers.get_or_try_init(py, || {
+            convert::table_dict(py, &self.message.properties.headers).map(Bound::unbind)
+        })?;
+        Ok(headers.bind(py).clone())
+    }
+
+    #[getter]
+    fn properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let headers = self.headers(py)?;
+        let properties = self.properties.get_or_try_init(py, || {
+            convert::properties_dict(py, &self.message.properties, &headers).map(Bound::unbind)
+        })?;
+        Ok(properties.bind(py).clone())
+    }
+
+    #[getter]
+    fn content_type(&self) -> Option<&str> {
+        self.message.properties.content_type.as_deref()
+    }
+
+    #[getter]
+    fn content_encoding(&self) -> Option<&str> {
+        self.message.properties.content_encoding.as_deref()
+    }
+
+    #[getter]
+    fn correlation_id(&self) -> Option<&str> {
+        self.message.properties.correlation_id.as_deref()
+    }
+
+    #[getter]
+    fn reply_to(&self) -> Option<&str> {
+        self.message.properties.reply_to.as_deref()
+    }
+
+    #[getter]
+    fn exchange(&self) -> &str {
+        &self.message.exchange
+    }
+
+    #[getter]
+    fn routing_key(&self) -> &str {
+        &self.message.routing_key
+    }
+
+    #[getter]
+    fn redelivered(&self) -> bool {
+        self.message.redelivered
+    }
+
+    #[getter]
+    fn consumer_tag(&self) -> &str {
+        &self.message.consumer_tag
+    }
+
+    #[getter]
+    fn delivery_tag(&self) -> u64 {
+        self.message.delivery_tag
+    }
+
+    /// It was acknowledged or rejected.
+    #[getter]
+    fn acknowledged(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// The message is done with. Nothing happens the second time, or when its connection is gone.
+    fn ack(&self) {
+        if !self.settled.swap(true, Ordering::AcqRel) {
+            self.message.acker.ack();
+        }
+    }
+
+    /// The message is not wanted: back to its queue with `requeue`, else dropped.
+    #[pyo3(signature = (requeue = false))]
+    fn reject(&self, requeue: bool) {
+        if !self.settled.swap(true, Ordering::AcqRel) {
+            self.message.acker.reject(requeue);
+        }
+    }
+
+    /// The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is acknowledged.
+    ///
+    /// With `wait=False` it returns at once and that goes on in the background; a failure is logged then. A reply that
+    /// could not be delivered because the broker was away leaves the request to be delivered again.
+    #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the arguments of a Python function"
+    )]
+    fn respond(
+        &self,
+        py: Python<'_>,
+        options: &Bound<'_, Options>,
+        exchange: String,
+        body: PyBackedBytes,
+        content_type: &str,
+        content_encoding: &str,
+        ack: bool,
+        wait: bool,
+    ) -> PyResult<()> {
+        let request = &self.message.properties;
+        let Some(reply_to) = request.reply_to.as_deref() else {
+            return Err(PyValueError::new_err(
+                "the request has no reply_to: nobody waits for a reply",
+            ));
+        };
+        let message = Publish {
+            exchange,
+            routing_key: reply_to.to_owned(),
+            mandatory: false,
+            properties: Properties {
+                content_type: Some(convert::text(content_type)),
+                content_encoding: Some(convert::text(content_encoding)),
+                headers: Table::new(),
+                // As every message of Nameko: kept on disk, lowest priority.
+                delivery_mode: Some(2),
+                priority: Some(0),
+                correlation_id: request.correlation_id.clone(),
+                ..Properties::default()
+            },
+            body: convert::body(body),
+        };
+        let publisher = runtime::publisher(&options.get().connect)?;
+        let publish = async move { publisher.publish(message, Some(Retry::default())).await };
+        if wait {
+            match wait::wait(py, None, publish)? {
+                Some(Err(error)) => return Err(Failure::from(error).into_err(py)),
+                _ if ack => self.ack(),
+                _ => {}
+            }
+        } else {
+            let settles = ack && !self.settled.swap(true, Ordering::AcqRel);
+            let acker = settles.then(|| self.message.acker.clone());
+            let routing_key = self.message.routing_key.clone();
+            runtime::handle()?.spawn(async move { settle(acker, &routing_key, publish.await) });
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a request after its reply was published in the background.
+fn settle(acker: Option<Acker>, routing_key: &str, published: Result<(), PublishError>) {
+    match published {
+        Ok(()) => acker.inspect(Acker::ack),
+        Err(PublishError::Lost(error)) if acker.is_some() => {
+            tracing::error!(
+                "the reply to `{routing_key}` could not be sent, the request goes back to its queue: {error}"
+            );
+            acker.inspect(|acker| acker.reject(true))
+        }
+        Err(error) => {
+            tracing::error!(
+                "the reply to `{routing_key}` could not be sent, its caller will not get one: {error}"
+            );
+            acker.inspect(Acker::ack)
+        }
+    };
+}

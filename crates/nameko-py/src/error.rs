@@ -1,0 +1,92 @@
+//! `AmqpError`: every failure of a broker or of the way to it, as Python sees it.
+
+use nameko::amqp::{Error, PublishError};
+use pyo3::prelude::*;
+
+pyo3::create_exception!(
+    _nameko,
+    AmqpError,
+    pyo3::exceptions::PyException,
+    "Something on a broker, or on the way to it, did not work. `kind` names the case, `code` is AMQP's reply code where \
+     the broker gave one, `text` says what was wrong and what to do."
+);
+
+/// What an `AmqpError` will say: made on any thread, raised on a Python one.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    kind: &'static str,
+    code: Option<u16>,
+    text: String,
+}
+
+impl Failure {
+    /// The answer to a call, or the connection, can no longer come.
+    pub(crate) fn lost(text: impl Into<String>) -> Self {
+        Failure {
+            kind: "lost",
+            code: None,
+            text: text.into(),
+        }
+    }
+
+    /// The exception.
+    pub(crate) fn into_err(self, py: Python<'_>) -> PyErr {
+        let error = AmqpError::new_err(self.text.clone());
+        let value = error.value(py);
+        let set = value
+            .setattr(pyo3::intern!(py, "kind"), self.kind)
+            .and_then(|()| value.setattr(pyo3::intern!(py, "code"), self.code))
+            .and_then(|()| value.setattr(pyo3::intern!(py, "text"), self.text));
+        set.err().unwrap_or(error)
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let kind = match error {
+            Error::BadUri { .. } => "uri",
+            Error::Io { .. } => "io",
+            Error::Tls { .. } => "tls",
+            Error::Timeout { .. } => "timeout",
+            Error::NotAmqp { .. } => "not_amqp",
+            Error::Handshake { .. } => "handshake",
+            Error::AccessRefused { .. } => "access_refused",
+            Error::NotAllowed { .. } => "not_allowed",
+            Error::ChannelClosed { .. } => "channel_closed",
+            Error::ConnectionClosed { .. } => "connection_closed",
+            Error::Unsendable { .. } => "unsendable",
+            Error::Stopped => "stopped",
+            // HeartbeatMissed, Protocol, Lost, Closed: the connection is gone.
+            _ => "lost",
+        };
+        Failure {
+            kind,
+            code: error.reply_code(),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::from(&error)
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let kind = match &error {
+            PublishError::Unroutable { .. } => "unroutable",
+            PublishError::Nacked { .. } => "nacked",
+            PublishError::Refused(error) | PublishError::Lost(error) => {
+                return Failure::from(error);
+            }
+            _ => "lost",
+        };
+        Failure {
+            kind,
+            code: error.reply_code(),
+            text: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How to connect, as Python's configuration says it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+
+use nameko::amqp::{ConnectOptions, Login, Tls, Verify, sanitize};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyString};
+
+use crate::error::Failure;
+
+/// How to connect to a broker. Equal options share one publishing connection.
+#[pyclass(frozen, eq, hash, module = "nameko._nameko")]
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) struct Options {
+    pub(crate) connect: ConnectOptions,
+    uri: String,
+}
+
+#[pymethods]
+impl Options {
+    #[new]
+    #[pyo3(signature = (amqp_uri, heartbeat = Some(60), ssl = None, login_method = None, name = None))]
+    fn new(
+        py: Python<'_>,
+        amqp_uri: &str,
+        heartbeat: Option<u16>,
+        ssl: Option<&Bound<'_, PyAny>>,
+        login_method: Option<&str>,
+        name: Option<String>,
+    ) -> PyResult<Self> {
+        let mut connect = ConnectOptions::from_uri(amqp_uri)
+            .map_err(|error| Failure::from(error).into_err(py))?;
+        connect.heartbeat = heartbeat.unwrap_or(0);
+        connect.tls = ssl.map(tls).transpose()?.flatten();
+        connect.login = login_method.map_or(Ok(Login::Plain), login)?;
+        connect.connection_name = name;
+        Ok(Options {
+            connect,
+            uri: sanitize(amqp_uri),
+        })
+    }
+
+    /// The URI without its password.
+    #[getter]
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn __repr__(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        format!("<Options {} #{:08x}>", self.uri, hasher.finish() as u32)
+    }
+}
+
+fn login(name: &str) -> PyResult<Login> {
+    match name {
+        "PLAIN" => Ok(Login::Plain),
+        "AMQPLAIN" => Ok(Login::AmqPlain),
+        "EXTERNAL" => Ok(Login::External),
+        _ => Err(PyValueError::new_err(format!(
+            "login method `{name}` is not known; it is one of PLAIN, AMQPLAIN, EXTERNAL"
+        ))),
+    }
+}
+
+/// `AMQP_SSL`: None and False for none, True for the defaults, or a dict of `ssl.wrap_socket`'s options.
+fn tls(value: &Bound<'_, PyAny>) -> PyResult<Option<Tls>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if let Ok(truth) = value.cast::<PyBool>() {
+        return Ok(truth.is_true().then(Tls::default));
+    }
+    let dict = value.cast::<PyDict>().map_err(|_| {
+        PyTypeError::new_err("the TLS options must be True, False or a dict with ca_certs, certfile, keyfile, cert_reqs")
+    })?;
+    let mut tls = Tls::default();
+    for (name, value) in dict {
+        let name = name.cast::<PyString>()?.to_string();
+        if value.is_none() {
+            continue;
+        }
+        match name.as_str() {
+            "ca_certs" => tls.ca_certs = Some(value.extract::<PathBuf>()?),
+            "certfile" => tls.certfile = Some(value.extract::<PathBuf>()?),
+            "keyfile" => tls.keyfile = Some(value.extract::<PathBuf>()?),
+            "check_hostname" => tls.check_hostname = value.is_truthy()?,
+            // The numbers of `ssl.CERT_NONE`, `CERT_OPTIONAL`, `CERT_REQUIRED`.
+            "cert_reqs" => {
+                tls.verify = match value.extract::<u8>() {
+                    Ok(0) => Verify::None,
+                    Ok(1) => Verify::Optional,
+                    Ok(2) => Verify::Required,
+                    _ => {
+                        return Err(PyValueError::new_err(format!(
+                            "cert_reqs is 0, 1 or 2, not {value}"
+                        )));
+                    }
+                }
+            }
+            _ => tracing::warn!(
+                "TLS option `{name}` is not used: protocol version and ciphers are agreed on safely without it"
+            ),
+        }
+    }
+    Ok(Some(tls))
+}

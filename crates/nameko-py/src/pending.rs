@@ -1,0 +1,102 @@
+//! `Pending`: one reply, or one publish, that is waited for.
+
+use std::sync::{Arc, Weak};
+
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::completions::Completions;
+use crate::delivery::Delivery;
+use crate::promise::{Outcome, Promise};
+use crate::replies::ReplyTable;
+use crate::wait::{deadline, wait};
+
+/// A reply, or the end of a publish, that comes later.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct Pending {
+    pub(crate) promise: Arc<Promise>,
+    /// Where replies for it are looked up, and under which correlation id; none for a publish.
+    entry: Option<(Weak<ReplyTable>, String)>,
+    reply: PyOnceLock<Py<Delivery>>,
+}
+
+impl Pending {
+    /// Waits for no entry of a table: a publish.
+    pub(crate) fn publish(promise: Arc<Promise>) -> Self {
+        Pending {
+            promise,
+            entry: None,
+            reply: PyOnceLock::new(),
+        }
+    }
+
+    /// Waits for the reply that `table` looks up under `correlation_id`.
+    pub(crate) fn reply(
+        promise: Arc<Promise>,
+        table: &Arc<ReplyTable>,
+        correlation_id: String,
+    ) -> Self {
+        Pending {
+            promise,
+            entry: Some((Arc::downgrade(table), correlation_id)),
+            reply: PyOnceLock::new(),
+        }
+    }
+
+    fn forget(&self) {
+        if let Some((table, correlation_id)) = &self.entry
+            && let Some(table) = table.upgrade()
+        {
+            table.forget(correlation_id, &self.promise);
+        }
+    }
+}
+
+#[pymethods]
+impl Pending {
+    /// The reply, or None for a publish. Raises TimeoutError after `timeout` seconds (it may be waited for again), and
+    /// AmqpError when it failed: kind 'lost' when the reply can no longer come.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<Delivery>>> {
+        let outcome = wait(py, deadline(timeout)?, self.promise.outcome())?;
+        match outcome {
+            Some(Outcome::Reply(delivery)) => {
+                let reply = self
+                    .reply
+                    .get_or_try_init(py, || Py::new(py, Delivery::settled(delivery)))?;
+                Ok(Some(reply.clone_ref(py)))
+            }
+            Some(Outcome::Published) => Ok(None),
+            Some(Outcome::Failed(failure)) => Err(failure.into_err(py)),
+            Some(Outcome::Cancelled) => Err(PyRuntimeError::new_err("it was cancelled")),
+            None => Err(PyTimeoutError::new_err(format!(
+                "nothing came within {} seconds",
+                timeout.unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// There is a result, or there will be none.
+    fn done(&self) -> bool {
+        self.promise.is_done()
+    }
+
+    /// Nobody waits for it any more: a reply that still comes is unknown.
+    fn cancel(&self) {
+        self.forget();
+        self.promise.fulfil(Outcome::Cancelled);
+    }
+
+    /// Has `fn` called, by `loop_notifier`'s loop, when it is done.
+    #[pyo3(signature = (loop_notifier, r#fn))]
+    fn add_done_callback(&self, loop_notifier: &Bound<'_, Completions>, r#fn: Py<PyAny>) {
+        self.promise.notify(&loop_notifier.get().due, r#fn);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}

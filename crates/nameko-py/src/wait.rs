@@ -1,0 +1,138 @@
+//! Waiting without the GIL, to be interrupted by Ctrl-C.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use tokio::runtime::Handle;
+
+use crate::{jobs, runtime};
+
+/// How often a waiting thread looks for what Python wants it to raise.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(100);
+
+/// Drives `future` on this thread, detached from Python, until it is done or `deadline` has passed (`None` then).
+///
+/// The future is dropped when the thread is interrupted: what must go on then is to be spawned, and its handle waited for.
+///
+/// # Errors
+///
+/// KeyboardInterrupt or what else interrupts the thread; or there is no I/O thread.
+pub(crate) fn wait<F>(
+    py: Python<'_>,
+    deadline: Option<Instant>,
+    future: F,
+) -> PyResult<Option<F::Output>>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    let runtime = runtime::handle()?;
+    let wakeup = Arc::new(Wakeup {
+        thread: std::thread::current(),
+        woken: AtomicBool::new(true),
+    });
+    let waker = Waker::from(wakeup.clone());
+    let mut future = pin!(future);
+    if let Poll::Ready(output) = poll(&runtime, future.as_mut(), &waker, &wakeup) {
+        return Ok(Some(output));
+    }
+    jobs::about_to_block();
+    loop {
+        let until = earliest(deadline, Instant::now() + INTERRUPT_CHECK);
+        let output = py.detach(|| drive(&runtime, future.as_mut(), &waker, &wakeup, until));
+        if output.is_some() {
+            return Ok(output);
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(None);
+        }
+        check_interrupts(py)?;
+    }
+}
+
+/// The moment `timeout` seconds from now; none for no timeout, or one beyond all time.
+///
+/// # Errors
+///
+/// ValueError for a negative number or NaN.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    match timeout {
+        None => Ok(None),
+        Some(seconds) if seconds >= 0.0 => Ok(Duration::try_from_secs_f64(seconds)
+            .ok()
+            .and_then(|timeout| Instant::now().checked_add(timeout))),
+        Some(seconds) => Err(PyValueError::new_err(format!(
+            "a timeout must not be negative, but is {seconds}"
+        ))),
+    }
+}
+
+struct Wakeup {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
+    }
+}
+
+fn poll<F: Future>(
+    runtime: &Handle,
+    future: Pin<&mut F>,
+    waker: &Waker,
+    wakeup: &Wakeup,
+) -> Poll<F::Output> {
+    // Timers and spawns inside the future find the runtime through the thread.
+    let _entered = runtime.enter();
+    wakeup.woken.store(false, Ordering::Release);
+    future.poll(&mut Context::from_waker(waker))
+}
+
+fn drive<F: Future>(
+    runtime: &Handle,
+    mut future: Pin<&mut F>,
+    waker: &Waker,
+    wakeup: &Wakeup,
+    until: Instant,
+) -> Option<F::Output> {
+    loop {
+        while !wakeup.woken.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            std::thread::park_timeout(left);
+        }
+        if let Poll::Ready(output) = poll(runtime, future.as_mut(), waker, wakeup) {
+            return Some(output);
+        }
+    }
+}
+
+fn earliest(deadline: Option<Instant>, check: Instant) -> Instant {
+    deadline.map_or(check, |deadline| deadline.min(check))
+}
+
+/// Raises what is due on this thread: KeyboardInterrupt on the main one, on others what another thread told it to raise
+/// (`PyThreadState_SetAsyncExc`). Python does both when it runs a function.
+fn check_interrupts(py: Python<'_>) -> PyResult<()> {
+    static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let nothing = NOTHING.get_or_try_init(py, || py.eval(c"lambda: None", None, None).map(Bound::unbind))?;
+    nothing.call0(py).map(drop)
+}

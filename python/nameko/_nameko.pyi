@@ -1,0 +1,308 @@
+"""The compiled half: connections, topology, confirms, reply matching, the worker thread queue, the embedded broker.
+
+Everything that blocks releases the GIL, and can be interrupted (Ctrl-C on the main thread). No callback into Python
+ever runs on the I/O thread: callbacks are queued and run by Python threads. What a callback raises goes to
+`sys.unraisablehook`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+__version__: str
+
+class AmqpError(Exception):
+    """Something on a broker, or on the way to it, did not work.
+
+    kind: 'uri' | 'io' | 'tls' | 'timeout' | 'not_amqp' | 'handshake' | 'access_refused' | 'not_allowed'
+    | 'channel_closed' | 'connection_closed' | 'lost' | 'unsendable' | 'unroutable' | 'nacked' | 'stopped'.
+    code: AMQP's reply code, where the broker gave one. text: what was wrong and what to do; also `str()` of it.
+    """
+
+    kind: str
+    code: int | None
+    text: str
+
+@final
+class Options:
+    """How to connect to a broker. Hashable; equal options share one publishing connection.
+
+    heartbeat: seconds, None or 0 for none. ssl: True, False, or a dict of `ssl.wrap_socket`'s options.
+    login_method: PLAIN, AMQPLAIN, EXTERNAL. name: shown by the broker for the connection.
+    Raises AmqpError of kind 'uri', ValueError or TypeError.
+    """
+
+    def __new__(
+        cls,
+        amqp_uri: str,
+        heartbeat: int | None = 60,
+        ssl: bool | dict[str, Any] | None = None,
+        login_method: str | None = None,
+        name: str | None = None,
+    ) -> Options: ...
+    @property
+    def uri(self) -> str:
+        """The URI without its password."""
+
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class Jobs:
+    """The worker queue of one container. Rust pushes deliveries, Python pushes callables; Python threads call `run()`.
+
+    One hot thread drains it, many jobs per GIL attach. A further thread is woken only when the hot one is blocked or busy
+    for some hundred microseconds, or waits in a call of this module. `spawn` starts one more Python thread that calls
+    `run()`; it is called on Python threads only, and one spare thread is kept.
+    """
+
+    def __new__(cls, max_threads: int, spawn: Callable[[], object]) -> Jobs: ...
+    def put(self, job: Callable[[], object]) -> None:
+        """Queue a callable. RuntimeError after `stop()`."""
+
+    def run(self) -> None:
+        """The loop of one worker thread. Returns when the queue has been stopped."""
+
+    def pending(self) -> int:
+        """Jobs not begun."""
+
+    def stop(self, discard: bool = False) -> None:
+        """Take no more jobs. Threads return when the queue is empty; with `discard` at once, and queued deliveries go back
+        to the broker's queue."""
+
+@final
+class Delivery:
+    """A message that came. What Python does not look at is not converted."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def headers(self) -> dict[str, Any]: ...
+    @property
+    def properties(self) -> dict[str, Any]:
+        """kombu's names, only those present: content_type, content_encoding, application_headers (always; the same dict as
+        `headers`), delivery_mode, priority, correlation_id, reply_to, expiration (ms as str), message_id, timestamp (int),
+        type, user_id, app_id, cluster_id."""
+
+    @property
+    def content_type(self) -> str | None: ...
+    @property
+    def content_encoding(self) -> str | None: ...
+    @property
+    def correlation_id(self) -> str | None: ...
+    @property
+    def reply_to(self) -> str | None: ...
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def routing_key(self) -> str: ...
+    @property
+    def redelivered(self) -> bool: ...
+    @property
+    def consumer_tag(self) -> str: ...
+    @property
+    def delivery_tag(self) -> int: ...
+    @property
+    def acknowledged(self) -> bool:
+        """It was acknowledged or rejected, or that is left to `respond(wait=False)`."""
+
+    def ack(self) -> None:
+        """The message is done with. Nothing happens the second time, or when its connection is gone."""
+
+    def reject(self, requeue: bool = False) -> None:
+        """The message is not wanted: back to its queue with `requeue`, else dropped."""
+
+    def respond(
+        self,
+        options: Options,
+        exchange: str,
+        body: bytes,
+        content_type: str,
+        content_encoding: str,
+        ack: bool = True,
+        wait: bool = True,
+    ) -> None:
+        """The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is
+        acknowledged. ValueError without `reply_to`; AmqpError when it cannot be published (not acknowledged then).
+
+        wait=False: returns at once, that goes on in the background in the same order, and a failure is logged. A reply that
+        could not be sent because the broker was away leaves the request to be delivered again.
+        """
+
+@final
+class Consumers:
+    """One connection with one channel for all queues of a container, kept alive. Deliveries become jobs.
+
+    `on_error(error, retry_in_seconds)` is called after each failed attempt to connect, `on_connected()` whenever every
+    queue is consumed; both on the thread `nameko-notices`.
+    """
+
+    def __new__(
+        cls,
+        options: Options,
+        on_error: Callable[[AmqpError, float], object] | None = None,
+        on_connected: Callable[[], object] | None = None,
+    ) -> Consumers: ...
+    def add(
+        self, queue: dict[str, Any], handler: Callable[[Delivery], object], jobs: Jobs, prefetch: int | None = None
+    ) -> int:
+        """Consume a queue: `handler(delivery)` runs as a job of `jobs`. Before the start, or while running.
+
+        queue: {'name', 'durable', 'exclusive', 'auto_delete', 'passive', 'no_declare', 'arguments', 'bindings': [{'exchange':
+        {'name', 'type', 'durable', 'auto_delete', 'internal', 'passive', 'no_declare', 'arguments'}, 'routing_key',
+        'arguments'}]}; what is absent or None is kombu's default.
+        """
+
+    def start(self, timeout: float | None = None) -> bool:
+        """Connect, retrying until it works. True when every queue is consumed; False when it was stopped meanwhile, or after
+        `timeout` seconds (it goes on trying then)."""
+
+    def cancel(self, id: int) -> None:
+        """End a subscription; the queue is left. Deliveries that are here already still reach their handler."""
+
+    def stop(self) -> None:
+        """Close channel and connection, within a second. Calls that wait for a reply fail."""
+
+    def kill(self) -> None:
+        """Drop the connection at once: unacknowledged deliveries go back to their queues. Calls that wait for a reply fail."""
+
+    @property
+    def connected(self) -> bool:
+        """Everything is consumed right now."""
+
+@final
+class ReplyListener:
+    """A reply queue on a `Consumers`, and the calls that wait for replies in it. Replies are matched by correlation id on
+    the I/O thread, never behind a busy worker, and acknowledged there.
+
+    Calls fail with AmqpError of kind 'lost' when the reply queue was gone after a lost connection, when the connection
+    stays lost for 30 s, and when the consumers are stopped.
+    """
+
+    def __new__(cls, consumers: Consumers, queue: dict[str, Any], prefetch: int | None = None) -> ReplyListener: ...
+    def expect(self, correlation_id: str) -> Pending:
+        """Expect a reply. ValueError when one is expected with that id already."""
+
+    @property
+    def pending(self) -> int:
+        """Replies waited for."""
+
+    def on_unknown(self, callback: Callable[[str], object]) -> None:
+        """Have `callback(correlation_id)` called, on the thread `nameko-notices`, for each reply that nobody waits for."""
+
+    def discard(self, correlation_id: str) -> None:
+        """Expect the reply no more."""
+
+@final
+class Pending:
+    """A reply, or the end of a publish, that comes later. Dropping it is cancelling it."""
+
+    def wait(self, timeout: float | None = None) -> Delivery | None:
+        """The reply; None for a publish. TimeoutError after `timeout` seconds (it may be waited for again); AmqpError when it
+        failed: kind 'lost' when the reply can no longer come; RuntimeError when it was cancelled."""
+
+    def done(self) -> bool:
+        """There is a result, or there will be none."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: a reply that still comes is unknown."""
+
+    def add_done_callback(self, loop_notifier: Completions, fn: Callable[[], object]) -> None:
+        """Have `fn()` called, by `loop_notifier.run()`, when it is done; also when it is done already."""
+
+@final
+class Completions:
+    """Wakes an asyncio loop: `loop.add_reader(completions.fileno(), completions.run)`."""
+
+    def __new__(cls) -> Completions: ...
+    def fileno(self) -> int:
+        """Readable while callbacks are due."""
+
+    def run(self) -> None:
+        """Call the callbacks that are due, on this thread."""
+
+@final
+class Publisher:
+    """Publishes messages: pipelined and confirmed, on one connection per process and options, made at the first one.
+
+    A lost connection is made again and the message sent again, `max_retries` times (None: for ever), with waits as in
+    kombu's retry policy (seconds).
+    """
+
+    def __new__(cls, options: Options) -> Publisher: ...
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: dict[str, Any],
+        mandatory: bool = False,
+        confirm: bool = True,
+        max_retries: int | None = 3,
+        interval_start: float = 1.0,
+        interval_step: float = 1.0,
+        interval_max: float = 1.0,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish and, with `confirm`, wait until the broker has taken charge of the message.
+
+        properties: kombu's names as in `Delivery.properties`, `headers` for `application_headers` too; None is absent, other
+        names are ignored; a number as expiration is seconds. AmqpError: kind 'unroutable', 'nacked', 'channel_closed', ...;
+        TimeoutError after `timeout` seconds.
+        """
+
+    def start_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: dict[str, Any],
+        mandatory: bool = False,
+        confirm: bool = True,
+        max_retries: int | None = 3,
+        interval_start: float = 1.0,
+        interval_step: float = 1.0,
+        interval_max: float = 1.0,
+    ) -> Pending:
+        """As `publish`, but returns at once."""
+
+    def call(
+        self,
+        pending: Pending,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: dict[str, Any],
+        confirm: bool = True,
+        max_retries: int | None = 3,
+        interval_start: float = 1.0,
+        interval_step: float = 1.0,
+        interval_max: float = 1.0,
+    ) -> None:
+        """Send a request, mandatory, whose reply `pending` waits for, and return at once: if it cannot be published,
+        `pending` fails, e.g. with kind 'unroutable'."""
+
+    def declare(self, exchanges: Sequence[dict[str, Any]], queues: Sequence[dict[str, Any]]) -> None:
+        """Declare exchanges and queues, the queues with their bindings; dicts as for `Consumers.add`."""
+
+@final
+class Broker:
+    """The embedded broker."""
+
+    def __new__(cls, host: str = "127.0.0.1", port: int = 0) -> Broker: ...
+    @property
+    def uri(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    def stop(self) -> None: ...
+    def close_connections(self) -> None: ...
+
+def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
+    """Whether something listens at the host and port of one of the URIs."""
+
+def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None:
+    """Have `callback(level, logger, text)` called, on the thread `nameko-notices`, for each record of the compiled half
+    from `level` on, with `logging`'s numbers and names. Replaces the callback before."""
+
+def shutdown() -> None:
+    """Close the publishers, and end the I/O thread and the thread `nameko-notices`. For `atexit`."""
