@@ -8,6 +8,23 @@ ever runs on the I/O thread: callbacks are queued and run by Python threads. Wha
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+__all__ = [
+    "AmqpError",
+    "Broker",
+    "Completions",
+    "Consumers",
+    "Delivery",
+    "Jobs",
+    "Options",
+    "Pending",
+    "Publisher",
+    "ReplyListener",
+    "__version__",
+    "on_log",
+    "probe",
+    "shutdown",
+]
+
 __version__: str
 
 class AmqpError(Exception):
@@ -287,15 +304,28 @@ class Publisher:
 
 @final
 class Broker:
-    """The embedded broker."""
+    """An AMQP 0-9-1 broker in this process, in memory. User and password are guest; port 0 takes a free one.
+
+    OSError when the address cannot be listened on.
+    """
 
     def __new__(cls, host: str = "127.0.0.1", port: int = 0) -> Broker: ...
     @property
-    def uri(self) -> str: ...
+    def uri(self) -> str:
+        """Where clients connect, with user and password."""
+
     @property
-    def port(self) -> int: ...
-    def stop(self) -> None: ...
-    def close_connections(self) -> None: ...
+    def port(self) -> int:
+        """The TCP port it listens on."""
+
+    def stats(self) -> dict[str, Any]:
+        """What is there now: {'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}."""
+
+    def close_connections(self) -> None:
+        """Close all client connections, as a broker that restarts does. Clients may connect again."""
+
+    def stop(self) -> None:
+        """Stop it; its messages are gone. Nothing happens the second time."""
 
 def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
     """Whether something listens at the host and port of one of the URIs."""

@@ -9,6 +9,7 @@
 //! Deliberately absent: wire names, serialisation, and every policy of Nameko. Those are Python, where extensions can
 //! override them.
 
+mod broker;
 mod completions;
 mod consumers;
 mod convert;
@@ -37,9 +38,9 @@ mod _nameko {
 
     #[pymodule_export]
     use crate::{
-        completions::Completions, consumers::Consumers, delivery::Delivery, error::AmqpError,
-        jobs::Jobs, logs::on_log, options::Options, pending::Pending, probe::probe,
-        publisher::Publisher, replies::ReplyListener,
+        broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
+        error::AmqpError, jobs::Jobs, logs::on_log, options::Options, pending::Pending,
+        probe::probe, publisher::Publisher, replies::ReplyListener,
     };
 
     /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.

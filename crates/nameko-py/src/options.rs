@@ -22,7 +22,10 @@ pub(crate) struct Options {
 #[pymethods]
 impl Options {
     #[new]
-    #[pyo3(signature = (amqp_uri, heartbeat = Some(60), ssl = None, login_method = None, name = None))]
+    #[pyo3(
+        signature = (amqp_uri, heartbeat = Some(60), ssl = None, login_method = None, name = None),
+        text_signature = "(amqp_uri, heartbeat=60, ssl=None, login_method=None, name=None)"
+    )]
     fn new(
         py: Python<'_>,
         amqp_uri: &str,

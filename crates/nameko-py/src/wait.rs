@@ -133,6 +133,8 @@ fn earliest(deadline: Option<Instant>, check: Instant) -> Instant {
 /// (`PyThreadState_SetAsyncExc`). Python does both when it runs a function.
 fn check_interrupts(py: Python<'_>) -> PyResult<()> {
     static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let nothing = NOTHING.get_or_try_init(py, || py.eval(c"lambda: None", None, None).map(Bound::unbind))?;
+    let nothing = NOTHING.get_or_try_init(py, || {
+        py.eval(c"lambda: None", None, None).map(Bound::unbind)
+    })?;
     nothing.call0(py).map(drop)
 }

@@ -1,0 +1,117 @@
+//! The embedded broker, for trying out and for tests.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use nameko_broker::{BrokerError, BrokerStats};
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::Mutex;
+
+use crate::runtime;
+use crate::wait::wait;
+
+/// An AMQP 0-9-1 broker in this process, in memory. User and password are guest; port 0 takes a free one.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct Broker {
+    /// None after `stop()`.
+    inner: Arc<Mutex<Option<nameko_broker::Broker>>>,
+    uri: String,
+    port: u16,
+}
+
+#[pymethods]
+impl Broker {
+    #[new]
+    #[pyo3(signature = (host = "127.0.0.1", port = 0))]
+    fn new(py: Python<'_>, host: &str, port: u16) -> PyResult<Self> {
+        let address = (host.to_owned(), port);
+        let start = runtime::handle()?.spawn(nameko_broker::Broker::start(address));
+        let broker = match wait(py, None, start)? {
+            Some(Ok(started)) => started.map_err(|error| not_started(&error, host, port))?,
+            _ => {
+                return Err(PyRuntimeError::new_err(
+                    "the I/O thread ended while the broker started",
+                ));
+            }
+        };
+        Ok(Broker {
+            uri: broker.uri(),
+            port: broker.addr().port(),
+            inner: Arc::new(Mutex::new(Some(broker))),
+        })
+    }
+
+    /// Where clients connect, with user and password.
+    #[getter]
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The TCP port it listens on.
+    #[getter]
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What is there now: `{'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}`.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let inner = self.inner.clone();
+        let stats = wait(py, None, async move {
+            inner
+                .lock()
+                .await
+                .as_ref()
+                .map(nameko_broker::Broker::stats)
+        })?;
+        stats_dict(py, &stats.flatten().unwrap_or_default())
+    }
+
+    /// Closes all client connections, as a broker that restarts does. Clients may connect again.
+    fn close_connections(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner.clone();
+        let closed = runtime::handle()?.spawn(async move {
+            if let Some(broker) = inner.lock().await.as_ref() {
+                broker.close_connections().await;
+            }
+        });
+        wait(py, None, closed).map(drop)
+    }
+
+    /// Stops it; its messages are gone. Does nothing the second time.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner.clone();
+        let stopped = runtime::handle()?.spawn(async move {
+            let broker = inner.lock().await.take();
+            if let Some(broker) = broker {
+                broker.stop().await;
+            }
+        });
+        wait(py, None, stopped).map(drop)
+    }
+}
+
+fn not_started(error: &BrokerError, host: &str, port: u16) -> PyErr {
+    let reason = error
+        .source()
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    PyOSError::new_err(format!("{host}:{port}: {error}{reason}"))
+}
+
+fn stats_dict<'py>(py: Python<'py>, stats: &BrokerStats) -> PyResult<Bound<'py, PyDict>> {
+    let queues = PyDict::new(py);
+    for ((_, name), counts) in &stats.queues {
+        let queue = PyDict::new(py);
+        queue.set_item("messages", counts.messages)?;
+        queue.set_item("unacked", counts.unacked)?;
+        queue.set_item("consumers", counts.consumers)?;
+        queues.set_item(name, queue)?;
+    }
+    let dict = PyDict::new(py);
+    dict.set_item("connections", stats.connections)?;
+    dict.set_item("channels", stats.channels)?;
+    dict.set_item("queues", queues)?;
+    Ok(dict)
+}
