@@ -73,8 +73,6 @@ pub use container::{Container, MAX_WORKERS, MethodHandle, STOP_TIMEOUT};
 pub use error::{Error, Raise, RemoteError, Result};
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
 pub use nameko_macros::{Dependencies, rpc, service};
-
-pub use nameko_macros::{Dependencies, rpc, service};
 pub use protocol::Fault;
 pub use rpc::{Rpc, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};
