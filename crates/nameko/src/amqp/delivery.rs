@@ -1,10 +1,16 @@
 //! A message that came, and how it is acknowledged.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 
-use super::properties::Properties;
+use super::{channel_state::ChannelState, encode, properties::Properties};
 
 /// The name of a consumer on its channel.
 pub type ConsumerTag = Arc<str>;
@@ -30,16 +36,60 @@ pub struct Delivery {
     pub acker: Acker,
 }
 
-/// Acknowledges one delivery.
-#[derive(Clone, Debug)]
-pub struct Acker(Arc<()>);
+/// Acknowledges one delivery, once: of all clones the first call counts.
+///
+/// When the channel that brought the delivery is gone nothing is sent: the broker has put the message back already, and
+/// its tag would name another message on another channel. Dropping an acker does nothing; the message stays
+/// unacknowledged until its channel ends.
+#[derive(Clone)]
+pub struct Acker(Arc<Unsettled>);
+
+struct Unsettled {
+    channel: Arc<ChannelState>,
+    tag: u64,
+    settled: AtomicBool,
+}
 
 impl Acker {
-    /// The message is done with: the broker forgets it.
-    pub fn ack(&self) {}
+    pub(super) fn new(channel: Arc<ChannelState>, tag: u64) -> Self {
+        Self(Arc::new(Unsettled {
+            channel,
+            tag,
+            settled: AtomicBool::new(false),
+        }))
+    }
 
-    /// The message is not wanted: back to its queue with `requeue`, else dropped or dead-lettered.
+    /// The message is done with: the broker forgets it. Does not wait.
+    pub fn ack(&self) {
+        if self.first() {
+            let Unsettled { channel, tag, .. } = &*self.0;
+            channel.send(|out| encode::ack(out, channel.id, *tag));
+        }
+    }
+
+    /// The message is not wanted: back to its queue with `requeue`, else dropped or dead-lettered. Does not wait.
     pub fn reject(&self, requeue: bool) {
-        let _ = requeue;
+        if self.first() {
+            let Unsettled { channel, tag, .. } = &*self.0;
+            channel.send(|out| encode::reject(out, channel.id, *tag, requeue));
+        }
+    }
+
+    /// Whether it was acknowledged or rejected here.
+    pub fn is_settled(&self) -> bool {
+        self.0.settled.load(Ordering::Relaxed)
+    }
+
+    fn first(&self) -> bool {
+        !self.0.settled.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Acker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acker")
+            .field("tag", &self.0.tag)
+            .field("settled", &self.is_settled())
+            .finish()
     }
 }

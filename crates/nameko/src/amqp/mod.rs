@@ -1,14 +1,26 @@
 //! The AMQP 0-9-1 client.
 
+mod backoff;
 mod channel;
+mod channel_state;
+mod confirms;
 mod connection;
 mod consumers;
+mod content;
+mod decode;
 mod delivery;
+mod driver;
+mod encode;
 mod error;
+mod frame;
+mod handshake;
+mod lazy;
 mod options;
 mod properties;
 mod publisher;
+mod shared;
 mod table;
+mod tls;
 mod topology;
 mod uri;
 

@@ -1,19 +1,69 @@
-//! Publishing.
+//! Publishing: one connection for all that a process publishes to a broker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use super::{
+    channel::Channel,
+    connection::Connection,
     error::{Error, PublishError},
+    lazy::Lazy,
     options::ConnectOptions,
     properties::Properties,
+    shared::lock,
     topology::{Exchange, Queue},
 };
 
-/// Publishes messages of the whole process.
+/// Publishes messages of the whole process over one connection, made at the first publish and again when it was lost.
+///
+/// Any number of publishes may be under way at once. Each exchange has a channel of its own, since a broker answers a wrong
+/// publish by closing the channel: who publishes to other exchanges does not notice, and the next publish to that one opens
+/// its channel again. Messages with a `user_id`, which the broker may refuse one by one, are kept apart too.
 #[derive(Clone)]
-pub struct Publisher(#[expect(dead_code, reason = "held until the implementation lands")] Arc<()>);
+pub struct Publisher(Arc<Inner>);
+
+struct Inner {
+    options: ConnectOptions,
+    connection: Arc<Lazy<Connection>>,
+    /// By exchange.
+    channels: Mutex<HashMap<String, Arc<Channels>>>,
+}
+
+/// The channels of one exchange, by [`Channels::at`].
+#[derive(Default)]
+struct Channels([Lazy<Channel>; 4]);
+
+impl Channels {
+    fn at(&self, with_user_id: bool, confirmed: bool) -> &Lazy<Channel> {
+        let [plain, user, sent, user_sent] = &self.0;
+        match (with_user_id, confirmed) {
+            (false, true) => plain,
+            (true, true) => user,
+            (false, false) => sent,
+            (true, false) => user_sent,
+        }
+    }
+
+    /// Whether nobody waits on any of them.
+    fn is_idle(&self) -> bool {
+        self.0
+            .iter()
+            .all(|channel| channel.peek().is_none_or(|channel| channel.is_idle()))
+    }
+}
+
+/// With channels for more exchanges than this, those not in use are closed.
+const MANY_EXCHANGES: usize = 256;
+
+/// The publishers of this process that are in use.
+static PUBLISHERS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
 /// A message to publish.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,51 +104,220 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// The wait before retry number `retry`, counted from 0; `None` when there are no more.
+    fn wait(&self, retry: u32) -> Option<Duration> {
+        if self.max_retries.is_some_and(|max| retry >= max) {
+            return None;
+        }
+        let steps = self.interval_step.saturating_mul(retry);
+        Some(
+            self.interval_start
+                .saturating_add(steps)
+                .min(self.interval_max),
+        )
+    }
+}
+
 impl Publisher {
     /// The publisher of this process for `options`. Opens nothing until the first publish.
     pub fn shared(options: &ConnectOptions) -> Publisher {
-        let _ = options;
-        Publisher(Arc::default())
+        let mut publishers = lock(&PUBLISHERS);
+        publishers.retain(|publisher| publisher.strong_count() > 0);
+        let known = publishers.iter().filter_map(Weak::upgrade);
+        if let Some(publisher) = known
+            .into_iter()
+            .find(|publisher| publisher.options == *options)
+        {
+            return Publisher(publisher);
+        }
+        let inner = Arc::new(Inner {
+            options: options.clone(),
+            connection: Arc::default(),
+            channels: Mutex::default(),
+        });
+        publishers.push(Arc::downgrade(&inner));
+        Publisher(inner)
     }
 
-    /// Publishes and waits for the broker's confirm. A lost connection is made again as `retry` says, `None` for not at all.
+    /// Publishes and waits for the broker's confirm. A lost connection is made again as `retry` says, `None` for not at all;
+    /// the message may then arrive twice.
     ///
     /// # Errors
     ///
-    /// See [`PublishError`].
+    /// See [`PublishError`]. After the last retry the error of the last attempt.
     pub async fn publish(
         &self,
         message: Publish,
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
-        let _ = (message, retry);
-        Err(PublishError::Lost(Error::Stopped))
+        self.publish_as(&message, retry, true).await
     }
 
-    /// Publishes without asking for a confirm: resolves when the message is on its way.
+    /// Publishes without asking for a confirm: resolves when the message is on its way. What the broker thinks of it,
+    /// that its exchange does not exist for one, nobody hears.
     ///
     /// # Errors
     ///
-    /// See [`PublishError`].
+    /// No connection came about, or the message cannot be sent over AMQP.
     pub async fn publish_unconfirmed(
         &self,
         message: Publish,
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
-        let _ = (message, retry);
-        Err(PublishError::Lost(Error::Stopped))
+        self.publish_as(&message, retry, false).await
     }
 
-    /// Declares exchanges and queues with their bindings.
+    async fn publish_as(
+        &self,
+        message: &Publish,
+        retry: Option<Retry>,
+        confirmed: bool,
+    ) -> Result<(), PublishError> {
+        let mut retries = 0;
+        loop {
+            let error = match self.attempt(message, confirmed).await {
+                Err(PublishError::Lost(error)) => error,
+                done => return done,
+            };
+            let Some(wait) = retry.and_then(|retry| retry.wait(retries)) else {
+                return Err(PublishError::Lost(error));
+            };
+            tracing::debug!("publishing again in {wait:?}: {error}");
+            retries = retries.saturating_add(1);
+            sleep(wait).await;
+        }
+    }
+
+    async fn attempt(&self, message: &Publish, confirmed: bool) -> Result<(), PublishError> {
+        let channels = self.channels(&message.exchange);
+        let lazy = channels.at(message.properties.user_id.is_some(), confirmed);
+        // A channel that ended meanwhile says so before anything is sent. That costs a new channel, no retry.
+        let confirm = match lazy.peek() {
+            Some(channel) => match channel.publish(message).await {
+                Ok(confirm) => Some(confirm),
+                Err(error @ Error::Unsendable { .. }) => return Err(error.into()),
+                Err(_) => None,
+            },
+            None => None,
+        };
+        let confirm = match confirm {
+            Some(confirm) => confirm,
+            None => {
+                self.channel(lazy, confirmed)
+                    .await?
+                    .publish(message)
+                    .await?
+            }
+        };
+        confirm.await
+    }
+
+    fn channels(&self, exchange: &str) -> Arc<Channels> {
+        let mut channels = lock(&self.0.channels);
+        if let Some(channels) = channels.get(exchange) {
+            return Arc::clone(channels);
+        }
+        if channels.len() >= MANY_EXCHANGES {
+            channels.retain(|_, channels| Arc::strong_count(channels) > 1 || !channels.is_idle());
+        }
+        Arc::clone(channels.entry(exchange.to_owned()).or_default())
+    }
+
+    async fn channel(&self, lazy: &Lazy<Channel>, confirmed: bool) -> Result<Channel, Error> {
+        lazy.get(Channel::is_open, || {
+            let connection = Arc::clone(&self.0.connection);
+            let options = self.0.options.clone();
+            async move {
+                let channel = connect(&connection, options).await?.channel().await?;
+                if confirmed {
+                    channel.confirm_select().await?;
+                }
+                Ok(channel)
+            }
+        })
+        .await
+    }
+
+    /// Declares exchanges, and queues with their exchanges and bindings.
     ///
     /// # Errors
     ///
     /// The broker refuses, or cannot be reached.
     pub async fn declare(&self, exchanges: &[Exchange], queues: &[Queue]) -> Result<(), Error> {
-        let _ = (exchanges, queues);
-        Err(Error::Stopped)
+        let channel = connect(&self.0.connection, self.0.options.clone())
+            .await?
+            .channel()
+            .await?;
+        for exchange in exchanges {
+            channel.exchange_declare(exchange).await?;
+        }
+        for queue in queues {
+            channel.declare_whole(queue).await?;
+        }
+        Ok(())
     }
 
     /// Closes the connection politely; the next publish opens it again.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        let channels = std::mem::take(&mut *lock(&self.0.channels));
+        if let Some(connection) = self.0.connection.take() {
+            connection.close().await;
+        }
+        drop(channels);
+    }
+}
+
+async fn connect(
+    connection: &Lazy<Connection>,
+    options: ConnectOptions,
+) -> Result<Connection, Error> {
+    connection
+        .get(Connection::is_open, || {
+            let options = options.clone();
+            async move { Connection::open(&options).await }
+        })
+        .await
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Publisher")
+            .field(&self.0.options.uris)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_wait_longer_up_to_a_limit_and_end() {
+        let retry = Retry {
+            max_retries: Some(4),
+            interval_start: Duration::from_secs(2),
+            interval_step: Duration::from_secs(1),
+            interval_max: Duration::from_secs(4),
+        };
+        let waits: Vec<_> = (0..6)
+            .map(|n| retry.wait(n).map(|wait| wait.as_secs()))
+            .collect();
+        assert_eq!(waits, [Some(2), Some(3), Some(4), Some(4), None, None]);
+        let for_ever = Retry {
+            max_retries: None,
+            ..Retry::default()
+        };
+        assert_eq!(for_ever.wait(u32::MAX), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn one_publisher_for_equal_options() {
+        let options = ConnectOptions::from_uri("amqp://localhost/one-publisher").unwrap();
+        let first = Publisher::shared(&options);
+        assert!(Arc::ptr_eq(&first.0, &Publisher::shared(&options).0));
+        let mut other = options.clone();
+        other.heartbeat = 7;
+        assert!(!Arc::ptr_eq(&first.0, &Publisher::shared(&other).0));
+    }
 }

@@ -1,0 +1,209 @@
+//! Which published messages the broker has yet to confirm.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::{error::Error, publisher::Publish};
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The broker has it.
+    Acked,
+    /// The broker could not take charge of it.
+    Nacked,
+    /// It was mandatory and reached no queue.
+    Returned {
+        /// AMQP's reply code.
+        code: u16,
+        /// What the broker said.
+        text: String,
+    },
+    /// Channel or connection ended first.
+    Ended(Error),
+}
+
+/// What a `basic.return` and the publish that it answers have in common.
+///
+/// The return comes before the confirm, but says nothing of the publish's number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    exchange: String,
+    routing_key: String,
+    correlation_id: Option<String>,
+}
+
+impl Route {
+    pub(super) fn new(exchange: &str, routing_key: &str, correlation_id: Option<&str>) -> Self {
+        Self {
+            exchange: exchange.to_owned(),
+            routing_key: routing_key.to_owned(),
+            correlation_id: correlation_id.map(str::to_owned),
+        }
+    }
+
+    fn of(message: &Publish) -> Self {
+        Self::new(
+            &message.exchange,
+            &message.routing_key,
+            message.properties.correlation_id.as_deref(),
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    outcome: oneshot::Sender<Outcome>,
+    /// Only of a mandatory message.
+    route: Option<Route>,
+    /// Code and text, when the message came back.
+    returned: Option<(u16, String)>,
+}
+
+/// The unconfirmed messages of one channel, in the order of publishing.
+#[derive(Debug)]
+pub(super) struct Confirms {
+    /// The number that the broker gives the first of `pending`. Numbers start at 1.
+    first: u64,
+    /// `None` for those that were confirmed out of order.
+    pending: VecDeque<Option<Pending>>,
+}
+
+impl Confirms {
+    pub(super) fn new() -> Self {
+        Self {
+            first: 1,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Notes a message that goes out next.
+    pub(super) fn published(&mut self, message: &Publish) -> oneshot::Receiver<Outcome> {
+        let (outcome, receiver) = oneshot::channel();
+        self.pending.push_back(Some(Pending {
+            outcome,
+            route: message.mandatory.then(|| Route::of(message)),
+            returned: None,
+        }));
+        receiver
+    }
+
+    /// Forgets the message noted last: it could not be encoded.
+    pub(super) fn unpublished(&mut self) {
+        self.pending.pop_back();
+    }
+
+    /// A mandatory message came back: the oldest one with that route that is still waiting.
+    pub(super) fn returned(&mut self, route: &Route, code: u16, text: String) {
+        let mut waiting = self.pending.iter_mut().flatten();
+        if let Some(pending) =
+            waiting.find(|p| p.returned.is_none() && p.route.as_ref() == Some(route))
+        {
+            pending.returned = Some((code, text));
+        }
+    }
+
+    /// The broker confirms `tag`, with `multiple` all up to it, with tag 0 all. `false` when it never was published.
+    pub(super) fn confirmed(&mut self, tag: u64, multiple: bool, ack: bool) -> bool {
+        let next = self.first + self.pending.len() as u64;
+        let last = if tag == 0 && multiple { next - 1 } else { tag };
+        if last >= next {
+            return false;
+        }
+        if multiple {
+            while self.first <= last {
+                self.first += 1;
+                settle(self.pending.pop_front().flatten(), ack);
+            }
+        } else if let Some(at) = last.checked_sub(self.first)
+            && let Some(slot) = usize::try_from(at)
+                .ok()
+                .and_then(|at| self.pending.get_mut(at))
+        {
+            settle(slot.take(), ack);
+        }
+        while let Some(None) = self.pending.front() {
+            self.pending.pop_front();
+            self.first += 1;
+        }
+        true
+    }
+
+    /// The channel ended.
+    pub(super) fn end(&mut self, error: &Error) {
+        for pending in self.pending.drain(..).flatten() {
+            // Who waited may have given up.
+            let _ = pending.outcome.send(Outcome::Ended(error.clone()));
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+}
+
+fn settle(pending: Option<Pending>, ack: bool) {
+    if let Some(pending) = pending {
+        let outcome = match pending.returned {
+            Some((code, text)) => Outcome::Returned { code, text },
+            None if ack => Outcome::Acked,
+            None => Outcome::Nacked,
+        };
+        // Who waited may have given up.
+        let _ = pending.outcome.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(key: &str, mandatory: bool) -> Publish {
+        Publish {
+            routing_key: key.to_owned(),
+            mandatory,
+            ..Publish::default()
+        }
+    }
+
+    #[test]
+    fn confirms_one_many_and_out_of_order() {
+        let mut confirms = Confirms::new();
+        let mut waits: Vec<_> = (0..5)
+            .map(|_| confirms.published(&message("k", false)))
+            .collect();
+        assert!(confirms.confirmed(2, false, true));
+        assert!(matches!(waits[1].try_recv(), Ok(Outcome::Acked)));
+        assert!(waits[0].try_recv().is_err());
+        assert!(confirms.confirmed(3, true, false));
+        assert!(matches!(waits[0].try_recv(), Ok(Outcome::Nacked)));
+        assert!(matches!(waits[2].try_recv(), Ok(Outcome::Nacked)));
+        assert!(
+            confirms.confirmed(2, false, true),
+            "a second time is ignored"
+        );
+        assert!(!confirms.confirmed(6, false, true), "6 was never published");
+        assert!(!confirms.confirmed(u64::MAX, true, true));
+        assert!(confirms.confirmed(0, true, true));
+        assert!(matches!(waits[4].try_recv(), Ok(Outcome::Acked)));
+        assert!(confirms.is_empty());
+    }
+
+    #[test]
+    fn a_return_belongs_to_the_oldest_mandatory_message_of_its_route() {
+        let mut confirms = Confirms::new();
+        let mut waits: Vec<_> = [("a", true), ("b", false), ("b", true), ("b", true)]
+            .map(|(key, mandatory)| confirms.published(&message(key, mandatory)))
+            .into();
+        confirms.returned(&Route::new("", "b", None), 312, "NO_ROUTE".into());
+        confirms.returned(&Route::new("", "c", None), 312, "NO_ROUTE".into());
+        assert!(confirms.confirmed(4, true, true));
+        let acked: Vec<bool> = waits
+            .iter_mut()
+            .map(|wait| matches!(wait.try_recv(), Ok(Outcome::Acked)))
+            .collect();
+        assert_eq!(acked, [true, true, false, true]);
+    }
+}

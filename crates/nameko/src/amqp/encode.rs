@@ -1,0 +1,326 @@
+//! Writing what goes to a broker, straight into the output buffer.
+//!
+//! What comes with every message is written by hand; rare methods go through the codec.
+
+use amq_protocol::{
+    frame::{AMQPFrame, WriteContext, gen_frame},
+    protocol::AMQPClass,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use super::{
+    decode::MAX_DEPTH,
+    error::Error,
+    frame::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD},
+    properties::{Properties, Text},
+    publisher::Publish,
+    table::{Table, Value},
+};
+
+/// A frame with a method of the codec.
+pub(super) fn method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) -> Result<(), Error> {
+    let frame = AMQPFrame::Method(channel, method);
+    match gen_frame(&frame)(WriteContext::from(Vec::new())) {
+        Ok(written) => {
+            out.extend_from_slice(&written.into_inner().0);
+            Ok(())
+        }
+        Err(error) => Err(unsendable(error.to_string())),
+    }
+}
+
+/// A heartbeat frame.
+pub(super) fn heartbeat(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END]);
+}
+
+/// `basic.ack` of one delivery.
+pub(super) fn ack(out: &mut Vec<u8>, channel: u16, tag: u64) {
+    settle(out, channel, 80, tag, false);
+}
+
+/// `basic.reject`.
+pub(super) fn reject(out: &mut Vec<u8>, channel: u16, tag: u64, requeue: bool) {
+    settle(out, channel, 90, tag, requeue);
+}
+
+fn settle(out: &mut Vec<u8>, channel: u16, method: u16, tag: u64, bit: bool) {
+    framed(out, FRAME_METHOD, channel, |out| {
+        out.extend_from_slice(&60u16.to_be_bytes());
+        out.extend_from_slice(&method.to_be_bytes());
+        out.extend_from_slice(&tag.to_be_bytes());
+        out.push(bit.into());
+    });
+}
+
+/// `basic.publish` with header and body frames, none larger than `frame_max`. On an error nothing is written.
+pub(super) fn publish(
+    out: &mut Vec<u8>,
+    channel: u16,
+    message: &Publish,
+    frame_max: usize,
+) -> Result<(), Error> {
+    let start = out.len();
+    let written = try_publish(out, channel, message, frame_max);
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+fn try_publish(
+    out: &mut Vec<u8>,
+    channel: u16,
+    message: &Publish,
+    frame_max: usize,
+) -> Result<(), Error> {
+    framed(out, FRAME_METHOD, channel, |out| {
+        out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
+        short(out, "the exchange", &message.exchange)?;
+        short(out, "the routing key", &message.routing_key)?;
+        out.push(message.mandatory.into());
+        Ok(())
+    })?;
+    let header = out.len();
+    framed(out, FRAME_HEADER, channel, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0]);
+        out.extend_from_slice(&(message.body.len() as u64).to_be_bytes());
+        properties(out, &message.properties)
+    })?;
+    let length = out.len() - header;
+    if length > frame_max {
+        return Err(unsendable(format!(
+            "properties and headers of {length} bytes are more than the {frame_max} that the broker takes"
+        )));
+    }
+    for chunk in message.body.chunks(frame_max - FRAME_OVERHEAD) {
+        framed(out, FRAME_BODY, channel, |out| out.extend_from_slice(chunk));
+    }
+    Ok(())
+}
+
+/// Flags and list of the properties that are set; headers always.
+fn properties(out: &mut Vec<u8>, properties: &Properties) -> Result<(), Error> {
+    let flags_at = out.len();
+    let mut flags: u16 = 1 << 13;
+    out.extend_from_slice(&[0, 0]);
+    let mut text = |out: &mut Vec<u8>, bit: u16, name: &str, text: &Option<Text>| match text {
+        Some(text) => {
+            flags |= 1 << bit;
+            short(out, name, text)
+        }
+        None => Ok(()),
+    };
+    text(out, 15, "content_type", &properties.content_type)?;
+    text(out, 14, "content_encoding", &properties.content_encoding)?;
+    table(out, &properties.headers, MAX_DEPTH)?;
+    if let Some(mode) = properties.delivery_mode {
+        out.push(mode);
+    }
+    if let Some(priority) = properties.priority {
+        out.push(priority);
+    }
+    text(out, 10, "correlation_id", &properties.correlation_id)?;
+    text(out, 9, "reply_to", &properties.reply_to)?;
+    text(out, 8, "expiration", &properties.expiration)?;
+    text(out, 7, "message_id", &properties.message_id)?;
+    if let Some(timestamp) = properties.timestamp {
+        out.extend_from_slice(&timestamp.to_be_bytes());
+    }
+    text(out, 5, "type", &properties.type_)?;
+    text(out, 4, "user_id", &properties.user_id)?;
+    text(out, 3, "app_id", &properties.app_id)?;
+    text(out, 2, "cluster_id", &properties.cluster_id)?;
+    for (bit, set) in [
+        (12, properties.delivery_mode.is_some()),
+        (11, properties.priority.is_some()),
+        (6, properties.timestamp.is_some()),
+    ] {
+        flags |= u16::from(set) << bit;
+    }
+    out[flags_at..flags_at + 2].copy_from_slice(&flags.to_be_bytes());
+    Ok(())
+}
+
+/// The entries of a table, without its length.
+pub(super) fn bare_table(out: &mut Vec<u8>, entries: &Table) -> Result<(), Error> {
+    bare_entries(out, entries, MAX_DEPTH)
+}
+
+fn bare_entries(out: &mut Vec<u8>, entries: &Table, depth: u8) -> Result<(), Error> {
+    for (name, item) in entries.iter() {
+        short(out, "the name of a header", name)?;
+        value(out, item, depth)?;
+    }
+    Ok(())
+}
+
+fn table(out: &mut Vec<u8>, entries: &Table, depth: u8) -> Result<(), Error> {
+    let depth = deeper(depth)?;
+    with_length(out, |out| bare_entries(out, entries, depth))
+}
+
+fn value(out: &mut Vec<u8>, item: &Value, depth: u8) -> Result<(), Error> {
+    match item {
+        Value::Null => out.push(b'V'),
+        Value::Bool(truth) => out.extend_from_slice(&[b't', u8::from(*truth)]),
+        // As py-amqp chooses; brokers compare arguments of declarations by value.
+        Value::Int(number) => match i32::try_from(*number) {
+            Ok(small) => {
+                out.push(b'I');
+                out.extend_from_slice(&small.to_be_bytes());
+            }
+            Err(_) => {
+                out.push(b'l');
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        },
+        Value::Double(number) => {
+            out.push(b'd');
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        Value::String(text) => {
+            out.push(b'S');
+            long(out, text.as_bytes())?;
+        }
+        Value::Bytes(bytes) => {
+            out.push(b'x');
+            long(out, bytes)?;
+        }
+        Value::Timestamp(seconds) => {
+            out.push(b'T');
+            out.extend_from_slice(&seconds.to_be_bytes());
+        }
+        Value::Decimal { scale, value } => {
+            out.extend_from_slice(&[b'D', *scale]);
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        Value::List(items) => {
+            out.push(b'A');
+            let depth = deeper(depth)?;
+            with_length(out, |out| {
+                items.iter().try_for_each(|item| value(out, item, depth))
+            })?;
+        }
+        Value::Table(entries) => {
+            out.push(b'F');
+            table(out, entries, depth)?;
+        }
+    }
+    Ok(())
+}
+
+/// A frame around what `payload` writes.
+fn framed<T>(
+    out: &mut Vec<u8>,
+    kind: u8,
+    channel: u16,
+    payload: impl FnOnce(&mut Vec<u8>) -> T,
+) -> T {
+    let [high, low] = channel.to_be_bytes();
+    out.extend_from_slice(&[kind, high, low, 0, 0, 0, 0]);
+    let start = out.len();
+    let written = payload(out);
+    let length = (out.len() - start) as u32;
+    out[start - 4..start].copy_from_slice(&length.to_be_bytes());
+    out.push(FRAME_END);
+    written
+}
+
+fn with_length(
+    out: &mut Vec<u8>,
+    content: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    out.extend_from_slice(&[0; 4]);
+    let start = out.len();
+    content(out)?;
+    let length = u32::try_from(out.len() - start)
+        .map_err(|_| unsendable("a header of more than 4 GiB".to_owned()))?;
+    out[start - 4..start].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}
+
+fn short(out: &mut Vec<u8>, what: &str, text: &str) -> Result<(), Error> {
+    let length = u8::try_from(text.len()).map_err(|_| too_long(what, text))?;
+    out.push(length);
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+fn long(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
+    let length = u32::try_from(bytes.len())
+        .map_err(|_| unsendable("a header of more than 4 GiB".to_owned()))?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+fn deeper(depth: u8) -> Result<u8, Error> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| unsendable(format!("headers nested deeper than {MAX_DEPTH} levels")))
+}
+
+/// A short string for a method of the codec, which panics on one that is too long.
+pub(super) fn short_string(what: &str, text: &str) -> Result<ShortString, Error> {
+    ShortString::try_new(text).map_err(|_| too_long(what, text))
+}
+
+/// A table for a method of the codec.
+pub(super) fn field_table(table: &Table) -> Result<FieldTable, Error> {
+    nested_field_table(table, MAX_DEPTH)
+}
+
+fn nested_field_table(table: &Table, depth: u8) -> Result<FieldTable, Error> {
+    let depth = deeper(depth)?;
+    let mut fields = FieldTable::default();
+    for (name, value) in table.iter() {
+        fields.insert(
+            short_string("the name of an argument", name)?,
+            field(value, depth)?,
+        );
+    }
+    Ok(fields)
+}
+
+fn field(value: &Value, depth: u8) -> Result<AMQPValue, Error> {
+    Ok(match value {
+        Value::Null => AMQPValue::Void,
+        Value::Bool(truth) => AMQPValue::Boolean(*truth),
+        Value::Int(number) => match i32::try_from(*number) {
+            Ok(small) => AMQPValue::LongInt(small),
+            Err(_) => AMQPValue::LongLongInt(*number),
+        },
+        Value::Double(number) => AMQPValue::Double(*number),
+        Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+        Value::Bytes(bytes) => AMQPValue::ByteArray(bytes.to_vec().into()),
+        Value::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),
+        Value::Decimal { scale, value } => {
+            AMQPValue::DecimalValue(amq_protocol::types::DecimalValue {
+                scale: *scale,
+                value: value.cast_unsigned(),
+            })
+        }
+        Value::List(items) => {
+            let depth = deeper(depth)?;
+            let items: Vec<AMQPValue> = items
+                .iter()
+                .map(|item| field(item, depth))
+                .collect::<Result<_, _>>()?;
+            AMQPValue::FieldArray(items.into())
+        }
+        Value::Table(table) => AMQPValue::FieldTable(nested_field_table(table, depth)?),
+    })
+}
+
+fn too_long(what: &str, text: &str) -> Error {
+    let shown: String = text.chars().take(40).collect();
+    unsendable(format!(
+        "{what} `{shown}...` is {} bytes long, AMQP takes 255",
+        text.len()
+    ))
+}
+
+fn unsendable(reason: String) -> Error {
+    Error::Unsendable { reason }
+}

@@ -1,0 +1,380 @@
+//! What the tasks of a connection and everybody who uses it share.
+//!
+//! Locks are taken in this order and held for a few lines, never across an `.await`: a channel's state, then the output.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use amq_protocol::protocol::{AMQPClass, connection};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    channel_state::ChannelState,
+    encode,
+    error::{Error, Peer},
+};
+
+/// Publishing waits while more than this is unsent. Acknowledgements never wait.
+const HIGH_WATER: usize = 1024 * 1024;
+
+/// A buffer that grew beyond this for one large message is given back.
+const KEEP: usize = 256 * 1024;
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Whom it is to, for errors.
+    pub(super) peer: Peer,
+    /// What the handshake agreed on.
+    pub(super) limits: Limits,
+    /// What is to be sent.
+    output: Mutex<Output>,
+    /// Wakes the writer: the output was empty and is not any more, or the connection is to end.
+    wake: Notify,
+    /// Wakes those who wait for the output to fall below the high-water mark.
+    drained: Notify,
+    /// Ends the connection at once.
+    abort: Notify,
+    /// Starts the time that a polite close may take.
+    close_asked: Notify,
+    /// The channels by their number.
+    channels: Mutex<Channels>,
+    /// Why it ended; set once, by whoever ends it.
+    ended: watch::Sender<Option<Error>>,
+    /// Counts reads, so that the heartbeat task sees whether the peer is silent.
+    pub(super) reads: AtomicU32,
+    /// Counts writes that made progress.
+    pub(super) writes: AtomicU32,
+    /// The broker takes no publishes for now (`connection.blocked`): it is short of memory or disk.
+    pub(super) blocked: AtomicBool,
+}
+
+/// What a handshake agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The largest frame, in bytes.
+    pub(super) frame_max: usize,
+    /// The highest number of a channel.
+    pub(super) channel_max: u16,
+    /// The heartbeat interval, zero for none.
+    pub(super) heartbeat: Duration,
+}
+
+#[derive(Debug)]
+struct Output {
+    /// Whole frames, encoded.
+    buffer: Vec<u8>,
+    /// How many bytes the writer has taken and not written yet.
+    in_flight: usize,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// In use.
+    Open,
+    /// We sent `connection.close` and wait for the answer; nothing may follow it.
+    Closing,
+    /// The last words are in the buffer; when they are out the writer ends the connection for this reason.
+    LastWords(Error),
+    /// Over.
+    Ended,
+}
+
+#[derive(Debug, Default)]
+struct Channels {
+    /// Channel `n` is at `n - 1`.
+    slots: Vec<Option<Arc<ChannelState>>>,
+    /// Why there can be no more.
+    ended: Option<Error>,
+}
+
+/// What the writer has to do next.
+pub(super) enum Write {
+    /// Wait to be woken.
+    Nothing,
+    /// Write the bytes that it was given.
+    Bytes,
+    /// All was written: end the connection.
+    End(Error),
+}
+
+impl Shared {
+    pub(super) fn new(peer: Peer, limits: Limits) -> Self {
+        Self {
+            peer,
+            limits,
+            output: Mutex::new(Output {
+                buffer: Vec::new(),
+                in_flight: 0,
+                phase: Phase::Open,
+            }),
+            wake: Notify::new(),
+            drained: Notify::new(),
+            abort: Notify::new(),
+            close_asked: Notify::new(),
+            channels: Mutex::default(),
+            ended: watch::Sender::new(None),
+            reads: AtomicU32::new(0),
+            writes: AtomicU32::new(0),
+            blocked: AtomicBool::new(false),
+        }
+    }
+
+    /// Encodes into the output, unless the connection is closing or over: then `false`, and nothing is encoded.
+    pub(super) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.send_while(|| true, encode)
+    }
+
+    /// As `send`, but only if `still` holds. It is asked under the output's lock, so that nothing can come between.
+    pub(super) fn send_while(
+        &self,
+        still: impl FnOnce() -> bool,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let mut output = lock(&self.output);
+        if !matches!(output.phase, Phase::Open) || !still() {
+            return false;
+        }
+        let was_empty = output.buffer.is_empty();
+        encode(&mut output.buffer);
+        drop(output);
+        if was_empty {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Whether publishing has to wait.
+    pub(super) fn is_full(&self) -> bool {
+        let output = lock(&self.output);
+        output.buffer.len() + output.in_flight > HIGH_WATER && matches!(output.phase, Phase::Open)
+    }
+
+    /// Waits until publishing need not wait.
+    pub(super) async fn has_room(&self) {
+        loop {
+            let mut drained = std::pin::pin!(self.drained.notified());
+            drained.as_mut().enable();
+            if !self.is_full() {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// Gives the writer what there is to write, in exchange for the buffer that it has written.
+    pub(super) fn next_write(&self, written: &mut Vec<u8>) -> Write {
+        written.clear();
+        written.shrink_to(KEEP);
+        let mut output = lock(&self.output);
+        std::mem::swap(&mut output.buffer, written);
+        output.in_flight = written.len();
+        match &output.phase {
+            _ if !written.is_empty() => Write::Bytes,
+            Phase::LastWords(error) => Write::End(error.clone()),
+            _ => Write::Nothing,
+        }
+    }
+
+    /// The writer has written all it was given.
+    pub(super) fn written(&self) {
+        lock(&self.output).in_flight = 0;
+        self.drained.notify_waiters();
+    }
+
+    /// Whether the writer has bytes in hand.
+    pub(super) fn is_writing(&self) -> bool {
+        lock(&self.output).in_flight > 0
+    }
+
+    /// Whether there is something to write; the writer asks before it lets others add to it.
+    pub(super) fn has_output(&self) -> bool {
+        let output = lock(&self.output);
+        !output.buffer.is_empty() || matches!(output.phase, Phase::LastWords(_))
+    }
+
+    /// Resolves when there may be something to write.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Asks the broker to close the connection; the driver gives it a second.
+    pub(super) fn close(&self) {
+        let close = connection::AMQPMethod::Close(connection::Close {
+            reply_code: 200,
+            reply_text: "bye".into(),
+            class_id: 0,
+            method_id: 0,
+        });
+        self.finish(Some(AMQPClass::Connection(close)), Phase::Closing);
+    }
+
+    /// Ends the connection for `error` as soon as all that is to be sent, and `last` after it, is out.
+    pub(super) fn end_after(&self, last: connection::AMQPMethod, error: Error) {
+        self.finish(Some(AMQPClass::Connection(last)), Phase::LastWords(error));
+    }
+
+    fn finish(&self, last: Option<AMQPClass>, phase: Phase) {
+        {
+            let mut output = lock(&self.output);
+            match (&output.phase, &phase) {
+                (Phase::Open, _) | (Phase::Closing, Phase::LastWords(_)) => {}
+                _ => return,
+            }
+            if let Some(last) = last {
+                // These methods are made of constants and always fit.
+                let _ = encode::method(&mut output.buffer, 0, last);
+            }
+            output.phase = phase;
+        }
+        self.wake.notify_one();
+        self.close_asked.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Whether we asked to close.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(lock(&self.output).phase, Phase::Closing)
+    }
+
+    /// Resolves when a close was begun.
+    pub(super) async fn close_asked(&self) {
+        self.close_asked.notified().await;
+    }
+
+    /// Ends the connection at once.
+    pub(super) fn abort(&self) {
+        // So that nothing is sent between now and when the driver notices.
+        lock(&self.output).phase = Phase::Ended;
+        self.abort.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Resolves when the connection is to end at once.
+    pub(super) async fn aborted(&self) {
+        self.abort.notified().await;
+    }
+
+    /// The connection is over: everybody who waits for something is told why.
+    pub(super) fn end(&self, error: &Error) {
+        {
+            let mut output = lock(&self.output);
+            output.phase = Phase::Ended;
+            output.buffer = Vec::new();
+            output.in_flight = 0;
+        }
+        self.drained.notify_waiters();
+        let open = {
+            let mut channels = lock(&self.channels);
+            if channels.ended.is_none() {
+                channels.ended = Some(error.clone());
+            }
+            std::mem::take(&mut channels.slots)
+        };
+        for channel in open.into_iter().flatten() {
+            channel.end(error.clone());
+        }
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert_with(|| error.clone());
+            first
+        });
+    }
+
+    /// Whether it can still be used.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(lock(&self.output).phase, Phase::Open)
+    }
+
+    /// Resolves when it is over.
+    pub(super) async fn ended(&self) -> Error {
+        let mut ended = self.ended.subscribe();
+        let error = ended.wait_for(Option::is_some).await;
+        match error.as_deref() {
+            Ok(Some(error)) => error.clone(),
+            // The sender lives in `self`.
+            _ => self.closed_error(),
+        }
+    }
+
+    /// Why it is over, or that it is being closed.
+    pub(super) fn reason(&self) -> Error {
+        self.ended
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| self.closed_error())
+    }
+
+    pub(super) fn closed_error(&self) -> Error {
+        Error::Closed {
+            peer: self.peer.clone(),
+            what: "connection",
+        }
+    }
+
+    /// Takes the lowest free channel number.
+    pub(super) fn add_channel(
+        &self,
+        new: impl FnOnce(u16) -> Arc<ChannelState>,
+    ) -> Result<Arc<ChannelState>, Error> {
+        let mut channels = lock(&self.channels);
+        if let Some(error) = &channels.ended {
+            return Err(error.clone());
+        }
+        let at = match channels.slots.iter().position(Option::is_none) {
+            Some(at) => at,
+            None => {
+                channels.slots.push(None);
+                channels.slots.len() - 1
+            }
+        };
+        let id = u16::try_from(at + 1).unwrap_or(u16::MAX);
+        if id > self.limits.channel_max {
+            channels.slots.truncate(at);
+            return Err(Error::Unsendable {
+                reason: format!(
+                    "all {} channels that {} allows on a connection are in use",
+                    self.limits.channel_max, self.peer
+                ),
+            });
+        }
+        let channel = new(id);
+        channels.slots[at] = Some(Arc::clone(&channel));
+        Ok(channel)
+    }
+
+    /// The channel with this number.
+    pub(super) fn channel(&self, id: u16) -> Option<Arc<ChannelState>> {
+        let at = usize::from(id).checked_sub(1)?;
+        lock(&self.channels).slots.get(at)?.clone()
+    }
+
+    /// Frees a channel's number.
+    pub(super) fn remove_channel(&self, id: u16) {
+        let Some(at) = usize::from(id).checked_sub(1) else {
+            return;
+        };
+        if let Some(slot) = lock(&self.channels).slots.get_mut(at) {
+            *slot = None;
+        }
+    }
+
+    pub(super) fn note_read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_write(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Locks even if somebody panicked with the lock held: what these locks guard is whole after each statement.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

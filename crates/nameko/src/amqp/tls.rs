@@ -1,0 +1,249 @@
+//! TLS: which server certificates are trusted, and who the client is.
+
+use std::{io, path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    error::{Error, Peer},
+    options::{Tls, Verify},
+    uri::Uri,
+};
+
+/// Does the TLS handshake.
+pub(super) async fn connect(
+    stream: TcpStream,
+    tls: Tls,
+    uri: &Uri,
+    peer: &Peer,
+) -> Result<TlsStream<TcpStream>, Error> {
+    let failed = |reason: String| Error::Tls {
+        peer: peer.clone(),
+        reason,
+    };
+    let name = ServerName::try_from(uri.host.clone()).map_err(|_| {
+        failed(format!(
+            "`{}` is no name that a certificate can hold",
+            uri.host
+        ))
+    })?;
+    // Reads files.
+    let config = tokio::task::spawn_blocking(move || client_config(&tls))
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(failed)?;
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| failed(explain(&error)))
+}
+
+fn explain(error: &io::Error) -> String {
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            format!("{error}; is that a TLS port (5671 is usual)?")
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            format!(
+                "{error}; does ca_certs name the authority that signed the server's certificate?"
+            )
+        }
+        Some(rustls::Error::AlertReceived(_)) => {
+            format!(
+                "{error}; does the server want a client certificate (certfile, keyfile), or another one?"
+            )
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            format!("{error}; is that a TLS port (5671 is usual)?")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = verifier(tls, &provider)?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let Some(certfile) = &tls.certfile else {
+        if let Some(keyfile) = &tls.keyfile {
+            return Err(format!(
+                "keyfile {} is given without a certfile",
+                keyfile.display()
+            ));
+        }
+        return Ok(config.with_no_client_auth());
+    };
+    let chain = certificates("certfile", certfile)?;
+    let (what, keyfile) = match &tls.keyfile {
+        Some(keyfile) => ("keyfile", keyfile),
+        None => ("certfile", certfile),
+    };
+    let key = PrivateKeyDer::from_pem_file(keyfile).map_err(|error| {
+        format!(
+            "cannot read a private key from {what} {}: {error}",
+            keyfile.display()
+        )
+    })?;
+    config.with_client_auth_cert(chain, key).map_err(|error| {
+        format!(
+            "certfile {} and its key do not work together: {error}",
+            certfile.display()
+        )
+    })
+}
+
+fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bad = |error: &dyn std::fmt::Display| {
+        format!(
+            "cannot read certificates from {what} {}: {error}",
+            file.display()
+        )
+    };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
+        .map_err(|error| bad(&error))?
+        .collect::<Result<_, _>>()
+        .map_err(|error| bad(&error))?;
+    if certificates.is_empty() {
+        return Err(bad(&"there is none in it"));
+    }
+    Ok(certificates)
+}
+
+fn verifier(
+    tls: &Tls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    if tls.verify == Verify::None {
+        return Ok(Arc::new(Verifier {
+            chain: None,
+            check_hostname: false,
+            trusted: Vec::new(),
+            provider: Arc::clone(provider),
+        }));
+    }
+    let trusted = match &tls.ca_certs {
+        Some(file) => certificates("ca_certs", file)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted.iter().cloned());
+    let chain = if roots.is_empty() {
+        if tls.ca_certs.is_none() {
+            return Err("this system has no certificates of authorities; set ca_certs".to_owned());
+        }
+        None
+    } else {
+        let chain =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .build()
+                .map_err(|error| format!("the certificates in ca_certs cannot be used: {error}"))?;
+        Some(chain)
+    };
+    Ok(Arc::new(Verifier {
+        chain,
+        check_hostname: tls.check_hostname,
+        // The system's store holds authorities only.
+        trusted: if tls.ca_certs.is_some() {
+            trusted
+        } else {
+            Vec::new()
+        },
+        provider: Arc::clone(provider),
+    }))
+}
+
+/// Checks as Python's `ssl` does for Nameko: the chain, if asked, and the host name only if asked too.
+///
+/// That the server holds the key of the certificate it shows is checked always.
+#[derive(Debug)]
+struct Verifier {
+    /// `None`: no chain is checked; only what is `trusted` itself is accepted, or anything if that is empty.
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    check_hostname: bool,
+    /// Certificates that `ca_certs` names. A server may show one of them: OpenSSL accepts a self-signed certificate that
+    /// is its own authority, webpki does not.
+    trusted: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use rustls::CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+
+        if !self.check_hostname && self.trusted.iter().any(|trusted| trusted == end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let Some(chain) = &self.chain else {
+            return if self.trusted.is_empty() {
+                Ok(ServerCertVerified::assertion())
+            } else {
+                Err(rustls::Error::InvalidCertificate(UnknownIssuer))
+            };
+        };
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // The name is looked at last, when the chain has been found good.
+            Err(rustls::Error::InvalidCertificate(
+                NotValidForName | NotValidForNameContext { .. },
+            )) if !self.check_hostname => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
