@@ -1,0 +1,125 @@
+//! A TCP proxy that can cut, freeze and refuse connections.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use nameko::amqp::ConnectOptions;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// Passes connections on to a broker.
+pub(crate) struct Proxy {
+    addr: SocketAddr,
+    upstream: SocketAddr,
+    frozen: Arc<watch::Sender<bool>>,
+    /// How many connections were accepted.
+    accepted: Arc<watch::Sender<usize>>,
+    /// Accepts; dropped, it closes listener and connections.
+    tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    /// A proxy before the broker at `upstream`.
+    pub(crate) async fn start(upstream: SocketAddr) -> Self {
+        let mut proxy = Self {
+            addr: "127.0.0.1:0".parse().unwrap(),
+            upstream,
+            frozen: Arc::new(watch::Sender::new(false)),
+            accepted: Arc::new(watch::Sender::new(0)),
+            tasks: JoinSet::new(),
+        };
+        proxy.resume().await;
+        proxy
+    }
+
+    /// `options`, through this proxy.
+    pub(crate) fn options(&self, options: &ConnectOptions) -> ConnectOptions {
+        let mut options = options.clone();
+        options.uris.truncate(1);
+        options.uris[0].host = self.addr.ip().to_string();
+        options.uris[0].port = self.addr.port();
+        options
+    }
+
+    /// Cuts all connections and refuses new ones.
+    pub(crate) async fn refuse(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Accepts connections again, on the same port.
+    pub(crate) async fn resume(&mut self) {
+        self.frozen.send_replace(false);
+        let listener = TcpListener::bind(self.addr).await.unwrap();
+        self.addr = listener.local_addr().unwrap();
+        let (upstream, frozen, accepted) = (
+            self.upstream,
+            Arc::clone(&self.frozen),
+            Arc::clone(&self.accepted),
+        );
+        self.tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                accepted.send_modify(|count| *count += 1);
+                let frozen = frozen.subscribe();
+                connections.spawn(pass(client, upstream, frozen));
+            }
+        });
+    }
+
+    /// Cuts all connections; new ones are accepted.
+    pub(crate) async fn cut(&mut self) {
+        self.refuse().await;
+        self.resume().await;
+    }
+
+    /// Passes nothing on any more, with all connections left open.
+    pub(crate) fn freeze(&self) {
+        self.frozen.send_replace(true);
+    }
+
+    /// Resolves when `count` connections were accepted since the start.
+    pub(crate) async fn accepted(&self, count: usize) {
+        let mut accepted = self.accepted.subscribe();
+        accepted
+            .wait_for(|accepted| *accepted >= count)
+            .await
+            .unwrap();
+    }
+}
+
+async fn pass(client: TcpStream, upstream: SocketAddr, frozen: watch::Receiver<bool>) {
+    let Ok(broker) = TcpStream::connect(upstream).await else {
+        return;
+    };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_broker, mut to_broker) = broker.into_split();
+    tokio::select! {
+        () = copy(&mut from_client, &mut to_broker, frozen.clone()) => {}
+        () = copy(&mut from_broker, &mut to_client, frozen) => {}
+    }
+}
+
+async fn copy(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    mut frozen: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        if frozen.wait_for(|frozen| !frozen).await.is_err() {
+            return;
+        }
+        let count = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        if frozen.wait_for(|frozen| !frozen).await.is_err()
+            || to.write_all(&buffer[..count]).await.is_err()
+        {
+            return;
+        }
+    }
+}
