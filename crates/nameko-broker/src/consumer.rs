@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     error::{AmqpError, Result},
     message::{Entry, Name},
+    queue::Queue,
     vhost::{ChannelId, ConsumerId, QueueId, State, Unacked},
 };
 
@@ -165,15 +166,23 @@ impl State {
             if queue.is_empty() {
                 return;
             }
-            let Some(consumer) = self.next_consumer(queue_id) else {
+            if !self.deliver_one(queue_id) {
                 self.schedule(queue_id);
                 return;
-            };
-            let entry = self.queues.get_mut(&queue_id).and_then(|queue| queue.pop());
-            if let Some(entry) = entry {
-                self.send(queue_id, consumer, entry);
             }
         }
+    }
+
+    /// Delivers the first message, expired or not; false when no consumer may take it.
+    pub(crate) fn deliver_one(&mut self, queue_id: QueueId) -> bool {
+        let Some(consumer) = self.next_consumer(queue_id) else {
+            return false;
+        };
+        let entry = self.queues.get_mut(&queue_id).and_then(Queue::pop);
+        if let Some(entry) = entry {
+            self.send(queue_id, consumer, entry);
+        }
+        true
     }
 
     /// Delivers to every queue a channel consumes from: it has room again.

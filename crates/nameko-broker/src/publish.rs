@@ -65,14 +65,15 @@ impl State {
         let Some(queue) = self.queues.get_mut(&id) else {
             return true;
         };
-        if queue.refuses(message.body.len()) && queue.consumers.is_empty() {
+        if queue.refuses(message.body.len()) {
             return false;
         }
         // With a backlog no consumer can take anything, or there would be none.
         let backlog = !queue.is_empty();
         queue.push(message, Instant::now);
-        if !backlog {
-            self.deliver(id);
+        // One that expires at once still goes to a consumer that waits.
+        if !backlog && self.deliver_one(id) {
+            return true;
         }
         let Some(queue) = self.queues.get_mut(&id) else {
             return true;

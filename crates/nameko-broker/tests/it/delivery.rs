@@ -1,0 +1,287 @@
+use futures_util::StreamExt;
+use lapin::{options::*, types::FieldTable};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn messages_come_in_order() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        for n in 0..50 {
+            channel.send("", &queue, &n.to_string()).await;
+        }
+        let mut consumer = channel.consumer(&queue, "c").await;
+        for n in 50..100 {
+            channel.send("", &queue, &n.to_string()).await;
+        }
+        for n in 0..100 {
+            let delivery = next(&mut consumer).await;
+            assert_eq!(
+                (body(&delivery), delivery.delivery_tag, delivery.redelivered),
+                (n.to_string(), n + 1, false)
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn consumers_take_turns() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let mut consumers = Vec::new();
+        for tag in ["a", "b", "c"] {
+            consumers.push(channel.consumer(&queue, tag).await);
+        }
+        for n in 0..9 {
+            channel.send("", &queue, &n.to_string()).await;
+        }
+        for consumer in &mut consumers {
+            let mut got = Vec::new();
+            for _ in 0..3 {
+                got.push(body(&next(consumer).await).parse::<u32>().unwrap());
+            }
+            assert!(got.windows(2).all(|pair| pair[1] == pair[0] + 3), "{got:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn prefetch_holds_per_consumer_and_a_busy_one_does_not_hold_up_others() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let publisher = confirming(&connection).await;
+        let channel = connection.create_channel().await.unwrap();
+        let queue = bed.queue("q");
+        publisher.declare(&queue).await;
+        channel
+            .basic_qos(2, BasicQosOptions::default())
+            .await
+            .unwrap();
+        let mut one = channel.consumer(&queue, "one").await;
+        let mut two = channel.consumer(&queue, "two").await;
+        for n in 0..6 {
+            publisher.send("", &queue, &n.to_string()).await;
+        }
+        let first = next(&mut one).await;
+        next(&mut one).await;
+        next(&mut two).await;
+        next(&mut two).await;
+        assert_eq!(publisher.ready(&queue).await, 2);
+        none_left(&channel, &mut one).await;
+        first.ack(BasicAckOptions::default()).await.unwrap();
+        assert_eq!(body(&next(&mut one).await), "4");
+        assert_eq!(publisher.ready(&queue).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn global_prefetch_is_shared_by_the_channel() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let publisher = confirming(&connection).await;
+        let channel = connection.create_channel().await.unwrap();
+        let [q1, q2] = [bed.queue("q1"), bed.queue("q2")];
+        publisher.declare(&q1).await;
+        publisher.declare(&q2).await;
+        channel
+            .basic_qos(1, BasicQosOptions { global: true })
+            .await
+            .unwrap();
+        let mut one = channel.consumer(&q1, "one").await;
+        let mut two = channel.consumer(&q2, "two").await;
+        publisher.send("", &q1, "first").await;
+        let first = next(&mut one).await;
+        publisher.send("", &q2, "second").await;
+        assert_eq!(publisher.ready(&q2).await, 1);
+        first.ack(BasicAckOptions::default()).await.unwrap();
+        assert_eq!(body(&next(&mut two).await), "second");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unlimited_consumer_without_acks_gets_all() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        channel
+            .basic_qos(1, BasicQosOptions::default())
+            .await
+            .unwrap();
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consumer = channel.basic_consume(
+            queue.as_str().into(),
+            "".into(),
+            options,
+            FieldTable::default(),
+        );
+        let mut consumer = consumer.await.unwrap();
+        assert!(consumer.tag().as_str().starts_with("amq.ctag-"));
+        for n in 0..20 {
+            channel.send("", &queue, &n.to_string()).await;
+        }
+        for n in 0..20 {
+            assert_eq!(body(&next(&mut consumer).await), n.to_string());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_delivered_after_a_cancel() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        channel.send("", &queue, "before").await;
+        let delivery = next(&mut consumer).await;
+        channel
+            .basic_cancel("c".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        channel
+            .basic_cancel("never there".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        channel.send("", &queue, "after").await;
+        assert_eq!(channel.ready(&queue).await, 1);
+        // What was delivered before may still be acknowledged.
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+        assert_eq!(channel.drain(&queue).await, ["after"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_consumer_learns_that_its_queue_is_gone() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        let other = connection.create_channel().await.unwrap();
+        other
+            .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+        assert!(soon(consumer.next()).await.is_none());
+        // The tag is free again, and the queue can come back.
+        channel.declare(&queue).await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        channel.send("", &queue, "m").await;
+        assert_eq!(body(&next(&mut consumer).await), "m");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_exclusive_consumer_is_the_only_one() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let exclusive = BasicConsumeOptions {
+            exclusive: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consumer = channel.basic_consume(
+            queue.as_str().into(),
+            "c".into(),
+            exclusive,
+            FieldTable::default(),
+        );
+        let _only = consumer.await.unwrap();
+        let other = connection.create_channel().await.unwrap();
+        let refused = other.basic_consume(
+            queue.as_str().into(),
+            "d".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let (code, text) = refusal(&refused.await.unwrap_err());
+        assert_eq!(
+            (code, bed.plain(&text)),
+            (
+                403,
+                "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use".to_owned()
+            )
+        );
+        channel
+            .basic_cancel("c".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        let _not_exclusive = channel.consumer(&queue, "e").await;
+        let other = connection.create_channel().await.unwrap();
+        let refused = other.basic_consume(
+            queue.as_str().into(),
+            "f".into(),
+            exclusive,
+            FieldTable::default(),
+        );
+        assert_eq!(refusal(&refused.await.unwrap_err()).0, 403);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let publisher = connection.create_channel().await.unwrap();
+        let queue = bed.queue("q");
+        publisher.declare(&queue).await;
+        for n in 0..3000 {
+            let body = n.to_string();
+            let sent = publisher.basic_publish(
+                "".into(),
+                queue.as_str().into(),
+                BasicPublishOptions::default(),
+                body.as_bytes(),
+                lapin::BasicProperties::default(),
+            );
+            sent.await.unwrap();
+        }
+        let (seen, mut all) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..4 {
+            let channel = bed.connect().await.create_channel().await.unwrap();
+            channel
+                .basic_qos(10, BasicQosOptions::default())
+                .await
+                .unwrap();
+            let mut consumer = channel.consumer(&queue, &format!("c{n}")).await;
+            let seen = seen.clone();
+            tasks.spawn(async move {
+                while let Some(Ok(delivery)) = consumer.next().await {
+                    delivery.ack(BasicAckOptions::default()).await.unwrap();
+                    seen.send(body(&delivery).parse::<u32>().unwrap()).unwrap();
+                }
+            });
+        }
+        let mut got = Vec::new();
+        while got.len() < 3000 {
+            got.push(soon(all.recv()).await.unwrap());
+        }
+        got.sort_unstable();
+        assert!(got.iter().copied().eq(0..3000));
+    })
+    .await;
+}

@@ -1,0 +1,29 @@
+//! What users of the broker rely on, through real clients and through bare sockets.
+//!
+//! The conformance modules run on the embedded broker, and once more on RabbitMQ when `NAMEKO_TEST_AMQP_URI` says where one
+//! is, such as `amqp://guest:guest@127.0.0.1:5672`: both have to behave the same.
+
+/// A broker to test, and short ways to say what a test does.
+mod support;
+
+/// Conformance: acknowledging, rejecting, recovering.
+mod acknowledgement;
+/// Conformance: consumers, order, fairness, prefetch.
+mod delivery;
+/// Conformance: exchanges and what they route where.
+mod exchanges;
+/// Conformance: messages and queues that expire.
+mod expiry;
+/// Conformance: login, virtual hosts, and what was agreed on.
+mod handshake;
+/// Conformance: confirms, returns, large bodies.
+mod publishing;
+/// Conformance: queues, how they are declared, how they go.
+mod queues;
+/// Conformance: the code and text of every refusal.
+mod refusals;
+
+/// Peers that send garbage, nothing, too much, or do not read.
+mod hostile;
+/// The broker as a value: start, stop, restart, counts.
+mod lifecycle;

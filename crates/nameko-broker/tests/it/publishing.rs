@@ -1,0 +1,121 @@
+use lapin::{BasicProperties, options::*};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let properties = BasicProperties::default().with_correlation_id("c".into());
+        let confirmation = channel
+            .send_with("amq.topic", "nobody", "unheard", properties.clone())
+            .await;
+        assert!(confirmation.is_ack());
+        let returned = confirmation.take_message().unwrap();
+        assert_eq!(
+            (returned.reply_code, returned.reply_text.to_string()),
+            (312, "NO_ROUTE".to_owned())
+        );
+        assert_eq!(body(&returned), "unheard");
+        assert_eq!(returned.properties, properties);
+        assert_eq!(
+            (returned.exchange.as_str(), returned.routing_key.as_str()),
+            ("amq.topic", "nobody")
+        );
+        let options = BasicPublishOptions::default();
+        let silent = channel.basic_publish(
+            "amq.topic".into(),
+            "nobody".into(),
+            options,
+            b"m",
+            properties,
+        );
+        assert!(
+            silent
+                .await
+                .unwrap()
+                .await
+                .unwrap()
+                .take_message()
+                .is_none()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_message_of_a_burst_is_confirmed_and_only_the_unroutable_ones_come_back() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let mandatory = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let mut confirms = Vec::new();
+        for n in 0..200 {
+            let key = if n % 7 == 0 { "nobody" } else { &queue };
+            let sent = channel.basic_publish(
+                "".into(),
+                key.into(),
+                mandatory,
+                b"m",
+                BasicProperties::default(),
+            );
+            confirms.push(sent.await.unwrap());
+        }
+        let mut returned = 0;
+        for confirm in confirms {
+            let confirmation = soon(confirm).await.unwrap();
+            assert!(confirmation.is_ack());
+            returned += usize::from(confirmation.take_message().is_some());
+        }
+        assert_eq!(returned, 29);
+        assert_eq!(channel.ready(&queue).await, 200 - 29);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_of_any_size_come_through() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        for size in [
+            0,
+            1,
+            4088,
+            8192,
+            131_063,
+            131_064,
+            131_065,
+            131_072,
+            1 << 20,
+            20 << 20,
+        ] {
+            let body: Vec<u8> = (0..size).map(|n| (n * 31 % 251) as u8).collect();
+            let options = BasicPublishOptions::default();
+            let sent = channel.basic_publish(
+                "".into(),
+                queue.as_str().into(),
+                options,
+                &body,
+                BasicProperties::default(),
+            );
+            assert!(
+                soon(async { sent.await.unwrap().await.unwrap() })
+                    .await
+                    .is_ack()
+            );
+            let delivery = next(&mut consumer).await;
+            assert!(delivery.data == body, "a body of {size} bytes was changed");
+        }
+    })
+    .await;
+}

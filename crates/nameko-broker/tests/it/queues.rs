@@ -1,0 +1,257 @@
+use lapin::{BasicProperties, options::*, types::FieldTable};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_queue_counts_its_messages_and_consumers() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        assert_eq!(channel.declare(&queue).await, 0);
+        for body in ["a", "b", "c"] {
+            channel.send("", &queue, body).await;
+        }
+        assert_eq!(channel.declare(&queue).await, 3);
+        let message = channel.get(&queue).await.unwrap();
+        assert_eq!((message.message_count, body(&message)), (2, "a".to_owned()));
+        let purged = channel
+            .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
+            .await
+            .unwrap();
+        assert_eq!((purged, channel.ready(&queue).await), (2, 0));
+        channel.send("", &queue, "d").await;
+        let deleted = channel
+            .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(deleted, 1);
+        let again = channel
+            .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(again, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_broker_names_a_queue_without_a_name_and_an_empty_name_means_the_last_one() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let exclusive = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare("".into(), exclusive, FieldTable::default())
+            .await
+            .unwrap();
+        let name = queue.name().to_string();
+        assert!(name.starts_with("amq.gen-"), "{name}");
+        channel.bind("", "amq.direct", "").await;
+        channel.send("amq.direct", &name, "m").await;
+        assert_eq!(channel.drain("").await, ["m"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_exclusive_queue_is_its_connections_own_and_goes_with_it() {
+    on_each(|bed| async move {
+        let queue = bed.queue("q");
+        let owner = bed.connect().await;
+        let exclusive = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let own = confirming(&owner).await;
+        own.queue_declare(queue.as_str().into(), exclusive, FieldTable::default())
+            .await
+            .unwrap();
+        own.queue_declare(queue.as_str().into(), exclusive, FieldTable::default())
+            .await
+            .unwrap();
+        let other = bed.connect().await;
+        let publisher = confirming(&other).await;
+        assert!(
+            publisher
+                .send("", &queue, "anyone may publish")
+                .await
+                .take_message()
+                .is_none()
+        );
+        let stranger = other.create_channel().await.unwrap();
+        let locked = stranger.basic_consume(
+            queue.as_str().into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        assert_eq!(refusal(&locked.await.unwrap_err()).0, 405);
+        owner.close(200, "".into()).await.unwrap();
+        assert_eq!(publisher.declare(&queue).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_first() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        let options = QueueDeclareOptions {
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        channel
+            .queue_declare(queue.as_str().into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        assert_eq!(channel.ready(&queue).await, 0);
+        let _one = channel.consumer(&queue, "one").await;
+        let _two = channel.consumer(&queue, "two").await;
+        channel
+            .basic_cancel("one".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(channel.ready(&queue).await, 0);
+        channel
+            .basic_cancel("two".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        assert!(channel.send("", &queue, "m").await.take_message().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        channel.send("", &queue, "m").await;
+        let if_empty = QueueDeleteOptions {
+            if_empty: true,
+            ..QueueDeleteOptions::default()
+        };
+        let if_unused = QueueDeleteOptions {
+            if_unused: true,
+            ..QueueDeleteOptions::default()
+        };
+        let refused = connection.create_channel().await.unwrap();
+        let error = refused
+            .queue_delete(queue.as_str().into(), if_empty)
+            .await
+            .unwrap_err();
+        let text = bed.plain(&refusal(&error).1);
+        assert_eq!(
+            text,
+            "PRECONDITION_FAILED - queue 'q' in vhost '/' not empty"
+        );
+        let _user = channel.consumer(&queue, "c").await;
+        let refused = connection.create_channel().await.unwrap();
+        let error = refused
+            .queue_delete(queue.as_str().into(), if_unused)
+            .await
+            .unwrap_err();
+        let text = bed.plain(&refusal(&error).1);
+        assert_eq!(text, "PRECONDITION_FAILED - queue 'q' in vhost '/' in use");
+        channel
+            .basic_cancel("c".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            channel
+                .queue_delete(queue.as_str().into(), if_unused)
+                .await
+                .unwrap(),
+            0
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("drop");
+        let options = QueueDeclareOptions::default();
+        let arguments = table([("x-max-length", int(2))]);
+        channel
+            .queue_declare(queue.as_str().into(), options, arguments)
+            .await
+            .unwrap();
+        for body in ["a", "b", "c"] {
+            assert!(channel.send("", &queue, body).await.is_ack());
+        }
+        assert_eq!(channel.drain(&queue).await, ["b", "c"]);
+        let queue = bed.queue("refuse");
+        let arguments = table([
+            ("x-max-length", int(1)),
+            ("x-overflow", text("reject-publish")),
+        ]);
+        channel
+            .queue_declare(queue.as_str().into(), options, arguments)
+            .await
+            .unwrap();
+        assert!(channel.send("", &queue, "a").await.is_ack());
+        assert!(channel.send("", &queue, "b").await.is_nack());
+        assert_eq!(channel.drain(&queue).await, ["a"]);
+        let queue = bed.queue("bytes");
+        let arguments = table([("x-max-length-bytes", int(10))]);
+        channel
+            .queue_declare(queue.as_str().into(), options, arguments)
+            .await
+            .unwrap();
+        for body in ["aaaaaa", "bbbb", "ccc"] {
+            channel.send("", &queue, body).await;
+        }
+        assert_eq!(channel.drain(&queue).await, ["bbbb", "ccc"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn properties_come_through_as_they_were_sent() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_content_encoding("utf-8".into())
+            .with_headers(table([(
+                "nameko.stack",
+                lapin::types::AMQPValue::FieldArray(vec![text("a.b.c")].into()),
+            )]))
+            .with_delivery_mode(2)
+            .with_priority(0)
+            .with_correlation_id("c".into())
+            .with_reply_to("r".into())
+            .with_expiration("60000".into())
+            .with_message_id("m".into())
+            .with_timestamp(1)
+            .with_type("t".into())
+            .with_user_id("guest".into())
+            .with_app_id("a".into());
+        channel.send_with("", &queue, "m", properties.clone()).await;
+        let message = channel.get(&queue).await.unwrap();
+        assert_eq!(message.properties, properties);
+        assert_eq!(
+            (
+                message.exchange.to_string(),
+                message.routing_key.to_string()
+            ),
+            (String::new(), queue.clone())
+        );
+    })
+    .await;
+}

@@ -1,0 +1,438 @@
+use std::sync::Arc;
+
+use lapin::{
+    BasicProperties, Channel, Connection, Error, ExchangeKind, options::*, types::FieldTable,
+};
+
+use crate::support::*;
+
+/// What is refused, with which code and text.
+struct Refusal {
+    code: u16,
+    text: &'static str,
+}
+
+const fn refused(code: u16, text: &'static str) -> Refusal {
+    Refusal { code, text }
+}
+
+/// A channel of its own connection, to be closed by a refusal.
+async fn fresh(bed: &Arc<Bed>) -> (Connection, Channel) {
+    let connection = bed.connect().await;
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+/// Checks an error against what is expected, with this test's names made plain.
+fn check(bed: &Bed, error: Error, expected: &Refusal) {
+    let (code, text) = refusal(&error);
+    assert_eq!(
+        (code, bed.plain(&text)),
+        (expected.code, expected.text.to_owned())
+    );
+}
+
+#[tokio::test]
+async fn declarations_that_do_not_agree() {
+    on_each(|bed| async move {
+        let (queue, exchange) = (bed.queue("q"), bed.exchange("x"));
+        let (_first, channel) = fresh(&bed).await;
+        let arguments = table([("x-expires", int(60_000))]);
+        channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), arguments.clone()).await.unwrap();
+        channel.declare_exchange(&exchange, ExchangeKind::Topic).await;
+        let default = QueueDeclareOptions::default();
+        let durable = QueueDeclareOptions { durable: true, ..default };
+        let exclusive = QueueDeclareOptions { exclusive: true, ..default };
+        let auto_delete = QueueDeclareOptions { auto_delete: true, ..default };
+        for (options, arguments, expected) in [
+            (
+                durable,
+                arguments.clone(),
+                refused(406, "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+            ),
+            (
+                auto_delete,
+                arguments.clone(),
+                refused(406, "PRECONDITION_FAILED - inequivalent arg 'auto_delete' for queue 'q' in vhost '/': received 'true' but current is 'false'"),
+            ),
+            (
+                default,
+                FieldTable::default(),
+                refused(406, "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'q' in vhost '/': received none but current is the value '60000' of type 'signedint'"),
+            ),
+            (
+                default,
+                table([("x-expires", int(1))]),
+                refused(406, "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'q' in vhost '/': received '1' but current is '60000'"),
+            ),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            let error = channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap_err();
+            check(&bed, error, &expected);
+        }
+        let (_connection, channel) = fresh(&bed).await;
+        let (code, text) = refusal(&channel.queue_declare(queue.as_str().into(), exclusive, arguments).await.unwrap_err());
+        assert_eq!(code, 405);
+        // The full text does not fit in 255 bytes and is cut; where depends on the length of the name.
+        let start = "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally declared";
+        assert!(bed.plain(&text).starts_with(start), "{text}");
+        for (kind, options, text) in [
+            (
+                ExchangeKind::Direct,
+                ExchangeDeclareOptions::default(),
+                "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'x' in vhost '/': received 'direct' but current is 'topic'",
+            ),
+            (
+                ExchangeKind::Topic,
+                ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() },
+                "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange 'x' in vhost '/': received 'true' but current is 'false'",
+            ),
+            (
+                ExchangeKind::Topic,
+                ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() },
+                "PRECONDITION_FAILED - inequivalent arg 'auto_delete' for exchange 'x' in vhost '/': received 'true' but current is 'false'",
+            ),
+            (
+                ExchangeKind::Topic,
+                ExchangeDeclareOptions { internal: true, ..ExchangeDeclareOptions::default() },
+                "PRECONDITION_FAILED - inequivalent arg 'internal' for exchange 'x' in vhost '/': received 'true' but current is 'false'",
+            ),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            let error = channel.exchange_declare(exchange.as_str().into(), kind, options, FieldTable::default()).await.unwrap_err();
+            check(&bed, error, &refused(406, text));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn declarations_that_may_not_be() {
+    on_each(|bed| async move {
+        let queue = bed.queue("q");
+        for (name, arguments, expected) in [
+            ("amq.mine", FieldTable::default(), refused(403, "ACCESS_REFUSED - queue name 'amq.mine' contains reserved prefix 'amq.*'")),
+            (&*queue, table([("x-expires", int(0))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-expires' for queue 'q' in vhost '/': {value_zero,0}")),
+            (&*queue, table([("x-expires", text("1"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-expires' for queue 'q' in vhost '/': \"expected integer, got longstr\"")),
+            (&*queue, table([("x-message-ttl", int(-1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'q' in vhost '/': {value_negative,-1}")),
+            (&*queue, table([("x-max-length", int(-1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-length' for queue 'q' in vhost '/': {value_negative,-1}")),
+            (&*queue, table([("x-overflow", text("no"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-overflow' for queue 'q' in vhost '/': invalid_overflow")),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            let error = channel.queue_declare(name.into(), QueueDeclareOptions::default(), arguments).await.unwrap_err();
+            check(&bed, error, &expected);
+        }
+        let default = ExchangeDeclareOptions::default();
+        let passive = ExchangeDeclareOptions { passive: true, ..default };
+        for (name, kind, options, expected) in [
+            ("amq.mine", ExchangeKind::Direct, default, refused(403, "ACCESS_REFUSED - exchange name 'amq.mine' contains reserved prefix 'amq.*'")),
+            ("", ExchangeKind::Direct, default, refused(403, "ACCESS_REFUSED - operation not permitted on the default exchange")),
+            ("it-x", ExchangeKind::Custom("nope".into()), default, refused(503, "COMMAND_INVALID - unknown exchange type 'nope'")),
+            ("it-x", ExchangeKind::Direct, passive, refused(404, "NOT_FOUND - no exchange 'it-x' in vhost '/'")),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            let error = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await.unwrap_err();
+            check(&bed, error, &expected);
+        }
+        let (_connection, channel) = fresh(&bed).await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let error = channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await.unwrap_err();
+        check(&bed, error, &refused(404, "NOT_FOUND - no queue 'q' in vhost '/'"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_there() {
+    on_each(|bed| async move {
+        let queue = bed.queue("q");
+        let no_queue = refused(404, "NOT_FOUND - no queue 'q' in vhost '/'");
+        let (_connection, channel) = fresh(&bed).await;
+        let error = channel
+            .basic_consume(
+                queue.as_str().into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap_err();
+        check(&bed, error, &no_queue);
+        let (_connection, channel) = fresh(&bed).await;
+        check(
+            &bed,
+            channel
+                .basic_get(queue.as_str().into(), BasicGetOptions::default())
+                .await
+                .unwrap_err(),
+            &no_queue,
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        check(
+            &bed,
+            channel
+                .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
+                .await
+                .unwrap_err(),
+            &no_queue,
+        );
+        for (queue, exchange, expected) in [
+            (queue.as_str(), "amq.topic", &no_queue),
+            (
+                queue.as_str(),
+                "",
+                &refused(
+                    403,
+                    "ACCESS_REFUSED - operation not permitted on the default exchange",
+                ),
+            ),
+            (
+                "",
+                "amq.topic",
+                &refused(404, "NOT_FOUND - no previously declared queue"),
+            ),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            let error = channel
+                .queue_bind(
+                    queue.into(),
+                    exchange.into(),
+                    "k".into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
+                .await
+                .unwrap_err();
+            check(&bed, error, expected);
+        }
+        let (_connection, channel) = fresh(&bed).await;
+        channel.declare(&queue).await;
+        let error = channel
+            .queue_bind(
+                queue.as_str().into(),
+                "it-none".into(),
+                "k".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap_err();
+        check(
+            &bed,
+            error,
+            &refused(404, "NOT_FOUND - no exchange 'it-none' in vhost '/'"),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        let error = channel
+            .exchange_bind(
+                "it-none".into(),
+                "it-nil".into(),
+                "k".into(),
+                ExchangeBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap_err();
+        check(
+            &bed,
+            error,
+            &refused(404, "NOT_FOUND - no exchange 'it-nil' in vhost '/'"),
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_that_may_not_be_published() {
+    on_each(|bed| async move {
+        let internal = bed.exchange("internal");
+        let (_first, channel) = fresh(&bed).await;
+        let options = ExchangeDeclareOptions { internal: true, ..ExchangeDeclareOptions::default() };
+        channel.exchange_declare(internal.as_str().into(), ExchangeKind::Topic, options, FieldTable::default()).await.unwrap();
+        let plain = BasicProperties::default;
+        for (exchange, properties, immediate, expected) in [
+            ("it-none", plain(), false, refused(404, "NOT_FOUND - no exchange 'it-none' in vhost '/'")),
+            (&*internal, plain(), false, refused(403, "ACCESS_REFUSED - cannot publish to internal exchange 'internal' in vhost '/'")),
+            ("", plain().with_user_id("bob".into()), false, refused(406, "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'guest'")),
+            ("", plain().with_expiration("abc".into()), false, refused(406, "PRECONDITION_FAILED - invalid expiration 'abc': no_integer")),
+            ("", plain().with_expiration("-5".into()), false, refused(406, "PRECONDITION_FAILED - invalid expiration '-5': {value_negative,-5}")),
+            ("", plain().with_expiration("5s".into()), false, refused(406, "PRECONDITION_FAILED - invalid expiration '5s': {leftover_string,\"s\"}")),
+            ("", plain().with_expiration("315360000001".into()), false, refused(406, "PRECONDITION_FAILED - invalid expiration '315360000001': {value_too_large,315360000001}")),
+            ("", plain(), true, refused(540, "NOT_IMPLEMENTED - immediate=true")),
+        ] {
+            let connection = bed.connect().await;
+            let channel = confirming(&connection).await;
+            let options = BasicPublishOptions { immediate, ..BasicPublishOptions::default() };
+            let sent = channel.basic_publish(exchange.into(), "it-key".into(), options, b"m", properties).await.unwrap();
+            check(&bed, soon(sent).await.unwrap_err(), &expected);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn acknowledgements_and_consumers_that_may_not_be() {
+    on_each(|bed| async move {
+        let unknown = refused(406, "PRECONDITION_FAILED - unknown delivery tag 7");
+        for multiple in [false, true] {
+            let (_connection, channel) = fresh(&bed).await;
+            channel
+                .basic_ack(7, BasicAckOptions { multiple })
+                .await
+                .unwrap();
+            let error = eventually_closed(&channel).await;
+            check(&bed, error, &unknown);
+        }
+        let (_connection, channel) = fresh(&bed).await;
+        channel
+            .basic_reject(7, BasicRejectOptions { requeue: true })
+            .await
+            .unwrap();
+        check(&bed, eventually_closed(&channel).await, &unknown);
+        let queue = bed.queue("q");
+        let (_connection, channel) = fresh(&bed).await;
+        channel.declare(&queue).await;
+        let _consumer = channel.consumer(&queue, "tag").await;
+        let again = channel.basic_consume(
+            queue.as_str().into(),
+            "tag".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        check(
+            &bed,
+            again.await.unwrap_err(),
+            &refused(530, "NOT_ALLOWED - attempt to reuse consumer tag 'tag'"),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        let error = channel
+            .basic_recover(BasicRecoverOptions { requeue: false })
+            .await
+            .unwrap_err();
+        check(
+            &bed,
+            error,
+            &refused(540, "NOT_IMPLEMENTED - requeue=false"),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        let error = channel
+            .channel_flow(ChannelFlowOptions { active: false })
+            .await
+            .unwrap_err();
+        check(&bed, error, &refused(540, "NOT_IMPLEMENTED - active=false"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deletions_that_may_not_be() {
+    on_each(|bed| async move {
+        for (name, expected) in [
+            ("amq.topic", refused(403, "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed")),
+            ("", refused(403, "ACCESS_REFUSED - operation not permitted on the default exchange")),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            check(&bed, channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap_err(), &expected);
+        }
+        let (exchange, queue) = (bed.exchange("x"), bed.queue("q"));
+        let (_connection, channel) = fresh(&bed).await;
+        channel.declare_exchange(&exchange, ExchangeKind::Topic).await;
+        channel.declare(&queue).await;
+        channel.bind(&queue, &exchange, "k").await;
+        let if_unused = ExchangeDeleteOptions { if_unused: true, ..ExchangeDeleteOptions::default() };
+        let error = channel.exchange_delete(exchange.as_str().into(), if_unused).await.unwrap_err();
+        check(&bed, error, &refused(406, "PRECONDITION_FAILED - exchange 'x' in vhost '/' in use"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_connections_exclusive_queue() {
+    on_each(|bed| async move {
+        let queue = bed.queue("q");
+        let (_owner, channel) = fresh(&bed).await;
+        let exclusive = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        channel
+            .queue_declare(queue.as_str().into(), exclusive, FieldTable::default())
+            .await
+            .unwrap();
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let name = || queue.as_str().into();
+        let (_connection, channel) = fresh(&bed).await;
+        let mut errors = vec![
+            channel
+                .queue_declare(
+                    name(),
+                    QueueDeclareOptions::default(),
+                    FieldTable::default(),
+                )
+                .await
+                .unwrap_err(),
+        ];
+        let (_connection, channel) = fresh(&bed).await;
+        errors.push(
+            channel
+                .queue_declare(name(), passive, FieldTable::default())
+                .await
+                .unwrap_err(),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        errors.push(
+            channel
+                .queue_delete(name(), QueueDeleteOptions::default())
+                .await
+                .unwrap_err(),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        errors.push(
+            channel
+                .queue_purge(name(), QueuePurgeOptions::default())
+                .await
+                .unwrap_err(),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        errors.push(
+            channel
+                .basic_get(name(), BasicGetOptions::default())
+                .await
+                .unwrap_err(),
+        );
+        let (_connection, channel) = fresh(&bed).await;
+        errors.push(
+            channel
+                .queue_bind(
+                    name(),
+                    "amq.topic".into(),
+                    "k".into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
+                .await
+                .unwrap_err(),
+        );
+        for error in errors {
+            assert_eq!(refusal(&error).0, 405);
+        }
+    })
+    .await;
+}
+
+/// The error that closed a channel which was told nothing in answer.
+async fn eventually_closed(channel: &Channel) -> Error {
+    soon(async {
+        loop {
+            if let Err(error) = channel.basic_qos(0, BasicQosOptions::default()).await
+                && matches!(error.kind(), lapin::ErrorKind::ProtocolError(_))
+            {
+                return error;
+            }
+        }
+    })
+    .await
+}
