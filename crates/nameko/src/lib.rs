@@ -49,7 +49,7 @@ extern crate self as nameko;
 
 pub mod amqp;
 mod arguments;
-
+mod cli;
 pub mod config;
 mod container;
 mod error;
