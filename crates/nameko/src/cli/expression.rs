@@ -9,6 +9,8 @@ pub(crate) enum Line {
     /// Nothing: white space, a comment.
     Empty,
     Call(Call),
+    /// `print(...)` of a call: text is shown without quotes.
+    Print(Call),
     /// The whole configuration, or one key of it.
     Config(Option<String>),
     Help,
@@ -35,6 +37,7 @@ impl Line {
         let start = scanner.offset();
         let line = match scanner.word() {
             "n" => root(&mut scanner)?,
+            "print" => print(&mut scanner)?,
             "help" => {
                 brackets(&mut scanner)?;
                 Self::Help
@@ -142,6 +145,28 @@ fn root(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
             format!("`n` has `rpc` and `config`, not `{other}`"),
         )),
     }
+}
+
+/// What stands after `print`.
+fn print(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
+    scanner.open('(')?;
+    scanner.space();
+    let start = scanner.offset();
+    let printed = if scanner.word() == "n" {
+        root(scanner)?
+    } else {
+        Line::Empty
+    };
+    let Line::Call(call) = printed else {
+        return Err(Fault::new(
+            start,
+            "expected a call: print(n.rpc.service.method(...))",
+        ));
+    };
+    if !scanner.closed(')') {
+        return Err(scanner.expected("`)`"));
+    }
+    Ok(Line::Print(call))
 }
 
 /// `.method(...)`

@@ -286,6 +286,13 @@ fn lines_are_understood() {
             "n.rpc['hello_service']['hello'](from=1)",
             call(&[], &[("from", "1")]),
         ),
+        (
+            "print(n.rpc.hello_service.hello(1))",
+            match call(&["1"], &[]) {
+                Line::Call(call) => Line::Print(call),
+                other => other,
+            },
+        ),
         ("n.config", Line::Config(None)),
         (
             "n.config['AMQP_URI']",
@@ -348,6 +355,11 @@ fn lines_that_make_no_sense_are_pointed_at() {
         ),
         ("n.rpc[1].m()", 7, "expected a name in quotes"),
         ("n.rcp.s.m()", 3, "`n` has `rpc` and `config`, not `rcp`"),
+        (
+            "print(1)",
+            7,
+            "expected a call: print(n.rpc.service.method(...))",
+        ),
         (
             "x = 1",
             1,
