@@ -161,7 +161,11 @@ class Consumers:
         on_connected: Callable[[], object] | None = None,
     ) -> Consumers: ...
     def add(
-        self, queue: dict[str, Any], handler: Callable[[Delivery], object], jobs: Jobs, prefetch: int | None = None
+        self,
+        queue: dict[str, Any],
+        handler: Callable[[Delivery], object],
+        jobs: Jobs,
+        prefetch: int | None = None,
     ) -> int:
         """Consume a queue: `handler(delivery)` runs as a job of `jobs`. Before the start, or while running.
 
@@ -196,7 +200,9 @@ class ReplyListener:
     stays lost for 30 s, and when the consumers are stopped.
     """
 
-    def __new__(cls, consumers: Consumers, queue: dict[str, Any], prefetch: int | None = None) -> ReplyListener: ...
+    def __new__(
+        cls, consumers: Consumers, queue: dict[str, Any], prefetch: int | None = None
+    ) -> ReplyListener: ...
     def expect(self, correlation_id: str) -> Pending:
         """Expect a reply. ValueError when one is expected with that id already."""
 
@@ -299,7 +305,9 @@ class Publisher:
         """Send a request, mandatory, whose reply `pending` waits for, and return at once: if it cannot be published,
         `pending` fails, e.g. with kind 'unroutable'."""
 
-    def declare(self, exchanges: Sequence[dict[str, Any]], queues: Sequence[dict[str, Any]]) -> None:
+    def declare(
+        self, exchanges: Sequence[dict[str, Any]], queues: Sequence[dict[str, Any]]
+    ) -> None:
         """Declare exchanges and queues, the queues with their bindings; dicts as for `Consumers.add`."""
 
 @final

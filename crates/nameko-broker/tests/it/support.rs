@@ -79,15 +79,13 @@ impl Bed {
     async fn clean(&self) {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
-        let queues = self.queues.lock().unwrap().clone();
-        for queue in queues {
+        for queue in self.queues.lock().unwrap().iter() {
             channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
                 .await
                 .unwrap();
         }
-        let exchanges = self.exchanges.lock().unwrap().clone();
-        for exchange in exchanges {
+        for exchange in self.exchanges.lock().unwrap().iter() {
             channel
                 .exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default())
                 .await

@@ -1,0 +1,8 @@
+"""``python -m nameko`` is ``nameko``."""
+
+import sys
+
+from nameko.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The process's configuration, for programs that do not pass a dictionary around."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Config(dict[str, Any]):
+    """A dictionary that can be set up once and patched for the length of a block.
+
+    It is used where a container, a runner or a client is made without a configuration.
+    """
+
+    def setup(self, values: Mapping[str, Any]) -> None:
+        """Take these values in place of those there were."""
+        self.clear()
+        self.update(values)
+
+    def patch(self, values: Mapping[str, Any], clear: bool = False) -> ConfigPatch:
+        """A context manager and decorator: ``values`` hold inside, what there was comes back after.
+
+        ``clear``: nothing else holds inside.
+        """
+        return ConfigPatch(self, values, clear)
+
+
+class ConfigPatch:
+    """What :meth:`Config.patch` returns."""
+
+    def __init__(self, config: Config, values: Mapping[str, Any], clear: bool) -> None:
+        self.config = config
+        self.values = values
+        self.clear = clear
+        # One entry per `with` entered and not yet left: what to put back.
+        self._saved: list[dict[str, Any]] = []
+
+    def start(self) -> Config:
+        self._saved.append(dict(self.config))
+        if self.clear:
+            self.config.clear()
+        self.config.update(self.values)
+        return self.config
+
+    def stop(self) -> None:
+        self.config.setup(self._saved.pop())
+
+    def __enter__(self) -> Config:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __call__(self, fn: F) -> F:
+        @functools.wraps(fn)
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return fn(*args, **kwargs)
+
+        return patched  # type: ignore[return-value]
+
+
+config = Config()
+
+
+def is_config(value: Any) -> bool:
+    """Whether a first argument is a configuration (2.x) rather than a service class (3.x)."""
+    return isinstance(value, Mapping)

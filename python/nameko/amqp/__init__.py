@@ -1,0 +1,5 @@
+"""AMQP: publishing, and the objects that travel between this package and the compiled client."""
+
+from nameko.amqp.publish import UndeliverableMessage, get_connection, get_producer
+
+__all__ = ["UndeliverableMessage", "get_connection", "get_producer"]

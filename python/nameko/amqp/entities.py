@@ -1,0 +1,69 @@
+"""kombu's Exchange and Queue declarations as the plain dictionaries the compiled client takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.entity import binding
+
+
+def exchange_to_dict(exchange: Any) -> dict[str, Any]:
+    name = exchange.name or ""
+    return {
+        "name": name,
+        "type": exchange.type or "direct",
+        "durable": bool(exchange.durable),
+        "auto_delete": bool(exchange.auto_delete),
+        "passive": bool(exchange.passive),
+        # The broker makes its own exchanges itself: the default one, and those called amq.*
+        "no_declare": bool(exchange.no_declare) or not name or name.startswith("amq."),
+        "arguments": exchange.arguments or {},
+    }
+
+
+def queue_to_dict(queue: Any) -> dict[str, Any]:
+    """A queue with everything kombu declares with it: its exchange, its bindings."""
+    return {
+        "name": queue.name or "",
+        "durable": bool(queue.durable),
+        "exclusive": bool(queue.exclusive),
+        "auto_delete": bool(queue.auto_delete),
+        "passive": False,
+        "no_declare": bool(queue.no_declare),
+        "arguments": _queue_arguments(queue),
+        "bindings": _bindings(queue),
+    }
+
+
+def _queue_arguments(queue: Any) -> dict[str, Any]:
+    arguments = dict(queue.queue_arguments or {})
+    # kombu takes these as attributes, in seconds where the broker wants milliseconds.
+    for name, value, factor in (
+        ("x-expires", queue.expires, 1000),
+        ("x-message-ttl", queue.message_ttl, 1000),
+        ("x-max-length", queue.max_length, 1),
+        ("x-max-length-bytes", queue.max_length_bytes, 1),
+        ("x-max-priority", queue.max_priority, 1),
+    ):
+        if value is not None:
+            arguments[name] = int(value * factor)
+    return arguments
+
+
+def _bindings(queue: Any) -> list[dict[str, Any]]:
+    bindings = []
+    if queue.exchange and queue.exchange.name:
+        bindings.append((queue.exchange, queue.routing_key, queue.binding_arguments))
+    for extra in queue.bindings or ():
+        if isinstance(extra, binding):
+            exchange = extra.exchange if extra.exchange is not None else queue.exchange
+            bindings.append((exchange, extra.routing_key, extra.arguments))
+    return [
+        {
+            "exchange": exchange_to_dict(exchange),
+            "routing_key": routing_key or "",
+            "arguments": arguments or {},
+        }
+        for exchange, routing_key, arguments in bindings
+        if exchange is not None and exchange.name
+    ]

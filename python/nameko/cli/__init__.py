@@ -1,0 +1,1 @@
+"""The command line: ``nameko run``, ``nameko shell``, ``nameko show-config``."""

@@ -1,0 +1,86 @@
+"""The plain shell: Python's own interactive console, or a script from standard input."""
+
+from __future__ import annotations
+
+import codeop
+import re
+import sys
+from code import InteractiveConsole
+from collections.abc import Iterable
+from typing import Any
+
+# A line that goes on with the compound statement before it.
+_CONTINUATION = re.compile(r"[ \t)\]}#]|$|(else|elif|except|finally|case)\b")
+
+
+class ScriptConsole(InteractiveConsole):
+    """Runs lines as if they were typed, without prompts, up to the first exception.
+
+    Blocks need no empty line to end.
+    """
+
+    def __init__(self, local: dict[str, Any] | None) -> None:
+        super().__init__(locals=local, filename="<stdin>")
+
+    def run(self, lines: Iterable[str]) -> None:
+        """SystemExit with code 1 once something has raised; its traceback has been shown."""
+        block: list[str] = []
+        for line in lines:
+            line = line.rstrip("\n")
+            if block and not _CONTINUATION.match(line) and self._is_complete(block):
+                self._run_block(block)
+                block = []
+            block.append(line)
+            if len(block) == 1 and self._is_statement(line):
+                self._run_block(block)
+                block = []
+        if any(line.strip() for line in block):
+            self._run_block(block)
+
+    def _is_complete(self, block: list[str]) -> bool:
+        try:
+            return codeop.compile_command("\n".join(block) + "\n", self.filename) is not None
+        except (SyntaxError, ValueError, OverflowError):
+            return True  # it will not get better
+
+    def _is_statement(self, line: str) -> bool:
+        """Whether nothing can follow that belongs to this line."""
+        try:
+            return codeop.compile_command(line, self.filename) is not None
+        except (SyntaxError, ValueError, OverflowError):
+            return True
+
+    def _run_block(self, block: list[str]) -> None:
+        source = "\n".join(block) + "\n"
+        try:
+            compiled = compile(source, self.filename, "single")
+        except (SyntaxError, ValueError, OverflowError):
+            self.showsyntaxerror(self.filename)
+            raise SystemExit(1) from None
+        try:
+            exec(compiled, self.locals)
+        except SystemExit:
+            raise
+        except BaseException:
+            self.showtraceback()
+            raise SystemExit(1) from None
+
+
+def interact(
+    banner: str | None = None,
+    local: dict[str, Any] | None = None,
+    raise_expections: bool = False,
+) -> None:
+    """Open a console on the terminal; with ``raise_expections`` run standard input as a script."""
+    if raise_expections:
+        ScriptConsole(local).run(sys.stdin)
+        return
+    try:
+        import readline
+        import rlcompleter
+    except ImportError:
+        pass
+    else:
+        readline.set_completer(rlcompleter.Completer(local).complete)
+        readline.parse_and_bind("tab: complete")
+    InteractiveConsole(locals=local).interact(banner=banner, exitmsg="")

@@ -1,0 +1,60 @@
+"""The configuration that the arguments of a command ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from nameko.constants import AMQP_URI_CONFIG_KEY
+from nameko.exceptions import CommandError
+
+
+def load_config(args: Any) -> dict[str, Any]:
+    """What ``--config``, ``--define`` and ``--broker`` say, the later ones winning.
+
+    CommandError where a file cannot be read or does not parse.
+    """
+    config = read_config_file(args.config) if args.config else {}
+    for definition in getattr(args, "define", ()):
+        key, separator, value = definition.partition("=")
+        if not separator or not key:
+            raise CommandError("--define takes KEY=VALUE, not {!r}".format(definition))
+        config[key] = _parse(value, "--define {}".format(key))
+    if getattr(args, "broker", None):
+        config[AMQP_URI_CONFIG_KEY] = args.broker
+    return config
+
+
+def read_config_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as exc:
+        raise CommandError(
+            "Cannot read the configuration file {}: {}".format(path, exc.strerror or exc)
+        )
+    except UnicodeDecodeError as exc:
+        raise CommandError("The configuration file {} is not UTF-8: {}".format(path, exc))
+    config = _parse(text, path)
+    if config is None:
+        return {}
+    if not isinstance(config, dict):
+        raise CommandError(
+            "{}: a configuration is a mapping of keys to values, not {}".format(
+                path, type(config).__name__
+            )
+        )
+    return config
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        where = "{}:{}:{}".format(origin, mark.line + 1, mark.column + 1) if mark else origin
+        what = exc.problem or exc.context or "is not YAML"
+        raise CommandError("{}: {}".format(where, what))
+    except yaml.YAMLError as exc:
+        raise CommandError("{}: {}".format(origin, exc))

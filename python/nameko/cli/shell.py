@@ -1,0 +1,103 @@
+"""``nameko shell``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from amqp.exceptions import AMQPError
+from kombu.exceptions import OperationalError
+
+import nameko.cli.code as code
+from nameko.amqp import connection
+from nameko.cli.commands import Shell
+from nameko.cli.config import load_config
+from nameko.constants import AMQP_URI_CONFIG_KEY
+from nameko.exceptions import CommandError
+from nameko.standalone.events import event_dispatcher
+from nameko.standalone.rpc import ClusterRpcProxy
+from nameko.utils import sanitize_url
+
+
+class ShellRunner:
+    """Opens one of the interpreters with ``local`` as its names."""
+
+    def __init__(self, banner: str, local: dict[str, Any]) -> None:
+        self.banner = banner
+        self.local = local
+
+    def bpython(self) -> None:
+        import bpython
+
+        bpython.embed(banner=self.banner, locals_=self.local)
+
+    def ipython(self) -> None:
+        from IPython import embed
+
+        embed(banner1=self.banner, user_ns=self.local)
+
+    def plain(self) -> None:
+        code.interact(banner=self.banner, local=self.local, raise_expections=not sys.stdin.isatty())
+
+    def start_shell(self, name: str | None) -> None:
+        """Open the interpreter ``name``, or the first that is installed; the plain one where there
+        is no terminal."""
+        if not sys.stdin.isatty():
+            available_shells = ["plain"]
+        else:
+            available_shells = [name] if name else Shell.SHELLS
+
+        startup = os.environ.get("PYTHONSTARTUP")
+        if startup and os.path.isfile(startup):
+            with open(startup) as file:
+                exec(compile(file.read(), startup, "exec"), self.local)
+            del os.environ["PYTHONSTARTUP"]
+
+        for shell in available_shells:
+            try:
+                return getattr(self, shell)()
+            except ImportError:
+                if shell == name:
+                    print("{} is not installed; this is the plain shell".format(name))
+        self.plain()
+
+
+def make_nameko_helper(config: dict[str, Any]) -> Any:
+    """The object ``n`` of the shell."""
+    module: Any = ModuleType("nameko")
+    module.__doc__ = """Nameko shell helper for making rpc calls and dispatching
+events.
+
+Usage:
+    >>> n.rpc.service.method()
+    "reply"
+
+    >>> n.dispatch_event('service', 'event_type', 'event_data')
+"""
+    proxy = ClusterRpcProxy(config)
+    module.rpc = proxy.start()
+    module.dispatch_event = event_dispatcher(config)
+    module.config = config
+    module.disconnect = proxy.stop
+    return module
+
+
+def main(args: Any) -> None:
+    config = load_config(args)
+    broker_from = " (from --config)" if not args.broker and config.get(AMQP_URI_CONFIG_KEY) else ""
+    broker = connection.amqp_uri(config)
+    config.setdefault(AMQP_URI_CONFIG_KEY, broker)
+
+    banner = "Nameko Python {} shell on {}\nBroker: {}{}".format(
+        sys.version, sys.platform, sanitize_url(broker), broker_from
+    )
+    try:
+        helper = make_nameko_helper(config)
+    except (OperationalError, AMQPError) as exc:
+        raise CommandError(str(exc))
+    try:
+        ShellRunner(banner, {"n": helper}).start_shell(name=args.interface)
+    finally:
+        helper.disconnect()

@@ -1,0 +1,13 @@
+"""``nameko show-config``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from nameko.cli.config import load_config
+
+
+def main(args: Any) -> None:
+    print(yaml.dump(load_config(args), default_flow_style=False))

@@ -1,0 +1,504 @@
+"""A container hosts one service class: it binds its extensions, runs their lifecycle, and runs a
+worker for each call."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from logging import getLogger
+from types import CoroutineType
+from typing import Any
+
+import nameko
+from nameko import serialization
+from nameko.constants import (
+    CALL_ID_STACK_CONTEXT_KEY,
+    DEFAULT_MAX_WORKERS,
+    DEFAULT_PARENT_CALLS_TRACKED,
+    MAX_WORKERS_CONFIG_KEY,
+    PARENT_CALLS_CONFIG_KEY,
+)
+from nameko.exceptions import ConfigurationError, ContainerBeingKilled
+from nameko.extensions import (
+    ENTRYPOINT_EXTENSIONS_ATTR,
+    DependencyProvider,
+    Extension,
+    is_dependency,
+    iter_extensions,
+)
+from nameko.log_helpers import make_timing_logger
+from nameko.utils import eventlet_guard, import_from_path
+from nameko.utils.concurrency import SpawningSet, call_all
+from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
+from nameko.workers import WorkerPool, WorkerThread, finish_coroutine
+
+_log = getLogger(__name__)
+_log_time = make_timing_logger(_log)
+
+
+def get_service_name(service_cls: Any) -> str:
+    """The name of a service class. ConfigurationError where it has none, or not a string."""
+    service_name = getattr(service_cls, "name", None)
+    if service_name is None:
+        raise ConfigurationError(
+            "Service class must define a `name` attribute ({}.{})".format(
+                service_cls.__module__, service_cls.__name__
+            )
+        )
+    if not isinstance(service_name, str):
+        raise ConfigurationError(
+            "Service name attribute must be a string ({}.{}.name)".format(
+                service_cls.__module__, service_cls.__name__
+            )
+        )
+    return service_name
+
+
+def get_container_cls(config: Any) -> Any:
+    """The configured container class (``SERVICE_CONTAINER_CLS``), or :class:`ServiceContainer`."""
+    return import_from_path(config.get("SERVICE_CONTAINER_CLS")) or ServiceContainer
+
+
+def new_call_id() -> str:
+    return str(uuid.uuid4())
+
+
+class ContextData(dict[str, Any]):
+    """A worker's context data as it will be sent. What is set here is set on the worker too."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: dict[str, Any], call_id_stack: list[str]) -> None:
+        super().__init__(data)
+        super().__setitem__(CALL_ID_STACK_CONTEXT_KEY, call_id_stack)
+        # WorkerContext.data
+        self._data = data
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._data[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self._data.pop(key, None)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self._data.pop(key, None)
+        return super().pop(key, *default)
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+class WorkerContext:
+    """One call of one entrypoint: the service instance, the arguments, and what came with them."""
+
+    _call_id: str | None = None
+    _call_id_stack: list[str] | None = None
+
+    def __init__(
+        self,
+        container: Any,
+        service: Any,
+        entrypoint: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        self.container = container
+        self.config = container.config
+        self.service = service
+        self.entrypoint = entrypoint
+        self.service_name = container.service_name
+        self.args = args if args is not None else ()
+        self.kwargs = kwargs if kwargs is not None else {}
+        # Context data from the caller; what the worker adds goes on to those it calls.
+        self.data: dict[str, Any] = data if data is not None else {}
+        # The ids of the calls that led to this one, oldest first.
+        self._parent_call_id_stack: list[str] = self.data.pop(CALL_ID_STACK_CONTEXT_KEY, [])
+
+    @property
+    def call_id(self) -> str:
+        if self._call_id is None:
+            self._call_id = "{}.{}.{}".format(
+                self.service_name, self.entrypoint.method_name, new_call_id()
+            )
+        return self._call_id
+
+    @property
+    def call_id_stack(self) -> list[str]:
+        """The ids of the calls that led here and of this one; at most parent_calls_tracked + 1."""
+        if self._call_id_stack is None:
+            parent_calls_tracked = self.container.config.get(
+                PARENT_CALLS_CONFIG_KEY, DEFAULT_PARENT_CALLS_TRACKED
+            )
+            stack = [*self._parent_call_id_stack, self.call_id]
+            self._call_id_stack = stack[-(parent_calls_tracked + 1) :]
+        return self._call_id_stack
+
+    @property
+    def context_data(self) -> dict[str, Any]:
+        """Everything that goes on to the services this worker calls."""
+        return ContextData(self.data, list(self.call_id_stack))
+
+    @property
+    def origin_call_id(self) -> str | None:
+        return self._parent_call_id_stack[0] if self._parent_call_id_stack else None
+
+    @property
+    def immediate_parent_call_id(self) -> str | None:
+        return self._parent_call_id_stack[-1] if self._parent_call_id_stack else None
+
+    def __repr__(self) -> str:
+        return "<{} [{}.{}] at 0x{:x}>".format(
+            type(self).__name__, self.service_name, self.entrypoint.method_name, id(self)
+        )
+
+
+class ServiceContainer:
+    """Hosts ``service_cls``. Without ``config`` it takes ``nameko.config``."""
+
+    def __init__(self, service_cls: Any, config: Any = None) -> None:
+        self.service_cls = service_cls
+        self.config = nameko.config if config is None else config
+        self.service_name = get_service_name(service_cls)
+        # sharing_key -> the one instance of a SharedExtension.
+        self.shared_extensions: dict[Any, Any] = {}
+        self.max_workers: int = self.config.get(MAX_WORKERS_CONFIG_KEY) or DEFAULT_MAX_WORKERS
+        self.serializer, self.accept = serialization.setup(self.config)
+
+        self.entrypoints = SpawningSet()
+        self.dependencies = SpawningSet()
+        self.subextensions = SpawningSet()
+        self._bind_extensions()
+
+        self.started = False
+        self._being_killed = False
+        self._kill_lock = threading.Lock()
+        # Sent once the container has stopped; carries the exception that killed it.
+        self._died = Event()
+        self._worker_threads: dict[WorkerContext, WorkerThread] = {}
+        # A running thread -> what logs call it.
+        self._managed_threads: dict[ManagedThread, str] = {}
+        self._worker_pool = WorkerPool(
+            self.max_workers,
+            # Beyond the workers: messages whose handler waits for something, for each consumer.
+            max_threads=self.max_workers * (2 + len(self.extensions)),
+            name=self.service_name,
+            run=self._work,
+            begun=self._worker_begun,
+            done=self._worker_done,
+        )
+
+    def _bind_extensions(self) -> None:
+        # Dependencies come first: one may add methods to the class.
+        for attr_name, dependency in inspect.getmembers(self.service_cls, is_dependency):
+            bound = dependency.bind(self.interface, attr_name)
+            self.dependencies.add(bound)
+            self.subextensions.update(iter_extensions(bound))
+        for method_name, method in inspect.getmembers(self.service_cls, inspect.isfunction):
+            for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ()):
+                bound = entrypoint.bind(self.interface, method_name)
+                self.entrypoints.add(bound)
+                self.subextensions.update(iter_extensions(bound))
+
+    @property
+    def extensions(self) -> SpawningSet:
+        return SpawningSet(self.entrypoints | self.dependencies | self.subextensions)
+
+    @property
+    def interface(self) -> ServiceContainer:
+        """What extensions see of the container."""
+        return self
+
+    def start(self) -> None:
+        """Set up all extensions, then start them all. Returns when the service is serving."""
+        eventlet_guard()
+        _log.debug("starting %s", self)
+        self.started = True
+        with _log_time("started %s", self):
+            _call_extensions(self.extensions, "setup")
+            if not self._died.ready():
+                _call_extensions(self.extensions, "start")
+
+    def stop(self) -> None:
+        """Stop gracefully: entrypoints, then running workers drain, then dependencies, then the
+        rest. Threads that are still running then are killed."""
+        if self._died.ready():
+            _log.debug("already stopped %s", self)
+            return
+        if self._being_killed:
+            _log.debug("already being killed %s", self)
+            self._wait_for_death()
+            return
+
+        _log.debug("stopping %s", self)
+        with _log_time("stopped %s", self):
+            _call_extensions(self.entrypoints, "stop")
+            self._worker_pool.waitall()
+            _call_extensions(self.dependencies, "stop")
+            _call_extensions(self.subextensions, "stop")
+            self._kill_managed_threads()
+            self._worker_pool.stop()
+            self.started = False
+            self._died.send(None)
+
+    def kill(self, exc_info: ExcInfo | None = None) -> None:
+        """Stop without grace: nothing is waited for, messages in work go back to their queues.
+
+        :meth:`wait` raises the exception of ``exc_info``, if there is one.
+        """
+        with self._kill_lock:
+            first, self._being_killed = not self._being_killed, True
+        if not first:
+            # Two threads failed at once, or one failed because of the kill.
+            _log.debug("already killing %s ... waiting for death", self)
+            self._wait_for_death()
+            return
+        if self._died.ready():
+            _log.debug("already stopped %s", self)
+            return
+
+        if exc_info is not None:
+            _log.info("killing %s due to %s", self, exc_info[1])
+        else:
+            _log.info("killing %s", self)
+
+        self._kill_extensions(self.entrypoints)
+        self._kill_worker_threads()
+        self._kill_extensions(self.extensions)
+        self._kill_managed_threads()
+        self._worker_pool.stop(discard=True)
+        self.started = False
+        # A stop() may have been first.
+        self._died.send(None, exc_info)
+
+    def wait(self) -> None:
+        """Wait until the container has stopped; raise what killed it, if something did.
+
+        A container is killed by an exception in a managed thread or in a dependency's hook.
+        """
+        return self._died.wait()
+
+    def spawn_worker(
+        self,
+        entrypoint: Any,
+        args: Any,
+        kwargs: Any,
+        context_data: dict[str, Any] | None = None,
+        handle_result: Any = None,
+    ) -> WorkerContext:
+        """Run the entrypoint's method in a worker. Waits while ``max_workers`` are running.
+
+        ``handle_result(worker_ctx, result, exc_info)`` is called in the worker with what the
+        method returned or raised. It returns what dependencies are to see of it.
+
+        While an entrypoint handles a message, the worker begins when the handler has returned.
+        """
+        if self._being_killed:
+            _log.info("Worker spawn prevented due to being killed")
+            raise ContainerBeingKilled()
+        service = self.service_cls()
+        worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, data=context_data)
+        _log.debug("spawning %s", worker_ctx)
+        self._worker_pool.spawn((worker_ctx, handle_result))
+        return worker_ctx
+
+    def spawn_managed_thread(self, fn: Any, identifier: str | None = None) -> ManagedThread:
+        """Run ``fn`` in a thread. An exception in it kills the container.
+
+        Whoever spawns a thread ends it; those still running at the end of :meth:`stop` are killed.
+        ``identifier`` is what logs call the thread; the name of ``fn`` by default.
+        """
+        if identifier is None:
+            identifier = getattr(fn, "__name__", "<unknown>")
+        thread = ManagedThread(fn, name="{}-{}".format(self.service_name, identifier))
+        self._managed_threads[thread] = identifier
+        thread.link(self._handle_managed_thread_exited, identifier)
+        return thread.start()
+
+    def results_are_observed(self) -> bool:
+        """Whether anything looks at a worker once its result is handled.
+
+        Where nothing does, a worker is over before the broker has confirmed its reply.
+        """
+        cls = type(self)
+        if (
+            cls._worker_result is not ServiceContainer._worker_result
+            or cls._worker_teardown is not ServiceContainer._worker_teardown
+            or "_worker_result" in self.__dict__
+            or "_worker_teardown" in self.__dict__
+        ):
+            return True
+        for provider in self.dependencies:
+            provider_cls = type(provider)
+            if (
+                getattr(provider_cls, "worker_result", None) is not DependencyProvider.worker_result
+                or getattr(provider_cls, "worker_teardown", None)
+                is not DependencyProvider.worker_teardown
+                or "worker_result" in provider.__dict__
+                or "worker_teardown" in provider.__dict__
+            ):
+                return True
+        return False
+
+    def _work(self, worker: tuple[WorkerContext, Any]) -> None:
+        self._run_worker(*worker)
+
+    def _worker_begun(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
+        self._worker_threads[worker[0]] = thread
+
+    def _worker_done(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
+        self._worker_threads.pop(worker[0], None)
+        if thread.exc is not None:
+            self._handle_thread_exited(thread)
+
+    def _run_worker(self, worker_ctx: WorkerContext, handle_result: Any) -> None:
+        verbose = _log.isEnabledFor(logging.DEBUG)
+        began = time.time()
+        if verbose:
+            _log.debug("setting up %s", worker_ctx)
+            _log.debug("call stack for %s: %s", worker_ctx, "->".join(worker_ctx.call_id_stack))
+
+        self._inject_dependencies(worker_ctx)
+        self._worker_setup(worker_ctx)
+        result, exc_info = self._run_method(worker_ctx, verbose)
+
+        if handle_result is not None:
+            if verbose:
+                _log.debug("handling result for %s", worker_ctx)
+                with _log_time("handled result for %s", worker_ctx):
+                    result, exc_info = handle_result(worker_ctx, result, exc_info)
+            else:
+                result, exc_info = handle_result(worker_ctx, result, exc_info)
+
+        self._worker_result(worker_ctx, result, exc_info)
+        # The traceback refers to this frame: without it the worker can be freed at once.
+        del exc_info
+        self._worker_teardown(worker_ctx)
+        if verbose:
+            _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - began)
+
+    def _run_method(
+        self, worker_ctx: WorkerContext, verbose: bool
+    ) -> tuple[Any, tuple[Any, Any, Any] | None]:
+        entrypoint = worker_ctx.entrypoint
+        method = getattr(worker_ctx.service, entrypoint.method_name)
+        if verbose:
+            _log.debug("calling handler for %s", worker_ctx)
+        try:
+            result = method(*worker_ctx.args, **worker_ctx.kwargs)
+            if isinstance(result, CoroutineType):
+                result = finish_coroutine(result)
+        except Exception as exc:
+            if isinstance(exc, entrypoint.expected_exceptions):
+                _log.warning(
+                    "(expected) error handling worker %s: %s", worker_ctx, exc, exc_info=True
+                )
+            else:
+                _log.exception("error handling worker %s: %s", worker_ctx, exc)
+            return None, sys.exc_info()
+        return result, None
+
+    def _inject_dependencies(self, worker_ctx: WorkerContext) -> None:
+        service = worker_ctx.service
+        for provider in self.dependencies:
+            setattr(service, provider.attr_name, provider.get_dependency(worker_ctx))
+
+    def _worker_setup(self, worker_ctx: WorkerContext) -> None:
+        for provider in self.dependencies:
+            provider.worker_setup(worker_ctx)
+
+    def _worker_result(self, worker_ctx: WorkerContext, result: Any, exc_info: Any) -> None:
+        _log.debug("signalling result for %s", worker_ctx)
+        for provider in self.dependencies:
+            provider.worker_result(worker_ctx, result, exc_info)
+
+    def _worker_teardown(self, worker_ctx: WorkerContext) -> None:
+        for provider in self.dependencies:
+            provider.worker_teardown(worker_ctx)
+
+    def _kill_extensions(self, extensions: Iterable[Any]) -> None:
+        # The container is dying already: whatever else goes wrong is logged only.
+        try:
+            _call_extensions(extensions, "kill")
+        except Exception as exc:
+            _log.warning("Extension raised `%s` during kill", exc)
+
+    def _kill_worker_threads(self) -> None:
+        if self._worker_threads:
+            _log.warning("killing %s active workers(s)", len(self._worker_threads))
+            for worker_ctx, thread in list(self._worker_threads.items()):
+                _log.warning("killing active worker for %s", worker_ctx)
+                thread.kill()
+
+    def _kill_managed_threads(self) -> None:
+        threads = list(self._managed_threads.items())
+        if not threads:
+            return
+        _log.warning("killing %s managed thread(s)", len(threads))
+        deadline = time.monotonic() + KILL_GRACE
+        for thread, identifier in threads:
+            _log.warning("killing managed thread `%s`", identifier)
+            thread.interrupt()
+        for thread, _ in threads:
+            if not thread.is_current():
+                thread.kill(grace=max(0.0, deadline - time.monotonic()))
+
+    def _handle_managed_thread_exited(self, thread: ManagedThread, identifier: str) -> None:
+        self._managed_threads.pop(thread, None)
+        self._handle_thread_exited(thread)
+
+    def _handle_thread_exited(self, thread: ManagedThread | WorkerThread) -> None:
+        try:
+            thread.wait()
+        except ThreadKilled:
+            _log.debug("%s thread killed by container", self)
+        except BaseException:
+            self._fail()
+
+    def _fail(self) -> None:
+        """Die of the exception being handled: an extension or the container is at fault, so
+        nothing can be relied on any more."""
+        _log.critical("%s thread exited with error", self, exc_info=True)
+        self.kill(sys.exc_info())  # type: ignore[arg-type]
+
+    def _wait_for_death(self) -> None:
+        try:
+            self._died.wait()
+        except Exception:
+            pass  # wait() is for those who want to know
+
+    def __repr__(self) -> str:
+        return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
+
+
+def _call_extensions(extensions: Iterable[Any], name: str) -> None:
+    """Call a lifecycle method of all extensions at once. One that inherits the empty method of
+    :class:`Extension` is left out: it costs no thread."""
+    empty = getattr(Extension, name)
+    calls = [
+        getattr(extension, name)
+        for extension in extensions
+        if getattr(type(extension), name, None) is not empty
+        or name in getattr(extension, "__dict__", ())
+    ]
+    if calls:
+        call_all(calls)

@@ -1,0 +1,46 @@
+"""Dependencies that inject one well-known value of the worker's context data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nameko.constants import (
+    AUTH_TOKEN_CONTEXT_KEY,
+    LANGUAGE_CONTEXT_KEY,
+    USER_AGENT_CONTEXT_KEY,
+    USER_ID_CONTEXT_KEY,
+)
+from nameko.extensions import DependencyProvider
+
+
+class ContextDataProvider(DependencyProvider):
+    """Injects ``worker_ctx.data[context_key]``, or None where the caller sent no such value."""
+
+    context_key: str | None = None
+
+    def get_dependency(self, worker_ctx: Any) -> Any:
+        return worker_ctx.data.get(self.context_key)
+
+
+class Language(ContextDataProvider):
+    """The caller's language."""
+
+    context_key = LANGUAGE_CONTEXT_KEY
+
+
+class UserId(ContextDataProvider):
+    """The id of the user on whose behalf the call is made."""
+
+    context_key = USER_ID_CONTEXT_KEY
+
+
+class UserAgent(ContextDataProvider):
+    """The user agent of the user on whose behalf the call is made."""
+
+    context_key = USER_AGENT_CONTEXT_KEY
+
+
+class AuthToken(ContextDataProvider):
+    """The caller's authentication token."""
+
+    context_key = AUTH_TOKEN_CONTEXT_KEY

@@ -1,0 +1,14 @@
+"""Dependencies that every service may want."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nameko.extensions import DependencyProvider
+
+
+class Config(DependencyProvider):
+    """Injects a copy of the container's configuration."""
+
+    def get_dependency(self, worker_ctx: Any) -> dict[str, Any]:
+        return self.container.config.copy()

@@ -1,0 +1,389 @@
+"""Consuming messages and publishing them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from functools import partial
+from logging import getLogger
+from typing import Any
+
+from kombu import Connection, Exchange, Queue
+
+from nameko import _nameko, loop, serialization
+from nameko.amqp import connection
+from nameko.amqp.entities import queue_to_dict
+from nameko.amqp.errors import translate
+from nameko.amqp.message import Channel, Message
+from nameko.amqp.publish import Producer
+from nameko.amqp.publish import Publisher as PublisherCore
+from nameko.constants import (
+    AMQP_SSL_CONFIG_KEY,
+    DEFAULT_HEARTBEAT,
+    DEFAULT_TRANSPORT_OPTIONS,
+    HEADER_PREFIX,
+    HEARTBEAT_CONFIG_KEY,
+    LOGIN_METHOD_CONFIG_KEY,
+    PREFETCH_COUNT_CONFIG_KEY,
+    TRANSPORT_OPTIONS_CONFIG_KEY,
+)
+from nameko.exceptions import ContainerBeingKilled
+from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
+from nameko.utils import sanitize_url
+
+_log = getLogger(__name__)
+
+
+class HeaderEncoder:
+    """Puts a worker's context data into message headers."""
+
+    header_prefix = HEADER_PREFIX
+
+    def _get_header_name(self, key: str) -> str:
+        return "{}.{}".format(self.header_prefix, key)
+
+    def get_message_headers(self, worker_ctx: Any) -> dict[str, Any]:
+        data = worker_ctx.context_data
+        if None in data.values():
+            warnings.warn(
+                "Attempted to publish unserialisable header value. "
+                "Headers with a value of `None` will be dropped from "
+                "the payload.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return {
+            self._get_header_name(key): value for key, value in data.items() if value is not None
+        }
+
+
+class HeaderDecoder:
+    """Takes context data from message headers. Headers without the prefix keep their names."""
+
+    header_prefix = HEADER_PREFIX
+
+    def _strip_header_name(self, key: str) -> str:
+        return key.removeprefix("{}.".format(self.header_prefix))
+
+    def unpack_message_headers(self, message: Any) -> dict[str, Any]:
+        return {self._strip_header_name(key): value for key, value in message.headers.items()}
+
+
+def warn_of_compat_attributes(extension: Any, what: str, options: dict[str, Any]) -> None:
+    """Take publisher options from class attributes, where versions before 2.7 had them."""
+    for name in ("retry", "retry_policy", "use_confirms"):
+        if hasattr(extension, name):
+            warnings.warn(
+                "'{}' should be specified at {} time rather than as a class attribute. See "
+                "CHANGES, version 2.7.0 for more details. This warning will be removed in "
+                "version 2.9.0.".format(name, what),
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            options[name] = getattr(extension, name)
+
+
+class Publisher(DependencyProvider, HeaderEncoder):
+    """Injects a function that publishes a message: ``self.publish(payload, **options)``.
+
+    ``exchange`` is where messages go, the default exchange without; it is declared, and so are the
+    exchanges and queues in ``declare``. Options are those of
+    :class:`nameko.amqp.publish.Publisher`. Inside ``async def`` methods the call is awaited.
+    """
+
+    publisher_cls = PublisherCore
+    # Made in setup().
+    publisher: PublisherCore
+
+    def __init__(
+        self,
+        exchange: Exchange | None = None,
+        queue: Queue | None = None,
+        declare: list[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.exchange = exchange
+        self.options = options
+        self.declare = list(declare) if declare is not None else []
+        if self.exchange:
+            self.declare.append(self.exchange)
+        if queue is not None:
+            warnings.warn(
+                "The signature of `Publisher` has changed. The `queue` kwarg is now deprecated. "
+                "You can use the `declare` kwarg to provide a list of Kombu queues to be declared. "
+                "See CHANGES, version 2.7.0 for more details. This warning will be removed in "
+                "version 2.9.0.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            if exchange is None:
+                self.exchange = queue.exchange
+            self.declare.append(queue)
+        warn_of_compat_attributes(self, "instantiation", self.options)
+
+    @property
+    def amqp_uri(self) -> str:
+        return connection.amqp_uri(self.container.config)
+
+    @property
+    def serializer(self) -> str:
+        """The serializer used where the options name none."""
+        return self.container.serializer
+
+    def setup(self) -> None:
+        config = self.container.config
+        ssl = config.get(AMQP_SSL_CONFIG_KEY)
+        login_method = config.get(LOGIN_METHOD_CONFIG_KEY)
+        if self.declare:
+            Producer(connection.options(self.amqp_uri, ssl, login_method)).declare(self.declare)
+        options = dict(self.options)
+        serializer = options.pop("serializer", self.serializer)
+        self.publisher = self.publisher_cls(
+            self.amqp_uri,
+            serializer=serializer,
+            exchange=self.exchange,
+            declare=self.declare,
+            ssl=ssl,
+            login_method=login_method,
+            **options,
+        )
+
+    def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
+        extra_headers = self.get_message_headers(worker_ctx)
+
+        def publish(msg: Any, **kwargs: Any) -> Any:
+            send = partial(self.publisher.publish, msg, extra_headers=extra_headers, **kwargs)
+            running = loop.running_loop()
+            return send() if running is None else running.run_in_executor(None, send)
+
+        return publish
+
+
+class QueueConsumer(SharedExtension, ProviderCollector):
+    """Consumes from the queues of its providers over one connection with one channel.
+
+    A provider has a ``queue`` (kombu's) and ``handle_message(body, message)``. The connection is
+    kept alive, and made again with everything declared on it, by the compiled client.
+    """
+
+    def __init__(self) -> None:
+        # Guards the two below and the moment of starting.
+        self._lock = threading.Lock()
+        # The compiled half; made by start().
+        self._native: _nameko.Consumers | None = None
+        # Provider -> the number of its consumer in the compiled half, or, for one that is matched
+        # there, the object that matches.
+        self._consumers: dict[Any, Any] = {}
+        self._stopped = False
+        self._channel: Channel | None = None
+        self._accepted: frozenset[str] = frozenset()
+        super().__init__()
+
+    @property
+    def amqp_uri(self) -> str:
+        return connection.amqp_uri(self.container.config)
+
+    @property
+    def prefetch_count(self) -> int:
+        """How many unacknowledged messages each consumer may hold."""
+        return self.container.config.get(PREFETCH_COUNT_CONFIG_KEY) or self.container.max_workers
+
+    @property
+    def accept(self) -> Any:
+        return self.container.accept
+
+    @property
+    def connection(self) -> Connection:
+        """The connection's parameters as a kombu Connection. It is not connected, and not used."""
+        config = self.container.config
+        return Connection(
+            self.amqp_uri,
+            transport_options=config.get(TRANSPORT_OPTIONS_CONFIG_KEY, DEFAULT_TRANSPORT_OPTIONS),
+            heartbeat=config.get(HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT),
+            ssl=config.get(AMQP_SSL_CONFIG_KEY),
+            login_method=config.get(LOGIN_METHOD_CONFIG_KEY),
+        )
+
+    def start(self) -> None:
+        """Connect and consume. Waits while the broker is away; only stop() and kill() end that."""
+        with self._lock:
+            if self._native is not None or self._stopped or not self._providers:
+                return
+            config = self.container.config
+            options = connection.options(
+                self.amqp_uri,
+                config.get(AMQP_SSL_CONFIG_KEY),
+                config.get(LOGIN_METHOD_CONFIG_KEY),
+                config.get(HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT),
+                name=self.container.service_name,
+            )
+            self._accepted = serialization.content_types(self.accept)
+            native = _nameko.Consumers(
+                options, on_error=self._on_error, on_connected=self.on_connected
+            )
+            self._channel = Channel(native)
+            for provider in self._providers:
+                self._consumers[provider] = self._add(native, provider)
+            self._native = native
+        _log.debug("waiting for consumer ready %s", self)
+        if native.start():
+            _log.debug("started %s", self)
+        else:
+            _log.debug("consumer was stopped before it started %s", self)
+
+    def stop(self) -> None:
+        """Wait until the last provider has left, then close the connection."""
+        with self._lock:
+            native, self._stopped = self._native, True
+        if native is None:
+            return
+        if not native.connected:
+            # A start() that waits for the broker must not be waited for.
+            native.stop()
+        self.wait_for_providers()
+        native.stop()
+        super().stop()
+        _log.debug("stopped %s", self)
+
+    def kill(self) -> None:
+        """Drop the connection: the broker gives unacknowledged messages to someone else."""
+        with self._lock:
+            native, self._stopped = self._native, True
+        self._providers = set()
+        self._last_provider_unregistered.send()
+        if native is not None:
+            native.kill()
+            _log.debug("killed %s", self)
+
+    def unregister_provider(self, provider: Any) -> None:
+        """Stop consuming for a provider. Returns when no further message can come for it."""
+        with self._lock:
+            native = self._native
+            consumer = self._consumers.pop(provider, None)
+        if native is not None and isinstance(consumer, int):
+            _log.debug("cancelling consumer [%s]: %s", provider, consumer)
+            native.cancel(consumer)
+        super().unregister_provider(provider)
+
+    def ack_message(self, message: Any) -> None:
+        """Acknowledge. Nothing happens where it is done already or its connection is gone."""
+        if not (isinstance(message, Message) and message.acknowledged):
+            message.ack()
+
+    def requeue_message(self, message: Any) -> None:
+        """Put the message back. Nothing happens where its connection is gone."""
+        if not (isinstance(message, Message) and message.acknowledged):
+            message.requeue()
+
+    def handle_message(self, provider: Any, body: Any, message: Any) -> None:
+        """Called on a worker thread for each message."""
+        provider.handle_message(body, message)
+
+    def on_connection_error(self, exc: Exception, interval: float) -> None:
+        """Called when connecting failed; the next attempt is made in ``interval`` seconds."""
+        _log.warning(
+            "Error connecting to broker at {} ({}).\nRetrying in {} seconds.".format(
+                sanitize_url(self.amqp_uri), exc, round(interval, 1)
+            )
+        )
+
+    def on_connected(self) -> None:
+        """Called when all queues are declared and consumed from, for the first time or again."""
+
+    def on_decode_error(self, provider: Any, message: Message, exc: Exception) -> None:
+        """Called for a message whose body cannot be read, or may not. It is acknowledged: nobody
+        else could read it either."""
+        _log.error(
+            "Can't decode message body: %s (routing key: %r, content type: %r, encoding: %r)",
+            exc,
+            message.delivery_info["routing_key"],
+            message.content_type,
+            message.content_encoding,
+        )
+        handle_decode_error = getattr(provider, "handle_decode_error", None)
+        if handle_decode_error is not None:
+            handle_decode_error(message, exc)
+        self.ack_message(message)
+
+    def _add(self, native: _nameko.Consumers, provider: Any) -> Any:
+        # A provider that matches its messages in the compiled half says how.
+        attach = getattr(provider, "attach", None)
+        if attach is not None:
+            attached = attach(native, self.prefetch_count)
+            if attached is not None:
+                return attached
+        pool = self.container._worker_pool
+        return native.add(
+            queue_to_dict(provider.queue),
+            partial(pool.handle, self._handle_delivery, provider),
+            pool.jobs,
+            self.prefetch_count,
+        )
+
+    def _handle_delivery(self, provider: Any, delivery: _nameko.Delivery) -> None:
+        try:
+            message = Message(delivery, self._channel, self._accepted)
+            try:
+                body = message.decode()
+            except Exception as exc:
+                self.on_decode_error(provider, message, exc)
+            else:
+                self.handle_message(provider, body, message)
+        except BaseException:
+            self.container._fail()
+
+    def _on_error(self, exc: Exception, interval: float) -> None:
+        if isinstance(exc, _nameko.AmqpError):
+            exc = translate(exc)
+        self.on_connection_error(exc, interval)
+
+
+class Consumer(Entrypoint, HeaderDecoder):
+    """Entrypoint for the messages of a queue: the method gets the decoded body.
+
+    When the method has returned, or raised, the message is acknowledged. With
+    ``requeue_on_error`` a message whose method raised goes back to the queue instead.
+    """
+
+    queue_consumer = QueueConsumer()
+
+    def __init__(self, queue: Queue, requeue_on_error: bool = False, **kwargs: Any) -> None:
+        self.queue = queue
+        self.requeue_on_error = requeue_on_error
+        super().__init__(**kwargs)
+
+    def setup(self) -> None:
+        self.queue_consumer.register_provider(self)
+
+    def stop(self) -> None:
+        self.queue_consumer.unregister_provider(self)
+
+    def handle_message(self, body: Any, message: Any) -> None:
+        try:
+            self.container.spawn_worker(
+                self,
+                (body,),
+                {},
+                context_data=self.unpack_message_headers(message),
+                handle_result=partial(self.handle_result, message),
+            )
+        except ContainerBeingKilled:
+            self.queue_consumer.requeue_message(message)
+
+    def handle_result(
+        self, message: Any, worker_ctx: Any, result: Any = None, exc_info: Any = None
+    ) -> tuple[Any, Any]:
+        self.handle_message_processed(message, result, exc_info)
+        return result, exc_info
+
+    def handle_message_processed(
+        self, message: Any, result: Any = None, exc_info: Any = None
+    ) -> None:
+        if exc_info is not None and self.requeue_on_error:
+            self.queue_consumer.requeue_message(message)
+        else:
+            self.queue_consumer.ack_message(message)
+
+
+consume = Consumer.decorator

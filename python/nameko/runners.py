@@ -1,0 +1,107 @@
+"""Hosting several services in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import getLogger
+from typing import Any
+
+import nameko
+from nameko._config import is_config
+from nameko.containers import get_container_cls, get_service_name
+from nameko.utils.concurrency import SpawningProxy
+
+_log = getLogger(__name__)
+
+
+class ServiceRunner:
+    """Starts and stops the containers of a number of services together.
+
+    ::
+
+        runner = ServiceRunner(config)
+        runner.add_service(Foobar)
+        runner.add_service(Spam)
+        runner.start()
+        runner.wait()
+
+    Without ``config`` it takes ``nameko.config``.
+    """
+
+    def __init__(self, config: Any = None) -> None:
+        # Service name -> container.
+        self.service_map: dict[str, Any] = {}
+        self.config = nameko.config if config is None else config
+        self.container_cls = get_container_cls(self.config)
+
+    @property
+    def service_names(self) -> Any:
+        return self.service_map.keys()
+
+    @property
+    def containers(self) -> Any:
+        return self.service_map.values()
+
+    def add_service(self, cls: Any) -> None:
+        """Host a service class. One of the same name that was added before is replaced."""
+        service_name = get_service_name(cls)
+        self.service_map[service_name] = self.container_cls(cls, self.config)
+
+    def start(self) -> None:
+        """Start all services at once; returns when all are serving."""
+        service_names = ", ".join(self.service_names)
+        _log.info("starting services: %s", service_names)
+        SpawningProxy(self.containers).start()
+        _log.debug("services started: %s", service_names)
+
+    def stop(self) -> None:
+        """Stop all services at once; returns when all have stopped."""
+        service_names = ", ".join(self.service_names)
+        _log.info("stopping services: %s", service_names)
+        SpawningProxy(self.containers).stop()
+        _log.debug("services stopped: %s", service_names)
+
+    def kill(self) -> None:
+        """Kill all services at once."""
+        service_names = ", ".join(self.service_names)
+        _log.info("killing services: %s", service_names)
+        SpawningProxy(self.containers).kill()
+        _log.debug("services killed: %s ", service_names)
+
+    def wait(self) -> None:
+        """Wait until all services have stopped. When one fails the others are stopped, and its
+        exception is raised."""
+        try:
+            SpawningProxy(self.containers, abort_on_error=True).wait()
+        except Exception:
+            self.stop()
+            raise
+
+
+@contextmanager
+def run_services(*args: Any, kill_on_exit: bool = False) -> Iterator[ServiceRunner]:
+    """Run services for the length of a block.
+
+    ::
+
+        with run_services(config, Foobar, Spam) as runner:
+            ...
+
+    The first argument may be left out; ``nameko.config`` is taken then. ``kill_on_exit``: kill the
+    services at the end of the block in place of stopping them.
+    """
+    config, services = (args[0], args[1:]) if args and is_config(args[0]) else (None, args)
+    runner = ServiceRunner(config)
+    for service in services:
+        runner.add_service(service)
+    try:
+        runner.start()
+        yield runner
+    except BaseException:
+        runner.kill()
+        raise
+    if kill_on_exit:
+        runner.kill()
+    else:
+        runner.stop()

@@ -1,0 +1,93 @@
+"""Serializers: kombu's registry says which there are; JSON has a short way of its own."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import kombu.serialization
+from kombu.serialization import registry
+
+from nameko.constants import (
+    ACCEPT_CONFIG_KEY,
+    DEFAULT_SERIALIZER,
+    SERIALIZER_CONFIG_KEY,
+    SERIALIZERS_CONFIG_KEY,
+)
+from nameko.exceptions import ConfigurationError
+from nameko.utils import import_from_path
+
+JSON_CONTENT_TYPE = "application/json"
+JSON_CONTENT_ENCODING = "utf-8"
+
+# Content types that are taken whatever a container accepts: bare text and bare bytes.
+TRUSTED_CONTENT_TYPES = frozenset(kombu.serialization.TRUSTED_CONTENT)
+
+
+def setup(config: Any) -> tuple[str, list[str]]:
+    """Register the configured serializers; return the one to send with and those to accept.
+
+    ConfigurationError where a name is not known.
+    """
+    serializers = deepcopy(config.get(SERIALIZERS_CONFIG_KEY, {}))
+    for name, kwargs in serializers.items():
+        encoder = import_from_path(kwargs.pop("encoder"))
+        decoder = import_from_path(kwargs.pop("decoder"))
+        kombu.serialization.register(name, encoder=encoder, decoder=decoder, **kwargs)
+
+    serializer = config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER)
+    accept = config.get(ACCEPT_CONFIG_KEY, [serializer])
+    for name in [serializer, *accept]:
+        if name not in registry.name_to_type:
+            raise ConfigurationError('Please register a serializer for "{}" format'.format(name))
+    return serializer, accept
+
+
+_encode_json = json.JSONEncoder().encode
+_decode_json = json.JSONDecoder().decode
+# What kombu registered under "json"; someone may register another one in its place.
+_KOMBU_JSON_ENCODER = registry._encoders["json"]
+_KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
+
+
+def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
+    """Content type, content encoding and body of a value.
+
+    Without a serializer text and bytes go as they are, and everything else as JSON.
+
+    ``kombu.exceptions.EncodeError`` where the serializer cannot take it.
+    """
+    if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
+        try:
+            return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, _encode_json(value).encode("ascii")
+        except (TypeError, ValueError, RecursionError):
+            pass  # kombu's encoder knows more types, and says what is wrong with the rest
+    content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)
+    if isinstance(body, str):
+        body = body.encode(content_encoding or "utf-8")
+    return content_type, content_encoding, body
+
+
+def loads(body: bytes, content_type: str | None, content_encoding: str | None, accept: Any) -> Any:
+    """The value of a body. ``accept``: the content types that may be decoded.
+
+    ``kombu.exceptions.DecodeError`` or ``ContentDisallowed`` where it cannot or may not be read.
+    """
+    if (
+        content_type == JSON_CONTENT_TYPE
+        and content_type in accept
+        and content_encoding == JSON_CONTENT_ENCODING
+        and b"__type__" not in body
+        and registry._decoders.get(JSON_CONTENT_TYPE) is _KOMBU_JSON_DECODER
+    ):
+        try:
+            return _decode_json(body.decode("utf-8"))
+        except ValueError:
+            pass  # kombu's decoder says what is wrong with it
+    return kombu.serialization.loads(body, content_type, content_encoding, accept=accept)
+
+
+def content_types(accept: Any) -> frozenset[str]:
+    """The content types of the serializers in ``accept``, which may hold content types too."""
+    return frozenset(kombu.serialization.prepare_accept_content(accept)) | TRUSTED_CONTENT_TYPES

@@ -1,0 +1,1 @@
+"""Calling a cluster from programs that are not services: scripts, web applications, tests."""

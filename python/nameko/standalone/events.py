@@ -1,0 +1,54 @@
+"""Dispatching events from programs that are not services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Exchange
+
+import nameko
+from nameko import serialization
+from nameko.amqp import connection
+from nameko.amqp.publish import Publisher
+from nameko.constants import AMQP_SSL_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY, PERSISTENT
+
+
+def get_event_exchange(service_name: str, config: Any) -> Exchange:
+    """The exchange of the events of a service."""
+    return Exchange(
+        "{}.events".format(service_name),
+        type="topic",
+        durable=True,
+        delivery_mode=PERSISTENT,
+        auto_delete=bool(config.get("AUTO_DELETE_EVENT_EXCHANGES")),
+        no_declare=config.get("DECLARE_EVENT_EXCHANGES") is False,
+    )
+
+
+def event_dispatcher(config: Any = None, **publisher_options: Any) -> Callable[..., None]:
+    """A function ``dispatch(service_name, event_type, event_data)`` that claims to be a service.
+
+    It does not declare the exchange: ``amqp.exceptions.NotFound`` where the service never
+    dispatched an event and nobody listens to it. Options are those of
+    :class:`nameko.amqp.publish.Publisher`; an exchange and a routing key among them are ignored.
+    """
+    config = nameko.config if config is None else config
+    serializer, _ = serialization.setup(config)
+    serializer = publisher_options.pop("serializer", serializer)
+    publisher_options.pop("exchange", None)
+    publisher_options.pop("routing_key", None)
+    publisher = Publisher(
+        connection.amqp_uri(config),
+        serializer=serializer,
+        ssl=config.get(AMQP_SSL_CONFIG_KEY),
+        login_method=config.get(LOGIN_METHOD_CONFIG_KEY),
+        **publisher_options,
+    )
+
+    def dispatch(service_name: str, event_type: str, event_data: Any) -> None:
+        publisher.publish(
+            event_data, exchange=get_event_exchange(service_name, config), routing_key=event_type
+        )
+
+    return dispatch

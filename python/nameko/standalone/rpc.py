@@ -1,0 +1,258 @@
+"""RPC clients for programs that are not services. They may be shared by threads, and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from types import TracebackType
+from typing import Any
+
+import nameko
+from nameko import _nameko
+from nameko.amqp import connection
+from nameko.amqp.errors import BrokerUnreachable, translate
+from nameko.containers import WorkerContext
+from nameko.extensions import Entrypoint
+from nameko.rpc import ClusterProxy, ReplyListener, ServiceProxy
+from nameko.utils import eventlet_guard
+
+_logger = logging.getLogger(__name__)
+
+# How long start() tries to reach the broker, and a call waits for a lost connection (s).
+CONNECT_TIMEOUT = 3.0
+
+# A broker that answers like this will not answer otherwise the next moment.
+_HOPELESS = frozenset({"access_refused", "not_allowed", "not_amqp", "handshake", "tls", "uri"})
+
+
+class ReplyConsumer:
+    """The connection over which one client receives its replies."""
+
+    def __init__(self, timeout: float | None = None) -> None:
+        # Seconds to wait for each reply; None: for ever.
+        self.timeout = timeout
+        # The compiled half, from start to stop.
+        self._consumers: _nameko.Consumers | None = None
+        # Set whenever the connection has been made, again or for the first time.
+        self._connected = threading.Event()
+        # Why the latest attempt to connect failed.
+        self._error: _nameko.AmqpError | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self._consumers is None
+
+    @property
+    def connected(self) -> bool:
+        return self._consumers is not None and self._consumers.connected
+
+    @property
+    def connection(self) -> ReplyConsumer:
+        """Has the attribute ``connected``."""
+        return self
+
+    def register_provider(self, provider: Any) -> None:
+        """Connect and receive replies for a reply listener; returns when they can come."""
+        config = provider.container.config
+        options = connection.configured_options(config, name=provider.container.service_name)
+        self._error = None
+        consumers = _nameko.Consumers(
+            options, on_error=self._on_error, on_connected=self._connected.set
+        )
+        self._consumers = consumers
+        provider.attach(consumers, None)
+        try:
+            if consumers.start(CONNECT_TIMEOUT):
+                return
+            error = self._error
+            if error is not None:
+                raise translate(error)
+            raise BrokerUnreachable("no answer from the broker at {}".format(options.uri))
+        except BaseException:
+            self._consumers = None
+            consumers.kill()
+            raise
+
+    def unregister_provider(self, provider: Any) -> None:
+        consumers, self._consumers = self._consumers, None
+        if consumers is not None:
+            consumers.stop()
+
+    def check(self) -> None:
+        """RuntimeError where no reply could come. A lost connection is waited for a moment."""
+        consumers = self._consumers
+        if consumers is None:
+            raise RuntimeError("This consumer has been stopped, and can no longer be used")
+        if consumers.connected:
+            return
+        self._connected.clear()
+        if not consumers.connected and not self._connected.wait(CONNECT_TIMEOUT):
+            raise RuntimeError("This consumer has been disconnected, and can no longer be used")
+
+    def _on_error(self, exc: Exception, interval: float) -> None:
+        if not isinstance(exc, _nameko.AmqpError):
+            return
+        self._error = exc
+        consumers = self._consumers
+        if not self._connected.is_set() and exc.kind in _HOPELESS and consumers is not None:
+            consumers.kill()
+        else:
+            _logger.debug("cannot reach the broker, trying again in %.1f s: %s", interval, exc)
+
+
+class StandaloneReplyListener(ReplyListener):
+    """Receives the replies of one client over a connection of its own."""
+
+    queue_consumer: ReplyConsumer  # type: ignore[assignment]
+
+    def __init__(self, timeout: float | None = None) -> None:
+        super().__init__()
+        self.queue_consumer = ReplyConsumer(timeout)
+
+    @property
+    def timeout(self) -> float | None:  # type: ignore[override]
+        return self.queue_consumer.timeout
+
+    def get_reply_event(self, correlation_id: str) -> Any:
+        self.queue_consumer.check()
+        return super().get_reply_event(correlation_id)
+
+    def on_unknown_reply(self, correlation_id: str | None) -> None:
+        _logger.debug("Unknown correlation id: %s", correlation_id)
+
+
+# The name it had when only one thread could use it.
+SingleThreadedReplyListener = StandaloneReplyListener
+
+
+class StandaloneProxyBase:
+    """A client: a context manager (``with`` or ``async with``), or ``start()`` and ``stop()``."""
+
+    class ServiceContainer:
+        """As much of a container as proxies and reply listeners look at."""
+
+        service_name = "standalone_rpc_proxy"
+
+        def __init__(self, config: Any) -> None:
+            self.config = config
+            self.shared_extensions: dict[Any, Any] = {}
+
+    class Dummy(Entrypoint):
+        method_name = "call"
+
+    _proxy: Any = None
+
+    def __init__(
+        self,
+        config: Any = None,
+        context_data: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        reply_listener_cls: Any = StandaloneReplyListener,
+        **options: Any,
+    ) -> None:
+        container = self.ServiceContainer(nameko.config if config is None else config)
+        self._worker_ctx = WorkerContext(
+            container, service=None, entrypoint=self.Dummy, data=context_data
+        )
+        self._reply_listener = reply_listener_cls(timeout=timeout).bind(container)
+        # Publisher options of every call.
+        self._options = options
+
+    def start(self) -> Any:
+        """Connect; returns the proxy to call. May be started again after stop().
+
+        The exceptions of kombu and py-amqp where the broker cannot be reached or refuses.
+        """
+        eventlet_guard()
+        self._reply_listener.setup()
+        return self._proxy
+
+    def stop(self) -> None:
+        """Close the connection. Calls that wait for a reply fail."""
+        self._reply_listener.stop()
+
+    def __enter__(self) -> Any:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Any:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+class ServiceRpcProxy(StandaloneProxyBase):
+    """A client of one service.
+
+    ::
+
+        with ServiceRpcProxy("service_x", config) as service_x:
+            service_x.remote_method("hello")
+
+    ``context_data`` goes with every call. ``timeout``: seconds after which a call without a reply
+    raises RpcTimeout. Further options are those of :class:`nameko.amqp.publish.Publisher`.
+    """
+
+    def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._proxy = ServiceProxy(
+            self._worker_ctx, service_name, self._reply_listener, **self._options
+        )
+
+
+class ClusterRpcProxy(StandaloneProxyBase):
+    """A client of all services of a cluster, with one connection for their replies.
+
+    ::
+
+        with ClusterRpcProxy(config) as cluster:
+            cluster.service_x.remote_method("hello")
+            cluster["service-y"].append_id("hello")
+
+    See :class:`ServiceRpcProxy` for the arguments.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._proxy = ClusterProxy(self._worker_ctx, self._reply_listener, **self._options)
+
+
+class ServiceRpcClient(ServiceRpcProxy):
+    """:class:`ServiceRpcProxy` as version 3 spells it: the configuration is ``nameko.config``."""
+
+    def __init__(
+        self,
+        service_name: str,
+        context_data: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            service_name, options.pop("config", None), context_data, timeout, **options
+        )
+
+
+class ClusterRpcClient(ClusterRpcProxy):
+    """:class:`ClusterRpcProxy` as version 3 spells it: the configuration is ``nameko.config``."""
+
+    def __init__(
+        self,
+        context_data: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(options.pop("config", None), context_data, timeout, **options)

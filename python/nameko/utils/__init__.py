@@ -1,0 +1,85 @@
+"""Small helpers."""
+
+from __future__ import annotations
+
+import _thread
+import inspect
+import re
+from copy import deepcopy
+from pydoc import locate
+from typing import Any
+from urllib.parse import urlparse
+
+REDACTED = "********"
+
+
+def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by name, with those that the entrypoint calls sensitive hidden.
+
+    ``entrypoint.sensitive_arguments`` is a string or a tuple of strings. Each names an argument,
+    or a part of one as ``argument.key[index].key``. Names that do not fit the call are ignored,
+    so check a setting once in a test.
+    """
+    sensitive_arguments = entrypoint.sensitive_arguments
+    if isinstance(sensitive_arguments, str):
+        sensitive_arguments = (sensitive_arguments,)
+
+    method = getattr(entrypoint.container.service_cls, entrypoint.method_name)
+    callargs = inspect.getcallargs(method, None, *args, **kwargs)
+    del callargs["self"]
+    # A part is hidden in a copy, never in the caller's own object.
+    callargs = deepcopy(callargs)
+
+    def redact(data: Any, keys: list[Any]) -> None:
+        key = keys[0]
+        if len(keys) == 1:
+            try:
+                data[key] = REDACTED
+            except (KeyError, IndexError, TypeError):
+                pass
+        elif key in data:
+            redact(data[key], keys[1:])
+
+    for variable in sensitive_arguments:
+        keys: list[Any] = []
+        for dict_key, list_index in re.findall(r"(\w+)|\[(\d+)\]", variable):
+            if dict_key:
+                keys.append(dict_key)
+            elif list_index:
+                keys.append(int(list_index))
+        if keys and keys[0] in callargs:
+            redact(callargs, keys)
+
+    return callargs
+
+
+def import_from_path(path: str | None) -> Any:
+    """The object at a dotted path; None for None. ImportError where there is none."""
+    if path is None:
+        return None
+    obj = locate(path)
+    if obj is None:
+        raise ImportError("`{}` could not be imported".format(path))
+    return obj
+
+
+def sanitize_url(url: str) -> str:
+    """The URL with its password hidden. A list of broker URLs (``;``) is taken one by one."""
+    if ";" in url:
+        return ";".join(map(sanitize_url, url.split(";")))
+    parts = urlparse(url)
+    if parts.password is None:
+        return url
+    host_info = parts.netloc.rsplit("@", 1)[-1]
+    parts = parts._replace(netloc="{}:{}@{}".format(parts.username, REDACTED, host_info))
+    return parts.geturl()
+
+
+def eventlet_guard() -> None:
+    """RuntimeError in a process whose threads eventlet has replaced: real threads hang there."""
+    module = getattr(_thread.start_new_thread, "__module__", None) or ""
+    if module.startswith("eventlet"):
+        raise RuntimeError(
+            "This process called eventlet.monkey_patch(), which replaces the threads that nameko "
+            "runs on. nameko needs no eventlet since version 3: remove the call to monkey_patch()."
+        )

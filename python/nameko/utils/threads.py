@@ -1,0 +1,172 @@
+"""Threads that can be waited for and killed, and a one-shot event that carries a value."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+# How long kill() waits for a thread to unwind before it counts it as dead all the same (s).
+KILL_GRACE = 1.0
+
+_numbers = itertools.count(1)
+
+
+class ThreadKilled(BaseException):
+    """Raised inside a thread that is being killed, and to whoever waits for its result."""
+
+
+class Event:
+    """A value or an exception that is sent once and that any number of threads may wait for."""
+
+    __slots__ = ("__weakref__", "_exc", "_lock", "_sent", "_value")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent = threading.Event()
+        self._value: Any = None
+        self._exc: BaseException | None = None
+
+    def ready(self) -> bool:
+        return self._sent.is_set()
+
+    def send(self, value: Any = None, exc: BaseException | ExcInfo | None = None) -> None:
+        """Set the value, or the exception that waiters are to meet. Only the first one counts."""
+        with self._lock:
+            if self._sent.is_set():
+                return
+            self._value = value
+            self._exc = exc[1] if isinstance(exc, tuple) else exc
+            self._sent.set()
+
+    def send_exception(self, *exc: Any) -> None:
+        self.send(exc=exc[0] if len(exc) == 1 else exc)
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """The value, or raise the exception. ``TimeoutError`` after ``timeout`` seconds."""
+        if not self._sent.wait(timeout):
+            raise TimeoutError("nothing was sent within {} seconds".format(timeout))
+        if self._exc is not None:
+            raise self._exc
+        return self._value
+
+
+def raise_in_thread(ident: int, exc_type: type[BaseException] | None) -> None:
+    """Have ``exc_type`` raised in the thread ``ident`` when it next runs Python code.
+
+    A thread inside a blocking call meets it only when that call returns. None takes back an
+    exception that was not met yet.
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), ctypes.py_object(exc_type) if exc_type is not None else None
+    )
+
+
+class ManagedThread:
+    """A daemon thread running ``fn``, with a handle to wait for it, kill it and learn of its end.
+
+    Python cannot stop a thread inside a blocking call. :meth:`kill` raises :class:`ThreadKilled`
+    in the thread, waits for it for a moment, and then counts it as dead: its waiters and links are
+    told, and what it may still do later is ignored.
+    """
+
+    def __init__(self, fn: Callable[[], Any], name: str | None = None) -> None:
+        self._fn = fn
+        self._lock = threading.Lock()
+        self._event = Event()
+        self._links: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._killed: BaseException | None = None
+        self._over = False
+        self._thread = threading.Thread(
+            target=self._run, name=name or "nameko-{}".format(next(_numbers)), daemon=True
+        )
+
+    def start(self) -> ManagedThread:
+        self._thread.start()
+        return self
+
+    @property
+    def dead(self) -> bool:
+        return self._over
+
+    def is_current(self) -> bool:
+        """Whether this is the calling thread."""
+        return self._thread is threading.current_thread()
+
+    def wait(self) -> Any:
+        """What ``fn`` returned; raises what it raised, or :class:`ThreadKilled`."""
+        return self._event.wait()
+
+    def link(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call ``callback(handle, *args)`` when the thread is over; at once where it is already."""
+        with self._lock:
+            if not self._over:
+                self._links.append((callback, args))
+                return
+        callback(self, *args)
+
+    def kill(self, exc: BaseException | None = None, grace: float = KILL_GRACE) -> None:
+        """Stop the thread as soon as it can be stopped; see the class for what that means.
+
+        ``exc``: what waiters meet in place of :class:`ThreadKilled`.
+        """
+        if self.is_current():
+            raise exc or ThreadKilled()
+        self.interrupt(exc)
+        if self._killed is not None and not self._over:
+            try:
+                self._event.wait(grace)
+            except TimeoutError:
+                self._finish(None, self._killed)
+            except BaseException:
+                pass  # its own waiters meet it
+
+    def interrupt(self, exc: BaseException | None = None) -> None:
+        """The first half of :meth:`kill`: raise in the thread, do not wait for it."""
+        with self._lock:
+            if self._over or self._killed is not None:
+                return
+            self._killed = exc or ThreadKilled()
+            ident = self._thread.ident
+            if ident is not None and ident != threading.get_ident():
+                raise_in_thread(ident, ThreadKilled)
+
+    def _run(self) -> None:
+        try:
+            try:
+                if self._killed is not None:
+                    raise self._killed
+                result = self._fn()
+            except ThreadKilled as killed:
+                self._finish(None, self._killed or killed)
+            except BaseException as exc:
+                self._finish(None, exc)
+            else:
+                self._finish(result, None)
+        except ThreadKilled:
+            # Killed while it was already ending.
+            self._finish(None, self._killed)
+
+    def _finish(self, result: Any, exc: BaseException | None) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            links, self._links = self._links, []
+        self._event.send(result, exc)
+        for callback, args in links:
+            try:
+                callback(self, *args)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
+
+
+def spawn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> ManagedThread:
+    """Run ``fn(*args, **kwargs)`` in a thread of its own."""
+    return ManagedThread(lambda: fn(*args, **kwargs)).start()
