@@ -1,1 +1,499 @@
+use std::time::{Duration, Instant};
 
+use amq_protocol::{
+    frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
+    protocol::{AMQPClass, basic, channel, connection, queue},
+    types::FieldTable,
+};
+use nameko_broker::Broker;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::*;
+
+const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
+
+/// A peer that says what it likes.
+struct Peer {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Peer {
+    async fn connect(broker: &Broker) -> Self {
+        Self {
+            stream: TcpStream::connect(broker.addr()).await.unwrap(),
+            input: Vec::new(),
+        }
+    }
+
+    /// A peer that went through the handshake, with this heartbeat interval in seconds.
+    async fn open(broker: &Broker, heartbeat: u16) -> Self {
+        let mut peer = Self::connect(broker).await;
+        peer.write(HEADER).await;
+        peer.frame().await.unwrap();
+        peer.connection(connection::AMQPMethod::StartOk(connection::StartOk {
+            client_properties: FieldTable::default(),
+            mechanism: "PLAIN".into(),
+            response: "\0guest\0guest".into(),
+            locale: "en_US".into(),
+        }))
+        .await;
+        peer.frame().await.unwrap();
+        peer.connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
+            channel_max: 2047,
+            frame_max: 131_072,
+            heartbeat,
+        }))
+        .await;
+        let open = connection::Open {
+            virtual_host: "/".into(),
+        };
+        peer.connection(connection::AMQPMethod::Open(open)).await;
+        peer.frame().await.unwrap();
+        peer
+    }
+
+    /// A peer with channel 1 open.
+    async fn with_channel(broker: &Broker) -> Self {
+        let mut peer = Self::open(broker, 0).await;
+        peer.method(
+            1,
+            AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
+        )
+        .await;
+        peer.frame().await.unwrap();
+        peer
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        soon(self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    async fn method(&mut self, channel: u16, method: AMQPClass) {
+        self.write(&encoded(&AMQPFrame::Method(channel, method)))
+            .await;
+    }
+
+    async fn connection(&mut self, method: connection::AMQPMethod) {
+        self.method(0, AMQPClass::Connection(method)).await;
+    }
+
+    /// The next frame; `None` when the broker closed the connection.
+    async fn frame(&mut self) -> Option<AMQPFrame> {
+        loop {
+            if let Ok((rest, frame)) = parse_frame(&self.input[..]) {
+                self.input = rest.to_vec();
+                return Some(frame);
+            }
+            match soon(self.stream.read_buf(&mut self.input)).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The code the connection or the channel is closed with; `None` when it was closed without a word.
+    async fn closed_with(&mut self) -> Option<(u16, String)> {
+        loop {
+            match self.frame().await? {
+                AMQPFrame::Method(
+                    _,
+                    AMQPClass::Connection(connection::AMQPMethod::Close(close)),
+                ) => {
+                    return Some((close.reply_code, close.reply_text.to_string()));
+                }
+                AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
+                    return Some((close.reply_code, close.reply_text.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// All the broker still says, until it closes.
+    async fn rest(mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset ends it as well.
+        let _ = soon(self.stream.read_to_end(&mut rest)).await;
+        rest
+    }
+}
+
+fn encoded(frame: &AMQPFrame) -> Vec<u8> {
+    gen_frame(frame)(WriteContext::from(Vec::new()))
+        .unwrap()
+        .into_inner()
+        .0
+}
+
+fn raw(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind];
+    frame.extend(channel.to_be_bytes());
+    frame.extend((payload.len() as u32).to_be_bytes());
+    frame.extend(payload);
+    frame.push(206);
+    frame
+}
+
+/// That the broker serves others as if nothing had happened.
+async fn still_serves(broker: &Broker) {
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    channel.declare("still").await;
+    channel.send("", "still", "well").await;
+    assert_eq!(channel.drain("still").await, ["well"]);
+    connection.close(200, "".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn peers_that_speak_another_protocol_are_told_which_one_is_spoken() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    for greeting in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"AMQP\0\x01\0\0",
+        b"AMQP\x03\x01\0\0",
+        b"\x16\x03\x01\x02\0\x01\0\x01",
+        b"x",
+    ] {
+        let mut peer = Peer::connect(&broker).await;
+        peer.write(greeting).await;
+        assert_eq!(peer.rest().await, HEADER, "{greeting:?}");
+    }
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_at_any_time_costs_only_the_peers_own_connection() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let garbage: Vec<u8> = (0..10_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let mut peer = Peer::connect(&broker).await;
+    peer.write(&[HEADER, &garbage].concat()).await;
+    peer.rest().await;
+    let mut peer = Peer::open(&broker, 0).await;
+    peer.write(&garbage).await;
+    assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(501));
+    let mut peer = Peer::with_channel(&broker).await;
+    peer.write(&raw(1, 1, &garbage[..100])).await;
+    assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(503));
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let publish = |exchange: &str| {
+        encoded(&AMQPFrame::Method(
+            1,
+            AMQPClass::Basic(basic::AMQPMethod::Publish(basic::Publish {
+                exchange: exchange.into(),
+                routing_key: "k".into(),
+                mandatory: false,
+                immediate: false,
+            })),
+        ))
+    };
+    let header =
+        |class: u8, size: u8| raw(2, 1, &[0, class, 0, 0, 0, 0, 0, 0, 0, 0, 0, size, 0, 0]);
+    let declare = encoded(&AMQPFrame::Method(
+        1,
+        AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare::default())),
+    ));
+    for (what, bytes, code) in [
+        (
+            "a size no frame has",
+            vec![1, 0, 1, 0xff, 0xff, 0xff, 0xff],
+            501,
+        ),
+        ("no end mark", vec![1, 0, 1, 0, 0, 0, 1, 5, 5], 501),
+        ("an unknown kind", vec![7, 0, 1, 0, 0, 0, 0, 206], 501),
+        ("a heartbeat on a channel", raw(8, 1, &[]), 505),
+        ("a body that nobody announced", raw(3, 1, b"x"), 505),
+        ("a header that nobody announced", header(60, 1), 505),
+        ("content on channel 0", raw(3, 0, b"x"), 505),
+        (
+            "a method within content",
+            [publish(""), declare.clone()].concat(),
+            505,
+        ),
+        (
+            "a method within a body",
+            [publish(""), header(60, 5), declare.clone()].concat(),
+            505,
+        ),
+        (
+            "a header of another class",
+            [publish(""), header(10, 5)].concat(),
+            505,
+        ),
+        (
+            "more body than announced",
+            [publish(""), header(60, 1), raw(3, 1, b"xy")].concat(),
+            501,
+        ),
+        (
+            "a header cut short",
+            [publish(""), raw(2, 1, &[0, 60, 0])].concat(),
+            502,
+        ),
+        (
+            "a method cut short",
+            raw(1, 1, &[0, 50, 0, 10, 0, 0, 9]),
+            502,
+        ),
+        (
+            "a method with more than belongs to it",
+            raw(1, 1, &[0, 20, 0, 20, 1, 0, 0]),
+            502,
+        ),
+        ("an unknown method", raw(1, 1, &[0, 60, 0, 99]), 503),
+        ("a method of the server", raw(1, 1, &[0, 60, 0, 72, 0]), 503),
+        ("a channel opened twice", raw(1, 1, &[0, 20, 0, 10, 0]), 504),
+        (
+            "a channel never opened",
+            raw(1, 9, &declare[7..declare.len() - 1]),
+            504,
+        ),
+        (
+            "a connection opened twice",
+            raw(1, 0, &[0, 10, 0, 40, 1, b'/', 0, 0]),
+            504,
+        ),
+        (
+            "a name that is not UTF-8",
+            raw(1, 1, &[0, 50, 0, 10, 0, 0, 1, 0xff, 0, 0, 0, 0, 0]),
+            502,
+        ),
+        ("a transaction", raw(1, 1, &[0, 90, 0, 10]), 540),
+    ] {
+        let mut peer = Peer::with_channel(&broker).await;
+        peer.write(&bytes).await;
+        let closed = peer.closed_with().await;
+        assert_eq!(
+            closed.as_ref().map(|(code, _)| *code),
+            Some(code),
+            "{what}: {closed:?}"
+        );
+    }
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn deeply_nested_tables_do_not_overflow_the_stack() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let nested = |levels: usize| {
+        let mut table = Vec::new();
+        for _ in 0..levels {
+            let mut outer = vec![0, b'F'];
+            outer.extend((table.len() as u32).to_be_bytes());
+            outer.extend(table);
+            table = outer;
+        }
+        let mut sized = (table.len() as u32).to_be_bytes().to_vec();
+        sized.extend(table);
+        sized
+    };
+    let mut peer = Peer::with_channel(&broker).await;
+    let declare = [&[0, 50, 0, 10, 0, 0, 0, 8][..], &nested(20_000)].concat();
+    peer.write(&raw(1, 1, &declare)).await;
+    assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(502));
+    let mut peer = Peer::connect(&broker).await;
+    peer.write(HEADER).await;
+    peer.frame().await.unwrap();
+    // Before the connection is tuned not even a frame of that size is taken.
+    peer.write(&raw(1, 0, &[&[0, 10, 0, 11][..], &nested(20_000)].concat()))
+        .await;
+    assert_eq!(peer.closed_with().await, None);
+    // A login table within the size is measured like any other.
+    let mut peer = Peer::connect(&broker).await;
+    peer.write(HEADER).await;
+    peer.frame().await.unwrap();
+    peer.connection(connection::AMQPMethod::StartOk(connection::StartOk {
+        client_properties: FieldTable::default(),
+        mechanism: "AMQPLAIN".into(),
+        response: nested(600)[4..].to_vec().into(),
+        locale: "en_US".into(),
+    }))
+    .await;
+    assert_eq!(peer.closed_with().await, None);
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn frames_may_come_byte_by_byte() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut peer = Peer::connect(&broker).await;
+    peer.stream.set_nodelay(true).unwrap();
+    for byte in HEADER {
+        peer.write(&[*byte]).await;
+    }
+    peer.frame().await.unwrap();
+    let start_ok = encoded(&AMQPFrame::Method(
+        0,
+        AMQPClass::Connection(connection::AMQPMethod::StartOk(connection::StartOk {
+            client_properties: FieldTable::default(),
+            mechanism: "PLAIN".into(),
+            response: "\0guest\0guest".into(),
+            locale: "en_US".into(),
+        })),
+    ));
+    for byte in start_ok {
+        peer.write(&[byte]).await;
+    }
+    let tune = peer.frame().await;
+    assert!(matches!(
+        tune,
+        Some(AMQPFrame::Method(
+            0,
+            AMQPClass::Connection(connection::AMQPMethod::Tune(_))
+        ))
+    ));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_finish_is_closed() {
+    let broker = Broker::builder()
+        .handshake_timeout(Duration::from_millis(200))
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    for greeting in [&b""[..], b"AMQP", HEADER] {
+        let mut peer = Peer::connect(&broker).await;
+        peer.write(greeting).await;
+        let begun = Instant::now();
+        peer.rest().await;
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+    eventually("all closed", || async { broker.stats().connections == 0 }).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_closed_after_two_intervals_and_gets_heartbeats_until_then() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut peer = Peer::open(&broker, 1).await;
+    let begun = Instant::now();
+    let mut heartbeats = 0;
+    while let Some(frame) = peer.frame().await {
+        assert_eq!(frame, AMQPFrame::Heartbeat);
+        heartbeats += 1;
+    }
+    let took = begun.elapsed();
+    assert!(
+        took > Duration::from_millis(1900) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+    assert!((2..=4).contains(&heartbeats), "{heartbeats}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
+    let broker = Broker::builder()
+        .send_timeout(Duration::from_millis(500))
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    channel.declare("q").await;
+    let mut deaf = Peer::with_channel(&broker).await;
+    let consume = basic::Consume {
+        queue: "q".into(),
+        ..basic::Consume::default()
+    };
+    deaf.method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
+        .await;
+    eventually("consuming", || async {
+        broker
+            .stats()
+            .queues
+            .values()
+            .any(|queue| queue.consumers == 1)
+    })
+    .await;
+    let body = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        channel.send("", "q", &body).await;
+    }
+    // It was sent what fits into the buffers between, the rest waits for somebody else.
+    let stats = broker.stats();
+    let queue = stats.queues.values().next().unwrap();
+    assert!(queue.messages > 10, "{queue:?}");
+    eventually("the deaf peer is closed", || async {
+        broker.stats().connections == 1
+    })
+    .await;
+    assert_eq!(channel.ready("q").await, 40);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
+    let broker = Broker::builder()
+        .send_timeout(Duration::from_millis(500))
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    let mut peer = Peer::with_channel(&broker).await;
+    let ask = encoded(&AMQPFrame::Method(
+        1,
+        AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
+            queue: "a-rather-long-name-so-that-answers-are-larger-than-questions".into(),
+            ..queue::Declare::default()
+        })),
+    ))
+    .repeat(1000);
+    // It goes on asking until the broker takes no more and ends it.
+    let asked = soon(async {
+        let mut asked = 0;
+        while peer.stream.write_all(&ask).await.is_ok() {
+            asked += ask.len();
+        }
+        asked
+    })
+    .await;
+    assert!(
+        asked < 100 << 20,
+        "{asked} bytes were read from a peer that reads nothing"
+    );
+    eventually("closed", || async { broker.stats().connections == 0 }).await;
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn an_announced_body_costs_nothing_until_it_comes() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut peer = Peer::with_channel(&broker).await;
+    let publish = basic::Publish {
+        exchange: "".into(),
+        routing_key: "k".into(),
+        mandatory: false,
+        immediate: false,
+    };
+    peer.method(1, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)))
+        .await;
+    peer.write(&raw(
+        2,
+        1,
+        &[
+            0, 60, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
+        ],
+    ))
+    .await;
+    let text = "PRECONDITION_FAILED - message size 18446744073709551615 is larger than configured max size 134217728";
+    assert_eq!(peer.closed_with().await, Some((406, text.to_owned())));
+    broker.stop().await;
+}

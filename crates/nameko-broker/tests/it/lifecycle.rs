@@ -1,1 +1,173 @@
+use futures_util::{Stream, StreamExt};
+use lapin::{Connection, ConnectionProperties, Error, Event, options::*, types::FieldTable};
+use nameko_broker::{Broker, BrokerError};
 
+use crate::support::*;
+
+#[tokio::test]
+async fn a_stopped_broker_tells_its_clients_and_can_start_again_on_its_port() {
+    let mut broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let addr = broker.addr();
+    for _ in 0..3 {
+        let bed = Bed::new(broker.uri());
+        let connection = bed.connect().await;
+        let events = connection.events_listener();
+        let channel = confirming(&connection).await;
+        // What was there before the restart is gone: messages live in memory.
+        assert_eq!(channel.declare("q").await, 0);
+        channel.send("", "q", "m").await;
+        soon(broker.stop()).await;
+        assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+        let error = told(events).await;
+        let shutdown =
+            "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
+        assert_eq!(refusal(&error), (320, shutdown.to_owned()));
+        broker = Broker::start(addr).await.unwrap();
+    }
+    soon(broker.stop()).await;
+}
+
+#[tokio::test]
+async fn a_dropped_broker_is_gone() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let addr = broker.addr();
+    let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
+    drop(broker);
+    let mut rest = Vec::new();
+    let _ = soon(tokio::io::AsyncReadExt::read_to_end(&mut client, &mut rest)).await;
+    eventually("the port is free", || async {
+        Broker::start(addr).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_that_says_so() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let error = Broker::start(broker.addr()).await.unwrap_err();
+    assert!(matches!(error, BrokerError::Listen { .. }));
+    assert!(
+        error.to_string().contains("is another one running there?"),
+        "{error}"
+    );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn closed_connections_come_again_and_find_their_queues() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let events = connection.events_listener();
+    let channel = confirming(&connection).await;
+    let queue = bed.queue("q");
+    channel.declare(&queue).await;
+    channel.send("", &queue, "kept").await;
+    let held = channel.get(&queue).await.unwrap();
+    soon(broker.close_connections()).await;
+    assert_eq!(broker.stats().connections, 0);
+    let error = told(events).await;
+    assert_eq!(refusal(&error).0, 320);
+    drop(held);
+    let channel = bed.connect().await.create_channel().await.unwrap();
+    assert_eq!(channel.drain(&queue).await, ["kept"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn counts_tell_what_is_in_the_broker() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    channel.declare("q").await;
+    channel.send("", "q", "a").await;
+    channel.send("", "q", "b").await;
+    channel
+        .basic_qos(1, BasicQosOptions::default())
+        .await
+        .unwrap();
+    let mut consumer = channel.consumer("q", "c").await;
+    next(&mut consumer).await;
+    let stats = broker.stats();
+    assert_eq!(
+        (stats.connections, stats.channels, stats.queues.len()),
+        (1, 1, 1)
+    );
+    let queue = stats.queues[&("/".to_owned(), "q".to_owned())];
+    assert_eq!((queue.messages, queue.unacked, queue.consumers), (1, 1, 1));
+    connection.close(200, "".into()).await.unwrap();
+    eventually("gone", || async { broker.stats().connections == 0 }).await;
+    assert_eq!(broker.stats().channels, 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn users_vhosts_and_limits_are_as_built() {
+    let broker = Broker::builder()
+        .user("anna", "s/cr:t")
+        .user("bob", "b")
+        .vhost("one/two")
+        .vhost("other")
+        .max_message_size(1000)
+        .channel_max(2)
+        .heartbeat(0)
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    let uri = broker.uri();
+    assert!(
+        uri.starts_with("amqp://anna:s%2Fcr%3At@127.0.0.1:") && uri.ends_with("/one%2Ftwo"),
+        "{uri}"
+    );
+    let bed = Bed::new(uri);
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    channel.declare("q").await;
+    let big = vec![0; 1001];
+    let sent = channel.basic_publish(
+        "".into(),
+        "q".into(),
+        BasicPublishOptions::default(),
+        &big,
+        Default::default(),
+    );
+    let error = soon(sent.await.unwrap()).await.unwrap_err();
+    assert_eq!(
+        refusal(&error),
+        (
+            406,
+            "PRECONDITION_FAILED - message size 1001 is larger than configured max size 1000"
+                .to_owned()
+        )
+    );
+    // Virtual hosts know nothing of each other.
+    let other = format!("amqp://bob:b@{}/other", broker.addr());
+    let other = Connection::connect(&other, ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = other.create_channel().await.unwrap();
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let error = channel
+        .queue_declare("q".into(), passive, FieldTable::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refusal(&error).0, 404);
+    broker.stop().await;
+}
+
+/// The error a connection was told of.
+async fn told(events: impl Stream<Item = Event>) -> Error {
+    let mut errors = std::pin::pin!(events.filter_map(|event| async {
+        match event {
+            Event::Error(error) => Some(error),
+            _ => None,
+        }
+    }));
+    soon(errors.next())
+        .await
+        .expect("the connection was told nothing")
+}
