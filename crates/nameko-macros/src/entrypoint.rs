@@ -12,9 +12,15 @@ use crate::{errors::Errors, owned, spans::Place};
 /// In bytes: a routing key is a short string of AMQP 0-9-1.
 const LONGEST_ROUTING_KEY: usize = 255;
 
-/// What `#[rpc]` says where `#[service]` did not take it away.
-pub(crate) fn stray(marker: &str, item: &TokenStream) -> TokenStream {
-    let message = format!("`#[{marker}]` belongs on a method inside a `#[service(\"...\")] impl`");
+/// What `#[service]` gives to the marker that it found, so that the user's `use nameko::rpc` is not an unused import.
+const IN_SERVICE: &str = "in_service";
+
+/// Expands a marker where it stands. `#[service]` takes it off its methods, so this is anywhere else.
+pub(crate) fn marker(name: &str, arguments: &TokenStream, item: &TokenStream) -> TokenStream {
+    if arguments.to_string() == IN_SERVICE {
+        return TokenStream::new();
+    }
+    let message = format!("`#[{name}]` belongs on a method inside a `#[service(\"...\")] impl`");
     let error = syn::Error::new(Span::call_site(), message).to_compile_error();
     quote!(#error #item)
 }
@@ -25,6 +31,8 @@ pub(crate) struct Entrypoint {
     pub(crate) name: String,
     /// The `#[cfg]` attributes of the method.
     pub(crate) conditions: Vec<Attribute>,
+    /// As the user wrote it.
+    marker: Path,
     ident: Ident,
     params: Vec<Param>,
     output: Type,
@@ -64,7 +72,7 @@ impl Entrypoint {
         if takes_arguments(marker) {
             found.add(marker, "`#[rpc]` takes no arguments: write `#[rpc]`");
         }
-        let entrypoint = Self::parse(service, method, &mut found);
+        let entrypoint = Self::parse(service, marker.path(), method, &mut found);
         // What the rules for entrypoints ask for is not for clippy to complain about.
         method.attrs.push(parse_quote!(
             #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, clippy::unused_async, clippy::unused_self)]
@@ -74,14 +82,19 @@ impl Entrypoint {
         entrypoint.filter(|_| is_sound)
     }
 
-    fn parse(service: &str, method: &ImplItemFn, errors: &mut Errors) -> Option<Self> {
+    fn parse(
+        service: &str,
+        marker: &Path,
+        method: &ImplItemFn,
+        errors: &mut Errors,
+    ) -> Option<Self> {
         let sig = &method.sig;
         let name = sig.ident.unraw().to_string();
         if service.len() + 1 + name.len() > LONGEST_ROUTING_KEY {
             errors.add(
                 &sig.ident,
                 format!(
-                    "this name is too long: callers reach it by `{service}.{name}`, which may have at most \
+                    "this name is too long: with `{service}.` before it, it is a routing key of at most \
                      {LONGEST_ROUTING_KEY} bytes"
                 ),
             );
@@ -108,6 +121,7 @@ impl Entrypoint {
         Some(Self {
             name,
             conditions: conditions(&method.attrs),
+            marker: marker.clone(),
             ident: sig.ident.clone(),
             params,
             output,
@@ -120,9 +134,14 @@ impl Param {
         let ident = match &*param.pat {
             Pat::Ident(pat) if pat.by_ref.is_none() && pat.subpat.is_none() => &pat.ident,
             pat => {
+                let advice = match pat {
+                    Pat::Wild(_) => "write a name instead of `_`",
+                    Pat::Ident(_) => "write only the name",
+                    _ => "write a name and take the value apart in the body",
+                };
                 errors.add(
                     pat,
-                    "write a name here and take the value apart in the body: callers pass the argument by its name",
+                    format!("{advice}: callers pass the argument by its name"),
                 );
                 return None;
             }
@@ -137,64 +156,103 @@ impl Param {
     }
 }
 
-/// The statement that adds the entrypoint to `entrypoints`.
+/// The statements that add the entrypoint to `entrypoints`.
 impl ToTokens for Entrypoint {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        let mixed = Span::mixed_site();
         let Self {
             name,
             conditions,
+            marker,
+            params,
+            ..
+        } = self;
+        let in_service = format_ident!("{IN_SERVICE}");
+        let described = params.iter().map(Param::describe);
+        let taken = params
+            .iter()
+            .enumerate()
+            .map(|(index, param)| param.take(index));
+        let args = if params.is_empty() {
+            quote!(_)
+        } else {
+            quote_spanned!(Span::mixed_site()=> args)
+        };
+        let future = self.future();
+        tokens.extend(quote_spanned! {Span::mixed_site()=>
+            #(#conditions)*
+            #[#marker(#in_service)]
+            const _: () = ();
+            #(#conditions)*
+            ::nameko::private::add(
+                entrypoints,
+                ::nameko::Rpc::new(),
+                ::nameko::private::method(#name, const { &[#(#described),*] }, |#args| {
+                    #(#taken)*
+                    ::core::result::Result::Ok(::nameko::private::call(move |service: &Self| #future))
+                }),
+            );
+        });
+    }
+}
+
+impl Entrypoint {
+    /// The call of the method, with what the parameters took.
+    fn future(&self) -> TokenStream {
+        let Self {
             ident,
             params,
             output,
+            ..
         } = self;
-        let variables: Vec<_> = (0..params.len())
-            .map(|index| format_ident!("arg{index}", span = mixed))
-            .collect();
-        let described = params.iter().map(
-            |Param {
-                 name,
-                 conditions,
-                 ty,
-             }| {
-                let kind = if owned::is_option(ty) {
-                    quote!(optional)
-                } else {
-                    quote!(required)
-                };
-                quote_spanned!(mixed=> #(#conditions)* ::nameko::private::#kind(#name))
-            },
-        );
-        let taken = params.iter().zip(&variables).map(|(Param { conditions, ty, .. }, variable)| {
-            quote_spanned!(mixed=> #(#conditions)* let #variable = args.take::<#ty>()?;)
-        });
-        let passed = params.iter().zip(&variables).map(|(Param { conditions, .. }, variable)| {
-            quote_spanned!(mixed=> #(#conditions)* #variable)
-        });
-        let args = if params.is_empty() {
-            quote_spanned!(mixed=> _)
-        } else {
-            quote_spanned!(mixed=> args)
-        };
-        // A reply or an error that cannot be sent is reported at the type that the method returns.
+        let passed = params
+            .iter()
+            .enumerate()
+            .map(|(index, param)| param.pass(index));
+        // These are the ends of the call. A reply or an error that cannot be sent is reported at the return type.
         let place = Place::of(output);
         let start = quote_spanned!(place.first=> Self);
         let end = quote_spanned!(place.last=> .await);
-        let returned = quote_spanned!(mixed=> #start::#ident(service, #(#passed),*) #end);
+        let returned =
+            quote_spanned!(Span::mixed_site()=> #start::#ident(service, #(#passed),*) #end);
         // A future that is not `Send` is reported at the method's name.
-        let at = Place::of(ident).first;
-        let future = quote_spanned!(at=> ::std::boxed::Box::pin(async move { ::nameko::private::reply(#returned) }));
-        let method = quote_spanned! {mixed=>
-            ::nameko::private::method(#name, const { &[#(#described),*] }, |#args| {
-                #(#taken)*
-                ::core::result::Result::Ok(::nameko::private::call(move |service: &Self| #future))
-            })
-        };
-        tokens.extend(quote_spanned! {mixed=>
-            #(#conditions)*
-            ::nameko::private::add(entrypoints, ::nameko::Rpc::new(), #method);
-        });
+        let name = Place::of(ident).first;
+        quote_spanned!(name=> ::std::boxed::Box::pin(async move { ::nameko::private::reply(#returned) }))
     }
+}
+
+impl Param {
+    fn describe(&self) -> TokenStream {
+        let Self {
+            name,
+            conditions,
+            ty,
+        } = self;
+        let kind = if owned::is_option(ty) {
+            quote!(optional)
+        } else {
+            quote!(required)
+        };
+        quote_spanned!(Span::mixed_site()=> #(#conditions)* ::nameko::private::#kind(#name))
+    }
+
+    /// Takes the argument off the wire.
+    fn take(&self, index: usize) -> TokenStream {
+        let Self { conditions, ty, .. } = self;
+        let variable = variable(index);
+        quote_spanned!(Span::mixed_site()=> #(#conditions)* let #variable = args.take::<#ty>()?;)
+    }
+
+    /// Passes the argument to the method.
+    fn pass(&self, index: usize) -> TokenStream {
+        let conditions = &self.conditions;
+        let variable = variable(index);
+        quote_spanned!(Span::mixed_site()=> #(#conditions)* #variable)
+    }
+}
+
+/// The variable that holds an argument.
+fn variable(index: usize) -> Ident {
+    format_ident!("arg{index}", span = Span::mixed_site())
 }
 
 /// The rules for an entrypoint's signature, save for its arguments and its reply.

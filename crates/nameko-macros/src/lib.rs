@@ -118,6 +118,6 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// # fn main() {}
 /// ```
 #[proc_macro_attribute]
-pub fn rpc(_arguments: TokenStream, item: TokenStream) -> TokenStream {
-    entrypoint::stray("rpc", &item.into()).into()
+pub fn rpc(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("rpc", &arguments.into(), &item.into()).into()
 }

@@ -151,11 +151,12 @@ fn owned_or_same(ty: &Type) -> String {
 
 /// The type as people write it: without the spaces that a token stream is printed with.
 fn text(tokens: &impl ToTokens) -> String {
-    let printed = tokens.to_token_stream().to_string();
-    let mut text = printed.replace(" ,", ",");
-    for tight in ["<", ">", "::", "[", "]", "&", "(", ")"] {
-        let (before, after) = (format!(" {tight}"), format!("{tight} "));
-        text = text.replace(&before, tight).replace(&after, tight);
+    let mut text = tokens.to_token_stream().to_string();
+    for before in [" <", " >", " ,", " ;", " )", " ]", " ::"] {
+        text = text.replace(before, before.trim_start());
+    }
+    for after in ["& ", "< ", "( ", "[ ", ":: "] {
+        text = text.replace(after, after.trim_end());
     }
     text
 }
@@ -186,6 +187,9 @@ mod tests {
             ("&'static str", "String"),
             ("&mut u8", "u8"),
             ("&[u8]", "Vec<u8>"),
+            ("&'static [u8]", "Vec<u8>"),
+            ("&[u8; 4]", "[u8; 4]"),
+            ("&(u8, Vec<u8>)", "(u8, Vec<u8>)"),
             ("&[&str]", "Vec<String>"),
             (
                 "&std::collections::HashMap<String, Vec<u8>>",

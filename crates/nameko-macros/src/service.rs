@@ -32,19 +32,19 @@ pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream 
 }
 
 fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStream {
-    let is_inherent = check_impl(&item, &mut errors);
+    let mut found = Errors::default();
     let mut entrypoints = Vec::new();
     let mut names = HashSet::new();
     for method in &mut item.items {
         let ImplItem::Fn(method) = method else {
             continue;
         };
-        let Some(entrypoint) = Entrypoint::take(name, method, &mut errors) else {
+        let Some(entrypoint) = Entrypoint::take(name, method, &mut found) else {
             continue;
         };
         // Of two methods under a condition, one may be for the other's absence.
         if entrypoint.conditions.is_empty() && !names.insert(entrypoint.name.clone()) {
-            errors.add(
+            found.add(
                 &method.sig.ident,
                 format!(
                     "there is an entrypoint `{}` already: callers tell them apart by their names",
@@ -54,11 +54,17 @@ fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStrea
         }
         entrypoints.push(entrypoint);
     }
+    check_impl(&item, &mut errors);
+    if item.trait_.is_some() {
+        // The trait says what its methods are: what they lack as entrypoints does not matter.
+        return quote!(#item #errors);
+    }
+    errors.append(found);
     if !errors.is_empty() {
-        // What the impl lacks is already reported.
         entrypoints.clear();
     }
-    let implementation = is_inherent.then(|| implementation(name, &item, &entrypoints));
+    let is_concrete = item.generics.params.is_empty();
+    let implementation = is_concrete.then(|| implementation(name, &item, &entrypoints));
     quote!(#item #errors #implementation)
 }
 
@@ -153,8 +159,8 @@ fn check_name(literal: &LitStr, errors: &mut Errors) {
     }
 }
 
-/// Whether a `Service` impl can be written for this impl's type.
-fn check_impl(item: &ItemImpl, errors: &mut Errors) -> bool {
+/// The rules for the impl, save for what is in it.
+fn check_impl(item: &ItemImpl, errors: &mut Errors) {
     if let Some((_, path, _)) = &item.trait_ {
         errors.add(
             path,
@@ -167,7 +173,6 @@ fn check_impl(item: &ItemImpl, errors: &mut Errors) -> bool {
             "a service cannot be generic: a container runs it by its name, so write the types that it is for",
         );
     }
-    item.trait_.is_none() && item.generics.params.is_empty()
 }
 
 /// What is said of an item that is not an impl.

@@ -57,7 +57,7 @@ where
 /// tells a reply that cannot be sent from a method that returns no `Result`.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot return `{Self}`",
-    label = "return `Result<{Self}, E>` instead",
+    label = "return `Result<T, E>` instead",
     note = "`nameko::Result<T>` is `Result<T, nameko::Error>`"
 )]
 pub trait Returned {

@@ -1,0 +1,33 @@
+//! Services are structs with named fields.
+
+use nameko::prelude::*;
+
+#[derive(Dependencies)]
+struct Tuple(#[dependency(CurrentWorker)] WorkerContext);
+
+#[derive(Dependencies)]
+struct EmptyTuple();
+
+#[derive(Dependencies)]
+enum Enum {
+    Variant,
+}
+
+#[derive(Dependencies)]
+union Union {
+    a: u8,
+}
+
+#[derive(Dependencies)]
+struct Generic<T> {
+    #[dependency(CurrentWorker)]
+    worker: T,
+}
+
+#[derive(Dependencies)]
+struct Lifetime<'a> {
+    #[dependency(RpcProxy::new("other"))]
+    other: &'a ServiceProxy,
+}
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! Errors are errors.
+
+use nameko::prelude::*;
+
+struct OutOfStock;
+
+#[derive(Dependencies)]
+struct Orders;
+
+#[service("orders")]
+impl Orders {
+    #[rpc]
+    async fn buy(&self) -> Result<(), OutOfStock> {
+        Err(OutOfStock)
+    }
+
+    #[rpc]
+    async fn text(&self) -> Result<(), String> {
+        Err("out of stock".into())
+    }
+}
+
+fn main() {}

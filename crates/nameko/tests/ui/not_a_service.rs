@@ -1,0 +1,15 @@
+//! A struct needs both parts to be a service.
+
+use nameko::prelude::*;
+
+struct NoDependencies;
+
+#[service("no_dependencies")]
+impl NoDependencies {}
+
+#[derive(Dependencies)]
+struct NoService;
+
+fn main() {
+    let _ = services![NoService];
+}

@@ -1,0 +1,14 @@
+//! A service has one name.
+
+use nameko::prelude::*;
+
+#[derive(Dependencies)]
+struct Greeter;
+
+#[service("greeter")]
+impl Greeter {}
+
+#[service("other")]
+impl Greeter {}
+
+fn main() {}
