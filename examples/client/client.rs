@@ -1,0 +1,15 @@
+//! Calls from a program that is no service: `cargo run --bin client`, with `chain` running.
+
+use nameko::prelude::*;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cluster = Cluster::connect(&Config::default()).await?;
+    let reply: String = cluster
+        .service("service_x")
+        .call("remote_method", ("hello",))
+        .await?;
+    println!("{reply}");
+    cluster.stop().await;
+    Ok(())
+}

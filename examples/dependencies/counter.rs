@@ -1,0 +1,40 @@
+//! A dependency of one's own: a counter that all workers of a container share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use nameko::prelude::*;
+
+/// Gives each worker the container's counter.
+#[derive(Default)]
+struct Counter {
+    calls: Arc<AtomicU64>,
+}
+
+impl DependencyProvider for Counter {
+    type Dependency = Arc<AtomicU64>;
+
+    async fn get_dependency(&self, _ctx: &WorkerContext) -> Result<Arc<AtomicU64>> {
+        Ok(self.calls.clone())
+    }
+}
+
+#[derive(Dependencies)]
+struct CountingService {
+    #[dependency(Counter::default())]
+    calls: Arc<AtomicU64>,
+}
+
+#[service("counting_service")]
+impl CountingService {
+    #[rpc]
+    async fn count(&self) -> Result<u64> {
+        Ok(self.calls.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+fn main() -> ExitCode {
+    nameko::main(services![CountingService])
+}
