@@ -203,7 +203,12 @@ impl Container {
         if !first {
             return Err(self.stopping());
         }
-        let result = self.start_extensions().await;
+        let mut state = self.inner.state.subscribe();
+        let result = tokio::select! {
+            biased;
+            _ = state.wait_for(|it| *it > State::Started) => Err(self.stopping()),
+            result = self.start_extensions() => result,
+        };
         if result.is_err() && *self.inner.state.borrow() == State::Started {
             self.end();
         }
