@@ -49,7 +49,7 @@ extern crate self as nameko;
 
 pub mod amqp;
 mod arguments;
-
+pub mod cli;
 pub mod config;
 mod container;
 mod error;
@@ -68,6 +68,7 @@ mod worker;
 
 pub use arguments::{Args, Arguments, Param};
 
+pub use cli::main;
 pub use config::Config;
 pub use container::{Container, MAX_WORKERS, MethodHandle, STOP_TIMEOUT};
 pub use error::{Error, Raise, RemoteError, Result};

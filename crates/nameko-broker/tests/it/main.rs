@@ -3,6 +3,9 @@
 //! The conformance modules run on the embedded broker, and once more on RabbitMQ when `NAMEKO_TEST_AMQP_URI` says where one
 //! is, such as `amqp://guest:guest@127.0.0.1:5672`: both have to behave the same.
 
+// The helpers are test code too, which the lints only see in test functions.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 /// A broker to test, and short ways to say what a test does.
 mod support;
 

@@ -79,13 +79,15 @@ impl Bed {
     async fn clean(&self) {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
-        for queue in self.queues.lock().unwrap().iter() {
+        let queues = self.queues.lock().unwrap().clone();
+        for queue in queues {
             channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
                 .await
                 .unwrap();
         }
-        for exchange in self.exchanges.lock().unwrap().iter() {
+        let exchanges = self.exchanges.lock().unwrap().clone();
+        for exchange in exchanges {
             channel
                 .exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default())
                 .await

@@ -251,15 +251,15 @@ impl ServiceProxy {
         self.call_encoded(method, args, kwargs).await
     }
 
-    /// Calls `method` with positional and named arguments.
+    /// Calls `method` with positional and named arguments: what serialises as a list, and as a map.
     ///
     /// # Errors
     /// As [`call`](Self::call).
     pub async fn call_with<T: DeserializeOwned>(
         &self,
         method: &str,
-        args: &[serde_json::Value],
-        kwargs: &serde_json::Map<String, serde_json::Value>,
+        args: &(impl Serialize + ?Sized),
+        kwargs: &(impl Serialize + ?Sized),
     ) -> Result<T> {
         self.call_encoded(
             method,

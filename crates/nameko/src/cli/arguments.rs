@@ -1,0 +1,214 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::client::Failure;
+use crate::config::Config;
+
+/// The command line of a binary that holds services.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nameko",
+    version,
+    propagate_version = true,
+    about = "Nameko services: run them, call them."
+)]
+#[command(after_help = SERVICES_EXAMPLES)]
+pub(super) struct ServicesArguments {
+    #[command(subcommand)]
+    pub(super) command: ServicesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServicesCommand {
+    /// Run the services of this program
+    Run(RunArguments),
+    /// Call services from an interactive shell, or from a script on standard input
+    Shell(ClientArguments),
+    /// Call one method of a service and print its result
+    Call(CallArguments),
+    /// Print the configuration as YAML, with environment variables filled in
+    ShowConfig(ConfigArguments),
+}
+
+/// The command line of the binary `nameko`, which holds no services.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nameko",
+    version,
+    propagate_version = true,
+    about = "Call Nameko services, and try them out."
+)]
+#[command(after_help = TOOL_EXAMPLES)]
+pub(super) struct ToolArguments {
+    #[command(subcommand)]
+    pub(super) command: ToolCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ToolCommand {
+    /// Call services from an interactive shell, or from a script on standard input
+    Shell(ClientArguments),
+    /// Call one method of a service and print its result
+    Call(CallArguments),
+    /// Run an AMQP broker in memory, for trying out, development and tests
+    Broker(BrokerArguments),
+    /// Print the configuration as YAML, with environment variables filled in
+    ShowConfig(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_HELP)]
+pub(super) struct RunArguments {
+    /// Names of the services to run [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(super) services: Vec<String>,
+    #[command(flatten)]
+    pub(super) config: ConfigArguments,
+    #[command(flatten)]
+    pub(super) log: LogArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SHELL_HELP)]
+pub(super) struct ClientArguments {
+    #[command(flatten)]
+    pub(super) config: ConfigArguments,
+    #[command(flatten)]
+    pub(super) log: LogArguments,
+    /// How long to wait for a reply; 0 waits for ever [default: rpc_timeout of the configuration, else 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CALL_HELP)]
+pub(super) struct CallArguments {
+    /// What to call: `service.method`, or the whole call as in the shell: "service.method('text', key=1)"
+    #[arg(value_name = "SERVICE.METHOD")]
+    pub(super) target: String,
+    /// Arguments: VALUE or KEY=VALUE, with values as in Python or JSON; other words are text
+    #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
+    pub(super) arguments: Vec<String>,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = BROKER_HELP)]
+pub(super) struct BrokerArguments {
+    /// Address to listen on; 0.0.0.0 lets other machines in
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(super) host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 5672)]
+    pub(super) port: u16,
+    #[command(flatten)]
+    pub(super) log: LogArguments,
+}
+
+/// Where the configuration comes from. What comes first in this list wins: `-d`, `--broker`, `--config`, environment.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArguments {
+    /// A YAML file; ${NAME} and ${NAME:default} in it stand for environment variables
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The broker: amqp://user:password@host:port/vhost [default: AMQP_URI of the configuration, of the environment, else localhost]
+    #[arg(long, value_name = "URI")]
+    broker: Option<String>,
+    /// Set one key of the configuration; VALUE is YAML. May be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    define: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// The configuration that the arguments and the environment give.
+    pub(super) fn load(&self) -> Result<Config, Failure> {
+        let mut config = match &self.config {
+            Some(path) => Config::from_file(path)?,
+            None => Config::new(),
+        };
+        if let Some(uri) = &self.broker {
+            config.set("AMQP_URI", uri.as_str());
+        }
+        for definition in &self.define {
+            config.merge(&Config::from_definition(definition)?);
+        }
+        if config
+            .get("AMQP_URI")
+            .is_none_or(serde_json::Value::is_null)
+            && let Ok(uri) = std::env::var("AMQP_URI")
+            && !uri.is_empty()
+        {
+            config.set("AMQP_URI", uri);
+        }
+        Ok(config)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogArguments {
+    /// What to log on standard error: error, warn, info, debug, trace, or a filter like `nameko=debug,info`
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG")]
+    pub(super) log: Option<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+const SERVICES_EXAMPLES: &str = "\
+Examples:
+  run                                           all services, on the broker at localhost (or one of its own)
+  run --broker amqp://user:password@rabbit/     on RabbitMQ
+  shell                                         then: n.rpc.hello_service.hello(name='you')
+  call hello_service.hello name=you             one call";
+
+const TOOL_EXAMPLES: &str = "\
+Examples:
+  nameko broker                                 a broker to try things out, in memory
+  nameko shell                                  then: n.rpc.hello_service.hello(name='you')
+  nameko call hello_service.hello name=you      one call";
+
+const RUN_HELP: &str = "\
+With a broker configured (--broker, AMQP_URI in the configuration file or in the environment), `run` waits until it can
+be reached. With none configured and none at localhost:5672, it starts one of its own there, in memory, for trying out.
+
+Ctrl-C or SIGTERM finishes the calls at hand and stops; a second one stops at once.
+
+Examples:
+  run
+  run hello_service --config config.yaml
+  run --broker amqp://user:password@rabbit:5672/vhost -d max_workers=20";
+
+const SHELL_HELP: &str = "\
+In the shell:
+  >>> n.rpc.hello_service.hello(name='you')
+  'Hello, you!'
+
+A script on standard input is run line by line; the first error ends it with exit code 1:
+  echo \"n.rpc.hello_service.hello(name='you')\" | nameko shell";
+
+const CALL_HELP: &str = "\
+Values are written as in Python or JSON: 1, 2.5, True, None, 'text', [1, 2], {'key': null}. Words that are none of these
+are text, so quotes are needed only for text that looks like something else: \"'42'\".
+
+Examples:
+  call hello_service.hello name=you
+  call hello_service.hello '\"you\"'
+  call orders.place 17 \"{'express': True}\" --timeout 5
+  call \"hello_service.hello(name='you')\"";
+
+const BROKER_HELP: &str = "\
+Speaks AMQP 0-9-1 to any client. Messages live in memory and are gone when it stops: use RabbitMQ in production.
+User and password are guest and guest.
+
+Examples:
+  nameko broker
+  nameko broker --port 5673";

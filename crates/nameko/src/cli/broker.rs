@@ -1,0 +1,96 @@
+//! The embedded broker: as a program of its own, and for `run` where there is no other.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nameko_broker::{Broker, BrokerError};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::arguments::BrokerArguments;
+use super::client::{Failure, is_configured};
+use super::signals::Signals;
+use super::terminal::say;
+use crate::config::Config;
+
+/// Where a broker is looked for, and started, when none is configured.
+const LOCAL: &str = "127.0.0.1:5672";
+
+/// `nameko broker`: runs until Ctrl-C or SIGTERM.
+pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::new()?;
+    let address = (arguments.host.as_str(), arguments.port);
+    let broker = Broker::start(address).await.map_err(|error| {
+        let failure = Failure::new("Error", error.to_string());
+        if is_address_in_use(&error) {
+            failure.hint("another broker may be running there; take another port with --port, 0 for any free one")
+        } else {
+            failure
+        }
+    })?;
+    say(format_args!("ready at {}", broker.uri()))?;
+    say(
+        "This broker is for trying out, development and tests: messages live in memory and are gone when it stops.",
+    )?;
+    say("Ctrl-C stops it.")?;
+    let signal = signals.next().await;
+    tokio::select! {
+        () = broker.stop() => Ok(ExitCode::SUCCESS),
+        _ = signals.next() => Ok(signal.exit_code()),
+    }
+}
+
+/// Where no broker is configured and none listens at localhost:5672, starts one there.
+pub(super) async fn start_if_none(config: &Config) -> Option<Broker> {
+    if is_configured(config) {
+        None
+    } else {
+        start_if_none_at(LOCAL).await
+    }
+}
+
+async fn start_if_none_at(address: &str) -> Option<Broker> {
+    let found = timeout(Duration::from_secs(2), TcpStream::connect(address)).await;
+    if matches!(found, Ok(Ok(_))) {
+        return None;
+    }
+    // A failure means that the port was taken meanwhile, or that nobody may listen there: connecting will tell.
+    Broker::start(address)
+        .await
+        .inspect_err(|error| tracing::warn!("no broker could be started: {error}"))
+        .ok()
+}
+
+fn is_address_in_use(error: &BrokerError) -> bool {
+    let source =
+        std::error::Error::source(error).and_then(|it| it.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_is_started_only_where_none_listens() {
+        let first = Broker::start("127.0.0.1:0").await.expect("a broker");
+        let address = first.addr().to_string();
+        assert!(
+            start_if_none_at(&address).await.is_none(),
+            "one is there already"
+        );
+        first.stop().await;
+        let second = start_if_none_at(&address)
+            .await
+            .expect("a broker of its own");
+        assert_eq!(second.addr().to_string(), address);
+        second.stop().await;
+    }
+
+    #[tokio::test]
+    async fn none_is_started_where_one_is_configured() {
+        // Nobody listens on port 1.
+        let config = Config::new().with("AMQP_URI", "amqp://127.0.0.1:1");
+        assert!(start_if_none(&config).await.is_none());
+    }
+}

@@ -1,0 +1,185 @@
+//! The client that `shell` and `call` share, and how failures read on a terminal.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::ser::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::expression::Call;
+use super::literal::Literal;
+use super::scanner::Fault;
+use crate::amqp;
+use crate::config::{Config, ConfigError, DEFAULT_AMQP_URI};
+use crate::error::Error;
+use crate::serialization;
+use crate::standalone::Cluster;
+
+/// A connection to call services over.
+pub(super) struct Client {
+    cluster: Cluster,
+    broker: String,
+}
+
+impl Client {
+    /// Connects, which takes a few seconds at most. `timeout` is for calls; `None` takes what the configuration says,
+    /// zero waits for ever.
+    pub(super) async fn connect(
+        config: &Config,
+        timeout: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let cluster = Cluster::connect(config).await.map_err(|error| match &error {
+            Error::Amqp(cause) if !is_configured(config) && is_absence(cause) => {
+                Failure::new("ConnectionError", "no broker is configured, and none answers at localhost:5672").hint(
+                    "start one with `nameko broker`, or a service with `run`, which brings one along; \
+                     or name one: --broker amqp://user:password@host/",
+                )
+            }
+            _ => Failure::from(error),
+        })?;
+        let cluster = match timeout {
+            None => cluster,
+            Some(Duration::ZERO) => cluster.timeout(None),
+            Some(timeout) => cluster.timeout(timeout),
+        };
+        Ok(Self {
+            cluster,
+            broker: broker_of(config),
+        })
+    }
+
+    /// The broker's address, without the password.
+    pub(super) fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// Makes a call and waits for its result.
+    pub(super) async fn call(&self, call: &Call) -> Result<Literal, Failure> {
+        let Call {
+            service,
+            method,
+            args,
+            kwargs,
+        } = call;
+        let service_proxy = self.cluster.service(service.as_str());
+        let reply: Result<Box<RawValue>, Error> =
+            service_proxy.call_with(method, args, &Named(kwargs)).await;
+        let result = reply.map_err(|error| match error {
+            Error::UnknownService(_) => Failure::from(error).hint(format!(
+                "no service of that name has been run on {}",
+                self.broker
+            )),
+            Error::MethodNotFound(_) => {
+                Failure::from(error).hint(format!("{service} has no such method for RPC"))
+            }
+            Error::Timeout { .. } => Failure::from(error)
+                .hint("the service is not running, busy or hangs; --timeout SECONDS waits longer"),
+            other => Failure::from(other),
+        })?;
+        let text = serialization::python(result.get());
+        Literal::parse(&text)
+            .map_err(|fault| Failure::new("Error", format!("the result can't be shown: {fault}")))
+    }
+
+    pub(super) async fn close(self) {
+        self.cluster.stop().await;
+    }
+}
+
+/// Whether the user said where the broker is.
+pub(super) fn is_configured(config: &Config) -> bool {
+    config.get("AMQP_URI").is_some_and(|value| !value.is_null())
+}
+
+/// Where the broker is, without the password.
+pub(super) fn broker_of(config: &Config) -> String {
+    amqp::sanitize(config.amqp_uri().unwrap_or(DEFAULT_AMQP_URI))
+}
+
+fn is_absence(error: &amqp::Error) -> bool {
+    matches!(error, amqp::Error::Io { .. } | amqp::Error::Timeout { .. })
+}
+
+/// Keyword arguments, as a map.
+struct Named<'a>(&'a [(String, Literal)]);
+
+impl Serialize for Named<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+/// Why a command did not do what it should, as the user reads it: `RemoteError: ValueError bad`.
+#[derive(Debug)]
+pub(super) struct Failure {
+    kind: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds what to do about it.
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// A fault in a text that the user wrote.
+    pub(super) fn in_text(fault: &Fault, text: &str) -> Self {
+        // It names its kind itself, below the text.
+        Self::new("", fault.point_at(text))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.kind.is_empty() {
+            write!(f, "{}: ", self.kind)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Remote(_) => "RemoteError",
+            Error::UnknownService(_) => "UnknownService",
+            Error::MethodNotFound(_) => "MethodNotFound",
+            Error::IncorrectSignature(_) => "IncorrectSignature",
+            Error::MalformedRequest(_) => "MalformedRequest",
+            Error::Timeout { .. } => "RpcTimeout",
+            Error::ReplyLost { .. } | Error::Amqp(_) | Error::Publish(_) => "ConnectionError",
+            Error::Serialization(_) => "SerializationError",
+            Error::Config(_) => "ConfigurationError",
+            _ => "Error",
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::from(Error::from(error))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new("Error", error.to_string())
+    }
+}

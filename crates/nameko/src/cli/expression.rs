@@ -1,0 +1,283 @@
+//! The shell's lines: `n.rpc.hello_service.hello(name='zq')`, `n.config`, `help`, `exit()`.
+
+use super::literal::{self, Literal};
+use super::scanner::{Fault, Scanner};
+
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Line {
+    /// Nothing: white space, a comment.
+    Empty,
+    Call(Call),
+    /// `print(...)` of a call: text is shown without quotes.
+    Print(Call),
+    /// The whole configuration, or one key of it.
+    Config(Option<String>),
+    Help,
+    Exit,
+}
+
+/// A call of a remote method.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) service: String,
+    pub(crate) method: String,
+    pub(crate) args: Vec<Literal>,
+    pub(crate) kwargs: Vec<(String, Literal)>,
+}
+
+impl Line {
+    /// Reads a line of the shell; it may have line ends within brackets.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        let mut scanner = Scanner::new(text);
+        scanner.space();
+        if scanner.rest().is_empty() {
+            return Ok(Self::Empty);
+        }
+        let start = scanner.offset();
+        let line = match scanner.word() {
+            "n" => root(&mut scanner)?,
+            "print" => print(&mut scanner)?,
+            "help" => {
+                brackets(&mut scanner)?;
+                Self::Help
+            }
+            "exit" | "quit" => {
+                brackets(&mut scanner)?;
+                Self::Exit
+            }
+            _ => {
+                let example = "this shell makes calls, like n.rpc.service.method('text', 1, key=True); `help` tells more";
+                return Err(Fault::new(start, example));
+            }
+        };
+        scanner.end()?;
+        Ok(line)
+    }
+}
+
+impl Call {
+    /// Reads `service.method(...)`, with or without `n.rpc.` before it.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        let mut scanner = Scanner::new(text);
+        scanner.space();
+        if scanner.rest().starts_with("n.rpc") {
+            scanner.advance("n.rpc".len());
+        } else {
+            // The service is written without the dot that an attribute has.
+            let service = name(&mut scanner, "the name of a service")?;
+            let call = method(&mut scanner, service)?;
+            scanner.end()?;
+            return Ok(call);
+        }
+        let service = attribute(&mut scanner, "a service: n.rpc.service.method(...)")?;
+        let call = method(&mut scanner, service)?;
+        scanner.end()?;
+        Ok(call)
+    }
+
+    /// Takes one command line argument: `KEY=VALUE` or `VALUE`. A value that does not look like a literal is text.
+    ///
+    /// # Errors
+    /// The fault, and the text it is in.
+    pub(crate) fn argument(&mut self, argument: &str) -> Result<(), (Fault, String)> {
+        let mut scanner = Scanner::new(argument);
+        let key = scanner.word();
+        if !key.is_empty() && scanner.skip('=') && scanner.peek() != Some('=') {
+            if self.kwargs.iter().any(|(known, _)| known == key) {
+                return Err((
+                    Fault::new(0, format!("the argument `{key}` is given twice")),
+                    argument.into(),
+                ));
+            }
+            let value = word_or_literal(scanner.rest())?;
+            self.kwargs.push((key.into(), value));
+        } else {
+            self.args.push(word_or_literal(argument)?);
+        }
+        Ok(())
+    }
+}
+
+fn word_or_literal(text: &str) -> Result<Literal, (Fault, String)> {
+    match Literal::parse(text) {
+        Ok(value) => Ok(value),
+        Err(fault) => {
+            let meant_as_literal = text.trim_start().starts_with(|c: char| {
+                c.is_ascii_digit()
+                    || matches!(c, '[' | '(' | '{' | '\'' | '"' | '+' | '-' | '.' | '*')
+            });
+            let prefixed = text.trim_end().ends_with(['\'', '"']);
+            if meant_as_literal || prefixed {
+                Err((fault, text.into()))
+            } else {
+                Ok(Literal::Text(text.into()))
+            }
+        }
+    }
+}
+
+/// What stands after `n`.
+fn root(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
+    scanner.space();
+    if scanner.rest().is_empty() {
+        return Ok(Line::Help);
+    }
+    scanner.take('.')?;
+    scanner.space();
+    let start = scanner.offset();
+    match scanner.word() {
+        "rpc" => {
+            let service = attribute(scanner, "a service: n.rpc.service.method(...)")?;
+            method(scanner, service).map(Line::Call)
+        }
+        "config" => {
+            scanner.space();
+            if scanner.peek() == Some('[') {
+                subscript(scanner).map(Some).map(Line::Config)
+            } else {
+                Ok(Line::Config(None))
+            }
+        }
+        "" => Err(scanner.expected("`rpc` or `config`")),
+        other => Err(Fault::new(
+            start,
+            format!("`n` has `rpc` and `config`, not `{other}`"),
+        )),
+    }
+}
+
+/// What stands after `print`.
+fn print(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
+    scanner.open('(')?;
+    scanner.space();
+    let start = scanner.offset();
+    let printed = if scanner.word() == "n" {
+        root(scanner)?
+    } else {
+        Line::Empty
+    };
+    let Line::Call(call) = printed else {
+        return Err(Fault::new(
+            start,
+            "expected a call: print(n.rpc.service.method(...))",
+        ));
+    };
+    if !scanner.closed(')') {
+        return Err(scanner.expected("`)`"));
+    }
+    Ok(Line::Print(call))
+}
+
+/// `.method(...)`
+fn method(scanner: &mut Scanner<'_>, service: String) -> Result<Call, Fault> {
+    let method = attribute(scanner, &format!("a method of it: {service}.method(...)"))?;
+    scanner.space();
+    let start = scanner.offset();
+    if scanner.peek() == Some('.') {
+        return Err(Fault::new(
+            start,
+            "expected `(`: a method is called here, and its reply awaited",
+        ));
+    }
+    let (args, kwargs) = arguments(scanner)?;
+    Ok(Call {
+        service,
+        method,
+        args,
+        kwargs,
+    })
+}
+
+/// `.name` or `['name']`
+fn attribute(scanner: &mut Scanner<'_>, what: &str) -> Result<String, Fault> {
+    scanner.space();
+    match scanner.peek() {
+        Some('[') => subscript(scanner),
+        Some('.') => {
+            scanner.skip('.');
+            name(scanner, what)
+        }
+        _ => Err(scanner.expected(&format!("`.` and {what}"))),
+    }
+}
+
+fn name(scanner: &mut Scanner<'_>, what: &str) -> Result<String, Fault> {
+    scanner.space();
+    let name = scanner.word();
+    if name.is_empty() {
+        Err(scanner.expected(what))
+    } else {
+        Ok(name.into())
+    }
+}
+
+/// `['text']`
+fn subscript(scanner: &mut Scanner<'_>) -> Result<String, Fault> {
+    scanner.open('[')?;
+    scanner.space();
+    let start = scanner.offset();
+    let Literal::Text(name) = literal::value(scanner)? else {
+        return Err(Fault::new(start, "expected a name in quotes"));
+    };
+    if !scanner.closed(']') {
+        return Err(scanner.expected("`]`"));
+    }
+    Ok(name)
+}
+
+type Arguments = (Vec<Literal>, Vec<(String, Literal)>);
+
+/// `(1, 'x', key=[2])`
+fn arguments(scanner: &mut Scanner<'_>) -> Result<Arguments, Fault> {
+    scanner.open('(')?;
+    let mut args = Vec::new();
+    let mut kwargs: Vec<(String, Literal)> = Vec::new();
+    while !scanner.closed(')') {
+        scanner.space();
+        let start = scanner.offset();
+        if let Some(key) = keyword(scanner) {
+            if kwargs.iter().any(|(known, _)| known == key) {
+                return Err(Fault::new(
+                    start,
+                    format!("the argument `{key}` is given twice"),
+                ));
+            }
+            let value = literal::value(scanner)?;
+            kwargs.push((key.into(), value));
+        } else if kwargs.is_empty() || scanner.rest().is_empty() {
+            args.push(literal::value(scanner)?);
+        } else {
+            return Err(Fault::new(
+                start,
+                "expected `name=value`: arguments without a name come first",
+            ));
+        }
+        scanner.comma_or(')')?;
+    }
+    Ok((args, kwargs))
+}
+
+/// Takes `name =`, if that comes next.
+fn keyword<'a>(scanner: &mut Scanner<'a>) -> Option<&'a str> {
+    let mut ahead = scanner.clone();
+    let name = ahead.word();
+    ahead.space();
+    if name.is_empty() || !ahead.skip('=') {
+        return None;
+    }
+    *scanner = ahead;
+    Some(name)
+}
+
+/// `()`, or nothing.
+fn brackets(scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+    scanner.space();
+    if scanner.peek() == Some('(') {
+        scanner.open('(')?;
+        if !scanner.closed(')') {
+            return Err(scanner.expected("`)`"));
+        }
+    }
+    Ok(())
+}

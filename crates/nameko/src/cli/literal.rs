@@ -1,0 +1,559 @@
+//! Python's literals: what one writes between the brackets of a call in the shell, and how results are shown.
+//!
+//! JSON is understood as well (`true`, `null`, `NaN`, `"\/"`), since no JSON text means something else in Python.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::{self, Write as _};
+
+use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
+use serde_json::value::RawValue;
+
+use super::scanner::{Fault, Scanner};
+use crate::serialization::python_float;
+
+/// A value as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Literal {
+    None,
+    Bool(bool),
+    /// Decimal digits, with a `-` before them if negative: integers have no limit.
+    Int(String),
+    Float(f64),
+    Text(String),
+    List(Vec<Literal>),
+    Tuple(Vec<Literal>),
+    /// In the order written; keys are text, numbers, booleans or `None`.
+    Dict(Vec<(Literal, Literal)>),
+}
+
+impl Literal {
+    /// Reads a text that is one literal and nothing else.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        let mut scanner = Scanner::new(text);
+        let value = value(&mut scanner)?;
+        scanner.end()?;
+        Ok(value)
+    }
+}
+
+/// Reads the literal that begins at the scanner's place.
+pub(super) fn value(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
+    scanner.space();
+    let start = scanner.offset();
+    match scanner.peek() {
+        None => Err(scanner.expected("a value")),
+        Some('[') => Ok(Literal::List(items(scanner, '[', ']')?.0)),
+        Some('(') => {
+            let (mut items, trailing_comma) = items(scanner, '(', ')')?;
+            match items.pop() {
+                Some(only) if items.is_empty() && !trailing_comma => Ok(only),
+                Some(last) => {
+                    items.push(last);
+                    Ok(Literal::Tuple(items))
+                }
+                None => Ok(Literal::Tuple(items)),
+            }
+        }
+        Some('{') => dict(scanner),
+        Some(c) if c.is_ascii_digit() || matches!(c, '+' | '-' | '.') => number(scanner),
+        Some('\'' | '"') => text(scanner),
+        Some(c) if c.is_alphabetic() || c == '_' => {
+            if string_prefix(scanner).is_some() {
+                return text(scanner);
+            }
+            let word = scanner.word();
+            named(word).ok_or_else(|| {
+                Fault::new(
+                    start,
+                    format!("`{word}` is not a value; text needs quotes: '{word}'"),
+                )
+            })
+        }
+        Some('*') => Err(Fault::new(
+            start,
+            "`*` is not understood here: write the arguments out",
+        )),
+        Some(c) => Err(Fault::new(start, format!("expected a value, not `{c}`"))),
+    }
+}
+
+fn named(word: &str) -> Option<Literal> {
+    Some(match word {
+        "None" | "null" => Literal::None,
+        "True" | "true" => Literal::Bool(true),
+        "False" | "false" => Literal::Bool(false),
+        "NaN" => Literal::Float(f64::NAN),
+        "Infinity" => Literal::Float(f64::INFINITY),
+        _ => return None,
+    })
+}
+
+/// Values between brackets, and whether a comma follows the last.
+fn items(
+    scanner: &mut Scanner<'_>,
+    open: char,
+    close: char,
+) -> Result<(Vec<Literal>, bool), Fault> {
+    scanner.open(open)?;
+    let mut items = Vec::new();
+    let mut trailing_comma = false;
+    while !scanner.closed(close) {
+        items.push(value(scanner)?);
+        trailing_comma = scanner.comma_or(close)?;
+    }
+    Ok((items, trailing_comma))
+}
+
+fn dict(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
+    let start = scanner.offset();
+    scanner.open('{')?;
+    let mut entries: Vec<(Literal, Literal)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    while !scanner.closed('}') {
+        scanner.space();
+        let key_start = scanner.offset();
+        let key = value(scanner)?;
+        scanner.space();
+        if matches!(scanner.peek(), Some(',' | '}')) && entries.is_empty() {
+            return Err(Fault::new(
+                start,
+                "a set can't be sent: JSON has lists ([...]) and mappings ({key: value})",
+            ));
+        }
+        scanner.take(':')?;
+        if matches!(key, Literal::List(_) | Literal::Tuple(_) | Literal::Dict(_)) {
+            return Err(Fault::new(
+                key_start,
+                "a key must be text, a number, True, False or None",
+            ));
+        }
+        let value = value(scanner)?;
+        // As in Python: the last value, at the first one's place.
+        match places.entry(key.to_string()) {
+            Entry::Occupied(place) => entries[*place.get()].1 = value,
+            Entry::Vacant(place) => {
+                place.insert(entries.len());
+                entries.push((key, value));
+            }
+        }
+        scanner.comma_or('}')?;
+    }
+    Ok(Literal::Dict(entries))
+}
+
+fn number(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
+    let start = scanner.offset();
+    let negative = match scanner.peek() {
+        Some(sign @ ('+' | '-')) => {
+            scanner.skip(sign);
+            scanner.space();
+            sign == '-'
+        }
+        _ => false,
+    };
+    if scanner.rest().starts_with("Infinity") && scanner.word() == "Infinity" {
+        return Ok(Literal::Float(if negative {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        }));
+    }
+    let body_start = scanner.offset();
+    let body = number_text(scanner);
+    let bad = |message: String| Fault::new(body_start, message);
+    let int = |digits: String| match digits.trim_start_matches('0') {
+        "" => Literal::Int("0".into()),
+        digits => Literal::Int(format!("{}{digits}", if negative { "-" } else { "" })),
+    };
+    if body.is_empty() {
+        return Err(Fault::new(start, "expected a number"));
+    }
+    let lower = body.to_ascii_lowercase();
+    let radix = match lower.get(..2) {
+        Some("0x") => Some(16),
+        Some("0o") => Some(8),
+        Some("0b") => Some(2),
+        _ => None,
+    };
+    if let Some(radix) = radix {
+        let digits = underscored(lower[2..].strip_prefix('_').unwrap_or(&lower[2..]), radix)
+            .ok_or_else(|| bad(format!("`{body}` is not a number")))?;
+        let value = u128::from_str_radix(&digits, radix).map_err(|_| {
+            bad(format!(
+                "`{body}` has more than 128 bits; write it in decimal digits"
+            ))
+        })?;
+        return Ok(int(value.to_string()));
+    }
+    if let Some(digits) = underscored(&lower, 10) {
+        if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
+            return Err(bad(format!(
+                "`{body}`: a number does not begin with 0; an octal one is written 0o{}",
+                digits.trim_start_matches('0')
+            )));
+        }
+        return Ok(int(digits));
+    }
+    if lower.ends_with('j') {
+        return Err(bad("a complex number can't be sent: JSON has none".into()));
+    }
+    match float(&lower) {
+        Some(value) => Ok(Literal::Float(if negative { -value } else { value })),
+        None => Err(bad(format!(
+            "`{body}` is not a number; text needs quotes: '{body}'"
+        ))),
+    }
+}
+
+/// Everything that could belong to a number, and letters after it, so that `12abc` is told as a whole.
+fn number_text<'a>(scanner: &mut Scanner<'a>) -> &'a str {
+    let rest = scanner.rest();
+    let mut before = '\0';
+    let end = rest.find(|c: char| {
+        let exponent_sign = matches!(c, '+' | '-')
+            && matches!(before, 'e' | 'E')
+            && !rest.starts_with("0x")
+            && !rest.starts_with("0X");
+        before = c;
+        !(c.is_alphanumeric() || matches!(c, '_' | '.') || exponent_sign)
+    });
+    scanner.advance(end.unwrap_or(rest.len()))
+}
+
+/// Digits without their underscores, which stand between digits only.
+fn underscored(digits: &str, radix: u32) -> Option<String> {
+    let groups: Vec<&str> = digits.split('_').collect();
+    let good = groups
+        .iter()
+        .all(|group| !group.is_empty() && group.chars().all(|c| c.is_digit(radix)));
+    good.then(|| groups.concat())
+}
+
+fn float(text: &str) -> Option<f64> {
+    let (mantissa, exponent) = match text.split_once('e') {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let part = |digits: &str| {
+        if digits.is_empty() {
+            Some(String::new())
+        } else {
+            underscored(digits, 10)
+        }
+    };
+    let (whole, fraction) = (part(whole)?, part(fraction)?);
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let exponent = match exponent {
+        None => "0".to_owned(),
+        Some(exponent) => {
+            let digits = underscored(exponent.strip_prefix(['+', '-']).unwrap_or(exponent), 10)?;
+            format!(
+                "{}{digits}",
+                if exponent.starts_with('-') { "-" } else { "" }
+            )
+        }
+    };
+    format!("{whole}.{fraction}e{exponent}").parse().ok()
+}
+
+/// The letters before a quote, if a string begins here with letters.
+fn string_prefix<'a>(scanner: &Scanner<'a>) -> Option<&'a str> {
+    let rest = scanner.rest();
+    let letters = rest.find(|c: char| !c.is_ascii_alphabetic())?;
+    let (prefix, after) = rest.split_at(letters);
+    let known = matches!(
+        prefix.to_ascii_lowercase().as_str(),
+        "" | "r" | "u" | "b" | "br" | "rb" | "f" | "fr" | "rf"
+    );
+    (known && after.starts_with(['\'', '"'])).then_some(prefix)
+}
+
+/// One string, or several side by side that make one.
+fn text(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
+    let mut all = String::new();
+    while let Some(prefix) = string_prefix(scanner) {
+        let start = scanner.offset();
+        let prefix = prefix.to_ascii_lowercase();
+        if prefix.contains('b') {
+            return Err(Fault::new(
+                start,
+                "bytes can't be sent: JSON has only text; encode them (as base64, for example)",
+            ));
+        }
+        if prefix.contains('f') {
+            return Err(Fault::new(
+                start,
+                "an f-string is not filled in here: write the text itself",
+            ));
+        }
+        scanner.advance(prefix.len());
+        string(scanner, start, prefix.contains('r'), &mut all)?;
+        scanner.space();
+    }
+    Ok(Literal::Text(all))
+}
+
+fn string(
+    scanner: &mut Scanner<'_>,
+    start: usize,
+    raw: bool,
+    out: &mut String,
+) -> Result<(), Fault> {
+    let quote = if scanner.rest().starts_with('"') {
+        '"'
+    } else {
+        '\''
+    };
+    let triple = if quote == '"' { "\"\"\"" } else { "'''" };
+    let long = scanner.rest().starts_with(triple);
+    scanner.advance(if long { 3 } else { 1 });
+    loop {
+        let at = scanner.offset();
+        if long && scanner.rest().starts_with(triple) {
+            scanner.advance(3);
+            return Ok(());
+        }
+        match scanner.next() {
+            None if long => {
+                return Err(Fault::incomplete(
+                    start,
+                    format!("this text does not end: expected {triple}"),
+                ));
+            }
+            None => {
+                return Err(Fault::new(
+                    start,
+                    format!("this text does not end: expected {quote}"),
+                ));
+            }
+            Some('\n') if !long => {
+                return Err(Fault::new(
+                    start,
+                    format!(
+                        "this text does not end on its line: expected {quote}, or use {triple}"
+                    ),
+                ));
+            }
+            Some(c) if c == quote && !long => return Ok(()),
+            Some('\\') if raw => {
+                out.push('\\');
+                // Even a raw string does not end at an escaped quote; the backslash stays.
+                match scanner.next() {
+                    Some(c) => out.push(c),
+                    None => continue,
+                }
+            }
+            Some('\\') => escape(scanner, at, out)?,
+            Some(c) => out.push(c),
+        }
+    }
+}
+
+/// What stands after a backslash at `at`.
+fn escape(scanner: &mut Scanner<'_>, at: usize, out: &mut String) -> Result<(), Fault> {
+    let Some(c) = scanner.next() else {
+        return Ok(());
+    };
+    let plain = match c {
+        '\n' => return Ok(()),
+        '\\' | '\'' | '"' | '/' => c,
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        '0'..='7' => {
+            let mut code = c.to_digit(8).unwrap_or(0);
+            for _ in 0..2 {
+                let Some(digit) = scanner.peek().and_then(|c| c.to_digit(8)) else {
+                    break;
+                };
+                scanner.next();
+                code = code * 8 + digit;
+            }
+            character(code, at)?
+        }
+        'x' => character(hex(scanner, at, 2)?, at)?,
+        'u' => {
+            let first = hex(scanner, at, 4)?;
+            if (0xd800..0xdc00).contains(&first) && scanner.rest().starts_with("\\u") {
+                scanner.advance(2);
+                let second = hex(scanner, at, 4)?;
+                if !(0xdc00..0xe000).contains(&second) {
+                    return Err(half_pair(at));
+                }
+                character(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00), at)?
+            } else {
+                character(first, at)?
+            }
+        }
+        'U' => character(hex(scanner, at, 8)?, at)?,
+        'N' => {
+            return Err(Fault::new(
+                at,
+                "characters are not known by name here: write the character itself, or \\uXXXX",
+            ));
+        }
+        // As Python does with what is no escape.
+        other => {
+            out.push('\\');
+            other
+        }
+    };
+    out.push(plain);
+    Ok(())
+}
+
+fn hex(scanner: &mut Scanner<'_>, at: usize, digits: usize) -> Result<u32, Fault> {
+    let mut code: u32 = 0;
+    for _ in 0..digits {
+        let digit = scanner.peek().and_then(|c| c.to_digit(16));
+        let digit = digit.ok_or_else(|| {
+            Fault::new(
+                at,
+                format!("expected {digits} hexadecimal digits after this"),
+            )
+        })?;
+        scanner.next();
+        code = code << 4 | digit;
+    }
+    Ok(code)
+}
+
+fn character(code: u32, at: usize) -> Result<char, Fault> {
+    match char::from_u32(code) {
+        Some(c) => Ok(c),
+        None if code < 0x11_0000 => Err(half_pair(at)),
+        None => Err(Fault::new(at, "there is no such character")),
+    }
+}
+
+fn half_pair(at: usize) -> Fault {
+    Fault::new(
+        at,
+        "this is half of a surrogate pair, which is no character",
+    )
+}
+
+/// As an argument travels: tuples as lists, keys as text, as Python's `json.dumps` has it.
+impl Serialize for Literal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Int(digits) => RawValue::from_string(digits.clone())
+                .map_err(S::Error::custom)?
+                .serialize(serializer),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) | Self::Tuple(items) => serializer.collect_seq(items),
+            Self::Dict(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    let key = match key {
+                        Self::Text(text) => text.clone(),
+                        Self::None => "null".into(),
+                        Self::Bool(value) => value.to_string(),
+                        Self::Float(value) if value.is_nan() => "NaN".into(),
+                        Self::Float(value) if value.is_infinite() => if *value > 0.0 {
+                            "Infinity"
+                        } else {
+                            "-Infinity"
+                        }
+                        .into(),
+                        other => other.to_string(),
+                    };
+                    map.serialize_entry(&key, value)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+/// As Python's `repr`.
+impl fmt::Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Bool(true) => f.write_str("True"),
+            Self::Bool(false) => f.write_str("False"),
+            Self::Int(digits) => f.write_str(digits),
+            Self::Float(value) if value.is_nan() => f.write_str("nan"),
+            Self::Float(value) if value.is_infinite() => {
+                f.write_str(if *value > 0.0 { "inf" } else { "-inf" })
+            }
+            Self::Float(value) => f.write_str(&python_float(*value)),
+            Self::Text(text) => write_text(f, text),
+            Self::List(items) => write_items(f, '[', items, "]"),
+            Self::Tuple(items) => {
+                write_items(f, '(', items, if items.len() == 1 { ",)" } else { ")" })
+            }
+            Self::Dict(entries) => {
+                f.write_char('{')?;
+                for (position, (key, value)) in entries.iter().enumerate() {
+                    let comma = if position > 0 { ", " } else { "" };
+                    write!(f, "{comma}{key}: {value}")?;
+                }
+                f.write_char('}')
+            }
+        }
+    }
+}
+
+fn write_items(
+    f: &mut fmt::Formatter<'_>,
+    open: char,
+    items: &[Literal],
+    close: &str,
+) -> fmt::Result {
+    f.write_char(open)?;
+    for (position, item) in items.iter().enumerate() {
+        let comma = if position > 0 { ", " } else { "" };
+        write!(f, "{comma}{item}")?;
+    }
+    f.write_str(close)
+}
+
+/// Single quotes, unless the text holds some and no double ones; what can't be seen is escaped.
+fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    f.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            c if c == quote => write!(f, "\\{c}")?,
+            c if is_printable(c) => f.write_char(c)?,
+            c => match u32::from(c) {
+                code @ ..=0xff => write!(f, "\\x{code:02x}")?,
+                code @ ..=0xffff => write!(f, "\\u{code:04x}")?,
+                code => write!(f, "\\U{code:08x}")?,
+            },
+        }
+    }
+    f.write_char(quote)
+}
+
+/// Whether Python shows the character as itself: no control, format, private or unassigned one, no space but the common one.
+fn is_printable(c: char) -> bool {
+    match c {
+        ' '..='~' => true,
+        c if c.is_ascii() => false,
+        // The standard library knows these categories only here. Behind another character, since a combining mark
+        // that stands first is escaped too.
+        c => !format!("a{c}").escape_debug().any(|c| c == '\\'),
+    }
+}

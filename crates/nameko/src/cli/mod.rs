@@ -1,0 +1,132 @@
+//! The command line: of programs that hold services, and of the binary `nameko`.
+
+mod arguments;
+mod broker;
+mod call;
+mod client;
+mod completion;
+mod expression;
+mod literal;
+mod logging;
+mod run;
+mod scanner;
+mod shell;
+mod signals;
+mod terminal;
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::runtime::{Builder, Runtime};
+
+use self::arguments::{
+    CallArguments, ClientArguments, ConfigArguments, ServicesArguments, ServicesCommand,
+    ToolArguments, ToolCommand,
+};
+use self::client::Failure;
+use crate::config::Config;
+use crate::runner::{Runner, Services};
+
+/// What is logged by `run` unless the user says otherwise; the broker's own words stand on standard output.
+const RUN_LOG: &str = "info,nameko_broker=warn";
+const CLIENT_LOG: &str = "warn";
+
+/// The `main` of a program that holds services: gives it the commands `run`, `shell`, `call` and `show-config`.
+///
+/// ```no_run
+/// use nameko::prelude::*;
+///
+/// #[derive(Dependencies)]
+/// struct HelloService;
+///
+/// #[service("hello_service")]
+/// impl HelloService {
+///     #[rpc]
+///     async fn hello(&self, name: String) -> Result<String> {
+///         Ok(format!("Hello, {name}!"))
+///     }
+/// }
+///
+/// fn main() -> ExitCode {
+///     nameko::main(services![HelloService])
+/// }
+/// ```
+///
+/// Exits with 0 when all went well, 1 on an error (told on standard error), 2 on a wrong command line, 130 or 143 when a
+/// second signal ended it.
+pub fn main(services: Services) -> ExitCode {
+    report(match ServicesArguments::parse().command {
+        ServicesCommand::Run(arguments) => logging::start(&arguments.log, RUN_LOG).and_then(|()| {
+            Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(run::run(&services, &arguments))
+        }),
+        ServicesCommand::Shell(arguments) => shell_command(&arguments, &services),
+        ServicesCommand::Call(arguments) => call_command(&arguments),
+        ServicesCommand::ShowConfig(arguments) => show_config(&arguments),
+    })
+}
+
+/// The `main` of the binary `nameko`: `shell`, `call`, `broker` and `show-config`.
+pub fn tool() -> ExitCode {
+    report(match ToolArguments::parse().command {
+        ToolCommand::Shell(arguments) => shell_command(&arguments, &Services::new()),
+        ToolCommand::Call(arguments) => call_command(&arguments),
+        ToolCommand::Broker(arguments) => logging::start(&arguments.log, RUN_LOG).and_then(|()| {
+            Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(broker::serve(&arguments))
+        }),
+        ToolCommand::ShowConfig(arguments) => show_config(&arguments),
+    })
+}
+
+fn report(outcome: Result<ExitCode, Failure>) -> ExitCode {
+    outcome.unwrap_or_else(|failure| {
+        terminal::complain(&failure);
+        ExitCode::FAILURE
+    })
+}
+
+fn call_command(arguments: &CallArguments) -> Result<ExitCode, Failure> {
+    logging::start(&arguments.client.log, CLIENT_LOG)?;
+    client_runtime()?.block_on(call::run(arguments))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shell_command(arguments: &ClientArguments, services: &Services) -> Result<ExitCode, Failure> {
+    logging::start(&arguments.log, CLIENT_LOG)?;
+    let config = arguments.config.load()?;
+    let known = known_methods(services, &config)?;
+    shell::run(&client_runtime()?, &config, arguments.timeout, known)
+}
+
+fn show_config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
+    terminal::say(arguments.load()?.to_yaml().trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread beside the one that reads the keyboard: it keeps the connection alive.
+fn client_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+}
+
+/// The methods that the program's own services have for RPC, for completion in the shell.
+fn known_methods(services: &Services, config: &Config) -> Result<completion::Names, Failure> {
+    let mut names = completion::Names::default();
+    for container in Runner::new::<&str>(services, &[], config)?.containers() {
+        for (kind, method) in container.entrypoints() {
+            if kind == "rpc" {
+                names.learn(container.service_name(), method);
+            }
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,287 @@
+//! The shell: lines with calls, from a terminal or from a script.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Context, Editor, Helper};
+use tokio::runtime::Runtime;
+
+use super::client::{Client, Failure};
+use super::completion::Names;
+use super::expression::{Call, Line};
+use super::literal::Literal;
+use super::terminal::{complain, say};
+use crate::config::Config;
+
+const HELP: &str = "\
+n.rpc.service.method('text', 1, key=True)   calls a method and shows its result; values are written as in Python
+n.rpc['my-service'].method()                a name that is none in Python
+print(n.rpc.service.method())               shows text without quotes
+n.config, n.config['AMQP_URI']              the configuration
+exit(), Ctrl-D                              leaves; Ctrl-C abandons a line or a call; Tab completes; arrows recall lines";
+
+/// Reads lines and runs them: from the terminal until the user leaves, from a script until its end or its first error.
+pub(super) fn run(
+    runtime: &Runtime,
+    config: &Config,
+    timeout: Option<Duration>,
+    names: Names,
+) -> Result<ExitCode, Failure> {
+    let client = runtime.block_on(Client::connect(config, timeout))?;
+    let shell = Shell {
+        runtime,
+        config,
+        client,
+    };
+    let outcome = if io::stdin().is_terminal() {
+        shell.interact(names)
+    } else {
+        shell.run_script(io::stdin().lock())
+    };
+    runtime.block_on(shell.client.close());
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+struct Shell<'a> {
+    runtime: &'a Runtime,
+    config: &'a Config,
+    client: Client,
+}
+
+/// Whether to go on after a line.
+#[derive(PartialEq)]
+enum Next {
+    Line,
+    Leave,
+}
+
+impl Shell<'_> {
+    /// Runs lines without a prompt; what brackets hold together is one line.
+    fn run_script(&self, script: impl io::BufRead) -> Result<(), Failure> {
+        let mut pending = String::new();
+        for line in script.lines() {
+            pending.push_str(&line?);
+            pending.push('\n');
+            match Line::parse(&pending) {
+                Err(fault) if fault.is_incomplete() => continue,
+                Err(fault) => return Err(Failure::in_text(&fault, &pending)),
+                Ok(line) => {
+                    if self.execute(&line, |call| {
+                        self.runtime.block_on(self.client.call(call)).map(Some)
+                    })? == Next::Leave
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+            pending.clear();
+        }
+        match Line::parse(&pending) {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(Failure::in_text(&fault, &pending)),
+        }
+    }
+
+    fn interact(&self, names: Names) -> Result<(), Failure> {
+        say(format_args!(
+            "Nameko {} shell, broker {}",
+            env!("CARGO_PKG_VERSION"),
+            self.client.broker()
+        ))?;
+        say("n.rpc.service.method(...) calls a service; `help` tells more, Ctrl-D leaves.")?;
+        let mut editor = Prompt::new(names)?;
+        while let Some(text) = editor.read()? {
+            let line = match Line::parse(&text) {
+                Ok(line) => line,
+                Err(fault) => {
+                    complain(&Failure::in_text(&fault, &text));
+                    continue;
+                }
+            };
+            match self.execute(&line, |call| self.call_unless_interrupted(call)) {
+                Ok(Next::Line) => {
+                    if let Line::Call(call) | Line::Print(call) = &line {
+                        editor.learn(&call.service, &call.method);
+                    }
+                }
+                Ok(Next::Leave) => break,
+                Err(failure) => complain(&failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a line says. `call` gives `None` for a call that the user abandoned.
+    fn execute(
+        &self,
+        line: &Line,
+        call: impl FnOnce(&Call) -> Result<Option<Literal>, Failure>,
+    ) -> Result<Next, Failure> {
+        match line {
+            Line::Empty => {}
+            Line::Help => say(HELP)?,
+            Line::Exit => return Ok(Next::Leave),
+            Line::Config(None) => say(self.config.to_yaml().trim_end())?,
+            Line::Config(Some(key)) => match self.config.get(key) {
+                None => {
+                    return Err(Failure::new(
+                        "KeyError",
+                        format!("the configuration has no `{key}`"),
+                    ));
+                }
+                Some(value) => {
+                    let json = value.to_string();
+                    let value =
+                        Literal::parse(&json).map_err(|fault| Failure::in_text(&fault, &json))?;
+                    say(value)?;
+                }
+            },
+            Line::Call(what) => match call(what)? {
+                None | Some(Literal::None) => {}
+                Some(value) => say(value)?,
+            },
+            Line::Print(what) => match call(what)? {
+                None => {}
+                Some(Literal::Text(text)) => say(text)?,
+                Some(value) => say(value)?,
+            },
+        }
+        Ok(Next::Line)
+    }
+
+    fn call_unless_interrupted(&self, call: &Call) -> Result<Option<Literal>, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                result = self.client.call(call) => result.map(Some),
+                _ = tokio::signal::ctrl_c() => {
+                    say("\nThe call was abandoned; the service may still run it.")?;
+                    Ok(None)
+                }
+            }
+        })
+    }
+}
+
+/// The line editor with its history.
+struct Prompt {
+    editor: Editor<Help, DefaultHistory>,
+    /// `None` when there is no place for it.
+    history: Option<PathBuf>,
+}
+
+impl Prompt {
+    fn new(names: Names) -> Result<Self, Failure> {
+        let config = rustyline::Config::builder()
+            .completion_type(CompletionType::List)
+            .build();
+        let history = DefaultHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, history).map_err(unusable)?;
+        editor.set_helper(Some(Help { names }));
+        let history = history_file();
+        if let Some(path) = &history
+            && let Err(error) = editor.load_history(path)
+        {
+            tracing::debug!("no history from {}: {error}", path.display());
+        }
+        Ok(Self { editor, history })
+    }
+
+    /// The next text that is not blank; `None` when the user leaves. Ctrl-C abandons a line and begins another.
+    fn read(&mut self) -> Result<Option<String>, Failure> {
+        loop {
+            match self.editor.readline(">>> ") {
+                Ok(text) if text.trim().is_empty() => {}
+                Ok(text) => {
+                    self.remember(&text);
+                    return Ok(Some(text));
+                }
+                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Eof) => return Ok(None),
+                Err(error) => return Err(unusable(error)),
+            }
+        }
+    }
+
+    /// Written at once, so that nothing is lost when the shell is killed.
+    fn remember(&mut self, text: &str) {
+        let added = self.editor.add_history_entry(text);
+        if let (Ok(true), Some(path)) = (added, &self.history)
+            && let Err(error) = self.editor.append_history(path)
+        {
+            tracing::debug!("history is not kept in {}: {error}", path.display());
+        }
+    }
+
+    fn learn(&mut self, service: &str, method: &str) {
+        if let Some(help) = self.editor.helper_mut() {
+            help.names.learn(service, method);
+        }
+    }
+}
+
+fn unusable(error: ReadlineError) -> Failure {
+    Failure::new("Error", format!("the terminal can't be read: {error}"))
+}
+
+/// `$XDG_STATE_HOME/nameko/history`, or below `~/.local/state`; its directory is made.
+fn history_file() -> Option<PathBuf> {
+    let directory = |name: &str| {
+        std::env::var_os(name)
+            .filter(|it| !it.is_empty())
+            .map(PathBuf::from)
+    };
+    let state = directory("XDG_STATE_HOME")
+        .or_else(|| directory("HOME").map(|home| home.join(".local/state")))?;
+    let nameko = state.join("nameko");
+    fs::create_dir_all(&nameko).ok()?;
+    Some(nameko.join("history"))
+}
+
+/// What the editor asks while the user types.
+struct Help {
+    names: Names,
+}
+
+impl Helper for Help {}
+
+impl Completer for Help {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.names.complete(line.get(..pos).unwrap_or(line)))
+    }
+}
+
+impl Validator for Help {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(match Line::parse(context.input()) {
+            Err(fault) if fault.is_incomplete() => ValidationResult::Incomplete,
+            _ => ValidationResult::Valid(None),
+        })
+    }
+}
+
+impl Highlighter for Help {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        Cow::Owned(format!("\x1b[1m{prompt}\x1b[0m"))
+    }
+}
+
+impl Hinter for Help {
+    type Hint = String;
+}

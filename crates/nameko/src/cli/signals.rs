@@ -1,0 +1,64 @@
+//! The signals that end a program.
+
+use std::io;
+use std::process::ExitCode;
+
+/// Ctrl-C and, on Unix, SIGTERM. From its making on, they no longer end the process by themselves.
+pub(super) struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+/// What was received.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Received {
+    Interrupt,
+    Terminate,
+}
+
+impl Received {
+    /// The exit code of a process that the signal ended: 128 and the signal's number.
+    pub(super) fn exit_code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        })
+    }
+}
+
+#[cfg(unix)]
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.interrupt.recv() => Received::Interrupt,
+            _ = self.terminate.recv() => Received::Terminate,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) -> Received {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Received::Interrupt,
+            // Without a handler, the system itself ends the process.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
