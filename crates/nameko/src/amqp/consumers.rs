@@ -281,6 +281,9 @@ impl Drop for OverOnDrop {
         if let Some(connection) = self.0.disconnect() {
             connection.abort();
         }
+        // Sinks may hold whoever holds the consumers.
+        let subscriptions = std::mem::take(&mut lock(&self.0.wanted).subscriptions);
+        drop(subscriptions);
         self.0.set_link(Link::Over);
     }
 }

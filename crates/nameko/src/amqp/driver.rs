@@ -31,24 +31,27 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// Runs the connection until it ends, and tells everybody why it did.
 ///
 /// `frames` holds what came after the handshake's last frame.
-pub(super) async fn run(
+pub(super) fn run(
     shared: Arc<Shared>,
     frames: FrameReader,
-    reader: impl AsyncRead,
-    writer: impl AsyncWrite,
-) {
-    // Also when the task is dropped with its runtime.
-    let ends = EndOnDrop(Arc::clone(&shared));
-    let error = tokio::select! {
-        error = read(&shared, frames, reader) => error,
-        error = write(&shared, writer) => error,
-        error = beat(&shared) => error,
-        error = end_by_hand(&shared) => error,
-    };
-    shared.end(&error);
-    drop(ends);
+    reader: impl AsyncRead + Send,
+    writer: impl AsyncWrite + Send,
+) -> impl Future<Output = ()> + Send {
+    // Made here and not in the future, so that it works also when the runtime ends before it polls the task.
+    let ends = EndOnDrop(shared);
+    async move {
+        let shared = &ends.0;
+        let error = tokio::select! {
+            error = read(shared, frames, reader) => error,
+            error = write(shared, writer) => error,
+            error = beat(shared) => error,
+            error = end_by_hand(shared) => error,
+        };
+        shared.end(&error);
+    }
 }
 
+/// Ends the connection also when the task is dropped with its runtime.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {

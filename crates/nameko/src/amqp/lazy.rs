@@ -75,11 +75,10 @@ impl<T: Clone + Send + Sync + 'static> Lazy<T> {
                 }
             };
             let made = making.wait_for(Option::is_some).await;
-            match made.as_deref() {
-                Ok(Some(made)) => return made.clone(),
-                // The task is gone with its runtime: this one makes it.
-                Ok(None) | Err(_) => {}
+            if let Ok(Some(made)) = made.as_deref() {
+                return made.clone();
             }
+            // The task is gone with its runtime: this one makes it.
         }
     }
 }

@@ -15,8 +15,6 @@ pub(crate) struct Proxy {
     addr: SocketAddr,
     upstream: SocketAddr,
     frozen: Arc<watch::Sender<bool>>,
-    /// How many connections were accepted.
-    accepted: Arc<watch::Sender<usize>>,
     /// Accepts; dropped, it closes listener and connections.
     tasks: JoinSet<()>,
 }
@@ -28,7 +26,6 @@ impl Proxy {
             addr: "127.0.0.1:0".parse().unwrap(),
             upstream,
             frozen: Arc::new(watch::Sender::new(false)),
-            accepted: Arc::new(watch::Sender::new(0)),
             tasks: JoinSet::new(),
         };
         proxy.resume().await;
@@ -54,15 +51,10 @@ impl Proxy {
         self.frozen.send_replace(false);
         let listener = TcpListener::bind(self.addr).await.unwrap();
         self.addr = listener.local_addr().unwrap();
-        let (upstream, frozen, accepted) = (
-            self.upstream,
-            Arc::clone(&self.frozen),
-            Arc::clone(&self.accepted),
-        );
+        let (upstream, frozen) = (self.upstream, Arc::clone(&self.frozen));
         self.tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                accepted.send_modify(|count| *count += 1);
                 let frozen = frozen.subscribe();
                 connections.spawn(pass(client, upstream, frozen));
             }
@@ -78,15 +70,6 @@ impl Proxy {
     /// Passes nothing on any more, with all connections left open.
     pub(crate) fn freeze(&self) {
         self.frozen.send_replace(true);
-    }
-
-    /// Resolves when `count` connections were accepted since the start.
-    pub(crate) async fn accepted(&self, count: usize) {
-        let mut accepted = self.accepted.subscribe();
-        accepted
-            .wait_for(|accepted| *accepted >= count)
-            .await
-            .unwrap();
     }
 }
 
