@@ -28,6 +28,13 @@ impl Documented {
         self.hello(String::new()).await
     }
 
+    #[tracing::instrument(skip(self))]
+    #[rpc]
+    async fn traced(&self, name: String) -> Result<String> {
+        tracing::debug!("in the method's span");
+        Ok(name)
+    }
+
     #[nameko::rpc]
     async fn by_path(&self) -> Result<()> {
         Self::helper();

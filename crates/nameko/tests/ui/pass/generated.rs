@@ -1,4 +1,4 @@
-//! A service can come out of a user's own macro.
+//! A service can come out of a user's own macro, and can be written inside a function.
 
 use nameko::prelude::*;
 
@@ -26,6 +26,35 @@ fn generated_services_are_services() {
         [EchoText::NAME, EchoMaybe::NAME],
         ["echo_text", "echo_maybe"]
     );
+}
+
+#[test]
+fn a_service_inside_a_function_is_a_service() {
+    mod imports {
+        pub(super) use nameko::prelude::*;
+    }
+
+    fn name() -> &'static str {
+        use imports::*;
+
+        #[derive(Dependencies)]
+        struct Local {
+            #[dependency(CurrentWorker)]
+            worker: WorkerContext,
+        }
+
+        #[service("local")]
+        impl Local {
+            #[rpc]
+            async fn who(&self) -> Result<String> {
+                Ok(self.worker.to_string())
+            }
+        }
+
+        Local::NAME
+    }
+
+    assert_eq!(name(), "local");
 }
 
 #[tokio::test]
