@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nameko::amqp::{self, Publish, PublishError, Retry};
+use nameko::amqp::{self, ConnectOptions, Publish, PublishError, Retry};
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -20,7 +20,8 @@ use crate::wait::{deadline, wait};
 /// Publishes messages. Connects at the first one.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Publisher {
-    inner: amqp::Publisher,
+    /// Looked up at each use, so that it works on after a fork and after `shutdown()`.
+    options: ConnectOptions,
 }
 
 #[pymethods]
@@ -30,10 +31,10 @@ pub(crate) struct Publisher {
 )]
 impl Publisher {
     #[new]
-    fn new(options: &Bound<'_, Options>) -> PyResult<Self> {
-        Ok(Publisher {
-            inner: runtime::publisher(&options.get().connect)?,
-        })
+    fn new(options: &Bound<'_, Options>) -> Self {
+        Publisher {
+            options: options.get().connect.clone(),
+        }
     }
 
     /// Publishes and, with `confirm`, waits until the broker has taken charge of the message.
@@ -62,7 +63,7 @@ impl Publisher {
         match wait(
             py,
             deadline,
-            publish(self.inner.clone(), message, retry, confirm),
+            publish(self.inner()?, message, retry, confirm),
         )? {
             Some(published) => published.map_err(|error| Failure::from(error).into_err(py)),
             None => Err(PyTimeoutError::new_err(format!(
@@ -91,7 +92,7 @@ impl Publisher {
         let retry = retry(max_retries, interval_start, interval_step, interval_max)?;
         let message = message(exchange, routing_key, body, properties, mandatory)?;
         let promise = Arc::new(Promise::default());
-        let (inner, promised) = (self.inner.clone(), promise.clone());
+        let (inner, promised) = (self.inner()?, promise.clone());
         runtime::handle()?.spawn(async move {
             promised.fulfil(match publish(inner, message, retry, confirm).await {
                 Ok(()) => Outcome::Published,
@@ -120,7 +121,7 @@ impl Publisher {
     ) -> PyResult<()> {
         let retry = retry(max_retries, interval_start, interval_step, interval_max)?;
         let message = message(exchange, routing_key, body, properties, true)?;
-        let (inner, promise) = (self.inner.clone(), pending.get().promise.clone());
+        let (inner, promise) = (self.inner()?, pending.get().promise.clone());
         runtime::handle()?.spawn(async move {
             if let Err(error) = publish(inner, message, retry, confirm).await {
                 promise.fulfil(Outcome::Failed(error.into()));
@@ -144,10 +145,17 @@ impl Publisher {
             .iter()
             .map(convert::queue)
             .collect::<PyResult<Vec<_>>>()?;
-        match wait(py, None, self.inner.declare(&exchanges, &queues))? {
+        let inner = self.inner()?;
+        match wait(py, None, inner.declare(&exchanges, &queues))? {
             Some(Err(error)) => Err(Failure::from(error).into_err(py)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Publisher {
+    fn inner(&self) -> PyResult<amqp::Publisher> {
+        runtime::publisher(&self.options)
     }
 }
 

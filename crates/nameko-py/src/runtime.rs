@@ -3,7 +3,7 @@
 //! Python is never entered on it. A forked child gets a runtime of its own.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::lock::lock;
 
 /// How long name lookups that still run may keep [`shutdown`] waiting.
 const LAST_LOOKUPS: Duration = Duration::from_secs(1);
+
+/// The process that used the runtime first; another one is a forked child.
+static FIRST_PID: OnceLock<u32> = OnceLock::new();
 
 static IO: Mutex<Option<Io>> = Mutex::new(None);
 
@@ -50,7 +53,11 @@ pub(crate) fn publisher(options: &ConnectOptions) -> PyResult<Publisher> {
         if let Some(publisher) = io.publishers.get(options) {
             return publisher.clone();
         }
-        let publisher = Publisher::shared(options);
+        let publisher = if io.pid == *FIRST_PID.get_or_init(|| io.pid) {
+            Publisher::shared(options)
+        } else {
+            Publisher::shared(&forked(options, io.pid))
+        };
         io.publishers.insert(options.clone(), publisher.clone());
         publisher
     })
@@ -75,6 +82,16 @@ pub(crate) fn shutdown() {
     }
     let _ = io.stop.send(());
     let _ = io.thread.join();
+}
+
+/// Options that are not the parent's, whose connection a child inherits and must not touch.
+fn forked(options: &ConnectOptions, pid: u32) -> ConnectOptions {
+    let name = options.connection_name.as_deref().unwrap_or("nameko");
+    let connection_name = Some(format!("{name} (forked, process {pid})"));
+    ConnectOptions {
+        connection_name,
+        ..options.clone()
+    }
 }
 
 fn with_io<T>(use_it: impl FnOnce(&mut Io) -> T) -> PyResult<T> {
