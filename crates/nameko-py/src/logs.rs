@@ -58,7 +58,7 @@ impl Subscriber for ToPython {
         let metadata = event.metadata();
         let (level, logger) = (
             number(*metadata.level()),
-            metadata.target().replace("::", "."),
+            logger(metadata).replace("::", "."),
         );
         let mut text = Text::default();
         event.record(&mut text);
