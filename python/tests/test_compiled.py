@@ -484,6 +484,31 @@ class TestConsumers:
         broker.stop()
 
 
+    def test_a_handler_that_keeps_the_gil_does_not_cost_the_connection(self, make_pool):
+        """The broker closes a connection that is silent for two heartbeat intervals of a second."""
+        broker = _nameko.Broker()
+        lost, done, declared = queue.Queue(), threading.Event(), a_queue()
+        _nameko.on_log(lambda *record: lost.put(record))
+        options = _nameko.Options(broker.uri, heartbeat=1)
+        consumers = _nameko.Consumers(options)
+
+        def hog(delivery):
+            # Unlike CDLL, PyDLL keeps the GIL while it calls.
+            ctypes.PyDLL(None).usleep(3_000_000)
+            delivery.ack()
+            done.set()
+
+        consumers.add(declared, hog, make_pool().jobs)
+        assert consumers.start(DEADLINE)
+        _nameko.Publisher(options).publish("", declared["name"], b"", {})
+        assert done.wait(DEADLINE)
+        assert consumers.connected
+        assert lost.empty()
+        consumers.stop()
+        _nameko.on_log(lambda *_: None)
+        broker.stop()
+
+
 class TestPublisher:
     def test_a_missing_exchange_is_404_and_harms_no_other_publish(self, options, make_service):
         came = queue.Queue()
@@ -844,6 +869,25 @@ _nameko.shutdown()
             b"child",
             b"parent again",
         ]
+
+    def test_nothing_hangs_over_a_shutdown(self):
+        code = """
+from nameko import _nameko
+broker = _nameko.Broker()
+options = _nameko.Options(broker.uri)
+consumers = _nameko.Consumers(options)
+replies = _nameko.ReplyListener(consumers, {"name": "replies"})
+assert consumers.start(10)
+away = _nameko.Publisher(_nameko.Options("amqp://127.0.0.1:1"))
+pending = [replies.expect("c"), away.start_publish("", "x", b"", {}, max_retries=None)]
+_nameko.shutdown()
+for call in pending:
+    try:
+        call.wait(10)
+    except _nameko.AmqpError as error:
+        print(error.kind)
+"""
+        assert self.run(code) == ["lost", "lost"]
 
     def test_shutdown_ends_every_thread_and_is_no_end(self):
         code = """

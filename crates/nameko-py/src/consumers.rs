@@ -46,8 +46,10 @@ impl Consumers {
     ) -> PyResult<Self> {
         notices::ensure(py)?;
         let listener = Arc::new(Listener {
-            on_error: on_error.map(Arc::new),
-            on_connected: on_connected.map(Arc::new),
+            callbacks: Mutex::new(Callbacks {
+                on_error: on_error.map(Arc::new),
+                on_connected: on_connected.map(Arc::new),
+            }),
             replies: Mutex::default(),
             grace: Mutex::default(),
         });
@@ -157,19 +159,27 @@ impl Drop for Consumers {
 
 /// Hears how the connection fares, on the I/O thread.
 struct Listener {
-    on_error: Option<Arc<Py<PyAny>>>,
-    on_connected: Option<Arc<Py<PyAny>>>,
+    /// Emptied at the end: they may hold whoever holds the consumers.
+    callbacks: Mutex<Callbacks>,
     /// The calls to fail when replies can no longer come.
     replies: Mutex<Vec<Weak<ReplyTable>>>,
     /// Fails them when the connection stays lost; none while connected.
     grace: Mutex<Option<AbortHandle>>,
 }
 
+#[derive(Default)]
+struct Callbacks {
+    on_error: Option<Arc<Py<PyAny>>>,
+    on_connected: Option<Arc<Py<PyAny>>>,
+}
+
 impl Listener {
     fn end(&self) {
+        let callbacks = std::mem::take(&mut *lock(&self.callbacks));
+        drop(callbacks);
         self.set_grace(None);
         for table in self.tables() {
-            table.end("the connection for replies was closed: no reply can come any more");
+            table.end();
         }
     }
 
@@ -220,7 +230,7 @@ impl Observer for Listener {
     fn connection_error(&self, error: &Error, retry_in: Duration) {
         self.begin_grace();
         let failure = Failure::from(error);
-        if let Some(callback) = self.on_error.clone() {
+        if let Some(callback) = lock(&self.callbacks).on_error.clone() {
             notices::post(Job::Native(Box::new(move |py| {
                 let error = failure.into_err(py).into_value(py);
                 callback
@@ -237,7 +247,7 @@ impl Observer for Listener {
 
     fn connected(&self, reconnect: bool) {
         self.set_grace(None);
-        if let Some(callback) = self.on_connected.clone() {
+        if let Some(callback) = lock(&self.callbacks).on_connected.clone() {
             notices::post(Job::Native(Box::new(move |py| {
                 callback.call0(py).map(drop)
             })));

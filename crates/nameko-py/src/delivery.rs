@@ -17,7 +17,7 @@ use crate::runtime;
 use crate::wait;
 
 /// A message that came. What Python does not look at is not converted.
-#[pyclass(frozen, weakref, module = "nameko._nameko")]
+#[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Delivery {
     message: Box<amqp::Delivery>,
     body: PyOnceLock<Py<PyBytes>>,

@@ -63,7 +63,8 @@ impl Job {
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Jobs {
     pub(crate) queue: Arc<JobQueue>,
-    spawn: Py<PyAny>,
+    /// None after the end: it may hold whoever holds this.
+    spawn: Mutex<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
@@ -72,7 +73,7 @@ impl Jobs {
     fn new(max_threads: usize, spawn: Py<PyAny>) -> Self {
         Jobs {
             queue: Arc::new(JobQueue::new(max_threads)),
-            spawn,
+            spawn: Mutex::new(Some(spawn)),
         }
     }
 
@@ -90,13 +91,12 @@ impl Jobs {
     fn run(&self, py: Python<'_>) {
         let worker = Worker::enter(&self.queue);
         loop {
-            match self.queue.take(worker.seat) {
+            let (turn, wants_thread) = self.queue.take(worker.seat);
+            if wants_thread && let Err(error) = self.start_thread(py) {
+                error.write_unraisable(py, None);
+            }
+            match turn {
                 Turn::Run(job) => {
-                    if lock(&self.queue.state).lane.wants_thread()
-                        && let Err(error) = self.start_thread(py)
-                    {
-                        error.write_unraisable(py, Some(self.spawn.bind(py)));
-                    }
                     // A panic has been reported by the panic hook.
                     let _ = catch_unwind(AssertUnwindSafe(|| job.run(py)));
                 }
@@ -116,15 +116,17 @@ impl Jobs {
     #[pyo3(signature = (discard = false))]
     fn stop(&self, py: Python<'_>, discard: bool) {
         py.detach(|| self.queue.end(discard));
+        let spawn = lock(&self.spawn).take();
+        drop(spawn);
     }
 }
 
 impl Jobs {
     /// A queue for one thread, which the caller starts.
-    pub(crate) fn alone(py: Python<'_>) -> Self {
+    pub(crate) fn alone() -> Self {
         Jobs {
             queue: Arc::new(JobQueue::new(1)),
-            spawn: py.None(),
+            spawn: Mutex::default(),
         }
     }
 
@@ -143,10 +145,12 @@ impl Jobs {
 
     /// Calls `spawn` for a thread that the lane counts as started already.
     fn start_thread(&self, py: Python<'_>) -> PyResult<()> {
-        self.spawn
-            .call0(py)
-            .map(drop)
-            .inspect_err(|_| lock(&self.queue.state).lane.not_started())
+        let spawn = lock(&self.spawn).as_ref().map(|spawn| spawn.clone_ref(py));
+        match spawn {
+            Some(spawn) => spawn.call0(py).map(drop),
+            None => Err(PyRuntimeError::new_err("the worker queue has been stopped")),
+        }
+        .inspect_err(|_| lock(&self.queue.state).lane.not_started())
     }
 }
 
@@ -231,11 +235,13 @@ impl JobQueue {
         }
     }
 
-    fn take(self: &Arc<Self>, seat: Seat) -> Turn<Job> {
+    /// The thread's next turn, and whether it should start one more thread before.
+    fn take(self: &Arc<Self>, seat: Seat) -> (Turn<Job>, bool) {
         let mut state = lock(&self.state);
         let turn = state.lane.take(seat, Instant::now());
+        let wants_thread = matches!(turn, Turn::Run(_)) && state.lane.wants_thread();
         self.wake(state, None);
-        turn
+        (turn, wants_thread)
     }
 
     /// Sleeps until the lane calls this thread.

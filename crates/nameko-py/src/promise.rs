@@ -77,6 +77,36 @@ impl Promise {
     }
 }
 
+/// A task's duty to fulfil a promise: when the task is dropped with the runtime, the promise fails.
+pub(crate) struct Duty(Option<Arc<Promise>>);
+
+impl Duty {
+    pub(crate) fn new(promise: Arc<Promise>) -> Self {
+        Duty(Some(promise))
+    }
+
+    pub(crate) fn fulfil(mut self, outcome: Outcome) {
+        if let Some(promise) = self.0.take() {
+            promise.fulfil(outcome);
+        }
+    }
+
+    /// The task has done its part; somebody else fulfils the promise.
+    pub(crate) fn pass_on(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if let Some(promise) = &self.0 {
+            promise.fulfil(Outcome::Failed(Failure::lost(
+                "the process closed its connections before the broker had answered",
+            )));
+        }
+    }
+}
+
 struct Waiting<'a>(&'a Promise);
 
 impl Future for Waiting<'_> {

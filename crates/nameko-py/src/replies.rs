@@ -17,6 +17,8 @@ use crate::notices;
 use crate::pending::Pending;
 use crate::promise::{Outcome, Promise};
 
+const OVER: &str = "the connection for replies was closed: no reply can come any more";
+
 /// A reply queue on a [`Consumers`], and the calls that wait for replies in it.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct ReplyListener {
@@ -33,11 +35,11 @@ impl ReplyListener {
         prefetch: Option<u16>,
     ) -> PyResult<Self> {
         let table = Arc::new(ReplyTable::default());
-        let (sink, recovery) = (table.clone(), table.clone());
+        let (source, recovery) = (Source(table.clone()), table.clone());
         let subscription = Subscription {
             queue: convert::queue(queue)?,
             prefetch,
-            sink: Arc::new(move |delivery| sink.receive(delivery)),
+            sink: Arc::new(move |delivery| source.0.receive(delivery)),
             on_recovered: Some(Arc::new(move |survived| {
                 if !survived {
                     recovery.fail_all("the reply queue was gone after the connection to the broker was lost, and replies with it; the call may have been carried out");
@@ -79,6 +81,15 @@ impl ReplyListener {
     }
 }
 
+/// Where replies come from. When it is dropped, with the consumers or the runtime, no more can come.
+struct Source(Arc<ReplyTable>);
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// The calls that wait, by correlation id.
 #[derive(Default)]
 pub(crate) struct ReplyTable {
@@ -89,8 +100,8 @@ pub(crate) struct ReplyTable {
 struct State {
     expected: HashMap<String, Arc<Promise>>,
     on_unknown: Option<Arc<Py<PyAny>>>,
-    /// Why no reply can come any more, once the consumers were stopped.
-    over: Option<&'static str>,
+    /// No reply can come any more: the consumers were stopped.
+    over: bool,
 }
 
 impl ReplyTable {
@@ -103,9 +114,9 @@ impl ReplyTable {
     }
 
     /// Fails every call that waits, and each that will.
-    pub(crate) fn end(&self, why: &'static str) {
-        lock(&self.state).over = Some(why);
-        self.fail_all(why);
+    pub(crate) fn end(&self) {
+        lock(&self.state).over = true;
+        self.fail_all(OVER);
     }
 
     /// Drops the entry, if it is still that of `promise`.
@@ -122,8 +133,8 @@ impl ReplyTable {
     /// False when the id is in use.
     fn expect(&self, correlation_id: &str, promise: &Arc<Promise>) -> bool {
         let mut state = lock(&self.state);
-        if let Some(why) = state.over {
-            promise.fulfil(Outcome::Failed(Failure::lost(why)));
+        if state.over {
+            promise.fulfil(Outcome::Failed(Failure::lost(OVER)));
             return true;
         }
         if state.expected.contains_key(correlation_id) {
@@ -168,10 +179,6 @@ impl ReplyTable {
 mod tests {
     use super::*;
 
-    fn failure(promise: &Promise) -> bool {
-        promise.is_done()
-    }
-
     #[test]
     fn a_call_that_nobody_waits_for_leaves_nothing_behind() {
         let table = ReplyTable::default();
@@ -189,9 +196,9 @@ mod tests {
         let table = ReplyTable::default();
         let (before, after) = (Arc::new(Promise::default()), Arc::new(Promise::default()));
         assert!(table.expect("before", &before));
-        table.end("stopped");
+        table.end();
         assert!(table.expect("after", &after));
-        assert!(failure(&before) && failure(&after));
+        assert!(before.is_done() && after.is_done());
         assert!(lock(&table.state).expected.is_empty());
     }
 }
