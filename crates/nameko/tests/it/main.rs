@@ -3,6 +3,10 @@
 
 // The broker a test runs on.
 mod support;
+// A virtual host of one's own on RabbitMQ.
+mod vhost;
+// The services that tests run.
+mod services;
 // A TCP proxy that breaks connections.
 mod proxy;
 
@@ -17,3 +21,12 @@ mod amqp_peers;
 mod config;
 // JSON as Python writes it.
 mod serialization;
+
+// Calls between services: results, errors, context.
+mod rpc;
+// What peers of all kinds put on the wire.
+mod wire;
+// Containers: start, stop, kill, workers, providers.
+mod lifecycle;
+// Services when brokers, networks and methods break.
+mod reliability;

@@ -32,6 +32,11 @@ impl Proxy {
         proxy
     }
 
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// `options`, through this proxy.
     pub(crate) fn options(&self, options: &ConnectOptions) -> ConnectOptions {
         let mut options = options.clone();

@@ -1,6 +1,6 @@
 //! Calls between services, and from a program: results, errors, context.
 
-use nameko::{Cluster, Container, Error, services};
+use nameko::{Cluster, Error, services};
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,7 +14,11 @@ async fn a_service_calls_another() {
     let runner = support::run(&services![ServiceX, ServiceY], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
 
-    let value: String = cluster.service("service_x").call("remote_method", ("hello",)).await.unwrap();
+    let value: String = cluster
+        .service("service_x")
+        .call("remote_method", ("hello",))
+        .await
+        .unwrap();
     assert_eq!(value, "hello-x-y");
 
     cluster.stop().await;
@@ -31,7 +35,12 @@ async fn arguments_are_positional_or_named() {
     let named = std::collections::BTreeMap::from([("value", "a")]);
     assert_eq!(y.call::<String>("append_id", named).await.unwrap(), "a-y");
     assert_eq!(y.call::<String>("append_id", ["b"]).await.unwrap(), "b-y");
-    assert_eq!(y.call::<String>("append_id", json!({"value": "c"})).await.unwrap(), "c-y");
+    assert_eq!(
+        y.call::<String>("append_id", json!({"value": "c"}))
+            .await
+            .unwrap(),
+        "c-y"
+    );
     let error = y.call::<String>("append_id", "d").await.unwrap_err();
     assert!(error.to_string().contains("must be a tuple"), "{error}");
 
@@ -48,7 +57,10 @@ async fn what_a_method_raises_reaches_the_caller() {
     let error = troubles.call::<()>("raise", ()).await.unwrap_err();
     let remote = error.as_remote().unwrap();
     assert_eq!(error.to_string(), "OutOfStock 3 left");
-    assert_eq!((remote.exc_type.as_str(), remote.value.as_str()), ("OutOfStock", "3 left"));
+    assert_eq!(
+        (remote.exc_type.as_str(), remote.value.as_str()),
+        ("OutOfStock", "3 left")
+    );
     assert_eq!(remote.exc_path, "it.services.OutOfStock");
     assert_eq!(remote.exc_args, [json!("3 left")]);
 
@@ -58,14 +70,27 @@ async fn what_a_method_raises_reaches_the_caller() {
     let error = troubles.call::<()>("panic", ()).await.unwrap_err();
     assert_eq!(error.to_string(), "Panic out of cheese");
 
-    let error = troubles.call::<Value>("unserializable", ()).await.unwrap_err();
+    let error = troubles
+        .call::<Value>("unserializable", ())
+        .await
+        .unwrap_err();
     let remote = error.as_remote().unwrap();
-    assert_eq!(remote.exc_path, "nameko.exceptions.UnserializableValueError");
+    assert_eq!(
+        remote.exc_path,
+        "nameko.exceptions.UnserializableValueError"
+    );
     assert!(remote.exc_args.is_empty());
-    assert!(remote.value.starts_with("Unserializable value: `"), "{}", remote.value);
+    assert!(
+        remote.value.starts_with("Unserializable value: `"),
+        "{}",
+        remote.value
+    );
 
     // It lives on.
-    assert_eq!(troubles.call::<Value>("echo", (1,)).await.unwrap(), json!(1));
+    assert_eq!(
+        troubles.call::<Value>("echo", (1,)).await.unwrap(),
+        json!(1)
+    );
     runner.stop().await;
 }
 
@@ -77,22 +102,41 @@ async fn wrong_calls_say_what_is_wrong() {
     let y = cluster.service("service_y");
 
     let error = y.call::<String>("no_such", ()).await.unwrap_err();
-    assert!(matches!(&error, Error::MethodNotFound(name) if name == "no_such"), "{error:?}");
+    assert!(
+        matches!(&error, Error::MethodNotFound(name) if name == "no_such"),
+        "{error:?}"
+    );
 
     let error = y.call::<String>("append_id", ()).await.unwrap_err();
     assert!(matches!(error, Error::IncorrectSignature(_)));
-    assert_eq!(error.to_string(), "append_id() missing 1 required positional argument: 'value'");
+    assert_eq!(
+        error.to_string(),
+        "append_id() missing 1 required positional argument: 'value'"
+    );
 
     let error = y.call::<String>("append_id", (1,)).await.unwrap_err();
     assert!(matches!(error, Error::IncorrectSignature(_)));
-    assert!(error.to_string().starts_with("append_id() argument 'value': "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("append_id() argument 'value': "),
+        "{error}"
+    );
 
-    let error = cluster.service("nobody").call::<String>("hello", ()).await.unwrap_err();
+    let error = cluster
+        .service("nobody")
+        .call::<String>("hello", ())
+        .await
+        .unwrap_err();
     assert!(error.is_unknown_service());
     assert_eq!(error.to_string(), "Unknown service `nobody`");
 
     // Through a service it is a remote error, as any exception that is not registered.
-    let error = cluster.service("service_x").call::<String>("call_nobody", ()).await.unwrap_err();
+    let error = cluster
+        .service("service_x")
+        .call::<String>("call_nobody", ())
+        .await
+        .unwrap_err();
     assert_eq!(error.as_remote().unwrap().exc_type, "UnknownService");
     runner.stop().await;
 }
@@ -105,11 +149,19 @@ async fn a_call_has_a_deadline() {
 
     let troubles = cluster.service("troubles");
     let timeout = std::time::Duration::from_millis(50);
-    let error = troubles.clone().timeout(timeout).call::<()>("hang", ()).await.unwrap_err();
+    let error = troubles
+        .clone()
+        .timeout(timeout)
+        .call::<()>("hang", ("deadline",))
+        .await
+        .unwrap_err();
     assert!(error.is_timeout());
     assert_eq!(error.to_string(), "no reply to troubles.hang within 50ms");
     // The client is as good as before.
-    assert_eq!(troubles.call::<Value>("echo", ("x",)).await.unwrap(), json!("x"));
+    assert_eq!(
+        troubles.call::<Value>("echo", ("x",)).await.unwrap(),
+        json!("x")
+    );
     runner.kill();
 }
 
@@ -118,14 +170,25 @@ async fn the_call_id_stack_and_context_data_travel_with_calls() {
     let broker = support::broker().await;
     let runner = support::run(&services![ServiceX, ServiceY], &broker).await;
     let data = [("language".to_owned(), nameko::amqp::Value::from("en"))];
-    let cluster =
-        Cluster::connect_with(&broker.config(), data.into_iter().collect()).await.unwrap();
+    let cluster = Cluster::connect_with(&broker.config(), data.into_iter().collect())
+        .await
+        .unwrap();
     let x = cluster.service("service_x");
 
     let (stack, language): (Vec<String>, Option<String>) = x.call("context", ()).await.unwrap();
     assert_eq!(language.as_deref(), Some("en"));
-    let callers: Vec<_> = stack.iter().map(|id| id.rsplit_once('.').unwrap().0).collect();
-    assert_eq!(callers, ["standalone_rpc_proxy.call", "service_x.context", "service_y.context"]);
+    let callers: Vec<_> = stack
+        .iter()
+        .map(|id| id.rsplit_once('.').unwrap().0)
+        .collect();
+    assert_eq!(
+        callers,
+        [
+            "standalone_rpc_proxy.call",
+            "service_x.context",
+            "service_y.context"
+        ]
+    );
 
     // What the method changes before it calls goes along.
     let (_, language): (Vec<String>, Option<String>) = x.call("context", ("fr",)).await.unwrap();
@@ -156,19 +219,11 @@ async fn big_arguments_and_results_arrive_whole() {
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
 
     let text = "é".repeat(1 << 20);
-    let echo: String = cluster.service("troubles").call("echo", (&text,)).await.unwrap();
+    let echo: String = cluster
+        .service("troubles")
+        .call("echo", (&text,))
+        .await
+        .unwrap();
     assert!(echo == text);
     runner.stop().await;
-}
-
-#[tokio::test]
-async fn a_service_without_a_broker_in_reach_waits_and_can_be_stopped() {
-    let container = Container::new::<ServiceY>(support::unreachable_config().await).unwrap();
-    let starting = tokio::spawn({
-        let container = container.clone();
-        async move { container.start().await }
-    });
-    support::until(|| starting.is_finished() || container.config().amqp_uri().is_some()).await;
-    container.stop().await;
-    assert!(starting.await.unwrap().is_err());
 }

@@ -1,12 +1,16 @@
 //! The services that the tests run.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use nameko::{Fault, prelude::*};
 use tokio::sync::Notify;
 
 #[derive(Dependencies)]
-pub struct ServiceY {
+pub(crate) struct ServiceY {
     #[dependency(CurrentWorker)]
     worker: WorkerContext,
 }
@@ -29,7 +33,7 @@ impl ServiceY {
 }
 
 #[derive(Dependencies)]
-pub struct ServiceX {
+pub(crate) struct ServiceX {
     #[dependency(RpcProxy::new("service_y"))]
     y: ServiceProxy,
     #[dependency(RpcProxy::new("nobody"))]
@@ -60,7 +64,7 @@ impl ServiceX {
 }
 
 #[derive(Debug)]
-pub struct OutOfStock(u32);
+pub(crate) struct OutOfStock(u32);
 
 impl std::fmt::Display for OutOfStock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,11 +74,21 @@ impl std::fmt::Display for OutOfStock {
 
 impl std::error::Error for OutOfStock {}
 
-/// Told when `Troubles::hang` has begun.
-pub static HANGING: Notify = Notify::const_new();
+/// Who waits for a `Troubles::hang` to begin, by the test's name for it.
+static HANGING: Mutex<BTreeMap<String, Arc<Notify>>> = Mutex::new(BTreeMap::new());
+
+/// Told when `Troubles::hang` has begun for `test`.
+pub(crate) fn hanging(test: &str) -> Arc<Notify> {
+    HANGING
+        .lock()
+        .unwrap()
+        .entry(test.to_owned())
+        .or_default()
+        .clone()
+}
 
 #[derive(Dependencies)]
-pub struct Troubles;
+pub(crate) struct Troubles;
 
 #[service("troubles")]
 impl Troubles {
@@ -99,8 +113,8 @@ impl Troubles {
     }
 
     #[rpc]
-    async fn hang(&self) -> Result<()> {
-        HANGING.notify_one();
+    async fn hang(&self, test: String) -> Result<()> {
+        hanging(&test).notify_one();
         std::future::pending().await
     }
 

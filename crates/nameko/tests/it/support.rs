@@ -1,17 +1,26 @@
 //! The broker that a test runs on, and names of its own on it.
 
-use std::net::SocketAddr;
+use std::{future::Future, net::SocketAddr, time::Duration};
 
-use nameko::amqp::{ConnectOptions, Uri};
+use nameko::{
+    Config, Runner, Services,
+    amqp::{ConnectOptions, Uri},
+};
 use nameko_broker::Broker;
 
-/// A broker for one test: that of `NAMEKO_TEST_AMQP_URI` if it is set, else an embedded one of the test's own.
-///
-/// On a shared broker tests stay apart by names: see [`unique`].
+use crate::vhost::Vhost;
+
+/// A broker for one test: a virtual host of its own on the RabbitMQ at `NAMEKO_TEST_AMQP_URI` if that is set, else an
+/// embedded broker of its own.
 pub(crate) struct TestBroker {
     uri: String,
-    /// Runs until the end of the test.
-    _embedded: Option<Broker>,
+    /// Lives until the end of the test.
+    _home: Home,
+}
+
+enum Home {
+    Embedded(#[expect(dead_code, reason = "held")] Broker),
+    RabbitMq(#[expect(dead_code, reason = "held")] Vhost),
 }
 
 /// A broker to test on.
@@ -19,22 +28,35 @@ pub(crate) async fn broker() -> TestBroker {
     if let Ok(uri) = std::env::var("NAMEKO_TEST_AMQP_URI")
         && !uri.is_empty()
     {
+        let (vhost, uri) = Vhost::create(&uri);
         return TestBroker {
             uri,
-            _embedded: None,
+            _home: Home::RabbitMq(vhost),
         };
     }
     let embedded = Broker::start("127.0.0.1:0").await.unwrap();
     TestBroker {
         uri: embedded.uri(),
-        _embedded: Some(embedded),
+        _home: Home::Embedded(embedded),
     }
+}
+
+/// Runs services until the test stops them.
+pub(crate) async fn run(services: &Services, broker: &TestBroker) -> Runner {
+    let runner = Runner::new::<&str>(services, &[], &broker.config()).unwrap();
+    runner.start().await.unwrap();
+    runner
 }
 
 impl TestBroker {
     /// Where it is.
     pub(crate) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// A configuration that names it.
+    pub(crate) fn config(&self) -> Config {
+        Config::default().with("AMQP_URI", self.uri.as_str())
     }
 
     /// How to connect to it.
@@ -55,4 +77,12 @@ impl TestBroker {
 /// `name` with something unique behind it: for queues, exchanges and services of one test.
 pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Waits for what is to happen, but not for ever.
+pub(crate) async fn within<F: Future>(what: &str, event: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(30), event).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what} did not come within 30 s"),
+    }
 }

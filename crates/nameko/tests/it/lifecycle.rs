@@ -1,0 +1,343 @@
+//! Containers: start, stop, kill; workers and their limits; what providers hear.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use nameko::{Cluster, Container, Error, Outcome, prelude::*};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::{
+    services::{ServiceY, Troubles, hanging},
+    support,
+};
+
+/// Tells a test, in order, what the provider hears.
+struct Recorder {
+    heard: mpsc::UnboundedSender<String>,
+    fail_in: Option<&'static str>,
+}
+
+impl Recorder {
+    fn hears(&self, what: impl Into<String>) -> Result<()> {
+        let what = what.into();
+        let fails = self.fail_in.is_some_and(|it| what.starts_with(it));
+        self.heard.send(what).unwrap();
+        if fails {
+            Err(Error::raise("Broken", "the provider is broken"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl DependencyProvider for Recorder {
+    type Dependency = mpsc::UnboundedSender<String>;
+
+    async fn setup(&self, _: &Container) -> Result<()> {
+        self.hears("setup")
+    }
+
+    async fn start(&self) -> Result<()> {
+        self.hears("start")
+    }
+
+    async fn stop(&self) {
+        self.hears("stop").unwrap();
+    }
+
+    fn kill(&self) {
+        self.hears("kill").unwrap();
+    }
+
+    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<Self::Dependency> {
+        self.hears(format!("get_dependency for {}", ctx.method_name()))?;
+        Ok(self.heard.clone())
+    }
+
+    async fn worker_setup(&self, _: &WorkerContext) -> Result<()> {
+        self.hears("worker_setup")
+    }
+
+    async fn worker_result(&self, _: &WorkerContext, outcome: &Outcome) -> Result<()> {
+        self.hears(match outcome {
+            Ok(value) => format!("worker_result {}", String::from_utf8(value.to_json()?)?),
+            Err(fault) => format!("worker_result error {fault}"),
+        })
+    }
+
+    async fn worker_teardown(&self, _: &WorkerContext) -> Result<()> {
+        self.hears("worker_teardown")
+    }
+}
+
+/// A service type needs its provider where it is declared: each test has a type, and a place to put its recorder.
+macro_rules! recorded {
+    ($service:ident, $name:literal, $fail_in:expr) => {
+        static PLACE: std::sync::Mutex<Option<mpsc::UnboundedSender<String>>> =
+            std::sync::Mutex::new(None);
+
+        fn recorder() -> Recorder {
+            Recorder {
+                heard: PLACE.lock().unwrap().clone().unwrap(),
+                fail_in: $fail_in,
+            }
+        }
+
+        #[derive(Dependencies)]
+        struct $service {
+            #[dependency(recorder())]
+            heard: mpsc::UnboundedSender<String>,
+        }
+
+        #[service($name)]
+        impl $service {
+            #[rpc]
+            async fn work(&self, fail: bool) -> Result<u8> {
+                self.heard.send("method".to_owned()).unwrap();
+                if fail {
+                    Err(Error::raise("Failure", "no luck"))
+                } else {
+                    Ok(7)
+                }
+            }
+        }
+
+        fn listen() -> mpsc::UnboundedReceiver<String> {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            *PLACE.lock().unwrap() = Some(sender);
+            receiver
+        }
+    };
+}
+
+async fn heard(receiver: &mut mpsc::UnboundedReceiver<String>, count: usize) -> Vec<String> {
+    let mut heard = Vec::new();
+    for _ in 0..count {
+        heard.push(support::within("a hook", receiver.recv()).await.unwrap());
+    }
+    heard
+}
+
+#[tokio::test]
+async fn a_provider_hears_everything_in_order() {
+    recorded!(Recorded, "recorded", None);
+    let mut hooks = listen();
+    let broker = support::broker().await;
+    let container = Container::new::<Recorded>(broker.config()).unwrap();
+    container.start().await.unwrap();
+    assert_eq!(heard(&mut hooks, 2).await, ["setup", "start"]);
+
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let recorded = cluster.service("recorded");
+    recorded.call::<u8>("work", (false,)).await.unwrap();
+    let order = heard(&mut hooks, 5).await;
+    assert_eq!(
+        order,
+        [
+            "get_dependency for work",
+            "worker_setup",
+            "method",
+            "worker_result 7",
+            "worker_teardown"
+        ]
+    );
+
+    recorded.call::<u8>("work", (true,)).await.unwrap_err();
+    assert_eq!(heard(&mut hooks, 5).await[3], "worker_result error no luck");
+
+    // Arguments that do not fit make no worker.
+    recorded.call::<u8>("work", ()).await.unwrap_err();
+    container.stop().await;
+    assert_eq!(heard(&mut hooks, 1).await, ["stop"]);
+    container.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_set_up_fails_the_start() {
+    recorded!(Unready, "unready", Some("setup"));
+    let _hooks = listen();
+    let broker = support::broker().await;
+    let container = Container::new::<Unready>(broker.config()).unwrap();
+    let error = container.start().await.unwrap_err();
+    assert_eq!(error.to_string(), "the provider is broken");
+    support::within("the end", container.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dependency_that_cannot_be_injected_is_the_calls_error() {
+    recorded!(Uninjected, "uninjected", Some("get_dependency"));
+    let _hooks = listen();
+    let broker = support::broker().await;
+    let container = Container::new::<Uninjected>(broker.config()).unwrap();
+    container.start().await.unwrap();
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let error = cluster
+        .service("uninjected")
+        .call::<u8>("work", (false,))
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "Broken the provider is broken");
+    container.stop().await;
+    container.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_breaks_kills_the_container() {
+    recorded!(Broken, "broken", Some("worker_result"));
+    let mut hooks = listen();
+    let broker = support::broker().await;
+    let container = Container::new::<Broken>(broker.config()).unwrap();
+    container.start().await.unwrap();
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    // The reply was on its way before the provider heard of it.
+    assert_eq!(
+        cluster
+            .service("broken")
+            .call::<u8>("work", (false,))
+            .await
+            .unwrap(),
+        7
+    );
+    let error = support::within("the end", container.wait())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Killed { .. }));
+    assert_eq!(
+        error.to_string(),
+        "broken was killed: the provider is broken"
+    );
+    assert_eq!(heard(&mut hooks, 7).await[6], "kill");
+}
+
+/// How many workers of `Limited` run, and the most there ever were.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+static BEGUN: Notify = Notify::const_new();
+static GATE: Semaphore = Semaphore::const_new(0);
+
+#[derive(Dependencies)]
+struct Limited;
+
+#[service("limited")]
+impl Limited {
+    #[rpc]
+    async fn work(&self) -> Result<()> {
+        let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+        MOST.fetch_max(running, Ordering::SeqCst);
+        if running == 3 {
+            BEGUN.notify_one();
+        }
+        GATE.acquire().await.unwrap().forget();
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_max_workers_run_and_stop_lets_them_end() {
+    let broker = support::broker().await;
+    let config = broker
+        .config()
+        .with("max_workers", 3)
+        .with("prefetch_count", 20);
+    let container = Container::new::<Limited>(config).unwrap();
+    container.start().await.unwrap();
+    let cluster = Arc::new(Cluster::connect(&broker.config()).await.unwrap());
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let limited = cluster.service("limited");
+            tokio::spawn(async move { limited.call::<()>("work", ()).await })
+        })
+        .collect();
+    support::within("three workers", BEGUN.notified()).await;
+
+    let stopping = tokio::spawn({
+        let container = container.clone();
+        async move { container.stop().await }
+    });
+    GATE.add_permits(10);
+    support::within("the stop", stopping).await.unwrap();
+    assert_eq!(MOST.load(Ordering::SeqCst), 3);
+    assert_eq!(RUNNING.load(Ordering::SeqCst), 0);
+
+    // What it had not begun is served by the next instance: nothing is lost.
+    let next = Container::new::<Limited>(broker.config()).unwrap();
+    next.start().await.unwrap();
+    for call in calls {
+        support::within("a call", call).await.unwrap().unwrap();
+    }
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn stop_is_bounded_and_drops_a_worker_that_hangs() {
+    let broker = support::broker().await;
+    let config = broker.config().with("stop_timeout", 0.05);
+    let container = Container::new::<Troubles>(config).unwrap();
+    container.start().await.unwrap();
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let troubles = cluster.service("troubles");
+    let call = tokio::spawn(async move { troubles.call::<()>("hang", ("stop",)).await });
+    support::within("the worker", hanging("stop").notified()).await;
+    support::within("the stop", container.stop()).await;
+    support::within("the end", container.wait()).await.unwrap();
+    // The request is back in its queue, for another instance.
+    let channel = nameko::amqp::Connection::open(&broker.options())
+        .await
+        .unwrap()
+        .channel()
+        .await
+        .unwrap();
+    let requests = channel
+        .queue_declare(&nameko::amqp::Queue::new("rpc-troubles"))
+        .await
+        .unwrap();
+    assert_eq!(requests.messages, 1);
+    cluster.stop().await;
+    let error = support::within("the call", call)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(matches!(error, Error::ReplyLost { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn stopping_twice_and_without_start_is_fine() {
+    let broker = support::broker().await;
+    let container = Container::new::<ServiceY>(broker.config()).unwrap();
+    container.stop().await;
+    container.stop().await;
+    assert!(matches!(
+        container.start().await,
+        Err(Error::ContainerStopping(_))
+    ));
+    container.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_config_that_makes_no_sense_is_refused() {
+    for (key, value) in [
+        ("max_workers", -1),
+        ("stop_timeout", -1),
+        ("prefetch_count", -7),
+    ] {
+        let error = Container::new::<ServiceY>(Config::default().with(key, value)).unwrap_err();
+        assert!(matches!(error, Error::Config(_)));
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn two_services_of_one_name_are_refused() {
+    let services = nameko::services![ServiceY, Troubles, ServiceY];
+    let error = nameko::Runner::new::<&str>(&services, &[], &Config::default()).unwrap_err();
+    assert!(error.to_string().contains("`service_y`"), "{error}");
+    let error = nameko::Runner::new(&nameko::services![ServiceY], &["nope"], &Config::default())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no service is called `nope`; there are: service_y"
+    );
+}

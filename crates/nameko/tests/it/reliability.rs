@@ -1,0 +1,221 @@
+//! Services when brokers, networks and methods break: calls end in a result or an error, and none hangs.
+
+use std::time::Duration;
+
+use nameko::{Cluster, Container, Error, Runner, prelude::*, services};
+use nameko_broker::Broker;
+use serde_json::json;
+
+use crate::{
+    proxy::Proxy,
+    services::{ServiceX, ServiceY, Troubles, hanging},
+    support,
+};
+
+/// A configuration for the broker at `addr`.
+fn config(addr: std::net::SocketAddr) -> Config {
+    Config::default().with("AMQP_URI", format!("amqp://guest:guest@{addr}/"))
+}
+
+#[tokio::test]
+async fn a_service_waits_for_its_broker() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let addr = broker.addr();
+    broker.stop().await;
+
+    let container = Container::new::<ServiceY>(config(addr)).unwrap();
+    let starting = tokio::spawn({
+        let container = container.clone();
+        async move { container.start().await }
+    });
+    let error = Cluster::connect(&config(addr)).await.unwrap_err();
+    assert!(error.to_string().contains(&addr.to_string()), "{error}");
+
+    let broker = Broker::start(addr).await.unwrap();
+    support::within("the start", starting)
+        .await
+        .unwrap()
+        .unwrap();
+    let cluster = Cluster::connect(&config(addr)).await.unwrap();
+    let value: String = cluster
+        .service("service_y")
+        .call("append_id", ("a",))
+        .await
+        .unwrap();
+    assert_eq!(value, "a-y");
+    container.stop().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_without_a_broker_ends_with_stop() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let addr = broker.addr();
+    broker.stop().await;
+    let container = Container::new::<ServiceX>(config(addr)).unwrap();
+    let starting = tokio::spawn({
+        let container = container.clone();
+        async move { container.start().await }
+    });
+    support::within("the stop", container.stop()).await;
+    assert!(
+        support::within("the start", starting)
+            .await
+            .unwrap()
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn calls_survive_a_cut_connection() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut proxy = Proxy::start(broker.addr()).await;
+    let through = config(proxy.addr());
+    let runner =
+        Runner::new::<&str>(&services![ServiceX, ServiceY, Troubles], &[], &through).unwrap();
+    runner.start().await.unwrap();
+    let cluster = Cluster::connect(&through).await.unwrap();
+
+    // Each call takes a while, so that every cut finds calls at all stages.
+    let load = (0..60).map(|number: u64| {
+        let troubles = cluster.service("troubles").timeout(Duration::from_secs(30));
+        tokio::spawn(async move { troubles.call::<u64>("nap", (number % 7,)).await })
+    });
+    let load: Vec<_> = load.collect();
+    for _ in 0..3 {
+        let value: String = cluster
+            .service("service_x")
+            .call("remote_method", ("a",))
+            .await
+            .unwrap();
+        assert_eq!(value, "a-x-y");
+        proxy.cut().await;
+    }
+    for call in load {
+        support::within("a call", call).await.unwrap().unwrap();
+    }
+    runner.stop().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_forgot_everything_fails_waiting_calls_and_serves_new_ones() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let addr = broker.addr();
+    let runner = Runner::new::<&str>(&services![Troubles], &[], &config(addr)).unwrap();
+    runner.start().await.unwrap();
+    let cluster = Cluster::connect(&config(addr)).await.unwrap();
+    let troubles = cluster.service("troubles");
+    let call = tokio::spawn({
+        let troubles = troubles.clone();
+        async move { troubles.call::<()>("hang", ("forgot",)).await }
+    });
+    support::within("the worker", hanging("forgot").notified()).await;
+
+    broker.stop().await;
+    let broker = Broker::start(addr).await.unwrap();
+    let error = support::within("the call", call)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(matches!(error, Error::ReplyLost { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("no longer had the reply queue"),
+        "{error}"
+    );
+
+    // The service is back when its queue is; until then the service is unknown.
+    let echo = async {
+        loop {
+            match troubles.call::<u8>("echo", (1,)).await {
+                Err(error) if error.is_unknown_service() => tokio::task::yield_now().await,
+                result => return result,
+            }
+        }
+    };
+    assert_eq!(support::within("a call", echo).await.unwrap(), 1);
+    runner.kill();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_service_leaves_its_calls_to_the_next() {
+    let broker = support::broker().await;
+    let first = Container::new::<Troubles>(broker.config()).unwrap();
+    first.start().await.unwrap();
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let troubles = cluster.service("troubles");
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let troubles = troubles.clone();
+            tokio::spawn(async move { troubles.call::<u64>("nap", (30,)).await })
+        })
+        .collect();
+    assert_eq!(troubles.call::<u64>("nap", (0,)).await.unwrap(), 0);
+    first.kill(Error::raise("Test", "pulled the plug"));
+    let error = support::within("the end", first.wait()).await.unwrap_err();
+    assert_eq!(error.to_string(), "troubles was killed: pulled the plug");
+
+    let second = Container::new::<Troubles>(broker.config()).unwrap();
+    second.start().await.unwrap();
+    for call in calls {
+        assert_eq!(support::within("a call", call).await.unwrap().unwrap(), 30);
+    }
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn one_service_that_dies_takes_its_peers_down_in_order() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![ServiceX, ServiceY], &broker).await;
+    runner.containers()[1].kill(Error::raise("Test", "pulled the plug"));
+    let error = support::within("the end", runner.wait()).await.unwrap_err();
+    assert_eq!(error.to_string(), "service_y was killed: pulled the plug");
+    support::within("the peer's end", runner.containers()[0].wait())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_argument_of_50_mb_arrives() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Troubles], &broker).await;
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let text = "x".repeat(50 << 20);
+    let echo: String = cluster
+        .service("troubles")
+        .call("echo", (&text,))
+        .await
+        .unwrap();
+    assert!(echo == text);
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_for_its_size_is_an_error_for_the_caller() {
+    let broker = Broker::builder()
+        .max_message_size(100_000)
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    let config = config(broker.addr());
+    let runner = Runner::new::<&str>(&services![Troubles], &[], &config).unwrap();
+    runner.start().await.unwrap();
+    let cluster = Cluster::connect(&config).await.unwrap();
+    let troubles = cluster.service("troubles");
+    let error = troubles
+        .call::<serde_json::Value>("echo", ("x".repeat(200_000),))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("size"), "{error}");
+    // The client and the service are as good as before.
+    assert_eq!(
+        troubles
+            .call::<serde_json::Value>("echo", (1,))
+            .await
+            .unwrap(),
+        json!(1)
+    );
+    runner.stop().await;
+    broker.stop().await;
+}

@@ -1,0 +1,316 @@
+//! What peers of all kinds put on the wire: what is sent is Nameko's, to the byte, and nothing that comes kills a service.
+
+use nameko::{
+    Cluster,
+    amqp::{Channel, Connection, Delivery, Exchange, Properties, Publish, Queue, Table, Value},
+    services,
+};
+use serde_json::{Value as Json, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    services::{ServiceY, Troubles},
+    support::{self, TestBroker},
+};
+
+/// A peer that speaks AMQP by hand: it has a queue of its own to which replies come.
+struct Peer {
+    channel: Channel,
+    replies: mpsc::UnboundedReceiver<Delivery>,
+}
+
+impl Peer {
+    async fn new(broker: &TestBroker) -> Self {
+        let connection = Connection::open(&broker.options()).await.unwrap();
+        let channel = connection.channel().await.unwrap();
+        let queue = Queue::new("peer");
+        channel
+            .exchange_declare(&Exchange::topic("nameko-rpc"))
+            .await
+            .unwrap();
+        channel.queue_declare(&queue).await.unwrap();
+        let none = Table::new();
+        channel
+            .queue_bind("peer", "nameko-rpc", "peer", &none)
+            .await
+            .unwrap();
+        let (sink, replies) = mpsc::unbounded_channel();
+        let sink = move |delivery: Delivery| {
+            delivery.acker.ack();
+            let _ = sink.send(delivery);
+        };
+        channel.consume("peer", sink, |_| {}).await.unwrap();
+        channel.confirm_select().await.unwrap();
+        Self { channel, replies }
+    }
+
+    /// Sends a request as it stands.
+    async fn send(&self, key: &str, properties: Properties, body: &[u8]) {
+        let message = Publish {
+            exchange: "nameko-rpc".to_owned(),
+            routing_key: key.to_owned(),
+            mandatory: true,
+            properties,
+            body: body.to_vec().into(),
+        };
+        self.channel.publish(&message).await.unwrap().await.unwrap();
+    }
+
+    /// Sends a request, and returns the reply to it.
+    async fn ask(&mut self, key: &str, content_type: &'static str, body: &[u8]) -> Delivery {
+        let properties = Properties {
+            content_type: Some(content_type.into()),
+            content_encoding: Some("utf-8".into()),
+            correlation_id: Some("the-id".into()),
+            reply_to: Some("peer".into()),
+            ..Properties::default()
+        };
+        self.send(key, properties, body).await;
+        support::within("a reply", self.replies.recv())
+            .await
+            .unwrap()
+    }
+}
+
+fn json_of(delivery: &Delivery) -> Json {
+    serde_json::from_slice(&delivery.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_reply_is_what_nameko_sends() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![ServiceY], &broker).await;
+    let mut peer = Peer::new(&broker).await;
+
+    let body = br#"{"args": ["\u00e9"], "kwargs": {}}"#;
+    let reply = peer
+        .ask("service_y.append_id", "application/json", body)
+        .await;
+    assert_eq!(&reply.body[..], br#"{"result": "\u00e9-y", "error": null}"#);
+    assert_eq!(reply.routing_key, "peer");
+    let properties = &reply.properties;
+    assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+    assert_eq!(properties.content_encoding.as_deref(), Some("utf-8"));
+    assert_eq!(properties.correlation_id.as_deref(), Some("the-id"));
+    assert_eq!(
+        (properties.delivery_mode, properties.priority),
+        (Some(2), Some(0))
+    );
+    assert!(properties.headers.is_empty());
+
+    let body = br#"{"args": [], "kwargs": {}}"#;
+    let error = json_of(
+        &peer
+            .ask("service_y.append_id", "application/json", body)
+            .await,
+    );
+    assert_eq!(
+        error,
+        json!({"result": null, "error": {
+            "exc_type": "IncorrectSignature",
+            "exc_path": "nameko.exceptions.IncorrectSignature",
+            "exc_args": ["append_id() missing 1 required positional argument: 'value'"],
+            "value": "append_id() missing 1 required positional argument: 'value'",
+        }})
+    );
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_what_nameko_sends() {
+    let broker = support::broker().await;
+    let mut requests = Peer::new(&broker).await;
+    // The peer plays a service: its queue is bound to the service's key too.
+    requests
+        .channel
+        .queue_bind("peer", "nameko-rpc", "stand_in.*", &Table::new())
+        .await
+        .unwrap();
+    let data = [("language".to_owned(), Value::from("en"))];
+    let cluster = Cluster::connect_with(&broker.config(), data.into_iter().collect())
+        .await
+        .unwrap();
+    let stand_in = cluster.service("stand_in");
+    let call =
+        tokio::spawn(async move { stand_in.call::<Json>("hello", json!({"name": "é"})).await });
+
+    let request = support::within("a request", requests.replies.recv())
+        .await
+        .unwrap();
+    assert_eq!(
+        &request.body[..],
+        br#"{"args": [], "kwargs": {"name": "\u00e9"}}"#
+    );
+    assert_eq!(
+        (&*request.exchange, request.routing_key.as_str()),
+        ("nameko-rpc", "stand_in.hello")
+    );
+    let properties = &request.properties;
+    assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+    assert_eq!(properties.content_encoding.as_deref(), Some("utf-8"));
+    assert_eq!(
+        (properties.delivery_mode, properties.priority),
+        (Some(2), Some(0))
+    );
+    assert_eq!(
+        properties.headers.get("nameko.language"),
+        Some(&Value::from("en"))
+    );
+    let stack = properties
+        .headers
+        .get("nameko.call_id_stack")
+        .unwrap()
+        .as_list()
+        .unwrap();
+    assert!(
+        stack[0]
+            .as_str()
+            .unwrap()
+            .starts_with("standalone_rpc_proxy.call.")
+    );
+    assert_eq!(stack.len(), 1);
+
+    let reply_to = properties.reply_to.clone().unwrap().into_owned();
+    let answer = Properties {
+        content_type: Some("application/json".into()),
+        correlation_id: properties.correlation_id.clone(),
+        ..Properties::default()
+    };
+    // Other keys are ignored, and an error that is falsy is none.
+    let body = br#"{"result": {"a": [1, 2.5]}, "error": {}, "traceback": "x"}"#;
+    requests.send(&reply_to, answer, body).await;
+    let result = support::within("the call's end", call)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(result, json!({"a": [1, 2.5]}));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_answered_and_the_service_lives() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Troubles], &broker).await;
+    let mut peer = Peer::new(&broker).await;
+
+    const JSON: &str = "application/json";
+    for (content_type, body, exc_type, value) in [
+        (
+            JSON,
+            "{\"args\": []}",
+            "MalformedRequest",
+            "Message missing `args` or `kwargs`",
+        ),
+        (
+            JSON,
+            "{\"kwargs\": {}}",
+            "MalformedRequest",
+            "Message missing `args` or `kwargs`",
+        ),
+        (
+            JSON,
+            "[]",
+            "TypeError",
+            "list indices must be integers or slices, not str",
+        ),
+        (
+            JSON,
+            "\"text\"",
+            "TypeError",
+            "string indices must be integers",
+        ),
+        (
+            JSON,
+            "null",
+            "TypeError",
+            "'NoneType' object is not subscriptable",
+        ),
+        (JSON, "7", "TypeError", "'int' object is not subscriptable"),
+        (JSON, "", "MalformedRequest", "request is not valid JSON"),
+        (
+            JSON,
+            "{\"args\": [",
+            "MalformedRequest",
+            "request is not valid JSON",
+        ),
+        (
+            JSON,
+            "{\"args\": null, \"kwargs\": {}}",
+            "IncorrectSignature",
+            "`args`",
+        ),
+        (
+            JSON,
+            "{\"args\": [], \"kwargs\": []}",
+            "IncorrectSignature",
+            "`kwargs`",
+        ),
+        (
+            "application/x-python-serialize",
+            "\u{80}",
+            "MalformedRequest",
+            "content type",
+        ),
+    ] {
+        let reply = json_of(
+            &peer
+                .ask("troubles.echo", content_type, body.as_bytes())
+                .await,
+        );
+        assert_eq!(reply["result"], Json::Null, "{body}");
+        assert_eq!(reply["error"]["exc_type"], exc_type, "{body}");
+        let text = reply["error"]["value"].as_str().unwrap();
+        assert!(text.contains(value), "{body}: {text}");
+    }
+
+    let unknown = json_of(&peer.ask("troubles.nothing", JSON, b"{}").await);
+    assert_eq!(unknown["error"]["exc_type"], "MethodNotFound");
+    assert_eq!(unknown["error"]["exc_args"], json!(["nothing"]));
+
+    // As in Python, a string in the place of the list is iterated.
+    let echo = json_of(
+        &peer
+            .ask("troubles.echo", JSON, br#"{"args": "z", "kwargs": {}}"#)
+            .await,
+    );
+    assert_eq!(echo["result"], "z");
+
+    // Nowhere to reply to, no content type, nothing at all: acknowledged, and no harm done.
+    peer.send("troubles.echo", Properties::default(), b"\xff")
+        .await;
+    let body = br#"{"args": [1], "kwargs": {}}"#;
+    peer.send("troubles.echo", Properties::default(), body)
+        .await;
+    let echo = json_of(&peer.ask("troubles.echo", JSON, body).await);
+    assert_eq!(echo["result"], 1);
+    runner.stop().await;
+    let left = peer
+        .channel
+        .queue_declare(&Queue::new("rpc-troubles"))
+        .await
+        .unwrap();
+    assert_eq!(left.messages, 0);
+}
+
+#[tokio::test]
+async fn a_reply_to_a_queue_that_is_gone_is_dropped() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Troubles], &broker).await;
+    let mut peer = Peer::new(&broker).await;
+    let properties = Properties {
+        content_type: Some("application/json".into()),
+        reply_to: Some("nobody-there".into()),
+        ..Properties::default()
+    };
+    let body = br#"{"args": [1], "kwargs": {}}"#;
+    peer.send("troubles.echo", properties, body).await;
+    let echo = json_of(&peer.ask("troubles.echo", "application/json", body).await);
+    assert_eq!(echo["result"], 1);
+    runner.stop().await;
+    let left = peer
+        .channel
+        .queue_declare(&Queue::new("rpc-troubles"))
+        .await
+        .unwrap();
+    assert_eq!(left.messages, 0);
+}
