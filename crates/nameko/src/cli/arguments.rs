@@ -152,7 +152,7 @@ impl ConfigArguments {
 #[derive(Debug, Args)]
 pub(super) struct LogArguments {
     /// What to log on standard error: error, warn, info, debug, trace, or a filter like `nameko=debug,info`
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG")]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true)]
     pub(super) log: Option<String>,
 }
 

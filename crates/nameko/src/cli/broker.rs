@@ -14,20 +14,15 @@ use super::terminal::say;
 use crate::config::Config;
 
 /// Where a broker is looked for, and started, when none is configured.
-const LOCAL: &str = "127.0.0.1:5672";
+pub(super) const LOCAL: &str = "127.0.0.1:5672";
 
 /// `nameko broker`: runs until Ctrl-C or SIGTERM.
 pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
     let address = (arguments.host.as_str(), arguments.port);
-    let broker = Broker::start(address).await.map_err(|error| {
-        let failure = Failure::new("Error", error.to_string());
-        if is_address_in_use(&error) {
-            failure.hint("another broker may be running there; take another port with --port, 0 for any free one")
-        } else {
-            failure
-        }
-    })?;
+    let broker = Broker::start(address)
+        .await
+        .map_err(|error| cannot_listen(&error, arguments))?;
     say(format_args!("ready at {}", broker.uri()))?;
     say(
         "This broker is for trying out, development and tests: messages live in memory and are gone when it stops.",
@@ -50,8 +45,7 @@ pub(super) async fn start_if_none(config: &Config) -> Option<Broker> {
 }
 
 async fn start_if_none_at(address: &str) -> Option<Broker> {
-    let found = timeout(Duration::from_secs(2), TcpStream::connect(address)).await;
-    if matches!(found, Ok(Ok(_))) {
+    if is_there(address).await {
         return None;
     }
     // A failure means that the port was taken meanwhile, or that nobody may listen there: connecting will tell.
@@ -61,10 +55,27 @@ async fn start_if_none_at(address: &str) -> Option<Broker> {
         .ok()
 }
 
-fn is_address_in_use(error: &BrokerError) -> bool {
+/// Whether something listens at the address.
+pub(super) async fn is_there(address: &str) -> bool {
+    matches!(
+        timeout(Duration::from_secs(2), TcpStream::connect(address)).await,
+        Ok(Ok(_))
+    )
+}
+
+fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
     let source =
         std::error::Error::source(error).and_then(|it| it.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    let BrokerArguments { host, port, .. } = arguments;
+    let Some(source) = source else {
+        return Failure::new("Error", error.to_string());
+    };
+    let failure = Failure::new("Error", format!("can't listen on {host}:{port}: {source}"));
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => failure
+            .hint("another broker may be running there: use that one, or take another port with --port (0 is any free one)"),
+        _ => failure,
+    }
 }
 
 #[cfg(test)]

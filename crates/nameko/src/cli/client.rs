@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::broker;
 use super::expression::Call;
 use super::literal::Literal;
 use super::scanner::Fault;
@@ -28,15 +29,17 @@ impl Client {
         config: &Config,
         timeout: Option<Duration>,
     ) -> Result<Self, Failure> {
-        let cluster = Cluster::connect(config).await.map_err(|error| match &error {
-            Error::Amqp(cause) if !is_configured(config) && is_absence(cause) => {
-                Failure::new("ConnectionError", "no broker is configured, and none answers at localhost:5672").hint(
-                    "start one with `nameko broker`, or a service with `run`, which brings one along; \
-                     or name one: --broker amqp://user:password@host/",
-                )
-            }
-            _ => Failure::from(error),
-        })?;
+        if !is_configured(config) && !broker::is_there(broker::LOCAL).await {
+            return Err(Failure::new(
+                "ConnectionError",
+                "no broker is configured, and none runs at localhost:5672",
+            )
+            .hint(
+                "start one with `nameko broker`, or a service with `run`, which brings one along; \
+                 or name one: --broker amqp://user:password@host/",
+            ));
+        }
+        let cluster = Cluster::connect(config).await?;
         let cluster = match timeout {
             None => cluster,
             Some(Duration::ZERO) => cluster.timeout(None),
@@ -94,10 +97,6 @@ pub(super) fn is_configured(config: &Config) -> bool {
 /// Where the broker is, without the password.
 pub(super) fn broker_of(config: &Config) -> String {
     amqp::sanitize(config.amqp_uri().unwrap_or(DEFAULT_AMQP_URI))
-}
-
-fn is_absence(error: &amqp::Error) -> bool {
-    matches!(error, amqp::Error::Io { .. } | amqp::Error::Timeout { .. })
 }
 
 /// Keyword arguments, as a map.

@@ -180,6 +180,8 @@ impl Fault {
 
     /// The line with a caret under the place, and the message below.
     pub(crate) fn point_at(&self, text: &str) -> String {
+        // Where the text ends too early, the place is behind its last character.
+        let text = text.trim_end();
         let offset = (0..=self.offset.min(text.len()))
             .rev()
             .find(|at| text.is_char_boundary(*at))
@@ -187,7 +189,7 @@ impl Fault {
         let (before, after) = text.split_at(offset);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line_end = after.find('\n').map_or(text.len(), |at| offset + at);
-        let line = text[line_start..line_end].trim_end().replace('\t', " ");
+        let line = text[line_start..line_end].replace('\t', " ");
         let column = text[line_start..offset].chars().count();
         format!(
             "  {line}\n  {}^\nSyntaxError: {}",

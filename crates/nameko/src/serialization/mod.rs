@@ -68,7 +68,7 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     if non_finite::occurs_in(&text) {
         reader::read(&text)
     } else {
-        serde_json::from_str(&text).map_err(Error::read)
+        serde_json::from_str(&text).map_err(Error::of)
     }
 }
 
@@ -91,6 +91,7 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Read,
+    Mismatch,
     Write,
     ContentType,
 }
@@ -101,6 +102,19 @@ impl Error {
         Self {
             kind: Kind::Read,
             detail: detail.to_string(),
+        }
+    }
+
+    /// What serde_json says about a text.
+    fn of(error: serde_json::Error) -> Self {
+        if !error.is_data() {
+            return Self::read(error);
+        }
+        let text = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        Self {
+            kind: Kind::Mismatch,
+            detail: text.strip_suffix(&place).unwrap_or(&text).to_owned(),
         }
     }
 
@@ -138,6 +152,8 @@ impl fmt::Display for Error {
                 )
             }
             Kind::Read => write!(f, "the JSON can't be read: {detail}"),
+            // "invalid type: integer `1`, expected a string"
+            Kind::Mismatch => f.write_str(detail),
             Kind::ContentType => write!(
                 f,
                 "a message of content type `{detail}` can't be read: send application/json"

@@ -13,8 +13,8 @@ use super::non_finite::Special;
 /// Reads a standard text that may hold stand-ins.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = T::deserialize(Floats(&mut deserializer)).map_err(Error::read)?;
-    deserializer.end().map_err(Error::read)?;
+    let value = T::deserialize(Floats(&mut deserializer)).map_err(Error::of)?;
+    deserializer.end().map_err(Error::of)?;
     Ok(value)
 }
 
