@@ -20,6 +20,7 @@ use super::client::{Client, Failure};
 use super::completion::Names;
 use super::expression::{Call, Line};
 use super::literal::Literal;
+use super::signals::Interrupts;
 use super::terminal::{complain, say};
 use crate::config::Config;
 
@@ -100,7 +101,13 @@ impl Shell<'_> {
         ))?;
         say("n.rpc.service.method(...) calls a service; `help` tells more, Ctrl-D leaves.")?;
         let mut editor = Prompt::new(names)?;
-        while let Some(text) = editor.read()? {
+        // Before the first line, so that Ctrl-C right behind a line does not end the shell.
+        let mut interrupts = self.runtime.block_on(async { Interrupts::new() })?;
+        loop {
+            interrupts.forget();
+            let Some(text) = editor.read()? else {
+                return Ok(());
+            };
             let line = match Line::parse(&text) {
                 Ok(line) => line,
                 Err(fault) => {
@@ -108,17 +115,18 @@ impl Shell<'_> {
                     continue;
                 }
             };
-            match self.execute(&line, |call| self.call_unless_interrupted(call)) {
+            match self.execute(&line, |call| {
+                self.call_unless_interrupted(call, &mut interrupts)
+            }) {
                 Ok(Next::Line) => {
                     if let Line::Call(call) | Line::Print(call) = &line {
                         editor.learn(&call.service, &call.method);
                     }
                 }
-                Ok(Next::Leave) => break,
+                Ok(Next::Leave) => return Ok(()),
                 Err(failure) => complain(&failure),
             }
         }
-        Ok(())
     }
 
     /// Does what a line says. `call` gives `None` for a call that the user abandoned.
@@ -159,11 +167,15 @@ impl Shell<'_> {
         Ok(Next::Line)
     }
 
-    fn call_unless_interrupted(&self, call: &Call) -> Result<Option<Literal>, Failure> {
+    fn call_unless_interrupted(
+        &self,
+        call: &Call,
+        interrupts: &mut Interrupts,
+    ) -> Result<Option<Literal>, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
                 result = self.client.call(call) => result.map(Some),
-                _ = tokio::signal::ctrl_c() => {
+                () = interrupts.next() => {
                     say("\nThe call was abandoned; the service may still run it.")?;
                     Ok(None)
                 }

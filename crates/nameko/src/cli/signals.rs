@@ -62,3 +62,47 @@ impl Signals {
         }
     }
 }
+
+/// Ctrl-C alone. From its making on it no longer ends the process by itself.
+pub(super) struct Interrupts {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Interrupts {
+    pub(super) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            signal: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one; returns at once if one came since the last time.
+    pub(super) async fn next(&mut self) {
+        self.signal.recv().await;
+    }
+
+    /// Forgets what came up to now.
+    pub(super) fn forget(&mut self) {
+        use futures_util::FutureExt as _;
+        while self.signal.recv().now_or_never().is_some() {}
+    }
+}
+
+#[cfg(not(unix))]
+impl Interrupts {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Nothing is remembered here.
+    pub(super) fn forget(&mut self) {}
+}

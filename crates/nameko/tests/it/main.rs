@@ -17,6 +17,17 @@ mod amqp_failures;
 // The AMQP client against servers that misbehave.
 mod amqp_peers;
 
+// Programs that a test runs as a user would.
+mod program;
+// `nameko broker`.
+mod cli_broker;
+// `nameko call`.
+mod cli_call;
+// The configuration of commands, and `show-config`.
+mod cli_config;
+// The shell, with scripts and on a terminal.
+mod cli_shell;
+
 // Configuration files and keys.
 mod config;
 // JSON as Python writes it.

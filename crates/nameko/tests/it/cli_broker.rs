@@ -1,0 +1,36 @@
+//! `nameko broker`: a broker to try things out.
+
+use std::net::TcpListener;
+
+use nameko::amqp::{ConnectOptions, Connection};
+
+use crate::program::{Program, nameko, run};
+
+#[tokio::test]
+async fn it_says_where_it_listens_and_what_it_is_for_and_stops_on_signals() {
+    for signal in ["INT", "TERM"] {
+        let mut broker = Program::start(nameko(["broker", "--port", "0"]));
+        let ready = broker.wait_for("ready at amqp://guest:guest@127.0.0.1:");
+        broker.wait_for("messages live in memory and are gone when it stops");
+        let uri = ready.strip_prefix("ready at ").unwrap();
+        let options = ConnectOptions::from_uri(uri).unwrap();
+        Connection::open(&options).await.unwrap().close().await;
+        broker.signal(signal);
+        assert_eq!(broker.wait(), Some(0));
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = run(nameko(["broker", "--port", &port]), "");
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.starts_with(&format!(
+            "Error: can't listen on 127.0.0.1:{port}: Address already in use"
+        )),
+        "{ended:?}"
+    );
+    assert!(ended.stderr.contains("--port"), "{ended:?}");
+}

@@ -1,0 +1,171 @@
+//! `call`: one call from the command line.
+
+use std::net::TcpListener;
+
+use nameko::{Container, prelude::*};
+
+use crate::program::{Ended, nameko, run};
+use crate::support::{TestBroker, broker};
+
+#[derive(Dependencies)]
+pub(crate) struct Greeter;
+
+#[service("cli_greeter")]
+impl Greeter {
+    #[rpc]
+    async fn hello(&self, name: String) -> Result<String> {
+        Ok(format!("Hello, {name}!"))
+    }
+
+    #[rpc]
+    async fn echo(
+        &self,
+        value: Box<serde_json::value::RawValue>,
+    ) -> Result<Box<serde_json::value::RawValue>> {
+        Ok(value)
+    }
+
+    #[rpc]
+    async fn nothing(&self) -> Result<()> {
+        Ok(())
+    }
+
+    #[rpc]
+    async fn fail(&self) -> Result<()> {
+        Err(nameko::Error::raise("ValueError", "bad"))
+    }
+
+    #[rpc]
+    async fn hang(&self) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+/// A broker with the service on it.
+pub(crate) async fn greeter() -> (TestBroker, Container) {
+    let broker = broker().await;
+    let config = Config::new()
+        .with("AMQP_URI", broker.uri())
+        .with("stop_timeout", 0);
+    let container = Container::new::<Greeter>(config).unwrap();
+    container.start().await.unwrap();
+    (broker, container)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_printed_as_python_would() {
+    let (broker, container) = greeter().await;
+    let table: &[(&[&str], &str)] = &[
+        (&["cli_greeter.hello", "name='zq'"], "'Hello, zq!'\n"),
+        (&["cli_greeter.hello", "name=zq"], "'Hello, zq!'\n"),
+        (&["cli_greeter.hello", "\"it's\""], "\"Hello, it's!\"\n"),
+        (&["n.rpc.cli_greeter.hello", "zq"], "'Hello, zq!'\n"),
+        (&["cli_greeter.hello(name='zq')"], "'Hello, zq!'\n"),
+        (&["cli_greeter.nothing"], ""),
+        (
+            &[
+                "cli_greeter.echo",
+                "{'b': [1, 2.0, None, True], \"a\": null}",
+            ],
+            "{'b': [1, 2.0, None, True], 'a': None}\n",
+        ),
+        (
+            &["cli_greeter.echo", "1180591620717411303424"],
+            "1180591620717411303424\n",
+        ),
+        (&["cli_greeter.echo", "[NaN, -Infinity]"], "[nan, -inf]\n"),
+        (&["cli_greeter.echo", "-1"], "-1\n"),
+        (&["cli_greeter.echo", "'é😀\\n'"], "'é😀\\n'\n"),
+    ];
+    for (arguments, expected) in table {
+        let mut command = nameko(["call", "--broker", broker.uri()]);
+        command.args(*arguments);
+        let ended = run(command, "");
+        assert_eq!(
+            (ended.code, ended.stdout.as_str(), ended.stderr.as_str()),
+            (Some(0), *expected, ""),
+            "{arguments:?}"
+        );
+    }
+    container.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_is_told_on_standard_error() {
+    let (broker, container) = greeter().await;
+    let table: &[(&[&str], &str)] = &[
+        (&["cli_greeter.fail"], "RemoteError: ValueError bad\n"),
+        (
+            &["cli_greeter.hello"],
+            "IncorrectSignature: hello() missing 1 required positional argument: 'name'\n",
+        ),
+        (
+            &["cli_greeter.hello", "nme=1"],
+            "IncorrectSignature: hello() got an unexpected keyword argument 'nme'\n",
+        ),
+        (
+            &["cli_greeter.hello", "1"],
+            "IncorrectSignature: hello() argument 'name': invalid type: integer `1`, expected a string\n",
+        ),
+        (
+            &["cli_greeter.helo", "zq"],
+            "MethodNotFound: helo\n  cli_greeter has no such method for RPC\n",
+        ),
+        (
+            &["cli_nobody.hello"],
+            "UnknownService: Unknown service `cli_nobody`\n  no service of that name has been run on amqp://guest:********@",
+        ),
+        (
+            &["cli_greeter.hang", "--timeout", "0.2"],
+            "RpcTimeout: no reply to cli_greeter.hang within 200ms\n",
+        ),
+        (
+            &["cli_greeter.hello", "[1"],
+            "  [1\n    ^\nSyntaxError: expected `,` or `]`\n",
+        ),
+        (
+            &["cli_greeter.hello(name=zq)"],
+            "  cli_greeter.hello(name=zq)\n                         ^\nSyntaxError: `zq` is not a value",
+        ),
+        (
+            &["cli_greeter"],
+            "Error: `cli_greeter` does not name a method; write service.method",
+        ),
+    ];
+    for (arguments, expected) in table {
+        let mut command = nameko(["call", "--broker", broker.uri()]);
+        command.args(*arguments);
+        let Ended {
+            code,
+            stdout,
+            stderr,
+        } = run(command, "");
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(stderr.starts_with(expected), "{arguments:?}: {stderr}");
+    }
+    container.stop().await;
+}
+
+#[test]
+fn a_broker_that_is_away_is_told_within_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let ended = run(
+        nameko([
+            "call",
+            "x.y",
+            "--broker",
+            &format!("amqp://me:secret@{address}"),
+        ]),
+        "",
+    );
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stderr
+            .starts_with(&format!("ConnectionError: cannot connect to {address}")),
+        "{ended:?}"
+    );
+    assert!(!ended.stderr.contains("secret"), "{ended:?}");
+}

@@ -1,0 +1,99 @@
+//! `show-config`, and how the command line gets its configuration.
+
+use std::io::Write as _;
+
+use crate::program::{nameko, run};
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn show_config_prints_what_a_service_would_get() {
+    // Upstream's own example.
+    let file = file("\n        FOO: ${FOO:foobar}\n        BAR: ${BAR}\n    ");
+    let mut command = nameko(["show-config", "--config"]);
+    command
+        .arg(file.path())
+        .env("BAR", "[1,2,3]")
+        .env_remove("FOO");
+    let ended = run(command, "");
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "BAR:\n- 1\n- 2\n- 3\nFOO: foobar\n"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_the_environment() {
+    let file = file("AMQP_URI: amqp://file\nmax_workers: 4\n");
+    let uri = |arguments: &[&str], with_file: bool| {
+        let mut command = nameko(["show-config"]);
+        command
+            .args(arguments)
+            .env("AMQP_URI", "amqp://environment");
+        if with_file {
+            command.arg("--config").arg(file.path());
+        }
+        run(command, "").stdout
+    };
+    assert_eq!(uri(&[], false), "AMQP_URI: amqp://environment\n");
+    assert_eq!(uri(&[], true), "AMQP_URI: amqp://file\nmax_workers: 4\n");
+    assert_eq!(
+        uri(&["--broker", "amqp://flag"], true),
+        "AMQP_URI: amqp://flag\nmax_workers: 4\n"
+    );
+    let defined = uri(
+        &[
+            "--broker",
+            "amqp://flag",
+            "-d",
+            "AMQP_URI=amqp://defined",
+            "-d",
+            "max_workers=5",
+        ],
+        true,
+    );
+    assert_eq!(defined, "AMQP_URI: amqp://defined\nmax_workers: 5\n");
+}
+
+#[test]
+fn a_wrong_configuration_is_told_with_its_place() {
+    let table = [
+        ("a: [1", "2:1: this is not YAML"),
+        (
+            "a: 1\nb: ${NOT_SET_ANYWHERE}",
+            "2:4: the environment variable NOT_SET_ANYWHERE is not set",
+        ),
+        (
+            "AMQP_URI: 5672",
+            "1:11: AMQP_URI must be text, not the number 5672",
+        ),
+    ];
+    for (text, expected) in table {
+        let file = file(text);
+        let mut command = nameko(["call", "x.y", "--config"]);
+        command.arg(file.path());
+        let ended = run(command, "");
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let path = file.path().display();
+        assert!(
+            ended
+                .stderr
+                .starts_with(&format!("ConfigurationError: {path}:{expected}")),
+            "{ended:?}"
+        );
+    }
+    let ended = run(nameko(["show-config", "--config", "/no/such/file"]), "");
+    assert!(
+        ended
+            .stderr
+            .contains("can't read the configuration file /no/such/file"),
+        "{ended:?}"
+    );
+    let ended = run(nameko(["show-config", "-d", "nothing"]), "");
+    assert!(ended.stderr.contains("write KEY=VALUE"), "{ended:?}");
+}

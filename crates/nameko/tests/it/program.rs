@@ -1,0 +1,161 @@
+//! Programs that a test runs as a user would: with arguments, input and signals.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The longest that a test waits for a program to say or do something.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running program. Killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// Lines of standard output and standard error, as they come.
+    lines: Receiver<String>,
+    /// All lines received so far.
+    seen: String,
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The binary `nameko` with arguments, in an environment that configures nothing.
+pub(crate) fn nameko<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nameko"));
+    command
+        .args(arguments)
+        .env_remove("AMQP_URI")
+        .env_remove("RUST_LOG");
+    command
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(mut command: Command, stdin: &str) -> Ended {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let text = stdin.to_owned();
+    let writing = thread::spawn(move || {
+        // A program that stops early does not read it all.
+        let _ = input.write_all(text.as_bytes());
+    });
+    let (stdout, stderr) = (
+        read(child.stdout.take().unwrap()),
+        read(child.stderr.take().unwrap()),
+    );
+    let code = wait(&mut child);
+    writing.join().unwrap();
+    Ended {
+        code,
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
+}
+
+fn read(mut source: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        source.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+/// The exit code; `None` when a signal ended it. The standard library can't wait with a deadline: a thread watches it.
+fn wait(child: &mut Child) -> Option<i32> {
+    let pid = child.id().to_string();
+    let (done, watch) = channel::<()>();
+    let watchdog = thread::spawn(move || {
+        if watch.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+        }
+    });
+    let status = child.wait().unwrap();
+    drop(done);
+    watchdog.join().unwrap();
+    status.code()
+}
+
+impl Program {
+    pub(crate) fn start(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = channel();
+        let sources: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for source in sources {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(source).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            lines,
+            seen: String::new(),
+        }
+    }
+
+    /// Waits for a line with `text` in it, and gives it back.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    self.seen.push_str(&line);
+                    self.seen.push('\n');
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("no `{text}` came ({error}); what came:\n{}", self.seen),
+            }
+        }
+    }
+
+    /// Sends a signal: "INT", "TERM".
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.stdin = None;
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Both fail only where it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
