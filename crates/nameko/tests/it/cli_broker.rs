@@ -4,12 +4,13 @@ use std::net::TcpListener;
 
 use nameko::amqp::{ConnectOptions, Connection};
 
-use crate::program::{Program, nameko, run};
+use crate::NAMEKO;
+use crate::program::{Program, command, run};
 
 #[tokio::test]
 async fn it_says_where_it_listens_and_what_it_is_for_and_stops_on_signals() {
     for signal in ["INT", "TERM"] {
-        let mut broker = Program::start(nameko(["broker", "--port", "0"]));
+        let mut broker = Program::start(command(NAMEKO, ["broker", "--port", "0"]));
         let ready = broker.wait_for("ready at amqp://guest:guest@127.0.0.1:");
         broker.wait_for("messages live in memory and are gone when it stops");
         let uri = ready.strip_prefix("ready at ").unwrap();
@@ -24,7 +25,7 @@ async fn it_says_where_it_listens_and_what_it_is_for_and_stops_on_signals() {
 fn a_port_that_is_taken_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let ended = run(nameko(["broker", "--port", &port]), "");
+    let ended = run(command(NAMEKO, ["broker", "--port", &port]), "");
     assert_eq!(ended.code, Some(1));
     assert!(
         ended.stderr.starts_with(&format!(

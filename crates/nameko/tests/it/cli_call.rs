@@ -4,7 +4,8 @@ use std::net::TcpListener;
 
 use nameko::{Container, prelude::*};
 
-use crate::program::{Ended, nameko, run};
+use crate::NAMEKO;
+use crate::program::{Ended, command, run};
 use crate::support::{TestBroker, broker};
 
 #[derive(Dependencies)]
@@ -78,7 +79,7 @@ async fn a_result_is_printed_as_python_would() {
         (&["cli_greeter.echo", "'é😀\\n'"], "'é😀\\n'\n"),
     ];
     for (arguments, expected) in table {
-        let mut command = nameko(["call", "--broker", broker.uri()]);
+        let mut command = command(NAMEKO, ["call", "--broker", broker.uri()]);
         command.args(*arguments);
         let ended = run(command, "");
         assert_eq!(
@@ -133,7 +134,7 @@ async fn what_goes_wrong_is_told_on_standard_error() {
         ),
     ];
     for (arguments, expected) in table {
-        let mut command = nameko(["call", "--broker", broker.uri()]);
+        let mut command = command(NAMEKO, ["call", "--broker", broker.uri()]);
         command.args(*arguments);
         let Ended {
             code,
@@ -152,12 +153,15 @@ fn a_broker_that_is_away_is_told_within_seconds() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let ended = run(
-        nameko([
-            "call",
-            "x.y",
-            "--broker",
-            &format!("amqp://me:secret@{address}"),
-        ]),
+        command(
+            NAMEKO,
+            [
+                "call",
+                "x.y",
+                "--broker",
+                &format!("amqp://me:secret@{address}"),
+            ],
+        ),
         "",
     );
     assert_eq!(ended.code, Some(1));

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use crate::program::{nameko, run};
+use crate::NAMEKO;
+use crate::program::{command, run};
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -14,7 +15,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 fn show_config_prints_what_a_service_would_get() {
     // Upstream's own example.
     let file = file("\n        FOO: ${FOO:foobar}\n        BAR: ${BAR}\n    ");
-    let mut command = nameko(["show-config", "--config"]);
+    let mut command = command(NAMEKO, ["show-config", "--config"]);
     command
         .arg(file.path())
         .env("BAR", "[1,2,3]")
@@ -31,7 +32,7 @@ fn show_config_prints_what_a_service_would_get() {
 fn flags_win_over_the_file_and_the_file_over_the_environment() {
     let file = file("AMQP_URI: amqp://file\nmax_workers: 4\n");
     let uri = |arguments: &[&str], with_file: bool| {
-        let mut command = nameko(["show-config"]);
+        let mut command = command(NAMEKO, ["show-config"]);
         command
             .args(arguments)
             .env("AMQP_URI", "amqp://environment");
@@ -75,7 +76,7 @@ fn a_wrong_configuration_is_told_with_its_place() {
     ];
     for (text, expected) in table {
         let file = file(text);
-        let mut command = nameko(["call", "x.y", "--config"]);
+        let mut command = command(NAMEKO, ["call", "x.y", "--config"]);
         command.arg(file.path());
         let ended = run(command, "");
         assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -87,13 +88,16 @@ fn a_wrong_configuration_is_told_with_its_place() {
             "{ended:?}"
         );
     }
-    let ended = run(nameko(["show-config", "--config", "/no/such/file"]), "");
+    let ended = run(
+        command(NAMEKO, ["show-config", "--config", "/no/such/file"]),
+        "",
+    );
     assert!(
         ended
             .stderr
             .contains("can't read the configuration file /no/such/file"),
         "{ended:?}"
     );
-    let ended = run(nameko(["show-config", "-d", "nothing"]), "");
+    let ended = run(command(NAMEKO, ["show-config", "-d", "nothing"]), "");
     assert!(ended.stderr.contains("write KEY=VALUE"), "{ended:?}");
 }

@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::NAMEKO;
 use crate::cli_call::greeter;
-use crate::program::{nameko, run};
+use crate::program::{command, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_prints_results_and_nothing_else() {
@@ -27,7 +28,7 @@ n.config['AMQP_URI']
 exit()
 n.rpc.cli_greeter.fail()
 ";
-    let ended = run(nameko(["shell", "--broker", broker.uri()]), script);
+    let ended = run(command(NAMEKO, ["shell", "--broker", broker.uri()]), script);
     let expected = format!(
         "'Hello, zq!'\n'Hello, more lines!'\nHello, you!\n{{'a': [1, [2.5]], 'b': None}}\n'{}'\n",
         broker.uri()
@@ -62,7 +63,10 @@ async fn the_first_error_ends_a_script() {
         ),
     ];
     for (script, expected) in table {
-        let ended = run(nameko(["shell", "--broker", broker.uri()]), &script);
+        let ended = run(
+            command(NAMEKO, ["shell", "--broker", broker.uri()]),
+            &script,
+        );
         assert_eq!(
             (ended.code, ended.stdout.as_str(), ended.stderr.as_str()),
             (Some(1), "'Hello, zq!'\n", expected)
@@ -127,7 +131,7 @@ struct Terminal {
 
 impl Terminal {
     fn start(uri: &str, home: &std::path::Path) -> Self {
-        let line = format!("'{}' shell --broker '{uri}'", env!("CARGO_BIN_EXE_nameko"));
+        let line = format!("'{}' shell --broker '{uri}'", NAMEKO);
         let mut child = Command::new("script")
             .args([
                 "--quiet",

@@ -41,3 +41,6 @@ mod wire;
 mod lifecycle;
 // Services when brokers, networks and methods break.
 mod reliability;
+
+/// The path of the binary `nameko`.
+const NAMEKO: &str = env!("CARGO_BIN_EXE_nameko");

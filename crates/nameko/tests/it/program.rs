@@ -28,9 +28,12 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// The binary `nameko` with arguments, in an environment that configures nothing.
-pub(crate) fn nameko<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nameko"));
+/// A program with arguments, in an environment that configures nothing.
+pub(crate) fn command<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
+    let mut command = Command::new(program);
     command
         .args(arguments)
         .env_remove("AMQP_URI")

@@ -1,0 +1,115 @@
+//! The example services as programs: what `run` says and does, up to its end by a signal.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "../../crates/nameko/tests/it/program.rs"]
+mod program;
+
+use std::net::TcpListener;
+
+use nameko_broker::Broker;
+
+use program::{Program, command, run};
+
+const HELLO: &str = env!("CARGO_BIN_EXE_hello");
+const CHAIN: &str = env!("CARGO_BIN_EXE_chain");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_says_what_it_serves_answers_and_stops_on_a_signal() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    for signal in ["INT", "TERM"] {
+        let mut hello = Program::start(command(HELLO, ["run", "--broker", &broker.uri()]));
+        hello.wait_for("hello_service: hello (rpc)");
+        hello.wait_for(&format!("ready at amqp://guest:********@{}", broker.addr()));
+        let ended = run(
+            command(
+                HELLO,
+                [
+                    "call",
+                    "--broker",
+                    &broker.uri(),
+                    "hello_service.hello",
+                    "name='zq'",
+                ],
+            ),
+            "",
+        );
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (Some(0), "'Hello, zq!'\n"),
+            "{ended:?}"
+        );
+        hello.signal(signal);
+        hello.wait_for("stopped");
+        assert_eq!(hello.wait(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_call_each_other_and_a_name_picks_one() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let start = |name: &str| {
+        let mut program = Program::start(command(CHAIN, ["run", name, "--broker", &broker.uri()]));
+        program.wait_for("ready at");
+        program
+    };
+    let services = (start("service_x"), start("service_y"));
+    let script = "n.rpc.service_x.remote_method('hello')\n";
+    let ended = run(command(CHAIN, ["shell", "--broker", &broker.uri()]), script);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "'hello-x-y'\n"),
+        "{ended:?}"
+    );
+    drop(services);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_broker_that_is_away_is_waited_for() {
+    let place = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let mut hello = Program::start(command(
+        HELLO,
+        ["run", "--broker", &format!("amqp://{address}")],
+    ));
+    hello.wait_for(&format!("cannot connect to {address}"));
+    let _broker = Broker::start(address).await.unwrap();
+    hello.wait_for("ready at");
+    hello.signal("TERM");
+    assert_eq!(hello.wait(), Some(0));
+}
+
+#[test]
+fn waiting_for_a_broker_ends_with_a_signal() {
+    let place = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let mut hello = Program::start(command(
+        HELLO,
+        ["run", "--broker", &format!("amqp://{address}")],
+    ));
+    hello.wait_for("cannot connect");
+    hello.signal("INT");
+    assert_eq!(hello.wait(), Some(0));
+}
+
+#[test]
+fn a_wrong_name_or_configuration_is_told() {
+    let ended = run(command(HELLO, ["run", "helo_service"]), "");
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stderr
+            .contains("no service is called `helo_service`; there are: hello_service"),
+        "{ended:?}"
+    );
+    let ended = run(command(HELLO, ["run", "-d", "max_workers=many"]), "");
+    assert!(
+        ended.stderr.starts_with(
+            "ConfigurationError: max_workers must be a whole number, not the text \"many\""
+        ),
+        "{ended:?}"
+    );
+    let ended = run(command(HELLO, ["run", "--broker", "http://rabbit"]), "");
+    assert!(ended.stderr.contains("AMQP_URI is wrong"), "{ended:?}");
+}
