@@ -50,6 +50,9 @@ mod exchange;
 mod exchanges;
 mod expiry;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod methods;
 mod nesting;

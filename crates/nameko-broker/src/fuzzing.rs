@@ -1,0 +1,172 @@
+//! The frame reader and the connection's state machine without a socket, for property tests and the fuzzer.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use amq_protocol::{
+    frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
+    protocol::{AMQPClass, basic, channel, connection, queue},
+    types::FieldTable,
+};
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    connection::{Connection, Phase},
+    settings::Settings,
+    shared::Shared,
+};
+
+/// Says `bytes` to a fresh broker, so many at a time, after a proper handshake with `opened`; gives what it answered.
+///
+/// # Panics
+///
+/// When the broker does, when it does not come to rest, or when its answer is not made of frames.
+pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
+    let shared = Arc::new(Shared::new(Settings::default()));
+    let registration = shared.register();
+    let mut connection = Connection::new(shared, registration.outbox.clone());
+    let mut said = Vec::new();
+    let mut input = BytesMut::new();
+    let mut answered = Vec::new();
+    if opened {
+        said.extend(opening());
+    }
+    said.extend_from_slice(bytes);
+    for chunk in said.chunks(at_a_time.max(1)) {
+        if connection.phase() == Phase::Closed {
+            break;
+        }
+        input.extend_from_slice(chunk);
+        // As the transport does: handle, deliver what was held back, send, until nothing moves any more.
+        loop {
+            let handled = connection.receive(&mut input);
+            let resumed = registration.outbox.take_held_back();
+            if resumed {
+                connection.resume();
+            }
+            let mut pending: VecDeque<Bytes> = VecDeque::new();
+            registration.outbox.take(&mut pending);
+            registration
+                .outbox
+                .sent(pending.iter().map(Bytes::len).sum());
+            pending
+                .iter()
+                .for_each(|piece| answered.extend_from_slice(piece));
+            if !handled && !resumed && pending.is_empty() {
+                break;
+            }
+        }
+    }
+    let mut rest = &answered[..];
+    while !rest.is_empty() {
+        match parse_frame(rest) {
+            Ok((left, _)) => rest = left,
+            Err(error) => panic!("the broker sent something that is no frame: {error:?}"),
+        }
+    }
+    answered
+}
+
+/// A handshake, a channel, a queue `q`, a consumer of it, and one message: places from which a fuzzer gets further.
+fn opening() -> Vec<u8> {
+    let on = |channel, method| AMQPFrame::Method(channel, method);
+    let connection = |method| on(0, AMQPClass::Connection(method));
+    let frames = [
+        connection(connection::AMQPMethod::StartOk(connection::StartOk {
+            client_properties: FieldTable::default(),
+            mechanism: "PLAIN".into(),
+            response: "\0guest\0guest".into(),
+            locale: "en_US".into(),
+        })),
+        connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
+            channel_max: 2047,
+            frame_max: 4096,
+            heartbeat: 0,
+        })),
+        connection(connection::AMQPMethod::Open(connection::Open {
+            virtual_host: "/".into(),
+        })),
+        on(
+            1,
+            AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
+        ),
+        on(
+            1,
+            AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
+                queue: "q".into(),
+                ..queue::Declare::default()
+            })),
+        ),
+        on(
+            1,
+            AMQPClass::Basic(basic::AMQPMethod::Consume(basic::Consume {
+                queue: "q".into(),
+                consumer_tag: "c".into(),
+                ..basic::Consume::default()
+            })),
+        ),
+    ];
+    let mut bytes = b"AMQP\0\0\x09\x01".to_vec();
+    for frame in &frames {
+        if let Ok(written) = gen_frame(frame)(WriteContext::from(Vec::new())) {
+            bytes.extend(written.into_inner().0);
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nesting;
+
+    /// A frame that may make sense: a known method with random arguments, or content.
+    fn frame() -> impl Strategy<Value = Vec<u8>> {
+        // What names a queue itself or counts confirms answers differently each time or for each batch.
+        let ids: Vec<(u16, u16)> = nesting::METHODS
+            .iter()
+            .map(|(id, _)| *id)
+            .filter(|id| ![(50, 10), (60, 20), (85, 10)].contains(id))
+            .collect();
+        let arguments = prop::collection::vec(
+            prop_oneof![Just(0u8), Just(1), Just(b'q'), any::<u8>()],
+            0..24,
+        );
+        let method = (prop::sample::select(ids), arguments.clone()).prop_map(
+            |((class, method), arguments)| {
+                (
+                    1u8,
+                    [&class.to_be_bytes()[..], &method.to_be_bytes(), &arguments].concat(),
+                )
+            },
+        );
+        let publish = Just((1u8, vec![0, 60, 0, 40, 0, 0, 0, 1, b'q', 0]));
+        let header =
+            (0u8..4).prop_map(|size| (2u8, vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, size, 0, 0]));
+        let body = prop::collection::vec(any::<u8>(), 0..4).prop_map(|body| (3u8, body));
+        (prop_oneof![method, publish, header, body], 0u16..3).prop_map(
+            |((kind, payload), channel)| {
+                let mut frame = vec![kind];
+                frame.extend(channel.to_be_bytes());
+                frame.extend((payload.len() as u32).to_be_bytes());
+                frame.extend(payload);
+                frame.push(206);
+                frame
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_bytes_are_cut_does_not_matter(frames in prop::collection::vec(frame(), 0..12), at_a_time in 1usize..40) {
+            let bytes = frames.concat();
+            prop_assert_eq!(converse(&bytes, usize::MAX, true), converse(&bytes, at_a_time, true));
+        }
+
+        #[test]
+        fn random_bytes_get_an_answer_made_of_frames(bytes in prop::collection::vec(any::<u8>(), 0..300), opened: bool) {
+            converse(&bytes, 7, opened);
+        }
+    }
+}
