@@ -189,6 +189,14 @@ impl Channel {
         Ok(Event::Nothing)
     }
 
+    /// Bytes of a body that is still coming.
+    pub(crate) fn buffered(&self) -> u64 {
+        match &self.incoming {
+            Incoming::Body(publishing) => publishing.parts.len() as u64,
+            _ => 0,
+        }
+    }
+
     /// Closes from the server's side: the client's work ends now, its `channel.close-ok` is waited for.
     pub(crate) fn close(&mut self, context: &Context<'_>, error: &AmqpError) {
         self.flush_confirms(context);

@@ -5,12 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use amq_protocol::{
     frame::AMQPFrame,
     protocol::{AMQPClass, channel as channel_protocol, connection as protocol},
-    types::{AMQPValue, FieldTable},
 };
 use bytes::{Buf, BytesMut};
 
 use crate::{
-    auth,
     channel::{Channel, Context, Event},
     error::{AmqpError, Code, Result},
     frame::{Frame, Kind, describe, method_id, next_frame, parse_method},
@@ -19,11 +17,8 @@ use crate::{
     vhost::VHost,
 };
 
-/// What a client sends first, and what a peer that sends something else gets back.
-const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
-
 /// Largest frame until both sides agreed on one, and the least they may agree on.
-const FIRST_FRAME_MAX: usize = 4096;
+pub(crate) const FIRST_FRAME_MAX: usize = 4096;
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,19 +41,19 @@ pub(crate) enum Phase {
 /// One client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) outbox: Arc<Outbox>,
-    phase: Phase,
-    user: String,
-    vhost: Option<Arc<VHost>>,
+    pub(crate) phase: Phase,
+    pub(crate) user: String,
+    pub(crate) vhost: Option<Arc<VHost>>,
     channels: HashMap<u16, Channel>,
     /// The client understands `basic.cancel` from the server.
-    cancel_notify: bool,
+    pub(crate) cancel_notify: bool,
     /// The client wants to be told when its login is refused, and not just cut off.
-    auth_failure_close: bool,
-    frame_max: usize,
-    channel_max: u16,
-    heartbeat: Duration,
+    pub(crate) auth_failure_close: bool,
+    pub(crate) frame_max: usize,
+    pub(crate) channel_max: u16,
+    pub(crate) heartbeat: Duration,
     /// Channels with confirms to be sent after the current batch; may name a channel twice.
     confirming: Vec<u16>,
 }
@@ -167,30 +162,6 @@ impl Connection {
         vhost.wake_others(Some(self.outbox.connection));
     }
 
-    /// Takes the protocol header; `None` while it is not all there.
-    fn greet(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
-        let came = bytes.get(..8).unwrap_or(bytes);
-        if !PROTOCOL_HEADER.starts_with(came) {
-            tracing::debug!(bytes = ?came, "a peer that does not speak AMQP 0-9-1 is told so and closed");
-            self.outbox.write(|buffer| buffer.raw(PROTOCOL_HEADER));
-            self.phase = Phase::Closed;
-            return Ok(Some(came.len()));
-        }
-        if came.len() < PROTOCOL_HEADER.len() {
-            return Ok(None);
-        }
-        let start = protocol::Start {
-            version_major: 0,
-            version_minor: 9,
-            server_properties: server_properties(),
-            mechanisms: auth::MECHANISMS.into(),
-            locales: "en_US".into(),
-        };
-        self.send(protocol::AMQPMethod::Start(start));
-        self.phase = Phase::Starting;
-        Ok(Some(PROTOCOL_HEADER.len()))
-    }
-
     fn on_frame(&mut self, frame: Frame<'_>) {
         let result = match (frame.channel, frame.kind) {
             (0, Kind::Heartbeat) => Ok(()),
@@ -243,74 +214,6 @@ impl Connection {
         Ok(())
     }
 
-    fn on_start_ok(&mut self, ok: &protocol::StartOk) -> Result<()> {
-        if let Some(AMQPValue::FieldTable(capabilities)) =
-            ok.client_properties.inner().get("capabilities")
-        {
-            let has =
-                |name: &str| capabilities.inner().get(name) == Some(&AMQPValue::Boolean(true));
-            self.cancel_notify = has("consumer_cancel_notify");
-            self.auth_failure_close = has("authentication_failure_close");
-        }
-        let mechanism = ok.mechanism.as_str();
-        let credentials = auth::credentials(mechanism, ok.response.as_bytes())?;
-        let settings = &self.shared.settings;
-        let Some(user) = settings.user(&credentials) else {
-            tracing::warn!(
-                user = %String::from_utf8_lossy(&credentials.user),
-                "a login was refused: unknown user or wrong password"
-            );
-            // RabbitMQ names no method here.
-            self.fail(&AmqpError::access_refused(format!(
-                "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
-            )));
-            return Ok(());
-        };
-        self.user = user.to_owned();
-        let tune = protocol::Tune {
-            channel_max: settings.channel_max,
-            frame_max: settings.frame_max,
-            heartbeat: settings.heartbeat,
-        };
-        self.send(protocol::AMQPMethod::Tune(tune));
-        self.phase = Phase::Tuning;
-        Ok(())
-    }
-
-    fn on_tune_ok(&mut self, ok: &protocol::TuneOk) -> Result<()> {
-        let settings = &self.shared.settings;
-        check_tuned(
-            "frame_max",
-            FIRST_FRAME_MAX as u32,
-            settings.frame_max,
-            ok.frame_max,
-        )?;
-        check_tuned(
-            "channel_max",
-            1,
-            settings.channel_max.into(),
-            ok.channel_max.into(),
-        )?;
-        self.frame_max = ok.frame_max as usize;
-        self.channel_max = ok.channel_max;
-        self.heartbeat = Duration::from_secs(ok.heartbeat.into());
-        self.outbox.set_frame_max(self.frame_max);
-        self.phase = Phase::Opening;
-        Ok(())
-    }
-
-    fn on_open(&mut self, name: &str) -> Result<()> {
-        let vhost = self
-            .shared
-            .vhosts
-            .get(name)
-            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
-        self.vhost = Some(vhost.clone());
-        self.send(protocol::AMQPMethod::OpenOk(protocol::OpenOk {}));
-        self.phase = Phase::Running;
-        Ok(())
-    }
-
     fn on_channel_frame(&mut self, frame: Frame<'_>) {
         let Some(vhost) = self.vhost.clone() else {
             return;
@@ -355,6 +258,16 @@ impl Connection {
             Kind::Body => channel.on_body(frame.payload)?,
             Kind::Heartbeat => return Err(unexpected(&frame)),
         };
+        let more = channel.buffered() > 0 && frame.kind == Kind::Body;
+        if more && self.unfinished() > context.max_message_size.saturating_mul(2) {
+            return Err(AmqpError::new(
+                Code::ResourceError,
+                "the messages that are still coming on this connection are larger than two of the largest size together",
+            ));
+        }
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(());
+        };
         match event {
             Event::Nothing => Ok(()),
             Event::Publish(publishing) => {
@@ -374,6 +287,11 @@ impl Connection {
             }
             Event::Method(method) => channel.dispatch(context, method),
         }
+    }
+
+    /// Bytes of bodies that are still coming, of all channels: each is within its limit, but channels are many.
+    fn unfinished(&self) -> u64 {
+        self.channels.values().map(Channel::buffered).sum()
     }
 
     /// The first frame of a channel has to open it.
@@ -430,7 +348,7 @@ impl Connection {
     }
 
     /// Ends the connection for an error. Before it is open a client learns of it only where RabbitMQ tells it.
-    fn fail(&mut self, error: &AmqpError) {
+    pub(crate) fn fail(&mut self, error: &AmqpError) {
         tracing::debug!(error = %error.reply_text(), phase = ?self.phase, "connection closed");
         let told = match self.phase {
             Phase::Greeting | Phase::Closing | Phase::Closed => false,
@@ -474,7 +392,7 @@ impl Connection {
         }
     }
 
-    fn send(&self, method: protocol::AMQPMethod) {
+    pub(crate) fn send(&self, method: protocol::AMQPMethod) {
         self.outbox.method(0, AMQPClass::Connection(method));
     }
 
@@ -491,26 +409,6 @@ impl Drop for Connection {
     }
 }
 
-/// Checks a value of `connection.tune-ok` against what the server offered; 0 is no limit.
-fn check_tuned(field: &str, least: u32, offered: u32, agreed: u32) -> Result<()> {
-    let (is, which, limit) = if agreed != 0 && agreed < least {
-        ("lower", "minimum", least)
-    } else if offered != 0 && (agreed == 0 || agreed > offered) {
-        ("higher", "maximum", offered)
-    } else {
-        return Ok(());
-    };
-    let no_limit = if field == "channel_max" && agreed == 0 {
-        " (no limit)"
-    } else {
-        ""
-    };
-    Err(AmqpError::not_allowed(format!(
-        "negotiated {field} = {agreed}{no_limit} is {is} than the {which} allowed value ({limit})"
-    ))
-    .in_method((10, 30)))
-}
-
 fn unexpected(frame: &Frame<'_>) -> AmqpError {
     let kind = match frame.kind {
         Kind::Method => 1,
@@ -519,30 +417,4 @@ fn unexpected(frame: &Frame<'_>) -> AmqpError {
         Kind::Heartbeat => 8,
     };
     AmqpError::unexpected_frame(describe(kind, frame.payload))
-}
-
-/// What the server says of itself; the capabilities are those it has.
-fn server_properties() -> FieldTable {
-    let mut capabilities = FieldTable::default();
-    for name in [
-        "publisher_confirms",
-        "exchange_exchange_bindings",
-        "basic.nack",
-        "consumer_cancel_notify",
-        "authentication_failure_close",
-        "per_consumer_qos",
-    ] {
-        capabilities.insert(name.into(), AMQPValue::Boolean(true));
-    }
-    let mut properties = FieldTable::default();
-    for (name, value) in [
-        ("product", env!("CARGO_PKG_NAME")),
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("platform", "Rust"),
-        ("information", crate::PURPOSE),
-    ] {
-        properties.insert(name.into(), AMQPValue::LongString(value.into()));
-    }
-    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
-    properties
 }

@@ -4,8 +4,15 @@
 //! peer that announces too much is refused before anything is stored for it.
 
 use amq_protocol::{
-    protocol::{AMQPClass, basic::AMQPProperties, constants, parse_class},
-    types::parsing::{parse_id, parse_long_long_uint, parse_short_uint},
+    protocol::{
+        AMQPClass,
+        basic::{self, AMQPProperties},
+        constants, parse_class,
+    },
+    types::{
+        ShortString,
+        parsing::{parse_id, parse_long_long_uint, parse_short_uint},
+    },
 };
 
 use crate::{
@@ -97,13 +104,52 @@ pub(crate) fn method_id(payload: &[u8]) -> (u16, u16) {
 /// Decodes a method that a client may send.
 pub(crate) fn parse_method(payload: &[u8]) -> Result<AMQPClass> {
     let id = method_id(payload);
-    nesting::check_method(id, payload.get(4..).unwrap_or_default()).map_err(|e| e.in_method(id))?;
+    let arguments = payload.get(4..).unwrap_or_default();
+    if let Some(frequent) = parse_frequent(id, arguments) {
+        return Ok(AMQPClass::Basic(frequent));
+    }
+    nesting::check_method(id, arguments).map_err(|e| e.in_method(id))?;
     match parse_class(payload) {
         Ok(([], method)) => Ok(method),
         _ => Err(
             AmqpError::new(Code::SyntaxError, "cannot decode the method's arguments").in_method(id),
         ),
     }
+}
+
+/// Decodes the two methods that come with every message. The codec makes a list of named flags for each, which costs more
+/// than all the rest. `None` for other methods and for malformed ones, which are left to the codec.
+fn parse_frequent(id: (u16, u16), arguments: &[u8]) -> Option<basic::AMQPMethod> {
+    match id {
+        (60, 40) => {
+            let (exchange, rest) = short_string(arguments.get(2..)?)?;
+            let (routing_key, rest) = short_string(rest)?;
+            let &[flags] = rest else { return None };
+            Some(basic::AMQPMethod::Publish(basic::Publish {
+                exchange,
+                routing_key,
+                mandatory: flags & 1 != 0,
+                immediate: flags & 2 != 0,
+            }))
+        }
+        (60, 80) => {
+            let (tag, rest) = arguments.split_first_chunk::<8>()?;
+            let &[flags] = rest else { return None };
+            Some(basic::AMQPMethod::Ack(basic::Ack {
+                delivery_tag: u64::from_be_bytes(*tag),
+                multiple: flags & 1 != 0,
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// A short string and what follows it.
+fn short_string(bytes: &[u8]) -> Option<(ShortString, &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
+    let text = ShortString::try_new(std::str::from_utf8(text).ok()?).ok()?;
+    Some((text, rest))
 }
 
 /// Decodes a content header.
@@ -113,7 +159,7 @@ pub(crate) fn parse_header(payload: &[u8]) -> Result<ContentHeader> {
     let (rest, _weight) = parse_short_uint(rest).map_err(|_| bad())?;
     let (rest, body_size) = parse_long_long_uint(rest).map_err(|_| bad())?;
     nesting::check_properties(rest)?;
-    match amq_protocol::protocol::basic::parse_properties(rest) {
+    match basic::parse_properties(rest) {
         Ok(([], properties)) => Ok(ContentHeader {
             class_id,
             body_size,
@@ -178,6 +224,18 @@ mod tests {
     }
 
     proptest! {
+        /// What is decoded here is what the codec makes of it.
+        #[test]
+        fn frequent_methods_are_decoded_as_the_codec_does(
+            id in prop::sample::select(vec![(60u16, 40u16), (60, 80)]),
+            arguments in prop::collection::vec(prop_oneof![0u8..4, any::<u8>()], 0..16),
+        ) {
+            if let Some(method) = parse_frequent(id, &arguments) {
+                let payload = [&id.0.to_be_bytes()[..], &id.1.to_be_bytes(), &arguments].concat();
+                prop_assert_eq!(parse_class(&payload[..]), Ok((&[][..], AMQPClass::Basic(method))));
+            }
+        }
+
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let _ = next_frame(&bytes, 4096);

@@ -33,7 +33,7 @@
 //!
 //! # Map
 //!
-//! `broker` accepts sockets; `transport` is one task per socket; `connection` and `channel` are the protocol's state, free
+//! `broker` accepts sockets; `transport` is one task per socket; `connection`, `handshake` and `channel` are the protocol's state, free
 //! of I/O; `methods` turns methods into operations on a `vhost`, which holds exchanges, queues and consumers behind one
 //! lock; `outbox` is what goes back. Decisions are pure: `topic`, `exchange`, `queue`, `arguments`, `frame`, `nesting`.
 
@@ -53,6 +53,7 @@ mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake;
 mod message;
 mod methods;
 mod nesting;

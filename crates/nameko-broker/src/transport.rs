@@ -23,14 +23,16 @@ use crate::{
 const READ: usize = 64 << 10;
 /// How many pieces are written at once, at most.
 const PIECES: usize = 64;
-/// How long a closed peer may take to answer, and to read what was left.
+/// How long a peer may take to confirm that its connection is closed.
+const CLOSING: Duration = Duration::from_secs(10);
+/// How long it may take when the broker stops or its connections are closed by force, and how long to wait for its end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Times at which something has to be done without the peer.
 #[derive(Debug)]
 struct Clock {
     handshake: Instant,
-    /// When the connection was closed from this side.
+    /// When to give up on a connection closed from this side.
     closing: Option<Instant>,
     read: Instant,
     written: Instant,
@@ -76,6 +78,7 @@ async fn run(
     loop {
         if let Some(reason) = outbox.take_forced() {
             connection.force_close(&reason);
+            clock.closing = Some(Instant::now() + GOODBYE);
         }
         // Frames may have been left from before, when the outbox was full.
         if !input.is_empty() {
@@ -89,7 +92,7 @@ async fn run(
             return Ok(());
         }
         if connection.phase() == Phase::Closing && clock.closing.is_none() {
-            clock.closing = Some(Instant::now() + GOODBYE);
+            clock.closing = Some(Instant::now() + CLOSING);
         }
         clock.note_pending(!pending.is_empty());
         let slices: Vec<IoSlice<'_>> = pending

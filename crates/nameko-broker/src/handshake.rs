@@ -1,0 +1,160 @@
+//! The handshake: from the protocol header to `connection.open`.
+
+use std::time::Duration;
+
+use amq_protocol::{
+    protocol::connection as protocol,
+    types::{AMQPValue, FieldTable},
+};
+
+use crate::{
+    auth,
+    connection::{Connection, FIRST_FRAME_MAX, Phase},
+    error::{AmqpError, Result},
+};
+
+/// What a client sends first, and what a peer that sends something else gets back.
+const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
+
+impl Connection {
+    /// Takes the protocol header; `None` while it is not all there.
+    pub(crate) fn greet(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
+        let came = bytes.get(..8).unwrap_or(bytes);
+        if !PROTOCOL_HEADER.starts_with(came) {
+            tracing::debug!(bytes = ?came, "a peer that does not speak AMQP 0-9-1 is told so and closed");
+            self.outbox.write(|buffer| buffer.raw(PROTOCOL_HEADER));
+            self.phase = Phase::Closed;
+            return Ok(Some(came.len()));
+        }
+        if came.len() < PROTOCOL_HEADER.len() {
+            return Ok(None);
+        }
+        let start = protocol::Start {
+            version_major: 0,
+            version_minor: 9,
+            server_properties: server_properties(),
+            mechanisms: auth::MECHANISMS.into(),
+            locales: "en_US".into(),
+        };
+        self.send(protocol::AMQPMethod::Start(start));
+        self.phase = Phase::Starting;
+        Ok(Some(PROTOCOL_HEADER.len()))
+    }
+
+    /// Checks who it is.
+    pub(crate) fn on_start_ok(&mut self, ok: &protocol::StartOk) -> Result<()> {
+        if let Some(AMQPValue::FieldTable(capabilities)) =
+            ok.client_properties.inner().get("capabilities")
+        {
+            let has =
+                |name: &str| capabilities.inner().get(name) == Some(&AMQPValue::Boolean(true));
+            self.cancel_notify = has("consumer_cancel_notify");
+            self.auth_failure_close = has("authentication_failure_close");
+        }
+        let mechanism = ok.mechanism.as_str();
+        let credentials = auth::credentials(mechanism, ok.response.as_bytes())?;
+        let settings = &self.shared.settings;
+        let Some(user) = settings.user(&credentials) else {
+            tracing::warn!(
+                user = %String::from_utf8_lossy(&credentials.user),
+                "a login was refused: unknown user or wrong password"
+            );
+            // RabbitMQ names no method here.
+            self.fail(&AmqpError::access_refused(format!(
+                "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+            )));
+            return Ok(());
+        };
+        self.user = user.to_owned();
+        let tune = protocol::Tune {
+            channel_max: settings.channel_max,
+            frame_max: settings.frame_max,
+            heartbeat: settings.heartbeat,
+        };
+        self.send(protocol::AMQPMethod::Tune(tune));
+        self.phase = Phase::Tuning;
+        Ok(())
+    }
+
+    /// Takes what was agreed on.
+    pub(crate) fn on_tune_ok(&mut self, ok: &protocol::TuneOk) -> Result<()> {
+        let settings = &self.shared.settings;
+        check_tuned(
+            "frame_max",
+            FIRST_FRAME_MAX as u32,
+            settings.frame_max,
+            ok.frame_max,
+        )?;
+        check_tuned(
+            "channel_max",
+            1,
+            settings.channel_max.into(),
+            ok.channel_max.into(),
+        )?;
+        self.frame_max = ok.frame_max as usize;
+        self.channel_max = ok.channel_max;
+        self.heartbeat = Duration::from_secs(ok.heartbeat.into());
+        self.outbox.set_frame_max(self.frame_max);
+        self.phase = Phase::Opening;
+        Ok(())
+    }
+
+    /// Enters a virtual host.
+    pub(crate) fn on_open(&mut self, name: &str) -> Result<()> {
+        let vhost = self
+            .shared
+            .vhosts
+            .get(name)
+            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
+        self.vhost = Some(vhost.clone());
+        self.send(protocol::AMQPMethod::OpenOk(protocol::OpenOk {}));
+        self.phase = Phase::Running;
+        Ok(())
+    }
+}
+
+/// Checks a value of `connection.tune-ok` against what the server offered; 0 is no limit.
+fn check_tuned(field: &str, least: u32, offered: u32, agreed: u32) -> Result<()> {
+    let (is, which, limit) = if agreed != 0 && agreed < least {
+        ("lower", "minimum", least)
+    } else if offered != 0 && (agreed == 0 || agreed > offered) {
+        ("higher", "maximum", offered)
+    } else {
+        return Ok(());
+    };
+    let no_limit = if field == "channel_max" && agreed == 0 {
+        " (no limit)"
+    } else {
+        ""
+    };
+    Err(AmqpError::not_allowed(format!(
+        "negotiated {field} = {agreed}{no_limit} is {is} than the {which} allowed value ({limit})"
+    ))
+    .in_method((10, 30)))
+}
+
+/// What the server says of itself; the capabilities are those it has.
+fn server_properties() -> FieldTable {
+    let mut capabilities = FieldTable::default();
+    for name in [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "authentication_failure_close",
+        "per_consumer_qos",
+    ] {
+        capabilities.insert(name.into(), AMQPValue::Boolean(true));
+    }
+    let mut properties = FieldTable::default();
+    for (name, value) in [
+        ("product", env!("CARGO_PKG_NAME")),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("platform", "Rust"),
+        ("information", crate::PURPOSE),
+    ] {
+        properties.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    properties
+}
