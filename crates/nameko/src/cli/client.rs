@@ -39,16 +39,22 @@ impl Client {
                  or name one: --broker amqp://user:password@host/",
             ));
         }
-        let cluster = Cluster::connect(config).await?;
+        let broker = broker_of(config);
+        let cluster = Cluster::connect(config)
+            .await
+            .map_err(|error| match &error {
+                Error::Raised(fault) if fault.exc_type == "ConnectionTimeout" => {
+                    Failure::new("ConnectionError", format!("{broker}: {error}"))
+                        .hint("is that an AMQP broker, and does the network let it through?")
+                }
+                _ => Failure::from(error),
+            })?;
         let cluster = match timeout {
             None => cluster,
             Some(Duration::ZERO) => cluster.timeout(None),
             Some(timeout) => cluster.timeout(timeout),
         };
-        Ok(Self {
-            cluster,
-            broker: broker_of(config),
-        })
+        Ok(Self { cluster, broker })
     }
 
     /// The broker's address, without the password.

@@ -1,0 +1,156 @@
+//! Python's literals: what one writes between the brackets of a call in the shell, and how results are shown.
+//!
+//! JSON is understood as well (`true`, `null`, `NaN`, `"\/"`), since no JSON text means something else in Python.
+
+mod reader;
+
+use std::fmt::{self, Write as _};
+
+use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
+use serde_json::value::RawValue;
+
+pub(super) use self::reader::value;
+use super::scanner::{Fault, Scanner};
+use crate::serialization::python_float;
+
+/// A value as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Literal {
+    None,
+    Bool(bool),
+    /// Decimal digits, with a `-` before them if negative: integers have no limit.
+    Int(String),
+    Float(f64),
+    Text(String),
+    List(Vec<Literal>),
+    Tuple(Vec<Literal>),
+    /// In the order written; keys are text, numbers, booleans or `None`.
+    Dict(Vec<(Literal, Literal)>),
+}
+
+impl Literal {
+    /// Reads a text that is one literal and nothing else.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        let mut scanner = Scanner::new(text);
+        let value = reader::value(&mut scanner)?;
+        scanner.end()?;
+        Ok(value)
+    }
+}
+
+/// As an argument travels: tuples as lists, keys as text, as Python's `json.dumps` has it.
+impl Serialize for Literal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Int(digits) => RawValue::from_string(digits.clone())
+                .map_err(S::Error::custom)?
+                .serialize(serializer),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) | Self::Tuple(items) => serializer.collect_seq(items),
+            Self::Dict(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    let key = match key {
+                        Self::Text(text) => text.clone(),
+                        Self::None => "null".into(),
+                        Self::Bool(value) => value.to_string(),
+                        Self::Float(value) if value.is_nan() => "NaN".into(),
+                        Self::Float(value) if value.is_infinite() => if *value > 0.0 {
+                            "Infinity"
+                        } else {
+                            "-Infinity"
+                        }
+                        .into(),
+                        other => other.to_string(),
+                    };
+                    map.serialize_entry(&key, value)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+/// As Python's `repr`.
+impl fmt::Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Bool(true) => f.write_str("True"),
+            Self::Bool(false) => f.write_str("False"),
+            Self::Int(digits) => f.write_str(digits),
+            Self::Float(value) if value.is_nan() => f.write_str("nan"),
+            Self::Float(value) if value.is_infinite() => {
+                f.write_str(if *value > 0.0 { "inf" } else { "-inf" })
+            }
+            Self::Float(value) => f.write_str(&python_float(*value)),
+            Self::Text(text) => write_text(f, text),
+            Self::List(items) => write_items(f, '[', items, "]"),
+            Self::Tuple(items) => {
+                write_items(f, '(', items, if items.len() == 1 { ",)" } else { ")" })
+            }
+            Self::Dict(entries) => {
+                f.write_char('{')?;
+                for (position, (key, value)) in entries.iter().enumerate() {
+                    let comma = if position > 0 { ", " } else { "" };
+                    write!(f, "{comma}{key}: {value}")?;
+                }
+                f.write_char('}')
+            }
+        }
+    }
+}
+
+fn write_items(
+    f: &mut fmt::Formatter<'_>,
+    open: char,
+    items: &[Literal],
+    close: &str,
+) -> fmt::Result {
+    f.write_char(open)?;
+    for (position, item) in items.iter().enumerate() {
+        let comma = if position > 0 { ", " } else { "" };
+        write!(f, "{comma}{item}")?;
+    }
+    f.write_str(close)
+}
+
+/// Single quotes, unless the text holds some and no double ones; what can't be seen is escaped.
+fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    f.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            c if c == quote => write!(f, "\\{c}")?,
+            c if is_printable(c) => f.write_char(c)?,
+            c => match u32::from(c) {
+                code @ ..=0xff => write!(f, "\\x{code:02x}")?,
+                code @ ..=0xffff => write!(f, "\\u{code:04x}")?,
+                code => write!(f, "\\U{code:08x}")?,
+            },
+        }
+    }
+    f.write_char(quote)
+}
+
+/// Whether Python shows the character as itself: no control, format, private or unassigned one, no space but the common one.
+fn is_printable(c: char) -> bool {
+    match c {
+        ' '..='~' => true,
+        c if c.is_ascii() => false,
+        // The standard library knows these categories only here. Behind another character, since a combining mark
+        // that stands first is escaped too.
+        c => !format!("a{c}").escape_debug().any(|c| c == '\\'),
+    }
+}
