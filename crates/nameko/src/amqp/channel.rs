@@ -314,9 +314,10 @@ impl Channel {
             return Ok(());
         }
         let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
-        self.done(AMQPClass::Confirm(select), 11).await?;
-        self.0.state.count_confirms();
-        Ok(())
+        self.0
+            .state
+            .select_confirms(AMQPClass::Confirm(select))
+            .await
     }
 
     /// Publishes, once there is room in the output. The result is a future of what becomes of the message; without

@@ -97,7 +97,7 @@ impl ChannelState {
 
     /// Sends `method` and waits for the answer with the number `answer`.
     pub(super) async fn call(&self, method: AMQPClass, answer: u16) -> Result<Reply, Error> {
-        let reply = self.ask(method, answer)?;
+        let reply = self.ask_then(method, answer, |_| ())?;
         self.answer(reply).await
     }
 
@@ -109,11 +109,12 @@ impl ChannelState {
         reply.await.unwrap_or_else(|_| Err(self.reason()))
     }
 
-    /// Sends `method`; the answer comes through the receiver.
-    pub(super) fn ask(
+    /// Sends `method`, and under the same lock does `then`; the answer comes through the receiver.
+    fn ask_then(
         &self,
         method: AMQPClass,
         answer: u16,
+        then: impl FnOnce(&mut Inner),
     ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
         let class = method.get_amqp_class_id();
         let mut encoded = Vec::new();
@@ -139,6 +140,7 @@ impl ChannelState {
             inner.waiting.pop_back();
             return Err(self.reason());
         }
+        then(&mut inner);
         Ok(receiver)
     }
 
@@ -169,9 +171,12 @@ impl ChannelState {
         lock(&self.inner).confirms.is_some()
     }
 
-    /// From now on each publish is counted.
-    pub(super) fn count_confirms(&self) {
-        lock(&self.inner).confirms.get_or_insert_with(Confirms::new);
+    /// Sends `confirm.select`; each publish after it is counted, as the broker does.
+    pub(super) async fn select_confirms(&self, select: AMQPClass) -> Result<(), Error> {
+        let reply = self.ask_then(select, 11, |inner| {
+            inner.confirms.get_or_insert_with(Confirms::new);
+        })?;
+        self.answer(reply).await.map(drop)
     }
 
     /// Whether no publish waits for its confirm.

@@ -142,10 +142,19 @@ async fn attempt(
         }
         Some(tls) => {
             *doing = "waiting for the TLS handshake";
+            let anonymous = tls.certfile.is_none();
             let stream = tls::connect(stream, tls, uri, peer).await?;
             let (mut reader, mut writer) = tokio::io::split(stream);
             *doing = "waiting for the AMQP handshake";
-            let agreed = handshake::shake(&mut reader, &mut writer, uri, options, peer).await?;
+            let agreed = handshake::shake(&mut reader, &mut writer, uri, options, peer)
+                .await
+                .map_err(|error| {
+                    if anonymous {
+                        tls::anonymous(error)
+                    } else {
+                        error
+                    }
+                })?;
             Ok(start(peer, agreed, reader, writer))
         }
     }

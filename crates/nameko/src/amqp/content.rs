@@ -1,6 +1,9 @@
 //! Putting a message together from its method, header and body frames.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -178,7 +181,12 @@ impl Content {
                 envelope,
             } => {
                 if let Some(delivery) = deliver(channel, envelope, consumer_tag, properties, body) {
-                    sink(delivery);
+                    let acker = delivery.acker.clone();
+                    // A panic must not end the connection: the message would come again, and end the next.
+                    if catch_unwind(AssertUnwindSafe(|| sink(delivery))).is_err() {
+                        tracing::error!("a sink panicked; its message is rejected");
+                        acker.reject(false);
+                    }
                 }
             }
             Kind::Deliver {

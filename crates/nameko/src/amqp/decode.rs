@@ -6,7 +6,10 @@
 
 use std::borrow::Cow;
 
-use amq_protocol::protocol::{AMQPClass, parse_class};
+use amq_protocol::{
+    protocol::{AMQPClass, channel, connection, parse_class},
+    types::{MAX_SHORT_STRING_LENGTH, ShortString},
+};
 use bytes::Bytes;
 
 use super::{
@@ -91,6 +94,28 @@ impl<'a> Method<'a> {
                 tag: cursor.u64()?,
                 multiple: cursor.u8()? & 1 != 0,
             },
+            (10, 50) => {
+                let close = cursor.close()?;
+                Method::Other(AMQPClass::Connection(connection::AMQPMethod::Close(
+                    connection::Close {
+                        reply_code: close.code,
+                        reply_text: close.text,
+                        class_id: close.class,
+                        method_id: close.method,
+                    },
+                )))
+            }
+            (20, 40) => {
+                let close = cursor.close()?;
+                Method::Other(AMQPClass::Channel(channel::AMQPMethod::Close(
+                    channel::Close {
+                        reply_code: close.code,
+                        reply_text: close.text,
+                        class_id: close.class,
+                        method_id: close.method,
+                    },
+                )))
+            }
             _ if is_from_server(class, method) => {
                 if (class, method) == (10, 10) {
                     let _version = cursor.u16()?;
@@ -115,8 +140,8 @@ impl<'a> Method<'a> {
 /// Methods that a server may send and that are left to the codec. Of these only `connection.start` holds a table.
 fn is_from_server(class: u16, method: u16) -> bool {
     match class {
-        10 => matches!(method, 10 | 20 | 30 | 41 | 50 | 51 | 60 | 61),
-        20 => matches!(method, 11 | 20 | 21 | 40 | 41),
+        10 => matches!(method, 10 | 20 | 30 | 41 | 51 | 60 | 61),
+        20 => matches!(method, 11 | 20 | 21 | 41),
         40 => matches!(method, 11 | 21 | 31 | 51),
         50 => matches!(method, 11 | 21 | 31 | 41 | 51),
         60 => matches!(method, 11 | 21 | 30 | 31 | 72 | 111),
@@ -162,6 +187,13 @@ impl<'a> ContentHeader<'a> {
     }
 }
 
+struct Close {
+    code: u16,
+    text: ShortString,
+    class: u16,
+    method: u16,
+}
+
 /// Reads from the front of a slice.
 pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
@@ -199,6 +231,19 @@ impl<'a> Cursor<'a> {
     pub(super) fn short_string(&mut self) -> Result<Cow<'a, str>, Malformed> {
         let length = self.u8()?.into();
         Ok(String::from_utf8_lossy(self.take(length)?))
+    }
+
+    /// The fields of a close. A broker cuts its text at 255 bytes, perhaps within a character, on which the codec gives up.
+    fn close(&mut self) -> Result<Close, Malformed> {
+        let code = self.u16()?;
+        let text = self.short_string()?;
+        let end = text.floor_char_boundary(MAX_SHORT_STRING_LENGTH);
+        Ok(Close {
+            code,
+            text: ShortString::try_new(text.get(..end).unwrap_or_default()).unwrap_or_default(),
+            class: self.u16()?,
+            method: self.u16()?,
+        })
     }
 
     fn long_bytes(&mut self) -> Result<&'a [u8], Malformed> {

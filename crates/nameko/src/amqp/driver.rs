@@ -12,7 +12,7 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, basic, channel, connection, queue};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
@@ -28,6 +28,9 @@ use super::{
 /// How long a polite close may take.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
+/// How long to look for the broker's reason when it takes no more bytes.
+const LAST_READ: Duration = Duration::from_millis(200);
+
 /// Runs the connection until it ends, and tells everybody why it did.
 ///
 /// `frames` holds what came after the handshake's last frame.
@@ -41,9 +44,13 @@ pub(super) fn run(
     let ends = EndOnDrop(shared);
     async move {
         let shared = &ends.0;
+        let mut reading = pin!(read(shared, frames, reader));
         let error = tokio::select! {
-            error = read(shared, frames, reader) => error,
-            error = write(shared, writer) => error,
+            error = &mut reading => error,
+            error = write(shared, writer) => {
+                // A broker that hangs up may have said why.
+                timeout(LAST_READ, reading).await.unwrap_or(error)
+            }
             error = beat(shared) => error,
             error = end_by_hand(shared) => error,
         };
@@ -72,7 +79,7 @@ async fn end_by_hand(shared: &Shared) -> Error {
             sleep(CLOSE_TIME).await;
         } => {}
     }
-    shared.closed_error()
+    shared.last_reason()
 }
 
 async fn read(shared: &Arc<Shared>, mut frames: FrameReader, reader: impl AsyncRead) -> Error {

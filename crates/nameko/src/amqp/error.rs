@@ -132,7 +132,9 @@ pub enum Error {
         reason: String,
     },
     /// The broker does not know the user, or the password is wrong.
-    #[error("{peer} refused the login: {text}; check user and password in the AMQP URI")]
+    #[error(
+        "{peer} refused the login: {text}; check user and password in the AMQP URI, or the client certificate"
+    )]
     AccessRefused {
         /// Whom it was for.
         peer: Peer,

@@ -168,16 +168,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
             }
             let nothing_yet = begun.is_empty();
             let count = self.read().await?;
+            if count == 0 && nothing_yet {
+                return Err(self.lost("it hung up without a word; a port that wants TLS does that, and a broker that is starting".to_owned()));
+            }
             if count == 0 {
-                let reason = if nothing_yet {
-                    "nothing before it hung up (a port that wants TLS does that)"
-                } else {
-                    "only a few bytes before it hung up"
-                };
-                return Err(Error::NotAmqp {
-                    peer: self.peer.clone(),
-                    read: reason.to_owned(),
-                });
+                return Err(self.lost("it hung up in its first frame".to_owned()));
             }
         }
     }
@@ -203,7 +198,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
     async fn login_answer(&mut self) -> Result<connection::AMQPMethod, Error> {
         let refused = |text: String| Error::AccessRefused {
             peer: self.peer.clone(),
-            text,
+            // A sentence of the broker goes on here.
+            text: text.trim_end_matches('.').to_owned(),
         };
         match self.next_method().await? {
             Some(connection::AMQPMethod::Close(close)) if close.reply_code == 403 => {

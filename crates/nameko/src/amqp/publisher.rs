@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     channel::Channel,
@@ -25,7 +25,9 @@ use super::{
 ///
 /// Any number of publishes may be under way at once. Each exchange has a channel of its own, since a broker answers a wrong
 /// publish by closing the channel: who publishes to other exchanges does not notice, and the next publish to that one opens
-/// its channel again. Messages with a `user_id`, which the broker may refuse one by one, are kept apart too.
+/// its channel again. When a broker refuses a single message (406, 403), the others that were under way on its channel are
+/// published again, each on a channel of its own, unless retries are off. Messages with a `user_id`, the usual reason, are
+/// kept apart from the start.
 #[derive(Clone)]
 pub struct Publisher(Arc<Inner>);
 
@@ -34,6 +36,8 @@ struct Inner {
     connection: Arc<Lazy<Connection>>,
     /// By exchange.
     channels: Mutex<HashMap<String, Arc<Channels>>>,
+    /// Bounds how many channels there are for single messages.
+    alone: Semaphore,
 }
 
 /// The channels of one exchange, by [`Channels::at`].
@@ -58,6 +62,9 @@ impl Channels {
             .all(|channel| channel.peek().is_none_or(|channel| channel.is_idle()))
     }
 }
+
+/// At most so many messages are published on channels of their own at once.
+const ALONE: usize = 8;
 
 /// With channels for more exchanges than this, those not in use are closed.
 const MANY_EXCHANGES: usize = 256;
@@ -135,6 +142,7 @@ impl Publisher {
             options: options.clone(),
             connection: Arc::default(),
             channels: Mutex::default(),
+            alone: Semaphore::new(ALONE),
         });
         publishers.push(Arc::downgrade(&inner));
         Publisher(inner)
@@ -178,6 +186,13 @@ impl Publisher {
         loop {
             let error = match self.attempt(message, confirmed).await {
                 Err(PublishError::Lost(error)) => error,
+                // The broker refuses one message but ends the channel for all that were under way on it, and does not say
+                // which one it means.
+                Err(PublishError::Refused(Error::ChannelClosed {
+                    code: 403 | 406, ..
+                })) if retry.is_some() => {
+                    return self.publish_alone(message).await;
+                }
                 done => return done,
             };
             let Some(wait) = retry.and_then(|retry| retry.wait(retries)) else {
@@ -211,6 +226,18 @@ impl Publisher {
             }
         };
         confirm.await
+    }
+
+    /// Publishes on a channel that is only for this message, so that the broker's answer is for no other.
+    async fn publish_alone(&self, message: &Publish) -> Result<(), PublishError> {
+        // It is never closed.
+        let _permit = self.0.alone.acquire().await;
+        let channel = connect(&self.0.connection, self.0.options.clone())
+            .await?
+            .channel()
+            .await?;
+        channel.confirm_select().await?;
+        channel.publish(message).await?.await
     }
 
     fn channels(&self, exchange: &str) -> Arc<Channels> {

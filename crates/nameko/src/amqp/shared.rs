@@ -238,6 +238,14 @@ impl Shared {
         self.drained.notify_waiters();
     }
 
+    /// Why the connection ends when the time for its end is up.
+    pub(super) fn last_reason(&self) -> Error {
+        match &lock(&self.output).phase {
+            Phase::LastWords(error) => error.clone(),
+            _ => self.closed_error(),
+        }
+    }
+
     /// Whether we asked to close.
     pub(super) fn is_closing(&self) -> bool {
         matches!(lock(&self.output).phase, Phase::Closing)

@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -48,6 +48,20 @@ pub(super) async fn connect(
         .map_err(|error| failed(explain(&error)))
 }
 
+/// What an error of the AMQP handshake means to a client that showed no certificate. With TLS 1.3 a server that wants one
+/// lets the client finish its half of the TLS handshake, then hangs up.
+pub(super) fn anonymous(error: Error) -> Error {
+    match error {
+        Error::Lost { peer, reason } => Error::Tls {
+            peer,
+            reason: format!(
+                "the server hung up after the TLS handshake: {reason}; does it want a client certificate (certfile, keyfile)?"
+            ),
+        },
+        other => other,
+    }
+}
+
 fn explain(error: &io::Error) -> String {
     let cause = error
         .get_ref()
@@ -55,6 +69,11 @@ fn explain(error: &io::Error) -> String {
     match cause {
         Some(rustls::Error::InvalidMessage(_)) => {
             format!("{error}; is that a TLS port (5671 is usual)?")
+        }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => {
+            format!("{error}; is the host in the AMQP URI the right one?")
         }
         Some(rustls::Error::InvalidCertificate(_)) => {
             format!(
@@ -132,9 +151,7 @@ fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     if tls.verify == Verify::None {
         return Ok(Arc::new(Verifier {
-            chain: None,
-            check_hostname: false,
-            trusted: Vec::new(),
+            trust: Trust::Anybody,
             provider: Arc::clone(provider),
         }));
     }
@@ -144,26 +161,22 @@ fn verifier(
     };
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
-    let chain = if roots.is_empty() {
-        if tls.ca_certs.is_none() {
-            return Err("this system has no certificates of authorities; set ca_certs".to_owned());
-        }
-        None
-    } else {
-        let chain =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| format!("the certificates in ca_certs cannot be used: {error}"))?;
-        Some(chain)
-    };
+    if roots.is_empty() && tls.ca_certs.is_none() {
+        return Err("this system has no certificates of authorities; set ca_certs".to_owned());
+    }
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| format!("the certificates in ca_certs cannot be used: {error}"))?;
     Ok(Arc::new(Verifier {
-        chain,
-        check_hostname: tls.check_hostname,
-        // The system's store holds authorities only.
-        trusted: if tls.ca_certs.is_some() {
-            trusted
-        } else {
-            Vec::new()
+        trust: Trust::Chain {
+            chain,
+            // The system's store holds authorities only.
+            named: if tls.ca_certs.is_some() {
+                trusted
+            } else {
+                Vec::new()
+            },
+            check_hostname: tls.check_hostname,
         },
         provider: Arc::clone(provider),
     }))
@@ -174,13 +187,22 @@ fn verifier(
 /// That the server holds the key of the certificate it shows is checked always.
 #[derive(Debug)]
 struct Verifier {
-    /// `None`: no chain is checked; only what is `trusted` itself is accepted, or anything if that is empty.
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    check_hostname: bool,
-    /// Certificates that `ca_certs` names. A server may show one of them: OpenSSL accepts a self-signed certificate that
-    /// is its own authority, webpki does not.
-    trusted: Vec<CertificateDer<'static>>,
+    trust: Trust,
     provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+enum Trust {
+    /// Any certificate will do.
+    Anybody,
+    /// One that a known authority signed.
+    Chain {
+        chain: Arc<WebPkiServerVerifier>,
+        /// Certificates that `ca_certs` names. A server may show one of them: OpenSSL accepts a self-signed certificate
+        /// that is its own authority, webpki does not.
+        named: Vec<CertificateDer<'static>>,
+        check_hostname: bool,
+    },
 }
 
 impl ServerCertVerifier for Verifier {
@@ -192,23 +214,31 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        use rustls::CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
-
-        if !self.check_hostname && self.trusted.iter().any(|trusted| trusted == end_entity) {
+        let Trust::Chain {
+            chain,
+            named,
+            check_hostname,
+        } = &self.trust
+        else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        if *check_hostname {
+            return chain.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
+        }
+        if named.iter().any(|named| named == end_entity) {
             return Ok(ServerCertVerified::assertion());
         }
-        let Some(chain) = &self.chain else {
-            return if self.trusted.is_empty() {
-                Ok(ServerCertVerified::assertion())
-            } else {
-                Err(rustls::Error::InvalidCertificate(UnknownIssuer))
-            };
-        };
         match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // The name is looked at last, when the chain has been found good.
             Err(rustls::Error::InvalidCertificate(
-                NotValidForName | NotValidForNameContext { .. },
-            )) if !self.check_hostname => Ok(ServerCertVerified::assertion()),
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
             verified => verified,
         }
     }

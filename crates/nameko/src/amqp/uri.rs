@@ -156,37 +156,212 @@ impl fmt::Debug for Uri {
 const REDACTED: &str = "********";
 
 /// The same URI, or list of them, with `********` for each password: for logs and messages.
+///
+/// Rather hides too much than too little: a password with `/`, `?`, `#`, `@` or `;` in it, which should have been
+/// percent-encoded, does not show either.
 pub fn sanitize(url: &str) -> String {
     let mut clean = String::with_capacity(url.len());
-    for (at, part) in url.split(';').enumerate() {
-        if at > 0 {
-            clean.push(';');
-        }
-        let start = part.find("://").map_or(0, |at| at + 3);
-        let end = part[start..]
-            .find(['/', '?', '#'])
-            .map_or(part.len(), |at| start + at);
-        let authority = &part[start..end];
-        // A `/`, `?` or `#` in a password that should have been percent-encoded must not show the rest of it.
-        let (authority, end) = match (authority.rfind('@'), part.rfind('@')) {
-            (None, Some(at)) => (&part[start..=at], at + 1),
-            _ => (authority, end),
-        };
-        match authority
+    let mut rest = url;
+    loop {
+        let start = rest.find("://").map_or(0, |at| at + 3);
+        // This URI goes up to a `;` before the next scheme.
+        let end = rest[start..]
+            .find("://")
+            .and_then(|next| rest[..start + next].rfind(';'))
+            .filter(|end| *end >= start)
+            .unwrap_or(rest.len());
+        let (scheme, place) = rest[..end].split_at(start);
+        clean.push_str(scheme);
+        match place
             .rsplit_once('@')
             .map(|(login, host)| (login.split_once(':'), host))
         {
             Some((Some((user, _)), host)) => {
-                clean.push_str(&part[..start]);
                 clean.push_str(user);
                 clean.push(':');
                 clean.push_str(REDACTED);
                 clean.push('@');
                 clean.push_str(host);
-                clean.push_str(&part[end..]);
             }
-            _ => clean.push_str(part),
+            _ => clean.push_str(place),
+        }
+        match rest.get(end + 1..) {
+            Some(next) => {
+                clean.push(';');
+                rest = next;
+            }
+            None => return clean,
         }
     }
-    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// user, password, host, port, vhost, tls
+    fn parts(text: &str) -> (String, String, String, u16, String, bool) {
+        let uri = Uri::parse_list(text).unwrap().remove(0);
+        (
+            uri.user,
+            uri.password,
+            uri.host,
+            uri.port,
+            uri.vhost,
+            uri.tls,
+        )
+    }
+
+    fn expected(
+        user: &str,
+        password: &str,
+        host: &str,
+        port: u16,
+        vhost: &str,
+        tls: bool,
+    ) -> (String, String, String, u16, String, bool) {
+        (
+            user.into(),
+            password.into(),
+            host.into(),
+            port,
+            vhost.into(),
+            tls,
+        )
+    }
+
+    #[test]
+    fn as_kombu_reads_them() {
+        for (text, uri) in [
+            (
+                "pyamqp://guest:guest@localhost",
+                expected("guest", "guest", "localhost", 5672, "/", false),
+            ),
+            (
+                "amqp://",
+                expected("guest", "guest", "localhost", 5672, "/", false),
+            ),
+            (
+                "amqp://h/",
+                expected("guest", "guest", "h", 5672, "/", false),
+            ),
+            (
+                "amqp://h//",
+                expected("guest", "guest", "h", 5672, "/", false),
+            ),
+            (
+                "amqp://h/v",
+                expected("guest", "guest", "h", 5672, "v", false),
+            ),
+            (
+                "amqp://h//v",
+                expected("guest", "guest", "h", 5672, "/v", false),
+            ),
+            (
+                "amqp://h/%2F",
+                expected("guest", "guest", "h", 5672, "/", false),
+            ),
+            (
+                "amqp://h/a%20b/c",
+                expected("guest", "guest", "h", 5672, "a b/c", false),
+            ),
+            (
+                "amqps://u:p%40:x@h:1/v",
+                expected("u", "p@:x", "h", 1, "v", true),
+            ),
+            (
+                "amqps://h",
+                expected("guest", "guest", "h", 5671, "/", true),
+            ),
+            ("amqp://u@h", expected("u", "guest", "h", 5672, "/", false)),
+            (
+                "amqp://u:p@ss@h",
+                expected("u", "p@ss", "h", 5672, "/", false),
+            ),
+            (
+                "amqp://[::1]:7/v",
+                expected("guest", "guest", "::1", 7, "v", false),
+            ),
+            (
+                "amqp://[::1]",
+                expected("guest", "guest", "::1", 5672, "/", false),
+            ),
+            ("h:7", expected("guest", "guest", "h", 7, "/", false)),
+        ] {
+            assert_eq!(parts(text), uri, "{text}");
+        }
+    }
+
+    #[test]
+    fn several_are_tried_in_order() {
+        let uris = Uri::parse_list("amqp://a; amqp://b:1/v;").unwrap();
+        let hosts: Vec<_> = uris.iter().map(|uri| uri.host.as_str()).collect();
+        assert_eq!(hosts, ["a", "b"]);
+    }
+
+    #[test]
+    fn errors_name_the_part_and_hide_the_password() {
+        for (text, why) in [
+            ("", "empty"),
+            (";", "empty"),
+            ("memory://", "`memory`"),
+            ("http://u:secret@h", "`http`"),
+            ("amqp://u:secret@h:x", "`x` is no port"),
+            ("amqp://u:secret@h:0", "no port"),
+            ("amqp://u:secret@h:65536", "no port"),
+            ("amqp://u:secret@h/v?heartbeat=1", "after `?`"),
+            ("amqp://u:secret@::1", "brackets"),
+            ("amqp://u:secret@[::1", "without `]`"),
+            ("amqp://u:secret@[::1]x", "after `]`"),
+            ("amqp://u:secret@%ff", "UTF-8"),
+        ] {
+            let error = Uri::parse_list(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{error} lacks {why}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn passwords_do_not_show() {
+        for (text, clean) in [
+            ("amqp://u:p@h:1/v", "amqp://u:********@h:1/v"),
+            ("amqp://u:p@h;amqp://h2", "amqp://u:********@h;amqp://h2"),
+            ("amqp://u@h", "amqp://u@h"),
+            ("amqp://h/v", "amqp://h/v"),
+            (
+                "amqp://u:p@h/v;amqp://u:q@h;amqps://u:r@h",
+                "amqp://u:********@h/v;amqp://u:********@h;amqps://u:********@h",
+            ),
+            ("amqp://u:p/q@h/v", "amqp://u:********@h/v"),
+            ("amqp://u:p;q@h/v", "amqp://u:********@h/v"),
+            ("u:p@h", "u:********@h"),
+            ("", ""),
+        ] {
+            assert_eq!(sanitize(text), clean);
+        }
+        let uri = &Uri::parse_list("amqp://u:secret@h").unwrap()[0];
+        assert!(!format!("{uri} {uri:?}").contains("secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_or_shows_its_password(text in ".{0,40}", password in "[a-z0-9/?#@:;%\u{e9}]{6,12}") {
+            let _ = Uri::parse_list(&text);
+            sanitize(&text);
+            let secret = format!("amqp://user:{password}@host/v");
+            let _ = Uri::parse_list(&secret);
+            prop_assert!(!sanitize(&secret).contains(&password));
+        }
+
+        #[test]
+        fn what_is_encoded_comes_back(user in "\\PC{1,9}", password in "\\PC{1,9}", vhost in "\\PC{1,9}") {
+            use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+            let encode = |part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string();
+            let text = format!("amqp://{}:{}@h/{}", encode(&user), encode(&password), encode(&vhost));
+            prop_assert_eq!(parts(&text), expected(&user, &password, "h", 5672, &vhost, false));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use nameko::amqp::{
     ConnectOptions, Connection, Consumers, Delivery, Error, Exchange, Properties, Publish,
-    PublishError, Publisher, Queue, Subscription, Table, Value,
+    PublishError, Publisher, Queue, Retry, Subscription, Table, Value,
 };
 use tokio::sync::mpsc;
 
@@ -231,6 +231,63 @@ async fn a_mandatory_message_that_no_queue_takes_comes_back() {
     }
     found.unwrap();
     optional.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_that_the_broker_refuses_fails_alone() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&broker.options());
+    let queue = temporary("queue");
+    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let (mut subscription, _deliveries) = subscription(queue.clone());
+    subscription.prefetch = None;
+    consumers.add(subscription);
+    soon(consumers.start()).await.unwrap();
+    let mut publishes = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let mut message = message("", &queue.name, "x");
+        let bad = n == 25;
+        if bad {
+            message.properties.expiration = Some("tomorrow".into());
+        }
+        let publisher = publisher.clone();
+        publishes.spawn(async move {
+            (
+                bad,
+                publisher.publish(message, Some(Retry::default())).await,
+            )
+        });
+    }
+    while let Some(published) = soon(publishes.join_next()).await {
+        match published.unwrap() {
+            (true, result) => assert_eq!(result.unwrap_err().reply_code(), Some(406)),
+            (false, result) => result.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_sink_costs_its_message_only() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&broker.options());
+    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let (mut subscription, mut deliveries) = subscription(temporary("queue"));
+    let queue = subscription.queue.name.clone();
+    let good = subscription.sink.clone();
+    subscription.sink = Arc::new(move |delivery| {
+        assert!(delivery.body != "bad", "a mistake in a sink");
+        good(delivery);
+    });
+    consumers.add(subscription);
+    soon(consumers.start()).await.unwrap();
+    for body in ["bad", "good"] {
+        soon(publisher.publish(message("", &queue, body), None))
+            .await
+            .unwrap();
+    }
+    let delivery = soon(deliveries.recv()).await.unwrap();
+    assert!(delivery.body == "good" && !delivery.redelivered);
+    assert!(consumers.is_connected());
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ mod proxy;
 mod amqp_basics;
 // The AMQP client when brokers and networks break.
 mod amqp_failures;
+// The AMQP client over TLS.
+mod amqp_tls;
 // The AMQP client against servers that misbehave.
 mod amqp_peers;
 
