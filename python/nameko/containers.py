@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable
 from logging import getLogger
 from types import CoroutineType
@@ -132,7 +133,11 @@ class WorkerContext:
         # Context data from the caller; what the worker adds goes on to those it calls.
         self.data: dict[str, Any] = data if data is not None else {}
         # The ids of the calls that led to this one, oldest first.
-        self._parent_call_id_stack: list[str] = self.data.pop(CALL_ID_STACK_CONTEXT_KEY, [])
+        stack = self.data.pop(CALL_ID_STACK_CONTEXT_KEY, ())
+        # Anyone may have sent anything.
+        self._parent_call_id_stack: list[str] = (
+            list(stack) if isinstance(stack, (list, tuple, deque)) else []
+        )
 
     @property
     def call_id(self) -> str:
@@ -375,7 +380,9 @@ class ServiceContainer:
         began = time.time()
         if verbose:
             _log.debug("setting up %s", worker_ctx)
-            _log.debug("call stack for %s: %s", worker_ctx, "->".join(worker_ctx.call_id_stack))
+            _log.debug(
+                "call stack for %s: %s", worker_ctx, "->".join(map(str, worker_ctx.call_id_stack))
+            )
 
         self._inject_dependencies(worker_ctx)
         self._worker_setup(worker_ctx)
@@ -447,7 +454,9 @@ class ServiceContainer:
             _log.warning("killing %s active workers(s)", len(self._worker_threads))
             for worker_ctx, thread in list(self._worker_threads.items()):
                 _log.warning("killing active worker for %s", worker_ctx)
-                thread.kill()
+                # One that kills its own container is left to return from that.
+                if thread.ident != threading.get_ident():
+                    thread.kill()
 
     def _kill_managed_threads(self) -> None:
         threads = list(self._managed_threads.items())

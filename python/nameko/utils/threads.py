@@ -25,13 +25,14 @@ class ThreadKilled(BaseException):
 class Event:
     """A value or an exception that is sent once and that any number of threads may wait for."""
 
-    __slots__ = ("__weakref__", "_exc", "_lock", "_sent", "_value")
+    __slots__ = ("__weakref__", "_exc", "_links", "_lock", "_sent", "_value")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sent = threading.Event()
         self._value: Any = None
         self._exc: BaseException | None = None
+        self._links: list[Callable[[Event], Any]] = []
 
     def ready(self) -> bool:
         return self._sent.is_set()
@@ -44,9 +45,26 @@ class Event:
             self._value = value
             self._exc = exc[1] if isinstance(exc, tuple) else exc
             self._sent.set()
+            links, self._links = self._links, []
+        for callback in links:
+            callback(self)
 
     def send_exception(self, *exc: Any) -> None:
         self.send(exc=exc[0] if len(exc) == 1 else exc)
+
+    def link(self, callback: Callable[[Event], Any]) -> None:
+        """Call ``callback(event)`` when it is sent; at once where it was already."""
+        with self._lock:
+            if not self._sent.is_set():
+                self._links.append(callback)
+                return
+        callback(self)
+
+    def unlink(self, callback: Callable[[Event], Any]) -> None:
+        """Take a link back."""
+        with self._lock:
+            if callback in self._links:
+                self._links.remove(callback)
 
     def wait(self, timeout: float | None = None) -> Any:
         """The value, or raise the exception. ``TimeoutError`` after ``timeout`` seconds."""
@@ -99,9 +117,10 @@ class ManagedThread:
         """Whether this is the calling thread."""
         return self._thread is threading.current_thread()
 
-    def wait(self) -> Any:
-        """What ``fn`` returned; raises what it raised, or :class:`ThreadKilled`."""
-        return self._event.wait()
+    def wait(self, timeout: float | None = None) -> Any:
+        """What ``fn`` returned; raises what it raised, or :class:`ThreadKilled`. TimeoutError
+        after ``timeout`` seconds."""
+        return self._event.wait(timeout)
 
     def link(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call ``callback(handle, *args)`` when the thread is over; at once where it is already."""

@@ -1,0 +1,131 @@
+"""Fixtures: a broker, and containers and clients on it that are gone when the test is over.
+
+Tests run on an embedded broker of their own, or on the one at NAMEKO_TEST_AMQP_URI. Names that
+reach the broker carry ``uid``, so that tests do not meet on a shared one.
+"""
+
+import json
+import os
+import uuid
+
+import amqp
+import kombu
+import pytest
+
+from nameko._nameko import Broker
+from nameko.amqp.publish import get_connection
+from nameko.containers import ServiceContainer
+from nameko.standalone.rpc import ClusterRpcProxy
+
+EXTERNAL_URI = os.environ.get("NAMEKO_TEST_AMQP_URI")
+
+
+@pytest.fixture(scope="session")
+def broker_uri():
+    if EXTERNAL_URI:
+        yield EXTERNAL_URI
+        return
+    broker = Broker()
+    yield broker.uri
+    broker.stop()
+
+
+@pytest.fixture
+def own_broker():
+    """An embedded broker that the test may stop and break."""
+    broker = Broker()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def config(broker_uri):
+    return {"AMQP_URI": broker_uri}
+
+
+@pytest.fixture
+def uid():
+    return uuid.uuid4().hex[:8]
+
+
+@pytest.fixture
+def serve(config):
+    """``serve(cls, **config)`` starts a container of a service class and returns it."""
+    containers = []
+
+    def start(service_cls, **extra):
+        container = ServiceContainer(service_cls, {**config, **extra})
+        containers.append(container)
+        container.start()
+        return container
+
+    yield start
+    for container in containers:
+        container.kill()
+    if EXTERNAL_URI:
+        _delete_queues(containers)
+
+
+def _delete_queues(containers):
+    queues = [
+        ext.queue.name
+        for container in containers
+        for ext in container.extensions
+        if getattr(ext, "queue", None) is not None
+    ]
+    with get_connection(EXTERNAL_URI) as connection, connection.channel() as channel:
+        for queue in queues:
+            channel.queue_delete(queue)
+
+
+@pytest.fixture
+def cluster(config):
+    """A client of every service; a call without a reply fails after 10 seconds."""
+    with ClusterRpcProxy(config, timeout=10) as proxy:
+        yield proxy
+
+
+class Caller:
+    """Sends requests as any AMQP client could, through kombu, and reads the replies."""
+
+    def __init__(self, channel, connection, uid):
+        self.channel, self.connection = channel, connection
+        self.reply_to = "reply-" + uid
+        self.exchange = kombu.Exchange("nameko-rpc", type="topic", durable=True)
+        queue = kombu.Queue(
+            "rpc.reply-raw-" + uid, self.exchange, self.reply_to, auto_delete=True, durable=False
+        )
+        self.replies = []
+        self.consumer = kombu.Consumer(
+            channel, [queue], on_message=self.replies.append, no_ack=True
+        )
+        self.consumer.consume()
+        self.producer = kombu.Producer(channel)
+
+    def send(self, routing_key, body, **properties):
+        """``body`` is sent as it is. Returns nothing."""
+        properties.setdefault("content_type", "application/json")
+        properties.setdefault("content_encoding", "utf-8")
+        if isinstance(body, str):
+            body = body.encode()
+        properties["application_headers"] = properties.pop("headers", {})
+        message = amqp.Message(body, **properties)
+        self.channel.basic_publish(message, exchange="nameko-rpc", routing_key=routing_key)
+
+    def call(self, routing_key, body, **properties):
+        """Send, and wait for the reply: its decoded body."""
+        properties.setdefault("reply_to", self.reply_to)
+        self.send(routing_key, body, **properties)
+        self.reply = self.next_reply()
+        return json.loads(self.reply.body)
+
+    def next_reply(self):
+        while not self.replies:
+            self.connection.drain_events(timeout=10)
+        return self.replies.pop(0)
+
+
+@pytest.fixture
+def caller(broker_uri, uid):
+    with kombu.Connection(broker_uri) as connection, connection.channel() as channel:
+        yield Caller(channel, connection, uid)

@@ -1,0 +1,589 @@
+"""Remote calls: what a caller gets, what a service sees, and what no message can do to it."""
+
+import json
+import logging
+import threading
+from unittest.mock import patch
+
+import pytest
+
+from nameko.amqp.publish import Publisher
+from nameko.constants import MAX_WORKERS_CONFIG_KEY
+from nameko.containers import ServiceContainer
+from nameko.exceptions import (
+    IncorrectSignature,
+    MalformedRequest,
+    MethodNotFound,
+    RemoteError,
+    RpcTimeout,
+    UnknownService,
+    deserialize_to_instance,
+)
+from nameko.extensions import DependencyProvider
+from nameko.rpc import (
+    ClusterRpc,
+    ReplyListener,
+    Rpc,
+    RpcConsumer,
+    RpcProxy,
+    ServiceRpc,
+    get_rpc_exchange,
+    rpc,
+)
+from nameko.testing.services import entrypoint_hook, replace_dependencies
+from nameko.testing.utils import get_extension
+
+
+class Context(DependencyProvider):
+    def get_dependency(self, worker_ctx):
+        return worker_ctx
+
+
+@pytest.fixture
+def service_cls(uid):
+    class Service:
+        name = "service-" + uid
+        context = Context()
+        itself = RpcProxy("service-" + uid)
+        unknown = ServiceRpc("unknown-" + uid)
+        everyone = ClusterRpc()
+
+        @rpc
+        def echo(self, *args, **kwargs):
+            return args, kwargs
+
+        @rpc
+        def two(self, a, b=None):
+            return [a, b]
+
+        @rpc
+        def fails(self):
+            raise ValueError("bad", 1, {"k": object})
+
+        @rpc(expected_exceptions=KeyError)
+        def fails_as_expected(self):
+            raise KeyError("expected")
+
+        @rpc
+        def unserializable(self):
+            return object()
+
+        @rpc
+        def call_unknown(self):
+            return self.unknown.method()
+
+        @rpc
+        def call_async(self):
+            replies = [self.itself.echo.call_async(i) for i in range(3)]
+            return [reply.result()[0][0] for reply in replies]
+
+        @rpc
+        def call_by_name(self):
+            return self.everyone[self.name].two("x")
+
+        @rpc
+        def stack(self):
+            return self.context.call_id_stack
+
+        @rpc
+        def deeper(self):
+            self.context.data["added"] = "by the method"
+            return [self.stack(), self.itself.stack(), self.itself.data()]
+
+        @rpc
+        def data(self):
+            return self.context.data
+
+    return Service
+
+
+@pytest.fixture
+def service(serve, service_cls, cluster):
+    serve(service_cls)
+    return cluster[service_cls.name]
+
+
+def test_arguments_and_results(service):
+    assert service.echo() == [[], {}]
+    assert service.echo("a", 1, key=[None, {"x": 1.5}]) == [["a", 1], {"key": [None, {"x": 1.5}]}]
+    assert service.two("a", b="é") == ["a", "é"]
+
+
+def test_large_messages(service):
+    big = "x" * 5_000_000
+    assert service.echo(big) == [[big], {}]
+
+
+def test_remote_errors(service):
+    with pytest.raises(RemoteError) as raised:
+        service.fails()
+    assert raised.value.exc_type == "ValueError"
+    assert raised.value.value == "('bad', 1, {'k': <class 'object'>})"
+    assert str(raised.value) == "ValueError ('bad', 1, {'k': <class 'object'>})"
+    assert raised.value.exc_path == "builtins.ValueError"
+    assert raised.value.exc_args == ["bad", "1", {"k": "<class 'object'>"}]
+
+
+def test_registered_errors_come_back_as_themselves(serve, cluster, uid):
+    @deserialize_to_instance
+    class NotEnough(Exception):
+        pass
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def method(self):
+            raise NotEnough("money")
+
+    serve(Service)
+    with pytest.raises(NotEnough, match="money"):
+        cluster[Service.name].method()
+
+
+def test_wrong_calls(service, uid):
+    with pytest.raises(MethodNotFound) as raised:
+        service.nothing()
+    assert str(raised.value) == "nothing"
+    with pytest.raises(IncorrectSignature, match="missing 1 required positional argument: 'a'"):
+        service.two()
+    with pytest.raises(IncorrectSignature, match="unexpected keyword argument 'c'"):
+        service.two(1, c=2)
+
+
+def test_unknown_service(cluster, service, uid):
+    with pytest.raises(UnknownService) as raised:
+        cluster["unknown-" + uid].method()
+    assert str(raised.value) == "Unknown service `unknown-{}`".format(uid)
+    with pytest.raises(UnknownService):
+        cluster["unknown-" + uid].method.call_async()
+    with pytest.raises(RemoteError, match="UnknownService Unknown service"):
+        service.call_unknown()
+
+
+def test_result_that_cannot_be_sent(service):
+    with pytest.raises(RemoteError) as raised:
+        service.unserializable()
+    assert raised.value.exc_type == "UnserializableValueError"
+    assert raised.value.value.startswith("Unserializable value: `<object object at")
+
+
+def test_argument_that_cannot_be_sent(service):
+    from kombu.exceptions import EncodeError
+
+    with pytest.raises(EncodeError):
+        service.echo(object())
+
+
+def test_calls_from_a_service(service):
+    assert service.call_async() == [0, 1, 2]
+    assert service.call_by_name() == ["x", None]
+
+
+def test_call_id_stack_and_context_data_travel(service, uid):
+    own, nested, data = service.deeper()
+    assert [call_id.rsplit(".", 1)[0] for call_id in nested] == [
+        "standalone_rpc_proxy.call",
+        "service-{}.deeper".format(uid),
+        "service-{}.stack".format(uid),
+    ]
+    assert own == nested[:2]
+    assert data == {"added": "by the method"}
+
+
+def test_expected_exceptions_are_logged_as_warnings(service, caplog):
+    with pytest.raises(RemoteError):
+        service.fails_as_expected()
+    (record,) = [r for r in caplog.records if r.name == "nameko.containers"]
+    assert record.levelno == logging.WARNING
+    assert record.message.startswith("(expected) error handling worker <WorkerContext [service-")
+
+
+class TestWire:
+    """Requests and replies as any client sees them."""
+
+    def test_reply(self, serve, service_cls, caller, uid):
+        serve(service_cls)
+        body = '{"args": ["é"], "kwargs": {}}'
+        key = "service-{}.two".format(uid)
+        reply = caller.call(key, body, correlation_id="abc")
+        assert reply == {"result": ["é", None], "error": None}
+        assert caller.reply.body == '{"result": ["\\u00e9", null], "error": null}'
+        properties = caller.reply.properties
+        assert properties["correlation_id"] == "abc"
+        assert properties["delivery_mode"] == 2
+        assert caller.reply.content_type == "application/json"
+        assert caller.reply.content_encoding == "utf-8"
+        assert caller.reply.headers == {}
+
+    def test_error(self, serve, service_cls, caller, uid):
+        serve(service_cls)
+        reply = caller.call("service-{}.fails".format(uid), '{"args": [], "kwargs": {}}')
+        assert reply == {
+            "result": None,
+            "error": {
+                "exc_type": "ValueError",
+                "exc_path": "builtins.ValueError",
+                "exc_args": ["bad", "1", {"k": "<class 'object'>"}],
+                "value": "('bad', 1, {'k': <class 'object'>})",
+            },
+        }
+
+    @pytest.mark.parametrize(
+        ("body", "exc_type"),
+        [
+            ('{"args": []}', "MalformedRequest"),
+            ('{"kwargs": {}}', "MalformedRequest"),
+            ("[]", "TypeError"),
+            ('"text"', "TypeError"),
+            ("null", "TypeError"),
+            ("", "TypeError"),
+            ('{"args": null, "kwargs": {}}', "IncorrectSignature"),
+            ('{"args": [], "kwargs": []}', "IncorrectSignature"),
+            ('{"args": [', "MalformedRequest"),
+            (b"\xff\xfe", "MalformedRequest"),
+        ],
+    )
+    def test_malformed_requests_are_answered(self, serve, service_cls, caller, uid, body, exc_type):
+        container = serve(service_cls)
+        reply = caller.call("service-{}.two".format(uid), body)
+        assert reply["result"] is None
+        assert reply["error"]["exc_type"] == exc_type
+        self.assert_still_serving(container, caller, uid)
+
+    @pytest.mark.parametrize(
+        "properties",
+        [
+            {"content_type": "application/x-python-serialize", "content_encoding": "binary"},
+            {"content_type": "application/data"},
+            {"content_type": "no/such-type"},
+            {"content_type": ""},
+            {"content_encoding": "no-such-encoding", "content_type": "text/x"},
+            {"headers": {"compression": "no-such-compression"}},
+            {"headers": {"nameko.call_id_stack": "not a list"}},
+            {"headers": {"nameko.call_id_stack": [1, None]}},
+        ],
+        ids=str,
+    )
+    def test_no_properties_kill_a_service(self, serve, service_cls, caller, uid, properties):
+        container = serve(service_cls)
+        caller.call("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}', **properties)
+        self.assert_still_serving(container, caller, uid)
+
+    def test_request_without_reply_to(self, serve, service_cls, caller, uid, caplog):
+        container = serve(service_cls)
+        caller.send("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}')
+        self.assert_still_serving(container, caller, uid)
+        assert "has no reply_to" in caplog.text
+
+    def test_reply_queue_that_is_gone(self, serve, service_cls, caller, uid):
+        container = serve(service_cls)
+        caller.send("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}', reply_to="gone")
+        self.assert_still_serving(container, caller, uid)
+
+    def test_no_request_is_left_in_the_queue(self, serve, service_cls, caller, uid):
+        container = serve(service_cls)
+        for body in ("", "[]", "{", '{"args": [1], "kwargs": {}}'):
+            caller.call("service-{}.two".format(uid), body)
+        container.stop()
+        queue = caller.channel.queue_declare("rpc-service-" + uid, passive=True)
+        assert queue.message_count == 0
+
+    def assert_still_serving(self, container, caller, uid):
+        reply = caller.call("service-{}.two".format(uid), '{"args": [7], "kwargs": {}}')
+        assert reply == {"result": [7, None], "error": None}
+        assert not container._died.ready()
+
+    def test_serializer_of_the_request_is_that_of_the_reply(self, serve, service_cls, caller, uid):
+        serve(service_cls, ACCEPT=["json", "yaml"])
+        key = "service-{}.two".format(uid)
+        caller.send(
+            key,
+            "args: [1]\nkwargs: {}\n",
+            content_type="application/x-yaml",
+            reply_to=caller.reply_to,
+        )
+        reply = caller.next_reply()
+        assert reply.content_type == "application/x-yaml"
+        assert "result:" in reply.body
+
+
+def test_dependencies_see_the_result_after_the_request_is_acknowledged(serve, cluster, uid):
+    states = []
+
+    class Watcher(DependencyProvider):
+        def worker_result(self, worker_ctx, result=None, exc_info=None):
+            states.append((messages[0].acknowledged, result))
+
+    messages = []
+
+    class WatchedRpc(Rpc):
+        def handle_message(self, body, message):
+            messages.append(message)
+            super().handle_message(body, message)
+
+    class Service:
+        name = "service-" + uid
+        watcher = Watcher()
+
+        @WatchedRpc.decorator
+        def method(self):
+            states.append((messages[0].acknowledged, "running"))
+            return "done"
+
+    container = serve(Service)
+    assert cluster[Service.name].method() == "done"
+    container.stop()
+    assert states == [(False, "running"), (True, "done")]
+
+
+def test_handle_message_may_be_patched_on_the_class(service):
+    with patch("nameko.rpc.Rpc.handle_message") as handle_message:
+        handle_message.side_effect = MalformedRequest("patched")
+        with pytest.raises(MalformedRequest, match="patched"):
+            service.echo()
+    assert service.echo() == [[], {}]
+
+
+def test_handle_result_may_be_overridden(serve, cluster, uid):
+    class LoudConsumer(RpcConsumer):
+        def handle_result(self, message, result, exc_info):
+            return super().handle_result(message, result.upper(), exc_info)
+
+    class LoudRpc(Rpc):
+        rpc_consumer = LoudConsumer()
+
+    class Service:
+        name = "service-" + uid
+
+        @LoudRpc.decorator
+        def method(self):
+            return "quiet"
+
+    serve(Service)
+    assert cluster[Service.name].method() == "QUIET"
+
+
+def test_message_is_like_kombus(serve, cluster, uid):
+    seen = {}
+
+    class Looking(Rpc):
+        def handle_message(self, body, message):
+            seen.update(
+                body=message.body,
+                payload=message.payload,
+                headers_are_properties=message.headers is message.properties["application_headers"],
+                routing_key=message.delivery_info["routing_key"],
+                exchange=message.delivery_info["exchange"],
+                connected=bool(message.channel.connection),
+            )
+            super().handle_message(body, message)
+
+    class Service:
+        name = "service-" + uid
+
+        @Looking.decorator
+        def method(self):
+            pass
+
+    serve(Service)
+    cluster[Service.name].method()
+    assert seen == {
+        "body": '{"args": [], "kwargs": {}}',
+        "payload": {"args": [], "kwargs": {}},
+        "headers_are_properties": True,
+        "routing_key": Service.name + ".method",
+        "exchange": "nameko-rpc",
+        "connected": True,
+    }
+
+
+def test_stop_lets_running_calls_finish(serve, cluster, uid):
+    began, go = threading.Event(), threading.Event()
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def method(self):
+            began.set()
+            go.wait(10)
+            return "finished"
+
+    container = serve(Service)
+    reply = cluster[Service.name].method.call_async()
+    assert began.wait(10)
+    stopper = threading.Thread(target=container.stop)
+    stopper.start()
+    go.set()
+    assert reply.result() == "finished"
+    stopper.join(10)
+
+
+def test_killed_service_gives_its_calls_to_the_next_one(serve, cluster, uid):
+    began, runs = threading.Event(), []
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def method(self):
+            runs.append(1)
+            if len(runs) == 1:
+                began.set()
+                threading.Event().wait(20)
+            return "second run"
+
+    first = serve(Service)
+    reply = cluster[Service.name].method.call_async()
+    assert began.wait(10)
+    first.kill()
+    serve(Service)
+    assert reply.result() == "second run"
+
+
+def test_container_being_killed_gives_requests_back(serve, cluster, service_cls):
+    dying = serve(service_cls)
+    dying._being_killed = True
+    reply = cluster[service_cls.name].two.call_async(1)
+    serve(service_cls)
+    assert reply.result() == [1, None]
+    dying._being_killed = False
+
+
+def test_a_proxy_may_have_a_timeout(serve, uid):
+    go = threading.Event()
+
+    class Slow:
+        name = "slow-" + uid
+
+        @rpc
+        def method(self):
+            go.wait(20)
+
+    class Service:
+        name = "service-" + uid
+        slow = RpcProxy("slow-" + uid, timeout=0.05)
+
+        @rpc
+        def method(self):
+            return self.slow.method()
+
+    serve(Slow)
+    container = serve(Service)
+    with entrypoint_hook(container, "method") as method, pytest.raises(RpcTimeout):
+        method()
+    go.set()
+
+
+def test_issue_428_replies_never_wait_for_a_worker(serve, uid, cluster):
+    class Upstream:
+        name = "upstream-" + uid
+
+        @rpc
+        def method(self, value):
+            return value
+
+    class Service:
+        name = "service-" + uid
+        upstream = RpcProxy("upstream-" + uid)
+
+        @rpc
+        def one(self, value):
+            return self.upstream.method(value)
+
+        @rpc
+        def two(self, value):
+            return self.upstream.method(value)
+
+    serve(Upstream)
+    serve(Service, **{MAX_WORKERS_CONFIG_KEY: 1, "prefetch_count": 10})
+    service = cluster[Service.name]
+    replies = [getattr(service, name).call_async(i) for i in range(5) for name in ("one", "two")]
+    assert [reply.result() for reply in replies] == [i for i in range(5) for _ in range(2)]
+
+
+def test_a_service_may_call_itself_with_one_worker_and_times_out_not_hangs(serve, uid):
+    class Service:
+        name = "service-" + uid
+        itself = RpcProxy("service-" + uid, timeout=0.1)
+
+        @rpc
+        def method(self):
+            return self.itself.method()
+
+    container = serve(Service, **{MAX_WORKERS_CONFIG_KEY: 1})
+    with entrypoint_hook(container, "method") as method, pytest.raises(RpcTimeout):
+        method()
+
+
+def test_max_workers_holds_for_messages(serve, cluster, uid):
+    lock, running, most = threading.Lock(), [], []
+    go, busy = threading.Event(), threading.Semaphore(0)
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def method(self):
+            with lock:
+                running.append(1)
+                most.append(len(running))
+            busy.release()
+            go.wait(10)
+            with lock:
+                running.pop()
+
+    serve(Service, **{MAX_WORKERS_CONFIG_KEY: 2, "prefetch_count": 6})
+    replies = [cluster[Service.name].method.call_async() for _ in range(6)]
+    assert busy.acquire(timeout=10)
+    assert busy.acquire(timeout=10)
+    go.set()
+    for reply in replies:
+        reply.result()
+    assert max(most) == 2
+
+
+def test_two_services_with_a_mocked_dependency(config, uid, cluster):
+    class Service:
+        name = "service-" + uid
+        maths = RpcProxy("maths")
+
+        @rpc
+        def double(self, value):
+            return self.maths.multiply(value, 2)
+
+    container = ServiceContainer(Service, config)
+    maths = replace_dependencies(container, "maths")
+    maths.multiply.return_value = 42
+    container.start()
+    assert cluster[Service.name].double(21) == 42
+    maths.multiply.assert_called_once_with(21, 2)
+    container.stop()
+
+
+def test_reply_that_nobody_waits_for(serve, service_cls):
+    container = serve(service_cls)
+    listener = get_extension(container, ReplyListener)
+    heard = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if "Unknown correlation id: nobody" in record.getMessage():
+                heard.set()
+
+    handler = Handler()
+    logger = logging.getLogger("nameko.rpc")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        Publisher(container.config["AMQP_URI"]).publish(
+            json.loads('{"result": 1, "error": null}'),
+            exchange=get_rpc_exchange(container.config),
+            routing_key=listener.routing_key,
+            correlation_id="nobody",
+        )
+        assert heard.wait(10)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
