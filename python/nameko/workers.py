@@ -307,16 +307,23 @@ class WorkerPool:
             pass
 
 
+class _Submitting:
+    """Stands for the future of a coroutine that is just being submitted."""
+
+    def cancel(self) -> None:
+        """Left to who submits it."""
+
+
 def finish_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a worker's coroutine on the process's loop and wait for its result."""
-    future = loop.submit(coroutine)
     handle: WorkerThread | None = getattr(_current, "handle", None)
     if handle is None:
-        return future.result()
-    handle._future = future
-    if handle.killed:
-        future.cancel()
+        return loop.submit(coroutine).result()
+    handle._future = _Submitting()
     try:
+        future = handle._future = loop.submit(coroutine)
+        if handle.killed:
+            future.cancel()
         return future.result()
     except CancelledError:
         if handle.killed:

@@ -267,7 +267,9 @@ class TestWire:
     )
     def test_no_properties_kill_a_service(self, serve, service_cls, caller, uid, properties):
         container = serve(service_cls)
-        caller.call("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}', **properties)
+        properties = {"reply_to": caller.reply_to, **properties}
+        caller.send("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}', **properties)
+        assert caller.next_reply()
         self.assert_still_serving(container, caller, uid)
 
     def test_request_without_reply_to(self, serve, service_cls, caller, uid, caplog):

@@ -1,0 +1,276 @@
+"""Consuming queues and publishing to them."""
+
+import threading
+import warnings
+from unittest.mock import Mock
+
+import pytest
+from amqp.exceptions import NotFound, PreconditionFailed
+from kombu import Exchange, Queue
+
+from nameko.amqp import get_connection
+from nameko.amqp.entities import exchange_to_dict, queue_to_dict
+from nameko.amqp.publish import Publisher as PublisherCore
+from nameko.amqp.publish import UndeliverableMessage
+from nameko.extensions import DependencyProvider
+from nameko.messaging import HeaderDecoder, HeaderEncoder, Publisher, consume
+from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
+
+
+@pytest.fixture
+def exchange(uid):
+    return Exchange("exchange-" + uid, auto_delete=True, durable=False)
+
+
+@pytest.fixture
+def queue(exchange, uid):
+    return Queue("queue-" + uid, exchange, "key", auto_delete=True, durable=False)
+
+
+@pytest.fixture
+def publisher(config, exchange, queue):
+    return PublisherCore(
+        config["AMQP_URI"], exchange=exchange, routing_key="key", declare=[exchange, queue]
+    )
+
+
+@pytest.fixture
+def get(broker_uri, queue):
+    """The next message in the queue, as kombu gives it."""
+    with get_connection(broker_uri) as connection, connection.channel() as channel:
+        yield lambda: queue(channel).get(accept=["json", "yaml", "pickle"])
+
+
+def test_published_messages_are_consumed(serve, queue, exchange, uid):
+    class Service:
+        name = "service-" + uid
+        publish = Publisher(exchange=exchange, declare=[queue])
+
+        @dummy
+        def send(self, value):
+            self.publish(value, routing_key="key")
+
+        @consume(queue)
+        def receive(self, body):
+            return body
+
+    container = serve(Service)
+    with entrypoint_hook(container, "send") as send:
+        with entrypoint_waiter(container, "receive") as result:
+            send({"payload": [1, "two"]})
+        assert result.get() == {"payload": [1, "two"]}
+
+
+def test_requeue_on_error(serve, queue, publisher, uid):
+    bodies = []
+
+    class Service:
+        name = "service-" + uid
+
+        @consume(queue, requeue_on_error=True)
+        def receive(self, body):
+            bodies.append(body)
+            if len(bodies) < 3:
+                raise ValueError("again")
+
+    container = serve(Service)
+    with entrypoint_waiter(
+        container, "receive", callback=lambda ctx, result, exc_info: exc_info is None
+    ):
+        publisher.publish("message")
+    assert bodies == ["message"] * 3
+
+
+def test_message_that_cannot_be_read_is_dropped_and_logged(serve, queue, publisher, uid, caplog):
+    class Service:
+        name = "service-" + uid
+
+        @consume(queue)
+        def receive(self, body):
+            return body
+
+    container = serve(Service)
+    with entrypoint_waiter(container, "receive") as result:
+        publisher.publish("{", content_type="application/json")
+        publisher.publish("good")
+    assert result.get() == "good"
+    assert "Can't decode message body" in caplog.text
+
+
+def test_context_data_travels_in_headers(serve, queue, publisher, uid):
+    class Context(DependencyProvider):
+        def get_dependency(self, worker_ctx):
+            return worker_ctx.data
+
+    class Service:
+        name = "service-" + uid
+        data = Context()
+
+        @consume(queue)
+        def receive(self, body):
+            return self.data
+
+    container = serve(Service)
+    with entrypoint_waiter(container, "receive") as result:
+        publisher.publish("x", headers={"nameko.language": "en", "other": [1, {"a": None}]})
+    assert result.get() == {"language": "en", "other": [1, {"a": None}]}
+
+
+class TestPublisherCore:
+    def test_properties(self, publisher, get):
+        publisher.publish({"é": 1}, correlation_id="id", headers={"h": "v"}, expiration=10)
+        message = get()
+        assert message.body == '{"\\u00e9": 1}'
+        assert message.properties["delivery_mode"] == 2
+        assert message.properties["priority"] == 0
+        assert message.properties["correlation_id"] == "id"
+        assert message.properties["expiration"] == "10000"
+        assert message.headers == {"h": "v"}
+        assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
+
+    def test_headers_add_up_and_extra_headers_win(self, publisher, get):
+        publisher.publish_kwargs["headers"] = {"a": 1, "b": 1, "c": 1}
+        publisher.publish("x", headers={"b": 2, "c": 2}, extra_headers={"c": 3})
+        assert get().headers == {"a": 1, "b": 2, "c": 3}
+
+    def test_a_body_with_a_content_type_is_sent_as_it_is(self, publisher, get):
+        publisher.publish("raw", content_type="text/plain")
+        message = get()
+        assert (message.body, message.content_type) == ("raw", "text/plain")
+
+    def test_compression(self, publisher, get):
+        publisher.publish("x" * 1000, compression="gzip")
+        message = get()
+        assert message.headers["compression"] == "application/x-gzip"
+        assert message.payload == "x" * 1000
+
+    def test_serializer(self, publisher, get):
+        publisher.publish({"a": 1}, serializer="yaml")
+        message = get()
+        assert message.content_type == "application/x-yaml"
+        assert message.payload == {"a": 1}
+
+    def test_mandatory(self, publisher):
+        with pytest.raises(UndeliverableMessage):
+            publisher.publish("x", mandatory=True, routing_key="nowhere")
+        with pytest.warns(UserWarning, match="Mandatory delivery was requested"):
+            publisher.publish("x", mandatory=True, routing_key="nowhere", use_confirms=False)
+
+    def test_missing_exchange_does_not_spoil_later_messages(self, publisher, get, uid):
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                publisher.publish("x", exchange="missing-" + uid)
+        publisher.publish("fine")
+        assert get().payload == "fine"
+
+    def test_refused_user_id(self, publisher):
+        with pytest.raises(PreconditionFailed):
+            publisher.publish("x", user_id="somebody-else")
+
+    def test_a_declared_queue_that_is_deleted_is_declared_again(self, publisher, config, exchange):
+        publisher.publish("one")
+        with get_connection(config["AMQP_URI"]) as connection, connection.channel() as channel:
+            exchange(channel).delete()
+        publisher.publish("two")
+
+
+class TestHeaders:
+    def test_none_is_dropped_with_a_warning(self):
+        encoder = HeaderEncoder()
+        with pytest.warns(UserWarning, match="unserialisable header value"):
+            headers = encoder.get_message_headers(Mock(context_data={"a": 1, "b": None}))
+        assert headers == {"nameko.a": 1}
+
+    def test_foreign_headers_keep_their_names(self):
+        message = Mock(headers={"nameko.a": 1, "b": 2, "namekoc": 3})
+        assert HeaderDecoder().unpack_message_headers(message) == {"a": 1, "b": 2, "namekoc": 3}
+
+    def test_the_prefix_can_be_changed(self):
+        class Encoder(HeaderEncoder):
+            header_prefix = "other"
+
+        assert Encoder().get_message_headers(Mock(context_data={"a": 1})) == {"other.a": 1}
+
+
+def test_deprecated_ways_of_setting_options_warn():
+    class OldPublisher(Publisher):
+        retry = False
+
+    with pytest.warns(DeprecationWarning, match="'retry' should be specified"):
+        assert OldPublisher().options == {"retry": False}
+    with pytest.warns(DeprecationWarning, match="`queue` kwarg"):
+        Publisher(queue=Queue("q"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Publisher(exchange=Exchange("e"))
+
+
+def test_declarations_are_kombus():
+    queue = Queue(
+        "q",
+        Exchange("e", type="topic", durable=False, arguments={"alternate-exchange": "x"}),
+        "key",
+        queue_arguments={"x-queue-mode": "lazy"},
+        expires=1.5,
+        max_length=10,
+        binding_arguments={"b": 1},
+    )
+    assert queue_to_dict(queue) == {
+        "name": "q",
+        "durable": True,
+        "exclusive": False,
+        "auto_delete": False,
+        "passive": False,
+        "no_declare": False,
+        "arguments": {"x-queue-mode": "lazy", "x-expires": 1500, "x-max-length": 10},
+        "bindings": [
+            {
+                "exchange": {
+                    "name": "e",
+                    "type": "topic",
+                    "durable": False,
+                    "auto_delete": False,
+                    "passive": False,
+                    "no_declare": False,
+                    "arguments": {"alternate-exchange": "x"},
+                },
+                "routing_key": "key",
+                "arguments": {"b": 1},
+            }
+        ],
+    }
+    assert queue_to_dict(Queue("q"))["bindings"] == []
+    assert exchange_to_dict(Exchange("amq.topic", type="topic"))["no_declare"]
+    assert exchange_to_dict(Exchange(""))["no_declare"]
+
+
+def test_one_consumer_that_waits_does_not_hold_up_another(serve, uid, config):
+    go, seen = threading.Event(), []
+
+    class Waiting(consume.__self__):
+        def handle_message(self, body, message):
+            go.wait(10)
+            super().handle_message(body, message)
+
+    queues = {name: Queue("{}-{}".format(name, uid), auto_delete=True) for name in ("a", "b")}
+
+    class Service:
+        name = "service-" + uid
+
+        @Waiting.decorator(queues["a"])
+        def waits(self, body):
+            seen.append(body)
+
+        @consume(queues["b"])
+        def passes(self, body):
+            seen.append(body)
+
+    container = serve(Service, max_workers=1)
+    publisher = PublisherCore(config["AMQP_URI"])
+    with entrypoint_waiter(container, "passes", callback=lambda ctx, *_: ctx.args == ("b2",)):
+        publisher.publish("a1", routing_key=queues["a"].name)
+        publisher.publish("b1", routing_key=queues["b"].name)
+        publisher.publish("b2", routing_key=queues["b"].name)
+    assert seen == ["b1", "b2"]
+    with entrypoint_waiter(container, "waits"):
+        go.set()

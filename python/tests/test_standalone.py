@@ -1,0 +1,200 @@
+"""Clients in programs that are not services."""
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from amqp.exceptions import AccessRefused, NotAllowed, NotFound
+from kombu import Exchange
+from kombu.exceptions import OperationalError
+
+import nameko
+from nameko.exceptions import ConfigurationError, RpcTimeout
+from nameko.extensions import DependencyProvider
+from nameko.rpc import rpc
+from nameko.standalone import rpc as standalone_rpc
+from nameko.standalone.events import event_dispatcher, get_event_exchange
+from nameko.standalone.rpc import (
+    ClusterRpcClient,
+    ClusterRpcProxy,
+    ServiceRpcClient,
+    ServiceRpcProxy,
+)
+
+
+class Context(DependencyProvider):
+    def get_dependency(self, worker_ctx):
+        return worker_ctx
+
+
+@pytest.fixture
+def go():
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def service(serve, uid, go):
+    class Service:
+        name = "service-" + uid
+        context = Context()
+
+        @rpc
+        def echo(self, value):
+            return value
+
+        @rpc
+        def wait(self):
+            go.wait(20)
+            return "waited"
+
+        @rpc
+        def data(self):
+            return [self.context.data, self.context.call_id_stack[:-1]]
+
+    serve(Service)
+    return Service.name
+
+
+def test_as_context_manager_and_by_hand(service, config):
+    with ServiceRpcProxy(service, config) as proxy:
+        assert proxy.echo(1) == 1
+        assert proxy.echo(value=2) == 2
+    client = ClusterRpcProxy(config)
+    cluster = client.start()
+    assert getattr(cluster, service).echo(1) == cluster[service].echo(1) == 1
+    client.stop()
+
+
+def test_it_can_be_started_again_and_not_used_when_stopped(service, config):
+    client = ServiceRpcProxy(service, config)
+    for _ in range(2):
+        with client as proxy:
+            assert proxy.echo(1) == 1
+        with pytest.raises(RuntimeError) as raised:
+            proxy.echo(1)
+        assert str(raised.value) == "This consumer has been stopped, and can no longer be used"
+
+
+def test_replies_may_be_asked_for_in_any_order_and_more_than_once(service, config):
+    with ServiceRpcProxy(service, config) as proxy:
+        replies = [proxy.echo.call_async(i) for i in range(5)]
+        assert [reply.result() for reply in reversed(replies)] == [4, 3, 2, 1, 0]
+        assert replies[0].result() == replies[0].result() == 0
+
+
+def test_one_client_serves_many_threads(service, config):
+    with ServiceRpcProxy(service, config, timeout=20) as proxy, ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(proxy.echo, range(300))) == list(range(300))
+
+
+def test_timeout_leaves_the_client_usable(service, config, go):
+    with ServiceRpcProxy(service, config, timeout=0.1) as proxy:
+        with pytest.raises(RpcTimeout) as raised:
+            proxy.wait()
+        assert raised.value.args == (0.1,)
+        late = proxy.wait.call_async()
+        with pytest.raises(RpcTimeout):
+            late.result()
+    with ServiceRpcProxy(service, config, timeout=10) as proxy:
+        assert proxy.echo("still there") == "still there"
+        listener = proxy.reply_listener
+        assert listener._native.pending == 0
+
+
+def test_context_data_and_call_id(service, config):
+    context_data = {"language": "fr", "call_id_stack": ["parent"]}
+    with ServiceRpcProxy(service, config, context_data) as proxy:
+        data, stack = proxy.data()
+        again = proxy.data()[1]
+    assert data == {"language": "fr"}
+    assert stack[0] == "parent"
+    assert stack[1].startswith("standalone_rpc_proxy.call.")
+    assert stack == again
+    assert context_data == {"language": "fr"}
+
+
+def test_spellings_of_version_3(service, config):
+    with nameko.config.patch(config, clear=True):
+        with ServiceRpcClient(service, context_data={"language": "en"}, timeout=10) as proxy:
+            assert proxy.data()[0] == {"language": "en"}
+        with ClusterRpcClient(timeout=10) as cluster:
+            assert cluster[service].echo(1) == 1
+
+
+def test_publisher_options_of_a_client(service, config):
+    with ServiceRpcProxy(service, config, priority=5, expiration=10) as proxy:
+        assert proxy.echo.publisher.priority == 5
+        assert proxy.echo(1) == 1
+
+
+class TestNoBroker:
+    @pytest.fixture(autouse=True)
+    def short_patience(self, monkeypatch):
+        monkeypatch.setattr(standalone_rpc, "CONNECT_TIMEOUT", 0.5)
+
+    def test_nothing_listens(self):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+            client = ClusterRpcProxy({"AMQP_URI": "amqp://guest:guest@127.0.0.1:{}".format(port)})
+            with pytest.raises(OperationalError, match=str(port)) as raised:
+                client.start()
+            assert isinstance(raised.value, OSError)
+            assert "guest:guest" not in str(raised.value)
+
+    def test_wrong_password(self, own_broker):
+        client = ClusterRpcProxy({"AMQP_URI": own_broker.uri.replace("guest:guest", "guest:no")})
+        with pytest.raises(AccessRefused, match="guest"):
+            client.start()
+
+    def test_wrong_vhost(self, own_broker):
+        client = ClusterRpcProxy({"AMQP_URI": own_broker.uri.rstrip("/") + "/nowhere"})
+        with pytest.raises(NotAllowed, match="nowhere"):
+            client.start()
+
+    def test_something_else_listens(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(5)
+
+            def answer():
+                while True:
+                    try:
+                        peer, _ = server.accept()
+                    except OSError:
+                        return
+                    peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    peer.close()
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            port = server.getsockname()[1]
+            client = ClusterRpcProxy({"AMQP_URI": "amqp://127.0.0.1:{}".format(port)})
+            with pytest.raises(OperationalError, match="AMQP"):
+                client.start()
+
+    def test_uri_that_makes_no_sense(self):
+        with pytest.raises(ConfigurationError):
+            ClusterRpcProxy({"AMQP_URI": "http://localhost"}).start()
+
+
+def test_events_need_an_exchange_that_someone_declared(config, uid, caller):
+    dispatch = event_dispatcher(config)
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            dispatch("nobody-" + uid, "type", "data")
+    event_dispatcher(config, use_confirms=False)("nobody-" + uid, "type", "data")
+
+    exchange = get_event_exchange("somebody-" + uid, {})
+    exchange(caller.channel).declare()
+    dispatch("somebody-" + uid, "type", "data")
+    exchange(caller.channel).delete()
+
+
+def test_event_exchange_follows_the_configuration():
+    assert get_event_exchange("s", {}) == Exchange("s.events", type="topic", delivery_mode=2)
+    assert get_event_exchange("s", {"AUTO_DELETE_EVENT_EXCHANGES": True}).auto_delete
+    assert get_event_exchange("s", {"DECLARE_EVENT_EXCHANGES": False}).no_declare
+    assert not get_event_exchange("s", {"DECLARE_EVENT_EXCHANGES": None}).no_declare
