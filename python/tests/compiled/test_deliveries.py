@@ -1,0 +1,143 @@
+"""Messages as they were published, and what becomes of them."""
+
+import os
+import queue
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+from topology import DEADLINE
+
+from nameko import _nameko
+
+
+class TestDelivery:
+    @pytest.fixture
+    def exchange_one(self, options, make_service):
+        """Publishes one message and returns it as it was delivered."""
+
+        def exchange_one(body, properties):
+            came = queue.Queue()
+            name = make_service(came.put)
+            _nameko.Publisher(options).publish("", name, body, properties, mandatory=True)
+            delivery = came.get(timeout=DEADLINE)
+            delivery.ack()
+            return name, delivery
+
+        return exchange_one
+
+    def test_has_what_was_published(self, exchange_one):
+        sent = {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "delivery_mode": 2,
+            "priority": 3,
+            "correlation_id": "c",
+            "reply_to": "r",
+            "expiration": "10000",
+            "message_id": "m",
+            "timestamp": 1700000000,
+            "type": "t",
+            "user_id": "guest",
+            "app_id": "a",
+            "cluster_id": None,
+            "unknown": "is left out",
+        }
+        name, delivery = exchange_one(b"\x00body", {**sent, "application_headers": {"a": 1}})
+        del sent["cluster_id"], sent["unknown"]
+        assert delivery.properties == {**sent, "application_headers": {"a": 1}}
+        assert delivery.body == b"\x00body"
+        assert (delivery.content_type, delivery.content_encoding) == ("application/json", "utf-8")
+        assert (delivery.correlation_id, delivery.reply_to) == ("c", "r")
+        assert (delivery.exchange, delivery.routing_key) == ("", name)
+        assert delivery.redelivered is False
+        assert delivery.delivery_tag == 1
+        assert delivery.consumer_tag
+        assert delivery.acknowledged
+
+    def test_headers_and_properties_are_the_same_dicts_each_time(self, exchange_one):
+        _, delivery = exchange_one(b"", {"headers": {"x": "y"}})
+        assert delivery.headers is delivery.properties["application_headers"]
+        assert delivery.properties is delivery.properties
+        assert delivery.headers == {"x": "y"}
+
+    def test_has_no_properties_but_headers_when_none_were_sent(self, exchange_one):
+        _, delivery = exchange_one(b"", {})
+        assert delivery.properties == {"application_headers": {}}
+        assert delivery.content_type is None
+        assert delivery.reply_to is None
+
+    def test_headers_have_the_types_of_py_amqp(self, exchange_one):
+        headers = {
+            "str": "é\u20ac",
+            "int": 7,
+            "large": 2**40,
+            "negative": -(2**40),
+            "float": 1.5,
+            "true": True,
+            "none": None,
+            "bytes": b"\xff\x00",
+            "list": ["a", 1, [None]],
+            "dict": {"a": {"b": []}},
+            "datetime": datetime(2020, 1, 2, 3, 4, 5),
+            "decimal": Decimal("-12.34"),
+        }
+        _, delivery = exchange_one(b"", {"headers": headers})
+        assert delivery.headers == headers
+        assert {name: type(value) for name, value in delivery.headers.items()} == {
+            name: type(value) for name, value in headers.items()
+        }
+
+    def test_a_large_body_arrives_whole(self, exchange_one):
+        body = os.urandom(1024) * 3000
+        _, delivery = exchange_one(body, {})
+        assert delivery.body == body
+
+    @pytest.mark.parametrize(
+        ("properties", "error", "text"),
+        [
+            ({"headers": {"tags": {1, 2}}}, TypeError, "`tags`.*not set"),
+            ({"headers": {"n": 2**64}}, ValueError, "`n`.*64 bits"),
+            ({"headers": {1: "one"}}, TypeError, "must be a str"),
+            ({"headers": 1}, TypeError, "application_headers|headers"),
+            ({"priority": 300}, OverflowError, "`priority`"),
+            ({"content_type": 1}, TypeError, "`content_type`"),
+            ({"expiration": -1}, ValueError, "`expiration`"),
+        ],
+    )
+    def test_what_amqp_cannot_carry_is_refused_by_name(self, options, properties, error, text):
+        with pytest.raises(error, match=text):
+            _nameko.Publisher(options).publish("", "nowhere", b"", properties)
+
+    def test_a_header_that_holds_itself_is_refused(self, options):
+        endless = []
+        endless.append(endless)
+        with pytest.raises(ValueError, match="deep"):
+            _nameko.Publisher(options).publish("", "nowhere", b"", {"headers": {"x": endless}})
+
+    def test_rejected_with_requeue_it_comes_again(self, options, make_service):
+        came = queue.Queue()
+
+        def handler(delivery):
+            if not delivery.redelivered:
+                delivery.reject(requeue=True)
+            came.put(delivery.redelivered)
+
+        name = make_service(handler)
+        _nameko.Publisher(options).publish("", name, b"", {})
+        assert [came.get(timeout=DEADLINE), came.get(timeout=DEADLINE)] == [False, True]
+
+    def test_a_handler_that_raises_leaves_its_thread_alive(self, options, make_service, unraisable):
+        came = queue.Queue()
+
+        def handler(delivery):
+            delivery.ack()
+            came.put(delivery.body)
+            raise ValueError(delivery.body)
+
+        name = make_service(handler, max_threads=1)
+        publisher = _nameko.Publisher(options)
+        publisher.publish("", name, b"1", {})
+        publisher.publish("", name, b"2", {})
+        assert [came.get(timeout=DEADLINE), came.get(timeout=DEADLINE)] == [b"1", b"2"]
+        assert unraisable.get(timeout=DEADLINE).args == (b"1",)

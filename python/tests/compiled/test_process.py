@@ -1,0 +1,115 @@
+"""What is one per process: the I/O thread, its end, and forks."""
+
+import queue
+import subprocess
+import sys
+
+import pytest
+from topology import DEADLINE
+
+from nameko import _nameko
+
+
+class TestProcess:
+    def test_probe(self, amqp_uri):
+        assert _nameko.probe(amqp_uri)
+        assert not _nameko.probe("amqp://127.0.0.1:1")
+
+    def test_a_port_in_use_is_named(self):
+        broker = _nameko.Broker()
+        with pytest.raises(OSError, match=str(broker.port)):
+            _nameko.Broker(port=broker.port)
+        broker.stop()
+        broker.stop()
+
+    def run(self, code, *arguments):
+        """Runs code in a process of its own; its output."""
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE * 3,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+    def test_a_forked_child_publishes_on_a_connection_of_its_own(
+        self, options, make_service, amqp_uri
+    ):
+        came = queue.Queue()
+        name = make_service(came.put)
+        code = """
+import os, sys
+from nameko import _nameko
+uri, name = sys.argv[1:]
+def publish(body):
+    _nameko.Publisher(_nameko.Options(uri)).publish("", name, body, {}, mandatory=True, timeout=10)
+publish(b"parent")
+child = os.fork()
+if not child:
+    publish(b"child")
+    _nameko.shutdown()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+publish(b"parent again")
+_nameko.shutdown()
+"""
+        self.run(code, amqp_uri, name)
+        assert [came.get(timeout=DEADLINE).body for _ in range(3)] == [
+            b"parent",
+            b"child",
+            b"parent again",
+        ]
+
+    def test_nothing_hangs_over_a_shutdown(self):
+        code = """
+from nameko import _nameko
+broker = _nameko.Broker()
+options = _nameko.Options(broker.uri)
+consumers = _nameko.Consumers(options)
+replies = _nameko.ReplyListener(consumers, {"name": "replies"})
+assert consumers.start(10)
+away = _nameko.Publisher(_nameko.Options("amqp://127.0.0.1:1"))
+pending = [replies.expect("c"), away.start_publish("", "x", b"", {}, max_retries=None)]
+_nameko.shutdown()
+for call in pending:
+    try:
+        call.wait(10)
+    except _nameko.AmqpError as error:
+        print(error.kind)
+"""
+        assert self.run(code) == ["lost", "lost"]
+
+    def test_shutdown_ends_every_thread_and_is_no_end(self):
+        code = """
+import os, threading
+from nameko import _nameko
+def threads():
+    return len(os.listdir("/proc/self/task"))
+def use():
+    broker = _nameko.Broker()
+    options = _nameko.Options(broker.uri)
+    consumers = _nameko.Consumers(options)
+    jobs = _nameko.Jobs(2, lambda: threading.Thread(target=lambda: jobs.run()).start())
+    done = threading.Event()
+    consumers.add({"name": "q", "auto_delete": True}, lambda delivery: done.set(), jobs)
+    assert consumers.start(10)
+    _nameko.Publisher(options).publish("", "q", b"", {})
+    assert done.wait(10)
+    consumers.stop()
+    jobs.stop()
+    broker.stop()
+    _nameko.shutdown()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join(10)
+before = threads()
+for _ in range(2):
+    use()
+    assert threading.active_count() == 1
+    assert threads() == before, (before, threads())
+_nameko.shutdown()
+print("done")
+"""
+        assert self.run(code) == ["done"]
