@@ -92,7 +92,7 @@ impl Connection {
     /// Returns whether anything was handled.
     pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> bool {
         let mut used = 0;
-        while self.phase != Phase::Closed && !self.outbox.is_full() {
+        while self.phase != Phase::Closed && self.outbox.takes_answers() {
             let rest = bytes.get(used..).unwrap_or_default();
             let step = match self.phase {
                 Phase::Greeting => self.greet(rest),

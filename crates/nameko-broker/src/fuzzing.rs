@@ -7,7 +7,7 @@ use amq_protocol::{
     protocol::{AMQPClass, basic, channel, connection, queue},
     types::FieldTable,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     connection::{Connection, Phase},
@@ -43,14 +43,12 @@ pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
             if resumed {
                 connection.resume();
             }
-            let mut pending: VecDeque<Bytes> = VecDeque::new();
+            let mut pending = VecDeque::new();
             registration.outbox.take(&mut pending);
-            registration
-                .outbox
-                .sent(pending.iter().map(Bytes::len).sum());
-            pending
-                .iter()
-                .for_each(|piece| answered.extend_from_slice(piece));
+            for piece in &pending {
+                registration.outbox.sent(piece.bytes.len(), piece.shared);
+                answered.extend_from_slice(&piece.bytes);
+            }
             if !handled && !resumed && pending.is_empty() {
                 break;
             }

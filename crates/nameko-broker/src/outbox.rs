@@ -17,8 +17,13 @@ use tokio::sync::Notify;
 
 use crate::{frame::OVERHEAD, message::Message, sync::lock, vhost::ConnectionId};
 
-/// Above this many bytes not yet written, nothing more is delivered to the connection's consumers or read from it.
+/// Above this many bytes not yet written, nothing more is delivered to the connection's consumers.
 const FULL: usize = 1 << 20;
+
+/// Above this many bytes of its own, bodies shared with queues not counted, nothing more is read from the connection. It is
+/// more than [`FULL`], so that deliveries alone never stop the reading: a client may publish while it does not read, and
+/// both sides would wait for each other.
+const OVERFULL: usize = 4 << 20;
 
 /// Bodies from this size on are sent from where they are; smaller ones are copied next to their frames.
 const SHARED_BODY: usize = 8 << 10;
@@ -30,6 +35,8 @@ pub(crate) struct Outbox {
     buffer: Mutex<Buffer>,
     /// Bytes not yet accepted by the socket, those the connection's task already took included.
     unsent: AtomicUsize,
+    /// Those of them that are memory of this box.
+    own: AtomicUsize,
     /// Set when a delivery was held back because the box was full; the connection asks for it again once it has room.
     held_back: AtomicBool,
     /// Set to have the connection closed by force.
@@ -38,11 +45,23 @@ pub(crate) struct Outbox {
     pub(crate) wake: Notify,
 }
 
+/// Bytes to be sent.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) bytes: Bytes,
+    /// They belong to a message, not to the box.
+    pub(crate) shared: bool,
+}
+
 /// Frames in the order they go out.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    done: VecDeque<Bytes>,
+    done: VecDeque<Piece>,
     tail: Vec<u8>,
+    /// How much of `tail` was counted.
+    counted: usize,
+    /// Bytes added and not counted, which are no longer in `tail`: of the box itself, and shared.
+    added: (usize, usize),
     /// The agreed limit of a whole frame; 0 is no limit.
     frame_max: usize,
 }
@@ -53,6 +72,7 @@ impl Outbox {
             connection,
             buffer: Mutex::default(),
             unsent: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
             held_back: AtomicBool::new(false),
             forced: Mutex::default(),
             wake: Notify::new(),
@@ -62,16 +82,10 @@ impl Outbox {
     /// Adds frames. Does not wake the connection's task.
     pub(crate) fn write(&self, frames: impl FnOnce(&mut Buffer)) {
         let mut buffer = lock(&self.buffer);
-        let before = buffer.tail.len();
-        let done = buffer.done.len();
         frames(&mut buffer);
-        let added = if buffer.done.len() == done {
-            buffer.tail.len() - before
-        } else {
-            let moved: usize = buffer.done.iter().skip(done).map(Bytes::len).sum();
-            moved + buffer.tail.len() - before
-        };
-        self.unsent.fetch_add(added, Ordering::SeqCst);
+        let (own, shared) = buffer.take_added();
+        self.own.fetch_add(own, Ordering::Relaxed);
+        self.unsent.fetch_add(own + shared, Ordering::SeqCst);
     }
 
     /// Adds one method.
@@ -85,21 +99,26 @@ impl Outbox {
     }
 
     /// Moves everything to be sent to `pending`.
-    pub(crate) fn take(&self, pending: &mut VecDeque<Bytes>) {
+    pub(crate) fn take(&self, pending: &mut VecDeque<Piece>) {
         let mut buffer = lock(&self.buffer);
+        buffer.cut();
         pending.append(&mut buffer.done);
-        if !buffer.tail.is_empty() {
-            pending.push_back(Bytes::from(std::mem::take(&mut buffer.tail)));
-        }
     }
 
-    /// Notes that the socket accepted so many bytes.
-    pub(crate) fn sent(&self, bytes: usize) {
+    /// Notes that so many bytes of a piece were accepted by the socket.
+    pub(crate) fn sent(&self, bytes: usize, shared: bool) {
+        if !shared {
+            self.own.fetch_sub(bytes, Ordering::Relaxed);
+        }
         self.unsent.fetch_sub(bytes, Ordering::SeqCst);
     }
 
-    /// Whether there is too much unsent to add more than replies.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether the connection may be read, which makes answers.
+    pub(crate) fn takes_answers(&self) -> bool {
+        self.own.load(Ordering::Relaxed) < OVERFULL
+    }
+
+    fn is_full(&self) -> bool {
         self.unsent.load(Ordering::SeqCst) >= FULL
     }
 
@@ -185,9 +204,12 @@ impl Buffer {
             if part.len() < SHARED_BODY {
                 self.tail.extend_from_slice(&part);
             } else {
-                self.done
-                    .push_back(Bytes::from(std::mem::take(&mut self.tail)));
-                self.done.push_back(part);
+                self.cut();
+                self.added.1 += part.len();
+                self.done.push_back(Piece {
+                    bytes: part,
+                    shared: true,
+                });
             }
             self.tail.push(constants::FRAME_END);
         }
@@ -196,6 +218,26 @@ impl Buffer {
     /// Adds raw bytes, such as the protocol header.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
+    }
+
+    /// Ends the piece that is being written.
+    fn cut(&mut self) {
+        self.added.0 += self.tail.len() - self.counted;
+        self.counted = 0;
+        if !self.tail.is_empty() {
+            self.done.push_back(Piece {
+                bytes: std::mem::take(&mut self.tail).into(),
+                shared: false,
+            });
+        }
+    }
+
+    /// What was added since it was last asked: own and shared bytes.
+    fn take_added(&mut self) -> (usize, usize) {
+        let (own, shared) = std::mem::take(&mut self.added);
+        let in_tail = self.tail.len() - self.counted;
+        self.counted = self.tail.len();
+        (own + in_tail, shared)
     }
 
     fn head(&mut self, kind: u8, channel: u16, size: usize) {
@@ -225,4 +267,61 @@ fn put_short_string(tail: &mut Vec<u8>, text: &str) {
     let bytes = bytes.get(..255).unwrap_or(bytes);
     tail.push(bytes.len() as u8);
     tail.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_counted_until_it_is_sent() {
+        let outbox = Outbox::new(ConnectionId(1));
+        outbox.set_frame_max(20_008);
+        let message = Message {
+            exchange: "".into(),
+            routing_key: "q".into(),
+            header: Bytes::from_static(&[0; 14]),
+            body: vec![7; 30_000].into(),
+            expiration: None,
+        };
+        outbox.write(|buffer| buffer.raw(b"first"));
+        outbox.write(|buffer| buffer.deliver(1, "tag", 1, false, &message));
+        outbox.write(|buffer| buffer.raw(b"last"));
+        let mut pending = VecDeque::new();
+        outbox.take(&mut pending);
+        let total: usize = pending.iter().map(|piece| piece.bytes.len()).sum();
+        let shared: usize = pending
+            .iter()
+            .filter(|piece| piece.shared)
+            .map(|piece| piece.bytes.len())
+            .sum();
+        assert_eq!(shared, 30_000);
+        assert_eq!(outbox.unsent.load(Ordering::Relaxed), total);
+        assert_eq!(outbox.own.load(Ordering::Relaxed), total - shared);
+        for piece in &pending {
+            outbox.sent(piece.bytes.len(), piece.shared);
+        }
+        assert_eq!(
+            (
+                outbox.unsent.load(Ordering::Relaxed),
+                outbox.own.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn a_full_box_holds_deliveries_back_and_says_when_there_is_room_again() {
+        let outbox = Outbox::new(ConnectionId(1));
+        assert!(outbox.has_room());
+        assert!(!outbox.take_held_back());
+        outbox.write(|buffer| buffer.raw(&vec![0; FULL]));
+        assert!(!outbox.has_room() && outbox.takes_answers());
+        assert!(!outbox.take_held_back());
+        outbox.sent(1, false);
+        assert!(outbox.take_held_back());
+        assert!(!outbox.take_held_back());
+        outbox.write(|buffer| buffer.raw(&vec![0; OVERFULL]));
+        assert!(!outbox.takes_answers());
+    }
 }

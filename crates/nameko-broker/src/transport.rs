@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     connection::{Connection, Phase},
-    outbox::Outbox,
+    outbox::{Outbox, Piece},
     shared::{Registration, Shared},
 };
 
@@ -66,7 +66,7 @@ async fn run(
 ) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut input = BytesMut::new();
-    let mut pending: VecDeque<Bytes> = VecDeque::new();
+    let mut pending: VecDeque<Piece> = VecDeque::new();
     let now = Instant::now();
     let mut clock = Clock {
         handshake: now + shared.settings.handshake_timeout,
@@ -98,17 +98,20 @@ async fn run(
         let slices: Vec<IoSlice<'_>> = pending
             .iter()
             .take(PIECES)
-            .map(|piece| IoSlice::new(piece))
+            .map(|piece| IoSlice::new(&piece.bytes))
             .collect();
-        let reading = !outbox.is_full() && connection.phase() != Phase::Closed;
+        let reading = outbox.takes_answers() && connection.phase() != Phase::Closed;
+        if !reading {
+            // A peer is not silent because nobody listens; that it takes what it is sent is watched instead.
+            clock.read = Instant::now();
+        }
         let deadline = clock.next(connection, shared.settings.send_timeout);
         tokio::select! {
             biased;
             written = writer.write_vectored(&slices), if !slices.is_empty() => {
                 drop(slices);
                 let written = written?;
-                advance(&mut pending, written);
-                outbox.sent(written);
+                advance(&mut pending, written, outbox);
                 clock.written = Instant::now();
                 clock.stuck = None;
             }
@@ -136,13 +139,15 @@ async fn read_some(
 }
 
 /// Takes off the front what was written.
-fn advance(pending: &mut VecDeque<Bytes>, mut written: usize) {
+fn advance(pending: &mut VecDeque<Piece>, mut written: usize, outbox: &Outbox) {
     while let Some(front) = pending.front_mut() {
-        if written < front.len() {
-            front.advance(written);
+        let taken = written.min(front.bytes.len());
+        outbox.sent(taken, front.shared);
+        front.bytes.advance(taken);
+        written -= taken;
+        if !front.bytes.is_empty() {
             return;
         }
-        written -= front.len();
         pending.pop_front();
     }
 }
