@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{runtime, sync::Semaphore, time::sleep};
 
 use super::{
     channel::Channel,
@@ -33,6 +33,8 @@ pub struct Publisher(Arc<Inner>);
 
 struct Inner {
     options: ConnectOptions,
+    /// The runtime it is for, if it was asked for on one: a connection ends with the runtime that runs it.
+    runtime: Option<runtime::Id>,
     connection: Arc<Lazy<Connection>>,
     /// By exchange.
     channels: Mutex<HashMap<String, Arc<Channels>>>,
@@ -128,18 +130,24 @@ impl Retry {
 
 impl Publisher {
     /// The publisher of this process for `options`. Opens nothing until the first publish.
+    ///
+    /// A process with several Tokio runtimes has one on each, so that none fails when another runtime ends.
     pub fn shared(options: &ConnectOptions) -> Publisher {
+        let runtime = runtime::Handle::try_current()
+            .ok()
+            .map(|runtime| runtime.id());
         let mut publishers = lock(&PUBLISHERS);
         publishers.retain(|publisher| publisher.strong_count() > 0);
         let known = publishers.iter().filter_map(Weak::upgrade);
         if let Some(publisher) = known
             .into_iter()
-            .find(|publisher| publisher.options == *options)
+            .find(|publisher| publisher.options == *options && publisher.runtime == runtime)
         {
             return Publisher(publisher);
         }
         let inner = Arc::new(Inner {
             options: options.clone(),
+            runtime,
             connection: Arc::default(),
             channels: Mutex::default(),
             alone: Semaphore::new(ALONE),
@@ -183,15 +191,21 @@ impl Publisher {
         confirmed: bool,
     ) -> Result<(), PublishError> {
         let mut retries = 0;
+        let mut alone = false;
         loop {
-            let error = match self.attempt(message, confirmed).await {
+            let attempt = match alone {
+                true => self.publish_alone(message).await,
+                false => self.attempt(message, confirmed).await,
+            };
+            let error = match attempt {
                 Err(PublishError::Lost(error)) => error,
                 // The broker refuses one message but ends the channel for all that were under way on it, and does not say
                 // which one it means.
                 Err(PublishError::Refused(Error::ChannelClosed {
                     code: 403 | 406, ..
-                })) if retry.is_some() => {
-                    return self.publish_alone(message).await;
+                })) if retry.is_some() && !alone => {
+                    alone = true;
+                    continue;
                 }
                 done => return done,
             };
