@@ -37,7 +37,7 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     write(value, Dialect::Python)
 }
 
-/// The value as JSON text in the [standard](standard) form, which can stand as a part of a larger message.
+/// The value as JSON text in the [`standard`] form, which can stand as a part of a larger message.
 ///
 /// # Errors
 /// As of [`to_vec`].
@@ -46,7 +46,7 @@ pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, Error> 
     RawValue::from_string(text).map_err(Error::write)
 }
 
-/// Reads a value from JSON text, Python's or [standard](standard).
+/// Reads a value from JSON text, Python's or [`standard`].
 ///
 /// A `f32` or `f64` takes `NaN` and `Infinity`; a [`serde_json::Value`], which can't hold them, takes null in their place;
 /// other types refuse them.
