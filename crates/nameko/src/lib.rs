@@ -83,3 +83,8 @@ pub use service::{
 };
 pub use standalone::Cluster;
 pub use worker::{CurrentWorker, WorkerContext};
+
+/// The README's Rust is compiled as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
