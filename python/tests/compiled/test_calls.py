@@ -170,7 +170,7 @@ class TestRpc:
         """The reply queue outlives the connection: the reply comes after it is made again."""
         broker = _nameko.Broker()
         options = _nameko.Options(broker.uri)
-        connected, requests = queue.Queue(), queue.Queue()
+        connected = queue.Queue()
         declared, key = a_reply_queue()
         client = _nameko.Consumers(options, on_connected=lambda: connected.put(True))
         replies = _nameko.ReplyListener(client, declared)
@@ -181,7 +181,6 @@ class TestRpc:
         connected.get(timeout=DEADLINE)
         _nameko.Publisher(options).publish("test-rpc", key, b"late", {"correlation_id": "c"})
         assert pending.wait(DEADLINE).body == b"late"
-        assert requests.empty()
         client.stop()
         broker.stop()
 
