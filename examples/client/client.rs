@@ -1,4 +1,5 @@
 //! Calls from a program that is no service: `cargo run --bin client`, with `chain` running.
+#![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use nameko::prelude::*;
 

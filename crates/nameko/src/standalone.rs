@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{
     amqp::{self, Consumers, Observer, Publisher, Table},
     config::Config,
-    error::{Error, Result},
+    error::Result,
     protocol,
     rpc::{Caller, Client, Options, Replies, ServiceProxy},
 };
@@ -58,7 +58,8 @@ impl Cluster {
     /// # Errors
     /// As there.
     pub async fn connect_with(config: &Config, context_data: Table) -> Result<Self> {
-        let connect = config.connect_options()?;
+        let mut connect = config.connect_options()?;
+        connect.connect_timeout = connect.connect_timeout.min(CONNECT_TIMEOUT);
         let exchange = protocol::rpc_exchange(config)?;
         let link = Arc::new(Link::default());
         let consumers = Consumers::new(connect.clone(), link.clone());
@@ -143,25 +144,25 @@ struct Link {
 }
 
 impl Link {
-    /// Waits for the first connection: not for ever, and not where the broker said no.
+    /// Waits for the first connection: not for ever, and not where the broker said no or nothing.
     async fn reached(&self, start: impl Future<Output = Result<(), amqp::Error>>) -> Result<()> {
-        let refused = async {
+        let gave_up = async {
+            let mut deadline = std::pin::pin!(tokio::time::sleep(CONNECT_TIMEOUT));
+            let mut due = false;
             loop {
-                self.failed.notified().await;
-                if let Some(error) = self.failure().take_if(|it| !it.is_recoverable()) {
+                tokio::select! {
+                    () = self.failed.notified() => {}
+                    () = &mut deadline, if !due => due = true,
+                }
+                let last = |it: &mut amqp::Error| due || it.is_timeout() || !it.is_recoverable();
+                if let Some(error) = self.failure().take_if(last) {
                     return error;
                 }
             }
         };
         tokio::select! {
             result = start => Ok(result?),
-            error = refused => Err(error.into()),
-            () = tokio::time::sleep(CONNECT_TIMEOUT) => {
-                Err(self.failure().take().map_or_else(
-                    || Error::raise("ConnectionTimeout", format!("the broker did not answer within {CONNECT_TIMEOUT:?}")),
-                    Error::from,
-                ))
-            }
+            error = gave_up => Err(error.into()),
         }
     }
 

@@ -40,15 +40,7 @@ impl Client {
             ));
         }
         let broker = broker_of(config);
-        let cluster = Cluster::connect(config)
-            .await
-            .map_err(|error| match &error {
-                Error::Raised(fault) if fault.exc_type == "ConnectionTimeout" => {
-                    Failure::new("ConnectionError", format!("{broker}: {error}"))
-                        .hint("is that an AMQP broker, and does the network let it through?")
-                }
-                _ => Failure::from(error),
-            })?;
+        let cluster = Cluster::connect(config).await?;
         let cluster = match timeout {
             None => cluster,
             Some(Duration::ZERO) => cluster.timeout(None),
