@@ -1,0 +1,79 @@
+//! Calls what its input says, a JSON object a line, and answers each with a line. Its twin in Python lies beside it.
+//!
+//! In: `{"service": .., "method": .., "args": [..], "kwargs": {..}}`. Out: `{"result": ..}`, or `{"error": ..}` with the
+//! class of the error, its text, and what a remote one says of itself. Arguments: the broker, and as a JSON object of
+//! texts the context data of all calls.
+
+use std::{
+    env::args,
+    io::{Write, stdin, stdout},
+};
+
+use nameko::{
+    amqp::{self, Table},
+    prelude::*,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+#[derive(Deserialize)]
+struct Call {
+    service: String,
+    method: String,
+    #[serde(default)]
+    args: Vec<Value>,
+    #[serde(default)]
+    kwargs: Map<String, Value>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut arguments = args().skip(1);
+    let config = Config::new().with("AMQP_URI", arguments.next().unwrap_or_default());
+    let context: Map<String, Value> =
+        serde_json::from_str(&arguments.next().unwrap_or_else(|| "{}".to_owned()))?;
+    let context: Table = context
+        .into_iter()
+        .map(|(key, value)| (key, text(&value)))
+        .collect();
+    let cluster = Cluster::connect_with(&config, context).await?;
+    for line in stdin().lines() {
+        let call: Call = serde_json::from_str(&line?)?;
+        let answer = match make(&cluster, &call).await {
+            Ok(result) => json!({"result": result}),
+            Err(error) => json!({"error": describe(&error)}),
+        };
+        writeln!(stdout(), "{answer}")?;
+    }
+    cluster.stop().await;
+    Ok(())
+}
+
+fn text(value: &Value) -> amqp::Value {
+    value.as_str().unwrap_or_default().into()
+}
+
+async fn make(cluster: &Cluster, call: &Call) -> Result<Box<RawValue>> {
+    let service = cluster.service(call.service.as_str());
+    service
+        .call_with(&call.method, &call.args, &call.kwargs)
+        .await
+}
+
+fn describe(error: &Error) -> Value {
+    let class = match error {
+        Error::Remote(_) => "RemoteError",
+        Error::UnknownService(_) => "UnknownService",
+        Error::MethodNotFound(_) => "MethodNotFound",
+        Error::IncorrectSignature(_) => "IncorrectSignature",
+        Error::MalformedRequest(_) => "MalformedRequest",
+        _ => "Error",
+    };
+    let remote = error.as_remote();
+    json!({
+        "class": class,
+        "text": error.to_string(),
+        "exc_type": remote.map(|it| it.exc_type.as_str()),
+        "value": remote.map(|it| it.value.as_str()),
+    })
+}

@@ -1,0 +1,120 @@
+//! One service of a mixed fleet: its twin in Python runs on this engine as well as on Nameko 2.
+//!
+//! Each knows the others by name, and a call may travel through all of them. `shared_fleet` is one service of which each
+//! of the three can run an instance.
+
+use std::{collections::BTreeMap, fmt};
+
+use nameko::{amqp::Value, prelude::*};
+use serde_json::value::RawValue;
+
+#[derive(Dependencies)]
+struct Fleet {
+    #[dependency(CurrentWorker)]
+    worker: WorkerContext,
+    #[dependency(RpcProxy::new("rust_fleet"))]
+    rust: ServiceProxy,
+    #[dependency(RpcProxy::new("python_fleet"))]
+    python: ServiceProxy,
+    #[dependency(RpcProxy::new("upstream_fleet"))]
+    upstream: ServiceProxy,
+}
+
+#[service("rust_fleet")]
+impl Fleet {
+    /// Gives back what it is given, whatever it is.
+    #[rpc]
+    async fn echo(&self, value: Box<RawValue>) -> Result<Box<RawValue>> {
+        Ok(value)
+    }
+
+    #[rpc]
+    async fn greet(&self, name: String, greeting: Option<String>) -> Result<String> {
+        let greeting = greeting.unwrap_or_else(|| "Hello".to_owned());
+        Ok(format!("{greeting}, {name}!"))
+    }
+
+    #[rpc]
+    async fn fail(&self) -> Result<()> {
+        Err(Error::raise("ValueError", "bad"))
+    }
+
+    #[rpc]
+    async fn fail_with_own_error(&self, item: String) -> Result<(), OutOfStock> {
+        Err(OutOfStock(item))
+    }
+
+    /// JSON has no objects with such keys.
+    #[rpc]
+    async fn unserialisable(&self) -> Result<BTreeMap<(u8, u8), u8>> {
+        Ok(BTreeMap::from([((1, 2), 3)]))
+    }
+
+    /// A value of the context data that travels with the calls.
+    #[rpc]
+    async fn context(&self, key: String) -> Result<Option<String>> {
+        Ok(match self.worker.get(&key) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        })
+    }
+
+    /// Calls the first service of the path with the rest of it; the last one answers with its call id stack.
+    #[rpc]
+    async fn chain(&self, path: Vec<String>) -> Result<Vec<String>> {
+        match path.split_first() {
+            Some((next, rest)) => self.proxy(next)?.call("chain", (rest,)).await,
+            None => Ok(self.worker.call_id_stack()),
+        }
+    }
+
+    /// Sets a value of the context data, and asks another service for it.
+    #[rpc]
+    async fn pass_on(&self, next: String, key: String, value: String) -> Result<Option<String>> {
+        self.worker.set(key.as_str(), value);
+        self.proxy(&next)?.call("context", (key,)).await
+    }
+
+    /// Has another service fail, and lets its error pass.
+    #[rpc]
+    async fn fail_in(&self, next: String, method: String) -> Result<()> {
+        self.proxy(&next)?.call(&method, ()).await
+    }
+}
+
+impl Fleet {
+    fn proxy(&self, name: &str) -> Result<&ServiceProxy> {
+        match name {
+            "rust" => Ok(&self.rust),
+            "python" => Ok(&self.python),
+            "upstream" => Ok(&self.upstream),
+            _ => Err(Error::raise("KeyError", name)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OutOfStock(String);
+
+impl fmt::Display for OutOfStock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no {} left", self.0)
+    }
+}
+
+impl std::error::Error for OutOfStock {}
+
+#[derive(Dependencies)]
+struct Shared;
+
+#[service("shared_fleet")]
+impl Shared {
+    #[rpc]
+    async fn who(&self) -> Result<&'static str> {
+        Ok("rust")
+    }
+}
+
+fn main() -> ExitCode {
+    nameko::main(services![Fleet, Shared])
+}

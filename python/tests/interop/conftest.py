@@ -1,0 +1,47 @@
+"""Fixtures of the mixed fleet."""
+
+import pytest
+from mixed_fleet import BINARIES, KINDS, PEER, Fleet
+
+# What the calls of every client carry.
+CONTEXT = {"language": "de", "custom": "grün"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built():
+    """What the tests run has to be there: `make test` makes it."""
+    for needed in (PEER, BINARIES / "fleet", BINARIES / "caller", BINARIES / "nameko"):
+        assert needed.exists(), "{} is missing: make .venv/.peer, cargo build".format(needed)
+
+
+@pytest.fixture(scope="module")
+def empty_fleet(broker_uri):
+    fleet = Fleet(broker_uri)
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet(empty_fleet):
+    """One service of each kind, running."""
+    for process in [empty_fleet.serve(kind) for kind in KINDS]:
+        empty_fleet.ready(process)
+    return empty_fleet
+
+
+@pytest.fixture(scope="module")
+def callers(empty_fleet):
+    """One client of each kind; their calls carry CONTEXT."""
+    return {kind: empty_fleet.caller(kind, CONTEXT) for kind in KINDS}
+
+
+@pytest.fixture(params=KINDS)
+def caller(request, callers):
+    """A client; the test runs once with each kind."""
+    return callers[request.param]
+
+
+@pytest.fixture(params=KINDS)
+def service(request, fleet):
+    """The name of a running service; the test runs once with each kind."""
+    return request.param + "_fleet"

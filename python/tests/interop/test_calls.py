@@ -1,0 +1,106 @@
+"""Every kind of client calls every kind of service. Nameko 2 calls itself, too: what is expected
+of the others is what it does."""
+
+import json
+
+import pytest
+
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    2**31,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+    0.1,
+    1e300,
+    -0.0,
+    1.0,
+    "",
+    "plain",
+    'grün 漢字 😀 \u0000 " \\ \u2028',
+    "2026-11-22T15:57:00+00:00",
+    [],
+    {},
+    [1, [2, [3, {"a": None}]]],
+    {"key": {"nested": [1.5, "x", {}]}, "schlüssel": True},
+]
+
+
+def test_values_come_back_as_they_were_sent(caller, service):
+    result = caller.result(service, "echo", VALUES)
+    assert json.dumps(result) == json.dumps(VALUES)
+
+
+def test_a_large_value(caller, service):
+    value = "grün" * 250_000
+    assert caller.result(service, "echo", value) == value
+
+
+def test_positional_and_named_arguments(caller, service):
+    assert caller.result(service, "greet", "zq") == "Hello, zq!"
+    assert caller.result(service, "greet", name="zq") == "Hello, zq!"
+    assert caller.result(service, "greet", "zq", greeting="Hi") == "Hi, zq!"
+    assert caller.result(service, "greet", name="zq", greeting=None) == "Hello, zq!"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        ([], {}, "greet() missing 1 required positional argument: 'name'"),
+        (["a", "b", "c"], {}, "greet() takes from 2 to 3 positional arguments but 4 were given"),
+        (["a"], {"nome": "b"}, "greet() got an unexpected keyword argument 'nome'"),
+        (["a"], {"name": "b"}, "greet() got multiple values for argument 'name'"),
+    ],
+)
+def test_wrong_arguments(caller, service, args, kwargs, text):
+    error = caller.error(service, "greet", *args, **kwargs)
+    assert (error["class"], error["text"]) == ("IncorrectSignature", text)
+
+
+def test_an_unknown_method(caller, service):
+    error = caller.error(service, "nope")
+    assert (error["class"], error["text"]) == ("MethodNotFound", "nope")
+
+
+def test_an_unknown_service(caller):
+    error = caller.error("no_such_fleet", "echo", 1)
+    assert (error["class"], error["text"]) == ("UnknownService", "Unknown service `no_such_fleet`")
+
+
+def test_an_error_that_the_method_raised(caller, service):
+    assert caller.error(service, "fail") == {
+        "class": "RemoteError",
+        "exc_type": "ValueError",
+        "value": "bad",
+        "text": "ValueError bad",
+    }
+
+
+def test_an_error_of_a_class_of_the_service(caller, service):
+    error = caller.error(service, "fail_with_own_error", "tea")
+    assert error["text"] == "OutOfStock no tea left"
+    assert error["exc_type"] == "OutOfStock"
+
+
+def test_a_result_that_cannot_be_serialised(caller, service):
+    error = caller.error(service, "unserialisable")
+    assert error["class"] == "RemoteError"
+    assert error["exc_type"] == "UnserializableValueError"
+    assert error["value"].startswith("Unserializable value: `")
+    # Nobody is worse for it.
+    assert caller.result(service, "echo", 1) == 1
+
+
+def test_context_data_comes_with_the_call(caller, service):
+    assert caller.result(service, "context", "language") == "de"
+    assert caller.result(service, "context", "custom") == "grün"
+    assert caller.result(service, "context", "absent") is None
+
+
+def test_the_command_line_calls_every_service(fleet, service):
+    nameko = fleet.binary("nameko")
+    call = (nameko, "call", "--broker", fleet.uri, service + ".greet")
+    assert fleet.run(*call, "name='zq'") == "'Hello, zq!'\n"

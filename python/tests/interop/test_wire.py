@@ -1,0 +1,68 @@
+"""What a reply looks like on the wire, down to the byte, whoever sends it."""
+
+import json
+
+import pytest
+
+REQUEST = '{"args": [], "kwargs": %s}'
+
+
+def test_a_reply_and_its_properties(fleet, service):
+    reply = fleet.raw(service, "greet", REQUEST % '{"name": "grün"}')
+    assert reply["body"] == '{"result": "Hello, gr\\u00fcn!", "error": null}'
+    assert (reply["content_type"], reply["content_encoding"]) == ("application/json", "utf-8")
+    assert reply["headers"] == {}
+    assert reply["properties"]["correlation_id"] == "the-id"
+    assert reply["properties"]["delivery_mode"] == 2
+    assert reply["properties"]["priority"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "kwargs", "error"),
+    [
+        (
+            "nope",
+            "{}",
+            {
+                "exc_type": "MethodNotFound",
+                "exc_path": "nameko.exceptions.MethodNotFound",
+                "exc_args": ["nope"],
+                "value": "nope",
+            },
+        ),
+        (
+            "echo",
+            "{}",
+            {
+                "exc_type": "IncorrectSignature",
+                "exc_path": "nameko.exceptions.IncorrectSignature",
+                "exc_args": ["echo() missing 1 required positional argument: 'value'"],
+                "value": "echo() missing 1 required positional argument: 'value'",
+            },
+        ),
+    ],
+)
+def test_an_error_reply(fleet, service, method, kwargs, error):
+    reply = fleet.raw(service, method, REQUEST % kwargs)
+    assert json.loads(reply["body"]) == {"result": None, "error": error}
+
+
+def test_the_error_of_a_method(fleet, service):
+    reply = json.loads(fleet.raw(service, "fail", REQUEST % "{}")["body"])
+    assert reply["result"] is None
+    assert reply["error"]["exc_type"] == "ValueError"
+    assert reply["error"]["exc_args"] == ["bad"]
+    assert reply["error"]["value"] == "bad"
+    assert reply["error"]["exc_path"].endswith("ValueError")
+
+
+def test_a_request_without_arguments(fleet, service):
+    reply = json.loads(fleet.raw(service, "echo", '{"args": [1]}')["body"])
+    assert reply["error"]["exc_path"] == "nameko.exceptions.MalformedRequest"
+    assert reply["error"]["exc_args"] == ["Message missing `args` or `kwargs`"]
+
+
+@pytest.mark.parametrize("body", ["[]", "null", '"text"', "17"])
+def test_a_request_that_is_no_object(fleet, service, body):
+    reply = json.loads(fleet.raw(service, "echo", body)["body"])
+    assert reply["error"]["exc_type"] == "TypeError"
