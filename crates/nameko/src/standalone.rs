@@ -48,7 +48,7 @@ impl Cluster {
     /// Connects to the broker of the configuration, and makes a reply queue.
     ///
     /// # Errors
-    /// [`Error::Amqp`] with the reason when the broker refuses us, or was not reached within five seconds.
+    /// [`Error::Amqp`](crate::Error::Amqp) with the reason when the broker refuses us, or was not reached within five seconds.
     pub async fn connect(config: &Config) -> Result<Self> {
         Self::connect_with(config, Table::new()).await
     }
@@ -110,7 +110,7 @@ impl Cluster {
         self.service(service).call_with(method, args, kwargs).await
     }
 
-    /// Disconnects. Calls that still wait fail with [`Error::ReplyLost`].
+    /// Disconnects. Calls that still wait fail with [`Error::ReplyLost`](crate::Error::ReplyLost).
     pub async fn stop(&self) {
         self.replies.fail("the client was stopped");
         self.consumers.stop().await;
