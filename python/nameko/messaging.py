@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from logging import getLogger
-from typing import Any
+from typing import Any, NamedTuple
 
-from kombu import Connection, Exchange, Queue
+from kombu import Exchange, Queue
 
 from nameko import _nameko, loop, serialization
 from nameko.amqp import connection
@@ -21,12 +21,10 @@ from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
     DEFAULT_HEARTBEAT,
-    DEFAULT_TRANSPORT_OPTIONS,
     HEADER_PREFIX,
     HEARTBEAT_CONFIG_KEY,
     LOGIN_METHOD_CONFIG_KEY,
     PREFETCH_COUNT_CONFIG_KEY,
-    TRANSPORT_OPTIONS_CONFIG_KEY,
 )
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
@@ -160,6 +158,15 @@ class Publisher(DependencyProvider, HeaderEncoder):
         return publish
 
 
+class ConnectionParameters(NamedTuple):
+    """How a :class:`QueueConsumer` connects. ``heartbeat`` is seconds, None or 0 for none."""
+
+    amqp_uri: str
+    heartbeat: int | None
+    ssl: Any
+    login_method: str | None
+
+
 class QueueConsumer(SharedExtension, ProviderCollector):
     """Consumes from the queues of its providers over one connection with one channel.
 
@@ -194,15 +201,14 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         return self.container.accept
 
     @property
-    def connection(self) -> Connection:
-        """The connection's parameters as a kombu Connection. It is not connected, and not used."""
+    def connection(self) -> ConnectionParameters:
+        """How it connects."""
         config = self.container.config
-        return Connection(
+        return ConnectionParameters(
             self.amqp_uri,
-            transport_options=config.get(TRANSPORT_OPTIONS_CONFIG_KEY, DEFAULT_TRANSPORT_OPTIONS),
-            heartbeat=config.get(HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT),
-            ssl=config.get(AMQP_SSL_CONFIG_KEY),
-            login_method=config.get(LOGIN_METHOD_CONFIG_KEY),
+            config.get(HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT),
+            config.get(AMQP_SSL_CONFIG_KEY),
+            config.get(LOGIN_METHOD_CONFIG_KEY),
         )
 
     def start(self) -> None:
@@ -210,12 +216,12 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         with self._lock:
             if self._native is not None or self._stopped or not self._providers:
                 return
-            config = self.container.config
+            parameters = self.connection
             options = connection.options(
-                self.amqp_uri,
-                config.get(AMQP_SSL_CONFIG_KEY),
-                config.get(LOGIN_METHOD_CONFIG_KEY),
-                config.get(HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT),
+                parameters.amqp_uri,
+                parameters.ssl,
+                parameters.login_method,
+                parameters.heartbeat,
                 name=self.container.service_name,
             )
             self._accepted = serialization.content_types(self.accept)

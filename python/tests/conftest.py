@@ -5,8 +5,11 @@ reach the broker carry ``uid``, so that tests do not meet on a shared one.
 """
 
 import json
+import logging
 import os
+import threading
 import uuid
+from contextlib import contextmanager
 
 import amqp
 import kombu
@@ -129,3 +132,30 @@ class Caller:
 def caller(broker_uri, uid):
     with kombu.Connection(broker_uri) as connection, connection.channel() as channel:
         yield Caller(channel, connection, uid)
+
+
+@pytest.fixture
+def expect_log():
+    """``with expect_log(logger, text):`` ends once a record with the text was logged there."""
+
+    @contextmanager
+    def expect(name, text, level=logging.DEBUG):
+        heard = threading.Event()
+
+        class Listener(logging.Handler):
+            def emit(self, record):
+                if text in record.getMessage():
+                    heard.set()
+
+        logger, listener = logging.getLogger(name), Listener()
+        before = logger.level
+        logger.addHandler(listener)
+        logger.setLevel(level)
+        try:
+            yield
+            assert heard.wait(10), "nobody logged {!r}".format(text)
+        finally:
+            logger.removeHandler(listener)
+            logger.setLevel(before)
+
+    return expect

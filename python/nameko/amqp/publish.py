@@ -181,7 +181,7 @@ def _entity_key(entity: Any) -> Any:
 def retry_arguments(retry: bool, retry_policy: dict[str, Any] | None) -> dict[str, Any]:
     """A kombu retry policy for the compiled publisher. ``max_retries`` None: for ever."""
     if not retry:
-        return {"max_retries": -1}
+        return {"max_retries": 0}
     if not retry_policy:
         return {}
     known = ("max_retries", "interval_start", "interval_step", "interval_max")

@@ -19,8 +19,8 @@ class Command:
         raise NotImplementedError
 
     @staticmethod
-    def main(args: Any, *unknown_args: str) -> None:
-        """Do it. CommandError or ConfigurationError where it cannot be done."""
+    def main(args: Any, *unknown_args: str) -> int | None:
+        """Do it; the exit code, None for success. CommandError where it cannot be done."""
         raise NotImplementedError
 
 
@@ -47,9 +47,8 @@ def add_broker_argument(parser: argparse.ArgumentParser) -> None:
         "--broker",
         default=None,
         metavar="URI",
-        help="where the broker is; wins over the configuration (default: {})".format(
-            DEFAULT_AMQP_URI
-        ),
+        help="where the broker is: amqp://user:password@host:port/vhost (default: AMQP_URI of the "
+        "configuration, of the environment, else {})".format(DEFAULT_AMQP_URI),
     )
 
 
@@ -78,10 +77,10 @@ class Run(Command):
         return parser
 
     @staticmethod
-    def main(args: Any, *unknown_args: str) -> None:
+    def main(args: Any, *unknown_args: str) -> int:
         from nameko.cli import run
 
-        run.main(args)
+        return run.main(args)
 
 
 class Shell(Command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import yaml
@@ -11,18 +12,21 @@ from nameko.exceptions import CommandError
 
 
 def load_config(args: Any) -> dict[str, Any]:
-    """What ``--config``, ``--define`` and ``--broker`` say, the later ones winning.
+    """What ``--define``, ``--broker``, ``--config`` and the variable AMQP_URI of the environment
+    say; the first of these that says something wins.
 
     CommandError where a file cannot be read or does not parse.
     """
     config = read_config_file(args.config) if args.config else {}
+    if AMQP_URI_CONFIG_KEY in os.environ:
+        config.setdefault(AMQP_URI_CONFIG_KEY, os.environ[AMQP_URI_CONFIG_KEY])
+    if getattr(args, "broker", None):
+        config[AMQP_URI_CONFIG_KEY] = args.broker
     for definition in getattr(args, "define", ()):
         key, separator, value = definition.partition("=")
         if not separator or not key:
             raise CommandError("--define takes KEY=VALUE, not {!r}".format(definition))
         config[key] = _parse(value, "--define {}".format(key))
-    if getattr(args, "broker", None):
-        config[AMQP_URI_CONFIG_KEY] = args.broker
     return config
 
 

@@ -119,7 +119,7 @@ def main() -> int:
         parser.error("unrecognized arguments: {}".format(" ".join(unknown_args)))
     setup_yaml_parser()
     try:
-        args.main(args)
+        code: int = args.main(args) or 0
     except (CommandError, ConfigurationError) as exc:
         print("Error: {}".format(exc))
         return 1
@@ -127,4 +127,4 @@ def main() -> int:
         # Whoever read the output has gone; the interpreter must not complain about that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+    return code

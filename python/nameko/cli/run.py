@@ -28,10 +28,6 @@ from nameko.runners import ServiceRunner
 from nameko.utils import sanitize_url
 from nameko.utils.threads import spawn
 
-logger = logging.getLogger(__name__)
-
-MISSING_MODULE_TEMPLATE = "^No module named '?{}'?$"
-
 
 def is_type(obj: Any) -> bool:
     return isinstance(obj, type)
@@ -88,27 +84,44 @@ def import_service(module_name: str) -> list[type]:
     return found_services
 
 
-def run(services: list[type], config: dict[str, Any]) -> None:
-    """Host the services until they stop, or the process is told to stop them.
+def run(services: list[type], config: dict[str, Any]) -> int:
+    """Host the services until they stop, or the process is told to stop them; its exit code.
 
-    CommandError where a service fails.
+    CommandError where the broker refuses what a service needs at its start, or a service dies.
     """
     runner = ServiceRunner(config)
     for service_cls in services:
         runner.add_service(service_cls)
+    broker = sanitize_url(connection.amqp_uri(config))
     shutdown = Shutdown(runner)
     shutdown.install()
     try:
-        runner.start()
-        if not shutdown.begun:
+        say("connecting to {}".format(broker))
+        start(runner)
+        if not shutdown.signals:
             for container in runner.containers:
-                logger.info(describe(container))
-        runner.wait()
+                say(describe(container))
+            say("ready at {}; Ctrl-C stops".format(broker))
+        try:
+            runner.wait()
+        except Exception as exc:
+            raise CommandError(
+                "A service died of {}: {} (the log tells where)".format(type(exc).__name__, exc)
+            )
+    finally:
+        shutdown.uninstall()
+    return shutdown.exit_code()
+
+
+def start(runner: ServiceRunner) -> None:
+    try:
+        runner.start()
     except (OperationalError, AMQPError) as exc:
         runner.kill()
         raise CommandError(str(exc))
-    finally:
-        shutdown.uninstall()
+    except BaseException:
+        runner.kill()
+        raise
 
 
 class Shutdown:
@@ -117,8 +130,8 @@ class Shutdown:
 
     def __init__(self, runner: ServiceRunner) -> None:
         self.runner = runner
-        # How many signals came.
-        self.begun = 0
+        # Those that came.
+        self.signals: list[int] = []
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -131,35 +144,45 @@ class Shutdown:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
+    def exit_code(self) -> int:
+        """Call it when the runner has stopped."""
+        if len(self.signals) > 1:
+            return 128 + self.signals[1]
+        if self.signals:
+            say("stopped")
+        return 0
+
     def _handle(self, signum: int, frame: Any) -> None:
         # The main thread may be in the middle of anything, so the work is done in another one.
-        self.begun += 1
-        if self.begun == 1:
+        self.signals.append(signum)
+        if len(self.signals) == 1:
             spawn(self._stop)
-        elif self.begun == 2:
+        elif len(self.signals) == 2:
             spawn(self.runner.kill)
         else:
             os._exit(128 + signum)
 
     def _stop(self) -> None:
-        logger.info("waiting for running workers; a second signal does not wait for them")
+        say("stopping; once more stops at once")
         self.runner.stop()
 
 
+def say(text: str) -> None:
+    """Tell the user, at once."""
+    print(text, flush=True)
+
+
 def describe(container: Any) -> str:
-    """One line that says what a container serves, and where."""
+    """One line that says what a container serves."""
     entrypoints = sorted(
-        "{} {}".format(_spelling(type(entrypoint).__name__), entrypoint.method_name)
+        "{} ({})".format(entrypoint.method_name, _spelling(type(entrypoint).__name__))
         for entrypoint in container.entrypoints
     )
-    return "{} is ready: {} on {}".format(
-        container.service_name,
-        ", ".join(entrypoints) or "nothing to call",
-        sanitize_url(connection.amqp_uri(container.config)),
-    )
+    return "{}: {}".format(container.service_name, ", ".join(entrypoints) or "nothing to call")
 
 
 def _spelling(class_name: str) -> str:
+    """The name of an entrypoint class as its decorator is spelled: EventHandler, event_handler."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()
 
 
@@ -213,16 +236,14 @@ def embedded_broker(config: dict[str, Any]) -> _nameko.Broker | None:
         broker = _nameko.Broker("127.0.0.1", 5672)
     except OSError:
         return None  # another process was quicker
-    logger.warning(
-        "No broker is configured and none is running: started the embedded one on %s:%s, which "
-        "keeps messages in memory (for trying out, not for production)",
-        "127.0.0.1",
-        broker.port,
+    say(
+        "no broker is configured and none runs at localhost:5672: started one in this process, at "
+        "127.0.0.1:{}; it is for trying out, its messages live in memory".format(broker.port)
     )
     return broker
 
 
-def main(args: Any) -> None:
+def main(args: Any) -> int:
     if "." not in sys.path:
         sys.path.insert(0, ".")
     config = load_config(args)
@@ -235,7 +256,7 @@ def main(args: Any) -> None:
     broker = embedded_broker(config)
     config.setdefault(AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI)
     try:
-        run(services, config)
+        return run(services, config)
     finally:
         if broker is not None:
             broker.stop()

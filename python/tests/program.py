@@ -1,0 +1,127 @@
+"""A command as a user runs it: a process, what it prints, and how it ends."""
+
+import fcntl
+import os
+import pty
+import queue
+import signal
+import subprocess
+import sys
+import termios
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NAMEKO = [sys.executable, "-m", "nameko"]
+# How long anything may take (s).
+PATIENCE = 30
+
+
+def environment(**extra):
+    env = {name: value for name, value in os.environ.items() if name != "AMQP_URI"}
+    return {**env, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **extra}
+
+
+def run(*arguments, stdin="", cwd=None, **env):
+    """Run ``nameko`` with these arguments to its end."""
+    return subprocess.run(
+        [*NAMEKO, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(**env),
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class Program:
+    """``nameko`` with these arguments, running. Standard error is read with standard output."""
+
+    def __init__(self, *arguments, cwd=None, command=NAMEKO, **env):
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env=environment(**env),
+        )
+        self.seen = []
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, text):
+        """Read until a line has the text in it."""
+        while True:
+            line = self._lines.get(timeout=PATIENCE)
+            assert line is not None, "it ended without {!r}: {}".format(text, "".join(self.seen))
+            self.seen.append(line)
+            if text in line:
+                return line
+
+    def signal(self, signum):
+        self.process.send_signal(signum)
+
+    def wait(self):
+        """Its exit code."""
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Terminal:
+    """``nameko`` with these arguments on a terminal of its own."""
+
+    def __init__(self, *arguments, **env):
+        self.master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [*NAMEKO, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment(TERM="dumb", **env),
+            start_new_session=True,
+            # So that a typed Ctrl-C becomes a signal.
+            preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def wait_for(self, text):
+        while text not in self.seen:
+            try:
+                data = os.read(self.master, 4096)
+            except OSError:
+                data = b""
+            assert data, "it ended without {!r}: {}".format(text, self.seen)
+            self.seen += data.decode()
+        before, self.seen = self.seen.split(text, 1)
+        return before
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT

@@ -1,0 +1,408 @@
+"""The command line as a user meets it."""
+
+import socket
+import textwrap
+import threading
+import uuid
+from unittest.mock import patch
+
+import pytest
+from program import INT, TERM, Program, Terminal, run
+
+import nameko
+from nameko import _nameko
+from nameko.cli.run import embedded_broker, find_services, import_service
+from nameko.constants import DEFAULT_AMQP_URI
+from nameko.exceptions import CommandError
+
+HELLO = """
+    import logging, time
+    from nameko.rpc import rpc
+
+    class Hello:
+        name = "hello_{uid}"
+
+        @rpc
+        def hello(self, name):
+            return "Hello, {{}}!".format(name)
+
+        @rpc
+        def hang(self):
+            print("hanging", flush=True)
+            time.sleep(30)
+
+        @rpc
+        def slow(self):
+            print("working", flush=True)
+            time.sleep(0.3)
+            return "finished"
+
+        @rpc
+        def unserializable(self):
+            return object()
+"""
+
+
+class Folder:
+    """A folder with the module ``hello`` in it."""
+
+    def __init__(self, path, uid):
+        self.path, self.uid = path, uid
+        self.write("hello.py", HELLO)
+
+    def write(self, name, text):
+        self.path.joinpath(name).write_text(textwrap.dedent(text).format(uid=self.uid))
+
+
+@pytest.fixture
+def folder(tmp_path, uid):
+    return Folder(tmp_path, uid)
+
+
+@pytest.fixture
+def running(folder, broker_uri):
+    """The hello service, run by the command."""
+    with Program("run", "hello", "--broker", broker_uri, cwd=folder.path) as program:
+        program.wait_for("ready at")
+        yield program
+
+
+class TestRun:
+    @pytest.mark.parametrize("signum", [TERM, INT])
+    def test_it_says_what_it_serves_and_stops_at_a_signal(self, running, cluster, uid, signum):
+        said = "".join(running.seen)
+        assert "hello_{}: hang (rpc), hello (rpc), slow (rpc)".format(uid) in said
+        assert ":********@" in said
+        assert cluster["hello_" + uid].hello("zq") == "Hello, zq!"
+        running.signal(signum)
+        running.wait_for("stopped")
+        assert running.wait() == 0
+
+    def test_calls_in_work_are_finished_first(self, running, cluster, uid):
+        reply = cluster["hello_" + uid].slow.call_async()
+        running.wait_for("working")
+        running.signal(TERM)
+        assert reply.result() == "finished"
+        assert running.wait() == 0
+
+    def test_a_second_signal_does_not_wait_for_them(self, running, cluster, uid):
+        cluster["hello_" + uid].hang.call_async()
+        running.wait_for("hanging")
+        running.signal(TERM)
+        running.wait_for("stopping; once more stops at once")
+        running.signal(TERM)
+        assert running.wait() == 143
+
+    def test_several_modules(self, folder, broker_uri, uid):
+        folder.write("other.py", HELLO.replace("hello_", "other_"))
+        with Program(
+            "run", "hello:Hello", "other", "hello", "--broker", broker_uri, cwd=folder.path
+        ) as program:
+            program.wait_for("hello_{}:".format(uid))
+            program.wait_for("other_{}:".format(uid))
+            program.wait_for("ready at")
+
+    def test_a_configured_broker_that_is_away_is_waited_for(self, folder):
+        broker = _nameko.Broker()
+        uri, port = broker.uri, broker.port
+        broker.stop()
+        folder.write("config.yaml", "AMQP_URI: '{}'".format(uri))
+        with Program("run", "hello", "--config", "config.yaml", cwd=folder.path) as program:
+            program.wait_for("Error connecting to broker at amqp://guest:********@127.0.0.1:")
+            program.wait_for("Retrying in")
+            broker = _nameko.Broker("127.0.0.1", port)
+            program.wait_for("ready at")
+            program.signal(INT)
+            assert program.wait() == 0
+        broker.stop()
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (lambda uri: uri.replace("guest:guest", "guest:wrong"), "guest"),
+            (lambda uri: uri.rstrip("/") + "/nowhere", "nowhere"),
+        ],
+        ids=["wrong password", "wrong vhost"],
+    )
+    def test_a_broker_that_refuses_is_named_and_tried_again(self, folder, own_broker, change, says):
+        with Program(
+            "run", "hello", "--broker", change(own_broker.uri), cwd=folder.path
+        ) as program:
+            assert says in program.wait_for("Error connecting to broker at")
+            program.signal(INT)
+            assert program.wait() == 0
+
+    def test_a_port_that_talks_something_else(self, folder):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer():
+                try:
+                    while True:
+                        peer, _ = server.accept()
+                        peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                        peer.close()
+                except OSError:
+                    pass
+
+            threading.Thread(target=answer, daemon=True).start()
+            uri = "amqp://127.0.0.1:{}".format(server.getsockname()[1])
+            with Program("run", "hello", "--broker", uri, cwd=folder.path) as program:
+                assert "AMQP" in program.wait_for("Error connecting to broker at")
+
+    def test_a_service_that_dies_ends_the_command(self, folder, broker_uri, cluster, uid):
+        folder.write(
+            "deadly.py",
+            """
+            from nameko.extensions import DependencyProvider
+            from nameko.rpc import rpc
+
+            class Deadly(DependencyProvider):
+                def worker_setup(self, worker_ctx):
+                    raise RuntimeError("fatal setup")
+
+            class Service:
+                name = "deadly_{uid}"
+                deadly = Deadly()
+
+                @rpc
+                def method(self):
+                    pass
+            """,
+        )
+        with Program("run", "deadly", "--broker", broker_uri, cwd=folder.path) as program:
+            program.wait_for("ready at")
+            cluster["deadly_" + uid].method.call_async()
+            program.wait_for("RuntimeError: fatal setup")
+            program.wait_for("Error: A service died of RuntimeError: fatal setup")
+            assert program.wait() == 1
+
+
+class TestWrongInput:
+    """Each ends with exit code 1 and a message that says what was wrong."""
+
+    def fails(self, folder, *arguments):
+        ended = run(*arguments, cwd=folder.path)
+        assert ended.returncode == 1
+        assert "nameko/cli" not in ended.stderr
+        return ended.stdout + ended.stderr
+
+    def test_no_such_module(self, folder):
+        assert "Error: No module named 'missing'" in self.fails(folder, "run", "missing")
+
+    def test_no_such_class(self, folder):
+        said = self.fails(folder, "run", "hello:Missing")
+        assert "Error: Failed to find service class 'Missing' in module 'hello'" in said
+
+    def test_file_name_for_module_name(self, folder):
+        assert "did you mean 'hello'?" in self.fails(folder, "run", "hello.py")
+
+    def test_module_that_raises(self, folder):
+        folder.write("broken.py", "def f():\n    1 / 0\n\nf()\n")
+        said = self.fails(folder, "run", "broken")
+        assert 'broken.py", line 4, in <module>' in said
+        assert "ZeroDivisionError: division by zero" in said
+        assert "importlib" not in said
+
+    def test_module_that_does_not_parse(self, folder):
+        folder.write("broken.py", "def f(:\n    pass\n")
+        said = self.fails(folder, "run", "broken")
+        assert 'broken.py", line 1' in said
+        assert "SyntaxError" in said
+
+    def test_module_that_imports_what_is_not_there(self, folder):
+        folder.write("broken.py", "import not_installed\n")
+        said = self.fails(folder, "run", "broken")
+        assert "No module named 'not_installed'" in said
+        assert 'broken.py", line 1' in said
+
+    def test_module_without_a_service(self, folder):
+        folder.write("empty.py", "x = 1\n")
+        said = self.fails(folder, "run", "empty")
+        assert "Failed to find anything that looks like a service in module 'empty'" in said
+
+    def test_service_without_a_name(self, folder):
+        folder.write("nameless.py", HELLO.replace("name = ", "label = "))
+        said = self.fails(folder, "run", "nameless")
+        assert "Service class must define a `name` attribute (nameless.Hello)" in said
+
+    def test_two_services_of_one_name(self, folder, uid):
+        folder.write("twin.py", HELLO)
+        said = self.fails(folder, "run", "hello", "twin")
+        assert "Two services are called 'hello_{}': hello.Hello and twin.Hello".format(uid) in said
+
+    def test_yaml_that_does_not_parse(self, folder):
+        folder.write("config.yaml", "AMQP_URI: amqp://\nlist: [1, 2\nother: 3\n")
+        said = self.fails(folder, "run", "hello", "--config", "config.yaml")
+        assert "Error: config.yaml:3:" in said
+
+    def test_configuration_that_is_no_mapping(self, folder):
+        folder.write("config.yaml", "- 1\n")
+        assert "config.yaml: a configuration is a mapping" in self.fails(folder, "show-config")
+
+    def test_no_configuration_file(self, folder):
+        said = self.fails(folder, "run", "hello", "--config", "missing.yaml")
+        assert "Cannot read the configuration file missing.yaml: No such file" in said
+
+    def test_uri_that_makes_no_sense(self, folder):
+        assert "Error: " in self.fails(folder, "run", "hello", "--broker", "http://localhost")
+
+    def test_unknown_arguments(self, folder):
+        ended = run("run", "hello", "--nonsense", cwd=folder.path)
+        assert ended.returncode == 2
+        assert "unrecognized arguments: --nonsense" in ended.stderr
+
+
+class TestShell:
+    def script(self, broker_uri, text):
+        return run("shell", "--broker", broker_uri, stdin=textwrap.dedent(text))
+
+    def test_a_script_on_a_pipe(self, running, broker_uri, uid):
+        ended = self.script(
+            broker_uri,
+            """\
+            n.rpc.hello_{uid}.hello(name='zq')
+            for name in ["a", "b"]:
+                print(n.rpc.hello_{uid}.hello(name))
+            print("done")
+            """.format(uid=uid),
+        )
+        assert ended.stdout == "'Hello, zq!'\nHello, a!\nHello, b!\ndone\n"
+        assert ended.stderr == ""
+        assert ended.returncode == 0
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            ("raise ValueError('no')", "ValueError: no"),
+            ("this cannot be Python", "SyntaxError"),
+            ("n.rpc.nobody.method()", "UnknownService: Unknown service `nobody`"),
+            ("n.rpc.hello_{uid}.nothing()", "MethodNotFound: nothing"),
+            ("n.rpc.hello_{uid}.hello(nam='x')", "IncorrectSignature: "),
+            ("n.rpc.hello_{uid}.hello(1, 2)", "IncorrectSignature: "),
+            ("n.rpc.hello_{uid}.hello(object())", "EncodeError: "),
+            ("n.rpc.hello_{uid}.unserializable()", "RemoteError: UnserializableValueError"),
+        ],
+    )
+    def test_a_script_that_raises(self, running, broker_uri, uid, line, says):
+        ended = self.script(broker_uri, line.format(uid=uid) + "\nprint('not reached')\n")
+        assert ended.returncode == 1
+        assert says in ended.stderr
+        assert "Traceback" in ended.stderr or "SyntaxError" in ended.stderr
+        assert ended.stdout == ""
+
+    def test_a_50_mb_argument(self, running, broker_uri, uid):
+        ended = self.script(
+            broker_uri, "print(len(n.rpc.hello_{}.hello('x' * 50_000_000)))".format(uid)
+        )
+        assert ended.stdout == "50000008\n"
+
+    def test_no_broker(self):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+            ended = self.script("amqp://127.0.0.1:{}".format(port), "print(1)")
+        assert ended.returncode == 1
+        assert "Error: cannot connect to 127.0.0.1:{}".format(port) in ended.stdout
+        assert "Traceback" not in ended.stderr
+
+    def test_on_a_terminal(self, running, broker_uri, uid):
+        with Terminal("shell", "--broker", broker_uri, "--interface", "plain") as shell:
+            shell.wait_for("Broker: ")
+            shell.wait_for(">>> ")
+            shell.type("n.rpc.hello_{}.hello(name='zq')\n".format(uid))
+            shell.wait_for("'Hello, zq!'")
+            shell.type("n.rpc.hello_{}.hang()\n".format(uid))
+            running.wait_for("hanging")
+            shell.type("\x03")
+            shell.wait_for("KeyboardInterrupt")
+            shell.type("1 + 1\n")
+            shell.wait_for("2")
+            shell.type("\x04")
+            assert shell.process.wait(30) == 0
+
+    def test_events_and_configuration(self, broker_uri):
+        ended = self.script(
+            broker_uri,
+            """\
+            print(n.config["AMQP_URI"] is not None)
+            try:
+                n.dispatch_event("nobody-{}", "type", "data")
+            except Exception as exc:
+                print(type(exc).__name__)
+            """.format(uuid.uuid4()),
+        )
+        assert ended.stdout == "True\nNotFound\n"
+
+
+class TestShowConfig:
+    def test_environment_variables_are_filled_in(self, folder):
+        folder.path.joinpath("config.yaml").write_text(
+            "FOO: ${FOO:foobar}\nBAR: ${BAR}\nRAW: '${BAR}'\nPORT: ${PORT:8000}\n"
+        )
+        ended = run("show-config", "-d", "max_workers=3", cwd=folder.path, BAR="[1,2]")
+        assert ended.stdout.strip() == (
+            "BAR:\n- 1\n- 2\nFOO: foobar\nPORT: 8000\nRAW: '${BAR}'\nmax_workers: 3"
+        )
+
+    def test_who_wins(self, folder):
+        folder.path.joinpath("config.yaml").write_text("x: 1\n")
+        ended = run("show-config", cwd=folder.path, AMQP_URI="amqp://environment")
+        assert ended.stdout.strip() == "AMQP_URI: amqp://environment\nx: 1"
+        folder.path.joinpath("config.yaml").write_text("AMQP_URI: amqp://file\n")
+        ended = run("show-config", cwd=folder.path, AMQP_URI="amqp://environment")
+        assert ended.stdout.strip() == "AMQP_URI: amqp://file"
+
+
+def test_version_and_help():
+    assert run("--version").stdout.strip() == nameko.__version__
+    assert run("run", "--help").stdout.startswith("usage: nameko run")
+    assert "show-config" in run("--help").stdout
+    assert run().returncode == 2
+
+
+class TestEmbeddedBroker:
+    def test_it_is_started_only_where_no_broker_is_configured_or_running(self, own_broker, capsys):
+        assert embedded_broker({"AMQP_URI": "amqp://127.0.0.1:1"}) is None
+        with patch("nameko._nameko.probe", return_value=True):
+            assert embedded_broker({}) is None
+        assert capsys.readouterr().out == ""
+
+    @pytest.mark.skipif(_nameko.probe(DEFAULT_AMQP_URI), reason="a broker runs at localhost:5672")
+    def test_a_newcomer_needs_no_broker(self, folder, uid):
+        with Program("run", "hello", cwd=folder.path) as program:
+            program.wait_for("no broker is configured and none runs at localhost:5672")
+            program.wait_for("ready at")
+            ended = run("shell", stdin="n.rpc.hello_{}.hello('zq')".format(uid))
+            assert ended.stdout == "'Hello, zq!'\n"
+            program.signal(INT)
+            program.wait_for("stopped")
+            assert program.wait() == 0
+
+
+def test_import_service_finds_classes(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder.path)
+    folder.write("some_services.py", HELLO)
+    (service,) = import_service("some_services")
+    assert import_service("some_services:Hello") == [service]
+    assert find_services(["some_services", "some_services:Hello"]) == [service]
+    with pytest.raises(CommandError, match="Service must be a class"):
+        import_service("some_services:rpc")
+
+
+def test_logs_are_plain_where_there_is_no_terminal(running):
+    assert "\x1b" not in "".join(running.seen)
+
+
+def test_logging_can_be_configured(folder, broker_uri):
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"simple": {"format": "<%(name)s> %(message)s"}},
+        "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "simple"}},
+        "root": {"level": "INFO", "handlers": ["out"]},
+    }
+    folder.path.joinpath("config.yaml").write_text(
+        "AMQP_URI: {}\nLOGGING: {}\n".format(broker_uri, config)
+    )
+    with Program("run", "hello", "--config", "config.yaml", cwd=folder.path) as program:
+        program.wait_for("<nameko.runners> starting services")

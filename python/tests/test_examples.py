@@ -1,0 +1,82 @@
+"""The examples are run as their readers run them."""
+
+import subprocess
+import sys
+
+import pytest
+from program import PATIENCE, ROOT, Program, environment
+
+from nameko.testing.services import worker_factory
+
+
+@pytest.fixture
+def run(broker_uri):
+    programs = []
+
+    def start(*modules):
+        program = Program("run", *modules, "--broker", broker_uri, cwd=ROOT)
+        programs.append(program)
+        program.wait_for("ready at")
+
+    yield start
+    for program in programs:
+        program.__exit__()
+
+
+def test_hello(run, cluster):
+    run("examples.hello.hello", "examples.hello.helloworld")
+    assert cluster.hello_service.hello(name="zq") == "Hello, zq!"
+    assert cluster.greeting_service.hello(name="zq") == "Hello, zq!"
+
+
+def test_chain(run, cluster):
+    run("examples.hello.chain")
+    assert cluster.service_x.remote_method("hello") == "hello-x-y"
+
+
+def test_coroutines(run, cluster):
+    run("examples.coroutines.coroutines")
+    assert cluster.service_x.remote_method("hello") == "hello-x-y"
+    assert cluster.service_x.many(["a", "b"]) == ["a-y", "b-y"]
+
+
+def test_dependencies(run, cluster):
+    run("examples.dependencies.counter")
+    first = cluster.counting_service.count()
+    assert cluster.counting_service.count() == first + 1
+
+
+def test_a_service_is_a_class_and_can_be_tested_as_one(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.hello.chain import ServiceX
+
+    service = worker_factory(ServiceX)
+    service.y.append_id.side_effect = lambda value: value + "-fake"
+    assert service.remote_method("hello") == "hello-x-fake"
+
+
+def script(path, **replacements):
+    source = ROOT.joinpath(path).read_text()
+    for before, after in replacements.items():
+        source = source.replace(before, after)
+    return subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+
+
+def test_client(run, broker_uri):
+    run("examples.hello.chain")
+    said = script(
+        "examples/client/client.py",
+        **{"pyamqp://guest:guest@localhost": broker_uri},
+    )
+    assert said == "hello-x-y\n['hello-x-y', 'world-x-y']\n"
+
+
+def test_container():
+    assert script("examples/container/container.py") == ""

@@ -1,0 +1,270 @@
+"""Brokers that go away and come back, and handlers that hog or hang."""
+
+import ctypes
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from nameko._nameko import Broker
+from nameko.amqp.publish import Publisher
+from nameko.containers import ServiceContainer
+from nameko.exceptions import RpcTimeout
+from nameko.extensions import DependencyProvider
+from nameko.messaging import consume
+from nameko.rpc import RpcProxy, rpc
+from nameko.standalone import rpc as standalone_rpc
+from nameko.standalone.rpc import ClusterRpcProxy
+from nameko.testing.services import entrypoint_hook, entrypoint_waiter
+
+
+class Echo:
+    name = "echo"
+
+    @rpc
+    def echo(self, value):
+        return value
+
+
+@pytest.fixture
+def run():
+    """Start a container on a broker of the test's own; kill it at the end."""
+    containers = []
+
+    def start(service_cls, uri, **config):
+        container = ServiceContainer(service_cls, {"AMQP_URI": uri, **config})
+        containers.append(container)
+        container.start()
+        return container
+
+    yield start
+    for container in containers:
+        container.kill()
+
+
+def until(fn, *exceptions, deadline=20):
+    """Call ``fn`` until it raises none of these; its result."""
+    end = time.monotonic() + deadline
+    while True:
+        try:
+            return fn()
+        except exceptions:
+            if time.monotonic() > end:
+                raise
+
+
+def test_lost_connections_are_made_again_under_load(run, own_broker):
+    run(Echo, own_broker.uri)
+    with (
+        ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=20) as cluster,
+        ThreadPoolExecutor(8) as pool,
+    ):
+
+        def one(i):
+            if i % 100 == 50:
+                own_broker.close_connections()
+            return cluster.echo.echo(i)
+
+        assert list(pool.map(one, range(400))) == list(range(400))
+
+
+def test_a_restarted_broker_is_found_again(run, expect_log, monkeypatch):
+    monkeypatch.setattr(standalone_rpc, "CONNECT_TIMEOUT", 0.3)
+    broker = Broker()
+    uri, port = broker.uri, broker.port
+    container = run(Echo, uri)
+    with ClusterRpcProxy({"AMQP_URI": uri}, timeout=5, retry=False) as cluster:
+        assert cluster.echo.echo(1) == 1
+        with expect_log("nameko.messaging", "Error connecting to broker at", logging.WARNING):
+            broker.stop()
+        with pytest.raises((OperationalError, RuntimeError)):
+            cluster.echo.echo(2)
+        broker = Broker("127.0.0.1", port)
+        answer = until(lambda: cluster.echo.echo(3), Exception)
+        assert answer == 3
+    assert not container._died.ready()
+    broker.stop()
+
+
+def test_calls_in_flight_fail_when_their_replies_are_lost_with_the_broker(run):
+    began, go = threading.Event(), threading.Event()
+
+    class Slow:
+        name = "slow"
+
+        @rpc
+        def method(self):
+            began.set()
+            go.wait(20)
+
+    broker = Broker()
+    uri, port = broker.uri, broker.port
+    run(Slow, uri)
+    with ClusterRpcProxy({"AMQP_URI": uri}, timeout=30) as cluster:
+        reply = cluster.slow.method.call_async()
+        assert began.wait(10)
+        broker.stop()
+        broker = Broker("127.0.0.1", port)
+        with pytest.raises(OSError, match="lost"):
+            reply.result()
+    go.set()
+    broker.stop()
+
+
+def test_start_waits_for_the_broker(expect_log):
+    broker = Broker()
+    uri, port = broker.uri, broker.port
+    broker.stop()
+    container = ServiceContainer(Echo, {"AMQP_URI": uri})
+    starter = threading.Thread(target=container.start)
+    with expect_log("nameko.messaging", "Retrying in", logging.WARNING):
+        starter.start()
+    assert starter.is_alive()
+    broker = Broker("127.0.0.1", port)
+    starter.join(20)
+    assert not starter.is_alive()
+    with ClusterRpcProxy({"AMQP_URI": uri}, timeout=5) as cluster:
+        assert cluster.echo.echo(1) == 1
+    container.stop()
+    broker.stop()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_start_that_waits_can_be_ended(expect_log, how):
+    broker = Broker()
+    uri = broker.uri
+    broker.stop()
+    container = ServiceContainer(Echo, {"AMQP_URI": uri})
+    starter = threading.Thread(target=container.start)
+    with expect_log("nameko.messaging", "Retrying in", logging.WARNING):
+        starter.start()
+    getattr(container, how)()
+    starter.join(10)
+    assert not starter.is_alive()
+
+
+def test_start_waits_when_the_broker_refuses_the_password(expect_log, own_broker):
+    uri = own_broker.uri.replace("guest:guest", "guest:wrong")
+    container = ServiceContainer(Echo, {"AMQP_URI": uri})
+    starter = threading.Thread(target=container.start)
+    with expect_log("nameko.messaging", "guest:********@", logging.WARNING):
+        starter.start()
+    container.stop()
+    starter.join(10)
+    assert not starter.is_alive()
+
+
+def test_issue_511_message_of_a_lost_connection_runs_again_and_late_ack_is_harmless(
+    run, own_broker
+):
+    began, go, bodies = threading.Semaphore(0), threading.Event(), []
+
+    class Service:
+        name = "service"
+
+        @consume(Queue("work"))
+        def work(self, body):
+            bodies.append(body)
+            began.release()
+            go.wait(20)
+
+    container = run(Service, own_broker.uri)
+    count = []
+
+    def twice(worker_ctx, result, exc_info):
+        count.append(1)
+        return len(count) == 2
+
+    with entrypoint_waiter(container, "work", callback=twice):
+        Publisher(own_broker.uri).publish("job", routing_key="work")
+        assert began.acquire(timeout=10)
+        own_broker.close_connections()
+        assert began.acquire(timeout=10)
+        go.set()
+    assert bodies == ["job", "job"]
+    assert not container._died.ready()
+
+
+def test_a_handler_that_keeps_the_gil_does_not_cost_the_connection(run, own_broker, caplog):
+    class Hog:
+        name = "hog"
+
+        @rpc
+        def hog(self):
+            # Unlike time.sleep, a call through PyDLL keeps the GIL.
+            ctypes.PyDLL(None).usleep(3_500_000)
+            return "done"
+
+    container = run(Hog, own_broker.uri, HEARTBEAT=1)
+    with (
+        caplog.at_level(logging.WARNING),
+        ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=20) as cluster,
+    ):
+        assert cluster.hog.hog() == "done"
+    assert ":{}".format(own_broker.port) not in caplog.text
+    assert not container._died.ready()
+
+
+def test_a_handler_that_hangs_costs_its_caller_the_timeout_only(run, own_broker):
+    go = threading.Event()
+
+    class Service:
+        name = "service"
+
+        @rpc
+        def hang(self):
+            go.wait(30)
+
+        @rpc
+        def answer(self):
+            return 42
+
+    run(Service, own_broker.uri)
+    with ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=0.2) as cluster:
+        with pytest.raises(RpcTimeout):
+            cluster.service.hang()
+        assert cluster.service.answer() == 42
+    go.set()
+
+
+def test_reply_is_sent_again_when_its_connection_is_lost(run, own_broker):
+    """The connection that replies go out on is another one than requests come in on."""
+
+    class Cutter(DependencyProvider):
+        def get_dependency(self, worker_ctx):
+            return own_broker.close_connections
+
+    class Service:
+        name = "service"
+        cut = Cutter()
+
+        @rpc
+        def method(self, value):
+            self.cut()
+            return value
+
+    container = run(Service, own_broker.uri)
+    with ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=20) as cluster:
+        assert cluster.service.method("kept") == "kept"
+    assert not container._died.ready()
+
+
+def test_service_to_service_calls_survive_lost_connections(run, own_broker):
+    class Caller:
+        name = "caller"
+        echo = RpcProxy("echo", timeout=20)
+
+        @rpc
+        def method(self, value):
+            return self.echo.echo(value)
+
+    run(Echo, own_broker.uri)
+    container = run(Caller, own_broker.uri)
+    with entrypoint_hook(container, "method") as method:
+        assert method(1) == 1
+        own_broker.close_connections()
+        assert method(2) == 2
