@@ -182,7 +182,8 @@ class Consumers:
         """End a subscription; the queue is left. Deliveries that are here already still reach their handler."""
 
     def stop(self) -> None:
-        """Close channel and connection, within a second. Calls that wait for a reply fail."""
+        """Close channel and connection, within a second once the replies sent in the background are out (five seconds at
+        most). Calls that wait for a reply fail."""
 
     def kill(self) -> None:
         """Drop the connection at once: unacknowledged deliveries go back to their queues. Calls that wait for a reply fail."""

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::convert;
+use crate::delivery::replies_sent;
 use crate::error::Failure;
 use crate::jobs::{Job, Jobs};
 use crate::lock::lock;
@@ -22,6 +23,9 @@ use crate::wait::{deadline, wait};
 
 /// How long the connection may be lost before calls that wait for a reply fail.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long `stop` lets replies that are sent in the background get out.
+const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 /// One connection with one channel for all queues of a container, kept alive. Deliveries become jobs of worker threads.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -111,14 +115,18 @@ impl Consumers {
         .map(drop)
     }
 
-    /// Closes channel and connection, within a second. Calls that wait for a reply fail.
+    /// Closes channel and connection, within a second once the replies sent in the background are out (five seconds at
+    /// most). Calls that wait for a reply fail.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         self.listener.end();
         let inner = self.inner.clone();
         wait(
             py,
             None,
-            runtime::handle()?.spawn(async move { inner.stop().await }),
+            runtime::handle()?.spawn(async move {
+                replies_sent(LAST_REPLIES).await;
+                inner.stop().await;
+            }),
         )
         .map(drop)
     }

@@ -1,7 +1,8 @@
 //! A message that came, as Python sees it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use nameko::amqp::{self, Acker, Properties, Publish, PublishError, Retry, Table};
 use pyo3::exceptions::PyValueError;
@@ -9,6 +10,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
+use tokio::sync::RwLock;
+use tokio::time::timeout;
 
 use crate::convert;
 use crate::error::Failure;
@@ -193,10 +196,28 @@ impl Delivery {
             let settles = ack && !self.settled.swap(true, Ordering::AcqRel);
             let acker = settles.then(|| self.message.acker.clone());
             let routing_key = self.message.routing_key.clone();
-            runtime::handle()?.spawn(async move { settle(acker, &routing_key, publish.await) });
+            let sending = SENDING.clone().try_read_owned();
+            runtime::handle()?.spawn(async move {
+                let _sending = match sending {
+                    Ok(sending) => sending,
+                    // Somebody waits for the replies before this one.
+                    Err(_) => SENDING.clone().read_owned().await,
+                };
+                settle(acker, &routing_key, publish.await);
+            });
         }
         Ok(())
     }
+}
+
+/// Held for reading by each reply that is sent in the background.
+static SENDING: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+/// Resolves when the replies that are being sent in the background have been sent and their requests acknowledged, or
+/// after `patience`.
+pub(crate) async fn replies_sent(patience: Duration) {
+    // Too late is no failure: the requests are delivered again.
+    let _ = timeout(patience, SENDING.write()).await;
 }
 
 /// What becomes of a request after its reply was published in the background.
