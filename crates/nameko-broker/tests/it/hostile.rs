@@ -1,141 +1,20 @@
 use std::time::{Duration, Instant};
 
 use amq_protocol::{
-    frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
-    protocol::{AMQPClass, basic, channel, connection, queue},
+    frame::AMQPFrame,
+    protocol::{AMQPClass, basic, connection, queue},
     types::FieldTable,
 };
 use nameko_broker::Broker;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    peer::{HEADER, Peer, encoded, raw},
+    support::*,
 };
 
-use crate::support::*;
-
-const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
-
-/// A peer that says what it likes.
-struct Peer {
-    stream: TcpStream,
-    input: Vec<u8>,
-}
-
-impl Peer {
-    async fn connect(broker: &Broker) -> Self {
-        Self {
-            stream: TcpStream::connect(broker.addr()).await.unwrap(),
-            input: Vec::new(),
-        }
-    }
-
-    /// A peer that went through the handshake, with this heartbeat interval in seconds.
-    async fn open(broker: &Broker, heartbeat: u16) -> Self {
-        let mut peer = Self::connect(broker).await;
-        peer.write(HEADER).await;
-        peer.frame().await.unwrap();
-        peer.connection(connection::AMQPMethod::StartOk(connection::StartOk {
-            client_properties: FieldTable::default(),
-            mechanism: "PLAIN".into(),
-            response: "\0guest\0guest".into(),
-            locale: "en_US".into(),
-        }))
-        .await;
-        peer.frame().await.unwrap();
-        peer.connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
-            channel_max: 2047,
-            frame_max: 131_072,
-            heartbeat,
-        }))
-        .await;
-        let open = connection::Open {
-            virtual_host: "/".into(),
-        };
-        peer.connection(connection::AMQPMethod::Open(open)).await;
-        peer.frame().await.unwrap();
-        peer
-    }
-
-    /// A peer with channel 1 open.
-    async fn with_channel(broker: &Broker) -> Self {
-        let mut peer = Self::open(broker, 0).await;
-        peer.method(
-            1,
-            AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
-        )
-        .await;
-        peer.frame().await.unwrap();
-        peer
-    }
-
-    async fn write(&mut self, bytes: &[u8]) {
-        soon(self.stream.write_all(bytes)).await.unwrap();
-    }
-
-    async fn method(&mut self, channel: u16, method: AMQPClass) {
-        self.write(&encoded(&AMQPFrame::Method(channel, method)))
-            .await;
-    }
-
-    async fn connection(&mut self, method: connection::AMQPMethod) {
-        self.method(0, AMQPClass::Connection(method)).await;
-    }
-
-    /// The next frame; `None` when the broker closed the connection.
-    async fn frame(&mut self) -> Option<AMQPFrame> {
-        loop {
-            if let Ok((rest, frame)) = parse_frame(&self.input[..]) {
-                self.input = rest.to_vec();
-                return Some(frame);
-            }
-            match soon(self.stream.read_buf(&mut self.input)).await {
-                Ok(0) | Err(_) => return None,
-                Ok(_) => {}
-            }
-        }
-    }
-
-    /// The code the connection or the channel is closed with; `None` when it was closed without a word.
-    async fn closed_with(&mut self) -> Option<(u16, String)> {
-        loop {
-            match self.frame().await? {
-                AMQPFrame::Method(
-                    _,
-                    AMQPClass::Connection(connection::AMQPMethod::Close(close)),
-                ) => {
-                    return Some((close.reply_code, close.reply_text.to_string()));
-                }
-                AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
-                    return Some((close.reply_code, close.reply_text.to_string()));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// All the broker still says, until it closes.
-    async fn rest(mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        // A reset ends it as well.
-        let _ = soon(self.stream.read_to_end(&mut rest)).await;
-        rest
-    }
-}
-
-fn encoded(frame: &AMQPFrame) -> Vec<u8> {
-    gen_frame(frame)(WriteContext::from(Vec::new()))
-        .unwrap()
-        .into_inner()
-        .0
-}
-
-fn raw(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![kind];
-    frame.extend(channel.to_be_bytes());
-    frame.extend((payload.len() as u32).to_be_bytes());
-    frame.extend(payload);
-    frame.push(206);
-    frame
+fn addr(broker: &Broker) -> String {
+    broker.addr().to_string()
 }
 
 /// That the broker serves others as if nothing had happened.
@@ -159,7 +38,7 @@ async fn peers_that_speak_another_protocol_are_told_which_one_is_spoken() {
         b"\x16\x03\x01\x02\0\x01\0\x01",
         b"x",
     ] {
-        let mut peer = Peer::connect(&broker).await;
+        let mut peer = Peer::connect(&addr(&broker)).await;
         peer.write(greeting).await;
         assert_eq!(peer.rest().await, HEADER, "{greeting:?}");
     }
@@ -173,13 +52,13 @@ async fn garbage_at_any_time_costs_only_the_peers_own_connection() {
     let garbage: Vec<u8> = (0..10_000_u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
-    let mut peer = Peer::connect(&broker).await;
+    let mut peer = Peer::connect(&addr(&broker)).await;
     peer.write(&[HEADER, &garbage].concat()).await;
     peer.rest().await;
-    let mut peer = Peer::open(&broker, 0).await;
+    let mut peer = Peer::open(&addr(&broker), 0).await;
     peer.write(&garbage).await;
     assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(501));
-    let mut peer = Peer::with_channel(&broker).await;
+    let mut peer = Peer::with_channel(&addr(&broker)).await;
     peer.write(&raw(1, 1, &garbage[..100])).await;
     assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(503));
     still_serves(&broker).await;
@@ -273,7 +152,7 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
         ),
         ("a transaction", raw(1, 1, &[0, 90, 0, 10]), 540),
     ] {
-        let mut peer = Peer::with_channel(&broker).await;
+        let mut peer = Peer::with_channel(&addr(&broker)).await;
         peer.write(&bytes).await;
         let closed = peer.closed_with().await;
         assert_eq!(
@@ -301,11 +180,11 @@ async fn deeply_nested_tables_do_not_overflow_the_stack() {
         sized.extend(table);
         sized
     };
-    let mut peer = Peer::with_channel(&broker).await;
+    let mut peer = Peer::with_channel(&addr(&broker)).await;
     let declare = [&[0, 50, 0, 10, 0, 0, 0, 8][..], &nested(20_000)].concat();
     peer.write(&raw(1, 1, &declare)).await;
     assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(502));
-    let mut peer = Peer::connect(&broker).await;
+    let mut peer = Peer::connect(&addr(&broker)).await;
     peer.write(HEADER).await;
     peer.frame().await.unwrap();
     // Before the connection is tuned not even a frame of that size is taken.
@@ -313,7 +192,7 @@ async fn deeply_nested_tables_do_not_overflow_the_stack() {
         .await;
     assert_eq!(peer.closed_with().await, None);
     // A login table within the size is measured like any other.
-    let mut peer = Peer::connect(&broker).await;
+    let mut peer = Peer::connect(&addr(&broker)).await;
     peer.write(HEADER).await;
     peer.frame().await.unwrap();
     peer.connection(connection::AMQPMethod::StartOk(connection::StartOk {
@@ -331,7 +210,7 @@ async fn deeply_nested_tables_do_not_overflow_the_stack() {
 #[tokio::test]
 async fn frames_may_come_byte_by_byte() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let mut peer = Peer::connect(&broker).await;
+    let mut peer = Peer::connect(&addr(&broker)).await;
     peer.stream.set_nodelay(true).unwrap();
     for byte in HEADER {
         peer.write(&[*byte]).await;
@@ -368,7 +247,7 @@ async fn a_handshake_that_does_not_finish_is_closed() {
         .await
         .unwrap();
     for greeting in [&b""[..], b"AMQP", HEADER] {
-        let mut peer = Peer::connect(&broker).await;
+        let mut peer = Peer::connect(&addr(&broker)).await;
         peer.write(greeting).await;
         let begun = Instant::now();
         peer.rest().await;
@@ -381,7 +260,7 @@ async fn a_handshake_that_does_not_finish_is_closed() {
 #[tokio::test]
 async fn a_silent_peer_is_closed_after_two_intervals_and_gets_heartbeats_until_then() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let mut peer = Peer::open(&broker, 1).await;
+    let mut peer = Peer::open(&addr(&broker), 1).await;
     let begun = Instant::now();
     let mut heartbeats = 0;
     while let Some(frame) = peer.frame().await {
@@ -408,7 +287,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
     let connection = bed.connect().await;
     let channel = confirming(&connection).await;
     channel.declare("q").await;
-    let mut deaf = Peer::with_channel(&broker).await;
+    let mut deaf = Peer::with_channel(&addr(&broker)).await;
     let consume = basic::Consume {
         queue: "q".into(),
         ..basic::Consume::default()
@@ -446,7 +325,7 @@ async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
         .start("127.0.0.1:0")
         .await
         .unwrap();
-    let mut peer = Peer::with_channel(&broker).await;
+    let mut peer = Peer::with_channel(&addr(&broker)).await;
     let ask = encoded(&AMQPFrame::Method(
         1,
         AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
@@ -476,7 +355,7 @@ async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
 #[tokio::test]
 async fn an_announced_body_costs_nothing_until_it_comes() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let mut peer = Peer::with_channel(&broker).await;
+    let mut peer = Peer::with_channel(&addr(&broker)).await;
     let publish = basic::Publish {
         exchange: "".into(),
         routing_key: "k".into(),
@@ -495,5 +374,52 @@ async fn an_announced_body_costs_nothing_until_it_comes() {
     .await;
     let text = "PRECONDITION_FAILED - message size 18446744073709551615 is larger than configured max size 134217728";
     assert_eq!(peer.closed_with().await, Some((406, text.to_owned())));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_may_publish_a_lot_before_it_reads_what_that_brings() {
+    const MESSAGES: usize = 20_000;
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut peer = Peer::with_channel(&addr(&broker)).await;
+    let declare = queue::Declare {
+        queue: "q".into(),
+        ..queue::Declare::default()
+    };
+    peer.method(1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)))
+        .await;
+    let consume = basic::Consume {
+        queue: "q".into(),
+        no_ack: true,
+        ..basic::Consume::default()
+    };
+    peer.method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
+        .await;
+    let publish = basic::Publish {
+        exchange: "".into(),
+        routing_key: "q".into(),
+        mandatory: false,
+        immediate: false,
+    };
+    let message = [
+        encoded(&AMQPFrame::Method(
+            1,
+            AMQPClass::Basic(basic::AMQPMethod::Publish(publish)),
+        )),
+        raw(2, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0xe8, 0, 0]),
+        raw(3, 1, &[b'x'; 1000]),
+    ]
+    .concat();
+    // 20 MB, far more than fits between: each side would wait for the other if one of them insisted.
+    for _ in 0..MESSAGES {
+        peer.write(&message).await;
+    }
+    let mut came = 0;
+    while came < MESSAGES {
+        if let AMQPFrame::Body(_, body) = peer.frame().await.unwrap() {
+            assert_eq!(body.len(), 1000);
+            came += 1;
+        }
+    }
     broker.stop().await;
 }

@@ -9,6 +9,9 @@
 /// A broker to test, and short ways to say what a test does.
 mod support;
 
+/// A peer that says what it likes, frame by frame.
+mod peer;
+
 /// Conformance: acknowledging, rejecting, recovering.
 mod acknowledgement;
 /// Conformance: consumers, order, fairness, prefetch.

@@ -57,6 +57,17 @@ impl Bed {
         .unwrap()
     }
 
+    /// Where the broker listens, for a bare socket.
+    pub(crate) fn addr(&self) -> &str {
+        self.uri
+            .rsplit('@')
+            .next()
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap()
+    }
+
     /// A queue's name, which is cleaned up after the test.
     pub(crate) fn queue(&self, name: &str) -> String {
         let name = format!("{}{name}", self.prefix);

@@ -1,0 +1,141 @@
+use amq_protocol::{
+    frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
+    protocol::{AMQPClass, channel, connection},
+    types::FieldTable,
+};
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::soon;
+
+/// The protocol header of AMQP 0-9-1.
+pub(crate) const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
+
+/// A peer that says what it likes.
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
+    input: BytesMut,
+}
+
+impl Peer {
+    pub(crate) async fn connect(addr: &str) -> Self {
+        Self {
+            stream: TcpStream::connect(addr).await.unwrap(),
+            input: BytesMut::new(),
+        }
+    }
+
+    /// A peer that went through the handshake, with this heartbeat interval in seconds.
+    pub(crate) async fn open(addr: &str, heartbeat: u16) -> Self {
+        let mut peer = Self::connect(addr).await;
+        peer.write(HEADER).await;
+        peer.frame().await.unwrap();
+        peer.connection(connection::AMQPMethod::StartOk(connection::StartOk {
+            client_properties: FieldTable::default(),
+            mechanism: "PLAIN".into(),
+            response: "\0guest\0guest".into(),
+            locale: "en_US".into(),
+        }))
+        .await;
+        peer.frame().await.unwrap();
+        peer.connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
+            channel_max: 2047,
+            frame_max: 131_072,
+            heartbeat,
+        }))
+        .await;
+        let open = connection::Open {
+            virtual_host: "/".into(),
+        };
+        peer.connection(connection::AMQPMethod::Open(open)).await;
+        peer.frame().await.unwrap();
+        peer
+    }
+
+    /// A peer with channel 1 open.
+    pub(crate) async fn with_channel(addr: &str) -> Self {
+        let mut peer = Self::open(addr, 0).await;
+        peer.method(
+            1,
+            AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
+        )
+        .await;
+        peer.frame().await.unwrap();
+        peer
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        soon(self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    pub(crate) async fn method(&mut self, channel: u16, method: AMQPClass) {
+        self.write(&encoded(&AMQPFrame::Method(channel, method)))
+            .await;
+    }
+
+    pub(crate) async fn connection(&mut self, method: connection::AMQPMethod) {
+        self.method(0, AMQPClass::Connection(method)).await;
+    }
+
+    /// The next frame; `None` when the broker closed the connection.
+    pub(crate) async fn frame(&mut self) -> Option<AMQPFrame> {
+        loop {
+            if let Ok((rest, frame)) = parse_frame(&self.input[..]) {
+                let used = self.input.len() - rest.len();
+                self.input.advance(used);
+                return Some(frame);
+            }
+            match soon(self.stream.read_buf(&mut self.input)).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The code the connection or the channel is closed with; `None` when it was closed without a word.
+    pub(crate) async fn closed_with(&mut self) -> Option<(u16, String)> {
+        loop {
+            match self.frame().await? {
+                AMQPFrame::Method(
+                    _,
+                    AMQPClass::Connection(connection::AMQPMethod::Close(close)),
+                ) => {
+                    return Some((close.reply_code, close.reply_text.to_string()));
+                }
+                AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
+                    return Some((close.reply_code, close.reply_text.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// All the broker still says, until it closes.
+    pub(crate) async fn rest(mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset ends it as well.
+        let _ = soon(self.stream.read_to_end(&mut rest)).await;
+        rest
+    }
+}
+
+/// A frame's bytes.
+pub(crate) fn encoded(frame: &AMQPFrame) -> Vec<u8> {
+    gen_frame(frame)(WriteContext::from(Vec::new()))
+        .unwrap()
+        .into_inner()
+        .0
+}
+
+/// The bytes of a frame that need not make sense.
+pub(crate) fn raw(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind];
+    frame.extend(channel.to_be_bytes());
+    frame.extend((payload.len() as u32).to_be_bytes());
+    frame.extend(payload);
+    frame.push(206);
+    frame
+}
