@@ -38,7 +38,7 @@ class TestProcess:
         self, options, make_service, amqp_uri
     ):
         came = queue.Queue()
-        name = make_service(came.put)
+        name = make_service(came.put, max_threads=1)
         code = """
 import os, sys
 from nameko import _nameko
