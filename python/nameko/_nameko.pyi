@@ -83,6 +83,9 @@ class Jobs:
     def pending(self) -> int:
         """Jobs not begun."""
 
+    def unfinished(self) -> int:
+        """Jobs not begun, and jobs begun and not over."""
+
     def stop(self, discard: bool = False) -> None:
         """Take no more jobs. Threads return when the queue is empty; with `discard` at once, and queued deliveries go back
         to the broker's queue."""

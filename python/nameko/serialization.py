@@ -45,7 +45,7 @@ def setup(config: Any) -> tuple[str, list[str]]:
 
 
 _encode_json = json.JSONEncoder().encode
-_decode_json = json.JSONDecoder().decode
+_scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 # What kombu registered under "json"; someone may register another one in its place.
 _KOMBU_JSON_ENCODER = registry._encoders["json"]
 _KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
@@ -82,9 +82,12 @@ def loads(body: bytes, content_type: str | None, content_encoding: str | None, a
         and registry._decoders.get(JSON_CONTENT_TYPE) is _KOMBU_JSON_DECODER
     ):
         try:
-            return _decode_json(body.decode("utf-8"))
-        except ValueError:
-            pass  # kombu's decoder says what is wrong with it
+            text = body.decode("utf-8")
+            value, end = _scan_json(text, 0)
+            if end == len(text):
+                return value
+        except (ValueError, StopIteration):
+            pass  # kombu's decoder takes white space around it, or says what is wrong
     return kombu.serialization.loads(body, content_type, content_encoding, accept=accept)
 
 

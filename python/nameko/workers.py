@@ -129,6 +129,8 @@ class WorkerPool:
         self._free = size
         # Jobs begun and not over.
         self._active = 0
+        # Threads in waitall().
+        self._drainers = 0
         # Workers and spawners that wait for a slot, first come first served.
         self._waiting: deque[Any] = deque()
 
@@ -155,10 +157,15 @@ class WorkerPool:
         """Wait until no worker runs and no message waits to be handled."""
         while True:
             with self._idle:
-                self._idle.wait_for(self._is_idle)
+                self._drainers += 1
+                try:
+                    self._idle.wait_for(self._is_idle)
+                finally:
+                    self._drainers -= 1
                 jobs = self._made
-            if jobs is None or self._discarded or not jobs.pending():
+            if jobs is None or self._discarded or not jobs.unfinished():
                 return
+            # Something is in the queue, or was taken from it just now: look again behind it.
             barrier = Event()
             jobs.put(barrier.send)
             barrier.wait()
@@ -188,10 +195,9 @@ class WorkerPool:
             _current.spawned = None
             for worker in spawned:
                 self._begin_or_wait(worker)
-            with self._idle:
+            with self._lock:
                 self._active -= 1
-                if not self._active:
-                    self._idle.notify_all()
+                self._tell_if_idle()
 
     def spawn(self, worker: Any) -> None:
         """Have ``run(worker)`` called on a thread of the pool, once a slot is free.
@@ -235,9 +241,9 @@ class WorkerPool:
             self._run_one(handle, worker)
             self._continue()
         finally:
-            with self._idle:
+            with self._lock:
                 self._active -= 1
-                self._idle.notify_all()
+                self._tell_if_idle()
 
     def _begin_or_wait(self, worker: Any) -> None:
         with self._lock:
@@ -258,8 +264,7 @@ class WorkerPool:
             with self._lock:
                 if not self._waiting:
                     self._free += 1
-                    if self._free == self.size:
-                        self._idle.notify_all()
+                    self._tell_if_idle()
                     return
                 following = self._waiting.popleft()
             if isinstance(following, threading.Event):
@@ -287,6 +292,10 @@ class WorkerPool:
             _current.handle = None
             handle.finish(failure)
         self._done(handle, worker)
+
+    def _tell_if_idle(self) -> None:
+        if self._drainers and self._is_idle():
+            self._idle.notify_all()
 
     def _is_idle(self) -> bool:
         return self._discarded or (

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -99,6 +100,7 @@ impl Jobs {
                 Turn::Run(job) => {
                     // A panic has been reported by the panic hook.
                     let _ = catch_unwind(AssertUnwindSafe(|| job.run(py)));
+                    self.queue.running.fetch_sub(1, Ordering::Release);
                 }
                 Turn::Park => py.detach(|| self.queue.park(worker.seat)),
                 Turn::End => return,
@@ -109,6 +111,11 @@ impl Jobs {
     /// Jobs not begun.
     fn pending(&self) -> usize {
         self.queue.pending()
+    }
+
+    /// Jobs not begun, and jobs begun and not over.
+    fn unfinished(&self) -> usize {
+        self.queue.unfinished()
     }
 
     /// Takes no more jobs. Threads return when the queue is empty; with `discard` at once, and queued deliveries go
@@ -165,6 +172,8 @@ pub(crate) struct JobQueue {
     state: Mutex<State>,
     /// Wakes the watchdog when there is something to watch, and when the queue ends.
     watch: Condvar,
+    /// Jobs begun and not over. A job that is taken is counted before the lock on `state` is given back.
+    running: AtomicUsize,
 }
 
 struct State {
@@ -188,6 +197,7 @@ impl JobQueue {
         JobQueue {
             state: Mutex::new(state),
             watch: Condvar::new(),
+            running: AtomicUsize::new(0),
         }
     }
 
@@ -215,6 +225,11 @@ impl JobQueue {
         lock(&self.state).lane.pending()
     }
 
+    fn unfinished(&self) -> usize {
+        let state = lock(&self.state);
+        state.lane.pending() + self.running.load(Ordering::Acquire)
+    }
+
     /// Ends the queue and its watchdog.
     pub(crate) fn end(&self, discard: bool) {
         let (threads, jobs, watchdog) = {
@@ -239,6 +254,9 @@ impl JobQueue {
     fn take(self: &Arc<Self>, seat: Seat) -> (Turn<Job>, bool) {
         let mut state = lock(&self.state);
         let turn = state.lane.take(seat, Instant::now());
+        if matches!(turn, Turn::Run(_)) {
+            self.running.fetch_add(1, Ordering::Relaxed);
+        }
         let wants_thread = matches!(turn, Turn::Run(_)) && state.lane.wants_thread();
         self.wake(state, None);
         (turn, wants_thread)
