@@ -14,7 +14,7 @@ from nameko.amqp import connection
 from nameko.amqp.errors import BrokerUnreachable, translate
 from nameko.containers import WorkerContext
 from nameko.extensions import Entrypoint
-from nameko.rpc import ClusterProxy, ReplyListener, ServiceProxy
+from nameko.rpc import ClusterProxy, ReplyEvent, ReplyListener, ServiceProxy
 from nameko.utils import eventlet_guard
 
 _logger = logging.getLogger(__name__)
@@ -122,8 +122,10 @@ class StandaloneReplyListener(ReplyListener):
         _logger.debug("Unknown correlation id: %s", correlation_id)
 
 
-# The name it had when only one thread could use it.
+# The names they had when only one thread could use a client.
 SingleThreadedReplyListener = StandaloneReplyListener
+ConsumeEvent = ReplyEvent
+PollingQueueConsumer = ReplyConsumer
 
 
 class StandaloneProxyBase:

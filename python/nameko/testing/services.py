@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from unittest.mock import MagicMock
 
 from nameko.exceptions import ExtensionNotFound
 from nameko.extensions import DependencyProvider, Entrypoint
 from nameko.testing.utils import get_extension
 from nameko.testing.waiting import WaitResult, watch_calls
 from nameko.utils.threads import spawn
+
+try:
+    # Tests written with this package check that dependencies are its mocks.
+    from mock import MagicMock  # noqa: UP026
+except ImportError:
+    from unittest.mock import MagicMock
 
 __all__ = [
     "dummy",
