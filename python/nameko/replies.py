@@ -1,0 +1,116 @@
+"""The reply to a call, from the moment the call is made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from logging import getLogger
+from typing import Any
+
+from kombu.serialization import registry
+
+from nameko import _nameko, loop, serialization
+from nameko.amqp.errors import UndeliverableMessage, translate
+from nameko.exceptions import RpcTimeout, UnknownService, deserialize
+
+_log = getLogger(__name__)
+
+
+class RpcReply:
+    """A reply that may still be on its way. ``await`` it, or ask for its :meth:`result`."""
+
+    resp_body: Any = None
+
+    def __init__(self, reply_event: Any, service_name: str = "") -> None:
+        self.reply_event = reply_event
+        self.service_name = service_name
+
+    def result(self) -> Any:
+        """What the method returned; raises what it raised. May be asked for again."""
+        if self.resp_body is None:
+            _log.debug("Waiting for RPC reply event %s", self)
+            try:
+                self.resp_body = self.reply_event.wait()
+            except UndeliverableMessage:
+                raise UnknownService(self.service_name) from None
+        return self._result()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> Any:
+        if self.resp_body is None:
+            if isinstance(self.reply_event, ReplyEvent):
+                try:
+                    self.resp_body = await self.reply_event.wait_async()
+                except UndeliverableMessage:
+                    raise UnknownService(self.service_name) from None
+            else:
+                running = asyncio.get_running_loop()
+                self.resp_body = await running.run_in_executor(None, self.reply_event.wait)
+        return self._result()
+
+    def _result(self) -> Any:
+        body = self.resp_body
+        try:
+            error = body.get("error")
+            if not error:
+                return body["result"]
+        except (AttributeError, KeyError):
+            raise ValueError(
+                "the reply is not an object with `result` and `error`: {!r:.100}".format(body)
+            ) from None
+        raise deserialize(error)
+
+
+class ReplyEvent:
+    """One reply that the compiled half waits for."""
+
+    __slots__ = ("pending", "timeout")
+
+    def __init__(self, pending: _nameko.Pending, timeout: float | None) -> None:
+        self.pending = pending
+        self.timeout = timeout
+
+    def ready(self) -> bool:
+        return self.pending.done()
+
+    def wait(self) -> Any:
+        """The body of the reply. RpcTimeout after ``timeout`` seconds; the exceptions of
+        publishing where the request could not be sent."""
+        try:
+            return self._body(self.pending.wait(self.timeout))
+        except TimeoutError:
+            raise self._timed_out() from None
+        except _nameko.AmqpError as exc:
+            raise translate(exc) from None
+
+    async def wait_async(self) -> Any:
+        """As :meth:`wait`, on the running loop."""
+        try:
+            await loop.wait_done(self.pending, self.timeout)
+        except TimeoutError:
+            raise self._timed_out() from None
+        except asyncio.CancelledError:
+            self.pending.cancel()
+            raise
+        return self.wait()
+
+    def _timed_out(self) -> RpcTimeout:
+        self.pending.cancel()
+        return RpcTimeout(self.timeout)
+
+    def _body(self, reply: Any) -> Any:
+        return serialization.loads(
+            reply.body, reply.content_type, reply.content_encoding, _any_serializer
+        )
+
+
+class _AnySerializer:
+    """Accepts a reply in whatever serializer this process has enabled."""
+
+    def __contains__(self, content_type: object) -> bool:
+        return content_type not in registry._disabled_content_types
+
+
+_any_serializer = _AnySerializer()
