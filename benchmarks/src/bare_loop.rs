@@ -1,0 +1,74 @@
+//! The hello service on a bare loop: one connection, one channel, no runtime.
+
+use std::collections::VecDeque;
+
+use crate::{
+    connection::{Connection, Event, properties},
+    hello::{self, EXCHANGE, Failure, PREFETCH},
+};
+use amq_protocol::{
+    protocol::{AMQPClass, basic, confirm},
+    types::FieldTable,
+};
+
+/// Serves until the broker is gone.
+pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
+    let mut connection = Connection::open(uri)?;
+    connection.call(AMQPClass::Confirm(confirm::AMQPMethod::Select(
+        confirm::Select { nowait: false },
+    )))?;
+    let (queue, key) = (hello::queue(service), hello::binding(service));
+    connection.subscribe(
+        EXCHANGE,
+        &queue,
+        &key,
+        FieldTable::default(),
+        PREFETCH,
+        false,
+    )?;
+    // The requests whose reply is not confirmed, in the order of the replies.
+    let mut unconfirmed = VecDeque::new();
+    let mut published = 0;
+    let mut events = Vec::new();
+    loop {
+        connection.turn(&mut events)?;
+        for event in events.drain(..) {
+            match event {
+                Event::Delivery {
+                    tag,
+                    properties: request,
+                    body,
+                } => {
+                    let mut reply = properties();
+                    if let Some(correlation_id) = request.correlation_id() {
+                        reply = reply.with_correlation_id(correlation_id.clone());
+                    }
+                    let publish = basic::Publish {
+                        exchange: EXCHANGE.into(),
+                        routing_key: request.reply_to().clone().unwrap_or_default(),
+                        mandatory: false,
+                        immediate: false,
+                    };
+                    connection.publish(publish, reply, hello::answer(&body)?);
+                    published += 1;
+                    unconfirmed.push_back((published, tag));
+                }
+                Event::Confirmed { number, multiple } => {
+                    let confirmed = |&mut (this, _): &mut (u64, u64)| {
+                        this == number || multiple && this < number
+                    };
+                    if multiple {
+                        while let Some((_, tag)) = unconfirmed.pop_front_if(confirmed) {
+                            connection.ack(tag);
+                        }
+                    } else if let Some(at) = unconfirmed.iter_mut().position(confirmed)
+                        && let Some((_, tag)) = unconfirmed.remove(at)
+                    {
+                        connection.ack(tag);
+                    }
+                }
+                Event::Returned | Event::Answer(_) => {}
+            }
+        }
+    }
+}

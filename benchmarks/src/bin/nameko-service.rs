@@ -1,0 +1,18 @@
+//! The hello service as a user of Nameko writes it.
+
+use nameko::prelude::*;
+
+#[derive(Dependencies)]
+struct HelloService;
+
+#[service("bench_nameko")]
+impl HelloService {
+    #[rpc]
+    async fn hello(&self, name: String) -> Result<String> {
+        Ok(format!("Hello, {name}!"))
+    }
+}
+
+fn main() -> ExitCode {
+    nameko::main(services![HelloService])
+}
