@@ -48,10 +48,12 @@ impl Tasks {
             shared: self.shared.clone(),
             id,
         };
+        // Boxed, since what is spawned is moved several times on its way, and tasks are some kilobytes large.
+        let task = Abortable::new(Box::pin(task), registration);
         tokio::spawn(async move {
             let _entry = entry;
             // An abort is the owner's wish, and needs no answer.
-            let _ = Abortable::new(task, registration).await;
+            let _ = task.await;
         });
     }
 
