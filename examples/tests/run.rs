@@ -112,4 +112,11 @@ fn a_wrong_name_or_configuration_is_told() {
     );
     let ended = run(command(HELLO, ["run", "--broker", "http://rabbit"]), "");
     assert!(ended.stderr.contains("AMQP_URI is wrong"), "{ended:?}");
+    assert_eq!(ended.stdout, "", "nothing was begun");
+    let ended = run(command(HELLO, ["run", "-d", "HEARTBEAT=often"]), "");
+    assert!(
+        ended.stderr.contains("HEARTBEAT must be a whole number"),
+        "{ended:?}"
+    );
+    assert_eq!(ended.stdout, "", "nothing was begun");
 }

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from nameko.exceptions import ConfigurationError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -70,6 +72,19 @@ class ConfigPatch:
 
 
 config = Config()
+
+
+def whole_number(config: Mapping[str, Any], key: str, default: int) -> int:
+    """A number of something, ``default`` for None. ConfigurationError where the value is no whole
+    number, or negative."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError("{} must be a whole number, not {!r}".format(key, value))
+    if value < 0:
+        raise ConfigurationError("{} must not be negative, not {}".format(key, value))
+    return value
 
 
 def is_config(value: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import nameko
 from nameko import serialization
+from nameko._config import whole_number
 from nameko.constants import (
     CALL_ID_STACK_CONTEXT_KEY,
     DEFAULT_MAX_WORKERS,
@@ -186,7 +187,12 @@ class ServiceContainer:
         self.service_name = get_service_name(service_cls)
         # sharing_key -> the one instance of a SharedExtension.
         self.shared_extensions: dict[Any, Any] = {}
-        self.max_workers: int = self.config.get(MAX_WORKERS_CONFIG_KEY) or DEFAULT_MAX_WORKERS
+        self.max_workers = (
+            whole_number(self.config, MAX_WORKERS_CONFIG_KEY, DEFAULT_MAX_WORKERS)
+            or DEFAULT_MAX_WORKERS
+        )
+        # Said now, not at the first call.
+        whole_number(self.config, PARENT_CALLS_CONFIG_KEY, DEFAULT_PARENT_CALLS_TRACKED)
         self.serializer, self.accept = serialization.setup(self.config)
 
         self.entrypoints = SpawningSet()
@@ -414,7 +420,11 @@ class ServiceContainer:
             result = method(*worker_ctx.args, **worker_ctx.kwargs)
             if isinstance(result, CoroutineType):
                 result = finish_coroutine(result)
-        except Exception as exc:
+        except ThreadKilled:
+            raise
+        # sys.exit() and a cancelled coroutine, which are no Exception, end the call and no more:
+        # a request must not be able to end the service, and the next one it is given to.
+        except BaseException as exc:
             if isinstance(exc, entrypoint.expected_exceptions):
                 _log.warning(
                     "(expected) error handling worker %s: %s", worker_ctx, exc, exc_info=True

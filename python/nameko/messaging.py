@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from kombu import Exchange, Queue
 
 from nameko import _nameko, loop, serialization
+from nameko._config import whole_number
 from nameko.amqp import connection
 from nameko.amqp.entities import queue_to_dict
 from nameko.amqp.errors import translate
@@ -20,9 +21,7 @@ from nameko.amqp.publish import Producer
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
-    DEFAULT_HEARTBEAT,
     HEADER_PREFIX,
-    HEARTBEAT_CONFIG_KEY,
     LOGIN_METHOD_CONFIG_KEY,
     PREFETCH_COUNT_CONFIG_KEY,
 )
@@ -194,7 +193,9 @@ class QueueConsumer(SharedExtension, ProviderCollector):
     @property
     def prefetch_count(self) -> int:
         """How many unacknowledged messages each consumer may hold."""
-        return self.container.config.get(PREFETCH_COUNT_CONFIG_KEY) or self.container.max_workers
+        max_workers = self.container.max_workers
+        config = self.container.config
+        return whole_number(config, PREFETCH_COUNT_CONFIG_KEY, max_workers) or max_workers
 
     @property
     def accept(self) -> Any:
@@ -206,7 +207,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         config = self.container.config
         return ConnectionParameters(
             self.amqp_uri,
-            config.get(HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT),
+            connection.configured_heartbeat(config),
             config.get(AMQP_SSL_CONFIG_KEY),
             config.get(LOGIN_METHOD_CONFIG_KEY),
         )

@@ -1,16 +1,19 @@
 """The command line as a user meets it."""
 
+import os
 import socket
+import subprocess
 import textwrap
 import threading
 import uuid
 from unittest.mock import patch
 
 import pytest
-from program import INT, TERM, Program, Terminal, run
+from program import INT, NAMEKO, PATIENCE, TERM, Program, Terminal, environment, run
 
 import nameko
 from nameko import _nameko
+from nameko.cli.main import setup_parser
 from nameko.cli.run import embedded_broker, find_services, import_service
 from nameko.constants import DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError
@@ -176,6 +179,62 @@ class TestRun:
             program.wait_for("Error: A service died of RuntimeError: fatal setup")
             assert program.wait() == 1
 
+    DATABASE = """
+        from nameko.extensions import DependencyProvider
+        from nameko.rpc import rpc
+
+        class Database(DependencyProvider):
+            def METHOD(self):
+                raise RuntimeError("no database at db:5432")
+
+        class Service:
+            name = "database_{uid}"
+            database = Database()
+
+            @rpc
+            def method(self):
+                pass
+    """
+
+    @pytest.mark.parametrize("method", ["setup", "start"])
+    def test_a_dependency_that_cannot_start_is_shown(self, folder, broker_uri, method):
+        folder.write("database.py", self.DATABASE.replace("METHOD", method))
+        ended = run("run", "database", "--broker", broker_uri, cwd=folder.path)
+        assert ended.returncode == 1
+        assert 'database.py", line 7, in {}'.format(method) in ended.stderr
+        assert "nameko/cli" not in ended.stderr
+        last = ended.stdout.splitlines()[-1]
+        assert last == (
+            "Error: A service could not start: RuntimeError: no database at db:5432, see above"
+        )
+
+    def test_a_dependency_that_cannot_stop_does_not_hang_the_command(self, folder, broker_uri):
+        folder.write("database.py", self.DATABASE.replace("METHOD", "stop"))
+        with Program("run", "database", "--broker", broker_uri, cwd=folder.path) as program:
+            program.wait_for("ready at")
+            program.signal(TERM)
+            program.wait_for('database.py", line 7, in stop')
+            program.wait_for("Error: A service could not stop: RuntimeError: no database at")
+            assert program.wait() == 1
+
+    def test_it_serves_on_when_nobody_reads_its_output(self, folder, broker_uri):
+        reader, writer = os.pipe()
+        os.close(reader)
+        program = subprocess.Popen(
+            [*NAMEKO, "run", "hello", "--broker", broker_uri],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder.path,
+            env=environment(),
+        )
+        os.close(writer)
+        with program:
+            assert "starting services" in program.stderr.readline()
+            program.send_signal(TERM)
+            assert program.wait(PATIENCE) == 0
+            assert "BrokenPipeError" not in program.stderr.read()
+
 
 class TestWrongInput:
     """Each ends with exit code 1 and a message that says what was wrong."""
@@ -195,6 +254,7 @@ class TestWrongInput:
 
     def test_file_name_for_module_name(self, folder):
         assert "did you mean 'hello'?" in self.fails(folder, "run", "hello.py")
+        assert "did you mean 'hello'?" in self.fails(folder, "run", "./hello.py")
 
     def test_module_that_raises(self, folder):
         folder.write("broken.py", "def f():\n    1 / 0\n\nf()\n")
@@ -233,7 +293,7 @@ class TestWrongInput:
     def test_yaml_that_does_not_parse(self, folder):
         folder.write("config.yaml", "AMQP_URI: amqp://\nlist: [1, 2\nother: 3\n")
         said = self.fails(folder, "run", "hello", "--config", "config.yaml")
-        assert "Error: config.yaml:3:" in said
+        assert "Error: config.yaml:3:6: this is not YAML: " in said
 
     def test_configuration_that_is_no_mapping(self, folder):
         folder.write("config.yaml", "- 1\n")
@@ -244,7 +304,23 @@ class TestWrongInput:
         assert "Cannot read the configuration file missing.yaml: No such file" in said
 
     def test_uri_that_makes_no_sense(self, folder):
-        assert "Error: " in self.fails(folder, "run", "hello", "--broker", "http://localhost")
+        said = self.fails(folder, "run", "hello", "--broker", "http://localhost")
+        assert "Error: bad AMQP URI `http://localhost`" in said
+        assert "connecting" not in said
+
+    @pytest.mark.parametrize(
+        ("definition", "says"),
+        [
+            ("max_workers=many", "max_workers must be a whole number, not 'many'"),
+            ("max_workers=-1", "max_workers must not be negative, not -1"),
+            ("prefetch_count=[1]", "prefetch_count must be a whole number, not [1]"),
+            ("parent_calls_tracked=x", "parent_calls_tracked must be a whole number, not 'x'"),
+            ("HEARTBEAT=often", "HEARTBEAT must be a whole number, not 'often'"),
+        ],
+    )
+    def test_setting_that_makes_no_sense(self, folder, definition, says):
+        said = self.fails(folder, "run", "hello", "-d", definition)
+        assert said == "Error: {}\n".format(says)
 
     def test_unknown_arguments(self, folder):
         ended = run("run", "hello", "--nonsense", cwd=folder.path)
@@ -305,6 +381,43 @@ class TestShell:
         assert "Error: cannot connect to 127.0.0.1:{}".format(port) in ended.stdout
         assert "Traceback" not in ended.stderr
 
+    def test_no_broker_configured_and_none_running(self):
+        args = setup_parser().parse_args(["shell"])
+        with (
+            patch("nameko._nameko.probe", return_value=False),
+            patch.dict("os.environ", AMQP_URI=""),
+            pytest.raises(CommandError, match="start a service with `nameko run`"),
+        ):
+            args.main(args)
+
+    def test_without_standard_input(self, broker_uri):
+        command = '"$@" <&-'
+        ended = subprocess.run(
+            ["bash", "-c", command, "bash", *NAMEKO, "shell", "--broker", broker_uri],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+    def test_a_script_whose_output_nobody_reads(self, broker_uri):
+        reader, writer = os.pipe()
+        os.close(reader)
+        ended = subprocess.run(
+            [*NAMEKO, "shell", "--broker", broker_uri],
+            input="print('unread', flush=True)",
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+        os.close(writer)
+        assert (ended.returncode, ended.stderr) == (1, "")
+
     def test_on_a_terminal(self, running, broker_uri, uid):
         with Terminal("shell", "--broker", broker_uri, "--interface", "plain") as shell:
             shell.wait_for("Broker: ")
@@ -317,6 +430,7 @@ class TestShell:
             shell.wait_for("KeyboardInterrupt")
             shell.type("1 + 1\n")
             shell.wait_for("2")
+            shell.wait_for(">>> ")
             shell.type("\x04")
             assert shell.process.wait(30) == 0
 
@@ -351,6 +465,19 @@ class TestShowConfig:
         folder.path.joinpath("config.yaml").write_text("AMQP_URI: amqp://file\n")
         ended = run("show-config", cwd=folder.path, AMQP_URI="amqp://environment")
         assert ended.stdout.strip() == "AMQP_URI: amqp://file"
+        option = ["--broker", "amqp://option"]
+        ended = run("show-config", *option, cwd=folder.path)
+        assert ended.stdout.strip() == "AMQP_URI: amqp://option"
+        ended = run("show-config", *option, "-d", "AMQP_URI=amqp://defined", cwd=folder.path)
+        assert ended.stdout.strip() == "AMQP_URI: amqp://defined"
+
+    def test_what_is_empty_says_nothing(self, folder):
+        folder.path.joinpath("config.yaml").write_text("AMQP_URI:\n")
+        ended = run("show-config", "--broker", "", cwd=folder.path, AMQP_URI="amqp://environment")
+        assert ended.stdout.strip() == "AMQP_URI: amqp://environment"
+        folder.path.joinpath("config.yaml").write_text("x: 1\n")
+        ended = run("show-config", cwd=folder.path, AMQP_URI="")
+        assert ended.stdout.strip() == "x: 1"
 
 
 def test_version_and_help():

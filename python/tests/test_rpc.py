@@ -1,6 +1,8 @@
 """Remote calls: what a caller gets, what a service sees, and what no message can do to it."""
 
+import asyncio
 import logging
+import sys
 import threading
 from unittest.mock import patch
 
@@ -121,6 +123,31 @@ def test_remote_errors(service):
     assert str(raised.value) == "ValueError ('bad', 1, {'k': <class 'object'>})"
     assert raised.value.exc_path == "builtins.ValueError"
     assert raised.value.exc_args == ["bad", "1", {"k": "<class 'object'>"}]
+
+
+def test_what_is_no_exception_ends_the_call_not_the_service(serve, cluster, uid):
+    class Service:
+        name = "exits_" + uid
+
+        @rpc
+        def leave(self):
+            sys.exit(3)
+
+        @rpc
+        async def cancelled(self):
+            raise asyncio.CancelledError()
+
+        @rpc
+        def still_here(self):
+            return True
+
+    serve(Service)
+    service = cluster[Service.name]
+    with pytest.raises(RemoteError, match="SystemExit 3"):
+        service.leave()
+    with pytest.raises(RemoteError, match="CancelledError"):
+        service.cancelled()
+    assert service.still_here()
 
 
 def test_registered_errors_come_back_as_themselves(serve, cluster, uid):

@@ -8,12 +8,14 @@ import logging
 from typing import Any
 
 from nameko import _nameko
+from nameko._config import whole_number
 from nameko._nameko import AmqpError, Options
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
     AMQP_URI_CONFIG_KEY,
     DEFAULT_AMQP_URI,
     DEFAULT_HEARTBEAT,
+    HEARTBEAT_CONFIG_KEY,
     LOGIN_METHOD_CONFIG_KEY,
 )
 from nameko.exceptions import ConfigurationError
@@ -26,6 +28,13 @@ _options: dict[Any, Options] = {}
 def amqp_uri(config: Any) -> str:
     """The configured broker, or the default one."""
     return config.get(AMQP_URI_CONFIG_KEY) or DEFAULT_AMQP_URI
+
+
+def configured_heartbeat(config: Any) -> int:
+    """Seconds; 0 for none. ConfigurationError where the value makes no sense."""
+    if HEARTBEAT_CONFIG_KEY in config and config[HEARTBEAT_CONFIG_KEY] is None:
+        return 0
+    return whole_number(config, HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT)
 
 
 def options(

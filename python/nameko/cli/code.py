@@ -59,7 +59,7 @@ class ScriptConsole(InteractiveConsole):
             raise SystemExit(1) from None
         try:
             exec(compiled, self.locals)
-        except SystemExit:
+        except (SystemExit, BrokenPipeError):
             raise
         except BaseException:
             self.showtraceback()
@@ -73,7 +73,7 @@ def interact(
 ) -> None:
     """Open a console on the terminal; with ``raise_expections`` run standard input as a script."""
     if raise_expections:
-        ScriptConsole(local).run(sys.stdin)
+        ScriptConsole(local).run(sys.stdin or ())
         return
     try:
         import readline

@@ -127,6 +127,7 @@ class ShowConfig(Command):
     @staticmethod
     def init_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         add_config_arguments(parser, config_default="config.yaml")
+        add_broker_argument(parser)
         return parser
 
     @staticmethod

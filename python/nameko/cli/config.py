@@ -18,8 +18,7 @@ def load_config(args: Any) -> dict[str, Any]:
     CommandError where a file cannot be read or does not parse.
     """
     config = read_config_file(args.config) if args.config else {}
-    if AMQP_URI_CONFIG_KEY in os.environ:
-        config.setdefault(AMQP_URI_CONFIG_KEY, os.environ[AMQP_URI_CONFIG_KEY])
+    # What is empty says nothing, wherever it stands: a variable of a script may be.
     if getattr(args, "broker", None):
         config[AMQP_URI_CONFIG_KEY] = args.broker
     for definition in getattr(args, "define", ()):
@@ -27,6 +26,8 @@ def load_config(args: Any) -> dict[str, Any]:
         if not separator or not key:
             raise CommandError("--define takes KEY=VALUE, not {!r}".format(definition))
         config[key] = _parse(value, "--define {}".format(key))
+    if not config.get(AMQP_URI_CONFIG_KEY) and os.environ.get(AMQP_URI_CONFIG_KEY):
+        config[AMQP_URI_CONFIG_KEY] = os.environ[AMQP_URI_CONFIG_KEY]
     return config
 
 
@@ -59,6 +60,6 @@ def _parse(text: str, origin: str) -> Any:
         mark = exc.problem_mark or exc.context_mark
         where = "{}:{}:{}".format(origin, mark.line + 1, mark.column + 1) if mark else origin
         what = exc.problem or exc.context or "is not YAML"
-        raise CommandError("{}: {}".format(where, what))
+        raise CommandError("{}: this is not YAML: {}".format(where, what))
     except yaml.YAMLError as exc:
         raise CommandError("{}: {}".format(origin, exc))

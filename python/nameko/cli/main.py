@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 
 import nameko
 from nameko.cli import commands
+from nameko.cli.output import drop_output
 from nameko.exceptions import CommandError, ConfigurationError
 
 try:
@@ -124,7 +124,6 @@ def main() -> int:
         print("Error: {}".format(exc))
         return 1
     except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter must not complain about that at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 1
     return code

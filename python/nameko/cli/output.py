@@ -1,4 +1,4 @@
-"""Logging to standard error, with colours on a terminal."""
+"""What is said on standard output, and logging to standard error with colours on a terminal."""
 
 from __future__ import annotations
 
@@ -25,3 +25,21 @@ def log_to_stderr() -> None:
     colours = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     handler.setFormatter((ColourFormatter if colours else logging.Formatter)("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # What the embedded broker does stands on standard output already.
+    logging.getLogger("nameko_broker").setLevel(logging.WARNING)
+
+
+def say(text: str) -> None:
+    """Tell the user, at once. A reader who went away does not stop us."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        drop_output()
+
+
+def drop_output() -> None:
+    """Let go of standard output, whose reader went away: the interpreter must not complain about
+    that at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -16,13 +16,14 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
+import nameko
 from nameko import _nameko
 from nameko.amqp import connection
 from nameko.cli.config import load_config
-from nameko.cli.output import log_to_stderr
+from nameko.cli.output import log_to_stderr, say
 from nameko.constants import AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI
 from nameko.containers import get_service_name
-from nameko.exceptions import CommandError
+from nameko.exceptions import CommandError, ConfigurationError
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 from nameko.runners import ServiceRunner
 from nameko.utils import sanitize_url
@@ -49,7 +50,7 @@ def import_service(module_name: str) -> list[type]:
         if module_name.endswith(".py") and os.path.exists(module_name):
             raise CommandError(
                 "Failed to find service, did you mean '{}'?".format(
-                    module_name[:-3].replace("/", ".")
+                    os.path.normpath(module_name)[:-3].replace(os.sep, ".")
                 )
             )
         # The module named, or a package it is in, as against one that the module imports.
@@ -92,7 +93,21 @@ def run(services: list[type], config: dict[str, Any]) -> int:
     runner = ServiceRunner(config)
     for service_cls in services:
         runner.add_service(service_cls)
-    broker = sanitize_url(connection.amqp_uri(config))
+    # A wrong configuration shows before anything is started.
+    connection.configured_options(config, connection.configured_heartbeat(config))
+    broker = embedded_broker(config)
+    if broker is not None:
+        config[AMQP_URI_CONFIG_KEY] = broker.uri
+    config[AMQP_URI_CONFIG_KEY] = connection.amqp_uri(config)
+    try:
+        return serve(runner, sanitize_url(connection.amqp_uri(config)))
+    finally:
+        if broker is not None:
+            broker.stop()
+
+
+def serve(runner: ServiceRunner, broker: str) -> int:
+    """Start the runner, say what it serves, and wait for its end."""
     shutdown = Shutdown(runner)
     shutdown.install()
     try:
@@ -119,6 +134,12 @@ def start(runner: ServiceRunner) -> None:
     except (OperationalError, AMQPError) as exc:
         runner.kill()
         raise CommandError(str(exc))
+    except (CommandError, ConfigurationError):
+        runner.kill()
+        raise
+    except Exception as exc:
+        runner.kill()
+        raise _broken("A service could not start", exc)
     except BaseException:
         runner.kill()
         raise
@@ -132,6 +153,8 @@ class Shutdown:
         self.runner = runner
         # Those that came.
         self.signals: list[int] = []
+        # What an extension raised when it was to stop.
+        self._failure: Exception | None = None
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -145,7 +168,9 @@ class Shutdown:
             signal.signal(signum, handler)
 
     def exit_code(self) -> int:
-        """Call it when the runner has stopped."""
+        """Call it when the runner has stopped. CommandError where it did not stop cleanly."""
+        if self._failure is not None:
+            raise _broken("A service could not stop", self._failure)
         if len(self.signals) > 1:
             return 128 + self.signals[1]
         if self.signals:
@@ -164,12 +189,12 @@ class Shutdown:
 
     def _stop(self) -> None:
         say("stopping; once more stops at once")
-        self.runner.stop()
-
-
-def say(text: str) -> None:
-    """Tell the user, at once."""
-    print(text, flush=True)
+        try:
+            self.runner.stop()
+        except Exception as exc:
+            # Whoever waits for the runner waits no longer once it is killed.
+            self._failure = exc
+            self.runner.kill()
 
 
 def describe(container: Any) -> str:
@@ -216,15 +241,23 @@ def find_services(paths: list[str]) -> list[type]:
     return services
 
 
+def _broken(what: str, exc: Exception) -> CommandError:
+    """The error to raise where the user's code raised ``exc``, whose traceback is shown."""
+    print(_users_traceback(exc), file=sys.stderr, end="")
+    return CommandError("{}: {}: {}, see above".format(what, type(exc).__name__, exc))
+
+
 def _users_traceback(exc: BaseException) -> str:
     """The traceback without the frames of this package and of the import system at its top."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(nameko.__file__) + os.sep
     tb = exc.__traceback__
     while tb is not None:
         filename = tb.tb_frame.f_code.co_filename
         if not filename.startswith((here, "<frozen importlib")):
             break
         tb = tb.tb_next
+    if tb is None and not isinstance(exc, SyntaxError):
+        tb = exc.__traceback__  # none is the user's: all of them are needed
     return "".join(traceback.format_exception(type(exc), exc, tb))
 
 
@@ -252,11 +285,4 @@ def main(args: Any) -> int:
     else:
         log_to_stderr()
 
-    services = find_services(args.services)
-    broker = embedded_broker(config)
-    config.setdefault(AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI)
-    try:
-        return run(services, config)
-    finally:
-        if broker is not None:
-            broker.stop()
+    return run(find_services(args.services), config)

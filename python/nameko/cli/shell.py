@@ -11,10 +11,11 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
 import nameko.cli.code as code
+from nameko import _nameko
 from nameko.amqp import connection
 from nameko.cli.commands import Shell
 from nameko.cli.config import load_config
-from nameko.constants import AMQP_URI_CONFIG_KEY
+from nameko.constants import AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError
 from nameko.standalone.events import event_dispatcher
 from nameko.standalone.rpc import ClusterRpcProxy
@@ -39,12 +40,12 @@ class ShellRunner:
         embed(banner1=self.banner, user_ns=self.local)
 
     def plain(self) -> None:
-        code.interact(banner=self.banner, local=self.local, raise_expections=not sys.stdin.isatty())
+        code.interact(banner=self.banner, local=self.local, raise_expections=not on_terminal())
 
     def start_shell(self, name: str | None) -> None:
         """Open the interpreter ``name``, or the first that is installed; the plain one where there
         is no terminal."""
-        if not sys.stdin.isatty():
+        if not on_terminal():
             available_shells = ["plain"]
         else:
             available_shells = [name] if name else Shell.SHELLS
@@ -62,6 +63,11 @@ class ShellRunner:
                 if shell == name:
                     print("{} is not installed; this is the plain shell".format(name))
         self.plain()
+
+
+def on_terminal() -> bool:
+    """Whether somebody types. Standard input is None where it is closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def make_nameko_helper(config: dict[str, Any]) -> Any:
@@ -86,6 +92,11 @@ Usage:
 
 def main(args: Any) -> None:
     config = load_config(args)
+    if not config.get(AMQP_URI_CONFIG_KEY) and not _nameko.probe(DEFAULT_AMQP_URI):
+        raise CommandError(
+            "no broker is configured, and none runs at localhost:5672\n  start a service with "
+            "`nameko run`, which brings one along; or name one: --broker amqp://user:password@host/"
+        )
     broker_from = " (from --config)" if not args.broker and config.get(AMQP_URI_CONFIG_KEY) else ""
     broker = connection.amqp_uri(config)
     config.setdefault(AMQP_URI_CONFIG_KEY, broker)

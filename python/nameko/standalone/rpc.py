@@ -68,7 +68,10 @@ class ReplyConsumer:
             error = self._error
             if error is not None:
                 raise translate(error)
-            raise BrokerUnreachable("no answer from the broker at {}".format(options.uri))
+            raise BrokerUnreachable(
+                "no answer from the broker at {} within {} s; is that an AMQP broker, and does the "
+                "network let it through?".format(options.uri, CONNECT_TIMEOUT)
+            )
         except BaseException:
             self._consumers = None
             consumers.kill()

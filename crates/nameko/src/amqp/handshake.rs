@@ -1,6 +1,6 @@
 //! The first words on a connection: protocol header, login, limits, virtual host.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use amq_protocol::{
     protocol::{AMQPClass, connection},
@@ -169,7 +169,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
             let nothing_yet = begun.is_empty();
             let count = self.read().await?;
             if count == 0 && nothing_yet {
-                return Err(self.lost("it hung up without a word; a port that wants TLS does that, and a broker that is starting".to_owned()));
+                return Err(self.lost("it hung up without a word; is that an AMQP broker, is it still starting, or does the port want TLS?".to_owned()));
             }
             if count == 0 {
                 return Err(self.lost("it hung up in its first frame".to_owned()));
@@ -182,7 +182,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
             .reader
             .read(self.frames.spare())
             .await
-            .map_err(|error| self.lost(error.to_string()))?;
+            // A reset is how a peer hangs up on what it has not read.
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::ConnectionReset => Ok(0),
+                _ => Err(self.lost(error.to_string())),
+            })?;
         self.frames.filled(count);
         Ok(count)
     }

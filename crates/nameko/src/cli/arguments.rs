@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::client::Failure;
+use super::client::{Failure, is_configured};
 use crate::config::Config;
 
 /// The command line of a binary that holds services.
@@ -131,15 +131,14 @@ impl ConfigArguments {
             Some(path) => Config::from_file(path)?,
             None => Config::new(),
         };
-        if let Some(uri) = &self.broker {
-            config.set("AMQP_URI", uri.as_str());
+        // What is empty says nothing, wherever it stands: a variable of a script may be.
+        if let Some(uri) = self.broker.as_deref().filter(|uri| !uri.is_empty()) {
+            config.set("AMQP_URI", uri);
         }
         for definition in &self.define {
             config.merge(&Config::from_definition(definition)?);
         }
-        if config
-            .get("AMQP_URI")
-            .is_none_or(serde_json::Value::is_null)
+        if !is_configured(&config)
             && let Ok(uri) = std::env::var("AMQP_URI")
             && !uri.is_empty()
         {

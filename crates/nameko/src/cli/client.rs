@@ -89,7 +89,9 @@ impl Client {
 
 /// Whether the user said where the broker is.
 pub(super) fn is_configured(config: &Config) -> bool {
-    config.get("AMQP_URI").is_some_and(|value| !value.is_null())
+    config
+        .get("AMQP_URI")
+        .is_some_and(|value| !value.is_null() && value != "")
 }
 
 /// Where the broker is, without the password.

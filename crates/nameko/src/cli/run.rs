@@ -18,12 +18,13 @@ pub(super) async fn run(
     let mut signals = Signals::new()?;
     // A wrong name or a wrong configuration shows before anything is started.
     Runner::new(services, &arguments.services, &config)?;
+    config.connect_options()?;
     let broker = broker::start_if_none(&config).await;
     if let Some(broker) = &broker {
         say(format_args!(
             "no broker is configured and none runs at localhost:5672: started one in this process, at {}; \
              it is for trying out, its messages live in memory",
-            broker.uri()
+            broker.addr()
         ))?;
         config.set("AMQP_URI", broker.uri());
     }

@@ -15,7 +15,10 @@ impl Config {
     /// # Errors
     /// One of these has a value that makes no sense.
     pub fn connect_options(&self) -> Result<ConnectOptions, ConfigError> {
-        let uri = self.str("AMQP_URI")?.unwrap_or(DEFAULT_AMQP_URI);
+        let uri = self
+            .str("AMQP_URI")?
+            .filter(|it| !it.is_empty())
+            .unwrap_or(DEFAULT_AMQP_URI);
         let uris = Uri::parse_list(uri)
             .map_err(|error| self.invalid("AMQP_URI", format!("is wrong: {error}")))?;
         Ok(ConnectOptions {

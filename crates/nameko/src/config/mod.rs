@@ -175,9 +175,11 @@ impl Config {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    /// The broker's address as it is configured (`AMQP_URI`), when it is text.
+    /// The broker's address as it is configured (`AMQP_URI`), when it is text and not empty.
     pub fn amqp_uri(&self) -> Option<&str> {
-        self.get("AMQP_URI").and_then(Value::as_str)
+        self.get("AMQP_URI")
+            .and_then(Value::as_str)
+            .filter(|uri| !uri.is_empty())
     }
 
     /// The configuration as a YAML text that reads back as the same values. Passwords are not hidden.

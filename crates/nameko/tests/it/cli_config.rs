@@ -61,6 +61,28 @@ fn flags_win_over_the_file_and_the_file_over_the_environment() {
     assert_eq!(defined, "AMQP_URI: amqp://defined\nmax_workers: 5\n");
 }
 
+/// A script's variable may be empty; that names no broker.
+#[test]
+fn what_is_empty_says_nothing() {
+    let shown = |text: &str, environment: &str| {
+        let file = file(text);
+        let mut command = command(NAMEKO, ["show-config", "--broker", "", "--config"]);
+        command.arg(file.path()).env("AMQP_URI", environment);
+        run(command, "").stdout
+    };
+    let from_environment = "AMQP_URI: amqp://environment\n";
+    assert_eq!(shown("AMQP_URI:", "amqp://environment"), from_environment);
+    assert_eq!(
+        shown("AMQP_URI: ''", "amqp://environment"),
+        from_environment
+    );
+    assert_eq!(
+        shown("AMQP_URI: amqp://file", "amqp://environment"),
+        "AMQP_URI: amqp://file\n"
+    );
+    assert_eq!(shown("a: 1", ""), "a: 1\n");
+}
+
 #[test]
 fn a_wrong_configuration_is_told_with_its_place() {
     let table = [
