@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 # The RabbitMQ that `make test-rabbitmq` tests on: a URI with a user who may make virtual hosts.
 RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672/
 
-PY_SOURCES := $(shell find python/nameko -name '*.py' -o -name '*.pyi')
+# Builds show their progress on a terminal, and are quiet in a log.
+QUIET := $(shell test -t 2 || echo --quiet)
+
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: help run test test-rust test-python test-rabbitmq check format bench docs wheel clean
@@ -18,7 +20,8 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call them in a shell
-	@cargo build --quiet --package nameko-examples --package nameko
+	@echo "Building the Rust examples"
+	@cargo build $(QUIET) --package nameko-examples --package nameko
 	@scripts/demo
 
 test: test-rust test-python ## Run every test, on the embedded broker
@@ -62,13 +65,15 @@ clean: ## Remove what was built
 
 # The tools of the Python half.
 $(VENV)/.tools: scripts/requirements-dev.txt
+	@echo "Making a Python environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r scripts/requirements-dev.txt
 	@touch $@
 
 # The package itself, as an editable install of the sources with the compiled module beside them.
 $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
-	@$(BIN)/maturin develop --quiet
+	@echo "Building the Python package (some minutes the first time)"
+	@PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop $(QUIET)
 	@touch $@
 
 # Upstream Nameko, which the tests and the benchmarks talk to. It gets an environment of its own.
