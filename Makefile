@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The RabbitMQ that `make test-rabbitmq` tests on: a URI with a user who may make virtual hosts.
+# The RabbitMQ that `make test-rabbitmq` tests on: its user may make virtual hosts, its management plugin is on.
 RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672/
 
 # Builds show their progress on a terminal, and are quiet in a log.
@@ -27,6 +27,7 @@ run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call the
 test: test-rust test-python ## Run every test, on the embedded broker
 
 test-rust:
+	@cargo build $(QUIET) --workspace --all-targets
 	cargo test --workspace --quiet
 
 test-python: $(VENV)/.installed $(VENV)/.peer
@@ -39,7 +40,9 @@ test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when 
 
 check: $(VENV)/.installed ## Formatting, lints, types and docs, with no warning left
 	cargo fmt --all --check
+	cargo fmt --manifest-path benchmarks/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --manifest-path benchmarks/Cargo.toml --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
