@@ -1,7 +1,7 @@
 """Fails, with what to do, unless RabbitMQ with its management API answers at the URI given.
 
-An AMQP server introduces itself in its first frame; RabbitMQ does so by name. The API is where tests
-make a virtual host of their own.
+An AMQP server introduces itself in its first frame; RabbitMQ does so by name. Through the API,
+tests make virtual hosts of their own.
 """
 
 import socket
@@ -28,7 +28,8 @@ def main(uri: str) -> str | None:
     if b"RabbitMQ" not in introduction:
         return f"what answers at {host}:{port} is not RabbitMQ: {hint}"
     if not api_answers(host):
-        return f"no management API at {host}:{MANAGEMENT_PORT}: rabbitmq-plugins enable rabbitmq_management"
+        hint = "rabbitmq-plugins enable rabbitmq_management"
+        return f"no management API at {host}:{MANAGEMENT_PORT}: {hint}"
     return None
 
 
