@@ -7,9 +7,9 @@ use std::{
     any::{Any, TypeId},
     fmt,
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{
@@ -209,9 +209,13 @@ impl Container {
             _ = state.wait_for(|it| *it > State::Started) => Err(self.stopping()),
             result = self.start_extensions() => result,
         };
-        if result.is_err() && *self.inner.state.borrow() == State::Started {
-            self.end();
+        if result.is_ok() {
+            return result;
         }
+        if *self.inner.state.borrow() > State::Started {
+            return Err(self.stopping());
+        }
+        self.end();
         result
     }
 
@@ -239,8 +243,9 @@ impl Container {
         Ok(())
     }
 
-    /// Stops: no new work, running workers end, then the extensions. Waits for workers for at most `stop_timeout`
-    /// (config key, seconds, default 30); those that still run then are dropped, and their messages go back to the queue.
+    /// Stops: no new work, running workers end, then the extensions. Waits for entrypoints and workers for at most
+    /// `stop_timeout` (config key, seconds, default 30); workers that still run then are dropped, and their messages go back
+    /// to the queue. Once begun it goes on, also when the caller no longer waits.
     pub async fn stop(&self) {
         let first = self.inner.state.send_if_modified(|it| {
             let first = *it < State::Stopping;
@@ -249,27 +254,46 @@ impl Container {
             }
             first
         });
-        if !first {
+        if first {
+            // A task of its own: the caller may give up, or be a worker that is dropped. It ends with the container.
+            let container = self.clone();
+            tokio::spawn(async move { container.stop_in_order().await });
+        } else {
             tracing::debug!(service = self.service_name(), "already stopped");
-            return self.ended().await;
         }
+        self.ended().await;
+    }
+
+    async fn stop_in_order(&self) {
         let inner = &self.inner;
-        let orderly = async {
-            join_all(inner.entrypoints.iter().map(|it| it.stop())).await;
+        let steps = async {
             self.drain().await;
             join_all(inner.providers.iter().map(|it| it.stop())).await;
             join_all(self.shared_extensions().iter().map(|it| it.stop())).await;
         };
         let mut state = inner.state.subscribe();
         tokio::select! {
-            () = orderly => self.end(),
+            stopped = AssertUnwindSafe(steps).catch_unwind() => match stopped {
+                Ok(()) => self.end(),
+                Err(panic) => self.kill(Error::Raised(Fault::panic(panic.as_ref()))),
+            },
             _ = state.wait_for(|it| *it == State::Ended) => {}
         }
     }
 
+    /// Lets no new work in, and the running workers end.
     async fn drain(&self) {
         let timeout = self.inner.limits.stop_timeout;
-        if tokio::time::timeout(timeout, self.inner.tasks.finished())
+        let begun = Instant::now();
+        let entrypoints = join_all(self.inner.entrypoints.iter().map(|it| it.stop()));
+        if tokio::time::timeout(timeout, entrypoints).await.is_err() {
+            tracing::warn!(
+                service = self.service_name(),
+                "entrypoints have not stopped after {timeout:?}; does the broker answer?",
+            );
+        }
+        let left = timeout.saturating_sub(begun.elapsed());
+        if tokio::time::timeout(left, self.inner.tasks.finished())
             .await
             .is_err()
         {
@@ -332,6 +356,10 @@ impl Container {
     }
 
     /// The extension `T` of this container, made when first asked for. For use in `setup`.
+    ///
+    /// # Errors
+    /// What `make` failed with. [`Error::ContainerStopping`] when the container was stopped meanwhile: who stops it
+    /// would not find what is made now.
     pub fn shared<T: SharedExtension>(
         &self,
         make: impl FnOnce(&Container) -> Result<T>,
@@ -346,7 +374,11 @@ impl Container {
             return Ok(known);
         }
         let extension = Arc::new(make(self)?);
-        self.lock_shared().push(SharedEntry {
+        let mut shared = self.lock_shared();
+        if *self.inner.state.borrow() > State::Started {
+            return Err(self.stopping());
+        }
+        shared.push(SharedEntry {
             kind,
             any: extension.clone(),
             extension: extension.clone(),
@@ -391,7 +423,10 @@ impl Container {
         Fut: Future<Output = Outcome> + Send,
     {
         let inner = &self.inner;
-        let work = inner.host.prepare(method.index, arguments)?;
+        // Types of the service read the arguments: their panic is the call's outcome, as one of the method is.
+        let prepare = AssertUnwindSafe(|| inner.host.prepare(method.index, arguments));
+        let work = catch_unwind(prepare)
+            .map_err(|panic| Error::Raised(Fault::panic(panic.as_ref())))??;
         let _slot = inner.slots.acquire().await.map_err(|_| self.stopping())?;
         let ctx = WorkerContext::new(
             inner.service.clone(),

@@ -112,14 +112,14 @@ impl Cluster {
 
     /// Disconnects. Calls that still wait fail with [`Error::ReplyLost`](crate::Error::ReplyLost).
     pub async fn stop(&self) {
-        self.replies.fail("the client was stopped");
+        self.replies.close("the client was stopped");
         self.consumers.stop().await;
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.replies.fail("the client was dropped");
+        self.replies.close("the client was dropped");
         self.consumers.kill();
     }
 }

@@ -343,6 +343,8 @@ struct History {
     connected: bool,
     /// What was consumed before, and so may have lost its queue.
     consumed: HashSet<SubscriptionId>,
+    /// Of those, what had lost its queue and is not consumed again yet. An attempt that failed may have made the queue anew.
+    gone: HashSet<SubscriptionId>,
 }
 
 /// One connection, from connecting to its end. Returns why it ended.
@@ -423,6 +425,7 @@ impl Consuming<'_> {
                 self.channel.cancel(&tag).await?;
             }
             history.consumed.remove(&id);
+            history.gone.remove(&id);
         }
         for done in cancelling {
             // Who waited may have given up.
@@ -444,9 +447,14 @@ impl Consuming<'_> {
             }
             let recovering = subscription.on_recovered.is_some() && history.consumed.contains(&id);
             let survived = match recovering {
-                true => Some(self.survived(&subscription.queue).await?),
+                true => {
+                    Some(!history.gone.contains(&id) && self.survived(&subscription.queue).await?)
+                }
                 false => None,
             };
+            if survived == Some(false) {
+                history.gone.insert(id);
+            }
             let queue = self.channel.declare_whole(&subscription.queue).await?;
             self.set_prefetch(&subscription).await?;
             declared.push((id, subscription, queue, survived));
@@ -456,6 +464,7 @@ impl Consuming<'_> {
             let tag = self.consume(id, &subscription, &queue).await?;
             self.live.insert(id, tag);
             history.consumed.insert(id);
+            history.gone.remove(&id);
             if let (Some(on_recovered), Some(survived)) = (&subscription.on_recovered, survived) {
                 on_recovered(survived);
             }

@@ -127,7 +127,7 @@ impl SharedExtension for ReplyListener {
     }
 
     fn kill(&self) {
-        self.replies.fail("the container was stopped");
+        self.replies.close("the container was stopped");
     }
 }
 

@@ -30,8 +30,10 @@ pub(crate) struct Replies {
 struct Waiting {
     /// By correlation id. A caller that gives up takes its entry out.
     callers: HashMap<Uuid, oneshot::Sender<Answer>>,
-    /// Runs while the connection is lost: fails the callers at its end.
+    /// Runs while the connection is lost: fails the callers after each grace period.
     grace: Option<AbortHandle>,
+    /// Set for good when nobody consumes the queue any more, with the reason.
+    closed: Option<String>,
 }
 
 /// A reply, or why it can no longer come.
@@ -73,7 +75,13 @@ impl Replies {
     pub(crate) fn expect(self: &Arc<Self>) -> Pending {
         let id = Uuid::new_v4();
         let (sender, answer) = oneshot::channel();
-        self.lock().callers.insert(id, sender);
+        let mut waiting = self.lock();
+        match &waiting.closed {
+            // Nobody has dropped the receiver yet.
+            Some(reason) => drop(sender.send(Err(reason.clone()))),
+            None => drop(waiting.callers.insert(id, sender)),
+        }
+        drop(waiting);
         Pending {
             id,
             answer,
@@ -85,8 +93,12 @@ impl Replies {
     pub(crate) fn lost(self: &Arc<Self>, reason: String) {
         let weak = Arc::downgrade(self);
         let grace = tokio::spawn(async move {
-            tokio::time::sleep(GRACE).await;
-            if let Some(replies) = weak.upgrade() {
+            // Again and again, for those who call while it is lost.
+            loop {
+                tokio::time::sleep(GRACE).await;
+                let Some(replies) = weak.upgrade() else {
+                    return;
+                };
                 replies.fail(&format!(
                     "{reason}; it could not be made again within {GRACE:?}"
                 ));
@@ -104,8 +116,15 @@ impl Replies {
         }
     }
 
-    /// No reply can come any more.
-    pub(crate) fn fail(&self, reason: &str) {
+    /// The queue is consumed no more: fails the callers, and all who call from now on.
+    pub(crate) fn close(&self, reason: &str) {
+        self.lock().closed.get_or_insert_with(|| reason.to_owned());
+        self.connected();
+        self.fail(reason);
+    }
+
+    /// The replies that callers wait for now can no longer come.
+    fn fail(&self, reason: &str) {
         let callers = std::mem::take(&mut self.lock().callers);
         for caller in callers.into_values() {
             let _ = caller.send(Err(reason.to_owned()));
@@ -160,6 +179,28 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(replies) = self.replies.upgrade() {
             replies.lock().callers.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::amqp::ConnectOptions;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_calls_while_the_connection_is_lost_waits_no_longer_than_the_grace_period() {
+        let consumers = Consumers::new(ConnectOptions::new(Vec::new()), Arc::new(()));
+        let replies = Replies::subscribe(&consumers, &Exchange::topic("rpc"), "test", None);
+        replies.lost("the cable was cut".to_owned());
+        for _ in 0..3 {
+            let answer = tokio::time::timeout(GRACE + Duration::from_secs(1), async {
+                replies.expect().answer().await
+            });
+            let reason = answer.await.expect("in time").expect_err("no reply");
+            assert!(reason.contains("the cable was cut"), "{reason}");
         }
     }
 }

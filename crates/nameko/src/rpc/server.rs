@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, RwLock, Weak},
 };
 
@@ -18,7 +19,7 @@ use crate::{
     error::{Error, Result},
     extension::{Entrypoint, SharedExtension},
     protocol::{self, Fault},
-    service::Outcome,
+    service::{self, Outcome},
     worker,
 };
 
@@ -206,7 +207,7 @@ struct Reply<'a> {
 impl Reply<'_> {
     /// Sends what the worker ended with, then acknowledges the request. Providers see what was sent.
     async fn send(&self, outcome: Outcome) -> Outcome {
-        let outcome = outcome.and_then(|value| match value.to_json() {
+        let encode = |value: Box<dyn service::Reply>| match value.to_json() {
             Ok(json) => Ok((value, json)),
             Err(error) => {
                 tracing::error!("the result of {} cannot be sent: {error}", self.method);
@@ -215,6 +216,14 @@ impl Reply<'_> {
                     value.describe()
                 )))
             }
+        };
+        // Types of the service write the result: their panic is the call's outcome, as one of the method is.
+        let outcome = outcome.and_then(|value| {
+            catch_unwind(AssertUnwindSafe(|| encode(value))).unwrap_or_else(|panic| {
+                let fault = Fault::panic(panic.as_ref());
+                tracing::error!("writing the result of {} panicked: {fault}", self.method);
+                Err(fault)
+            })
         });
         let (outcome, body) = match outcome {
             Ok((value, json)) => (Ok(value), protocol::encode_result(&json)),

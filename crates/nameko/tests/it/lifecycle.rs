@@ -5,10 +5,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use futures_util::FutureExt;
 use nameko::{Cluster, Container, Error, Outcome, prelude::*};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
+    proxy::Proxy,
     services::{ServiceY, Troubles, hanging},
     support,
 };
@@ -301,6 +303,94 @@ async fn stop_is_bounded_and_drops_a_worker_that_hangs() {
         .unwrap()
         .unwrap_err();
     assert!(matches!(error, Error::ReplyLost { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_stop_goes_on_when_its_caller_gives_up() {
+    let broker = support::broker().await;
+    let config = broker.config().with("stop_timeout", 1);
+    let container = Container::new::<Troubles>(config).unwrap();
+    container.start().await.unwrap();
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let troubles = cluster.service("troubles");
+    let call = tokio::spawn(async move { troubles.call::<()>("hang", ("gives-up",)).await });
+    support::within("the worker", hanging("gives-up").notified()).await;
+    // Polled once: begun, and dropped.
+    assert!(container.stop().now_or_never().is_none());
+    support::within("the second stop", container.stop()).await;
+    support::within("the end", container.wait()).await.unwrap();
+    call.abort();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_broker_that_hangs() {
+    let broker = support::broker().await;
+    let proxy = Proxy::start(broker.addr()).await;
+    let uri = broker
+        .uri()
+        .replace(&broker.addr().to_string(), &proxy.addr().to_string());
+    assert!(uri.contains(&proxy.addr().to_string()), "{uri}");
+    let config = broker
+        .config()
+        .with("AMQP_URI", uri)
+        .with("HEARTBEAT", 0)
+        .with("stop_timeout", 0.05);
+    let container = Container::new::<ServiceY>(config).unwrap();
+    container.start().await.unwrap();
+    proxy.freeze();
+    support::within("the stop", container.stop()).await;
+}
+
+/// Blocks its `setup` until the container has stopped.
+struct Slow;
+
+impl DependencyProvider for Slow {
+    type Dependency = ();
+
+    async fn setup(&self, container: &Container) -> Result<()> {
+        let stopping = tokio::spawn({
+            let container = container.clone();
+            async move { container.stop().await }
+        });
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(stopping))?;
+        Ok(())
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Dependencies)]
+struct Sluggish {
+    #[dependency(Slow)]
+    _slow: (),
+}
+
+#[service("sluggish")]
+impl Sluggish {
+    #[rpc]
+    async fn work(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_was_stopped_while_it_started_consumes_nothing() {
+    let broker = support::broker().await;
+    let container = Container::new::<Sluggish>(broker.config()).unwrap();
+    let error = support::within("the start", container.start())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::ContainerStopping(_)), "{error:?}");
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let error = cluster
+        .service("sluggish")
+        .timeout(std::time::Duration::from_secs(5))
+        .call::<()>("work", ())
+        .await
+        .unwrap_err();
+    assert!(error.is_unknown_service(), "{error:?}");
 }
 
 #[tokio::test]

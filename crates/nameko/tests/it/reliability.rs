@@ -1,10 +1,16 @@
 //! Services when brokers, networks and methods break: calls end in a result or an error, and none hangs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use nameko::{Cluster, Container, Error, Runner, prelude::*, services};
+use nameko::{
+    Cluster, Container, Error, Runner,
+    amqp::{self, Connection, Consumers, Observer, Queue, Subscription},
+    prelude::*,
+    services,
+};
 use nameko_broker::Broker;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use crate::{
     proxy::Proxy,
@@ -174,6 +180,138 @@ async fn one_service_that_dies_takes_its_peers_down_in_order() {
     support::within("the peer's end", runner.containers()[0].wait())
         .await
         .unwrap();
+}
+
+#[derive(Debug)]
+struct Explosive;
+
+impl<'de> serde::Deserialize<'de> for Explosive {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        panic!("a bug in reading")
+    }
+}
+
+impl serde::Serialize for Explosive {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        panic!("a bug in writing")
+    }
+}
+
+#[derive(Dependencies)]
+struct Minefield;
+
+#[service("minefield")]
+impl Minefield {
+    #[rpc]
+    async fn take(&self, _it: Explosive) -> Result<()> {
+        Ok(())
+    }
+
+    #[rpc]
+    async fn give(&self) -> Result<Explosive> {
+        Ok(Explosive)
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_panics_when_read_or_written_is_an_error_for_the_caller() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Minefield], &broker).await;
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let minefield = cluster
+        .service("minefield")
+        .timeout(Duration::from_secs(10));
+    let error = minefield.call::<()>("take", (1,)).await.unwrap_err();
+    assert_eq!(error.to_string(), "Panic a bug in reading");
+    let error = minefield.call::<()>("give", ()).await.unwrap_err();
+    assert_eq!(error.to_string(), "Panic a bug in writing");
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn calls_after_the_stop_fail_at_once() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Troubles], &broker).await;
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let troubles = cluster.service("troubles").timeout(None);
+    assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
+    cluster.stop().await;
+    let error = support::within("the call", troubles.call::<u8>("echo", (1,)))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the client was stopped"),
+        "{error}"
+    );
+
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let troubles = cluster.service("troubles").timeout(None);
+    drop(cluster);
+    let error = support::within("the call", troubles.call::<u8>("echo", (1,)))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the client was dropped"),
+        "{error}"
+    );
+    runner.stop().await;
+}
+
+/// Tells a test of each failed attempt to connect.
+struct Failures(mpsc::UnboundedSender<amqp::Error>);
+
+impl Observer for Failures {
+    fn connection_error(&self, error: &amqp::Error, _: Duration) {
+        self.0.send(error.clone()).unwrap();
+    }
+}
+
+/// A queue lost its messages when it was deleted; that a first attempt to come back made it anew does not bring them back.
+#[tokio::test]
+async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts() {
+    let broker = support::broker().await;
+    let mut proxy = Proxy::start(broker.addr()).await;
+    let (failed, mut failures) = mpsc::unbounded_channel();
+    let consumers = Consumers::new(proxy.options(&broker.options()), Arc::new(Failures(failed)));
+    let (replies, other) = (support::unique("replies"), support::unique("other"));
+    let (recovered, mut recoveries) = mpsc::unbounded_channel();
+    for name in [&replies, &other] {
+        let recovered = recovered.clone();
+        consumers.add(Subscription {
+            queue: Queue::new(name.as_str()),
+            prefetch: None,
+            sink: Arc::new(|_| ()),
+            on_recovered: Some(Arc::new(move |survived| recovered.send(survived).unwrap())),
+        });
+    }
+    consumers.start().await.unwrap();
+    proxy.refuse().await;
+    let direct = Connection::open(&broker.options()).await.unwrap();
+    let channel = direct.channel().await.unwrap();
+    channel.queue_delete(&replies).await.unwrap();
+    channel.queue_delete(&other).await.unwrap();
+    let inequivalent = Queue {
+        durable: false,
+        auto_delete: true,
+        ..Queue::new(other.as_str())
+    };
+    channel.queue_declare(&inequivalent).await.unwrap();
+    proxy.resume().await;
+
+    let refused = async {
+        loop {
+            let error = failures.recv().await.unwrap();
+            if error.is_precondition_failed() {
+                return error;
+            }
+        }
+    };
+    let error = support::within("the refusal", refused).await;
+    assert!(error.to_string().contains(&other), "{error}");
+    channel.queue_delete(&other).await.unwrap();
+    let survived = support::within("the recovery", recoveries.recv()).await;
+    assert_eq!(survived, Some(false));
+    consumers.stop().await;
 }
 
 #[tokio::test]
