@@ -502,7 +502,7 @@ class ServiceContainer:
     def _wait_for_death(self) -> None:
         try:
             self._died.wait()
-        except Exception:
+        except (Exception, SystemExit):
             pass  # wait() is for those who want to know
 
     def __repr__(self) -> str:

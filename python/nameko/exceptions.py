@@ -67,10 +67,7 @@ def safe_for_serialization(value: Any) -> Any:
         }
     if isinstance(value, Iterable):
         return list(map(safe_for_serialization, value))
-    try:
-        return str(value)
-    except Exception:
-        return "[__unicode__ failed]"
+    return _text(value)
 
 
 def serialize(exc: BaseException) -> dict[str, Any]:
@@ -78,9 +75,25 @@ def serialize(exc: BaseException) -> dict[str, Any]:
     return {
         "exc_type": type(exc).__name__,
         "exc_path": get_module_path(type(exc)),
-        "exc_args": list(map(safe_for_serialization, exc.args)),
-        "value": safe_for_serialization(exc),
+        "exc_args": list(map(_safe_or_text, exc.args)),
+        "value": _safe_or_text(exc),
     }
+
+
+def _safe_or_text(value: Any) -> Any:
+    # One that cannot be walked through (a cursor that is closed, a list that contains itself) must
+    # not keep the error from its caller, nor end the service.
+    try:
+        return safe_for_serialization(value)
+    except Exception:
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return "[__unicode__ failed]"
 
 
 def deserialize(data: dict[str, Any]) -> BaseException:

@@ -66,11 +66,12 @@ class RpcReply:
 class ReplyEvent:
     """One reply that the compiled half waits for."""
 
-    __slots__ = ("pending", "timeout")
+    __slots__ = ("_accept", "pending", "timeout")
 
-    def __init__(self, pending: _nameko.Pending, timeout: float | None) -> None:
+    def __init__(self, pending: _nameko.Pending, timeout: float | None, accept: Acceptable) -> None:
         self.pending = pending
         self.timeout = timeout
+        self._accept = accept
 
     def ready(self) -> bool:
         return self.pending.done()
@@ -102,15 +103,19 @@ class ReplyEvent:
 
     def _body(self, reply: Any) -> Any:
         return serialization.loads(
-            reply.body, reply.content_type, reply.content_encoding, _any_serializer
+            reply.body, reply.content_type, reply.content_encoding, self._accept
         )
 
 
-class _AnySerializer:
-    """Accepts a reply in whatever serializer this process has enabled."""
+class Acceptable:
+    """Accepts a reply in a serializer that is configured, or that this process has enabled."""
+
+    __slots__ = ("_configured",)
+
+    def __init__(self, serializers: Any) -> None:
+        self._configured = serialization.content_types(serializers)
 
     def __contains__(self, content_type: object) -> bool:
-        return content_type not in registry._disabled_content_types
-
-
-_any_serializer = _AnySerializer()
+        return (
+            content_type in self._configured or content_type not in registry._disabled_content_types
+        )

@@ -36,7 +36,7 @@ from nameko.exceptions import (
 )
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
 from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer
-from nameko.replies import ReplyEvent, RpcReply
+from nameko.replies import Acceptable, ReplyEvent, RpcReply
 from nameko.utils.threads import Event
 
 _log = getLogger(__name__)
@@ -104,7 +104,8 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         prefix = self.container.service_name + "."
         if routing_key.startswith(prefix):
             method_name = routing_key[len(prefix) :]
-            for provider in self._providers:
+            # Those that left still serve the requests that came before they did.
+            for provider in (*self._providers, *self._unregistering_providers):
                 if provider.method_name == method_name:
                     return provider
         raise MethodNotFound(routing_key.split(".")[-1])
@@ -298,6 +299,8 @@ class ReplyListener(SharedExtension):
     timeout: float | None = None
     queue: Queue
     routing_key: str
+    # What replies may be serialized with; set with _native.
+    _acceptable: Acceptable
 
     def __init__(self, **kwargs: Any) -> None:
         # Correlation id -> where the body of the reply is sent to, for replies that come through
@@ -327,6 +330,7 @@ class ReplyListener(SharedExtension):
         overridden = type(self).handle_message is not ReplyListener.handle_message
         if overridden or "handle_message" in self.__dict__:
             return None
+        self._acceptable = Acceptable(self.container.accept)
         self._native = _nameko.ReplyListener(consumers, queue_to_dict(self.queue), prefetch)
         self._native.on_unknown(self.on_unknown_reply)
         return self._native
@@ -334,7 +338,7 @@ class ReplyListener(SharedExtension):
     def get_reply_event(self, correlation_id: str) -> Any:
         """Where the reply to a call that is about to be made can be waited for."""
         if self._native is not None:
-            return ReplyEvent(self._native.expect(correlation_id), self.timeout)
+            return ReplyEvent(self._native.expect(correlation_id), self.timeout, self._acceptable)
         reply_event = Event()
         self._reply_events[correlation_id] = reply_event
         return reply_event

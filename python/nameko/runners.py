@@ -74,7 +74,8 @@ class ServiceRunner:
         exception is raised."""
         try:
             SpawningProxy(self.containers, abort_on_error=True).wait()
-        except Exception:
+        # SystemExit: a thread of one service may have called sys.exit().
+        except (Exception, SystemExit):
             self.stop()
             raise
 

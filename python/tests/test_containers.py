@@ -1,8 +1,10 @@
 """The life of a container and of its workers."""
 
+import gc
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -11,9 +13,12 @@ from nameko.constants import MAX_WORKERS_CONFIG_KEY
 from nameko.containers import ServiceContainer, WorkerContext
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import DependencyProvider, Entrypoint, Extension
+from nameko.rpc import RpcProxy, rpc
+from nameko.runners import ServiceRunner
+from nameko.standalone.rpc import ClusterRpcProxy
 from nameko.testing.services import dummy, entrypoint_hook, once
 from nameko.testing.utils import DummyProvider, get_extension
-from nameko.utils.threads import ThreadKilled
+from nameko.utils.threads import Event, ManagedThread, ThreadKilled
 
 
 class Recorder(DependencyProvider):
@@ -262,6 +267,54 @@ def _spin():
         time.sleep(0.001)
 
 
+def test_sys_exit_in_a_managed_thread_stops_all_services_of_the_process():
+    class Exits(Extension):
+        def start(self):
+            self.container.spawn_managed_thread(lambda: sys.exit(3))
+
+    class Exiting(DependencyProvider):
+        exits = Exits()
+
+    class First:
+        name = "first"
+        exiting = Exiting()
+
+    class Second:
+        name = "second"
+
+    runner = ServiceRunner({})
+    runner.add_service(First)
+    runner.add_service(Second)
+    runner.start()
+    with pytest.raises(SystemExit) as caught:
+        runner.wait()
+    assert caught.value.code == 3
+    assert all(container._died.ready() for container in runner.containers)
+    # Nothing is left to do, and it is no failure.
+    runner.kill()
+
+
+def test_a_thread_that_is_killed_just_as_it_ends_is_over():
+    class Interrupted(Event):
+        # The kill arrives while the thread tells its end.
+        arrived = False
+
+        def send(self, *args):
+            if not self.arrived:
+                self.arrived = True
+                raise ThreadKilled
+            super().send(*args)
+
+    links = []
+    thread = ManagedThread(lambda: "result")
+    thread._event = Interrupted()
+    thread.link(links.append)
+    thread.start()
+    assert thread.wait(10) == "result"
+    thread._thread.join(10)
+    assert links == [thread]
+
+
 def test_managed_threads_tell_their_end(start):
     class Service:
         name = "service"
@@ -435,3 +488,32 @@ def test_a_process_patched_by_eventlet_is_refused(start, monkeypatch):
 
     with pytest.raises(RuntimeError, match="remove the call to monkey_patch"):
         ServiceContainer(Service, {}).start()
+
+
+def test_a_stopped_container_can_be_collected(config, uid):
+    class Service:
+        name = "service-" + uid
+        itself = RpcProxy("service-" + uid)
+
+        @rpc
+        def method(self):
+            return self.itself.other()
+
+        @rpc
+        def other(self):
+            return "result"
+
+    container = ServiceContainer(Service, config)
+    container.start()
+    with ClusterRpcProxy(config, timeout=10) as cluster:
+        assert cluster[Service.name].method() == "result"
+    container.stop()
+    gone = [threading.Event() for _ in (container, *container.extensions)]
+    for event, owned in zip(gone, (container, *container.extensions), strict=True):
+        weakref.finalize(owned, event.set)
+    del container, owned
+    # Its threads are ending.
+    deadline = time.monotonic() + 10
+    while not all(event.is_set() for event in gone):
+        assert time.monotonic() < deadline, "something still holds it"
+        gc.collect()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 from unittest.mock import patch
 
 import pytest
@@ -148,6 +149,39 @@ def test_what_is_no_exception_ends_the_call_not_the_service(serve, cluster, uid)
     with pytest.raises(RemoteError, match="CancelledError"):
         service.cancelled()
     assert service.still_here()
+
+
+def test_an_exception_that_cannot_be_walked_through_ends_the_call_not_the_service(
+    serve, cluster, uid
+):
+    class Closed:
+        def __iter__(self):
+            raise RuntimeError("the cursor is closed")
+
+        def __str__(self):
+            return "a cursor"
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def raises_a_loop(self):
+            loop = ["a"]
+            loop.append(loop)
+            raise ValueError(loop)
+
+        @rpc
+        def raises_a_closed_cursor(self):
+            raise ValueError("bad", Closed())
+
+    container = serve(Service)
+    with pytest.raises(RemoteError) as caught:
+        cluster[Service.name].raises_a_loop()
+    assert (caught.value.exc_type, caught.value.value) == ("ValueError", "['a', [...]]")
+    with pytest.raises(RemoteError) as caught:
+        cluster[Service.name].raises_a_closed_cursor()
+    assert caught.value.exc_args == ["bad", "a cursor"]
+    assert not container._died.ready()
 
 
 def test_registered_errors_come_back_as_themselves(serve, cluster, uid):
@@ -445,6 +479,42 @@ def test_stop_lets_running_calls_finish(serve, cluster, uid):
     stopper.start()
     go.set()
     assert reply.result() == "finished"
+    stopper.join(10)
+
+
+def test_stop_serves_requests_that_came_and_were_not_looked_at_yet(serve, cluster, uid):
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    class SlowRpc(Rpc):
+        def handle_message(self, body, message):
+            begun.release()
+            assert go.wait(10)
+            super().handle_message(body, message)
+
+    class Service:
+        name = "service-" + uid
+
+        @SlowRpc.decorator
+        def method(self):
+            return "served"
+
+    container = serve(Service, max_workers=1, prefetch_count=100)
+    # As many as there are threads, and some that wait in the process behind them.
+    threads = container._worker_pool._max_threads
+    replies = [cluster[Service.name].method.call_async() for _ in range(threads + 3)]
+    for _ in range(threads):
+        assert begun.acquire(timeout=10)
+    jobs = container._worker_pool.jobs
+    deadline = time.monotonic() + 10
+    while jobs.pending() < 3:
+        assert time.monotonic() < deadline, "the requests have not come"
+    consumer = get_extension(container, RpcConsumer)
+    stopper = threading.Thread(target=container.stop)
+    stopper.start()
+    # Nothing can come any more, and the entrypoint has left.
+    consumer._last_provider_unregistered.wait(10)
+    go.set()
+    assert [reply.result() for reply in replies] == ["served"] * len(replies)
     stopper.join(10)
 
 

@@ -11,6 +11,8 @@ from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 
 from nameko import serialization
 from nameko.exceptions import ConfigurationError
+from nameko.rpc import RpcProxy, rpc
+from nameko.standalone.rpc import ServiceRpcProxy
 
 PLAIN = [
     None,
@@ -121,3 +123,22 @@ def whisper(body):
 def test_unknown_serializers_are_refused():
     with pytest.raises(ConfigurationError, match='register a serializer for "nope" format'):
         serialization.setup({"serializer": "nope"})
+
+
+@pytest.mark.parametrize("name", ["pickle", "yaml"])
+def test_a_configured_serializer_is_used_for_requests_and_replies(serve, config, uid, name):
+    class Service:
+        name = "service-" + uid
+        itself = RpcProxy("service-" + uid)
+
+        @rpc
+        def echo(self, value):
+            return value
+
+        @rpc
+        def pass_on(self, value):
+            return self.itself.echo(value)
+
+    serve(Service, serializer=name)
+    with ServiceRpcProxy(Service.name, {**config, "serializer": name}, timeout=10) as service:
+        assert service.pass_on({"a": [1, None]}) == {"a": [1, None]}

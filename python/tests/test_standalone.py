@@ -1,7 +1,9 @@
 """Clients in programs that are not services."""
 
+import gc
 import socket
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -198,3 +200,14 @@ def test_event_exchange_follows_the_configuration():
     assert get_event_exchange("s", {"AUTO_DELETE_EVENT_EXCHANGES": True}).auto_delete
     assert get_event_exchange("s", {"DECLARE_EVENT_EXCHANGES": False}).no_declare
     assert not get_event_exchange("s", {"DECLARE_EVENT_EXCHANGES": None}).no_declare
+
+
+def test_a_stopped_client_can_be_collected(config, cluster, service):
+    proxy = ClusterRpcProxy(config, timeout=10)
+    proxy.start()
+    gone = threading.Event()
+    weakref.finalize(proxy._reply_listener, gone.set)
+    proxy.stop()
+    del proxy
+    gc.collect()
+    assert gone.wait(0)

@@ -115,7 +115,13 @@ impl ReplyTable {
 
     /// Fails every call that waits, and each that will.
     pub(crate) fn end(&self) {
-        lock(&self.state).over = true;
+        let on_unknown = {
+            let mut state = lock(&self.state);
+            state.over = true;
+            // It may hold whoever holds the listener.
+            state.on_unknown.take()
+        };
+        drop(on_unknown);
         self.fail_all(OVER);
     }
 

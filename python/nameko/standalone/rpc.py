@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import nameko
-from nameko import _nameko
+from nameko import _nameko, serialization
 from nameko.amqp import connection
 from nameko.amqp.errors import BrokerUnreachable, translate
 from nameko.containers import WorkerContext
@@ -141,6 +141,7 @@ class StandaloneProxyBase:
 
         def __init__(self, config: Any) -> None:
             self.config = config
+            self.serializer, self.accept = serialization.setup(config)
             self.shared_extensions: dict[Any, Any] = {}
 
     class Dummy(Entrypoint):

@@ -101,6 +101,8 @@ class ManagedThread:
         self._links: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._killed: BaseException | None = None
         self._over = False
+        # Result and exception, once it is over.
+        self._outcome: tuple[Any, BaseException | None] = (None, None)
         self._thread = threading.Thread(
             target=self._run, name=name or "nameko-{}".format(next(_numbers)), daemon=True
         )
@@ -174,11 +176,13 @@ class ManagedThread:
 
     def _finish(self, result: Any, exc: BaseException | None) -> None:
         with self._lock:
-            if self._over:
-                return
-            self._over = True
+            if not self._over:
+                self._over = True
+                self._outcome = (result, exc)
+        # A kill that comes just now interrupts this here at the latest; _run() then calls again.
+        self._event.send(*self._outcome)
+        with self._lock:
             links, self._links = self._links, []
-        self._event.send(result, exc)
         for callback, args in links:
             try:
                 callback(self, *args)
