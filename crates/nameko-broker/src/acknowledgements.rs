@@ -28,7 +28,7 @@ impl State {
         };
         if multiple && tag == 0 {
             let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values(), outcome);
+            self.settle_all(channel, all.into_values().rev(), outcome);
             return Ok(());
         }
         if !on.unacked.contains_key(&tag) {
@@ -39,7 +39,7 @@ impl State {
         if multiple {
             let later = on.unacked.split_off(&tag.saturating_add(1));
             let settled = std::mem::replace(&mut on.unacked, later);
-            self.settle_all(channel, settled.into_values(), outcome);
+            self.settle_all(channel, settled.into_values().rev(), outcome);
         } else if let Some(one) = on.unacked.remove(&tag) {
             self.settle_all(channel, std::iter::once(one), outcome);
         }
@@ -50,7 +50,7 @@ impl State {
     pub(crate) fn recover(&mut self, channel: ChannelId) {
         if let Some(on) = self.channels.get_mut(&channel) {
             let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values(), Outcome::Requeue);
+            self.settle_all(channel, all.into_values().rev(), Outcome::Requeue);
         }
     }
 
@@ -71,15 +71,16 @@ impl State {
         self.deliver_to_channel(channel);
     }
 
-    /// Delivers what a queue has, then keeps its limits and its timer.
+    /// Keeps the limits of a queue that got messages back, as RabbitMQ before it delivers, then delivers what is left.
     pub(crate) fn limit_and_deliver(&mut self, queue: QueueId) {
-        self.deliver(queue);
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.drop_over_limit();
         }
+        self.deliver(queue);
         self.schedule(queue);
     }
 
+    /// Settles deliveries, the last one first, so that each goes back to the front of its queue.
     fn settle_all(
         &mut self,
         channel: ChannelId,

@@ -1,5 +1,7 @@
 //! Declaring, deleting and binding exchanges.
 
+use std::sync::Arc;
+
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
@@ -145,20 +147,37 @@ impl State {
     }
 
     /// Takes a removed binding from its exchange; an auto-delete exchange goes with its last one.
-    fn forget(&mut self, binding: &std::sync::Arc<Binding>) {
-        let Some(exchange) = self.exchanges.get_mut(&binding.source) else {
-            return;
-        };
-        exchange.remove(binding);
-        if exchange.auto_delete && !exchange.is_used() {
+    fn forget(&mut self, binding: &Arc<Binding>) {
+        if self.detach(binding) {
             self.drop_exchange(&binding.source);
         }
     }
 
+    /// Takes a removed binding from its exchange; says whether the exchange has to go with it.
+    fn detach(&mut self, binding: &Arc<Binding>) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(&binding.source) else {
+            return false;
+        };
+        exchange.remove(binding);
+        exchange.auto_delete && !exchange.is_used()
+    }
+
+    /// Removes an exchange, then the auto-delete exchanges whose last binding led to it, and so on. Not by recursion: a
+    /// client may make a chain of them that is longer than the stack.
     fn drop_exchange(&mut self, name: &str) {
-        if let Some(exchange) = self.exchanges.remove(name) {
-            self.bindings.remove_from(name);
-            self.unbind_all(&Destination::Exchange(exchange.name));
+        let mut dropping: Vec<Name> = vec![name.into()];
+        while let Some(name) = dropping.pop() {
+            let Some(exchange) = self.exchanges.remove(&name) else {
+                continue;
+            };
+            if exchange.is_used() {
+                self.bindings.remove_from(&name);
+            }
+            for binding in self.bindings.remove_to(&Destination::Exchange(name)) {
+                if self.detach(&binding) {
+                    dropping.push(binding.source.clone());
+                }
+            }
         }
     }
 

@@ -46,7 +46,7 @@ pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
             let mut pending = VecDeque::new();
             registration.outbox.take(&mut pending);
             for piece in &pending {
-                registration.outbox.sent(piece.bytes.len(), piece.shared);
+                registration.outbox.sent(piece.bytes.len(), piece.delivered);
                 answered.extend_from_slice(&piece.bytes);
             }
             if !handled && !resumed && pending.is_empty() {

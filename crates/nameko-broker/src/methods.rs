@@ -114,11 +114,7 @@ impl Channel {
                     routing_key: short(&message.routing_key),
                 };
                 context.outbox.write(|buffer| {
-                    buffer.method(
-                        self.number,
-                        AMQPClass::Basic(basic::AMQPMethod::Return(method)),
-                    );
-                    buffer.content(self.number, &message);
+                    buffer.answer(self.number, basic::AMQPMethod::Return(method), &message);
                 });
                 self.confirm();
                 self.flush_confirms(context);
@@ -211,11 +207,9 @@ impl Channel {
             }
             Method::Get(get) => {
                 let queue = self.queue_name(get.queue.as_str())?;
-                let got =
-                    context
-                        .vhost
-                        .lock()
-                        .get(self.id, queue, get.no_ack, context.connection)?;
+                // Kept until the answer is written: a delivery with the next tag must not come before it.
+                let mut state = context.vhost.lock();
+                let got = state.get(self.id, queue, get.no_ack, context.connection)?;
                 let Some(got) = got else {
                     self.answer(
                         context,
@@ -233,8 +227,7 @@ impl Channel {
                     message_count: got.messages,
                 };
                 context.outbox.write(|buffer| {
-                    buffer.method(self.number, AMQPClass::Basic(Method::GetOk(ok)));
-                    buffer.content(self.number, message);
+                    buffer.answer(self.number, Method::GetOk(ok), message);
                 });
                 Ok(())
             }

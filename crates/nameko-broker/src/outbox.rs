@@ -10,7 +10,7 @@ use std::{
 
 use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame},
-    protocol::{AMQPClass, constants},
+    protocol::{AMQPClass, basic, constants},
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -20,9 +20,9 @@ use crate::{frame::OVERHEAD, message::Message, sync::lock, vhost::ConnectionId};
 /// Above this many bytes not yet written, nothing more is delivered to the connection's consumers.
 const FULL: usize = 1 << 20;
 
-/// Above this many bytes of its own, bodies shared with queues not counted, nothing more is read from the connection. It is
-/// more than [`FULL`], so that deliveries alone never stop the reading: a client may publish while it does not read, and
-/// both sides would wait for each other.
+/// Above this many bytes, bodies of deliveries not counted, nothing more is read from the connection. It is more than
+/// [`FULL`], so that deliveries alone never stop the reading: a client may publish while it does not read, and both sides
+/// would wait for each other.
 const OVERFULL: usize = 4 << 20;
 
 /// Bodies from this size on are sent from where they are; smaller ones are copied next to their frames.
@@ -35,7 +35,7 @@ pub(crate) struct Outbox {
     buffer: Mutex<Buffer>,
     /// Bytes not yet accepted by the socket, those the connection's task already took included.
     unsent: AtomicUsize,
-    /// Those of them that are memory of this box.
+    /// Those of them that are no bodies of deliveries.
     own: AtomicUsize,
     /// Set when a delivery was held back because the box was full; the connection asks for it again once it has room.
     held_back: AtomicBool,
@@ -49,8 +49,8 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) bytes: Bytes,
-    /// They belong to a message, not to the box.
-    pub(crate) shared: bool,
+    /// The body of a delivery, which is limited by [`FULL`] and not by [`OVERFULL`].
+    pub(crate) delivered: bool,
 }
 
 /// Frames in the order they go out.
@@ -60,7 +60,7 @@ pub(crate) struct Buffer {
     tail: Vec<u8>,
     /// How much of `tail` was counted.
     counted: usize,
-    /// Bytes added and not counted, which are no longer in `tail`: of the box itself, and shared.
+    /// Bytes added and not counted, which are no longer in `tail`: bodies of deliveries are the second number.
     added: (usize, usize),
     /// The agreed limit of a whole frame; 0 is no limit.
     frame_max: usize,
@@ -83,9 +83,9 @@ impl Outbox {
     pub(crate) fn write(&self, frames: impl FnOnce(&mut Buffer)) {
         let mut buffer = lock(&self.buffer);
         frames(&mut buffer);
-        let (own, shared) = buffer.take_added();
+        let (own, delivered) = buffer.take_added();
         self.own.fetch_add(own, Ordering::Relaxed);
-        self.unsent.fetch_add(own + shared, Ordering::SeqCst);
+        self.unsent.fetch_add(own + delivered, Ordering::SeqCst);
     }
 
     /// Adds one method.
@@ -106,8 +106,8 @@ impl Outbox {
     }
 
     /// Notes that so many bytes of a piece were accepted by the socket.
-    pub(crate) fn sent(&self, bytes: usize, shared: bool) {
-        if !shared {
+    pub(crate) fn sent(&self, bytes: usize, delivered: bool) {
+        if !delivered {
             self.own.fetch_sub(bytes, Ordering::Relaxed);
         }
         self.unsent.fetch_sub(bytes, Ordering::SeqCst);
@@ -184,11 +184,17 @@ impl Buffer {
             put_short_string(tail, &message.exchange);
             put_short_string(tail, &message.routing_key);
         });
-        self.content(channel, message);
+        self.content(channel, message, true);
+    }
+
+    /// Adds a method that answers the client, with a message.
+    pub(crate) fn answer(&mut self, channel: u16, method: basic::AMQPMethod, message: &Message) {
+        self.method(channel, AMQPClass::Basic(method));
+        self.content(channel, message, false);
     }
 
     /// Adds header and body frames.
-    pub(crate) fn content(&mut self, channel: u16, message: &Message) {
+    fn content(&mut self, channel: u16, message: &Message, delivered: bool) {
         self.head(constants::FRAME_HEADER, channel, message.header.len());
         self.tail.extend_from_slice(&message.header);
         self.tail.push(constants::FRAME_END);
@@ -205,10 +211,14 @@ impl Buffer {
                 self.tail.extend_from_slice(&part);
             } else {
                 self.cut();
-                self.added.1 += part.len();
+                if delivered {
+                    self.added.1 += part.len();
+                } else {
+                    self.added.0 += part.len();
+                }
                 self.done.push_back(Piece {
                     bytes: part,
-                    shared: true,
+                    delivered,
                 });
             }
             self.tail.push(constants::FRAME_END);
@@ -227,17 +237,17 @@ impl Buffer {
         if !self.tail.is_empty() {
             self.done.push_back(Piece {
                 bytes: std::mem::take(&mut self.tail).into(),
-                shared: false,
+                delivered: false,
             });
         }
     }
 
-    /// What was added since it was last asked: own and shared bytes.
+    /// What was added since it was last asked; bodies of deliveries are the second number.
     fn take_added(&mut self) -> (usize, usize) {
-        let (own, shared) = std::mem::take(&mut self.added);
+        let (own, delivered) = std::mem::take(&mut self.added);
         let in_tail = self.tail.len() - self.counted;
         self.counted = self.tail.len();
-        (own + in_tail, shared)
+        (own + in_tail, delivered)
     }
 
     fn head(&mut self, kind: u8, channel: u16, size: usize) {
@@ -290,16 +300,16 @@ mod tests {
         let mut pending = VecDeque::new();
         outbox.take(&mut pending);
         let total: usize = pending.iter().map(|piece| piece.bytes.len()).sum();
-        let shared: usize = pending
+        let delivered: usize = pending
             .iter()
-            .filter(|piece| piece.shared)
+            .filter(|piece| piece.delivered)
             .map(|piece| piece.bytes.len())
             .sum();
-        assert_eq!(shared, 30_000);
+        assert_eq!(delivered, 30_000);
         assert_eq!(outbox.unsent.load(Ordering::Relaxed), total);
-        assert_eq!(outbox.own.load(Ordering::Relaxed), total - shared);
+        assert_eq!(outbox.own.load(Ordering::Relaxed), total - delivered);
         for piece in &pending {
-            outbox.sent(piece.bytes.len(), piece.shared);
+            outbox.sent(piece.bytes.len(), piece.delivered);
         }
         assert_eq!(
             (

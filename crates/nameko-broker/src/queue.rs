@@ -27,7 +27,7 @@ pub(crate) struct Queue {
     pub(crate) turn: usize,
     /// The consumer that wants no others beside it.
     pub(crate) exclusive_consumer: Option<ConsumerId>,
-    /// When it was last declared, read with `basic.get` or lost its last consumer: `x-expires` counts from here.
+    /// When it was last declared, passively too, read with `basic.get` or lost its last consumer: `x-expires` counts from here.
     pub(crate) used_at: Instant,
     /// When the timer will look at this queue, if it will.
     pub(crate) deadline: Option<Instant>,

@@ -53,6 +53,9 @@ impl State {
         let name = strip_line_ends(ask.name);
         if ask.passive {
             let id = self.queue_for(&name, by)?;
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.used_at = Instant::now();
+            }
             return self.declared(id);
         }
         let owner = ask.exclusive.then_some(by);

@@ -142,7 +142,7 @@ async fn read_some(
 fn advance(pending: &mut VecDeque<Piece>, mut written: usize, outbox: &Outbox) {
     while let Some(front) = pending.front_mut() {
         let taken = written.min(front.bytes.len());
-        outbox.sent(taken, front.shared);
+        outbox.sent(taken, front.delivered);
         front.bytes.advance(taken);
         written -= taken;
         if !front.bytes.is_empty() {
@@ -176,9 +176,11 @@ impl Clock {
         }
         let heartbeat = connection.heartbeat();
         if !heartbeat.is_zero() && connection.phase() == Phase::Running {
-            next = next
-                .min(self.read + heartbeat * 2)
-                .min(self.written + heartbeat / 2);
+            next = next.min(self.read + heartbeat * 2);
+            // No heartbeat goes before what the peer does not take.
+            if self.stuck.is_none() {
+                next = next.min(self.written + heartbeat / 2);
+            }
         }
         next
     }
@@ -226,5 +228,35 @@ async fn goodbye(mut stream: TcpStream) {
     });
     if drained.await.is_err() {
         tracing::debug!("a closed peer kept its side open");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_looked_at_when_its_time_is_up_and_not_all_the_time() {
+        let shared = Arc::new(Shared::new(Settings::default()));
+        let registration = shared.register();
+        let mut connection = Connection::new(shared, registration.outbox.clone());
+        connection.phase = Phase::Running;
+        connection.heartbeat = Duration::from_secs(20);
+        let send_timeout = Duration::from_secs(30);
+        let now = Instant::now();
+        // The last write was longer ago than heartbeats are apart, and what came up since is not taken.
+        let mut clock = Clock {
+            handshake: now,
+            closing: None,
+            read: now,
+            written: now - Duration::from_secs(15),
+            stuck: Some(now),
+        };
+        assert_eq!(clock.next(&connection, send_timeout), now + send_timeout);
+        clock.stuck = None;
+        assert!(clock.next(&connection, send_timeout) < now);
     }
 }

@@ -202,7 +202,8 @@ impl State {
         // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
         // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
         let mut queues = Vec::new();
-        for (_, unacked) in channel.unacked {
+        // The last one first, so that each goes to the front.
+        for unacked in channel.unacked.into_values().rev() {
             if let Some(queue) = self.queues.get_mut(&unacked.queue) {
                 queue.requeue(unacked.entry);
                 if !queues.contains(&unacked.queue) {
@@ -234,5 +235,66 @@ impl Consuming {
     pub(crate) fn next_delivery_tag(&mut self) -> u64 {
         self.delivery_tag += 1;
         self.delivery_tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use amq_protocol::types::FieldTable;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{message::Message, queues::DeclareQueue};
+
+    #[test]
+    fn giving_back_many_messages_before_a_long_backlog_takes_no_time() {
+        const HELD: usize = 100_000;
+        let vhost = VHost::new("/");
+        let mut state = vhost.lock();
+        let connection = ConnectionId(1);
+        let channel = state.open_channel(1, Arc::new(Outbox::new(connection)), false);
+        let ask = DeclareQueue {
+            name: "q",
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            table: FieldTable::default(),
+        };
+        state.declare_queue(ask, connection).unwrap();
+        for _ in 0..2 * HELD {
+            let message = Message {
+                exchange: "".into(),
+                routing_key: "q".into(),
+                header: Bytes::new(),
+                body: Bytes::new(),
+                expiration: None,
+            };
+            state.publish(message, None);
+        }
+        let hold = |state: &mut State| {
+            for _ in 0..HELD {
+                assert!(
+                    state
+                        .get(channel, "q", false, connection)
+                        .unwrap()
+                        .is_some()
+                );
+            }
+        };
+        hold(&mut state);
+        let begun = Instant::now();
+        state.recover(channel);
+        let recovered = begun.elapsed();
+        hold(&mut state);
+        let begun = Instant::now();
+        state.close_channel(channel);
+        let closed = begun.elapsed();
+        assert!(
+            recovered.max(closed) < Duration::from_secs(2),
+            "{recovered:?} {closed:?}"
+        );
     }
 }

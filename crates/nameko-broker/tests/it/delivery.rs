@@ -1,7 +1,14 @@
+use amq_protocol::{
+    frame::AMQPFrame,
+    protocol::{AMQPClass, basic},
+};
 use futures_util::StreamExt;
 use lapin::{options::*, types::FieldTable};
 
-use crate::support::*;
+use crate::{
+    peer::{Peer, encoded, raw},
+    support::*,
+};
 
 #[tokio::test]
 async fn messages_come_in_order() {
@@ -282,6 +289,72 @@ async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
         }
         got.sort_unstable();
         assert!(got.iter().copied().eq(0..3000));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn delivery_tags_count_up_whether_a_message_is_read_or_delivered() {
+    const EACH: usize = 10_000;
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [read, delivered] = [bed.queue("read"), bed.queue("delivered")];
+        channel.declare(&read).await;
+        channel.declare(&delivered).await;
+        let publish = |queue: &str| {
+            let publish = basic::Publish {
+                routing_key: queue.into(),
+                ..basic::Publish::default()
+            };
+            let publish = encoded(&AMQPFrame::Method(
+                1,
+                AMQPClass::Basic(basic::AMQPMethod::Publish(publish)),
+            ));
+            let empty = raw(2, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            [publish, empty].concat().repeat(EACH)
+        };
+        let mut publisher = Peer::with_channel(bed.addr()).await;
+        publisher.write(&publish(&read)).await;
+        eventually("there", || async {
+            channel.ready(&read).await == EACH as u32
+        })
+        .await;
+        let mut peer = Peer::with_channel(bed.addr()).await;
+        let on_channel = |method| encoded(&AMQPFrame::Method(1, AMQPClass::Basic(method)));
+        let consume = on_channel(basic::AMQPMethod::Consume(basic::Consume {
+            queue: delivered.as_str().into(),
+            ..basic::Consume::default()
+        }));
+        let get = on_channel(basic::AMQPMethod::Get(basic::Get {
+            queue: read.as_str().into(),
+            no_ack: false,
+        }));
+        peer.write(&consume).await;
+        peer.frame().await.unwrap();
+        let deliveries = tokio::spawn({
+            let all = publish(&delivered);
+            async move {
+                publisher.write(&all).await;
+                publisher
+            }
+        });
+        peer.write(&get.repeat(EACH)).await;
+        let mut last = 0;
+        while last < 2 * EACH as u64 {
+            let tag = match peer.frame().await.unwrap() {
+                AMQPFrame::Method(1, AMQPClass::Basic(basic::AMQPMethod::GetOk(ok))) => {
+                    ok.delivery_tag
+                }
+                AMQPFrame::Method(1, AMQPClass::Basic(basic::AMQPMethod::Deliver(one))) => {
+                    one.delivery_tag
+                }
+                _ => continue,
+            };
+            assert_eq!(tag, last + 1);
+            last = tag;
+        }
+        deliveries.await.unwrap();
     })
     .await;
 }

@@ -18,13 +18,17 @@ async fn messages_expire_by_the_queues_time_or_their_own() {
             .unwrap();
         channel.declare(&plain).await;
         let expiring = || BasicProperties::default().with_expiration("100".into());
-        channel.send("", &timed, "m").await;
+        for (queue, properties) in [(&timed, BasicProperties::default()), (&plain, expiring())] {
+            let begun = Instant::now();
+            channel.send_with("", queue, "m", properties).await;
+            eventually("expired", || async { channel.ready(queue).await == 0 }).await;
+            let took = begun.elapsed();
+            assert!(took >= Duration::from_millis(99), "{took:?}");
+        }
+        // What comes after it stays.
         channel.send_with("", &plain, "m", expiring()).await;
         channel.send("", &plain, "stays").await;
-        assert_eq!(channel.ready(&plain).await, 2);
-        for (queue, left) in [(&timed, 0), (&plain, 1)] {
-            eventually("expired", || async { channel.ready(queue).await == left }).await;
-        }
+        eventually("expired", || async { channel.ready(&plain).await == 1 }).await;
         assert_eq!(channel.drain(&plain).await, ["stays"]);
         // Behind one that stays a message waits for its turn to expire.
         channel.send("", &plain, "stays").await;
@@ -88,38 +92,63 @@ async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
         let connection = bed.connect().await;
         let channel = confirming(&connection).await;
         let queue = bed.queue("q");
-        let arguments = table([("x-expires", int(300))]);
+        let arguments = table([("x-expires", int(2000))]);
         let options = QueueDeclareOptions::default();
         channel
             .queue_declare(queue.as_str().into(), options, arguments.clone())
             .await
             .unwrap();
         let _user = channel.consumer(&queue, "c").await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
         assert_eq!(channel.ready(&queue).await, 0);
+        let left = Instant::now();
         channel
             .basic_cancel("c".into(), BasicCancelOptions::default())
             .await
             .unwrap();
-        let left = Instant::now();
         eventually("gone", || async {
             channel.send("", &queue, "m").await.take_message().is_some()
         })
         .await;
         let took = left.elapsed();
-        assert!(
-            took > Duration::from_millis(250) && took < Duration::from_secs(3),
-            "{took:?}"
-        );
-        // Declared again and again it stays.
-        for _ in 0..5 {
+        assert!(took >= Duration::from_millis(1999), "{took:?}");
+        // Declared again and again for longer than that it stays, and is not another one of its name.
+        let declare = || async {
             channel
                 .queue_declare(queue.as_str().into(), options, arguments.clone())
                 .await
-                .unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await;
+                .unwrap()
+                .message_count()
+        };
+        assert_eq!(declare().await, 0);
+        channel.send("", &queue, "m").await;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2500) {
+            assert_eq!(declare().await, 1);
         }
-        assert!(channel.send("", &queue, "m").await.take_message().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_passive_declaration_is_a_use_of_a_queue_too() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel
+            .queue_declare(
+                queue.as_str().into(),
+                QueueDeclareOptions::default(),
+                table([("x-expires", int(2000))]),
+            )
+            .await
+            .unwrap();
+        // Asked for again and again for longer than it may be unused.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2500) {
+            assert_eq!(channel.ready(&queue).await, 0);
+        }
     })
     .await;
 }

@@ -70,13 +70,13 @@ async fn what_was_agreed_on_is_what_the_broker_offers_or_less() {
 #[tokio::test]
 async fn a_quiet_connection_lives_on_heartbeats() {
     on_each(|bed| async move {
-        let uri = format!("{}?heartbeat=1", bed.uri);
+        let uri = format!("{}?heartbeat=2", bed.uri);
         let connection = soon(Connection::connect(&uri, ConnectionProperties::default()))
             .await
             .unwrap();
         let channel = connection.create_channel().await.unwrap();
-        // Time itself is what is tested: four intervals, twice what a silent peer is given.
-        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        // Time itself is what is tested: three intervals, one more than a silent peer is given.
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
         channel
             .basic_qos(1, BasicQosOptions::default())
             .await

@@ -255,3 +255,35 @@ async fn properties_come_through_as_they_were_sent() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_message_given_back_to_a_full_queue_is_its_oldest_and_dropped() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel
+            .queue_declare(
+                queue.as_str().into(),
+                QueueDeclareOptions::default(),
+                table([("x-max-length", int(1))]),
+            )
+            .await
+            .unwrap();
+        channel
+            .basic_qos(1, BasicQosOptions::default())
+            .await
+            .unwrap();
+        let mut consumer = channel.consumer(&queue, "c").await;
+        channel.send("", &queue, "first").await;
+        let first = next(&mut consumer).await;
+        channel.send("", &queue, "second").await;
+        let requeue = BasicRejectOptions { requeue: true };
+        first.reject(requeue).await.unwrap();
+        let second = next(&mut consumer).await;
+        assert_eq!(body(&second), "second");
+        second.ack(BasicAckOptions::default()).await.unwrap();
+        none_left(&channel, &mut consumer).await;
+    })
+    .await;
+}
