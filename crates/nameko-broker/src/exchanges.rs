@@ -116,7 +116,7 @@ impl State {
         Ok(())
     }
 
-    /// Removes a binding. As in RabbitMQ it is no error when there is none.
+    /// Removes a binding. As in RabbitMQ it is no error when there is none, nor when what it would bind is not there.
     pub(crate) fn unbind(
         &mut self,
         source: &str,
@@ -125,7 +125,10 @@ impl State {
         table: FieldTable,
         by: ConnectionId,
     ) -> Result<()> {
-        let binding = self.binding(source, to, key, table, by)?;
+        let binding = match self.binding(source, to, key, table, by) {
+            Err(error) if error.code == Code::NotFound => return Ok(()),
+            binding => binding?,
+        };
         if let Some(binding) = self.bindings.remove(&binding) {
             self.forget(&binding);
         }

@@ -28,8 +28,9 @@
 //!
 //! # What is left out
 //!
-//! Transactions, dead letter exchanges, priorities, quorum queues and streams, `amq.rabbitmq.reply-to`, permissions within a
-//! virtual host, flow control by `connection.blocked`. Asking for one of the first four is refused with 540 NOT_IMPLEMENTED.
+//! Transactions, dead letter exchanges, priorities of messages, quorum queues and streams, `amq.rabbitmq.reply-to`, permissions
+//! within a virtual host, flow control by `connection.blocked`, priorities of consumers, the header `BCC`. Asking for one of the
+//! first four is refused with 540 NOT_IMPLEMENTED.
 //!
 //! # Map
 //!

@@ -245,3 +245,43 @@ async fn the_exchanges_every_broker_has_are_there() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn unbinding_what_is_not_there_is_no_error() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [queue, gone_queue] = [bed.queue("q"), bed.queue("gone")];
+        let [exchange, gone_exchange] = [bed.exchange("x"), bed.exchange("gone")];
+        channel.declare(&queue).await;
+        channel
+            .declare_exchange(&exchange, ExchangeKind::Fanout)
+            .await;
+        for (queue, exchange) in [
+            (&queue, &exchange),
+            (&gone_queue, &exchange),
+            (&queue, &gone_exchange),
+            (&gone_queue, &gone_exchange),
+        ] {
+            let (queue, exchange) = (queue.as_str(), exchange.as_str());
+            let unbound = channel.queue_unbind(
+                queue.into(),
+                exchange.into(),
+                "k".into(),
+                FieldTable::default(),
+            );
+            soon(unbound).await.unwrap();
+        }
+        for (destination, source) in [(&gone_exchange, &exchange), (&exchange, &gone_exchange)] {
+            let unbound = channel.exchange_unbind(
+                destination.as_str().into(),
+                source.as_str().into(),
+                "k".into(),
+                ExchangeUnbindOptions::default(),
+                FieldTable::default(),
+            );
+            soon(unbound).await.unwrap();
+        }
+    })
+    .await;
+}
