@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
@@ -247,8 +247,17 @@ pub struct Fault {
     #[serde(default)]
     pub exc_args: Vec<Value>,
     /// The error as text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub value: String,
+}
+
+/// Nameko sends an exception that can be iterated as a list, not as text.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        Value::Null => String::new(),
+        other => other.to_string(),
+    })
 }
 
 impl Fault {
@@ -347,5 +356,18 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Source: `safe_for_serialization` of Nameko 2.14.1, which makes a list of whatever can be iterated.
+    #[test]
+    fn an_exception_that_can_be_iterated_is_a_remote_error_too() {
+        let body = br#"{"result": null, "error": {"exc_type": "Many", "value": ["a", "b"]}}"#;
+        let error = decode_reply(Some(JSON), body).expect_err("an error");
+        assert_eq!(error.to_string(), r#"Many ["a","b"]"#);
     }
 }

@@ -11,10 +11,10 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
-    amqp::{self, Consumers, Observer, Publisher, Table},
+    amqp::{self, ConnectOptions, Consumers, Observer, Publisher, Table},
     config::Config,
     error::Result,
     protocol,
@@ -48,7 +48,8 @@ impl Cluster {
     /// Connects to the broker of the configuration, and makes a reply queue.
     ///
     /// # Errors
-    /// [`Error::Amqp`](crate::Error::Amqp) with the reason when the broker refuses us, or was not reached within five seconds.
+    /// [`Error::Amqp`](crate::Error::Amqp) with the reason when the broker refuses us, or was not reached within five seconds;
+    /// or does not give us a reply queue within five more.
     pub async fn connect(config: &Config) -> Result<Self> {
         Self::connect_with(config, Table::new()).await
     }
@@ -65,7 +66,7 @@ impl Cluster {
         let consumers = Consumers::new(connect.clone(), link.clone());
         let replies = Replies::subscribe(&consumers, &exchange, protocol::STANDALONE, None);
         *link.replies() = Arc::downgrade(&replies);
-        link.reached(consumers.start())
+        in_time(&connect, link.reached(consumers.start()))
             .await
             .inspect_err(|_| consumers.kill())?;
         Ok(Self {
@@ -129,6 +130,25 @@ impl fmt::Debug for Cluster {
         f.debug_struct("Cluster")
             .field("call_id", &self.caller.0)
             .finish_non_exhaustive()
+    }
+}
+
+/// Bounds `reached` where a broker says neither yes nor no to the reply queue. Each address has its time before that.
+async fn in_time(
+    options: &ConnectOptions,
+    reached: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let steps = u32::try_from(options.uris.len()).unwrap_or(u32::MAX);
+    let limit = CONNECT_TIMEOUT.saturating_mul(steps.saturating_add(1));
+    match (timeout(limit, reached).await, options.uris.first()) {
+        (Ok(reached), _) => reached,
+        (Err(_), Some(uri)) => Err(amqp::Error::Timeout {
+            peer: uri.into(),
+            after: limit,
+            doing: "declaring the reply queue",
+        }
+        .into()),
+        (Err(_), None) => Err(amqp::Error::Stopped.into()),
     }
 }
 
@@ -199,5 +219,23 @@ impl Observer for Link {
         if let Some(replies) = self.replies().upgrade() {
             replies.lost(error.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_never_gives_a_queue_is_an_error() {
+        let options = ConnectOptions::from_uri("amqp://here;amqp://there").expect("a URI");
+        let link = Link::default();
+        let hangs = link.reached(std::future::pending());
+        let outcome = timeout(4 * CONNECT_TIMEOUT, in_time(&options, hangs)).await;
+        let error = outcome.expect("in time").expect_err("no queue");
+        assert!(
+            error.to_string().contains("declaring the reply queue"),
+            "{error}"
+        );
     }
 }
