@@ -341,7 +341,8 @@ pub enum PublishError {
         /// Its routing key.
         routing_key: String,
     },
-    /// The broker refused it and closed the channel (404 no such exchange, 403, 406, ...), or it cannot be sent at all. Trying again does not help.
+    /// The broker refused it and closed the channel (404 no such exchange, 403, 406, ...), refused the connection (login, vhost,
+    /// TLS), or it cannot be sent at all. Trying again at once does not help.
     #[error(transparent)]
     Refused(Error),
     /// No broker could be reached, or the connection broke before the broker confirmed: the message may or may not have arrived.

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
 };
 
 use tokio::sync::OnceCell;
@@ -11,7 +12,7 @@ use tokio::sync::OnceCell;
 use super::consumers::QueueConsumer;
 use crate::{
     amqp::{
-        Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Retry,
+        self, Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Retry,
         Subscription, SubscriptionId, Text,
     },
     arguments::Arguments,
@@ -22,6 +23,9 @@ use crate::{
     service::{self, Outcome},
     worker,
 };
+
+/// How long a request whose reply could not be published is held before it goes back to the queue.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes a method callable by other services.
 #[derive(Debug, Default)]
@@ -250,7 +254,9 @@ impl Reply<'_> {
         match self.try_publish(body).await {
             Ok(()) => self.acker.ack(),
             // The broker refuses this very message: tell the caller so, rather than run the method again.
-            Err(PublishError::Refused(error)) => {
+            Err(PublishError::Refused(
+                error @ (amqp::Error::ChannelClosed { .. } | amqp::Error::Unsendable { .. }),
+            )) => {
                 tracing::error!("the broker refused the reply to {}: {error}", self.method);
                 let fault =
                     Fault::unserializable(&format!("the broker refused the reply: {error}"));
@@ -264,6 +270,8 @@ impl Reply<'_> {
                     "no reply to {} could be sent, the request goes back to the queue: {error}",
                     self.method
                 );
+                // The broker may deliver it again at once, and the method then runs again.
+                tokio::time::sleep(PAUSE).await;
                 self.acker.reject(true);
             }
         }

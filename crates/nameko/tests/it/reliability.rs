@@ -10,7 +10,12 @@ use nameko::{
 };
 use nameko_broker::Broker;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
 
 use crate::{
     proxy::Proxy,
@@ -312,6 +317,45 @@ async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts()
     let survived = support::within("the recovery", recoveries.recv()).await;
     assert_eq!(survived, Some(false));
     consumers.stop().await;
+}
+
+/// Passes connections on to a broker, but answers those with these numbers as a gateway does that has no broker behind it.
+async fn gateway(listener: TcpListener, broker: std::net::SocketAddr, busy: &'static [usize]) {
+    let mut connections = JoinSet::new();
+    let mut number = 0;
+    while let Ok((mut client, _)) = listener.accept().await {
+        if busy.contains(&number) {
+            client.read_exact(&mut [0; 8]).await.unwrap();
+            let answer = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
+            client.write_all(answer).await.unwrap();
+            client.shutdown().await.unwrap();
+        } else {
+            connections.spawn(async move {
+                let mut broker = TcpStream::connect(broker).await.unwrap();
+                // Whichever side ends it.
+                let _ = copy_bidirectional(&mut client, &mut broker).await;
+            });
+        }
+        number += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_reply_is_not_lost_while_its_connection_is_refused() {
+    let broker = support::broker().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    let mut tasks = JoinSet::new();
+    // The first connection is for requests, the next would be for replies.
+    tasks.spawn(gateway(listener, broker.addr(), &[1, 2]));
+    let uri = broker.uri().replace(&broker.addr().to_string(), &place);
+    let container = Container::new::<Troubles>(broker.config().with("AMQP_URI", uri)).unwrap();
+    container.start().await.unwrap();
+    let cluster = Cluster::connect(&broker.config()).await.unwrap();
+    let troubles = cluster.service("troubles").timeout(None);
+    let echo = support::within("the reply", troubles.call::<u8>("echo", (1,)));
+    assert_eq!(echo.await.unwrap(), 1);
+    container.stop().await;
 }
 
 #[tokio::test]
