@@ -131,6 +131,8 @@ class WorkerPool:
         self._active = 0
         # Threads in waitall().
         self._drainers = 0
+        # Sent when the queue has come to where a thread in waitall() left its mark.
+        self._marks: list[Event] = []
         # Workers and spawners that wait for a slot, first come first served.
         self._waiting: deque[Any] = deque()
 
@@ -166,9 +168,25 @@ class WorkerPool:
             if jobs is None or self._discarded or not jobs.unfinished():
                 return
             # Something is in the queue, or was taken from it just now: look again behind it.
-            barrier = Event()
-            jobs.put(barrier.send)
-            barrier.wait()
+            if not self._wait_for_mark(jobs):
+                return
+
+    def _wait_for_mark(self, jobs: Jobs) -> bool:
+        """False where the queue has been ended by somebody else."""
+        mark = Event()
+        with self._lock:
+            if self._discarded:
+                return False
+            self._marks.append(mark)
+        try:
+            jobs.put(mark.send)
+            mark.wait()
+            return True
+        except RuntimeError:
+            return False
+        finally:
+            with self._lock:
+                self._marks.remove(mark)
 
     def stop(self, discard: bool = False) -> None:
         """End the threads: when the queue is empty, or at once, giving queued messages back."""
@@ -180,6 +198,10 @@ class WorkerPool:
                         waiting.set()
                 self._waiting.clear()
                 self._idle.notify_all()
+                marks = list(self._marks)
+            # The queue drops them, and with them its way to tell.
+            for mark in marks:
+                mark.send()
         if self._made is not None:
             self._made.stop(discard=discard)
 

@@ -329,6 +329,27 @@ def test_managed_threads_tell_their_end(start):
     assert container._managed_threads == {}
 
 
+def test_kill_ends_a_stop_that_waits_for_the_queue(start):
+    class Service:
+        name = "service"
+
+    container = start(Service)
+    began, go = threading.Event(), threading.Event()
+    jobs = container._worker_pool.jobs
+    # Something that is taken from the queue and not yet known to be a worker or a message.
+    jobs.put(lambda: (began.set(), go.wait(20)))
+    assert began.wait(10)
+    stopper = threading.Thread(target=container.stop, daemon=True)
+    stopper.start()
+    deadline = time.monotonic() + 10
+    while not jobs.pending():
+        assert time.monotonic() < deadline, "stop() does not wait for the queue"
+    container.kill()
+    stopper.join(10)
+    go.set()
+    assert not stopper.is_alive()
+
+
 def test_kill_ends_at_once_and_raises_what_killed(start):
     began = threading.Event()
 
