@@ -96,6 +96,9 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// * It returns `Result<T, E>`, in which `T` implements `serde::Serialize` and `E` is an error. `nameko::Result<T>`
 ///   is one.
 /// * It is not generic.
+/// * It does not block its thread, as no `async` code does: what blocks (a file, a long computation, a blocking client)
+///   goes into `tokio::task::spawn_blocking`. Methods that block every thread of the runtime for two heartbeat
+///   intervals cost the connection; their requests are then delivered again.
 ///
 /// ```
 /// use nameko::prelude::*;
