@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The RabbitMQ that `make test-rabbitmq` tests on: its user may make virtual hosts, its management plugin is on.
-RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672/
+RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672
 
 # Builds show their progress on a terminal, and are quiet in a log.
 QUIET := $(shell test -t 2 || echo --quiet)
