@@ -119,10 +119,10 @@ pub(crate) fn decode_request(content_type: Option<&str>, body: &[u8]) -> Result<
     };
     let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
     let text = &*serialization::standard(text).map_err(|error| malformed(&error))?;
-    let request: &RawValue = serde_json::from_str(text).map_err(|error| malformed(&error))?;
-    let Some(b'{') = request.get().as_bytes().first() else {
-        return Err(Fault::python("TypeError", not_a_mapping(request.get())));
-    };
+    if !text.trim_start().starts_with('{') {
+        let other: &RawValue = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+        return Err(Fault::python("TypeError", not_a_mapping(other.get())));
+    }
 
     #[derive(Deserialize)]
     struct Request<'a> {
@@ -132,8 +132,7 @@ pub(crate) fn decode_request(content_type: Option<&str>, body: &[u8]) -> Result<
         kwargs: Option<&'a RawValue>,
     }
 
-    let request: Request<'_> =
-        serde_json::from_str(request.get()).map_err(|error| malformed(&error))?;
+    let request: Request<'_> = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     match (request.args, request.kwargs) {
         (Some(args), Some(kwargs)) => {
             Arguments::from_json(args.get(), kwargs.get()).map_err(|error| error.fault())

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Map, Value};
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
@@ -95,20 +94,6 @@ impl Cluster {
             self.options.clone(),
             Caller::Standalone(self.caller.clone()),
         )
-    }
-
-    /// Calls `service.method` with JSON values.
-    ///
-    /// # Errors
-    /// As [`ServiceProxy::call`].
-    pub async fn call_json(
-        &self,
-        service: &str,
-        method: &str,
-        args: &[Value],
-        kwargs: &Map<String, Value>,
-    ) -> Result<Value> {
-        self.service(service).call_with(method, args, kwargs).await
     }
 
     /// Disconnects. Calls that still wait fail with [`Error::ReplyLost`](crate::Error::ReplyLost).
