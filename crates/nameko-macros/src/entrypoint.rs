@@ -1,18 +1,23 @@
-//! One method of a service: its marker, what is asked of it, and how it is called.
+//! One method of a service: its markers, what is asked of it, and how it is called.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, FnArg, Ident, ImplItemFn, Meta, Pat, Path, Receiver, ReturnType, Signature, Token,
-    Type, ext::IdentExt, parse_quote, punctuated::Punctuated,
+    Attribute, FnArg, Ident, ImplItemFn, Meta, Pat, Receiver, ReturnType, Signature, Token, Type,
+    ext::IdentExt, parse_quote, punctuated::Punctuated,
 };
 
-use crate::{errors::Errors, owned, spans::Place};
+use crate::{
+    errors::Errors,
+    markers::{Kind, Marker, Takes},
+    owned,
+    spans::Place,
+};
 
 /// In bytes: a routing key is a short string of AMQP 0-9-1.
 const LONGEST_ROUTING_KEY: usize = 255;
 
-/// What `#[service]` gives to the marker that it found, so that the user's `use nameko::rpc` is not an unused import.
+/// What `#[service]` gives to a marker that it found, so that the user's `use nameko::rpc` is not an unused import.
 const IN_SERVICE: &str = "in_service";
 
 /// Expands a marker where it stands. `#[service]` takes it off its methods, so this is anywhere else.
@@ -31,8 +36,7 @@ pub(crate) struct Entrypoint {
     pub(crate) name: String,
     /// The `#[cfg]` attributes of the method.
     pub(crate) conditions: Vec<Attribute>,
-    /// As the user wrote it.
-    marker: Path,
+    markers: Vec<Marker>,
     ident: Ident,
     params: Vec<Param>,
     output: Type,
@@ -47,32 +51,38 @@ struct Param {
 }
 
 impl Entrypoint {
-    /// Takes the marker off the method, and reads what it marks. `None` for a method without one, and after an error.
+    /// Takes the markers off the method, and reads what they mark. `None` for a method without one, and after an error.
     pub(crate) fn take(
         service: &str,
         method: &mut ImplItemFn,
         errors: &mut Errors,
     ) -> Option<Self> {
-        let markers: Vec<_> = method
+        let attributes: Vec<_> = method
             .attrs
-            .extract_if(.., |attribute| is_marker(attribute.path()))
+            .extract_if(.., |attribute| Kind::of(attribute.path()).is_some())
             .collect();
         reject_conditional_markers(&mut method.attrs, errors);
-        let (marker, again) = markers.split_first()?;
+        if attributes.is_empty() {
+            return None;
+        }
         let mut found = Errors::default();
-        for again in again {
-            found.add(
-                again,
-                format!(
-                    "`{}` is an entrypoint of this kind already: remove one `#[rpc]`",
-                    method.sig.ident
-                ),
-            );
+        let mut markers: Vec<Marker> = Vec::new();
+        for attribute in &attributes {
+            let Some(kind) = Kind::of(attribute.path()) else {
+                continue;
+            };
+            if !kind.repeats && markers.iter().any(|known| known.kind.name == kind.name) {
+                found.add(
+                    attribute,
+                    format!(
+                        "`{}` is an entrypoint of this kind already: remove one `#[{}]`",
+                        method.sig.ident, kind.name
+                    ),
+                );
+            }
+            markers.push(Marker::parse(kind, attribute, &mut found));
         }
-        if takes_arguments(marker) {
-            found.add(marker, "`#[rpc]` takes no arguments: write `#[rpc]`");
-        }
-        let entrypoint = Self::parse(service, marker.path(), method, &mut found);
+        let entrypoint = Self::parse(service, markers, method, &mut found);
         // What the rules for entrypoints ask for is not for clippy to complain about.
         method.attrs.push(parse_quote!(
             #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, clippy::unused_async, clippy::unused_self)]
@@ -84,13 +94,14 @@ impl Entrypoint {
 
     fn parse(
         service: &str,
-        marker: &Path,
+        markers: Vec<Marker>,
         method: &ImplItemFn,
         errors: &mut Errors,
     ) -> Option<Self> {
         let sig = &method.sig;
         let name = sig.ident.unraw().to_string();
-        if service.len() + 1 + name.len() > LONGEST_ROUTING_KEY {
+        let has = |kind: &str| markers.iter().any(|marker| marker.kind.name == kind);
+        if has("rpc") && service.len() + 1 + name.len() > LONGEST_ROUTING_KEY {
             errors.add(
                 &sig.ident,
                 format!(
@@ -104,7 +115,10 @@ impl Entrypoint {
             FnArg::Typed(param) if !is_self(&param.pat) => Param::parse(param, errors),
             _ => None,
         });
-        let params = params.collect();
+        let params: Vec<_> = params.collect();
+        for marker in &markers {
+            check_parameters(marker.kind, sig, errors);
+        }
         let output = match &sig.output {
             ReturnType::Type(_, output) => {
                 owned::check_reply(output, errors);
@@ -121,7 +135,7 @@ impl Entrypoint {
         Some(Self {
             name,
             conditions: conditions(&method.attrs),
-            marker: marker.clone(),
+            markers,
             ident: sig.ident.clone(),
             params,
             output,
@@ -156,48 +170,49 @@ impl Param {
     }
 }
 
-/// The statements that add the entrypoint to `entrypoints`.
+/// The statements that add the method to `entrypoints`, once for each marker.
 impl ToTokens for Entrypoint {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         let Self {
-            name,
-            conditions,
-            marker,
-            params,
-            ..
+            name, conditions, ..
         } = self;
         let in_service = format_ident!("{IN_SERVICE}");
-        let described = params.iter().map(Param::describe);
-        let taken = params
-            .iter()
-            .enumerate()
-            .map(|(index, param)| param.take(index));
-        let args = if params.is_empty() {
+        let described: Vec<_> = self.params.iter().map(Param::describe).collect();
+        let args = if self.params.is_empty() {
             quote!(_)
         } else {
             quote_spanned!(Span::mixed_site()=> args)
         };
-        let future = self.future();
-        tokens.extend(quote_spanned! {Span::mixed_site()=>
-            #(#conditions)*
-            #[#marker(#in_service)]
-            const _: () = ();
-            #(#conditions)*
-            ::nameko::private::add(
-                entrypoints,
-                ::nameko::Rpc::new(),
-                ::nameko::private::method(#name, const { &[#(#described),*] }, |#args| {
-                    #(#taken)*
-                    ::core::result::Result::Ok(::nameko::private::call(move |service: &Self| #future))
-                }),
-            );
-        });
+        for marker in &self.markers {
+            let taken = self
+                .params
+                .iter()
+                .enumerate()
+                .map(|(index, param)| param.take(index, marker.kind));
+            let (path, entrypoint) = (&marker.path, marker.entrypoint());
+            let options = marker.method_options();
+            let future = self.future(marker.kind);
+            tokens.extend(quote_spanned! {Span::mixed_site()=>
+                #(#conditions)*
+                #[#path(#in_service)]
+                const _: () = ();
+                #(#conditions)*
+                ::nameko::private::add(
+                    entrypoints,
+                    #entrypoint,
+                    ::nameko::private::method(#name, const { &[#(#described),*] }, |#args| {
+                        #(#taken)*
+                        ::core::result::Result::Ok(::nameko::private::call(move |service: &Self| #future))
+                    })#options,
+                );
+            });
+        }
     }
 }
 
 impl Entrypoint {
     /// The call of the method, with what the parameters took.
-    fn future(&self) -> TokenStream {
+    fn future(&self, kind: &Kind) -> TokenStream {
         let Self {
             ident,
             params,
@@ -214,9 +229,13 @@ impl Entrypoint {
         let end = quote_spanned!(place.last=> .await);
         let returned =
             quote_spanned!(Span::mixed_site()=> #start::#ident(service, #(#passed),*) #end);
+        let reply = match kind.takes {
+            Takes::Request => quote!(respond),
+            _ => quote!(reply),
+        };
         // A future that is not `Send` is reported at the method's name.
         let name = Place::of(ident).first;
-        quote_spanned!(name=> ::std::boxed::Box::pin(async move { ::nameko::private::reply(#returned) }))
+        quote_spanned!(name=> ::std::boxed::Box::pin(async move { ::nameko::private::#reply(#returned) }))
     }
 }
 
@@ -236,10 +255,20 @@ impl Param {
     }
 
     /// Takes the argument off the wire.
-    fn take(&self, index: usize) -> TokenStream {
-        let Self { conditions, ty, .. } = self;
+    fn take(&self, index: usize, kind: &Kind) -> TokenStream {
+        let Self {
+            name,
+            conditions,
+            ty,
+        } = self;
         let variable = variable(index);
-        quote_spanned!(Span::mixed_site()=> #(#conditions)* let #variable = args.take::<#ty>()?;)
+        let taken = match kind.takes {
+            Takes::Request => {
+                quote_spanned!(Span::mixed_site()=> ::nameko::private::extract::<#ty>(args, #name))
+            }
+            _ => quote_spanned!(Span::mixed_site()=> args.take::<#ty>()),
+        };
+        quote_spanned!(Span::mixed_site()=> #(#conditions)* let #variable = #taken?;)
     }
 
     /// Passes the argument to the method.
@@ -306,37 +335,75 @@ fn is_self(pat: &Pat) -> bool {
     matches!(pat, Pat::Ident(pat) if pat.ident == "self")
 }
 
-fn is_marker(path: &Path) -> bool {
-    let Some(last) = path.segments.last() else {
-        return false;
+/// Whether the method's parameters fit what the entrypoint calls it with. Those under a condition are not counted.
+fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
+    let required = sig.inputs.iter().filter_map(|input| match input {
+        FnArg::Typed(param)
+            if !is_self(&param.pat)
+                && conditions(&param.attrs).is_empty()
+                && !owned::is_option(&param.ty) =>
+        {
+            Some(param)
+        }
+        _ => None,
+    });
+    let most = match kind.takes {
+        Takes::Nothing => 0,
+        Takes::One(_) => 1,
+        _ => usize::MAX,
     };
-    last.ident == "rpc" && (path.segments.len() == 1 || path.segments[0].ident == "nameko")
-}
-
-fn takes_arguments(marker: &Attribute) -> bool {
-    match &marker.meta {
-        Meta::Path(_) => false,
-        Meta::List(list) => !list.tokens.is_empty(),
-        Meta::NameValue(_) => true,
+    for param in required.skip(most) {
+        let called = match kind.takes {
+            Takes::One(what) => format!("with {what} only"),
+            _ => "without arguments".to_owned(),
+        };
+        errors.add(
+            param,
+            format!(
+                "`#[{}]` calls the method {called}: remove this parameter, or make it an `Option`",
+                kind.name
+            ),
+        );
+    }
+    let takes_none = !sig
+        .inputs
+        .iter()
+        .any(|input| matches!(input, FnArg::Typed(param) if !is_self(&param.pat)));
+    if let (Takes::One(what) | Takes::OneAndMore(what), true) = (kind.takes, takes_none) {
+        errors.add(
+            &sig.ident,
+            format!(
+                "`#[{}]` calls the method with {what}: add a parameter for it",
+                kind.name
+            ),
+        );
     }
 }
 
 /// Takes `#[cfg_attr(condition, rpc)]` off: the marker in it would be seen too late.
 fn reject_conditional_markers(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
-    for attribute in attributes.extract_if(.., |attribute| is_conditional_marker(attribute)) {
+    attributes.retain(|attribute| {
+        let Some(kind) = conditional_marker(attribute) else {
+            return true;
+        };
         errors.add(
             attribute,
-            "`#[rpc]` cannot be conditional: write `#[cfg(...)]` and `#[rpc]` on the method",
+            format!(
+                "`#[{0}]` cannot be conditional: write `#[cfg(...)]` and `#[{0}]` on the method",
+                kind.name
+            ),
         );
-    }
+        false
+    });
 }
 
-fn is_conditional_marker(attribute: &Attribute) -> bool {
+fn conditional_marker(attribute: &Attribute) -> Option<&'static Kind> {
+    if !attribute.path().is_ident("cfg_attr") {
+        return None;
+    }
     let parse = Punctuated::<Meta, Token![,]>::parse_terminated;
-    attribute.path().is_ident("cfg_attr")
-        && attribute
-            .parse_args_with(parse)
-            .is_ok_and(|given| given.iter().skip(1).any(|meta| is_marker(meta.path())))
+    let given = attribute.parse_args_with(parse).ok()?;
+    given.iter().skip(1).find_map(|meta| Kind::of(meta.path()))
 }
 
 fn conditions(attributes: &[Attribute]) -> Vec<Attribute> {

@@ -1,4 +1,4 @@
-//! The attributes of the `nameko` crate: [`macro@service`], [`macro@rpc`] and [`macro@Dependencies`].
+//! The attributes of the `nameko` crate: [`macro@service`], its entrypoints such as [`macro@rpc`], and [`macro@Dependencies`].
 //!
 //! They parse, check and write calls to public items of `nameko`, and hold no behaviour: the same service can be
 //! written by hand. What they refuse, they refuse with all reasons at once, each on the words that it is about.
@@ -8,6 +8,7 @@
 mod dependencies;
 mod entrypoint;
 mod errors;
+mod markers;
 mod owned;
 mod service;
 mod spans;
@@ -120,7 +121,86 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// # fn main() {}
 /// ```
+///
+/// # Options
+///
+/// `queue_arguments = TABLE`: further arguments of the service's request queue. All entrypoints, whatever their kind, take:
+///
+/// * `expected_exceptions(NotFound, "ValueError")`: errors that are the caller's fault, by their type's name. They are
+///   logged as warnings, and HTTP answers them with status 400.
+/// * `sensitive_arguments("password", "user.token")`: arguments, or parts of them, that no log shows.
 #[proc_macro_attribute]
 pub fn rpc(arguments: TokenStream, item: TokenStream) -> TokenStream {
     entrypoint::marker("rpc", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that runs for each event of a type that a service dispatches:
+/// `#[event_handler("source_service", "event_type")]`.
+///
+/// The method takes one argument, what was dispatched. The rules and options of [`macro@rpc`] hold here too, and:
+///
+/// * `handler_type = service_pool` (one instance of this service gets the event; so it is unless said otherwise),
+///   `singleton` (one handler of all services does), or `broadcast` (every instance does).
+/// * `reliable_delivery = false`: events are dropped while no instance listens. On unless it is a broadcast handler.
+/// * `requeue_on_error`: an event whose handler fails goes back to the queue.
+/// * `broadcast_identifier = TEXT`: names the instance of a broadcast handler.
+/// * `queue_arguments = TABLE`: further arguments of the queue.
+#[proc_macro_attribute]
+pub fn event_handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("event_handler", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that runs for each message of a queue: `#[consume(Queue::new("name"))]`.
+///
+/// The method takes one argument, the message's body. The rules and options of [`macro@rpc`] hold here too, and:
+///
+/// * `requeue_on_error`: a message whose method fails goes back to the queue.
+/// * `prefetch_count = NUMBER`: how many messages are held unacknowledged.
+#[proc_macro_attribute]
+pub fn consume(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("consume", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that runs again and again: `#[timer(interval = 5)]`, in seconds, or a
+/// `Duration`.
+///
+/// With `eager` it first runs at once. The method takes no arguments; the other rules and options of [`macro@rpc`] hold.
+#[proc_macro_attribute]
+pub fn timer(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("timer", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that runs by the calendar: `#[cron("0 3 * * *", tz = "Europe/London")]`.
+///
+/// With `once = "fleet"` it runs in one instance of the service only. The method takes no arguments; the other rules and
+/// options of [`macro@rpc`] hold.
+#[proc_macro_attribute]
+pub fn cron(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("cron", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that answers HTTP requests: `#[http(GET, "/orders/{id}")]`.
+///
+/// Several methods: `#[http(GET, POST, "/orders")]`. Parameters are taken from the request by their types; the other
+/// rules and options of [`macro@rpc`] hold.
+#[proc_macro_attribute]
+pub fn http(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("http", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that browsers call over a WebSocket.
+///
+/// The method takes the id of the socket, then what the caller sends by name. The rules and options of [`macro@rpc`] hold.
+#[proc_macro_attribute]
+pub fn websocket_rpc(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("websocket_rpc", &arguments.into(), &item.into()).into()
+}
+
+/// Marks a method of a [`macro@service`] impl that an entrypoint of your own runs: `#[entrypoint(EXPRESSION)]`.
+///
+/// The expression's value is any `nameko::Entrypoint`. It is evaluated once, when the service's container is made. The
+/// rules and the options `expected_exceptions` and `sensitive_arguments` of [`macro@rpc`] hold here too.
+#[proc_macro_attribute]
+pub fn entrypoint(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    entrypoint::marker("entrypoint", &arguments.into(), &item.into()).into()
 }

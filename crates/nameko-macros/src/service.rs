@@ -291,6 +291,13 @@ mod tests {
             "#[rpc] #[rpc] async fn f(&self) -> Result<()> {}",
             "#[rpc(x)] async fn f(&self) -> Result<()> {}",
             "#[cfg_attr(x, rpc)] async fn f(&self) -> Result<()> {}",
+            "#[timer(5)] async fn f(&self, a: u8) -> Result<()> {}",
+            "#[cron(\"* * * * *\")] async fn f(&self, a: u8) -> Result<()> {}",
+            "#[event_handler(\"a\", \"b\")] async fn f(&self) -> Result<()> {}",
+            "#[event_handler(\"a\", \"b\")] async fn f(&self, a: u8, b: u8) -> Result<()> {}",
+            "#[consume(Q)] async fn f(&self) -> Result<()> {}",
+            "#[websocket_rpc] async fn f(&self) -> Result<()> {}",
+            "#[websocket_rpc] #[websocket_rpc] async fn f(&self, a: u8) -> Result<()> {}",
             "#[rpc] async fn f(&self) -> Result<()> {} #[rpc] async fn f(&self) -> Result<()> {}",
         ] {
             assert_eq!(
@@ -309,6 +316,18 @@ mod tests {
             "impl<T> S<T> { #[rpc] fn f(self, a: &str, _: u8) {} #[rpc] fn g(&self) {} }",
         );
         assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    #[test]
+    fn a_method_may_be_several_entrypoints() {
+        for method in [
+            "#[rpc] #[timer(5)] async fn f(&self) -> Result<()> {}",
+            "#[event_handler(\"a\", \"b\")] #[event_handler(\"a\", \"c\")] async fn f(&self, a: u8) -> Result<()> {}",
+            "#[rpc] #[timer(5)] async fn f(&self, a: Option<u8>) -> Result<()> {}",
+            "#[http(GET, \"/{a}\")] #[rpc] async fn f(&self, a: u8) -> Result<()> {}",
+        ] {
+            assert_eq!(method_errors(method), [""; 0], "{method}");
+        }
     }
 
     #[test]

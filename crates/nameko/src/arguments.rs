@@ -2,7 +2,7 @@
 //!
 //! Binding follows Python's rules and speaks its words (`inspect.getcallargs`), since that is what callers know.
 
-use std::{fmt, vec};
+use std::{any::Any, fmt, vec};
 
 use serde::{
     Serialize,
@@ -48,12 +48,23 @@ impl Param {
 pub struct Arguments {
     positional: Vec<Box<RawValue>>,
     named: Vec<(String, Box<RawValue>)>,
+    /// What the parameters are taken from instead, each by its type.
+    origin: Option<Box<dyn Any + Send>>,
 }
 
 impl Arguments {
     /// No arguments.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What the parameters are taken from by their types, not by name: an HTTP request, for example. Methods whose
+    /// arguments come this way reach it with [`Args::origin`].
+    pub fn from_origin(origin: impl Any + Send) -> Self {
+        Self {
+            origin: Some(Box::new(origin)),
+            ..Self::default()
+        }
     }
 
     /// Adds a positional argument.
@@ -108,6 +119,7 @@ impl Arguments {
         Ok(Self {
             positional,
             named: named.0,
+            origin: None,
         })
     }
 
@@ -143,13 +155,14 @@ impl Arguments {
             .filter(|(it, value)| !it.optional && value.is_none())
             .map(|(it, _)| it.name)
             .collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && self.origin.is_none() {
             return wrong(missing_text(&missing));
         }
         Ok(Args {
             method: name,
             params: params.iter(),
             values: values.into_iter(),
+            origin: self.origin,
         })
     }
 }
@@ -196,9 +209,15 @@ pub struct Args {
     method: &'static str,
     params: std::slice::Iter<'static, Param>,
     values: vec::IntoIter<Option<Box<RawValue>>>,
+    origin: Option<Box<dyn Any + Send>>,
 }
 
 impl Args {
+    /// What the arguments are taken from, where they came with [`Arguments::from_origin`] and it is a `T`.
+    pub fn origin<T: Any>(&mut self) -> Option<&mut T> {
+        self.origin.as_mut()?.downcast_mut()
+    }
+
     /// The next parameter's argument. One that was left out reads as `null`.
     ///
     /// # Errors

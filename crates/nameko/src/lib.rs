@@ -73,7 +73,10 @@ pub use config::Config;
 pub use container::{Container, MAX_WORKERS, MethodHandle, STOP_TIMEOUT};
 pub use error::{Error, Raise, RemoteError, Result};
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
-pub use nameko_macros::{Dependencies, rpc, service};
+pub use nameko_macros::{
+    Dependencies, consume, cron, entrypoint, event_handler, http, rpc, service, timer,
+    websocket_rpc,
+};
 pub use protocol::Fault;
 pub use rpc::{Rpc, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};

@@ -4,5 +4,6 @@ pub use std::process::ExitCode;
 
 pub use crate::{
     Cluster, Config, Container, CurrentWorker, Dependencies, DependencyProvider, Error, Result,
-    RpcProxy, Service, ServiceProxy, WorkerContext, rpc, service, services,
+    RpcProxy, Service, ServiceProxy, WorkerContext, consume, cron, entrypoint, event_handler, http,
+    rpc, service, services, timer, websocket_rpc,
 };

@@ -3,7 +3,7 @@
 //! `#[derive(Dependencies)]` and `#[service("name")]` write the two impls of this module. They hold no behaviour of
 //! their own: the same service can be written by hand, as the example of [`Service`] shows.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, future::Future, pin::Pin, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
@@ -186,6 +186,10 @@ type Decode<S> = dyn Fn(&mut Args) -> Result<Call<S>> + Send + Sync;
 pub struct Method<S> {
     pub(crate) name: &'static str,
     pub(crate) params: &'static [Param],
+    /// Class names of the errors that are the caller's fault.
+    pub(crate) expected: &'static [&'static str],
+    /// Arguments, or parts of them, that no log shows.
+    pub(crate) sensitive: &'static [&'static str],
     decode: Box<Decode<S>>,
 }
 
@@ -198,8 +202,24 @@ impl<S> Method<S> {
         Self {
             name,
             params,
+            expected: &[],
+            sensitive: &[],
             decode: Box::new(decode),
         }
+    }
+
+    /// Errors that are the caller's fault, by the class name that callers see (`NotFound`). They are logged as warnings.
+    #[must_use]
+    pub fn expected_exceptions(mut self, exc_types: &'static [&'static str]) -> Self {
+        self.expected = exc_types;
+        self
+    }
+
+    /// Arguments that no log shows: by name, or a part of one: `user.password`, `cards[0].number`.
+    #[must_use]
+    pub fn sensitive_arguments(mut self, arguments: &'static [&'static str]) -> Self {
+        self.sensitive = arguments;
+        self
     }
 
     /// A call whose arguments are decoded, ready to run on a worker's service value.
@@ -254,6 +274,12 @@ pub trait Reply: Send + Sync + 'static {
 
     /// The text that stands for the value in an error about it.
     fn describe(&self) -> String;
+
+    /// The value for any of serde's formats.
+    fn as_serialize(&self) -> &dyn erased_serde::Serialize;
+
+    /// The value itself, for an entrypoint that knows what its methods return.
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync>;
 }
 
 impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
@@ -263,6 +289,14 @@ impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
 
     fn describe(&self) -> String {
         std::any::type_name::<T>().to_owned()
+    }
+
+    fn as_serialize(&self) -> &dyn erased_serde::Serialize {
+        self
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync> {
+        self
     }
 }
 

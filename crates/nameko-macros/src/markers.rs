@@ -1,0 +1,568 @@
+//! The markers: what each makes of its arguments, and what it asks of the method.
+//!
+//! A marker's arguments become calls of its entrypoint's builder, so that what they mean stands in `nameko`:
+//! `#[event_handler("shop", "paid", reliable_delivery = false)]` is
+//! `EventHandler::new("shop", "paid").reliable_delivery(false)`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{
+    Attribute, Expr, ExprLit, ExprPath, Ident, Lit, LitStr, Meta, Path, Token, ext::IdentExt,
+    punctuated::Punctuated, spanned::Spanned,
+};
+
+use crate::errors::Errors;
+
+/// Options that go to the method, whatever the marker.
+const EXPECTED: &str = "expected_exceptions";
+const SENSITIVE: &str = "sensitive_arguments";
+
+/// A kind of entrypoint.
+pub(crate) struct Kind {
+    /// The marker's name.
+    pub(crate) name: &'static str,
+    /// How it is written, for errors.
+    usage: &'static str,
+    /// The arguments of the entrypoint's `new`, each of which may be given by its name instead.
+    positional: &'static [&'static str],
+    /// The methods of the entrypoint's builder that take one value.
+    options: &'static [&'static str],
+    /// Those of them that are on when only their name is written.
+    flags: &'static [&'static str],
+    /// What the method takes.
+    pub(crate) takes: Takes,
+    /// Whether a method may carry the marker more than once.
+    pub(crate) repeats: bool,
+}
+
+/// What an entrypoint calls its method with.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Takes {
+    /// What the caller sends.
+    Anything,
+    /// No arguments.
+    Nothing,
+    /// One argument.
+    One(&'static str),
+    /// One argument, and what the caller sends.
+    OneAndMore(&'static str),
+    /// Parts of an HTTP request, each by its type.
+    Request,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "rpc",
+        usage: "#[rpc]",
+        positional: &[],
+        options: &["queue_arguments"],
+        flags: &[],
+        takes: Takes::Anything,
+        repeats: false,
+    },
+    Kind {
+        name: "event_handler",
+        usage: "#[event_handler(\"source_service\", \"event_type\")]",
+        positional: &["source_service", "event_type"],
+        options: &[
+            "handler_type",
+            "reliable_delivery",
+            "requeue_on_error",
+            "broadcast_identifier",
+            "queue_arguments",
+        ],
+        flags: &["reliable_delivery", "requeue_on_error"],
+        takes: Takes::One("what was dispatched"),
+        repeats: true,
+    },
+    Kind {
+        name: "consume",
+        usage: "#[consume(Queue::new(\"name\"))]",
+        positional: &["queue"],
+        options: &["requeue_on_error", "prefetch_count"],
+        flags: &["requeue_on_error"],
+        takes: Takes::One("the message's body"),
+        repeats: true,
+    },
+    Kind {
+        name: "timer",
+        usage: "#[timer(interval = 5)]",
+        positional: &["interval"],
+        options: &["eager"],
+        flags: &["eager"],
+        takes: Takes::Nothing,
+        repeats: true,
+    },
+    Kind {
+        name: "cron",
+        usage: "#[cron(\"0 3 * * *\", tz = \"Europe/London\")]",
+        positional: &["expression"],
+        options: &["tz", "once"],
+        flags: &[],
+        takes: Takes::Nothing,
+        repeats: true,
+    },
+    Kind {
+        name: "http",
+        usage: "#[http(GET, \"/path\")]",
+        positional: &[],
+        options: &[],
+        flags: &[],
+        takes: Takes::Request,
+        repeats: true,
+    },
+    Kind {
+        name: "websocket_rpc",
+        usage: "#[websocket_rpc]",
+        positional: &[],
+        options: &[],
+        flags: &[],
+        takes: Takes::OneAndMore("the id of the socket"),
+        repeats: false,
+    },
+    Kind {
+        name: "entrypoint",
+        usage: "#[entrypoint(EXPRESSION)]",
+        positional: &["entrypoint"],
+        options: &[],
+        flags: &[],
+        takes: Takes::Anything,
+        repeats: true,
+    },
+];
+
+impl Kind {
+    /// The kind of entrypoint that an attribute marks, if it is one of ours.
+    pub(crate) fn of(path: &Path) -> Option<&'static Self> {
+        let last = path.segments.last()?;
+        if path.segments.len() > 1 && path.segments[0].ident != "nameko" {
+            return None;
+        }
+        KINDS.iter().find(|kind| last.ident == kind.name)
+    }
+
+    /// The type of the entrypoint.
+    fn path(&self) -> TokenStream {
+        match self.name {
+            "rpc" => quote!(::nameko::Rpc),
+            "event_handler" => quote!(::nameko::EventHandler),
+            "consume" => quote!(::nameko::Consume),
+            "timer" => quote!(::nameko::Timer),
+            "cron" => quote!(::nameko::Cron),
+            "http" => quote!(::nameko::web::Http),
+            _ => quote!(::nameko::web::WebSocketRpc),
+        }
+    }
+
+    fn list_options(&self) -> String {
+        let options = self.positional.iter().chain(self.options);
+        let options = options.chain(&[EXPECTED, SENSITIVE]);
+        let quoted: Vec<_> = options.map(|option| format!("`{option}`")).collect();
+        quoted.join(", ")
+    }
+}
+
+/// A marker with its arguments, read.
+pub(crate) struct Marker {
+    pub(crate) kind: &'static Kind,
+    /// As the user wrote it.
+    pub(crate) path: Path,
+    positional: Vec<Option<TokenStream>>,
+    /// The builder's calls, in their order.
+    options: Vec<(Ident, TokenStream)>,
+    expected: Vec<LitStr>,
+    sensitive: Vec<LitStr>,
+}
+
+impl Marker {
+    /// Reads a marker. What is wrong with its arguments goes to `errors`.
+    pub(crate) fn parse(kind: &'static Kind, attribute: &Attribute, errors: &mut Errors) -> Self {
+        let mut marker = Self {
+            kind,
+            path: attribute.path().clone(),
+            positional: Vec::new(),
+            options: Vec::new(),
+            expected: Vec::new(),
+            sensitive: Vec::new(),
+        };
+        let arguments = match &attribute.meta {
+            Meta::Path(_) => Punctuated::new(),
+            Meta::List(list) => {
+                match list.parse_args_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
+                    Ok(arguments) => arguments,
+                    Err(error) => {
+                        errors.push(error);
+                        return marker;
+                    }
+                }
+            }
+            Meta::NameValue(value) => {
+                errors.add(value, format!("write `{}`", kind.usage));
+                return marker;
+            }
+        };
+        if kind.name == "http" {
+            marker.http(attribute, arguments, errors);
+        } else {
+            marker.read(attribute, arguments, errors);
+        }
+        marker
+    }
+
+    fn read(
+        &mut self,
+        attribute: &Attribute,
+        arguments: impl IntoIterator<Item = Expr>,
+        errors: &mut Errors,
+    ) {
+        let kind = self.kind;
+        self.positional.resize_with(kind.positional.len(), || None);
+        let mut next = 0;
+        for argument in arguments {
+            let Some(argument) = self.named(argument, errors) else {
+                continue;
+            };
+            match self.positional.get_mut(next) {
+                Some(slot) => *slot = Some(argument.into_token_stream()),
+                None => errors.add(
+                    &argument,
+                    match (kind.positional, single_ident(&argument)) {
+                        (_, Some(word)) => unknown(kind, &word),
+                        ([], None) => format!("`#[{}]` takes no such argument", kind.name),
+                        _ => format!("too many arguments: write `{}`", kind.usage),
+                    },
+                ),
+            }
+            next += 1;
+        }
+        if self.positional.iter().any(Option::is_none) {
+            errors.add(attribute, format!("write `{}`", kind.usage));
+        }
+    }
+
+    /// Methods, then the path: `GET, POST, "/orders"`.
+    fn http(
+        &mut self,
+        attribute: &Attribute,
+        arguments: impl IntoIterator<Item = Expr>,
+        errors: &mut Errors,
+    ) {
+        let mut given: Vec<Expr> = Vec::new();
+        for argument in arguments {
+            given.extend(self.named(argument, errors));
+        }
+        let Some(url) = given.pop() else {
+            return errors.add(attribute, format!("write `{}`", self.kind.usage));
+        };
+        let is_path = |text: &Expr| matches!(text, Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if text.value().starts_with('/'));
+        if matches!(&url, Expr::Lit(_)) && !is_path(&url) {
+            errors.add(
+                &url,
+                "a path begins with `/`: write `#[http(GET, \"/path\")]`",
+            );
+        }
+        if given.is_empty() {
+            errors.add(
+                &url,
+                "write the method before the path: `#[http(GET, \"/path\")]`",
+            );
+        }
+        let mut methods = String::new();
+        let mut place = Span::call_site();
+        for method in given {
+            place = method.span();
+            match &method {
+                Expr::Lit(ExprLit {
+                    lit: Lit::Str(text),
+                    ..
+                }) => add_method(&mut methods, &text.value()),
+                _ => match single_ident(&method) {
+                    Some(word) => add_method(&mut methods, &word.to_string()),
+                    None => errors.add(&method, "write an HTTP method, such as `GET`"),
+                },
+            }
+        }
+        self.positional = vec![
+            Some(quote_spanned!(place=> #methods)),
+            Some(url.into_token_stream()),
+        ];
+    }
+
+    /// Takes an argument that has a name; gives back one that has none.
+    fn named(&mut self, argument: Expr, errors: &mut Errors) -> Option<Expr> {
+        let kind = self.kind;
+        match argument {
+            Expr::Assign(assign) => {
+                let Some(name) = single_ident(&assign.left) else {
+                    errors.add(&assign.left, "write `option = value`");
+                    return None;
+                };
+                let text = name.unraw().to_string();
+                if let Some(at) = kind.positional.iter().position(|it| *it == text) {
+                    self.positional[at] = Some(assign.right.into_token_stream());
+                } else if kind.options.contains(&text.as_str()) {
+                    self.option(name, value(&text, *assign.right), errors);
+                } else if [EXPECTED, SENSITIVE].contains(&text.as_str()) {
+                    errors.add(
+                        &name,
+                        format!("write `{text}(...)`, with a list in parentheses"),
+                    );
+                } else {
+                    errors.add(&name, unknown(kind, &name));
+                }
+                None
+            }
+            Expr::Call(call) => match single_ident(&call.func).map(|it| it.to_string()) {
+                Some(name) if name == EXPECTED => {
+                    self.expected = names(call.args, "an exception's name", errors);
+                    None
+                }
+                Some(name) if name == SENSITIVE => {
+                    self.sensitive = names(call.args, "an argument's name", errors);
+                    None
+                }
+                _ => Some(Expr::Call(call)),
+            },
+            other => match single_ident(&other) {
+                Some(word) if kind.flags.contains(&word.to_string().as_str()) => {
+                    self.option(word, quote!(true), errors);
+                    None
+                }
+                _ => Some(other),
+            },
+        }
+    }
+
+    fn option(&mut self, name: Ident, value: TokenStream, errors: &mut Errors) {
+        if self.options.iter().any(|(known, _)| *known == name) {
+            errors.add(&name, format!("`{name}` is given already"));
+        }
+        self.options.push((name, value));
+    }
+
+    /// The expression that makes the entrypoint.
+    pub(crate) fn entrypoint(&self) -> TokenStream {
+        let positional = self.positional.iter().flatten();
+        if self.kind.name == "entrypoint" {
+            return quote!(#(#positional)*);
+        }
+        let path = self.kind.path();
+        let calls = self
+            .options
+            .iter()
+            .map(|(name, value)| quote!(.#name(#value)));
+        quote!(#path::new(#(#positional),*) #(#calls)*)
+    }
+
+    /// What is said of the method beside its name and its parameters.
+    pub(crate) fn method_options(&self) -> TokenStream {
+        let (expected, sensitive) = (&self.expected, &self.sensitive);
+        let expected = (!expected.is_empty())
+            .then(|| quote!(.expected_exceptions(const { &[#(#expected),*] })));
+        let sensitive = (!sensitive.is_empty())
+            .then(|| quote!(.sensitive_arguments(const { &[#(#sensitive),*] })));
+        quote!(#expected #sensitive)
+    }
+}
+
+fn unknown(kind: &Kind, word: &Ident) -> String {
+    format!(
+        "`#[{}]` has no option `{word}`; it takes {}",
+        kind.name,
+        kind.list_options()
+    )
+}
+
+fn add_method(methods: &mut String, method: &str) {
+    if !methods.is_empty() {
+        methods.push(',');
+    }
+    methods.push_str(method);
+}
+
+/// Texts, or paths whose last word is meant: `"ValueError"`, `errors::NotFound`.
+fn names(
+    arguments: impl IntoIterator<Item = Expr>,
+    what: &str,
+    errors: &mut Errors,
+) -> Vec<LitStr> {
+    let mut found = Vec::new();
+    for argument in arguments {
+        match &argument {
+            Expr::Lit(ExprLit {
+                lit: Lit::Str(text),
+                ..
+            }) => found.push(text.clone()),
+            Expr::Path(ExprPath {
+                qself: None, path, ..
+            }) => found.extend(
+                path.segments
+                    .last()
+                    .map(|last| LitStr::new(&last.ident.unraw().to_string(), last.span())),
+            ),
+            other => errors.add(other, format!("write {what}")),
+        }
+    }
+    found
+}
+
+/// The value of an option. The types of event handlers are words.
+fn value(option: &str, value: Expr) -> TokenStream {
+    if option == "handler_type"
+        && let Some(word) = single_ident(&value)
+    {
+        let variant = match word.to_string().as_str() {
+            "service_pool" => "ServicePool",
+            "singleton" => "Singleton",
+            "broadcast" => "Broadcast",
+            _ => return value.into_token_stream(),
+        };
+        let variant = Ident::new(variant, word.span());
+        return quote_spanned!(word.span()=> ::nameko::HandlerType::#variant);
+    }
+    value.into_token_stream()
+}
+
+fn single_ident(expression: &Expr) -> Option<Ident> {
+    match expression {
+        Expr::Path(ExprPath {
+            qself: None, path, ..
+        }) => path.get_ident().cloned(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+    use crate::errors::messages;
+
+    /// The expression that the marker makes, and what is said of the method; or the errors.
+    fn read(attribute: Attribute) -> Result<String, Vec<String>> {
+        let kind = Kind::of(attribute.path()).expect("a marker");
+        let mut errors = Errors::default();
+        let marker = Marker::parse(kind, &attribute, &mut errors);
+        if errors.is_empty() {
+            let whole = [marker.entrypoint(), marker.method_options()];
+            Ok(whole
+                .map(|tokens| tokens.to_string().replace(' ', ""))
+                .join(";"))
+        } else {
+            Err(messages(errors.into_token_stream()))
+        }
+    }
+
+    #[test]
+    fn arguments_become_calls_of_the_builder() {
+        let table: Vec<(Attribute, &str)> = vec![
+            (parse_quote!(#[rpc]), "::nameko::Rpc::new();"),
+            (parse_quote!(#[rpc()]), "::nameko::Rpc::new();"),
+            (
+                parse_quote!(#[nameko::rpc(queue_arguments = table())]),
+                "::nameko::Rpc::new().queue_arguments(table());",
+            ),
+            (
+                parse_quote!(#[rpc(expected_exceptions(NotFound, shop::Gone, "ValueError"), sensitive_arguments("user.password"))]),
+                "::nameko::Rpc::new();.expected_exceptions(const{&[\"NotFound\",\"Gone\",\"ValueError\"]}).sensitive_arguments(const{&[\"user.password\"]})",
+            ),
+            (
+                parse_quote!(#[event_handler("shop", "paid", handler_type = broadcast, reliable_delivery = false, requeue_on_error)]),
+                "::nameko::EventHandler::new(\"shop\",\"paid\").handler_type(::nameko::HandlerType::Broadcast).reliable_delivery(false).requeue_on_error(true);",
+            ),
+            (
+                parse_quote!(#[event_handler(SHOP, event_type = PAID, handler_type = kind())]),
+                "::nameko::EventHandler::new(SHOP,PAID).handler_type(kind());",
+            ),
+            (
+                parse_quote!(#[consume(Queue::new("q"), prefetch_count = 1)]),
+                "::nameko::Consume::new(Queue::new(\"q\")).prefetch_count(1);",
+            ),
+            (
+                parse_quote!(#[timer(0.5, eager)]),
+                "::nameko::Timer::new(0.5).eager(true);",
+            ),
+            (
+                parse_quote!(#[timer(interval = 5, eager = false)]),
+                "::nameko::Timer::new(5).eager(false);",
+            ),
+            (
+                parse_quote!(#[cron("0 3 * * *", tz = "UTC", once = "fleet")]),
+                "::nameko::Cron::new(\"03***\").tz(\"UTC\").once(\"fleet\");",
+            ),
+            (
+                parse_quote!(#[http(GET, POST, "/a")]),
+                "::nameko::web::Http::new(\"GET,POST\",\"/a\");",
+            ),
+            (
+                parse_quote!(#[http("GET,POST", PATH)]),
+                "::nameko::web::Http::new(\"GET,POST\",PATH);",
+            ),
+            (
+                parse_quote!(#[websocket_rpc]),
+                "::nameko::web::WebSocketRpc::new();",
+            ),
+            (parse_quote!(#[entrypoint(Mine::new(1))]), "Mine::new(1);"),
+        ];
+        for (attribute, expected) in table {
+            assert_eq!(read(attribute).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_wrong_argument_is_one_error_that_says_what_to_write() {
+        let table: Vec<(Attribute, &str)> = vec![
+            (
+                parse_quote!(#[rpc(x)]),
+                "`#[rpc]` has no option `x`; it takes `queue_arguments`, `expected_exceptions`, `sensitive_arguments`",
+            ),
+            (
+                parse_quote!(#[rpc(eager = true)]),
+                "`#[rpc]` has no option `eager`",
+            ),
+            (parse_quote!(#[rpc("x")]), "`#[rpc]` takes no such argument"),
+            (parse_quote!(#[rpc = "x"]), "write `#[rpc]`"),
+            (
+                parse_quote!(#[rpc(expected_exceptions = X)]),
+                "write `expected_exceptions(...)`",
+            ),
+            (
+                parse_quote!(#[rpc(expected_exceptions(1))]),
+                "write an exception's name",
+            ),
+            (
+                parse_quote!(#[event_handler("shop")]),
+                "write `#[event_handler(\"source_service\", \"event_type\")]`",
+            ),
+            (
+                parse_quote!(#[event_handler("shop", "paid", "more")]),
+                "too many arguments",
+            ),
+            (parse_quote!(#[timer]), "write `#[timer(interval = 5)]`"),
+            (
+                parse_quote!(#[timer(5, eager, eager)]),
+                "`eager` is given already",
+            ),
+            (
+                parse_quote!(#[http("/a")]),
+                "write the method before the path",
+            ),
+            (parse_quote!(#[http(GET, "a")]), "a path begins with `/`"),
+            (
+                parse_quote!(#[http(GET, url = "/a")]),
+                "`#[http]` has no option `url`",
+            ),
+            (parse_quote!(#[http]), "write `#[http(GET, \"/path\")]`"),
+            (
+                parse_quote!(#[entrypoint]),
+                "write `#[entrypoint(EXPRESSION)]`",
+            ),
+        ];
+        for (attribute, expected) in table {
+            let shown = attribute.to_token_stream().to_string();
+            let found = read(attribute).expect_err(&shown);
+            assert!(found[0].starts_with(expected), "{shown}: {found:?}");
+        }
+    }
+}
