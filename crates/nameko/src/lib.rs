@@ -54,6 +54,8 @@ pub mod config;
 mod container;
 mod error;
 mod extension;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod prelude;
 #[doc(hidden)]
 pub mod private;
