@@ -60,6 +60,9 @@ pub enum Error {
     /// The configuration does not hold what is needed.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// An entrypoint or a dependency is declared in a way that cannot work. Says which, and what to do.
+    #[error("{0}")]
+    Declaration(String),
     /// The container is stopping or was killed: it takes no more work.
     #[error("the container of {0} is stopping")]
     ContainerStopping(String),
@@ -164,7 +167,7 @@ fn nameko_fault(error: &Error) -> Fault {
         Error::MalformedRequest(_) => Fault::nameko("MalformedRequest", text),
         Error::Timeout { .. } => Fault::nameko("RpcTimeout", text),
         Error::ReplyLost { .. } => Fault::nameko("ReplyQueueExpiredWithPendingReplies", text),
-        Error::Config(_) => Fault::nameko("ConfigurationError", text),
+        Error::Config(_) | Error::Declaration(_) => Fault::nameko("ConfigurationError", text),
         Error::ContainerStopping(_) | Error::Killed { .. } => {
             Fault::nameko("ContainerBeingKilled", text)
         }

@@ -60,6 +60,7 @@ pub mod prelude;
 #[doc(hidden)]
 pub mod private;
 mod protocol;
+mod queue_consumer;
 mod rpc;
 mod runner;
 pub mod serialization;
@@ -80,6 +81,7 @@ pub use nameko_macros::{
     websocket_rpc,
 };
 pub use protocol::Fault;
+pub use queue_consumer::QueueConsumer;
 pub use rpc::{Rpc, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};
 pub use service::{

@@ -152,7 +152,7 @@ pub enum Error {
         text: String,
     },
     /// The broker closed a channel: what was asked on it was wrong. Its other channels live on.
-    #[error("{peer} refused{}: {code} {text}", On(*class, *method))]
+    #[error("{peer} refused{}: {code} {text}{}", On(*class, *method), advice(*code, *class, *method))]
     ChannelClosed {
         /// Whom it was for.
         peer: Peer,
@@ -248,6 +248,24 @@ impl fmt::Display for On {
             (0, 0) => "",
             (class, method) => return write!(f, " method {class}.{method}"),
         })
+    }
+}
+
+/// What to do about a channel that the broker closed, where that is not plain from what it says.
+fn advice(code: u16, class: u16, method: u16) -> &'static str {
+    match (code, class, method) {
+        (406, 50, 10) => {
+            "; `received` is how it is declared here, `current` how the broker has it: declare it as the broker has it, \
+             or delete the queue so that it is made anew"
+        }
+        (406, 40, 10) => {
+            "; `received` is how it is declared here, `current` how the broker has it: declare it as the broker has it, \
+             or delete the exchange so that it is made anew"
+        }
+        (404, 60, 40) => {
+            "; who owns the exchange declares it: is that running, and is the name right?"
+        }
+        _ => "",
     }
 }
 

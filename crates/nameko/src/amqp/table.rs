@@ -1,6 +1,6 @@
 //! Field tables: message headers and the arguments of declarations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use bytes::Bytes;
 
@@ -202,6 +202,30 @@ impl Value {
         match self {
             Value::Table(table) => Some(table),
             _ => None,
+        }
+    }
+}
+
+/// As people read it: text in quotes, lists in brackets.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => f.write_str("null"),
+            Value::Bool(truth) => write!(f, "{truth}"),
+            Value::Int(number) => write!(f, "{number}"),
+            Value::Double(number) => write!(f, "{number}"),
+            Value::String(text) => write!(f, "{text:?}"),
+            Value::Bytes(bytes) => write!(f, "{bytes:?}"),
+            Value::Timestamp(seconds) => write!(f, "{seconds}"),
+            Value::Decimal { scale, value } => write!(f, "{value}e-{scale}"),
+            Value::List(items) => {
+                let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            Value::Table(table) => {
+                let entries: Vec<_> = table.iter().map(|(n, v)| format!("{n}: {v}")).collect();
+                write!(f, "{{{}}}", entries.join(", "))
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Exchanges, queues and bindings: what is declared on a broker.
 
-use super::table::Table;
+use std::time::Duration;
+
+use super::table::{Table, Value};
 
 /// How an exchange routes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +108,47 @@ impl Exchange {
         Self::new(name, ExchangeKind::Headers)
     }
 
+    /// It survives a restart of the broker, or not. It does unless this says otherwise.
+    #[must_use]
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// It goes when its last binding goes, or stays.
+    #[must_use]
+    pub fn auto_delete(mut self, auto_delete: bool) -> Self {
+        self.auto_delete = auto_delete;
+        self
+    }
+
+    /// Only other exchanges may publish to it.
+    #[must_use]
+    pub fn internal(mut self, internal: bool) -> Self {
+        self.internal = internal;
+        self
+    }
+
+    /// Leave it as it is: neither declare nor check it.
+    #[must_use]
+    pub fn no_declare(mut self) -> Self {
+        self.no_declare = true;
+        self
+    }
+
+    /// An argument for the broker.
+    #[must_use]
+    pub fn argument(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+
+    /// What this one cannot route goes to the exchange of that name (`alternate-exchange`).
+    #[must_use]
+    pub fn alternate(self, exchange: impl Into<String>) -> Self {
+        self.argument("alternate-exchange", exchange.into())
+    }
+
     /// Whether declaring it sends anything.
     pub(super) fn is_declared(&self) -> bool {
         !self.no_declare && !self.name.is_empty()
@@ -113,6 +156,19 @@ impl Exchange {
 }
 
 /// A queue to declare, with its bindings.
+///
+/// ```
+/// use std::time::Duration;
+/// use nameko::amqp::{Exchange, Queue};
+///
+/// let queue = Queue::new("orders")
+///     .bind(Exchange::topic("shop"), "order.*")
+///     .quorum()
+///     .delivery_limit(5)
+///     .dead_letter("failed", "orders")
+///     .message_ttl(Duration::from_secs(3600));
+/// assert_eq!(queue.arguments.get("x-message-ttl").and_then(|it| it.as_int()), Some(3_600_000));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Queue {
     /// The name. `""` lets the broker choose one.
@@ -149,9 +205,125 @@ impl Queue {
     }
 
     /// The same queue, bound to `exchange` with `routing_key` too.
+    #[must_use]
     pub fn bind(mut self, exchange: Exchange, routing_key: impl Into<String>) -> Self {
         self.bindings.push(Binding::new(exchange, routing_key));
         self
+    }
+
+    /// The same queue, bound to a headers exchange: `arguments` are the headers to match, and `x-match` (`all` or `any`).
+    #[must_use]
+    pub fn bind_headers(mut self, exchange: Exchange, arguments: Table) -> Self {
+        self.bindings.push(Binding {
+            arguments,
+            ..Binding::new(exchange, "")
+        });
+        self
+    }
+
+    /// It survives a restart of the broker, or not. It does unless this says otherwise.
+    #[must_use]
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// It belongs to the connection that declares it and goes with it, or not.
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// It goes when its last consumer goes, or stays.
+    #[must_use]
+    pub fn auto_delete(mut self, auto_delete: bool) -> Self {
+        self.auto_delete = auto_delete;
+        self
+    }
+
+    /// Leave it as it is: neither declare nor check nor bind it.
+    #[must_use]
+    pub fn no_declare(mut self) -> Self {
+        self.no_declare = true;
+        self
+    }
+
+    /// An argument for the broker: any that it knows, `x-max-priority` for one.
+    #[must_use]
+    pub fn argument(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+
+    /// Further arguments for the broker.
+    #[must_use]
+    pub fn arguments(mut self, arguments: impl Into<Table>) -> Self {
+        self.arguments.extend(arguments.into());
+        self
+    }
+
+    /// A quorum queue: replicated, for clusters (`x-queue-type`). It must be durable, and neither exclusive nor auto-delete.
+    #[must_use]
+    pub fn quorum(self) -> Self {
+        self.argument("x-queue-type", "quorum")
+    }
+
+    /// Messages that are rejected, expire or do not fit go to `exchange`, with `routing_key` (`x-dead-letter-exchange`,
+    /// `x-dead-letter-routing-key`). `""` is the default exchange: the key then names a queue.
+    #[must_use]
+    pub fn dead_letter(self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
+        self.argument("x-dead-letter-exchange", exchange.into())
+            .argument("x-dead-letter-routing-key", routing_key.into())
+    }
+
+    /// Messages are dropped, or dead-lettered, when they were in the queue for so long (`x-message-ttl`).
+    #[must_use]
+    pub fn message_ttl(self, ttl: Duration) -> Self {
+        self.argument("x-message-ttl", milliseconds(ttl))
+    }
+
+    /// The queue goes when it was not used for so long (`x-expires`).
+    #[must_use]
+    pub fn expires(self, after: Duration) -> Self {
+        self.argument("x-expires", milliseconds(after))
+    }
+
+    /// At most so many messages wait in it; the oldest makes room, unless [`overflow`](Self::overflow) says otherwise
+    /// (`x-max-length`).
+    #[must_use]
+    pub fn max_length(self, messages: u32) -> Self {
+        self.argument("x-max-length", messages)
+    }
+
+    /// At most so many bytes of messages wait in it (`x-max-length-bytes`).
+    #[must_use]
+    pub fn max_length_bytes(self, bytes: u32) -> Self {
+        self.argument("x-max-length-bytes", bytes)
+    }
+
+    /// What happens when it is full: `drop-head`, `reject-publish` or `reject-publish-dlx` (`x-overflow`).
+    #[must_use]
+    pub fn overflow(self, behaviour: impl Into<String>) -> Self {
+        self.argument("x-overflow", behaviour.into())
+    }
+
+    /// Messages have priorities from 0 to this (`x-max-priority`); a few levels are enough.
+    #[must_use]
+    pub fn max_priority(self, highest: u8) -> Self {
+        self.argument("x-max-priority", i32::from(highest))
+    }
+
+    /// How often a message of a quorum queue comes back before it is dropped or dead-lettered (`x-delivery-limit`).
+    #[must_use]
+    pub fn delivery_limit(self, times: u32) -> Self {
+        self.argument("x-delivery-limit", times)
+    }
+
+    /// Only one of its consumers is given messages at a time (`x-single-active-consumer`).
+    #[must_use]
+    pub fn single_active_consumer(self) -> Self {
+        self.argument("x-single-active-consumer", true)
     }
 }
 
@@ -175,4 +347,9 @@ impl Binding {
             arguments: Table::new(),
         }
     }
+}
+
+/// As the broker counts time.
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -4,7 +4,6 @@
 //! same exchange to a queue of the caller's own, and carries the request's correlation id.
 
 mod client;
-mod consumers;
 mod proxy;
 mod replies;
 mod server;

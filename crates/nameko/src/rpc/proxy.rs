@@ -11,15 +11,16 @@ use serde_json::value::RawValue;
 
 use super::{
     client::{Client, Options},
-    consumers::QueueConsumer,
     replies::Replies,
 };
 use crate::{
-    amqp::{Publisher, Table},
+    amqp::{self, Observer, Publisher, Table},
     container::Container,
     error::{Error, Result},
     extension::{DependencyProvider, SharedExtension},
-    protocol, serialization,
+    protocol,
+    queue_consumer::QueueConsumer,
+    serialization,
     worker::{self, WorkerContext},
 };
 
@@ -115,9 +116,24 @@ impl ReplyListener {
             container.service_name(),
             prefetch,
         );
-        queue.watch(replies.clone());
+        queue.watch(Arc::new(Connection(replies.clone())));
         let client = Client::new(&exchange.name, Publisher::shared(&options), replies.clone());
         Ok(Self { client, replies })
+    }
+}
+
+/// Tells those who wait for replies how the connection fares.
+struct Connection(Arc<Replies>);
+
+impl Observer for Connection {
+    fn connection_error(&self, _: &amqp::Error, _: Duration) {}
+
+    fn connected(&self, _: bool) {
+        self.0.connected();
+    }
+
+    fn lost(&self, error: &amqp::Error) {
+        self.0.lost(error.to_string());
     }
 }
 

@@ -9,7 +9,6 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use super::consumers::QueueConsumer;
 use crate::{
     amqp::{
         self, Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Retry,
@@ -20,6 +19,7 @@ use crate::{
     error::{Error, Result},
     extension::{Entrypoint, SharedExtension},
     protocol::{self, Fault},
+    queue_consumer::QueueConsumer,
     service::{self, Outcome},
     worker,
 };
@@ -80,12 +80,12 @@ impl RpcConsumer {
             exchange: exchange.clone(),
         });
         let sink = Arc::downgrade(&server);
-        let subscription = queue.consumers.add(Subscription {
+        let subscription = queue.add(Subscription {
             queue: protocol::request_queue(&exchange, container.service_name()),
             prefetch: Some(container.prefetch_count()),
             sink: Arc::new(move |delivery| Server::accept(&sink, delivery)),
             on_recovered: None,
-        });
+        })?;
         Ok(Self {
             server,
             queue,
@@ -104,7 +104,7 @@ impl RpcConsumer {
 
     async fn cancel(&self) {
         self.cancelled
-            .get_or_init(|| self.queue.consumers.cancel(self.subscription))
+            .get_or_init(|| self.queue.cancel(self.subscription))
             .await;
     }
 }
