@@ -2,8 +2,10 @@
 //!
 //! Start with [install] and [hello].
 
-#[doc = include_str!("../../../docs/install.md")]
-pub mod install {}
+pub mod install {
+    #![doc = include_str!("../../../docs/install.md")]
+}
 
-#[doc = include_str!("../../../docs/hello.md")]
-pub mod hello {}
+pub mod hello {
+    #![doc = include_str!("../../../docs/hello.md")]
+}
