@@ -1,14 +1,18 @@
 //! The shell: scripts on standard input, and a user at a terminal.
 
 use std::io::{Read as _, Write as _};
-use std::process::{ChildStdin, Command, Stdio};
+use std::path::Path;
+use std::process::Child;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pty_process::blocking::Pty;
+
 use crate::NAMEKO;
 use crate::cli_call::greeter;
-use crate::program::{command, run};
+use crate::program::{command, run, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_prints_results_and_nothing_else() {
@@ -120,77 +124,88 @@ async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
     container.stop().await;
 }
 
-/// `nameko shell` on a pseudo terminal, which the tool `script` makes.
+/// `nameko shell` on a pseudo terminal. There is no other process between: keys, signals and the exit status are exact.
 struct Terminal {
-    child: std::process::Child,
-    keys: ChildStdin,
+    child: Child,
+    keys: Arc<Pty>,
     output: Receiver<Vec<u8>>,
-    /// What came and was not waited for yet.
-    pending: String,
+    /// All that came so far.
+    seen: String,
+    /// The part of `seen` that was waited for.
+    waited: usize,
 }
 
 impl Terminal {
-    fn start(uri: &str, home: &std::path::Path) -> Self {
-        let line = format!("'{}' shell --broker '{uri}'", NAMEKO);
-        let mut child = Command::new("script")
-            .args([
-                "--quiet",
-                "--flush",
-                "--return",
-                "--command",
-                &line,
-                "/dev/null",
-            ])
+    fn start(uri: &str, home: &Path) -> Self {
+        let (terminal, inside) = pty_process::blocking::open().unwrap();
+        let mut shell = command(NAMEKO, ["shell", "--broker", uri]);
+        shell
             .env("XDG_STATE_HOME", home.join("state"))
-            .env("TERM", "xterm")
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
+            .env("TERM", "xterm");
+        let child = pty_process::blocking::Command::from(shell)
+            .spawn(inside)
             .unwrap();
+        let keys = Arc::new(terminal);
+        let screen = Arc::clone(&keys);
         let (sender, output) = channel();
-        let mut stdout = child.stdout.take().unwrap();
+        // Ends with an error when the shell, the last one that has the terminal open, ends.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = stdout.read(&mut buffer) {
+            while let Ok(length @ 1..) = (&*screen).read(&mut buffer) {
                 if sender.send(buffer[..length].to_vec()).is_err() {
                     return;
                 }
             }
         });
         Self {
-            keys: child.stdin.take().unwrap(),
             child,
+            keys,
             output,
-            pending: String::new(),
+            seen: String::new(),
+            waited: 0,
         }
     }
 
     fn type_keys(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
+        (&*self.keys).write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` comes, and forgets all up to its end.
+    /// Waits until `text` comes behind what was waited for last.
     fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            if let Some(at) = self.pending.find(text) {
-                self.pending.drain(..at + text.len());
+            if let Some(at) = self.seen[self.waited..].find(text) {
+                self.waited += at + text.len();
                 return;
             }
             match self
                 .output
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
-                Ok(bytes) => self.pending.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(error) => panic!("no `{text}` came ({error}); what came: {:?}", self.pending),
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => {
+                    let (before, behind) = self.seen.split_at(self.waited);
+                    panic!(
+                        "no `{text}` came ({error}); the shell: {:?}; what came: {behind:?}; and before that: {before:?}",
+                        self.child.try_wait()
+                    )
+                }
             }
         }
     }
 
     fn wait_for_end(&mut self) {
-        assert!(self.child.wait().unwrap().success());
+        let status = wait(&mut self.child);
+        self.seen.extend(
+            self.output
+                .iter()
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        );
+        assert!(
+            status.success(),
+            "the shell ended with {status}; what came: {:?}",
+            self.seen
+        );
     }
 }
 

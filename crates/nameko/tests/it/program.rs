@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub(crate) struct Program {
 /// What a program left behind.
 #[derive(Debug)]
 pub(crate) struct Ended {
+    /// The exit code; `None` when a signal ended it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -58,7 +59,7 @@ pub(crate) fn run(mut command: Command, stdin: &str) -> Ended {
         read(child.stdout.take().unwrap()),
         read(child.stderr.take().unwrap()),
     );
-    let code = wait(&mut child);
+    let code = wait(&mut child).code();
     writing.join().unwrap();
     Ended {
         code,
@@ -75,8 +76,8 @@ fn read(mut source: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// The exit code; `None` when a signal ended it. The standard library can't wait with a deadline: a thread watches it.
-fn wait(child: &mut Child) -> Option<i32> {
+/// Waits for the end of a program. The standard library can't wait with a deadline: a thread watches it.
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let pid = child.id().to_string();
     let (done, watch) = channel::<()>();
     let watchdog = thread::spawn(move || {
@@ -87,7 +88,7 @@ fn wait(child: &mut Child) -> Option<i32> {
     let status = child.wait().unwrap();
     drop(done);
     watchdog.join().unwrap();
-    status.code()
+    status
 }
 
 impl Program {
@@ -148,10 +149,10 @@ impl Program {
         assert!(status.unwrap().success());
     }
 
-    /// Waits for its end; the exit code.
+    /// Waits for its end; the exit code, `None` when a signal ended it.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.stdin = None;
-        wait(&mut self.child)
+        wait(&mut self.child).code()
     }
 }
 
