@@ -123,6 +123,15 @@ impl Arguments {
         })
     }
 
+    /// The argument of the parameter at `index` in a method, for showing. Null where it was left out.
+    pub(crate) fn value(&self, index: usize, name: &str) -> serde_json::Value {
+        let named = || self.named.iter().find(|it| it.0 == name).map(|it| &it.1);
+        let value = self.positional.get(index).or_else(named);
+        value.map_or(serde_json::Value::Null, |it| {
+            serialization::from_str(it.get()).unwrap_or_default()
+        })
+    }
+
     /// Binds the arguments to the parameters of the method `name`.
     ///
     /// # Errors

@@ -201,6 +201,20 @@ from_std!(
     tokio::time::error::Elapsed,
 );
 
+/// What callers see of an error that is only a text: the class `Error`.
+impl From<&str> for Error {
+    fn from(text: &str) -> Self {
+        Self::raise("Error", text)
+    }
+}
+
+/// As for `&str`.
+impl From<String> for Error {
+    fn from(text: String) -> Self {
+        Self::raise("Error", text)
+    }
+}
+
 impl From<Box<dyn StdError + Send + Sync>> for Error {
     fn from(error: Box<dyn StdError + Send + Sync>) -> Self {
         Self::raise("Error", error.to_string())

@@ -39,6 +39,8 @@
 //! | to call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
+//! | a value that travels with calls | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
+//! | the configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
 //! | to run it | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
 //! | a YAML configuration | `--config FILE` | [`Config`] |
 //! | AMQP itself | | [`amqp`] |
@@ -52,6 +54,7 @@ mod arguments;
 pub mod cli;
 pub mod config;
 mod container;
+mod context;
 mod error;
 mod extension;
 #[cfg(any(doc, doctest))]
@@ -61,6 +64,7 @@ pub mod prelude;
 pub mod private;
 mod protocol;
 mod queue_consumer;
+mod redaction;
 mod rpc;
 mod runner;
 pub mod serialization;
@@ -74,6 +78,9 @@ pub use arguments::{Args, Arguments, Param};
 pub use cli::main;
 pub use config::Config;
 pub use container::{Container, MAX_WORKERS, MethodHandle, STOP_TIMEOUT};
+pub use context::{
+    AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId,
+};
 pub use error::{Error, Raise, RemoteError, Result};
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
 pub use nameko_macros::{
@@ -82,6 +89,7 @@ pub use nameko_macros::{
 };
 pub use protocol::Fault;
 pub use queue_consumer::QueueConsumer;
+pub use redaction::{REDACTED, redact};
 pub use rpc::{Rpc, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};
 pub use service::{

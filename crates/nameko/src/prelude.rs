@@ -7,3 +7,5 @@ pub use crate::{
     RpcProxy, Service, ServiceProxy, WorkerContext, consume, cron, entrypoint, event_handler, http,
     rpc, service, services, timer, websocket_rpc,
 };
+
+pub use crate::{AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId};

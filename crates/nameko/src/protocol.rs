@@ -22,6 +22,11 @@ pub(crate) const RPC_EXCHANGE: &str = "nameko-rpc";
 pub(crate) const HEADER_PREFIX: &str = "nameko.";
 /// The header that holds the ids of the calls that led here, oldest first.
 pub(crate) const CALL_ID_STACK: &str = "call_id_stack";
+/// The well-known keys of context data. Source: `nameko/constants.py` of 2.14.1.
+pub(crate) const LANGUAGE: &str = "language";
+pub(crate) const USER_ID: &str = "user_id";
+pub(crate) const USER_AGENT: &str = "user_agent";
+pub(crate) const AUTH_TOKEN: &str = "auth_token";
 /// The content type of what this crate sends.
 pub(crate) const JSON: &str = "application/json";
 /// The content encoding of what this crate sends.

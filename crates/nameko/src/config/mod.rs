@@ -26,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Where clients connect when nothing is configured.
@@ -175,6 +176,44 @@ impl Config {
         self.typed(key, "true or false", Value::as_bool)
     }
 
+    /// The value of a key as a type of yours: a struct that derives `serde::Deserialize`, for a section of the file. A key that
+    /// is absent reads as null, so an `Option` is `None` then.
+    ///
+    /// ```
+    /// # use nameko::Config;
+    /// #[derive(serde::Deserialize)]
+    /// struct Payments { url: String, #[serde(default)] retries: u32 }
+    ///
+    /// let text = "payments: {url: 'https://pay.example', retries: 3}";
+    /// let config = Config::from_yaml(text, "config.yaml")?;
+    /// let payments: Payments = config.read("payments")?;
+    /// assert_eq!((payments.url.as_str(), payments.retries), ("https://pay.example", 3));
+    ///
+    /// let error = config.read::<Vec<u8>>("payments").unwrap_err();
+    /// assert_eq!(error.to_string(), "config.yaml:1:11: payments is wrong: invalid type: map, expected a sequence");
+    /// # Ok::<(), nameko::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The key is absent and the type needs it, or its value is not what the type expects.
+    pub fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, ConfigError> {
+        let value = self.get(key).unwrap_or(&Value::Null);
+        T::deserialize(value).map_err(|error| match self.get(key) {
+            None => self.invalid(key, "is not set, and has to be"),
+            Some(_) => self.invalid(key, format!("is wrong: {error}")),
+        })
+    }
+
+    /// All of it as a type of yours. Keys that the type does not know are left out.
+    ///
+    /// # Errors
+    /// A key that the type needs is absent, or the value of one is not what the type expects.
+    pub fn read_all<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        T::deserialize(&self.0.values).map_err(|error| ConfigError::Whole {
+            message: error.to_string(),
+        })
+    }
+
     /// The broker's address as it is configured (`AMQP_URI`), when it is text and not empty.
     pub fn amqp_uri(&self) -> Option<&str> {
         self.get("AMQP_URI")
@@ -296,6 +335,12 @@ pub enum ConfigError {
         /// Where its value was written, if in a text.
         at: MaybePlace,
         /// What is wrong: continues a sentence that begins with the key.
+        message: String,
+    },
+    /// The configuration as a whole is not what a type expects.
+    #[error("the configuration is wrong: {message}")]
+    Whole {
+        /// What is wrong.
         message: String,
     },
     /// A `-d` argument that is not `KEY=VALUE`.

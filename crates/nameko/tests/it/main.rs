@@ -39,6 +39,8 @@ mod serialization;
 mod rpc;
 // What peers of all kinds put on the wire.
 mod wire;
+// Context data and configuration as dependencies.
+mod context;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
 // Services when brokers, networks and methods break.
