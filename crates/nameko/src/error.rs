@@ -75,6 +75,29 @@ pub enum Error {
         #[source]
         reason: Arc<Error>,
     },
+    /// A dependency or an entrypoint was named that the service does not have.
+    #[error("{0}")]
+    ExtensionNotFound(String),
+    /// An extension could not be set up or started, or does not fit where it was put.
+    #[error("{service} cannot start: {extension}: {reason}")]
+    Extension {
+        /// The service it belongs to.
+        service: String,
+        /// Which one: "dependency `db`".
+        extension: String,
+        /// What it failed with.
+        #[source]
+        reason: Box<Error>,
+    },
+    /// A managed task of an extension failed.
+    #[error("task `{name}` failed: {reason}")]
+    Task {
+        /// The task's name.
+        name: String,
+        /// What it failed with.
+        #[source]
+        reason: Box<Error>,
+    },
     /// An error of the method's own, with the class name that callers see.
     #[error("{0}")]
     Raised(Fault),
@@ -94,6 +117,17 @@ impl Error {
     /// Any error, kept as what it says: its type's name becomes the class name that callers see.
     pub fn from_error(error: impl StdError + Send + Sync + 'static) -> Self {
         Self::Raised(Fault::of(&error))
+    }
+
+    /// Any error, one of our own as itself.
+    pub(crate) fn from_any<E: StdError + Send + Sync + 'static>(error: E) -> Self {
+        match (Box::new(error) as Box<dyn StdError + Send + Sync>).downcast::<Self>() {
+            Ok(own) => *own,
+            Err(other) => Self::Raised(Fault::from_type(
+                std::any::type_name::<E>(),
+                other.to_string(),
+            )),
+        }
     }
 
     /// No reply came in time.
@@ -168,6 +202,11 @@ fn nameko_fault(error: &Error) -> Fault {
         Error::Timeout { .. } => Fault::nameko("RpcTimeout", text),
         Error::ReplyLost { .. } => Fault::nameko("ReplyQueueExpiredWithPendingReplies", text),
         Error::Config(_) | Error::Declaration(_) => Fault::nameko("ConfigurationError", text),
+        Error::ExtensionNotFound(_) => Fault::nameko("ExtensionNotFound", text),
+        Error::Extension { reason, .. } | Error::Task { reason, .. } => Fault {
+            value: text,
+            ..nameko_fault(reason)
+        },
         Error::ContainerStopping(_) | Error::Killed { .. } => {
             Fault::nameko("ContainerBeingKilled", text)
         }

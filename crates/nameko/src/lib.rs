@@ -71,13 +71,16 @@ pub mod serialization;
 mod service;
 mod standalone;
 mod tasks;
+pub mod testing;
 mod worker;
 
 pub use arguments::{Args, Arguments, Param};
 
 pub use cli::main;
 pub use config::Config;
-pub use container::{Container, MAX_WORKERS, MethodHandle, STOP_TIMEOUT};
+pub use container::{
+    Container, ContainerBuilder, MAX_WORKERS, MethodHandle, STOP_TIMEOUT, WeakContainer,
+};
 pub use context::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId,
 };
@@ -97,7 +100,8 @@ pub use service::{
     Reply, Service,
 };
 pub use standalone::Cluster;
-pub use worker::{CurrentWorker, WorkerContext};
+pub use tasks::TaskHandle;
+pub use worker::{CurrentWorker, WorkerContext, context_data};
 
 /// The README's Rust is compiled as a doc test.
 #[cfg(doctest)]

@@ -9,8 +9,9 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     arguments::{Args, Param},
+    container::{Bound, Declared, Replacements},
     error::{Error, Raise, Result},
-    extension::{DependencyProvider, DynEntrypoint, DynProvider, Entrypoint},
+    extension::{DependencyProvider, DynEntrypoint, Entrypoint},
     protocol::Fault,
     serialization,
     worker::WorkerContext,
@@ -79,22 +80,36 @@ pub trait Dependencies: Sized + Send + Sync + 'static {
 
 /// Where a service's dependency providers are declared.
 pub struct Bindings<'a> {
-    providers: &'a mut Vec<Arc<dyn DynProvider>>,
+    bound: &'a mut Vec<Bound>,
+    replacements: &'a mut Replacements,
 }
 
 impl<'a> Bindings<'a> {
-    pub(crate) fn new(providers: &'a mut Vec<Arc<dyn DynProvider>>) -> Self {
-        Self { providers }
+    pub(crate) fn new(bound: &'a mut Vec<Bound>, replacements: &'a mut Replacements) -> Self {
+        Self {
+            bound,
+            replacements,
+        }
     }
 
-    /// Declares the provider of the field `name`. It lives as long as the container.
+    /// Declares the provider of the field `name`. It lives as long as the container. A container that was
+    /// [built](crate::ContainerBuilder) with a replacement for the field takes that one.
     pub fn provide<P, D>(&mut self, name: &'static str, provider: P) -> Provided<D>
     where
         P: DependencyProvider<Dependency = D>,
+        D: 'static,
     {
-        let provider = Arc::new(provider);
-        self.providers.push(provider.clone());
-        Provided { name, provider }
+        let replacement = self.replacements.take(name);
+        let Declared { provider, provide } =
+            replacement.unwrap_or_else(|| Declared::new(Arc::new(provider)));
+        self.bound.push(Bound {
+            field: name,
+            provider,
+        });
+        Provided {
+            name,
+            provider: provide,
+        }
     }
 }
 
@@ -128,7 +143,7 @@ impl<D> Provided<D> {
 }
 
 /// [`DependencyProvider::get_dependency`], by what it gives.
-trait Provide<D>: Send + Sync {
+pub(crate) trait Provide<D>: Send + Sync {
     fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<D>>;
 }
 

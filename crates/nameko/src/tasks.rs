@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::future::{AbortHandle, Abortable};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 
 /// Tasks that end with their owner.
 #[derive(Default)]
@@ -32,16 +33,16 @@ struct Running {
 
 impl Tasks {
     /// Runs `task`, unless everything was aborted before.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let (handle, registration) = AbortHandle::new_pair();
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
+        let (abort, registration) = AbortHandle::new_pair();
         let id = {
             let mut running = self.shared.lock();
             if running.closed {
-                return;
+                return TaskHandle { abort, join: None };
             }
             let id = running.next;
             running.next += 1;
-            running.handles.insert(id, handle);
+            running.handles.insert(id, abort.clone());
             id
         };
         let entry = Entry {
@@ -50,11 +51,15 @@ impl Tasks {
         };
         // Boxed, since what is spawned is moved several times on its way, and tasks are some kilobytes large.
         let task = Abortable::new(Box::pin(task), registration);
-        tokio::spawn(async move {
+        let join = tokio::spawn(async move {
             let _entry = entry;
             // An abort is the owner's wish, and needs no answer.
             let _ = task.await;
         });
+        TaskHandle {
+            abort,
+            join: Some(join),
+        }
     }
 
     /// How many run.
@@ -111,5 +116,41 @@ impl Drop for Entry {
         if running.handles.is_empty() {
             self.shared.idle.notify_waiters();
         }
+    }
+}
+
+/// A task that a container runs. Dropping the handle changes nothing: the task belongs to the container.
+pub struct TaskHandle {
+    abort: AbortHandle,
+    /// `None` when it was waited for, or never ran because the container had ended before.
+    join: Option<JoinHandle<()>>,
+}
+
+impl TaskHandle {
+    /// Ends the task where it waits next. It takes what it holds with it, and its end is no failure.
+    pub fn abort(&self) {
+        self.abort.abort();
+    }
+
+    /// Whether it has ended, in whichever way.
+    pub fn is_finished(&self) -> bool {
+        self.join.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Returns when the task has ended, in whichever way.
+    pub async fn wait(&mut self) {
+        if let Some(join) = &mut self.join {
+            // The only error is a panic, which its container has heard of.
+            let _ = join.await;
+            self.join = None;
+        }
+    }
+}
+
+impl fmt::Debug for TaskHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskHandle")
+            .field("finished", &self.is_finished())
+            .finish()
     }
 }

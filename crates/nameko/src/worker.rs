@@ -66,6 +66,27 @@ impl WorkerContext {
         }
     }
 
+    /// A worker's context outside of any container, for a test that makes the service's value itself, or asks a provider
+    /// for its dependency. It starts with no context data, called by nobody, with the default configuration.
+    ///
+    /// ```
+    /// use nameko::WorkerContext;
+    ///
+    /// let worker = WorkerContext::fake("shop", "buy");
+    /// worker.set("language", "fr");
+    /// assert!(worker.call_id().starts_with("shop.buy."));
+    /// ```
+    pub fn fake(service: &str, method: &'static str) -> Self {
+        let parents = protocol::PARENT_CALLS_TRACKED;
+        Self::new(
+            service.into(),
+            method,
+            Config::default(),
+            parents,
+            Table::new(),
+        )
+    }
+
     /// The service's name.
     pub fn service_name(&self) -> &str {
         &self.inner.service
@@ -129,8 +150,8 @@ impl WorkerContext {
         self.data().clone()
     }
 
-    /// The headers of a message sent by this worker: the context data, and the call id stack.
-    pub(crate) fn headers(&self) -> Table {
+    /// The headers of a message that this worker sends: the context data and the call id stack, as `nameko.*`.
+    pub fn headers(&self) -> Table {
         headers(&self.data(), self.call_id_stack())
     }
 
@@ -185,8 +206,9 @@ pub(crate) fn headers(data: &Table, call_id_stack: Vec<String>) -> Table {
         .collect()
 }
 
-/// Headers as context data: the prefix taken off. Headers without it are kept under their own name, as in Nameko.
-pub(crate) fn context_data(headers: Table) -> Table {
+/// The headers of a message that arrived, as the context data of the worker that handles it: the prefix `nameko.` taken
+/// off. Headers without it are kept under their own name, as in Nameko.
+pub fn context_data(headers: Table) -> Table {
     headers
         .into_iter()
         .map(

@@ -155,7 +155,11 @@ impl fmt::Display for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let kind = match &error {
+        let mut cause = &error;
+        while let Error::Extension { reason, .. } = cause {
+            cause = reason;
+        }
+        let kind = match cause {
             Error::Remote(_) => "RemoteError",
             Error::UnknownService(_) => "UnknownService",
             Error::MethodNotFound(_) => "MethodNotFound",

@@ -163,7 +163,10 @@ async fn a_provider_that_cannot_be_set_up_fails_the_start() {
     let broker = support::broker().await;
     let container = Container::new::<Unready>(broker.config()).unwrap();
     let error = container.start().await.unwrap_err();
-    assert_eq!(error.to_string(), "the provider is broken");
+    assert_eq!(
+        error.to_string(),
+        "unready cannot start: dependency `heard`: the provider is broken"
+    );
     support::within("the end", container.wait()).await.unwrap();
 }
 

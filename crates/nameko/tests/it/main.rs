@@ -3,8 +3,6 @@
 
 // The broker a test runs on.
 mod support;
-// A virtual host of one's own on RabbitMQ.
-mod vhost;
 // The services that tests run.
 mod services;
 // A TCP proxy that breaks connections.

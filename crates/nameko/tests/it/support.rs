@@ -5,40 +5,16 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 use nameko::{
     Config, Runner, Services,
     amqp::{ConnectOptions, Uri},
+    testing,
 };
-use nameko_broker::Broker;
 
-use crate::vhost::Vhost;
-
-/// A broker for one test: a virtual host of its own on the RabbitMQ at `NAMEKO_TEST_AMQP_URI` if that is set, else an
-/// embedded broker of its own.
-pub(crate) struct TestBroker {
-    uri: String,
-    /// Lives until the end of the test.
-    _home: Home,
-}
-
-enum Home {
-    Embedded(#[expect(dead_code, reason = "held")] Broker),
-    RabbitMq(#[expect(dead_code, reason = "held")] Vhost),
-}
+/// A broker for one test: an embedded one of its own, or a virtual host of its own on the RabbitMQ at
+/// `NAMEKO_TEST_AMQP_URI`.
+pub(crate) struct TestBroker(testing::TestBroker);
 
 /// A broker to test on.
 pub(crate) async fn broker() -> TestBroker {
-    if let Ok(uri) = std::env::var("NAMEKO_TEST_AMQP_URI")
-        && !uri.is_empty()
-    {
-        let (vhost, uri) = Vhost::create(&uri);
-        return TestBroker {
-            uri,
-            _home: Home::RabbitMq(vhost),
-        };
-    }
-    let embedded = Broker::start("127.0.0.1:0").await.unwrap();
-    TestBroker {
-        uri: embedded.uri(),
-        _home: Home::Embedded(embedded),
-    }
+    TestBroker(testing::broker().await)
 }
 
 /// Runs services until the test stops them.
@@ -51,24 +27,24 @@ pub(crate) async fn run(services: &Services, broker: &TestBroker) -> Runner {
 impl TestBroker {
     /// Where it is.
     pub(crate) fn uri(&self) -> &str {
-        &self.uri
+        self.0.uri()
     }
 
     /// A configuration that names it.
     pub(crate) fn config(&self) -> Config {
-        Config::default().with("AMQP_URI", self.uri.as_str())
+        self.0.config()
     }
 
     /// How to connect to it.
     pub(crate) fn options(&self) -> ConnectOptions {
-        ConnectOptions::from_uri(&self.uri).unwrap()
+        ConnectOptions::from_uri(self.uri()).unwrap()
     }
 
     /// Its address.
     pub(crate) fn addr(&self) -> SocketAddr {
         use std::net::ToSocketAddrs;
 
-        let uri = Uri::parse_list(&self.uri).unwrap().remove(0);
+        let uri = Uri::parse_list(self.uri()).unwrap().remove(0);
         let mut addrs = (uri.host.as_str(), uri.port).to_socket_addrs().unwrap();
         addrs.next().unwrap()
     }

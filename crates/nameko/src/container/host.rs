@@ -1,0 +1,92 @@
+//! A service without its type, as the container holds it.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    arguments::{Arguments, Param},
+    error::{Error, Result},
+    extension::DynProvider,
+    protocol::Fault,
+    service::{Injector, Method, Outcome, Service},
+    worker::WorkerContext,
+};
+
+/// The method an entrypoint runs.
+#[derive(Debug, Clone)]
+pub struct MethodHandle {
+    /// Its place in the list of the container's entrypoints.
+    pub(super) index: usize,
+    pub(super) name: &'static str,
+    pub(super) params: &'static [Param],
+    /// Class names of the errors that are the caller's fault.
+    pub(super) expected: &'static [&'static str],
+}
+
+impl MethodHandle {
+    /// The method's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its parameters, without `self`.
+    pub fn params(&self) -> &'static [Param] {
+        self.params
+    }
+}
+
+/// A dependency provider under the name of its field.
+#[derive(Clone)]
+pub(crate) struct Bound {
+    pub(crate) field: &'static str,
+    pub(crate) provider: Arc<dyn DynProvider>,
+}
+
+/// A worker ready to run: injection, `worker_setup`, the method. The outer error is a broken provider's.
+pub(super) type Work =
+    Box<dyn FnOnce(WorkerContext, Arc<[Bound]>) -> BoxFuture<'static, Result<Outcome>> + Send>;
+
+/// What a container asks of its service. Methods are numbered as the entrypoints that run them.
+pub(super) trait Host: Send + Sync {
+    fn methods(&self) -> Vec<MethodHandle>;
+    fn prepare(&self, index: usize, arguments: Arguments) -> Result<Work>;
+}
+
+pub(super) struct ServiceHost<S> {
+    pub(super) injector: Arc<Injector<S>>,
+    pub(super) methods: Vec<Method<S>>,
+}
+
+impl<S: Service> Host for ServiceHost<S> {
+    fn methods(&self) -> Vec<MethodHandle> {
+        let handle = |(index, it): (usize, &Method<S>)| MethodHandle {
+            index,
+            name: it.name,
+            params: it.params,
+            expected: it.expected,
+        };
+        self.methods.iter().enumerate().map(handle).collect()
+    }
+
+    fn prepare(&self, index: usize, arguments: Arguments) -> Result<Work> {
+        let method = self
+            .methods
+            .get(index)
+            .ok_or_else(|| Error::MethodNotFound(index.to_string()))?;
+        let call = method.decode(&mut arguments.bind(method.name, method.params)?)?;
+        let injector = self.injector.clone();
+        Ok(Box::new(move |ctx, bound| {
+            Box::pin(async move {
+                let service = match injector.inject(ctx.clone()).await {
+                    Ok(service) => service,
+                    Err(error) => return Ok(Err(Fault::of(&error))),
+                };
+                for it in bound.iter() {
+                    it.provider.worker_setup(&ctx).await?;
+                }
+                Ok(call.run(&service).await)
+            })
+        }))
+    }
+}

@@ -1,0 +1,280 @@
+//! The container of one service: it owns the extensions and the workers, and runs their life cycle.
+
+mod builder;
+mod host;
+mod lifecycle;
+mod limits;
+mod shared;
+mod watch;
+mod workers;
+
+use std::{
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use futures_util::FutureExt;
+use tokio::sync::{Semaphore, watch as channel};
+
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    extension::DynEntrypoint,
+    protocol::Fault,
+    service::Service,
+    tasks::{TaskHandle, Tasks},
+};
+
+pub use builder::ContainerBuilder;
+pub use host::MethodHandle;
+pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
+
+pub(crate) use builder::{Declared, Replacements};
+pub(crate) use host::Bound;
+pub(crate) use watch::Watch;
+
+use host::Host;
+use lifecycle::State;
+use limits::Limits;
+use shared::SharedExtensions;
+use watch::Watchers;
+
+/// Runs one service. Cheap to clone; all clones are one container.
+///
+/// ```no_run
+/// # use nameko::prelude::*;
+/// # #[derive(Dependencies)] struct Greeter;
+/// # #[service("greeter")] impl Greeter {}
+/// # async fn run() -> nameko::Result<()> {
+/// let container = Container::new::<Greeter>(Config::default())?;
+/// container.start().await?; // waits for the broker where it is away
+/// container.stop().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Container {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    service: Arc<str>,
+    config: Config,
+    limits: Limits,
+    /// One permit per worker that may run.
+    slots: Semaphore,
+    host: Box<dyn Host>,
+    entrypoints: Vec<Mounted>,
+    providers: Arc<[Bound]>,
+    /// Made on demand while extensions are set up.
+    shared: SharedExtensions,
+    /// Who hears of each worker's end: tests.
+    watchers: Watchers,
+    /// Every worker. A stop waits for them, before providers are stopped.
+    workers: Tasks,
+    /// Every task of an extension. They end last.
+    managed: Tasks,
+    state: channel::Sender<State>,
+    /// Why it was killed; set once.
+    killed_by: OnceLock<Arc<Error>>,
+}
+
+/// An entrypoint and the method it runs.
+struct Mounted {
+    entrypoint: Arc<dyn DynEntrypoint>,
+    method: MethodHandle,
+    /// What it serves, in its own words.
+    label: String,
+}
+
+impl Container {
+    /// A container for the service `S`. Nothing is opened before [`start`](Self::start).
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a config key does not hold what it should.
+    pub fn new<S: Service>(config: Config) -> Result<Self> {
+        Self::builder::<S>(config).build()
+    }
+
+    /// A container for the service `S` in which dependencies are replaced, or which has some of its entrypoints only.
+    pub fn builder<S: Service>(config: Config) -> ContainerBuilder<S> {
+        ContainerBuilder::new(config)
+    }
+
+    fn assemble(
+        service: &str,
+        config: Config,
+        host: impl Host + 'static,
+        entrypoints: Vec<Arc<dyn DynEntrypoint>>,
+        providers: Vec<Bound>,
+    ) -> Result<Self> {
+        let limits = Limits::new(&config)?;
+        let mounted = |(entrypoint, method): (Arc<dyn DynEntrypoint>, MethodHandle)| Mounted {
+            label: entrypoint.describe(),
+            entrypoint,
+            method,
+        };
+        let inner = Inner {
+            service: service.into(),
+            config,
+            limits,
+            slots: Semaphore::new(limits.max_workers),
+            entrypoints: entrypoints
+                .into_iter()
+                .zip(host.methods())
+                .map(mounted)
+                .collect(),
+            host: Box::new(host),
+            providers: providers.into(),
+            shared: SharedExtensions::default(),
+            watchers: Watchers::default(),
+            workers: Tasks::default(),
+            managed: Tasks::default(),
+            state: channel::Sender::new(State::New),
+            killed_by: OnceLock::new(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What does not keep the container alive: for whatever the container owns itself.
+    pub fn downgrade(&self) -> WeakContainer {
+        WeakContainer(Arc::downgrade(&self.inner))
+    }
+
+    /// The service's name.
+    pub fn service_name(&self) -> &str {
+        &self.inner.service
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// How many workers run at a time.
+    pub fn max_workers(&self) -> usize {
+        self.inner.limits.max_workers
+    }
+
+    /// How many messages each consumer holds unacknowledged. Config key `prefetch_count`, by default `max_workers`.
+    pub fn prefetch_count(&self) -> u16 {
+        self.inner.limits.prefetch
+    }
+
+    /// Each entrypoint as (what it is, method name): `("rpc", "hello")`.
+    pub fn entrypoints(&self) -> impl Iterator<Item = (String, &'static str)> + '_ {
+        let entrypoints = self.inner.entrypoints.iter();
+        entrypoints.map(|it| (it.label.clone(), it.method.name))
+    }
+
+    /// The method `name`, as its first entrypoint was given it.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionNotFound`] when no entrypoint runs a method of that name; it lists those that there are.
+    pub fn method(&self, name: &str) -> Result<MethodHandle> {
+        let methods = || self.inner.entrypoints.iter().map(|it| &it.method);
+        methods()
+            .find(|it| it.name == name)
+            .cloned()
+            .ok_or_else(|| {
+                let known = methods().map(|it| it.name);
+                builder::not_found(self.service_name(), "entrypoint", name, known)
+            })
+    }
+
+    /// Runs `task` as work of the container: [`stop`](Self::stop) waits for it as it waits for workers, a kill drops it.
+    /// A panic in it kills the container.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
+        let container = self.downgrade();
+        self.inner.workers.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await
+                && let Some(container) = container.upgrade()
+            {
+                container.kill(Error::Raised(Fault::panic(panic.as_ref())));
+            }
+        })
+    }
+
+    /// Runs `task` as long as the container: nobody waits for it at a [`stop`](Self::stop), it is dropped when all
+    /// extensions have stopped. An extension that wants it to end earlier keeps the handle.
+    ///
+    /// It may end by itself. When it fails or panics, the container is killed, as in Nameko:
+    /// [`wait`](Self::wait) tells the task's name and its error.
+    ///
+    /// ```
+    /// # use nameko::{Container, Result};
+    /// # async fn sweep() -> Result<()> { Ok(()) }
+    /// # fn setup(container: &Container) {
+    /// container.spawn_managed("sweeper", async {
+    ///     loop {
+    ///         tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    ///         sweep().await?;
+    ///     }
+    ///     # #[allow(unreachable_code)]
+    ///     Ok::<(), nameko::Error>(())
+    /// });
+    /// # }
+    /// ```
+    pub fn spawn_managed<E>(
+        &self,
+        name: impl Into<String>,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) -> TaskHandle
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let (container, name) = (self.downgrade(), name.into());
+        self.inner.managed.spawn(async move {
+            let error = match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => Error::from_any(error),
+                Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
+            };
+            if let Some(container) = container.upgrade() {
+                container.kill(Error::Task {
+                    name,
+                    reason: Box::new(error),
+                });
+            }
+        })
+    }
+
+    fn stopping(&self) -> Error {
+        Error::ContainerStopping(self.service_name().to_owned())
+    }
+}
+
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "<Container [{}] {:?}>",
+            self.service_name(),
+            *self.inner.state.borrow()
+        )
+    }
+}
+
+/// A [`Container`] that may be gone. What lives in a container (an entrypoint, a provider, a callback of a consumer)
+/// holds this, so that it does not keep its own owner alive.
+#[derive(Clone)]
+pub struct WeakContainer(Weak<Inner>);
+
+impl WeakContainer {
+    /// The container, unless it is gone.
+    pub fn upgrade(&self) -> Option<Container> {
+        self.0.upgrade().map(|inner| Container { inner })
+    }
+}
+
+impl fmt::Debug for WeakContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.upgrade() {
+            Some(container) => container.fmt(f),
+            None => f.write_str("<Container gone>"),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Workers: one call each, from its arguments to the last hook.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
+
+use futures_util::FutureExt;
+use tracing::{Instrument, Span, field};
+
+use super::{Container, host::MethodHandle, host::Work};
+use crate::{
+    amqp::Table,
+    arguments::Arguments,
+    error::{Error, Result},
+    protocol::Fault,
+    service::Outcome,
+    tasks::TaskHandle,
+    worker::WorkerContext,
+};
+
+/// The target of spans and events about workers, for log filters.
+const TARGET: &str = "nameko::worker";
+
+impl Container {
+    /// Runs one worker to its end in the calling task, waiting while `max_workers` are busy. `handle_result` sees the
+    /// outcome before the providers do, and may change it: it is where a reply is sent.
+    ///
+    /// All of it runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`, `call_id`,
+    /// `parent` (the caller's call id), and at its end `outcome` (`ok`, or the class name of the error), `expected`
+    /// and `duration_ms`.
+    ///
+    /// # Errors
+    /// [`Error::IncorrectSignature`] when the arguments do not fit: no worker was made then.
+    /// [`Error::ContainerStopping`] when the container takes no more work.
+    pub async fn run_worker<F, Fut>(
+        &self,
+        method: &MethodHandle,
+        arguments: Arguments,
+        context_data: Table,
+        handle_result: F,
+    ) -> Result<()>
+    where
+        F: FnOnce(Outcome) -> Fut + Send,
+        Fut: Future<Output = Outcome> + Send,
+    {
+        let work = self.prepare(method, arguments)?;
+        self.run(method, work, context_data, handle_result).await
+    }
+
+    /// Runs one worker in a task of the container, and returns at once. `handle_result` hears the outcome; that the
+    /// arguments do not fit the method is one, though no worker was made then. When the container takes no more
+    /// work, it is dropped unheard.
+    pub fn spawn_worker<F, Fut>(
+        &self,
+        method: &MethodHandle,
+        arguments: Arguments,
+        context_data: Table,
+        handle_result: F,
+    ) -> TaskHandle
+    where
+        F: FnOnce(Outcome) -> Fut + Send + 'static,
+        Fut: Future<Output = Outcome> + Send,
+    {
+        let (container, method) = (self.clone(), method.clone());
+        self.spawn(async move {
+            match container.prepare(&method, arguments) {
+                Ok(work) => {
+                    let worker = container.run(&method, work, context_data, handle_result);
+                    if let Err(error) = worker.await {
+                        tracing::debug!(target: TARGET, "{}: {error}", method.name);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(target: TARGET, "no worker for {}: {error}", method.name);
+                    // Nobody else hears of it: there was no worker.
+                    let _ = handle_result(Err(Fault::of(&error))).await;
+                }
+            }
+        })
+    }
+
+    fn prepare(&self, method: &MethodHandle, arguments: Arguments) -> Result<Work> {
+        // Types of the service read the arguments: their panic is the call's outcome, as one of the method is.
+        let prepare = AssertUnwindSafe(|| self.inner.host.prepare(method.index, arguments));
+        catch_unwind(prepare)
+            .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))
+    }
+
+    async fn run<F, Fut>(
+        &self,
+        method: &MethodHandle,
+        work: Work,
+        context_data: Table,
+        handle_result: F,
+    ) -> Result<()>
+    where
+        F: FnOnce(Outcome) -> Fut + Send,
+        Fut: Future<Output = Outcome> + Send,
+    {
+        let inner = &self.inner;
+        let _slot = inner.slots.acquire().await.map_err(|_| self.stopping())?;
+        let ctx = WorkerContext::new(
+            inner.service.clone(),
+            method.name,
+            inner.config.clone(),
+            inner.limits.parents,
+            context_data,
+        );
+        let span = self.span(method, &ctx);
+        let worker = async {
+            let begun = Instant::now();
+            let work = work(ctx.clone(), inner.providers.clone());
+            let outcome = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(broken)) => return Err(self.broken_hook(broken)),
+                Err(panic) => Err(Fault::panic(panic.as_ref())),
+            };
+            report(&span, &ctx, method, &outcome, begun);
+            let outcome = handle_result(outcome).await;
+            self.finish(&ctx, &outcome).await
+        };
+        worker.instrument(span.clone()).await
+    }
+
+    /// The span of one worker. Its fields, the call id among them, are made only when somebody wants the span.
+    fn span(&self, method: &MethodHandle, ctx: &WorkerContext) -> Span {
+        let label = || {
+            self.inner
+                .entrypoints
+                .get(method.index)
+                .map(|it| it.label.as_str())
+        };
+        tracing::info_span!(
+            target: TARGET,
+            "worker",
+            service = ctx.service_name(),
+            method = method.name,
+            entrypoint = label(),
+            call_id = ctx.call_id(),
+            parent = ctx.immediate_parent_call_id(),
+            outcome = field::Empty,
+            expected = field::Empty,
+            duration_ms = field::Empty,
+        )
+    }
+
+    /// The providers hear of the worker's end, and whoever watches.
+    async fn finish(&self, ctx: &WorkerContext, outcome: &Outcome) -> Result<()> {
+        let (providers, watchers) = (&self.inner.providers, self.inner.watchers.current());
+        if providers.is_empty() && watchers.is_empty() {
+            return Ok(());
+        }
+        let hooks = async {
+            for it in providers.iter() {
+                it.provider.worker_result(ctx, outcome).await?;
+            }
+            for it in providers.iter() {
+                it.provider.worker_teardown(ctx).await?;
+            }
+            watchers.iter().for_each(|it| it.ended(ctx, outcome));
+            Ok(())
+        };
+        match AssertUnwindSafe(hooks).catch_unwind().await {
+            Ok(finished) => finished.map_err(|broken| self.broken_hook(broken)),
+            Err(panic) => Err(self.broken_hook(Error::Raised(Fault::panic(panic.as_ref())))),
+        }
+    }
+
+    /// A provider whose `worker_*` hook fails is broken: the container dies of it, as in Nameko.
+    fn broken_hook(&self, error: Error) -> Error {
+        self.kill(error);
+        self.stopping()
+    }
+}
+
+/// Records in the worker's span what it ended with, and says so in the log.
+fn report(
+    span: &Span,
+    ctx: &WorkerContext,
+    method: &MethodHandle,
+    outcome: &Outcome,
+    begun: Instant,
+) {
+    let duration_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let (name, expected) = match outcome {
+        Ok(_) => ("ok", None),
+        Err(fault) => {
+            let name = fault.exc_type.as_str();
+            (name, Some(method.expected.contains(&name)))
+        }
+    };
+    span.record("outcome", name);
+    span.record("expected", expected);
+    span.record("duration_ms", duration_ms);
+    // A filter that drops the span keeps errors: they tell whose they are.
+    let call_id = || span.is_disabled().then(|| ctx.call_id());
+    match (outcome, expected) {
+        (Err(fault), Some(true)) => {
+            tracing::warn!(target: TARGET, call_id = call_id(), "(expected) error handling worker {ctx}: {name}: {fault}");
+        }
+        (Err(fault), _) => {
+            tracing::error!(target: TARGET, call_id = call_id(), "error handling worker {ctx}: {name}: {fault}");
+        }
+        (Ok(_), _) => tracing::debug!(target: TARGET, duration_ms, "worker {ctx} ended"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Entrypoints that nothing from outside fires.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use super::hook::bindable;
+use crate::{
+    amqp::Table,
+    arguments::Arguments,
+    container::{Container, MethodHandle, WeakContainer},
+    error::Result,
+    extension::Entrypoint,
+};
+
+/// An entrypoint that nothing fires: its method runs only in an [`entrypoint_hook`](super::entrypoint_hook).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dummy;
+
+impl Entrypoint for Dummy {
+    async fn setup(&self, _: &Container, _: MethodHandle) -> Result<()> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "dummy".to_owned()
+    }
+}
+
+/// An entrypoint that fires once, when the container starts.
+///
+/// ```
+/// use nameko::{prelude::*, testing::{Once, entrypoint_waiter}};
+///
+/// #[derive(Dependencies)]
+/// struct Greeter;
+///
+/// #[service("greeter")]
+/// impl Greeter {
+///     #[entrypoint(Once::new(("zq",)))]
+///     async fn hello(&self, name: String) -> Result<String> {
+///         Ok(format!("Hello, {name}!"))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let container = Container::new::<Greeter>(Config::new())?;
+/// let mut hello = entrypoint_waiter(&container, "hello");
+/// container.start().await?;
+/// assert_eq!(hello.result::<String>().await?, "Hello, zq!");
+/// # container.stop().await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Once {
+    /// Taken when it is set up, which fails where these could not be read.
+    arguments: Mutex<Option<Result<Arguments>>>,
+    fires: Mutex<Option<(WeakContainer, MethodHandle, Arguments)>>,
+}
+
+impl Once {
+    /// Calls the method with `arguments`: positional ones in a tuple, an array or a `Vec`, named ones in a struct or a map.
+    pub fn new(arguments: impl Serialize) -> Self {
+        Self {
+            arguments: Mutex::new(Some(bindable(&arguments))),
+            fires: Mutex::default(),
+        }
+    }
+}
+
+impl Entrypoint for Once {
+    async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+        let arguments = lock(&self.arguments).take().transpose()?;
+        *lock(&self.fires) = arguments.map(|it| (container.downgrade(), method, it));
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<()> {
+        let fires = lock(&self.fires).take();
+        if let Some((container, method, arguments)) = fires
+            && let Some(container) = container.upgrade()
+        {
+            container.spawn_worker(&method, arguments, Table::new(), |it| async { it });
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "once".to_owned()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

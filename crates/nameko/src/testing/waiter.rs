@@ -1,0 +1,192 @@
+//! Waits until an entrypoint has fired.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{TIMEOUT, hook::json};
+use crate::{
+    container::{Container, Watch},
+    error::{Error, Result},
+    serialization,
+    service::Outcome,
+    worker::WorkerContext,
+};
+
+/// Waits until workers of the method `method` have ended, whatever fired them. It counts those that end from now on:
+/// make it before what should fire the entrypoint.
+///
+/// ```
+/// use nameko::{prelude::*, testing::{self, entrypoint_waiter}};
+///
+/// #[derive(Dependencies)]
+/// struct Counter;
+///
+/// #[service("counter")]
+/// impl Counter {
+///     #[rpc]
+///     async fn add(&self, number: u64) -> Result<u64> {
+///         Ok(number + 1)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let broker = testing::broker().await;
+/// let container = Container::new::<Counter>(broker.config())?;
+/// container.start().await?;
+///
+/// let mut add = entrypoint_waiter(&container, "add");
+/// let mut failed = entrypoint_waiter(&container, "add").when(|_worker, outcome| outcome.is_err());
+/// let cluster = Cluster::connect(&broker.config()).await?;
+/// cluster.service("counter").call::<u64>("add", (1,)).await?;
+/// cluster.service("counter").call::<u64>("add", (2,)).await?;
+/// assert_eq!(add.result::<u64>().await?, 2);
+/// assert_eq!(add.result::<u64>().await?, 3);
+/// # failed = failed.timeout(std::time::Duration::from_millis(1));
+/// assert!(failed.result::<u64>().await.is_err()); // none did, in time
+/// # cluster.stop().await;
+/// # container.stop().await;
+/// # Ok(()) }
+/// ```
+pub fn entrypoint_waiter(container: &Container, method: impl Into<String>) -> EntrypointWaiter {
+    let (sender, ended) = mpsc::unbounded_channel();
+    let watch = Arc::new(Watched {
+        method: method.into(),
+        when: Mutex::new(Box::new(|_, _| true)),
+        sender,
+    });
+    container.watch(&watch);
+    EntrypointWaiter {
+        container: container.clone(),
+        watch,
+        ended,
+        timeout: TIMEOUT,
+    }
+}
+
+/// Hears of the workers of one method. Made by [`entrypoint_waiter`].
+#[must_use = "a waiter that is dropped waits for nothing"]
+pub struct EntrypointWaiter {
+    container: Container,
+    watch: Arc<Watched>,
+    ended: mpsc::UnboundedReceiver<Ended>,
+    timeout: Duration,
+}
+
+impl EntrypointWaiter {
+    /// Counts only workers for which `when` says yes. It is asked once for each that ends, in their order.
+    pub fn when(self, when: impl FnMut(&WorkerContext, &Outcome) -> bool + Send + 'static) -> Self {
+        *self.watch.lock() = Box::new(when);
+        self
+    }
+
+    /// How long to wait for each worker: by default [`TIMEOUT`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Waits for the next worker to end, its providers' last hooks included.
+    ///
+    /// # Errors
+    /// [`Error::ExtensionNotFound`] when the service has no such entrypoint, `EntrypointWaiterTimeout` when none ended
+    /// in time, [`Error::Killed`] or [`Error::ContainerStopping`] when the container ended.
+    pub async fn next(&mut self) -> Result<Ended> {
+        let Self {
+            container,
+            watch,
+            ended,
+            timeout: limit,
+        } = self;
+        container.method(&watch.method)?;
+        let service = container.service_name();
+        let next = async {
+            tokio::select! {
+                biased;
+                // The sender is in `watch`, so there is always a next one.
+                Some(ended) = ended.recv() => Ok(ended),
+                died = container.wait() => Err(died.err().unwrap_or_else(|| Error::ContainerStopping(service.to_owned()))),
+            }
+        };
+        timeout(*limit, next).await.unwrap_or_else(|_| {
+            Err(Error::raise(
+                "EntrypointWaiterTimeout",
+                format!(
+                    "Timeout on {service}.{} after {} seconds",
+                    watch.method,
+                    limit.as_secs_f64()
+                ),
+            ))
+        })
+    }
+
+    /// Waits for the next worker to end, and returns what its method returned.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next) and [`Ended::result`].
+    pub async fn result<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.next().await?.result()
+    }
+}
+
+impl fmt::Debug for EntrypointWaiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = self.container.service_name();
+        write!(f, "<EntrypointWaiter [{service}.{}]>", self.watch.method)
+    }
+}
+
+/// A worker that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    ctx: WorkerContext,
+    json: Result<Vec<u8>>,
+}
+
+impl Ended {
+    /// Its context.
+    pub fn worker(&self) -> &WorkerContext {
+        &self.ctx
+    }
+
+    /// What the method returned.
+    ///
+    /// # Errors
+    /// [`Error::Raised`] with what the method failed with, [`Error::Serialization`] when the result is not a `T`.
+    pub fn result<T: DeserializeOwned>(self) -> Result<T> {
+        Ok(serialization::from_slice(&self.json?)?)
+    }
+}
+
+type When = dyn FnMut(&WorkerContext, &Outcome) -> bool + Send;
+
+struct Watched {
+    method: String,
+    when: Mutex<Box<When>>,
+    sender: mpsc::UnboundedSender<Ended>,
+}
+
+impl Watched {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Box<When>> {
+        self.when.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch for Watched {
+    fn ended(&self, ctx: &WorkerContext, outcome: &Outcome) {
+        if ctx.method_name() == self.method && (self.lock())(ctx, outcome) {
+            let ended = Ended {
+                ctx: ctx.clone(),
+                json: json(outcome),
+            };
+            // Where nobody waits any more, nobody wants it.
+            let _ = self.sender.send(ended);
+        }
+    }
+}
