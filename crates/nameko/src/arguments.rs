@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, Result},
-    serialization,
+    serialization::{self, Parts, Payload},
     service::Argument,
 };
 
@@ -43,11 +43,11 @@ impl Param {
     }
 }
 
-/// The arguments of a call, not yet bound: positional ones and named ones, each as JSON text.
+/// The arguments of a call, not yet bound: positional ones and named ones, not yet read.
 #[derive(Debug, Default)]
 pub struct Arguments {
-    positional: Vec<Box<RawValue>>,
-    named: Vec<(String, Box<RawValue>)>,
+    positional: Vec<Payload>,
+    named: Vec<(String, Payload)>,
     /// What the parameters are taken from instead, each by its type.
     origin: Option<Box<dyn Any + Send>>,
 }
@@ -72,8 +72,15 @@ impl Arguments {
     /// # Errors
     /// [`Error::Serialization`] when the value has no JSON form.
     pub fn arg(mut self, value: impl Serialize) -> Result<Self> {
-        self.positional.push(raw(&value)?);
+        self.positional.push(Payload::of(&value)?);
         Ok(self)
+    }
+
+    /// Adds a positional argument that came in a message.
+    #[must_use]
+    pub fn payload(mut self, payload: Payload) -> Self {
+        self.positional.push(payload);
+        self
     }
 
     /// Adds a named argument.
@@ -81,7 +88,7 @@ impl Arguments {
     /// # Errors
     /// [`Error::Serialization`] when the value has no JSON form.
     pub fn kwarg(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self> {
-        self.named.push((name.into(), raw(&value)?));
+        self.named.push((name.into(), Payload::of(&value)?));
         Ok(self)
     }
 
@@ -89,18 +96,17 @@ impl Arguments {
     /// iterated: over its characters, over its keys.
     pub(crate) fn from_json(args: &str, kwargs: &str) -> Result<Self> {
         let positional = match args.as_bytes().first() {
-            Some(b'[') => serde_json::from_str(args).map_err(not_json)?,
+            Some(b'[') => {
+                let list: Vec<Box<RawValue>> = serde_json::from_str(args).map_err(not_json)?;
+                list.into_iter().map(Payload::json).collect()
+            }
             Some(b'"') => {
                 let text: String = serde_json::from_str(args).map_err(not_json)?;
-                text.chars().map(|it| raw(&it)).collect::<Result<_>>()?
+                payloads(text.chars())?
             }
             Some(b'{') => {
                 let object: Named = serde_json::from_str(args).map_err(not_json)?;
-                object
-                    .0
-                    .iter()
-                    .map(|(key, _)| raw(key))
-                    .collect::<Result<_>>()?
+                payloads(object.0.iter().map(|(key, _)| key))?
             }
             _ => {
                 return Err(Error::IncorrectSignature(format!(
@@ -128,7 +134,43 @@ impl Arguments {
         let named = || self.named.iter().find(|it| it.0 == name).map(|it| &it.1);
         let value = self.positional.get(index).or_else(named);
         value.map_or(serde_json::Value::Null, |it| {
-            serialization::from_str(it.get()).unwrap_or_default()
+            let json = it.to_json().ok();
+            json.and_then(|it| serialization::from_str(it.get()).ok())
+                .unwrap_or_default()
+        })
+    }
+
+    /// As [`from_json`](Self::from_json), for all other formats.
+    pub(crate) fn from_packed(args: &Payload, kwargs: &Payload) -> Result<Self> {
+        let positional = match (args.parts(), args.kind()) {
+            (Parts::List(items), _) => items,
+            (Parts::Map(pairs), _) => pairs.into_iter().map(|(key, _)| key).collect(),
+            (Parts::Other, "text") => payloads(args.read::<String>()?.chars())?,
+            (Parts::Other, kind) => {
+                return Err(Error::IncorrectSignature(format!(
+                    "`args` must be a list, not {kind}"
+                )));
+            }
+        };
+        let Parts::Map(pairs) = kwargs.parts() else {
+            return Err(Error::IncorrectSignature(format!(
+                "`kwargs` must be a mapping, not {}",
+                kwargs.kind()
+            )));
+        };
+        let mut named = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let Ok(key) = key.read::<String>() else {
+                return Err(Error::IncorrectSignature(
+                    "keywords must be strings".to_owned(),
+                ));
+            };
+            set(&mut named, key, value);
+        }
+        Ok(Self {
+            positional,
+            named,
+            origin: None,
         })
     }
 
@@ -139,7 +181,7 @@ impl Arguments {
     pub fn bind(self, name: &'static str, params: &'static [Param]) -> Result<Args> {
         let wrong = |text: String| Err(Error::IncorrectSignature(format!("{name}() {text}")));
         let given = self.positional.len();
-        let mut values: Vec<Option<Box<RawValue>>> = self
+        let mut values: Vec<Option<Payload>> = self
             .positional
             .into_iter()
             .take(params.len())
@@ -204,8 +246,16 @@ fn missing_text(names: &[&str]) -> String {
     )
 }
 
-fn raw(value: &(impl Serialize + ?Sized)) -> Result<Box<RawValue>> {
-    Ok(serialization::to_raw(value)?)
+fn payloads<T: Serialize>(values: impl Iterator<Item = T>) -> Result<Vec<Payload>> {
+    values.map(|it| Ok(Payload::of(&it)?)).collect()
+}
+
+/// Of equal keys the last one wins, as in Python.
+fn set(named: &mut Vec<(String, Payload)>, key: String, value: Payload) {
+    match named.iter_mut().find(|(known, _)| *known == key) {
+        Some(pair) => pair.1 = value,
+        None => named.push((key, value)),
+    }
 }
 
 fn not_json(error: serde_json::Error) -> Error {
@@ -217,7 +267,7 @@ fn not_json(error: serde_json::Error) -> Error {
 pub struct Args {
     method: &'static str,
     params: std::slice::Iter<'static, Param>,
-    values: vec::IntoIter<Option<Box<RawValue>>>,
+    values: vec::IntoIter<Option<Payload>>,
     origin: Option<Box<dyn Any + Send>>,
 }
 
@@ -233,15 +283,15 @@ impl Args {
     /// [`Error::IncorrectSignature`] when it is not a `T`, naming the method, the parameter and what was found.
     pub fn take<T: Argument>(&mut self) -> Result<T> {
         let name = self.params.next().map_or("", |it| it.name);
-        let value = self.values.next().flatten();
-        T::from_json(value.as_deref().map_or("null", RawValue::get).as_bytes()).map_err(|error| {
+        let value = self.values.next().flatten().unwrap_or_else(Payload::null);
+        T::from_payload(value).map_err(|error| {
             Error::IncorrectSignature(format!("{}() argument '{name}': {error}", self.method))
         })
     }
 }
 
-/// A JSON object in its own order, the last of equal keys winning as in Python.
-struct Named(Vec<(String, Box<RawValue>)>);
+/// A JSON object in its own order.
+struct Named(Vec<(String, Payload)>);
 
 impl<'de> Deserialize<'de> for Named {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -258,12 +308,9 @@ impl<'de> Deserialize<'de> for Named {
                 self,
                 mut map: A,
             ) -> std::result::Result<Named, A::Error> {
-                let mut pairs: Vec<(String, Box<RawValue>)> = Vec::new();
+                let mut pairs = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    match pairs.iter_mut().find(|(known, _)| *known == key) {
-                        Some(pair) => pair.1 = value,
-                        None => pairs.push((key, value)),
-                    }
+                    set(&mut pairs, key, Payload::json(value));
                 }
                 Ok(Named(pairs))
             }

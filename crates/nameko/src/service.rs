@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Raise, Result},
     extension::{DependencyProvider, DynEntrypoint, Entrypoint},
     protocol::Fault,
-    serialization,
+    serialization::{self, Payload},
     worker::WorkerContext,
 };
 
@@ -322,15 +322,23 @@ impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
     note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types"
 )]
 pub trait Argument: Sized + Send + 'static {
-    /// Reads the value from JSON text.
+    /// Reads the value.
     ///
     /// # Errors
     /// [`Error::Serialization`] with the reader's words.
-    fn from_json(json: &[u8]) -> Result<Self>;
+    fn from_payload(payload: Payload) -> Result<Self>;
 }
 
 impl<T: serde::de::DeserializeOwned + Send + 'static> Argument for T {
-    fn from_json(json: &[u8]) -> Result<Self> {
-        serialization::from_slice(json).map_err(Error::from)
+    fn from_payload(payload: Payload) -> Result<Self> {
+        // One who takes it as it came is given it as it came.
+        let mut payload = Some(payload);
+        if let Some(it) = (&mut payload as &mut dyn Any).downcast_mut::<Option<T>>()
+            && let Some(it) = it.take()
+        {
+            return Ok(it);
+        }
+        let payload = payload.unwrap_or_else(Payload::null);
+        payload.read().map_err(Error::from)
     }
 }

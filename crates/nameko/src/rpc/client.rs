@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::value::RawValue;
-
 use super::replies::{Pending, Replies};
 use crate::{
     amqp::{Properties, Publish, PublishError, Publisher, Retry, Table},
     config::Config,
     error::{Error, Result},
     protocol,
+    serialization::{Codec, Compression, Encoded, Payload},
 };
 
 /// How long a call waits for its reply, unless the proxy or the config key `rpc_timeout` (seconds, 0: for ever) says otherwise.
@@ -28,6 +27,10 @@ pub(crate) struct Client {
 pub(crate) struct Options {
     /// How long to wait for the reply, `None` for ever.
     pub(crate) timeout: Option<Duration>,
+    /// What the request is written in, and what the reply may be written in.
+    pub(crate) codec: Arc<Codec>,
+    /// How the request is made smaller.
+    pub(crate) compression: Option<Compression>,
 }
 
 impl Options {
@@ -43,7 +46,11 @@ impl Options {
                 )
             })?),
         };
-        Ok(Self { timeout })
+        Ok(Self {
+            timeout,
+            codec: Codec::of(config)?,
+            compression: None,
+        })
     }
 }
 
@@ -56,16 +63,16 @@ impl Client {
         }
     }
 
-    /// Calls `service.method` with a request body, and returns the result as JSON text.
+    /// Calls `service.method` with an encoded request, and returns the result.
     pub(crate) async fn call(
         &self,
         service: &str,
         method: &str,
-        body: Vec<u8>,
+        request: Encoded,
         headers: Table,
         options: &Options,
-    ) -> Result<Box<RawValue>> {
-        let call = self.exchange(service, method, body, headers);
+    ) -> Result<Payload> {
+        let call = self.exchange(service, method, request, headers, &options.codec);
         match options.timeout {
             None => call.await,
             Some(timeout) => tokio::time::timeout(timeout, call)
@@ -84,12 +91,13 @@ impl Client {
         &self,
         service: &str,
         method: &str,
-        body: Vec<u8>,
+        request: Encoded,
         headers: Table,
-    ) -> Result<Box<RawValue>> {
+        codec: &Codec,
+    ) -> Result<Payload> {
         let mut pending = self.replies.expect();
         let publish = self.publisher.publish(
-            self.request(service, method, body, headers, &pending),
+            self.request(service, method, request, headers, &pending),
             Some(Retry::default()),
         );
         tokio::pin!(publish);
@@ -100,7 +108,7 @@ impl Client {
                 answer = pending.answer() => {
                     let lost = |reason| Error::ReplyLost { service: service.to_owned(), method: method.to_owned(), reason };
                     let reply = answer.map_err(lost)?;
-                    return protocol::decode_reply(reply.properties.content_type.as_deref(), &reply.body);
+                    return protocol::decode_reply(codec, &reply.properties, &reply.body);
                 }
                 confirm = &mut publish, if !published => match confirm {
                     Ok(()) => published = true,
@@ -119,21 +127,21 @@ impl Client {
         &self,
         service: &str,
         method: &str,
-        body: Vec<u8>,
+        request: Encoded,
         headers: Table,
         pending: &Pending,
     ) -> Publish {
+        let (properties, body) = protocol::message(request, headers);
         Publish {
             exchange: self.exchange.to_string(),
             routing_key: protocol::request_key(service, method),
             mandatory: true,
             properties: Properties {
-                headers,
                 correlation_id: Some(pending.correlation_id().into()),
                 reply_to: Some(self.replies.reply_to.clone().into()),
-                ..protocol::properties()
+                ..properties
             },
-            body: body.into(),
+            body,
         }
     }
 }

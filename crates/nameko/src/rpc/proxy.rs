@@ -7,7 +7,6 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
 
 use super::{
     client::{Client, Options},
@@ -20,7 +19,7 @@ use crate::{
     extension::{DependencyProvider, SharedExtension},
     protocol,
     queue_consumer::QueueConsumer,
-    serialization,
+    serialization::{Compression, Format, Payload},
     worker::{self, WorkerContext},
 };
 
@@ -46,6 +45,8 @@ use crate::{
 pub struct RpcProxy {
     service: Arc<str>,
     timeout: Option<Option<Duration>>,
+    serializer: Option<String>,
+    compression: Option<Compression>,
     ready: OnceLock<(Client, Options)>,
 }
 
@@ -55,6 +56,8 @@ impl RpcProxy {
         Self {
             service: service.into(),
             timeout: None,
+            serializer: None,
+            compression: None,
             ready: OnceLock::new(),
         }
     }
@@ -62,6 +65,20 @@ impl RpcProxy {
     /// How long a call waits for its reply, `None` for ever. By default the config key `rpc_timeout`, else a minute.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = Some(timeout.into());
+        self
+    }
+
+    /// What requests are written in: `json`, `msgpack`, or a format that was
+    /// [`register`](crate::serialization::register)ed. By default what the config key `serializer` says. The service
+    /// must accept it, and replies in it.
+    pub fn serializer(mut self, name: impl Into<String>) -> Self {
+        self.serializer = Some(name.into());
+        self
+    }
+
+    /// Makes requests smaller. Replies never are.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 }
@@ -81,6 +98,10 @@ impl DependencyProvider for RpcProxy {
         if let Some(timeout) = self.timeout {
             options.timeout = timeout;
         }
+        if let Some(name) = &self.serializer {
+            options.codec = options.codec.writing(name)?;
+        }
+        options.compression = self.compression;
         let _ = self.ready.set((listener.client.clone(), options));
         Ok(())
     }
@@ -252,19 +273,13 @@ impl ServiceProxy {
         method: &str,
         arguments: impl Serialize,
     ) -> Result<T> {
-        let json = serialization::to_vec(&arguments)?;
-        let (args, kwargs): (&[u8], &[u8]) = match json.first() {
-            Some(b'[') => (&json, b"{}"),
-            Some(b'{') => (b"[]", &json),
-            Some(b'n') => (b"[]", b"{}"),
-            _ => {
-                return Err(Error::IncorrectSignature(format!(
-                    "arguments of {}.{method} must be a tuple such as `(value,)`, or named ones in a struct or map",
-                    self.service
-                )));
-            }
-        };
-        self.call_encoded(method, args, kwargs).await
+        match protocol::Call::new(self.format(), &arguments)? {
+            Some(call) => self.send(method, call).await,
+            None => Err(Error::IncorrectSignature(format!(
+                "arguments of {}.{method} must be a tuple such as `(value,)`, or named ones in a struct or map",
+                self.service
+            ))),
+        }
     }
 
     /// Calls `method` with positional and named arguments: what serialises as a list, and as a map.
@@ -277,41 +292,39 @@ impl ServiceProxy {
         args: &(impl Serialize + ?Sized),
         kwargs: &(impl Serialize + ?Sized),
     ) -> Result<T> {
-        self.call_encoded(
-            method,
-            &serialization::to_vec(args)?,
-            &serialization::to_vec(kwargs)?,
-        )
-        .await
+        let call = protocol::Call::of(self.format(), args, kwargs)?;
+        self.send(method, call).await
     }
 
-    async fn call_encoded<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        args: &[u8],
-        kwargs: &[u8],
-    ) -> Result<T> {
-        let result: Box<RawValue> = match &self.via {
+    async fn send<T: DeserializeOwned>(&self, method: &str, call: protocol::Call) -> Result<T> {
+        let result = match &self.via {
             Via::Broker {
                 client,
                 options,
                 caller,
             } => {
-                let body = protocol::encode_request(args, kwargs);
+                let mut request = call.encode(options.codec.format())?;
+                drop(call);
+                if let Some(compression) = options.compression {
+                    request = request.compress(compression)?;
+                }
                 client
-                    .call(&self.service, method, body, caller.headers(), options)
+                    .call(&self.service, method, request, caller.headers(), options)
                     .await?
             }
             Via::Fake(reply) => {
-                let value = reply(
-                    method,
-                    serialization::from_slice(args)?,
-                    serialization::from_slice(kwargs)?,
-                )?;
-                serde_json::value::to_raw_value(&value).map_err(serialization::Error::read)?
+                let (args, kwargs) = call.values()?;
+                Payload::of(&reply(method, args, kwargs)?)?
             }
         };
-        Ok(serialization::from_slice(result.get().as_bytes())?)
+        Ok(result.read()?)
+    }
+
+    fn format(&self) -> &Format {
+        match &self.via {
+            Via::Broker { options, .. } => options.codec.format(),
+            Via::Fake(_) => &Format::Json,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::{
     amqp::{
         self, Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Retry,
-        Subscription, SubscriptionId, Text,
+        Subscription, SubscriptionId, Table, Text,
     },
     arguments::Arguments,
     container::{Container, MethodHandle},
@@ -20,6 +20,7 @@ use crate::{
     extension::{Entrypoint, SharedExtension},
     protocol::{self, Fault},
     queue_consumer::QueueConsumer,
+    serialization::{Codec, Encoded, Format},
     service::{self, Outcome},
     worker,
 };
@@ -78,6 +79,7 @@ impl RpcConsumer {
             methods: RwLock::default(),
             publisher: Publisher::shared(&options),
             exchange: exchange.clone(),
+            codec: Codec::of(container.config())?,
         });
         let sink = Arc::downgrade(&server);
         let subscription = queue.add(Subscription {
@@ -125,6 +127,7 @@ struct Server {
     methods: RwLock<HashMap<&'static str, MethodHandle>>,
     publisher: Publisher,
     exchange: Exchange,
+    codec: Arc<Codec>,
 }
 
 impl Server {
@@ -143,41 +146,35 @@ impl Server {
     async fn handle(&self, container: &Container, delivery: Delivery) {
         let Delivery {
             body,
-            properties,
+            mut properties,
             routing_key,
             acker,
             ..
         } = delivery;
-        let Properties {
-            headers,
-            content_type,
-            correlation_id,
-            reply_to,
-            ..
-        } = properties;
         let reply = Reply {
             server: self,
-            reply_to,
-            correlation_id,
+            reply_to: properties.reply_to.take(),
+            correlation_id: properties.correlation_id.take(),
             acker,
             method: routing_key,
+            format: self.codec.reply_format(&properties),
         };
         let request = self.method(&reply.method).and_then(|method| {
-            Ok((
-                method,
-                protocol::decode_request(content_type.as_deref(), &body)?,
-            ))
+            let arguments = protocol::decode_request(&self.codec, &properties, &body)?;
+            Ok((method, arguments))
         });
-        // The text of the arguments is copied out of the body by now.
         drop(body);
         let (method, arguments): (MethodHandle, Arguments) = match request {
             Ok(request) => request,
             Err(fault) => return reply.refuse(&fault).await,
         };
         let sent = container
-            .run_worker(&method, arguments, worker::context_data(headers), |it| {
-                reply.send(it)
-            })
+            .run_worker(
+                &method,
+                arguments,
+                worker::context_data(properties.headers),
+                |it| reply.send(it),
+            )
             .await;
         match sent {
             Ok(()) => {}
@@ -206,21 +203,24 @@ struct Reply<'a> {
     correlation_id: Option<Text>,
     acker: Acker,
     method: String,
+    /// That of the request.
+    format: Format,
 }
 
 impl Reply<'_> {
     /// Sends what the worker ended with, then acknowledges the request. Providers see what was sent.
     async fn send(&self, outcome: Outcome) -> Outcome {
-        let encode = |value: Box<dyn service::Reply>| match value.to_json() {
-            Ok(json) => Ok((value, json)),
-            Err(error) => {
-                tracing::error!("the result of {} cannot be sent: {error}", self.method);
-                Err(Fault::unserializable(&format!(
-                    "{}: {error}",
-                    value.describe()
-                )))
-            }
-        };
+        let encode =
+            |value: Box<dyn service::Reply>| match protocol::encode_result(&self.format, &*value) {
+                Ok(body) => Ok((value, body)),
+                Err(error) => {
+                    tracing::error!("the result of {} cannot be sent: {error}", self.method);
+                    Err(Fault::unserializable(&format!(
+                        "{}: {error}",
+                        value.describe()
+                    )))
+                }
+            };
         // Types of the service write the result: their panic is the call's outcome, as one of the method is.
         let outcome = outcome.and_then(|value| {
             catch_unwind(AssertUnwindSafe(|| encode(value))).unwrap_or_else(|panic| {
@@ -230,9 +230,9 @@ impl Reply<'_> {
             })
         });
         let (outcome, body) = match outcome {
-            Ok((value, json)) => (Ok(value), protocol::encode_result(&json)),
+            Ok((value, body)) => (Ok(value), body),
             Err(fault) => {
-                let body = protocol::encode_fault(&fault);
+                let body = protocol::encode_fault(&self.format, &fault);
                 (Err(fault), body)
             }
         };
@@ -247,10 +247,11 @@ impl Reply<'_> {
             self.method,
             fault.exc_type
         );
-        self.publish(protocol::encode_fault(fault)).await;
+        self.publish(protocol::encode_fault(&self.format, fault))
+            .await;
     }
 
-    async fn publish(&self, body: Vec<u8>) {
+    async fn publish(&self, body: Encoded) {
         match self.try_publish(body).await {
             Ok(()) => self.acker.ack(),
             // The broker refuses this very message: tell the caller so, rather than run the method again.
@@ -260,7 +261,10 @@ impl Reply<'_> {
                 tracing::error!("the broker refused the reply to {}: {error}", self.method);
                 let fault =
                     Fault::unserializable(&format!("the broker refused the reply: {error}"));
-                if let Err(error) = self.try_publish(protocol::encode_fault(&fault)).await {
+                if let Err(error) = self
+                    .try_publish(protocol::encode_fault(&self.format, &fault))
+                    .await
+                {
                     tracing::error!("no reply to {} could be sent: {error}", self.method);
                 }
                 self.acker.ack();
@@ -277,7 +281,7 @@ impl Reply<'_> {
         }
     }
 
-    async fn try_publish(&self, body: Vec<u8>) -> Result<(), PublishError> {
+    async fn try_publish(&self, body: Encoded) -> Result<(), PublishError> {
         let Some(reply_to) = &self.reply_to else {
             tracing::warn!(
                 "a request to {} has no `reply_to`: its reply is dropped",
@@ -285,15 +289,16 @@ impl Reply<'_> {
             );
             return Ok(());
         };
+        let (properties, body) = protocol::message(body, Table::new());
         let message = Publish {
             exchange: self.server.exchange.name.clone(),
             routing_key: reply_to.clone().into_owned(),
             mandatory: false,
             properties: Properties {
                 correlation_id: self.correlation_id.clone(),
-                ..protocol::properties()
+                ..properties
             },
-            body: body.into(),
+            body,
         };
         self.server
             .publisher

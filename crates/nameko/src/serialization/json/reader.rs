@@ -7,15 +7,23 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-use super::Error;
+use crate::serialization::{Error, transcode::Transcode};
+use serde::{Serialize, Serializer};
+
 use super::non_finite::Special;
 
 /// Reads a standard text that may hold stand-ins.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = T::deserialize(Floats(&mut deserializer)).map_err(Error::of)?;
-    deserializer.end().map_err(Error::of)?;
+    let value = T::deserialize(Floats(&mut deserializer)).map_err(Error::of_json)?;
+    deserializer.end().map_err(Error::of_json)?;
     Ok(value)
+}
+
+/// Writes the value of a standard text in another format.
+pub(super) fn transcode<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Transcode::new(Floats(&mut deserializer)).serialize(serializer)
 }
 
 /// Wraps a deserializer, and the visitors, seeds and accesses within it.

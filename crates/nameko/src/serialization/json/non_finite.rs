@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::Error;
+use crate::serialization::Error;
 
 /// What every stand-in's spelling begins with.
 const MARK: &str = "1.79769313486230";
@@ -114,7 +114,7 @@ pub fn standard(text: &str) -> Result<Cow<'_, str>, Error> {
     match (replaced, clash) {
         (false, _) => Ok(Cow::Borrowed(text)),
         (true, false) => Ok(Cow::Owned(out)),
-        (true, true) => Err(Error::read(
+        (true, true) => Err(Error::json_read(
             "it holds NaN or Infinity, and a number too close to the largest one beside it",
         )),
     }

@@ -1,0 +1,126 @@
+//! Replies: `{"result": ..., "error": ...}`, in the format of the request.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Fault, JSON};
+use crate::{
+    amqp::Properties,
+    error::Result,
+    serialization::{self, Codec, Encoded, Format, Parts, Payload},
+    service,
+};
+
+/// Source: both keys are always there, `Responder` in Nameko 2.14.1.
+#[derive(Serialize)]
+struct Envelope<R, E> {
+    result: R,
+    error: E,
+}
+
+/// The reply `{"result": <value>, "error": null}`.
+pub(crate) fn encode_result(format: &Format, value: &dyn service::Reply) -> Result<Encoded> {
+    let Format::Json = format else {
+        let (result, error) = (value.as_serialize(), ());
+        return Ok(format.encode(&Envelope { result, error })?);
+    };
+    let value = value.to_json()?;
+    let mut body = Vec::with_capacity(value.len() + 27);
+    body.extend_from_slice(b"{\"result\": ");
+    body.extend_from_slice(&value);
+    body.extend_from_slice(b", \"error\": null}");
+    Ok(format.encoded(body))
+}
+
+/// The reply `{"result": null, "error": {...}}`. In JSON where the format has no form for it.
+pub(crate) fn encode_fault(format: &Format, error: &Fault) -> Encoded {
+    let envelope = Envelope { result: (), error };
+    format
+        .encode(&envelope)
+        .or_else(|_| Format::Json.encode(&envelope))
+        .unwrap_or_else(|_| Format::Json.encoded(b"{}".to_vec()))
+}
+
+/// Reads a reply into its result, or the error it carries.
+pub(crate) fn decode_reply(
+    codec: &Codec,
+    properties: &Properties,
+    body: &Bytes,
+) -> Result<Payload> {
+    let content_type = properties.content_type.as_deref().unwrap_or(JSON);
+    let format = codec.accepted(content_type)?;
+    let body = codec.decompress(properties, body)?;
+    if let Format::Json = format {
+        let text = std::str::from_utf8(&body).map_err(serialization::Error::json_read)?;
+        return from_json(&serialization::standard(text)?);
+    }
+    let payload = format.decode(&body)?;
+    match payload.as_json() {
+        Some(text) => from_json(text),
+        None => from_packed(&payload),
+    }
+}
+
+fn from_json(text: &str) -> Result<Payload> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(serialization::Error::json_read)?;
+    match envelope.error.map(RawValue::get) {
+        // A falsy error means success.
+        None | Some("null" | "{}" | "false" | "0" | "\"\"" | "[]") => {
+            let result = envelope.result.unwrap_or(RawValue::NULL);
+            Ok(Payload::json(result.to_owned()))
+        }
+        Some(error) => {
+            let fault: Fault =
+                serde_json::from_str(error).map_err(serialization::Error::json_read)?;
+            Err(fault.into_error())
+        }
+    }
+}
+
+fn from_packed(payload: &Payload) -> Result<Payload> {
+    let Parts::Map(pairs) = payload.parts() else {
+        return Err(serialization::Error::read(format_args!(
+            "a reply is a map, not {}",
+            payload.kind()
+        ))
+        .into());
+    };
+    let (mut result, mut error) = (None, None);
+    for (key, value) in pairs {
+        match key.read::<String>().as_deref() {
+            Ok("result") => result = Some(value),
+            Ok("error") => error = Some(value),
+            _ => {}
+        }
+    }
+    match error.filter(|it| !it.is_falsy()) {
+        Some(error) => Err(error.read::<Fault>()?.into_error()),
+        None => Ok(result.unwrap_or_else(Payload::null)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// Source: `safe_for_serialization` of Nameko 2.14.1, which makes a list of whatever can be iterated.
+    #[test]
+    fn an_exception_that_can_be_iterated_is_a_remote_error_too() {
+        let body = br#"{"result": null, "error": {"exc_type": "Many", "value": ["a", "b"]}}"#;
+        let codec = Codec::of(&Config::default()).expect("the default");
+        let reply = decode_reply(&codec, &Properties::default(), &Bytes::from_static(body));
+        let error = reply.expect_err("an error");
+        assert_eq!(error.to_string(), r#"Many ["a","b"]"#);
+    }
+}

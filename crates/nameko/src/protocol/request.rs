@@ -1,0 +1,260 @@
+//! Requests: `{"args": [...], "kwargs": {...}}`, in the format of whoever calls.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use super::{Fault, JSON, RAW, TEXT};
+use crate::{
+    amqp::Properties,
+    arguments::Arguments,
+    error::Result as CallResult,
+    serialization::{self, Codec, Encoded, Error, Format, Parts, Payload},
+};
+
+/// The arguments of a call, written: the two halves of a request.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// Each as JSON text.
+    Json {
+        args: Cow<'static, [u8]>,
+        kwargs: Cow<'static, [u8]>,
+    },
+    /// For all other formats.
+    Packed { args: Payload, kwargs: Payload },
+}
+
+/// Source: key names and order are those of `RpcProxy` in Nameko 2.14.1.
+#[derive(Serialize)]
+struct Envelope<A, K> {
+    args: A,
+    kwargs: K,
+}
+
+impl Call {
+    /// Of one value: a list holds positional arguments, a map or struct named ones. `None` where it is neither.
+    pub(crate) fn new<T: Serialize + ?Sized>(
+        format: &Format,
+        arguments: &T,
+    ) -> Result<Option<Self>, Error> {
+        const LIST: Cow<'static, [u8]> = Cow::Borrowed(b"[]");
+        const MAP: Cow<'static, [u8]> = Cow::Borrowed(b"{}");
+        if let Format::Json = format {
+            let json = serialization::to_vec(arguments)?;
+            let (args, kwargs) = match json.first() {
+                Some(b'[') => (json.into(), MAP),
+                Some(b'{') => (LIST, json.into()),
+                Some(b'n') => (LIST, MAP),
+                _ => return Ok(None),
+            };
+            return Ok(Some(Self::Json { args, kwargs }));
+        }
+        let packed = Payload::packed(arguments)?;
+        let list = || Payload::packed::<[(); 0]>(&[]);
+        let map = || Payload::packed(&serde_json::Map::new());
+        let (args, kwargs) = match packed.kind() {
+            "a list" => (packed, map()?),
+            "a map" => (list()?, packed),
+            "null" => (list()?, map()?),
+            _ => return Ok(None),
+        };
+        Ok(Some(Self::Packed { args, kwargs }))
+    }
+
+    /// Of positional and named arguments.
+    pub(crate) fn of<A, K>(format: &Format, args: &A, kwargs: &K) -> Result<Self, Error>
+    where
+        A: Serialize + ?Sized,
+        K: Serialize + ?Sized,
+    {
+        Ok(match format {
+            Format::Json => Self::Json {
+                args: serialization::to_vec(args)?.into(),
+                kwargs: serialization::to_vec(kwargs)?.into(),
+            },
+            _ => Self::Packed {
+                args: Payload::packed(args)?,
+                kwargs: Payload::packed(kwargs)?,
+            },
+        })
+    }
+
+    /// The request, in the format that the arguments were written for.
+    pub(crate) fn encode(&self, format: &Format) -> Result<Encoded, Error> {
+        match self {
+            Self::Json { args, kwargs } => {
+                let mut body = Vec::with_capacity(args.len() + kwargs.len() + 22);
+                body.extend_from_slice(b"{\"args\": ");
+                body.extend_from_slice(args);
+                body.extend_from_slice(b", \"kwargs\": ");
+                body.extend_from_slice(kwargs);
+                body.push(b'}');
+                Ok(Format::Json.encoded(body))
+            }
+            Self::Packed { args, kwargs } => format.encode(&Envelope { args, kwargs }),
+        }
+    }
+
+    /// The positional and the named arguments, as a stand-in for a service is given them.
+    pub(crate) fn values(&self) -> Result<(Value, Value), Error> {
+        match self {
+            Self::Json { args, kwargs } => Ok((
+                serialization::from_slice(args)?,
+                serialization::from_slice(kwargs)?,
+            )),
+            Self::Packed { args, kwargs } => Ok((args.read()?, kwargs.read()?)),
+        }
+    }
+}
+
+/// Reads a request. A body that is none is answered with the error it gives Nameko.
+///
+/// One without a content type counts as JSON.
+pub(crate) fn decode_request(
+    codec: &Codec,
+    properties: &Properties,
+    body: &Bytes,
+) -> Result<Arguments, Fault> {
+    let content_type = properties.content_type.as_deref().unwrap_or(JSON);
+    let payload = if [RAW, TEXT].contains(&content_type) {
+        codec.decode(properties, body).map_err(unreadable)?
+    } else {
+        let format = codec.accepted(content_type).map_err(unreadable)?;
+        let body = codec.decompress(properties, body).map_err(unreadable)?;
+        if let Format::Json = format {
+            let text = std::str::from_utf8(&body).map_err(not_json)?;
+            return from_json(&serialization::standard(text).map_err(not_json)?);
+        }
+        format.decode(&body).map_err(unreadable)?
+    };
+    match payload.as_json() {
+        Some(text) => from_json(text),
+        None => from_packed(&payload),
+    }
+}
+
+fn unreadable(error: Error) -> Fault {
+    Fault::nameko(
+        "MalformedRequest",
+        format!("cannot read a request: {error}"),
+    )
+}
+
+fn not_json(error: impl fmt::Display) -> Fault {
+    Fault::nameko(
+        "MalformedRequest",
+        format!("request is not valid JSON: {error}"),
+    )
+}
+
+fn from_json(text: &str) -> Result<Arguments, Fault> {
+    if !text.trim_start().starts_with('{') {
+        let other: &RawValue = serde_json::from_str(text).map_err(not_json)?;
+        return Err(not_a_mapping(json_kind(other.get())));
+    }
+
+    #[derive(Deserialize)]
+    struct Request<'a> {
+        #[serde(borrow)]
+        args: Option<&'a RawValue>,
+        #[serde(borrow)]
+        kwargs: Option<&'a RawValue>,
+    }
+
+    let request: Request<'_> = serde_json::from_str(text).map_err(not_json)?;
+    match (request.args, request.kwargs) {
+        (Some(args), Some(kwargs)) => arguments(Arguments::from_json(args.get(), kwargs.get())),
+        // An explicit null reads as absent here; Nameko tells them apart, and says that null is no list.
+        _ => {
+            let keys: serde_json::Map<String, Value> =
+                serde_json::from_str(text).unwrap_or_default();
+            Err(missing_half(
+                keys.get("args").map(Value::is_null),
+                keys.get("kwargs").map(Value::is_null),
+            ))
+        }
+    }
+}
+
+fn from_packed(payload: &Payload) -> Result<Arguments, Fault> {
+    let Parts::Map(pairs) = payload.parts() else {
+        return Err(not_a_mapping(payload.kind()));
+    };
+    let (mut args, mut kwargs) = (None, None);
+    for (key, value) in pairs {
+        match key.read::<String>().as_deref() {
+            Ok("args") => args = Some(value),
+            Ok("kwargs") => kwargs = Some(value),
+            _ => {}
+        }
+    }
+    let is_null = |it: &Payload| it.kind() == "null";
+    match (args, kwargs) {
+        (Some(args), Some(kwargs)) if !is_null(&args) && !is_null(&kwargs) => {
+            arguments(Arguments::from_packed(&args, &kwargs))
+        }
+        (args, kwargs) => Err(missing_half(
+            args.as_ref().map(is_null),
+            kwargs.as_ref().map(is_null),
+        )),
+    }
+}
+
+fn arguments(arguments: CallResult<Arguments>) -> Result<Arguments, Fault> {
+    arguments.map_err(|error| Fault::of(&error))
+}
+
+/// Each half: absent, or whether it is null.
+fn missing_half(args: Option<bool>, kwargs: Option<bool>) -> Fault {
+    let (Some(args), Some(_)) = (args, kwargs) else {
+        return Fault::nameko("MalformedRequest", "Message missing `args` or `kwargs`");
+    };
+    let what = if args { "args" } else { "kwargs" };
+    Fault::nameko(
+        "IncorrectSignature",
+        format!("`{what}` of the request is null"),
+    )
+}
+
+/// What Python raises for `body["args"]` on something that is no dict.
+fn not_a_mapping(kind: &str) -> Fault {
+    let class = match kind {
+        "a list" => {
+            return Fault::python(
+                "TypeError",
+                "list indices must be integers or slices, not str",
+            );
+        }
+        "text" => {
+            return Fault::python("TypeError", "string indices must be integers, not 'str'");
+        }
+        "bytes" => {
+            return Fault::python(
+                "TypeError",
+                "byte indices must be integers or slices, not str",
+            );
+        }
+        "null" => "NoneType",
+        "a boolean" => "bool",
+        "a float" => "float",
+        "an integer" => "int",
+        _ => "ExtType",
+    };
+    Fault::python(
+        "TypeError",
+        format!("'{class}' object is not subscriptable"),
+    )
+}
+
+fn json_kind(json: &str) -> &'static str {
+    match json.as_bytes().first() {
+        Some(b'[') => "a list",
+        Some(b'"') => "text",
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        _ if json.contains(['.', 'e', 'E']) => "a float",
+        _ => "an integer",
+    }
+}

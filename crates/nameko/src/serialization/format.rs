@@ -1,0 +1,162 @@
+//! One format: how a value is written, and how a body is read.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Encoded, Error, Payload, Serializer, json, message_pack, registry};
+use crate::{
+    amqp::Text,
+    protocol::{self, Fault},
+};
+
+/// A format that the process knows.
+#[derive(Clone)]
+pub(crate) enum Format {
+    Json,
+    MessagePack,
+    /// Text or bytes as they are.
+    Raw,
+    Registered(Arc<dyn Serializer>),
+}
+
+impl Format {
+    /// By the name that configurations use.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match (registry::named(name), name) {
+            (Some(serializer), _) => Some(Self::Registered(serializer)),
+            (None, "json") => Some(Self::Json),
+            (None, "msgpack") => Some(Self::MessagePack),
+            (None, "raw") => Some(Self::Raw),
+            _ => None,
+        }
+    }
+
+    /// By what messages call it.
+    pub(super) fn of_content_type(content_type: &str) -> Option<Self> {
+        if let Some(serializer) = registry::of_content_type(content_type) {
+            return Some(Self::Registered(serializer));
+        }
+        [Self::Json, Self::MessagePack]
+            .into_iter()
+            .find(|it| protocol::is_type(content_type, &it.content_type()))
+    }
+
+    pub(crate) fn content_type(&self) -> Text {
+        match self {
+            Self::Json => protocol::JSON.into(),
+            Self::MessagePack => protocol::MESSAGE_PACK.into(),
+            Self::Raw => protocol::RAW.into(),
+            Self::Registered(serializer) => serializer.content_type().to_owned().into(),
+        }
+    }
+
+    pub(crate) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Encoded, Error> {
+        let body = match self {
+            Self::Json => json::to_vec(value)?,
+            Self::MessagePack => message_pack::to_vec(value)?,
+            Self::Raw => return raw(value),
+            Self::Registered(serializer) => guard("writing", || {
+                serializer.encode(&(&value as &dyn erased_serde::Serialize))
+            })?,
+        };
+        Ok(self.encoded(body))
+    }
+
+    /// A body that is written in this format already.
+    pub(crate) fn encoded(&self, body: Vec<u8>) -> Encoded {
+        let content_encoding = match self {
+            Self::Json => protocol::UTF_8.into(),
+            Self::MessagePack | Self::Raw => protocol::BINARY.into(),
+            Self::Registered(serializer) => serializer.content_encoding().to_owned().into(),
+        };
+        Encoded {
+            body,
+            content_type: self.content_type(),
+            content_encoding,
+            compression: None,
+        }
+    }
+
+    pub(crate) fn decode(&self, body: &Bytes) -> Result<Payload, Error> {
+        match self {
+            Self::Json => json::decode(body),
+            Self::MessagePack => message_pack::decode(body),
+            Self::Raw => Payload::packed(&Octets(body)),
+            Self::Registered(serializer) => guard("reading", || serializer.decode(body)),
+        }
+    }
+}
+
+/// The serialiser is a program's own: its panic is an error like others.
+fn guard<T>(what: &str, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let message = format!(
+            "the serialiser panicked while {what}: {}",
+            Fault::panic(&*panic)
+        );
+        Err(match what {
+            "writing" => Error::write(message),
+            _ => Error::read(message),
+        })
+    })
+}
+
+/// Text as UTF-8, bytes as they are.
+fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
+    let packed = Payload::packed(value)?;
+    let (body, content_encoding) = match (packed.read::<String>(), packed.read::<Vec<u8>>()) {
+        (Ok(text), _) => (text.into_bytes(), protocol::UTF_8),
+        (_, Ok(bytes)) => (bytes, protocol::BINARY),
+        _ => {
+            return Err(Error::write(
+                "the serialiser `raw` takes text and bytes only",
+            ));
+        }
+    };
+    Ok(Encoded {
+        content_encoding: content_encoding.into(),
+        ..Format::Raw.encoded(body)
+    })
+}
+
+/// The text of a body that no serialiser wrote, or its bytes where its encoding is binary.
+///
+/// Source: `kombu.serialization.loads`, which decodes by `content_encoding`.
+pub(super) fn text(content_encoding: Option<&str>, body: &[u8]) -> Result<Payload, Error> {
+    let encoding = content_encoding
+        .unwrap_or(protocol::UTF_8)
+        .to_ascii_lowercase();
+    match encoding.as_str() {
+        protocol::BINARY | "ascii-8bit" => Payload::packed(&Octets(body)),
+        "utf-8" | "utf8" | "us-ascii" | "ascii" => {
+            let text = std::str::from_utf8(body).map_err(|error| {
+                Error::read(format_args!("its body is not {encoding} text: {error}"))
+            })?;
+            Payload::packed(text)
+        }
+        "latin-1" | "latin1" | "iso-8859-1" => {
+            Payload::packed(&body.iter().map(|b| char::from(*b)).collect::<String>())
+        }
+        _ => Err(Error::read(format_args!(
+            "its content encoding `{encoding}` is not known: send utf-8, latin-1 or binary"
+        ))),
+    }
+}
+
+/// Bytes that are written as such.
+struct Octets<'a>(&'a [u8]);
+
+impl Serialize for Octets<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.content_type())
+    }
+}
