@@ -7,6 +7,8 @@ broker, and as a JSON object the context data of all calls.
 import json
 import sys
 
+import fleet_errors  # noqa: F401, it registers what it defines
+
 from nameko.standalone.rpc import ClusterRpcProxy
 
 

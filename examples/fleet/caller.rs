@@ -4,6 +4,9 @@
 //! class of the error, its text, and what a remote one says of itself. Arguments: the broker, and as a JSON object of
 //! texts the context data of all calls.
 
+#[path = "fleet_errors.rs"]
+mod errors;
+
 use std::{
     env::args,
     io::{Write, stdin, stdout},
@@ -11,10 +14,13 @@ use std::{
 
 use nameko::{
     amqp::{self, Table},
+    exceptions,
     prelude::*,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::errors::NotFound;
 
 #[derive(Deserialize)]
 struct Call {
@@ -28,6 +34,7 @@ struct Call {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    exceptions::register::<NotFound>();
     let mut arguments = args().skip(1);
     let config = Config::new().with("AMQP_URI", arguments.next().unwrap_or_default());
     let context: Map<String, Value> =
@@ -67,6 +74,7 @@ fn describe(error: &Error) -> Value {
         Error::MethodNotFound(_) => "MethodNotFound",
         Error::IncorrectSignature(_) => "IncorrectSignature",
         Error::MalformedRequest(_) => "MalformedRequest",
+        error if error.is::<NotFound>() => "NotFound",
         _ => "Error",
     };
     let remote = error.as_remote();

@@ -6,6 +6,8 @@ It runs on this engine as well as on Nameko 2, under the name that ``FLEET`` say
 
 import os
 
+from fleet_errors import NotFound
+
 from nameko.extensions import DependencyProvider
 from nameko.rpc import RpcProxy, rpc
 
@@ -44,6 +46,10 @@ class Fleet:
     @rpc
     def fail_with_own_error(self, item):
         raise OutOfStock("no {} left".format(item))
+
+    @rpc
+    def fail_with_known_error(self):
+        raise NotFound(17)
 
     @rpc
     def unserialisable(self):

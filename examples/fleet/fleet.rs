@@ -3,10 +3,15 @@
 //! Each knows the others by name, and a call may travel through all of them. `shared_fleet` is one service of which each
 //! of the three can run an instance.
 
+#[path = "fleet_errors.rs"]
+mod errors;
+
 use std::{collections::BTreeMap, fmt};
 
-use nameko::{amqp::Value, prelude::*};
+use nameko::{amqp::Value, exceptions, prelude::*};
 use serde_json::value::RawValue;
+
+use crate::errors::NotFound;
 
 #[derive(Dependencies)]
 struct Fleet {
@@ -42,6 +47,11 @@ impl Fleet {
     #[rpc]
     async fn fail_with_own_error(&self, item: String) -> Result<(), OutOfStock> {
         Err(OutOfStock(item))
+    }
+
+    #[rpc]
+    async fn fail_with_known_error(&self) -> Result<(), NotFound> {
+        Err(NotFound(17))
     }
 
     /// JSON has no objects with such keys.
@@ -116,5 +126,6 @@ impl Shared {
 }
 
 fn main() -> ExitCode {
+    exceptions::register::<NotFound>();
     nameko::main(services![Fleet, Shared])
 }

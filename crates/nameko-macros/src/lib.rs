@@ -8,6 +8,7 @@
 mod dependencies;
 mod entrypoint;
 mod errors;
+mod exception;
 mod markers;
 mod owned;
 mod service;
@@ -203,4 +204,39 @@ pub fn websocket_rpc(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn entrypoint(arguments: TokenStream, item: TokenStream) -> TokenStream {
     entrypoint::marker("entrypoint", &arguments.into(), &item.into()).into()
+}
+
+/// Makes an error type one that peers know by a class path: both ways, to callers and from services that are called.
+///
+/// `#[exception("module.Class")]` stands on a struct, or on each variant of an enum, since each is a class of its own to
+/// callers. The fields are the arguments that a Python class of that path is raised with, in their order; they implement
+/// `serde::Serialize` and `serde::Deserialize`. A variant that only wraps another error is `#[exception(transparent)]`:
+/// callers see the other.
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[derive(Debug, thiserror::Error, Exception)]
+/// enum ShopError {
+///     #[error("no order {0}")]
+///     #[exception("shop.exceptions.NotFound")]
+///     NotFound(u64),
+///     #[error("only {left} of {item} left")]
+///     #[exception("shop.exceptions.OutOfStock")]
+///     OutOfStock { item: String, left: u32 },
+///     #[error(transparent)]
+///     #[exception(transparent)]
+///     Other(#[from] nameko::Error),
+/// }
+///
+/// # fn main() {
+/// // Once, where the program starts: from now on calls fail with it, and methods that return it send its paths.
+/// nameko::exceptions::register::<ShopError>();
+/// # }
+/// ```
+///
+/// It also makes `nameko::Error: From<ShopError>`, so that `?` works in methods that return `nameko::Result`.
+#[proc_macro_derive(Exception, attributes(exception))]
+pub fn exception(item: TokenStream) -> TokenStream {
+    exception::expand(item.into()).into()
 }

@@ -1,8 +1,14 @@
 //! What can go wrong in a call, and how it reads.
 
-use std::{any::Any, error::Error as StdError, sync::Arc, time::Duration};
+use std::{any::Any, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::{amqp, config::ConfigError, protocol::Fault, serialization};
+use crate::{
+    amqp,
+    config::ConfigError,
+    exceptions::{self, Exception},
+    protocol::Fault,
+    serialization,
+};
 
 /// The result of a call, or of an entrypoint method.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -98,9 +104,12 @@ pub enum Error {
         #[source]
         reason: Box<Error>,
     },
-    /// An error of the method's own, with the class name that callers see.
+    /// An error that is only a class name and a text, as callers see it.
     #[error("{0}")]
     Raised(Fault),
+    /// An error of a type of your own or of another library. [`downcast_ref`](Self::downcast_ref) gives it back.
+    #[error(transparent)]
+    Custom(CustomError),
 }
 
 impl Error {
@@ -114,20 +123,72 @@ impl Error {
         Self::Raised(Fault::new(exc_type, value))
     }
 
-    /// Any error, kept as what it says: its type's name becomes the class name that callers see.
+    /// Any error. Callers see the name of its type, or what it says of itself if it is
+    /// [registered](crate::exceptions::register).
     pub fn from_error(error: impl StdError + Send + Sync + 'static) -> Self {
-        Self::Raised(Fault::of(&error))
-    }
-
-    /// Any error, one of our own as itself.
-    pub(crate) fn from_any<E: StdError + Send + Sync + 'static>(error: E) -> Self {
+        let fault = Fault::of(&error);
         match (Box::new(error) as Box<dyn StdError + Send + Sync>).downcast::<Self>() {
             Ok(own) => *own,
-            Err(other) => Self::Raised(Fault::from_type(
-                std::any::type_name::<E>(),
-                other.to_string(),
-            )),
+            Err(other) => Self::custom(fault, other),
         }
+    }
+
+    /// An error that says itself what callers see of it, registered or not.
+    pub fn from_exception(error: impl Exception) -> Self {
+        Self::custom(error.to_fault(), Box::new(error))
+    }
+
+    pub(crate) fn custom(fault: Fault, error: Box<dyn StdError + Send + Sync>) -> Self {
+        Self::Custom(CustomError(Box::new((fault, error))))
+    }
+
+    /// The error of type `E` that this is: one that a method returned, or that a remote method raised and that is
+    /// [registered](crate::exceptions::register) here.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Custom(CustomError(kept)) => kept.1.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// As [`downcast_ref`](Self::downcast_ref), by value.
+    ///
+    /// ```
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("no order {0}")]
+    /// struct NotFound(u64);
+    ///
+    /// #[derive(Debug)]
+    /// enum ShopError { NotFound(NotFound), Other(nameko::Error) }
+    ///
+    /// impl From<nameko::Error> for ShopError {
+    ///     fn from(error: nameko::Error) -> Self {
+    ///         error.downcast().map_or_else(Self::Other, Self::NotFound)
+    ///     }
+    /// }
+    ///
+    /// let error = nameko::Error::from_error(NotFound(17));
+    /// assert!(matches!(ShopError::from(error), ShopError::NotFound(NotFound(17))));
+    /// ```
+    ///
+    /// # Errors
+    /// The error itself, if it is something else.
+    pub fn downcast<E: StdError + 'static>(self) -> Result<E, Self> {
+        match self {
+            Self::Custom(CustomError(kept)) => {
+                let (fault, error) = *kept;
+                match error.downcast() {
+                    Ok(error) => Ok(*error),
+                    Err(error) => Err(Self::custom(fault, error)),
+                }
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Whether [`downcast_ref`](Self::downcast_ref) finds an `E`.
+    pub fn is<E: StdError + 'static>(&self) -> bool {
+        self.downcast_ref::<E>().is_some()
     }
 
     /// No reply came in time.
@@ -166,6 +227,51 @@ pub struct RemoteError {
     pub value: String,
 }
 
+impl From<Fault> for RemoteError {
+    fn from(fault: Fault) -> Self {
+        Self {
+            exc_type: fault.exc_type,
+            exc_path: fault.exc_path,
+            exc_args: fault.exc_args,
+            value: fault.value,
+        }
+    }
+}
+
+impl From<RemoteError> for Fault {
+    fn from(error: RemoteError) -> Self {
+        Self {
+            exc_type: error.exc_type,
+            exc_path: error.exc_path,
+            exc_args: error.exc_args,
+            value: error.value,
+        }
+    }
+}
+
+/// An error of another type, with what callers see of it.
+///
+/// Shows as that error does, and has its sources.
+pub struct CustomError(Box<(Fault, Box<dyn StdError + Send + Sync>)>);
+
+impl fmt::Display for CustomError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.1.fmt(f)
+    }
+}
+
+impl fmt::Debug for CustomError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0.1, f)
+    }
+}
+
+impl StdError for CustomError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.1.source()
+    }
+}
+
 /// An error that an entrypoint method can return: whatever implements `std::error::Error`.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot fail with `{Self}`",
@@ -181,7 +287,8 @@ impl<E: StdError + Send + Sync + 'static> Raise for E {
     fn fault(&self) -> Fault {
         match (self as &dyn Any).downcast_ref::<Error>() {
             Some(error) => nameko_fault(error),
-            None => Fault::from_type(std::any::type_name::<E>(), self.to_string()),
+            None => exceptions::fault_of(self)
+                .unwrap_or_else(|| Fault::from_type(std::any::type_name::<E>(), self.to_string())),
         }
     }
 }
@@ -191,6 +298,7 @@ fn nameko_fault(error: &Error) -> Fault {
     let text = error.to_string();
     match error {
         Error::Raised(fault) => fault.clone(),
+        Error::Custom(CustomError(kept)) => kept.0.clone(),
         Error::Remote(_) => Fault::nameko("RemoteError", text),
         Error::UnknownService(name) => Fault {
             exc_args: vec![name.clone().into()],
@@ -256,6 +364,13 @@ impl From<String> for Error {
 
 impl From<Box<dyn StdError + Send + Sync>> for Error {
     fn from(error: Box<dyn StdError + Send + Sync>) -> Self {
-        Self::raise("Error", error.to_string())
+        match error.downcast() {
+            Ok(own) => *own,
+            Err(error) => {
+                let fault = exceptions::fault_of(&*error)
+                    .unwrap_or_else(|| Fault::new("Error", error.to_string()));
+                Self::custom(fault, error)
+            }
+        }
     }
 }

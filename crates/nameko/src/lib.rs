@@ -39,6 +39,7 @@
 //! | to call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
+//! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
 //! | a value that travels with calls | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
 //! | the configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
 //! | to run it | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
@@ -56,6 +57,7 @@ pub mod config;
 mod container;
 mod context;
 mod error;
+pub mod exceptions;
 mod extension;
 #[cfg(any(doc, doctest))]
 pub mod guide;
@@ -84,10 +86,11 @@ pub use container::{
 pub use context::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId,
 };
-pub use error::{Error, Raise, RemoteError, Result};
+pub use error::{CustomError, Error, Raise, RemoteError, Result};
+pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
 pub use nameko_macros::{
-    Dependencies, consume, cron, entrypoint, event_handler, http, rpc, service, timer,
+    Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, service, timer,
     websocket_rpc,
 };
 pub use protocol::Fault;

@@ -8,4 +8,6 @@ pub use crate::{
     rpc, service, services, timer, websocket_rpc,
 };
 
-pub use crate::{AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId};
+pub use crate::{
+    AuthToken, ConfigValue, ContextData, CurrentConfig, Exception, Language, UserAgent, UserId,
+};

@@ -2,9 +2,11 @@
 
 use std::{future::Future, pin::Pin};
 
+use serde::{Serialize, de::DeserializeOwned};
+
 use crate::{
     arguments::{Args, Param},
-    error::{Raise, Result},
+    error::{Raise, RemoteError, Result},
     extension::Entrypoint,
     service::{Call, Entrypoints, Method, Outcome, Reply, Service},
 };
@@ -78,3 +80,33 @@ impl<T, E> Returned for std::result::Result<T, E> {
         self
     }
 }
+
+/// An argument of an exception, to be sent.
+pub fn sent<T: Sent>(argument: &T) -> &T {
+    argument
+}
+
+/// An argument of an exception, as it was sent. `None` where it is absent, or something else.
+pub fn received<T: Received>(error: &RemoteError, index: usize) -> Option<T> {
+    error.arg(index)
+}
+
+/// A value that is sent: whatever serde serialises.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent",
+    label = "this type cannot be written into a message",
+    note = "what is sent implements `serde::Serialize`: derive it on your own types"
+)]
+pub trait Sent: Serialize {}
+
+impl<T: Serialize> Sent for T {}
+
+/// A value that comes with a message: whatever serde deserialises into an owned value.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be read from a message",
+    label = "this type cannot be read from a message",
+    note = "what is read is an owned type that implements `serde::Deserialize`: derive it on your own types"
+)]
+pub trait Received: DeserializeOwned {}
+
+impl<T: DeserializeOwned> Received for T {}

@@ -47,6 +47,12 @@ def test_an_error_passes_through_a_service(fleet, caller, first, second):
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_an_error_of_a_known_class_keeps_it_along_the_way(fleet, caller, first, second):
+    error = caller.error(first + "_fleet", "fail_in", second, "fail_with_known_error")
+    assert (error["class"], error["text"]) == ("NotFound", "no order 17")
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_a_wrong_call_within_a_service_is_told_to_its_caller(fleet, caller, first, second):
     error = caller.error(first + "_fleet", "fail_in", second, "greet")
     # A caller that knows the class has an instance of it.

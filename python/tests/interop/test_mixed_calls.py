@@ -85,6 +85,11 @@ def test_an_error_of_a_class_of_the_service(caller, service):
     assert error["exc_type"] == "OutOfStock"
 
 
+def test_an_error_of_a_class_that_the_client_knows(caller, service):
+    error = caller.error(service, "fail_with_known_error")
+    assert (error["class"], error["text"]) == ("NotFound", "no order 17")
+
+
 def test_a_result_that_cannot_be_serialised(caller, service):
     error = caller.error(service, "unserialisable")
     assert error["class"] == "RemoteError"

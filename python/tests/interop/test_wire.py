@@ -56,6 +56,16 @@ def test_the_error_of_a_method(fleet, service):
     assert reply["error"]["exc_path"].endswith("ValueError")
 
 
+def test_an_error_of_a_known_class(fleet, service):
+    reply = json.loads(fleet.raw(service, "fail_with_known_error", REQUEST % "{}")["body"])
+    assert reply["error"] == {
+        "exc_type": "NotFound",
+        "exc_path": "fleet_errors.NotFound",
+        "exc_args": ["17"],
+        "value": "no order 17",
+    }
+
+
 def test_a_request_without_arguments(fleet, service):
     reply = json.loads(fleet.raw(service, "echo", '{"args": [1]}')["body"])
     assert reply["error"]["exc_path"] == "nameko.exceptions.MalformedRequest"

@@ -230,7 +230,7 @@ impl Container {
         self.inner.managed.spawn(async move {
             let error = match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => Error::from_any(error),
+                Ok(Err(error)) => Error::from_error(error),
                 Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
             };
             if let Some(container) = container.upgrade() {

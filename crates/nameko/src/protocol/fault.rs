@@ -5,7 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Raise, RemoteError};
+use crate::{
+    error::{Error, Raise},
+    exceptions,
+};
 
 /// The error object of a reply: what the method raised, as any peer reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,7 +108,7 @@ impl Fault {
         }
     }
 
-    /// The error that a caller sees: the registered classes as themselves, all others as a remote error.
+    /// The error that a caller sees: Nameko's own and registered classes as themselves, all others as a remote error.
     pub(crate) fn into_error(self) -> Error {
         let argument = || match self.exc_args.first() {
             Some(Value::String(text)) => text.clone(),
@@ -115,12 +118,7 @@ impl Fault {
             "nameko.exceptions.MalformedRequest" => Error::MalformedRequest(argument()),
             "nameko.exceptions.MethodNotFound" => Error::MethodNotFound(argument()),
             "nameko.exceptions.IncorrectSignature" => Error::IncorrectSignature(argument()),
-            _ => Error::Remote(RemoteError {
-                exc_type: self.exc_type,
-                exc_path: self.exc_path,
-                exc_args: self.exc_args,
-                value: self.value,
-            }),
+            _ => exceptions::received(self.into()),
         }
     }
 }

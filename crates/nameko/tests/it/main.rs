@@ -37,6 +37,8 @@ mod serialization;
 mod rpc;
 // What peers of all kinds put on the wire.
 mod wire;
+// Errors that keep their type between services.
+mod exceptions;
 // Context data and configuration as dependencies.
 mod context;
 // Containers: start, stop, kill, workers, providers.
