@@ -129,6 +129,11 @@ impl Arguments {
         })
     }
 
+    /// Whether parameters are taken from an origin: there is no list of arguments to show then.
+    pub(crate) fn has_origin(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// The argument of the parameter at `index` in a method, for showing. Null where it was left out.
     pub(crate) fn value(&self, index: usize, name: &str) -> serde_json::Value {
         let named = || self.named.iter().find(|it| it.0 == name).map(|it| &it.1);

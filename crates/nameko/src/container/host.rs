@@ -22,6 +22,8 @@ pub struct MethodHandle {
     pub(super) params: &'static [Param],
     /// Class names of the errors that are the caller's fault.
     pub(super) expected: &'static [&'static str],
+    /// Arguments, or parts of them, that no log shows.
+    pub(super) sensitive: &'static [&'static str],
 }
 
 impl MethodHandle {
@@ -65,6 +67,7 @@ impl<S: Service> Host for ServiceHost<S> {
             name: it.name,
             params: it.params,
             expected: it.expected,
+            sensitive: it.sensitive,
         };
         self.methods.iter().enumerate().map(handle).collect()
     }

@@ -117,7 +117,9 @@ impl Container {
         let reason = match AssertUnwindSafe(step).catch_unwind().await {
             Ok(Ok(())) => return Ok(()),
             // These say what is wrong, and where, by themselves.
-            Ok(Err(error @ (Error::Config(_) | Error::ContainerStopping(_)))) => return Err(error),
+            Ok(Err(
+                error @ (Error::Config(_) | Error::Declaration(_) | Error::ContainerStopping(_)),
+            )) => return Err(error),
             Ok(Err(error)) => error,
             Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
         };

@@ -7,7 +7,8 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tracing::{Instrument, Span, field};
+use serde_json::Value;
+use tracing::{Instrument, Level, Span, field};
 
 use super::{Container, host::MethodHandle, host::Work};
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     arguments::Arguments,
     error::{Error, Result},
     protocol::Fault,
+    redaction::redact,
     service::Outcome,
     tasks::TaskHandle,
     worker::WorkerContext,
@@ -22,6 +24,8 @@ use crate::{
 
 /// The target of spans and events about workers, for log filters.
 const TARGET: &str = "nameko::worker";
+/// How many bytes of a call's arguments are logged.
+const SHOWN_ARGUMENTS: usize = 1024;
 
 impl Container {
     /// Runs one worker to its end in the calling task, waiting while `max_workers` are busy. `handle_result` sees the
@@ -29,7 +33,8 @@ impl Container {
     ///
     /// All of it runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`, `call_id`,
     /// `parent` (the caller's call id), and at its end `outcome` (`ok`, or the class name of the error), `expected`
-    /// and `duration_ms`.
+    /// and `duration_ms` (until the method's end; the reply comes after). Arguments are logged at `trace` only, with the
+    /// method's sensitive ones blanked out.
     ///
     /// # Errors
     /// [`Error::IncorrectSignature`] when the arguments do not fit: no worker was made then.
@@ -81,17 +86,20 @@ impl Container {
         })
     }
 
-    fn prepare(&self, method: &MethodHandle, arguments: Arguments) -> Result<Work> {
+    fn prepare(&self, method: &MethodHandle, arguments: Arguments) -> Result<Prepared> {
+        let wanted = tracing::enabled!(target: TARGET, Level::TRACE) && !arguments.has_origin();
+        let shown = wanted.then(|| shown(method, &arguments));
         // Types of the service read the arguments: their panic is the call's outcome, as one of the method is.
         let prepare = AssertUnwindSafe(|| self.inner.host.prepare(method.index, arguments));
-        catch_unwind(prepare)
-            .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))
+        let work = catch_unwind(prepare)
+            .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))?;
+        Ok(Prepared { work, shown })
     }
 
     async fn run<F, Fut>(
         &self,
         method: &MethodHandle,
-        work: Work,
+        Prepared { work, shown }: Prepared,
         context_data: Table,
         handle_result: F,
     ) -> Result<()>
@@ -110,6 +118,9 @@ impl Container {
         );
         let span = self.span(method, &ctx);
         let worker = async {
+            if let Some(arguments) = shown {
+                tracing::trace!(target: TARGET, arguments, "worker {ctx} begins");
+            }
             let begun = Instant::now();
             let work = work(ctx.clone(), inner.providers.clone());
             let outcome = match AssertUnwindSafe(work).catch_unwind().await {
@@ -173,6 +184,25 @@ impl Container {
         self.kill(error);
         self.stopping()
     }
+}
+
+/// A worker whose arguments fit.
+struct Prepared {
+    work: Work,
+    /// What it is called with, where the log wants to know.
+    shown: Option<String>,
+}
+
+/// The arguments of a call as the log shows them: the sensitive ones blanked out, and no more than some.
+fn shown(method: &MethodHandle, arguments: &Arguments) -> String {
+    let values = redact(method.params, arguments, method.sensitive);
+    let mut shown = Value::Object(values).to_string();
+    let end = shown.floor_char_boundary(SHOWN_ARGUMENTS);
+    if end < shown.len() {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown
 }
 
 /// Records in the worker's span what it ended with, and says so in the log.

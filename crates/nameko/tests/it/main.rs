@@ -43,6 +43,12 @@ mod exceptions;
 mod context;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
+// Extensions by users.
+mod extensions;
+// Testing helpers.
+mod testing;
+// Spans and logs of workers.
+mod observability;
 // Services when brokers, networks and methods break.
 mod reliability;
 

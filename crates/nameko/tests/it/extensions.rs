@@ -1,0 +1,731 @@
+//! Extensions by users, written with what any crate can use: entrypoints, providers, shared extensions, managed tasks.
+
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, OnceLock, Weak},
+    time::Duration,
+};
+
+use nameko::{
+    Arguments, Entrypoint, MethodHandle, Outcome, QueueConsumer, SharedExtension, TaskHandle,
+    WeakContainer,
+    amqp::{
+        Delivery, Publish, Publisher, Queue, Retry, Subscription, SubscriptionId, Table, Value,
+    },
+    context_data,
+    prelude::*,
+    testing::{Dummy, Recorder, entrypoint_hook, entrypoint_waiter},
+};
+use tokio::sync::mpsc;
+
+use crate::support::{broker, within};
+
+/// A configuration whose broker cannot be reached: the port is reserved, and nothing listens there.
+fn no_broker() -> Config {
+    Config::new().with("AMQP_URI", "amqp://guest:guest@127.0.0.1:1")
+}
+
+/// A service type declares its extensions once: each test has a module with a static place for its recorder.
+macro_rules! recorder {
+    () => {
+        static HEARD: OnceLock<Recorder<String>> = OnceLock::new();
+
+        fn heard() -> &'static Recorder<String> {
+            HEARD.get_or_init(Recorder::new)
+        }
+    };
+}
+
+/// Everything a container tells its extensions, in order.
+mod life {
+    use super::*;
+
+    recorder!();
+
+    /// What the other two share.
+    struct Hub;
+
+    impl SharedExtension for Hub {
+        async fn start(&self) -> Result<()> {
+            heard().record("hub starts".to_owned());
+            Ok(())
+        }
+
+        async fn stop(&self) {
+            heard().record("hub stops".to_owned());
+        }
+    }
+
+    fn hub(container: &Container) -> Result<Arc<Hub>> {
+        container.shared(|_| {
+            heard().record("hub is made".to_owned());
+            Ok(Hub)
+        })
+    }
+
+    struct Fires;
+
+    impl Entrypoint for Fires {
+        async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+            hub(container)?;
+            heard().record(format!("entrypoint of {} is set up", method.name()));
+            Ok(())
+        }
+
+        async fn start(&self) -> Result<()> {
+            heard().record("entrypoint starts".to_owned());
+            Ok(())
+        }
+
+        async fn stop(&self) {
+            heard().record("entrypoint stops".to_owned());
+        }
+
+        fn describe(&self) -> String {
+            "fires".to_owned()
+        }
+    }
+
+    struct Provides;
+
+    impl DependencyProvider for Provides {
+        type Dependency = u8;
+
+        async fn setup(&self, container: &Container) -> Result<()> {
+            hub(container)?;
+            heard().record("provider is set up".to_owned());
+            Ok(())
+        }
+
+        async fn start(&self) -> Result<()> {
+            heard().record("provider starts".to_owned());
+            Ok(())
+        }
+
+        async fn stop(&self) {
+            heard().record("provider stops".to_owned());
+        }
+
+        async fn get_dependency(&self, _: &WorkerContext) -> Result<u8> {
+            Ok(7)
+        }
+    }
+
+    #[derive(Dependencies)]
+    struct Alive {
+        #[dependency(Provides)]
+        _seven: u8,
+    }
+
+    #[service("alive")]
+    impl Alive {
+        #[entrypoint(Fires)]
+        async fn work(&self) -> Result<u8> {
+            Ok(self._seven)
+        }
+    }
+
+    #[tokio::test]
+    async fn extensions_live_in_order_and_share_one_value() {
+        let container = Container::new::<Alive>(no_broker()).unwrap();
+        container.start().await.unwrap();
+        assert_eq!(
+            heard().take(),
+            [
+                "hub is made",
+                "provider is set up",
+                "entrypoint of work is set up",
+                "provider starts",
+                "entrypoint starts",
+                "hub starts"
+            ]
+        );
+        let entrypoints: Vec<_> = container.entrypoints().collect();
+        assert_eq!(entrypoints, [("fires".to_owned(), "work")]);
+        let seven: u8 = entrypoint_hook(&container, "work").call(()).await.unwrap();
+        assert_eq!(seven, 7);
+        container.stop().await;
+        assert_eq!(
+            heard().take(),
+            ["entrypoint stops", "provider stops", "hub stops"]
+        );
+        container.wait().await.unwrap();
+    }
+}
+
+/// What extensions share.
+mod shared {
+    use super::*;
+
+    struct Early;
+
+    impl SharedExtension for Early {}
+
+    struct Late;
+
+    impl SharedExtension for Late {}
+
+    #[derive(Dependencies)]
+    struct Quiet;
+
+    #[service("quiet")]
+    impl Quiet {
+        #[entrypoint(Dummy)]
+        async fn nothing(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shared_extension_is_asked_for_before_the_start_or_not_at_all() {
+        let container = Container::new::<Quiet>(no_broker()).unwrap();
+        let early = container.shared(|_| Ok(Early)).unwrap();
+        container.start().await.unwrap();
+        let error = container.shared(|_| Ok(Late)).map(drop).unwrap_err();
+        assert!(error.to_string().contains("in `setup`"), "{error}");
+        // One that is there can still be had.
+        let again = container.shared(|_| Ok(Early)).unwrap();
+        assert!(Arc::ptr_eq(&early, &again));
+        container.stop().await;
+        let error = container.shared(|_| Ok(Late)).map(drop).unwrap_err();
+        assert!(matches!(error, Error::ContainerStopping(_)), "{error:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn who_asks_at_the_same_time_gets_the_same_value() {
+        let container = Container::new::<Quiet>(no_broker()).unwrap();
+        let barrier = Arc::new(std::sync::Barrier::new(4));
+        let asking: Vec<_> = (0..4)
+            .map(|_| {
+                let (container, barrier) = (container.clone(), barrier.clone());
+                tokio::task::spawn_blocking(move || {
+                    barrier.wait();
+                    container.shared(|_| Ok(Late)).unwrap()
+                })
+            })
+            .collect();
+        let mut made = Vec::new();
+        for it in asking {
+            made.push(within("the value", it).await.unwrap());
+        }
+        assert!(made.iter().all(|it| Arc::ptr_eq(it, &made[0])));
+    }
+}
+
+/// An entrypoint that takes what it is called with from a channel, in a managed task.
+mod channel {
+    use super::*;
+
+    type Inbox = mpsc::UnboundedReceiver<u32>;
+
+    struct FromChannel(Mutex<Option<Inbox>>);
+
+    impl Entrypoint for FromChannel {
+        async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+            let inbox = self.0.lock().unwrap().take();
+            let mut inbox = inbox.ok_or_else(|| Error::raise("Empty", "no inbox"))?;
+            let weak = container.downgrade();
+            container.spawn_managed("inbox", async move {
+                while let Some(number) = inbox.recv().await {
+                    let Some(container) = weak.upgrade() else {
+                        return Ok(());
+                    };
+                    if number == 13 {
+                        return Err(Error::raise("Unlucky", "thirteen"));
+                    }
+                    assert_ne!(number, 666, "the beast");
+                    let data = Table::from_iter([("language".to_owned(), Value::from("fr"))]);
+                    container.spawn_worker(
+                        &method,
+                        Arguments::new().arg(number)?,
+                        data,
+                        |outcome| async { outcome },
+                    );
+                }
+                Ok(())
+            });
+            Ok(())
+        }
+
+        fn describe(&self) -> String {
+            "channel".to_owned()
+        }
+    }
+
+    static INBOX: Mutex<Option<Inbox>> = Mutex::new(None);
+    /// The tests of this module use one static place, one after the other.
+    static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    #[derive(Dependencies)]
+    struct Doubler {
+        #[dependency(CurrentWorker)]
+        worker: WorkerContext,
+    }
+
+    #[service("doubler")]
+    impl Doubler {
+        #[entrypoint(FromChannel(Mutex::new(INBOX.lock().unwrap().take())))]
+        async fn double(&self, number: u8) -> Result<(u32, String)> {
+            let language = self.worker.get("language").unwrap();
+            Ok((u32::from(number) * 2, language.as_str().unwrap().to_owned()))
+        }
+    }
+
+    async fn started() -> (Container, mpsc::UnboundedSender<u32>) {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        *INBOX.lock().unwrap() = Some(inbox);
+        let container = Container::new::<Doubler>(no_broker()).unwrap();
+        container.start().await.unwrap();
+        (container, sender)
+    }
+
+    #[tokio::test]
+    async fn an_entrypoint_of_ones_own_needs_no_broker() {
+        let _turn = ONE_BY_ONE.lock().await;
+        let (container, sender) = started().await;
+        let mut double = entrypoint_waiter(&container, "double");
+        sender.send(4).unwrap();
+        let result: (u32, String) = double.result().await.unwrap();
+        assert_eq!(result, (8, "fr".to_owned()));
+        container.stop().await;
+        container.wait().await.unwrap();
+        assert!(sender.is_closed(), "the managed task has ended");
+    }
+
+    #[tokio::test]
+    async fn arguments_that_do_not_fit_make_no_worker_and_harm_nobody() {
+        let _turn = ONE_BY_ONE.lock().await;
+        let (container, sender) = started().await;
+        let mut double = entrypoint_waiter(&container, "double");
+        sender.send(1000).unwrap();
+        sender.send(5).unwrap();
+        assert_eq!(double.result::<(u32, String)>().await.unwrap().0, 10);
+        container.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_managed_task_that_fails_kills_the_container() {
+        let _turn = ONE_BY_ONE.lock().await;
+        for (number, reason) in [(13, "thirteen"), (666, "the beast")] {
+            let (container, sender) = started().await;
+            sender.send(number).unwrap();
+            let error = within("the end", container.wait()).await.unwrap_err();
+            assert!(matches!(error, Error::Killed { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(
+                text.starts_with("doubler was killed: task `inbox` failed: "),
+                "{text}"
+            );
+            assert!(text.contains(reason), "{text}");
+            // Nothing runs any more.
+            container.stop().await;
+            assert!(sender.is_closed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_setup_that_fails_says_whose_it_was() {
+        let _turn = ONE_BY_ONE.lock().await;
+        *INBOX.lock().unwrap() = None;
+        let container = Container::new::<Doubler>(no_broker()).unwrap();
+        let error = container.start().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "doubler cannot start: entrypoint `channel` of the method `double`: no inbox"
+        );
+    }
+}
+
+/// An entrypoint that consumes a queue, with the public client and nothing else.
+mod queue {
+    use super::*;
+
+    struct FromQueue {
+        queue: &'static str,
+        subscribed: OnceLock<(Arc<QueueConsumer>, SubscriptionId)>,
+    }
+
+    impl FromQueue {
+        fn new(queue: &'static str) -> Self {
+            Self {
+                queue,
+                subscribed: OnceLock::new(),
+            }
+        }
+
+        /// Called on the I/O task: what is to be done is done elsewhere.
+        fn accept(container: &WeakContainer, method: &MethodHandle, delivery: Delivery) {
+            let Some(container) = container.upgrade() else {
+                return delivery.acker.reject(true);
+            };
+            let text = String::from_utf8_lossy(&delivery.body).into_owned();
+            let Ok(arguments) = Arguments::new().arg(text) else {
+                return delivery.acker.reject(false);
+            };
+            let data = context_data(delivery.properties.headers.clone().into());
+            container.spawn_worker(method, arguments, data, |outcome: Outcome| async move {
+                match &outcome {
+                    Ok(_) => delivery.acker.ack(),
+                    Err(_) => delivery.acker.reject(false),
+                }
+                outcome
+            });
+        }
+    }
+
+    impl Entrypoint for FromQueue {
+        async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+            let consumer = QueueConsumer::of(container)?;
+            let weak = container.downgrade();
+            let id = consumer.add(Subscription {
+                queue: Queue::new(self.queue),
+                prefetch: Some(container.prefetch_count()),
+                sink: Arc::new(move |delivery| Self::accept(&weak, &method, delivery)),
+                on_recovered: None,
+            })?;
+            let _ = self.subscribed.set((consumer, id));
+            Ok(())
+        }
+
+        async fn stop(&self) {
+            if let Some((consumer, id)) = self.subscribed.get() {
+                consumer.cancel(*id).await;
+            }
+        }
+
+        fn describe(&self) -> String {
+            format!("queue {}", self.queue)
+        }
+    }
+
+    #[derive(Dependencies)]
+    struct Letters {
+        #[dependency(CurrentWorker)]
+        worker: WorkerContext,
+    }
+
+    #[service("letters")]
+    impl Letters {
+        #[entrypoint(FromQueue::new("letters"))]
+        async fn read(&self, letter: String) -> Result<String> {
+            if letter == "bill" {
+                return Err(Error::raise("Unpayable", "no money"));
+            }
+            let from = self.worker.immediate_parent_call_id().unwrap_or("nobody");
+            Ok(format!("{letter} from {from}"))
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_handled_and_acknowledged() {
+        let broker = broker().await;
+        let container = Container::new::<Letters>(broker.config()).unwrap();
+        container.start().await.unwrap();
+        let mut read = entrypoint_waiter(&container, "read");
+
+        // A worker elsewhere sends: its headers travel with the message.
+        let sender = WorkerContext::fake("post", "deliver");
+        let publisher = Publisher::shared(&broker.options());
+        for letter in ["hello", "bill"] {
+            let mut message = Publish {
+                routing_key: "letters".to_owned(),
+                body: letter.into(),
+                ..Publish::default()
+            };
+            message.properties.headers = sender.headers().into();
+            let sent = publisher.publish(message, Some(Retry::default()));
+            within("the confirm", sent).await.unwrap();
+        }
+        let handled: String = read.result().await.unwrap();
+        assert_eq!(handled, format!("hello from {}", sender.call_id()));
+        let error = read.result::<String>().await.unwrap_err();
+        assert_eq!(error.to_string(), "no money");
+        container.stop().await;
+
+        let channel = nameko::amqp::Connection::open(&broker.options())
+            .await
+            .unwrap()
+            .channel()
+            .await
+            .unwrap();
+        let left = channel.queue_declare(&Queue::new("letters")).await.unwrap();
+        assert_eq!((left.messages, left.consumers), (0, 0));
+    }
+}
+
+/// Managed tasks, without an extension around them.
+mod tasks {
+    use super::*;
+
+    #[derive(Dependencies)]
+    struct Idle;
+
+    #[service("idle")]
+    impl Idle {
+        #[entrypoint(Dummy)]
+        async fn nothing(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn idle() -> Container {
+        Container::new::<Idle>(no_broker()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_or_is_aborted_is_no_failure() {
+        let container = idle();
+        let mut done = container.spawn_managed("done", async { Ok::<(), Error>(()) });
+        within("its end", done.wait()).await;
+        assert!(done.is_finished());
+        let mut hangs = container.spawn_managed("hangs", pending::<Result<()>>());
+        assert!(!hangs.is_finished());
+        hangs.abort();
+        within("its end", hangs.wait()).await;
+        container.start().await.unwrap();
+        container.stop().await;
+        container.wait().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_task_ends_with_its_container_and_none_begins_after_it() {
+        let container = idle();
+        let held = Arc::new(());
+        let watch = Arc::downgrade(&held);
+        let task = container.spawn_managed("holds", async move {
+            pending::<()>().await;
+            drop(held);
+            Ok::<(), Error>(())
+        });
+        container.start().await.unwrap();
+        container.stop().await;
+        assert!(task.is_finished());
+        assert_eq!(Weak::strong_count(&watch), 0);
+        let late: TaskHandle = container.spawn_managed("late", async {
+            Err::<(), _>(std::io::Error::other("never happens"))
+        });
+        assert!(late.is_finished());
+        container.wait().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_error_of_ones_own_is_the_reason() {
+        let container = idle();
+        container.start().await.unwrap();
+        container.spawn_managed("disk", async { Err(std::io::Error::other("disk is full")) });
+        let error = within("the end", container.wait()).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "idle was killed: task `disk` failed: disk is full"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_work_of_the_container_kills_it() {
+        let container = idle();
+        container.start().await.unwrap();
+        container.spawn(async { panic!("lost my marbles") });
+        let error = within("the end", container.wait()).await.unwrap_err();
+        assert!(error.to_string().ends_with("lost my marbles"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_result_cannot_be_handled_kills_it_too() {
+        let container = idle();
+        container.start().await.unwrap();
+        let method = container.method("nothing").unwrap();
+        container.spawn_worker(&method, Arguments::new(), Table::new(), |_| async {
+            panic!("no way to reply")
+        });
+        let error = within("the end", container.wait()).await.unwrap_err();
+        assert!(error.to_string().ends_with("no way to reply"), "{error}");
+    }
+}
+
+/// Stops that do not go well.
+mod stops {
+    use super::*;
+
+    recorder!();
+
+    /// A provider whose dependency says when its worker is gone, and that takes its time to stop.
+    struct Slow {
+        stop_takes: Duration,
+    }
+
+    struct Guard;
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            heard().record("worker is gone".to_owned());
+        }
+    }
+
+    impl DependencyProvider for Slow {
+        type Dependency = Arc<Guard>;
+
+        async fn stop(&self) {
+            heard().record("provider stops".to_owned());
+            tokio::time::sleep(self.stop_takes).await;
+            heard().record("provider has stopped".to_owned());
+        }
+
+        async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
+            Ok(Arc::new(Guard))
+        }
+    }
+
+    /// The tests of this module use one static recorder, one after the other.
+    static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    #[derive(Dependencies)]
+    struct Stubborn {
+        #[dependency(Slow { stop_takes: Duration::ZERO })]
+        _guard: Arc<Guard>,
+    }
+
+    #[service("stubborn")]
+    impl Stubborn {
+        #[entrypoint(Dummy)]
+        async fn hang(&self) -> Result<()> {
+            heard().record("worker runs".to_owned());
+            pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_worker_is_gone_before_its_providers_stop() {
+        let _turn = ONE_BY_ONE.lock().await;
+        heard().take();
+        let config = no_broker().with("stop_timeout", 0.01);
+        let container = Container::new::<Stubborn>(config).unwrap();
+        container.start().await.unwrap();
+        let method = container.method("hang").unwrap();
+        container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+        assert_eq!(heard().take_when(1).await.unwrap(), ["worker runs"]);
+        container.stop().await;
+        assert_eq!(
+            heard().take(),
+            ["worker is gone", "provider stops", "provider has stopped"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_does_not_stop_does_not_keep_the_container() {
+        let _turn = ONE_BY_ONE.lock().await;
+        heard().take();
+        let container = Container::builder::<Stubborn>(no_broker())
+            .replace_provider(
+                "_guard",
+                Slow {
+                    stop_takes: Duration::from_secs(3600),
+                },
+            )
+            .build()
+            .unwrap();
+        container.start().await.unwrap();
+        let begun = tokio::time::Instant::now();
+        container.stop().await;
+        assert!(begun.elapsed() < Duration::from_secs(60), "{begun:?}");
+        assert_eq!(heard().take(), ["provider stops"]);
+        container.wait().await.unwrap();
+    }
+
+    /// A provider that panics when it stops.
+    struct Panics;
+
+    impl DependencyProvider for Panics {
+        type Dependency = Arc<Guard>;
+
+        async fn stop(&self) {
+            panic!("no brakes")
+        }
+
+        async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
+            Ok(Arc::new(Guard))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_panics_is_told_and_harms_no_other() {
+        let container = Container::builder::<Stubborn>(no_broker())
+            .replace_provider("_guard", Panics)
+            .build()
+            .unwrap();
+        container.start().await.unwrap();
+        container.stop().await;
+        let error = container.wait().await.unwrap_err();
+        assert_eq!(error.to_string(), "stubborn was killed: no brakes");
+    }
+}
+
+/// Replaced dependencies and restricted entrypoints.
+mod builder {
+    use super::*;
+
+    #[derive(Dependencies)]
+    struct ServiceX {
+        #[dependency(RpcProxy::new("service_y"))]
+        y: ServiceProxy,
+        #[dependency(CurrentWorker)]
+        worker: WorkerContext,
+    }
+
+    #[service("service_x")]
+    impl ServiceX {
+        #[entrypoint(Dummy)]
+        async fn remote_method(&self, value: String) -> Result<String> {
+            self.y.call("append_id", (format!("{value}-x"),)).await
+        }
+
+        #[rpc]
+        async fn who(&self) -> Result<String> {
+            Ok(self.worker.to_string())
+        }
+    }
+
+    fn fake() -> ServiceProxy {
+        ServiceProxy::fake("service_y", |_, args, _| Ok(args[0].clone()))
+    }
+
+    #[tokio::test]
+    async fn with_fakes_for_what_needs_a_broker_there_is_no_broker() {
+        let container = Container::builder::<ServiceX>(no_broker())
+            .replace("y", fake())
+            .only(["remote_method"])
+            .build()
+            .unwrap();
+        within("the start", container.start()).await.unwrap();
+        let text: String = entrypoint_hook(&container, "remote_method")
+            .call(("a",))
+            .await
+            .unwrap();
+        assert_eq!(text, "a-x");
+        let names: Vec<_> = container.entrypoints().map(|it| it.1).collect();
+        assert_eq!(names, ["remote_method"]);
+        container.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_does_not_exist_is_refused_with_what_does() {
+        let built = |builder: nameko::ContainerBuilder<ServiceX>| builder.build().unwrap_err();
+        let builder = || Container::builder::<ServiceX>(no_broker());
+        let error = built(builder().replace("z", fake()));
+        assert!(matches!(error, Error::ExtensionNotFound(_)), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "service_x has no dependency `z`; there are: worker, y"
+        );
+        let error = built(builder().only(["who", "how"]));
+        assert_eq!(
+            error.to_string(),
+            "service_x has no entrypoint `how`; there are: remote_method, who"
+        );
+        let error = built(builder().replace("y", 7_u8)).to_string();
+        assert!(
+            error.contains("dependency `y`: it holds a `nameko::")
+                && error.ends_with("ServiceProxy`, and its replacement is a `u8`"),
+            "{error}"
+        );
+    }
+}
