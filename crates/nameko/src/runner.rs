@@ -1,10 +1,13 @@
 //! Several services in one process.
 
-use futures_util::future::{join_all, select_all, try_join_all};
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::timeout;
 
 use crate::{
     config::Config,
-    container::Container,
+    container::{Container, STOP_TIMEOUT},
     error::{Error, Result},
     service::Service,
 };
@@ -50,7 +53,26 @@ macro_rules! services {
     };
 }
 
-/// Runs the containers of several services together.
+/// Runs the containers of several services together: they start together, and when one dies the others are stopped.
+///
+/// ```
+/// use nameko::{Runner, prelude::*};
+///
+/// # #[derive(Dependencies)] struct Shop;
+/// # #[service("shop")] impl Shop {}
+/// # #[derive(Dependencies)] struct Stock;
+/// # #[service("stock")] impl Stock {}
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> nameko::Result<()> {
+/// # let broker = nameko_broker::Broker::start("127.0.0.1:0").await.map_err(Error::from_error)?;
+/// # let uri = broker.uri();
+/// let config = Config::new().with("AMQP_URI", uri);
+/// let runner = Runner::new::<&str>(&services![Shop, Stock], &[], &config)?;
+/// runner.start().await?;
+/// runner.stop().await;
+/// runner.wait().await // an error when one of them died
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Runner {
     containers: Vec<Container>,
@@ -104,42 +126,54 @@ impl Runner {
         &self.containers
     }
 
-    /// Starts all. Returns when all can be called.
+    /// Starts all, side by side. Returns when all can be called.
     ///
     /// # Errors
-    /// That of the first service that could not start; the others are stopped then.
+    /// That of the first service that could not start ([`Error::Extension`] names it), [`Error::Killed`] of one that died before the others had
+    /// started; the others are stopped then. [`Error::ContainerStopping`] when it is stopped meanwhile.
     pub async fn start(&self) -> Result<()> {
-        let started = try_join_all(self.containers.iter().map(Container::start)).await;
+        let all = try_join_all(self.containers.iter().map(Container::start));
+        let started = tokio::select! {
+            started = all => started.map(|_| ()),
+            Err(died) = self.ended() => Err(died),
+        };
         if started.is_err() {
             self.stop().await;
         }
-        started.map(|_| ())
+        started
     }
 
-    /// Returns when all have stopped. When one dies, the others are stopped.
+    /// Returns when all have stopped. When one dies, the others are [stopped](Self::stop).
     ///
     /// # Errors
     /// [`Error::Killed`] of the first that died.
     pub async fn wait(&self) -> Result<()> {
-        let mut running: Vec<_> = self
-            .containers
-            .iter()
-            .map(|it| Box::pin(it.wait()))
-            .collect();
-        while !running.is_empty() {
-            let (ended, _, others) = select_all(running).await;
-            if ended.is_err() {
-                self.stop().await;
-                return ended;
-            }
-            running = others;
+        let ended = self.ended().await;
+        if ended.is_err() {
+            self.stop().await;
         }
-        Ok(())
+        ended
     }
 
-    /// Stops all, side by side.
+    /// Returns when all have stopped, or when the first dies: with its error.
+    async fn ended(&self) -> Result<()> {
+        try_join_all(self.containers.iter().map(Container::wait))
+            .await
+            .map(|_| ())
+    }
+
+    /// Stops all, one after the other in the order of the list: list callers before those they call, and what they still
+    /// wait for is answered. Where that takes longer than a `stop_timeout`, the rest are stopped side by side.
     pub async fn stop(&self) {
-        join_all(self.containers.iter().map(Container::stop)).await;
+        let limit = self.containers.first().map_or(STOP_TIMEOUT, stop_timeout);
+        let in_order = async {
+            for container in &self.containers {
+                container.stop().await;
+            }
+        };
+        if timeout(limit, in_order).await.is_err() {
+            join_all(self.containers.iter().map(Container::stop)).await;
+        }
     }
 
     /// Ends all at once; messages at hand go back to their queues.
@@ -148,4 +182,12 @@ impl Runner {
             container.kill(Error::raise("Killed", "the runner was killed"));
         }
     }
+}
+
+/// What the container's `stop` takes at most; it has refused a wrong value before.
+fn stop_timeout(container: &Container) -> Duration {
+    let seconds = container.config().float("stop_timeout").ok().flatten();
+    seconds
+        .and_then(|it| Duration::try_from_secs_f64(it).ok())
+        .unwrap_or(STOP_TIMEOUT)
 }

@@ -49,6 +49,8 @@ mod extensions;
 mod testing;
 // Spans and logs of workers.
 mod observability;
+// Several services in one process.
+mod runner;
 // Services when brokers, networks and methods break.
 mod reliability;
 
