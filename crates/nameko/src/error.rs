@@ -7,7 +7,7 @@ use crate::{
     config::ConfigError,
     exceptions::{self, Exception},
     protocol::Fault,
-    serialization,
+    serialization, web,
 };
 
 /// The result of a call, or of an entrypoint method.
@@ -245,6 +245,7 @@ impl From<RemoteError> for Fault {
             exc_path: error.exc_path,
             exc_args: error.exc_args,
             value: error.value,
+            web: None,
         }
     }
 }
@@ -285,7 +286,11 @@ pub trait Raise: Send + 'static {
 
 impl<E: StdError + Send + Sync + 'static> Raise for E {
     fn fault(&self) -> Fault {
-        match (self as &dyn Any).downcast_ref::<Error>() {
+        let own = self as &dyn Any;
+        if let Some(error) = own.downcast_ref::<web::Error>() {
+            return error.fault();
+        }
+        match own.downcast_ref::<Error>() {
             Some(error) => nameko_fault(error),
             None => exceptions::fault_of(self)
                 .unwrap_or_else(|| Fault::from_type(std::any::type_name::<E>(), self.to_string())),

@@ -171,6 +171,7 @@ impl Fault {
             exc_path: exc_path.to_owned(),
             exc_args,
             value: value.to_string(),
+            web: None,
         }
     }
 }

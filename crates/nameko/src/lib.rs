@@ -74,6 +74,7 @@ mod service;
 mod standalone;
 mod tasks;
 pub mod testing;
+pub mod web;
 mod worker;
 
 pub use arguments::{Args, Arguments, Param};

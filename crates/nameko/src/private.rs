@@ -6,9 +6,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     arguments::{Args, Param},
-    error::{Raise, RemoteError, Result},
+    error::{Error, Raise, RemoteError, Result},
     extension::Entrypoint,
+    protocol::Fault,
     service::{Call, Entrypoints, Method, Outcome, Reply, Service},
+    web::{self, FromRequest, IntoResponse},
 };
 
 /// A parameter that callers must give.
@@ -53,6 +55,31 @@ where
     R::Error: Raise,
 {
     Method::<()>::reply(returned.into_result())
+}
+
+/// What a method takes of an HTTP request.
+pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T> {
+    match args.origin::<web::Request>() {
+        Some(request) => T::from_request(request, name),
+        None => Err(Error::IncorrectSignature(format!(
+            "the parameter `{name}` is taken from an HTTP request, and the call came with none"
+        ))),
+    }
+}
+
+/// What a method answers an HTTP request with.
+pub fn respond<R: Returned>(returned: R) -> Outcome
+where
+    R::Value: IntoResponse,
+    R::Error: Raise,
+{
+    match returned.into_result() {
+        Ok(value) => match value.into_response() {
+            Ok(response) => Ok(Box::new(response)),
+            Err(error) => Err(Fault::of(&error)),
+        },
+        Err(error) => Err(Fault::of(&error)),
+    }
 }
 
 /// A `Result`, by whatever name the method calls it. What is in it is bounded where it is used, so that the compiler

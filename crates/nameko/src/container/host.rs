@@ -32,6 +32,11 @@ impl MethodHandle {
         self.name
     }
 
+    /// Whether the error is one that the method declares as the caller's fault, with `expected_exceptions`.
+    pub fn expects(&self, fault: &Fault) -> bool {
+        self.expected.contains(&fault.exc_type.as_str())
+    }
+
     /// Its parameters, without `self`.
     pub fn params(&self) -> &'static [Param] {
         self.params

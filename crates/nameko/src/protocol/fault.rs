@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Raise},
     exceptions,
+    web::ErrorResponse,
 };
 
 /// The error object of a reply: what the method raised, as any peer reads it.
@@ -24,6 +25,9 @@ pub struct Fault {
     /// The error as text.
     #[serde(default, deserialize_with = "text")]
     pub value: String,
+    /// What an HTTP client gets, where the error says so. Stays in the process.
+    #[serde(skip)]
+    pub(crate) web: Option<Box<ErrorResponse>>,
 }
 
 /// Nameko sends an exception that can be iterated as a list, not as text.
@@ -105,6 +109,7 @@ impl Fault {
             exc_path,
             exc_args: vec![Value::String(value.clone())],
             value,
+            web: None,
         }
     }
 

@@ -1,0 +1,224 @@
+//! One client's connection: its requests go to their handlers, one after the other.
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header, header::HeaderValue};
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+
+use super::{
+    error::Error,
+    listener::Shared,
+    raw::RawRequest,
+    response::{ByteStream, Content, Response},
+    router::Found,
+    socket::{Phase, Socket, Wire},
+};
+
+/// The most bytes of a request's line and headers.
+const MAX_HEAD: usize = 64 << 10;
+/// How long a client may go on sending after it was told that nobody reads it.
+const LINGER: Duration = Duration::from_secs(2);
+/// What a client gets that is too slow with the head of its request.
+const TOO_LATE: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    permit: OwnedSemaphorePermit,
+) {
+    // Answers are written whole: waiting for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let wire = Wire::new(stream, permit);
+    let io = TokioIo::new(Socket::new(wire.clone(), shared.limits));
+    let service = service_fn(|request| {
+        let (shared, wire) = (shared.clone(), wire.clone());
+        async move { Ok::<_, Infallible>(answer(request, &shared, wire, peer).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The socket sees to it, and tells a new request from an idle connection.
+        .header_read_timeout(None)
+        // A client that has sent all it has to say may still wait for the answer.
+        .half_close(true)
+        .keep_alive(!shared.limits.keep_alive.is_zero())
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let mut closing = shared.closing.subscribe();
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        _ = closing.wait_for(|it| *it) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None if matches!(wire.phase(), Phase::New | Phase::Idle) => return,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    match ended {
+        Ok(()) if !wire.is_unread() => return,
+        Ok(()) => {}
+        Err(error) => {
+            let why = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::debug!(%peer, "connection ended: {error} {why}");
+        }
+    }
+    if wire.is_late() {
+        wire.write_now(TOO_LATE);
+    }
+    wire.linger(LINGER).await;
+}
+
+/// Answers one request.
+async fn answer(
+    request: http::Request<Incoming>,
+    shared: &Shared,
+    wire: Arc<Wire>,
+    peer: SocketAddr,
+) -> http::Response<Outgoing> {
+    wire.set_phase(Phase::Busy);
+    let begun = Instant::now();
+    let log = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let response = route(request, shared, &wire, peer).await;
+    if let Some((method, path)) = log {
+        tracing::debug!(%peer, "{method} {path}: {} in {:?}", response.status_code(), begun.elapsed());
+    }
+    let (status, mut headers, content) = response.into_parts();
+    if wire.is_unread() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let body = match content {
+        Content::Empty => Outgoing::Bytes(None),
+        Content::Bytes(bytes) => Outgoing::Bytes(Some(bytes)),
+        Content::Stream(stream) => Outgoing::Stream {
+            stream: stream.into_inner().unwrap_or_else(PoisonError::into_inner),
+            wire: wire.clone(),
+        },
+    };
+    wire.set_phase(Phase::Answered);
+    let mut answer = http::Response::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+async fn route(
+    request: http::Request<Incoming>,
+    shared: &Shared,
+    wire: &Arc<Wire>,
+    peer: SocketAddr,
+) -> Response {
+    let router = shared.router();
+    // Dropped with its body unread, so that the connection is closed, unless there was none.
+    let refuse = |request: &http::Request<Incoming>, error: Error| {
+        if !request.body().is_end_stream() {
+            wire.set_unread();
+        }
+        error.into_response()
+    };
+    let path = request.uri().path();
+    if request.method() == Method::OPTIONS && path == "*" {
+        return Response::empty(StatusCode::NO_CONTENT);
+    }
+    match router.find(request.method(), path) {
+        Found::Route(route, _) if !route.is_open() => refuse(&request, Error::stopping()),
+        Found::Route(route, values) => {
+            let raw = RawRequest::new(request, route.template.names(), values, peer, wire.clone());
+            route.handler.handle(raw).await
+        }
+        Found::NotAllowed(allow) if request.method() == Method::OPTIONS => {
+            with_allow(Response::empty(StatusCode::NO_CONTENT), &allow)
+        }
+        Found::NotAllowed(allow) => {
+            let text = format!("{} is for {allow}, not for {}", path, request.method());
+            let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, text);
+            with_allow(refuse(&request, error), &allow)
+        }
+        Found::Nowhere => refuse(&request, Error::not_found(format!("nothing is at {path}"))),
+        Found::BadPath => refuse(
+            &request,
+            Error::bad_request("the path, once decoded, is not UTF-8"),
+        ),
+    }
+}
+
+fn with_allow(mut response: Response, allow: &str) -> Response {
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// The body of a response on its way.
+pub(super) enum Outgoing {
+    Bytes(Option<Bytes>),
+    Stream { stream: ByteStream, wire: Arc<Wire> },
+}
+
+/// The client has closed the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the client has gone")]
+struct Gone;
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Box<dyn StdError + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|it| Ok(Frame::data(it)))),
+            Self::Stream { stream, wire } => match stream.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::warn!("a streamed response failed, its connection is cut: {error}");
+                    Poll::Ready(Some(Err(error)))
+                }
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Pending if wire.poll_gone(cx) => Poll::Ready(Some(Err(Gone.into()))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_none(),
+            Self::Stream { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Bytes(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
+            }
+            Self::Stream { .. } => SizeHint::default(),
+        }
+    }
+}

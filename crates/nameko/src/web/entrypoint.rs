@@ -1,0 +1,214 @@
+//! The entrypoint `#[http]`: a request in, a worker, a response out.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use futures_util::Stream;
+use http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::{
+    error::Error,
+    raw::RawRequest,
+    response::{ByteStream, Response},
+    server::{Handler, WebServer},
+    settings::Limits,
+};
+use crate::{
+    amqp::Table,
+    arguments::Arguments,
+    container::{Container, MethodHandle, WeakContainer},
+    error::{self, Result},
+    extension::Entrypoint,
+    protocol::Fault,
+    service::Outcome,
+};
+
+/// Runs a method for requests to a path: `#[http(GET, "/orders/{id}")]`.
+#[derive(Debug)]
+pub struct Http {
+    methods: String,
+    path: String,
+    server: OnceLock<Arc<WebServer>>,
+}
+
+impl Http {
+    /// The entrypoint of one method. `methods` is `GET`, or several: `GET,POST`. In the path, `{name}` is a parameter, and
+    /// `{*name}`, at its end, all that follows.
+    pub fn new(methods: impl Into<String>, path: impl Into<String>) -> Self {
+        Self {
+            methods: methods.into(),
+            path: path.into(),
+            server: OnceLock::new(),
+        }
+    }
+}
+
+impl Entrypoint for Http {
+    async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+        let server = WebServer::of(container)?;
+        let endpoint = Endpoint {
+            container: container.downgrade(),
+            limits: server.limits(),
+            method: method.clone(),
+        };
+        server.route(&self.methods, &self.path, method.name(), endpoint)?;
+        let _ = self.server.set(server);
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        if let Some(server) = self.server.get() {
+            server.withdraw().await;
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("http {} {}", self.methods, self.path)
+    }
+}
+
+/// One method, as the server sees it.
+struct Endpoint {
+    container: WeakContainer,
+    limits: Limits,
+    method: MethodHandle,
+}
+
+impl Handler for Endpoint {
+    async fn handle(&self, request: RawRequest) -> Response {
+        let limits = &self.limits;
+        let request = match request.read(limits.max_body, limits.body_timeout).await {
+            Ok(request) => request,
+            Err(error) => return error.into_response(),
+        };
+        let Some(container) = self.container.upgrade() else {
+            return Error::stopping().into_response();
+        };
+        // The worker is a task of the container: it runs to its end, also when the client goes away meanwhile.
+        let (reply, response) = oneshot::channel();
+        container.spawn(work(
+            container.downgrade(),
+            self.method.clone(),
+            Arguments::from_origin(request),
+            *limits,
+            reply,
+        ));
+        drop(container);
+        match response.await {
+            Ok(response) => response,
+            // The container takes no more work, or was killed.
+            Err(_) => Error::stopping().into_response(),
+        }
+    }
+}
+
+async fn work(
+    container: WeakContainer,
+    method: MethodHandle,
+    arguments: Arguments,
+    limits: Limits,
+    reply: oneshot::Sender<Response>,
+) {
+    let Some(container) = container.upgrade() else {
+        return;
+    };
+    let mut reply = Some(reply);
+    let answered = async {
+        let send = |outcome: Outcome| {
+            let (outcome, response) = respond(&container, &method, outcome);
+            if let Some(reply) = reply.take() {
+                // The client may have gone.
+                let _ = reply.send(response);
+            }
+            std::future::ready(outcome)
+        };
+        // As in Nameko, nothing of the request's headers becomes context data: they come from outside.
+        container
+            .run_worker(&method, arguments, Table::default(), send)
+            .await
+    };
+    let ended = match limits.worker_timeout {
+        Some(limit) => tokio::time::timeout(limit, answered).await,
+        None => Ok(answered.await),
+    };
+    let response = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error::Error::ContainerStopping(_))) => Error::stopping().into_response(),
+        Ok(Err(error)) => {
+            tracing::debug!("no worker for {}: {error}", method.name());
+            refusal(&Fault::of(&error), &method)
+        }
+        Err(_) if reply.is_none() => return,
+        Err(_) => {
+            let limit = limits.worker_timeout.unwrap_or_default();
+            tracing::error!(
+                service = container.service_name(),
+                method = method.name(),
+                "no answer within {limit:?} (WEB_SERVER_TIMEOUT): the worker is dropped"
+            );
+            let text = format!("no answer within {limit:?}");
+            Error::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    };
+    if let Some(reply) = reply {
+        // The client may have gone.
+        let _ = reply.send(response);
+    }
+}
+
+/// The response to send, and the outcome that providers hear of.
+fn respond(container: &Container, method: &MethodHandle, outcome: Outcome) -> (Outcome, Response) {
+    let value = match outcome {
+        Ok(value) => value,
+        Err(fault) => {
+            let response = refusal(&fault, method);
+            return (Err(fault), response);
+        }
+    };
+    let what = value.describe();
+    match value.into_any().downcast::<Response>() {
+        Ok(response) => {
+            let shown = response.shown();
+            let response = response.map_stream(|stream| owned(container, stream));
+            (Ok(Box::new(shown)), response)
+        }
+        // A method written by hand that does not return a response.
+        Err(_) => {
+            let fault = Fault::unserializable(&format!("{what}, which is no HTTP response"));
+            let response = refusal(&fault, method);
+            (Err(fault), response)
+        }
+    }
+}
+
+fn refusal(fault: &Fault, method: &MethodHandle) -> Response {
+    Response::of_fault(fault, method.expects(fault))
+}
+
+/// A stream that is work of the container while it runs: a stop waits for it, a kill ends it.
+fn owned(container: &Container, stream: ByteStream) -> ByteStream {
+    let (mut work, alive) = oneshot::channel::<()>();
+    container.spawn(async move { work.closed().await });
+    Box::pin(Owned { stream, alive })
+}
+
+struct Owned {
+    stream: ByteStream,
+    /// Ends when the container's task does: nothing is ever sent.
+    alive: oneshot::Receiver<()>,
+}
+
+impl Stream for Owned {
+    type Item = <ByteStream as Stream>::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if Pin::new(&mut self.alive).poll(cx).is_ready() {
+            return Poll::Ready(Some(Err("the service stopped before the end".into())));
+        }
+        self.stream.as_mut().poll_next(cx)
+    }
+}

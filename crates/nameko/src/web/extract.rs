@@ -1,0 +1,185 @@
+//! What a method takes of a request.
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Request,
+    error::Error,
+    form::{self, Wrong},
+};
+use crate::error::Result;
+
+/// A type that an `#[http]` method can take as an argument.
+///
+/// | argument | what it is |
+/// |---|---|
+/// | `id: u64`, or any type of serde's | the parameter `id` of the path, else of the query |
+/// | `limit: Option<u64>` | the same, where it may be left out |
+/// | `tag: Vec<String>` | all parameters `tag` of the query |
+/// | `order: Json<Order>` | the body, as JSON |
+/// | `search: Query<Search>` | the whole query |
+/// | `login: Form<Login>` | the body, as a form (`application/x-www-form-urlencoded`) |
+/// | `body: Body` | the body's bytes |
+/// | `headers: Headers` | the headers |
+/// | `request: Request` | all of it |
+///
+/// What does not fit is answered with `400 Bad Request`, and no worker is made.
+#[diagnostic::on_unimplemented(
+    message = "an `#[http]` method cannot take `{Self}` as an argument",
+    label = "this cannot be read from a request",
+    note = "take a parameter of the path or query by its name (any type with `serde::Deserialize`), or `web::Json`, `web::Query`, `web::Form`, `web::Body`, `web::Headers` or `web::Request`"
+)]
+pub trait FromRequest: Sized + Send + 'static {
+    /// Takes the argument of the parameter `name`.
+    ///
+    /// # Errors
+    /// The request does not hold what is needed: a [`web::Error`](Error) with the status for the client.
+    fn from_request(request: &mut Request, name: &'static str) -> Result<Self>;
+}
+
+/// A value as JSON: the body of a request, or of a response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+/// All parameters of the query, as a struct or a map.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Query<T>(pub T);
+
+/// The body of a request, sent by an HTML form: `application/x-www-form-urlencoded`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Form<T>(pub T);
+
+/// The body of a request as it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Body(pub Bytes);
+
+/// The headers of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub HeaderMap);
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest for T {
+    fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
+        if let Some(value) = request.path_param(name) {
+            return form::read_values(&[value])
+                .map_err(|wrong| bad(format!("path parameter `{name}` {wrong}")));
+        }
+        let values: Vec<_> = request
+            .query_pairs()
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .collect();
+        form::read_values(&values).map_err(|wrong| bad(format!("query parameter `{name}` {wrong}")))
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
+    fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
+        content_type(request, name, "application/json", |it| {
+            it == "application/json" || it.ends_with("+json")
+        })?;
+        if request.body().is_empty() {
+            // As if it were `null`, for a body that may be left out.
+            return serde_json::from_str("null").map(Self).map_err(|_| {
+                bad(format!(
+                    "`{name}` is missing: the body must be JSON, and is empty"
+                ))
+            });
+        }
+        serde_json::from_slice(request.body())
+            .map(Self)
+            .map_err(|error| match error.is_data() {
+                true => bad(format!("`{name}` is wrong: {error}")),
+                false => bad(format!("`{name}` is wrong: the body is not JSON: {error}")),
+            })
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest for Query<T> {
+    fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
+        form::read(request.query_pairs())
+            .map(Self)
+            .map_err(|wrong| bad(field("query", wrong)))
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest for Form<T> {
+    fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
+        const FORM: &str = "application/x-www-form-urlencoded";
+        content_type(request, name, FORM, |it| it == FORM)?;
+        form::read(&form::pairs(request.text()?))
+            .map(Self)
+            .map_err(|wrong| bad(field("form", wrong)))
+    }
+}
+
+impl FromRequest for Body {
+    fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
+        Ok(Self(request.body().clone()))
+    }
+}
+
+impl FromRequest for Headers {
+    fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
+        Ok(Self(request.headers().clone()))
+    }
+}
+
+impl FromRequest for Request {
+    fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
+        Ok(request.clone())
+    }
+}
+
+impl Deref for Body {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl Deref for Headers {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.0
+    }
+}
+
+fn bad(text: String) -> crate::Error {
+    Error::bad_request(text).into()
+}
+
+fn field(place: &str, wrong: Wrong) -> String {
+    match wrong {
+        Wrong::Field(text) => format!("{place} parameter {text}"),
+        wrong => format!("the {place} {wrong}"),
+    }
+}
+
+/// Refuses a body whose content type says that it is something else.
+fn content_type(
+    request: &Request,
+    name: &str,
+    expected: &str,
+    accepts: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let Some(given) = request.headers().get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(given.as_bytes()).to_ascii_lowercase();
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    if kind.is_empty() || accepts(kind) {
+        return Ok(());
+    }
+    Err(Error::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        format!("`{name}` is the body, of the content type `{expected}`, not `{kind}`"),
+    )
+    .into())
+}
