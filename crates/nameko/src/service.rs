@@ -299,6 +299,11 @@ pub trait Reply: Send + Sync + 'static {
 
 impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
     fn to_json(&self) -> Result<Vec<u8>> {
+        // What came from elsewhere and is passed on stays as it came.
+        if let Some(payload) = (self as &dyn Any).downcast_ref::<Payload>() {
+            let text = payload.to_json()?;
+            return Ok(serialization::python(text.get()).into_owned().into_bytes());
+        }
         serialization::to_vec(self).map_err(Error::from)
     }
 

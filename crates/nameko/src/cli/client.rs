@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::ser::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use super::broker;
 use super::expression::Call;
@@ -63,8 +62,9 @@ impl Client {
             kwargs,
         } = call;
         let service_proxy = self.cluster.service(service.as_str());
-        let reply: Result<Box<RawValue>, Error> =
-            service_proxy.call_with(method, args, &Named(kwargs)).await;
+        let reply = service_proxy
+            .call_unread(method, args, &Named(kwargs))
+            .await;
         let result = reply.map_err(|error| match error {
             Error::UnknownService(_) => Failure::from(error).hint(format!(
                 "no service of that name has been run on {}",
@@ -77,9 +77,12 @@ impl Client {
                 .hint("the service is not running, busy or hangs; --timeout SECONDS waits longer"),
             other => Failure::from(other),
         })?;
-        let text = serialization::python(result.get());
-        Literal::parse(&text)
-            .map_err(|fault| Failure::new("Error", format!("the result can't be shown: {fault}")))
+        let unshown = |why: &dyn std::fmt::Display| {
+            Failure::new("Error", format!("the result can't be shown: {why}"))
+        };
+        let json = result.to_json().map_err(|error| unshown(&error))?;
+        let text = serialization::python(json.get());
+        Literal::parse(&text).map_err(|fault| unshown(&fault))
     }
 
     pub(super) async fn close(self) {

@@ -253,6 +253,26 @@ impl ServiceProxy {
         self
     }
 
+    /// The same proxy, writing its requests in another format: `json`, `msgpack`, or one that was
+    /// [`register`](crate::serialization::register)ed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where no format has that name.
+    pub fn serializer(mut self, name: &str) -> Result<Self> {
+        if let Via::Broker { options, .. } = &mut self.via {
+            options.codec = options.codec.writing(name)?;
+        }
+        Ok(self)
+    }
+
+    /// The same proxy, making its requests smaller.
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        if let Via::Broker { options, .. } = &mut self.via {
+            options.compression = compression.into();
+        }
+        self
+    }
+
     /// Calls `method`. A tuple, an array or a `Vec` holds positional arguments; a struct or a map holds named ones.
     ///
     /// ```no_run
@@ -267,14 +287,14 @@ impl ServiceProxy {
     /// # Errors
     /// [`Error::Remote`] when the method raised, [`Error::UnknownService`], [`Error::MethodNotFound`],
     /// [`Error::IncorrectSignature`], [`Error::Timeout`], [`Error::ReplyLost`], [`Error::Publish`] when the request could
-    /// not be sent, [`Error::Serialization`] when the arguments have no JSON form or the result is not a `T`.
+    /// not be sent, [`Error::Serialization`] when the arguments have no form in the format or the result is not a `T`.
     pub async fn call<T: DeserializeOwned>(
         &self,
         method: &str,
         arguments: impl Serialize,
     ) -> Result<T> {
         match protocol::Call::new(self.format(), &arguments)? {
-            Some(call) => self.send(method, call).await,
+            Some(call) => Ok(self.send(method, call).await?.read()?),
             None => Err(Error::IncorrectSignature(format!(
                 "arguments of {}.{method} must be a tuple such as `(value,)`, or named ones in a struct or map",
                 self.service
@@ -292,12 +312,25 @@ impl ServiceProxy {
         args: &(impl Serialize + ?Sized),
         kwargs: &(impl Serialize + ?Sized),
     ) -> Result<T> {
+        Ok(self.call_unread(method, args, kwargs).await?.read()?)
+    }
+
+    /// As [`call_with`](Self::call_with), for who passes the result on and does not know its type.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call_unread(
+        &self,
+        method: &str,
+        args: &(impl Serialize + ?Sized),
+        kwargs: &(impl Serialize + ?Sized),
+    ) -> Result<Payload> {
         let call = protocol::Call::of(self.format(), args, kwargs)?;
         self.send(method, call).await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: &str, call: protocol::Call) -> Result<T> {
-        let result = match &self.via {
+    async fn send(&self, method: &str, call: protocol::Call) -> Result<Payload> {
+        match &self.via {
             Via::Broker {
                 client,
                 options,
@@ -310,14 +343,13 @@ impl ServiceProxy {
                 }
                 client
                     .call(&self.service, method, request, caller.headers(), options)
-                    .await?
+                    .await
             }
             Via::Fake(reply) => {
                 let (args, kwargs) = call.values()?;
-                Payload::of(&reply(method, args, kwargs)?)?
+                Ok(Payload::of(&reply(method, args, kwargs)?)?)
             }
-        };
-        Ok(result.read()?)
+        }
     }
 
     fn format(&self) -> &Format {

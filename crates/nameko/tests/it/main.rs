@@ -5,6 +5,8 @@
 mod support;
 // The services that tests run.
 mod services;
+// A peer that speaks AMQP by hand.
+mod peer;
 // A TCP proxy that breaks connections.
 mod proxy;
 
@@ -32,6 +34,10 @@ mod cli_shell;
 mod config;
 // JSON as Python writes it.
 mod serialization;
+// Bodies of messages in every format.
+mod codec;
+// Services that talk in MessagePack and in formats of their own.
+mod formats;
 
 // Calls between services: results, errors, context.
 mod rpc;

@@ -2,79 +2,16 @@
 
 use nameko::{
     Cluster,
-    amqp::{Channel, Connection, Delivery, Exchange, Properties, Publish, Queue, Table, Value},
+    amqp::{Properties, Queue, Table, Value},
     services,
 };
 use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
 
 use crate::{
+    peer::{Peer, json_of},
     services::{ServiceY, Troubles},
-    support::{self, TestBroker},
+    support,
 };
-
-/// A peer that speaks AMQP by hand: it has a queue of its own to which replies come.
-struct Peer {
-    channel: Channel,
-    replies: mpsc::UnboundedReceiver<Delivery>,
-}
-
-impl Peer {
-    async fn new(broker: &TestBroker) -> Self {
-        let connection = Connection::open(&broker.options()).await.unwrap();
-        let channel = connection.channel().await.unwrap();
-        let queue = Queue::new("peer");
-        channel
-            .exchange_declare(&Exchange::topic("nameko-rpc"))
-            .await
-            .unwrap();
-        channel.queue_declare(&queue).await.unwrap();
-        let none = Table::new();
-        channel
-            .queue_bind("peer", "nameko-rpc", "peer", &none)
-            .await
-            .unwrap();
-        let (sink, replies) = mpsc::unbounded_channel();
-        let sink = move |delivery: Delivery| {
-            delivery.acker.ack();
-            let _ = sink.send(delivery);
-        };
-        channel.consume("peer", sink, |_| {}).await.unwrap();
-        channel.confirm_select().await.unwrap();
-        Self { channel, replies }
-    }
-
-    /// Sends a request as it stands.
-    async fn send(&self, key: &str, properties: Properties, body: &[u8]) {
-        let message = Publish {
-            exchange: "nameko-rpc".to_owned(),
-            routing_key: key.to_owned(),
-            mandatory: true,
-            properties,
-            body: body.to_vec().into(),
-        };
-        self.channel.publish(&message).await.unwrap().await.unwrap();
-    }
-
-    /// Sends a request, and returns the reply to it.
-    async fn ask(&mut self, key: &str, content_type: &'static str, body: &[u8]) -> Delivery {
-        let properties = Properties {
-            content_type: Some(content_type.into()),
-            content_encoding: Some("utf-8".into()),
-            correlation_id: Some("the-id".into()),
-            reply_to: Some("peer".into()),
-            ..Properties::default()
-        };
-        self.send(key, properties, body).await;
-        support::within("a reply", self.replies.recv())
-            .await
-            .unwrap()
-    }
-}
-
-fn json_of(delivery: &Delivery) -> Json {
-    serde_json::from_slice(&delivery.body).unwrap()
-}
 
 #[tokio::test]
 async fn a_reply_is_what_nameko_sends() {

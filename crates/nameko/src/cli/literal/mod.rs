@@ -44,9 +44,14 @@ impl Serialize for Literal {
         match self {
             Self::None => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Int(digits) => RawValue::from_string(digits.clone())
-                .map_err(S::Error::custom)?
-                .serialize(serializer),
+            // Raw text is for JSON only, where integers have no limit.
+            Self::Int(digits) => match (digits.parse::<i64>(), digits.parse::<u64>()) {
+                (Ok(int), _) => serializer.serialize_i64(int),
+                (_, Ok(int)) => serializer.serialize_u64(int),
+                _ => RawValue::from_string(digits.clone())
+                    .map_err(S::Error::custom)?
+                    .serialize(serializer),
+            },
             Self::Float(value) => serializer.serialize_f64(*value),
             Self::Text(text) => serializer.serialize_str(text),
             Self::List(items) | Self::Tuple(items) => serializer.collect_seq(items),

@@ -14,7 +14,7 @@ mod reader;
 mod writer;
 
 use serde::de::DeserializeOwned;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
 pub use self::non_finite::{python, standard};
@@ -83,7 +83,13 @@ pub(super) fn decode(body: &[u8]) -> Result<Payload, Error> {
 
 /// Writes the value of a standard text in another format.
 pub(super) fn transcode<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    reader::transcode(text, serializer)
+    // serde_json would make floats of them.
+    match non_finite::huge_integer(text) {
+        Some(digits) => Err(S::Error::custom(format_args!(
+            "the integer {digits} takes more than 64 bits"
+        ))),
+        None => reader::transcode(text, serializer),
+    }
 }
 
 fn write<T: Serialize + ?Sized>(value: &T, dialect: Dialect) -> Result<Vec<u8>, Error> {

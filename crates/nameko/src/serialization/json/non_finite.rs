@@ -137,6 +137,17 @@ pub fn python(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The first integer of a text that neither an `i64` nor a `u64` holds.
+pub(super) fn huge_integer(text: &str) -> Option<&str> {
+    pieces(text).find(|piece| {
+        let digits = piece.strip_prefix('-').unwrap_or(piece);
+        digits.len() >= 19
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && piece.parse::<i64>().is_err()
+            && piece.parse::<u64>().is_err()
+    })
+}
+
 /// Cuts a text into strings (with their quotes), words and numbers, and what stands between those.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
