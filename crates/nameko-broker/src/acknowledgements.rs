@@ -1,6 +1,7 @@
 //! Acknowledging, rejecting and recovering deliveries, and the limits on how many may be open.
 
 use crate::{
+    deaths::Reason,
     error::{AmqpError, Result},
     vhost::{ChannelId, QueueId, State, Unacked},
 };
@@ -8,8 +9,10 @@ use crate::{
 /// What becomes of deliveries that are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Done with, by `basic.ack` or by a reject without requeue.
+    /// Done with, by `basic.ack`.
     Done,
+    /// Not wanted: dead letters, where the queue has such.
+    Reject,
     /// Back to their place in the queue.
     Requeue,
 }
@@ -28,7 +31,7 @@ impl State {
         };
         if multiple && tag == 0 {
             let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values().rev(), outcome);
+            self.settle_all(channel, all.into_values(), outcome);
             return Ok(());
         }
         if !on.unacked.contains_key(&tag) {
@@ -39,7 +42,7 @@ impl State {
         if multiple {
             let later = on.unacked.split_off(&tag.saturating_add(1));
             let settled = std::mem::replace(&mut on.unacked, later);
-            self.settle_all(channel, settled.into_values().rev(), outcome);
+            self.settle_all(channel, settled.into_values(), outcome);
         } else if let Some(one) = on.unacked.remove(&tag) {
             self.settle_all(channel, std::iter::once(one), outcome);
         }
@@ -50,7 +53,7 @@ impl State {
     pub(crate) fn recover(&mut self, channel: ChannelId) {
         if let Some(on) = self.channels.get_mut(&channel) {
             let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values().rev(), Outcome::Requeue);
+            self.settle_all(channel, all.into_values(), Outcome::Requeue);
         }
     }
 
@@ -74,43 +77,74 @@ impl State {
     /// Keeps the limits of a queue that got messages back, as RabbitMQ before it delivers, then delivers what is left.
     pub(crate) fn limit_and_deliver(&mut self, queue: QueueId) {
         if let Some(queue) = self.queues.get_mut(&queue) {
-            queue.drop_over_limit();
+            queue.drop_over_limit(&mut self.dead);
         }
         self.deliver(queue);
         self.schedule(queue);
     }
 
-    /// Settles deliveries, the last one first, so that each goes back to the front of its queue.
+    /// Puts deliveries, in the order they were made, back into their queues; gives those queues. Nothing is delivered yet.
+    pub(crate) fn give_back(
+        &mut self,
+        deliveries: impl DoubleEndedIterator<Item = Unacked>,
+        channel_closes: bool,
+    ) -> Vec<QueueId> {
+        // Usually one queue, or a few; a list is quicker than a set.
+        let mut queues: Vec<QueueId> = Vec::new();
+        let mut counted = Vec::new();
+        // The last one first, so that each goes to the front.
+        for unacked in deliveries.rev() {
+            let Some(queue) = self.queues.get_mut(&unacked.queue) else {
+                continue;
+            };
+            if !queues.contains(&unacked.queue) {
+                queues.push(unacked.queue);
+            }
+            if queue.is_quorum() {
+                counted.push(unacked);
+            } else {
+                queue.requeue(unacked.entry);
+            }
+        }
+        for unacked in counted.into_iter().rev() {
+            if let Some(queue) = self.queues.get_mut(&unacked.queue) {
+                let last = !channel_closes && queue.arguments.delivery_limit.is_none();
+                queue.give_back(unacked.entry, last, &mut self.dead);
+            }
+        }
+        queues
+    }
+
+    /// Settles deliveries, given in the order they were made.
     fn settle_all(
         &mut self,
         channel: ChannelId,
-        settled: impl Iterator<Item = Unacked>,
+        settled: impl DoubleEndedIterator<Item = Unacked>,
         outcome: Outcome,
     ) {
-        // Usually one queue, or a few; a list is quicker than a set.
-        let mut queues: Vec<QueueId> = Vec::new();
-        for unacked in settled {
-            if let Some(id) = unacked.consumer {
-                if let Some(on) = self.channels.get_mut(&channel) {
-                    on.limited = on.limited.saturating_sub(1);
-                }
-                if let Some(consumer) = self.consumers.get_mut(&id) {
-                    consumer.unacked = consumer.unacked.saturating_sub(1);
-                }
+        if outcome == Outcome::Requeue {
+            let settled: Vec<Unacked> = settled
+                .inspect(|unacked| self.uncount(channel, unacked))
+                .collect();
+            for queue in self.give_back(settled.into_iter(), false) {
+                self.limit_and_deliver(queue);
             }
-            if let Some(queue) = self.queues.get_mut(&unacked.queue) {
-                if outcome == Outcome::Requeue {
-                    queue.requeue(unacked.entry);
+        } else {
+            let mut queues: Vec<QueueId> = Vec::new();
+            for unacked in settled {
+                self.uncount(channel, &unacked);
+                let Some(queue) = self.queues.get_mut(&unacked.queue) else {
+                    continue;
+                };
+                if outcome == Outcome::Reject {
+                    queue.die(unacked.entry.message, Reason::Rejected, &mut self.dead);
                 }
                 if !queue.is_empty() && !queues.contains(&unacked.queue) {
                     queues.push(unacked.queue);
                 }
             }
-        }
-        for queue in queues {
-            match outcome {
-                Outcome::Done => self.deliver(queue),
-                Outcome::Requeue => self.limit_and_deliver(queue),
+            for queue in queues {
+                self.deliver(queue);
             }
         }
         // A place freed on the channel lets its other consumers go on too.
@@ -120,6 +154,19 @@ impl State {
             .is_some_and(|on| on.global_prefetch > 0)
         {
             self.deliver_to_channel(channel);
+        }
+    }
+
+    /// Takes a delivery from the counts of its channel and consumer.
+    fn uncount(&mut self, channel: ChannelId, unacked: &Unacked) {
+        let Some(id) = unacked.consumer else {
+            return;
+        };
+        if let Some(on) = self.channels.get_mut(&channel) {
+            on.limited = on.limited.saturating_sub(1);
+        }
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.unacked = consumer.unacked.saturating_sub(1);
         }
     }
 }

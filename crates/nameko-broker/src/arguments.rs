@@ -1,161 +1,312 @@
-//! Arguments of declarations: what they mean, whether they are valid, whether two declarations agree.
+//! Arguments of queues and consumers: what they mean and whether they are valid.
 
 use std::time::Duration;
 
-use amq_protocol::types::{AMQPValue, FieldTable};
+use amq_protocol::types::FieldTable;
 
-use crate::error::{AmqpError, Result};
+use crate::{
+    error::{AmqpError, Code, Result},
+    message::Name,
+    values::{boolean, integer, string, type_name},
+};
 
 /// The longest time an argument may name: ten years, in milliseconds, as in RabbitMQ.
 const LONGEST: i128 = 315_360_000_000;
 
-/// Arguments that a later declaration of the same queue has to repeat.
-const QUEUE_EQUIVALENCE: &[&str] = &[
+/// Arguments of classic queues, in RabbitMQ's order: a second declaration has to repeat them.
+const CLASSIC: &[&str] = &[
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-max-length",
     "x-max-length-bytes",
-    "x-overflow",
     "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
     "x-single-active-consumer",
     "x-queue-type",
+    "x-queue-master-locator",
 ];
+
+/// Arguments of quorum queues.
+const QUORUM: &[&str] = &[
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-quorum-initial-group-size",
+    "x-delivery-limit",
+    "x-message-ttl",
+    "x-queue-leader-locator",
+];
+
+/// Arguments that only streams have.
+const STREAM: &[&str] = &[
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-initial-cluster-size",
+];
+
+/// The order in which RabbitMQ checks arguments.
+const CHECKED: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-quorum-initial-group-size",
+    "x-queue-leader-locator",
+    "x-delivery-limit",
+];
+
+/// What `x-queue-type` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum QueueKind {
+    #[default]
+    Classic,
+    /// Kept in memory as a classic one; what clients see differs as in RabbitMQ.
+    Quorum,
+}
+
+/// What a full queue does; `x-overflow`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// Drops the oldest.
+    #[default]
+    DropHead,
+    /// Refuses the newest.
+    Reject,
+    /// Refuses the newest, which goes to the dead letters.
+    RejectToDeadLetters,
+}
+
+/// Where dead letters of a queue go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeadLetterTo {
+    /// `x-dead-letter-exchange`; it need not be there.
+    pub(crate) exchange: Name,
+    /// `x-dead-letter-routing-key`; without it a message keeps its own.
+    pub(crate) key: Option<Name>,
+}
 
 /// What the arguments of a queue ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueArguments {
+    pub(crate) kind: QueueKind,
     /// `x-expires`: the queue goes when it was unused for so long.
     pub(crate) expires: Option<Duration>,
     /// `x-message-ttl`: a message is dropped when it was ready for so long.
     pub(crate) message_ttl: Option<Duration>,
+    pub(crate) dead_letters: Option<DeadLetterTo>,
     /// `x-max-length`: most ready messages.
     pub(crate) max_length: Option<u64>,
     /// `x-max-length-bytes`: most bytes in bodies of ready messages.
     pub(crate) max_length_bytes: Option<u64>,
-    /// `x-overflow` is `reject-publish`: a full queue refuses new messages instead of dropping the oldest.
-    pub(crate) reject_publish: bool,
+    pub(crate) overflow: Overflow,
+    /// `x-max-priority`: a message of higher priority has this one.
+    pub(crate) max_priority: u8,
+    /// `x-single-active-consumer`: one consumer gets everything, the others wait for it to go.
+    pub(crate) single_active: bool,
+    /// `x-delivery-limit`: a message that comes back more often is a dead letter.
+    pub(crate) delivery_limit: Option<u64>,
 }
 
-/// Reads the arguments of a queue; `queue` names it for the error, as in `queue 'q' in vhost '/'`.
-pub(crate) fn queue_arguments(arguments: &FieldTable, queue: &str) -> Result<QueueArguments> {
-    let invalid = |key: &str, reason: String| {
-        AmqpError::precondition_failed(format!("invalid arg '{key}' for {queue}: {reason}"))
-    };
-    let mut found = QueueArguments::default();
-    for (key, value) in arguments {
-        let key = key.as_str();
+impl QueueKind {
+    /// The kind a declaration asks for. RabbitMQ looks at this argument before all others.
+    pub(crate) fn of(arguments: &FieldTable, queue: &str) -> Result<Self> {
+        const KEY: &str = "x-queue-type";
+        let Some(value) = arguments.inner().get(KEY) else {
+            return Ok(Self::Classic);
+        };
+        match string(value).map_err(|reason| invalid(KEY, queue, &reason))? {
+            "classic" => Ok(Self::Classic),
+            "quorum" => Ok(Self::Quorum),
+            "stream" => Err(AmqpError::new(
+                Code::NotImplemented,
+                "the embedded broker has no streams (x-queue-type 'stream'); use RabbitMQ for them",
+            )),
+            other => {
+                let reason = format!("\"unsupported queue type '{other}'\"");
+                Err(invalid(KEY, queue, &reason))
+            }
+        }
+    }
+
+    /// RabbitMQ's name for it.
+    pub(crate) fn module(self) -> &'static str {
+        match self {
+            Self::Classic => "rabbit_classic_queue",
+            Self::Quorum => "rabbit_quorum_queue",
+        }
+    }
+
+    /// The arguments such a queue has, which a second declaration has to repeat.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Classic => CLASSIC,
+            Self::Quorum => QUORUM,
+        }
+    }
+}
+
+impl QueueArguments {
+    /// Reads the arguments of a queue; `queue` names it for the error, as in `queue 'q' in vhost '/'`.
+    pub(crate) fn read(arguments: &FieldTable, queue: &str) -> Result<Self> {
+        if let Some(exchange) = arguments.inner().get("x-dead-letter-exchange")
+            && string(exchange).is_err()
+        {
+            return Err(AmqpError::precondition_failed(format!(
+                "invalid type '{}' for arg 'x-dead-letter-exchange' in {queue}",
+                type_name(exchange)
+            )));
+        }
+        let kind = QueueKind::of(arguments, queue)?;
+        let mut read = Self {
+            kind,
+            ..Self::default()
+        };
+        let own = kind.arguments();
+        for key in CHECKED.iter().filter(|key| own.contains(key)) {
+            if arguments.contains_key(key) {
+                read.take(key, arguments)
+                    .map_err(|reason| invalid(key, queue, &reason))?;
+            }
+        }
+        let foreign = |key: &str| {
+            !own.contains(&key)
+                && (CLASSIC.contains(&key) || QUORUM.contains(&key) || STREAM.contains(&key))
+        };
+        // RabbitMQ ignores what no kind of queue knows.
+        match arguments.inner().keys().find(|key| foreign(key.as_str())) {
+            Some(key) => Err(of_other_kind(key.as_str(), queue, kind)),
+            None => Ok(read),
+        }
+    }
+
+    /// Takes over one argument that is there; the error is RabbitMQ's reason.
+    fn take(&mut self, key: &str, arguments: &FieldTable) -> Result<(), String> {
+        let Some(value) = arguments.inner().get(key) else {
+            return Ok(());
+        };
         match key {
-            "x-expires" | "x-message-ttl" => {
-                let number = integer(value).map_err(|e| invalid(key, e))?;
-                let reason = match number {
-                    0 if key == "x-expires" => Some("value_zero"),
-                    n if n < 0 => Some("value_negative"),
-                    n if n > LONGEST => Some("value_too_large"),
-                    _ => None,
+            "x-expires" => {
+                not_zero(integer(value)?)?;
+                self.expires = Some(time(integer(value)?)?);
+            }
+            "x-message-ttl" => self.message_ttl = Some(time(integer(value)?)?),
+            "x-dead-letter-exchange" => {
+                self.dead_letters = Some(DeadLetterTo {
+                    exchange: string(value)?.into(),
+                    key: None,
+                });
+            }
+            "x-dead-letter-routing-key" => match &mut self.dead_letters {
+                Some(to) => to.key = Some(string(value)?.into()),
+                None => {
+                    string(value)?;
+                    return Err("routing_key_but_no_dlx_defined".into());
+                }
+            },
+            // What is dead-lettered here is in its new queue before anything else happens, so both mean the same.
+            "x-dead-letter-strategy" => one_of(
+                value,
+                &["at-most-once", "at-least-once"],
+                "invalid_dlx_strategy",
+            )?,
+            "x-max-length" => self.max_length = Some(size(integer(value)?)?),
+            "x-max-length-bytes" => self.max_length_bytes = Some(size(integer(value)?)?),
+            "x-max-in-memory-length" | "x-max-in-memory-bytes" => {
+                size(integer(value)?)?;
+            }
+            "x-max-priority" => {
+                let most = size(integer(value)?)?;
+                self.max_priority =
+                    u8::try_from(most).map_err(|_| format!("{{max_value_exceeded,{most}}}"))?;
+            }
+            "x-overflow" => {
+                self.overflow = match (string(value)?, self.kind) {
+                    ("drop-head", _) => Overflow::DropHead,
+                    ("reject-publish", _) => Overflow::Reject,
+                    ("reject-publish-dlx", QueueKind::Classic) => Overflow::RejectToDeadLetters,
+                    // Only logged by RabbitMQ.
+                    ("reject-publish-dlx", QueueKind::Quorum) => Overflow::DropHead,
+                    _ => return Err("invalid_overflow".into()),
                 };
-                if let Some(reason) = reason {
-                    return Err(invalid(key, format!("{{{reason},{number}}}")));
-                }
-                let time = Some(Duration::from_millis(number as u64));
-                match key {
-                    "x-expires" => found.expires = time,
-                    _ => found.message_ttl = time,
-                }
             }
-            "x-max-length" | "x-max-length-bytes" | "x-max-priority" => {
-                let number = integer(value).map_err(|e| invalid(key, e))?;
-                let limit = u64::try_from(number)
-                    .map_err(|_| invalid(key, format!("{{value_negative,{number}}}")))?;
-                match key {
-                    "x-max-length" => found.max_length = Some(limit),
-                    "x-max-length-bytes" => found.max_length_bytes = Some(limit),
-                    _ => return Err(unsupported(key)),
-                }
-            }
-            "x-overflow" => match string(value).map_err(|e| invalid(key, e))? {
-                "drop-head" => found.reject_publish = false,
-                "reject-publish" => found.reject_publish = true,
-                _ => return Err(invalid(key, "invalid_overflow".into())),
+            // Everything is in memory in one way only.
+            "x-queue-mode" => match string(value)? {
+                "default" | "lazy" => {}
+                other => return Err(format!("\"unsupported queue mode '{other}'\"")),
             },
-            "x-queue-type" => match string(value).map_err(|e| invalid(key, e))? {
-                "classic" => {}
-                "quorum" | "stream" => {
-                    return Err(unsupported("x-queue-type other than 'classic'"));
-                }
-                other => {
-                    return Err(invalid(
-                        key,
-                        format!("\"unsupported queue type '{other}'\""),
-                    ));
-                }
+            "x-queue-version" => match size(integer(value)?)? {
+                1 | 2 => {}
+                other => return Err(format!("\"unsupported queue version '{other}'\"")),
             },
-            "x-single-active-consumer" if *value == AMQPValue::Boolean(false) => {}
-            "x-dead-letter-exchange" | "x-dead-letter-routing-key" | "x-single-active-consumer" => {
-                return Err(unsupported(key));
+            "x-single-active-consumer" => self.single_active = boolean(value)?,
+            "x-quorum-initial-group-size" => {
+                size(integer(value)?)?;
+                not_zero(integer(value)?)?;
             }
-            // RabbitMQ ignores what it does not know as well.
+            "x-queue-leader-locator" => one_of(
+                value,
+                &["client-local", "balanced", "random", "least-leaders"],
+                "invalid_queue_locator_arg",
+            )?,
+            // RabbitMQ checks nothing, and what is no number limits nothing.
+            "x-delivery-limit" => {
+                self.delivery_limit = integer(value)
+                    .ok()
+                    .map(|limit| u64::try_from(limit).unwrap_or(0));
+            }
             _ => {}
         }
+        Ok(())
     }
-    Ok(found)
 }
 
-/// Checks that a second declaration of a queue gives the arguments of the first.
-pub(crate) fn check_queue_equivalence(
-    current: &FieldTable,
-    received: &FieldTable,
+/// Reads `x-priority` from the arguments of a consumer; higher comes first, 0 is the default.
+pub(crate) fn consumer_priority(
+    arguments: &FieldTable,
     queue: &str,
-) -> Result<()> {
-    check_equivalence(current, received, QUEUE_EQUIVALENCE, queue)
-}
-
-/// Checks that both tables agree on `keys`; integers of different sizes agree when they are equal.
-pub(crate) fn check_equivalence(
-    current: &FieldTable,
-    received: &FieldTable,
-    keys: &[&str],
-    name: &str,
-) -> Result<()> {
-    for key in keys {
-        let old = current.inner().get(*key);
-        let new = received.inner().get(*key);
-        let same = match (old, new) {
-            (None, None) => true,
-            (Some(old), Some(new)) => old == new || bare(old) == bare(new),
-            // Not said means classic.
-            (None, Some(value)) | (Some(value), None) => {
-                *key == "x-queue-type" && bare(value) == "classic"
+    kind: QueueKind,
+) -> Result<i64> {
+    let mut priority = 0;
+    if let Some(value) = arguments.inner().get("x-priority") {
+        let number = integer(value).map_err(|reason| invalid("x-priority", queue, &reason))?;
+        // No integer of a table is larger.
+        priority = i64::try_from(number).unwrap_or(i64::MAX);
+    }
+    let failover = "x-cancel-on-ha-failover";
+    if let Some(value) = arguments.inner().get(failover) {
+        match kind {
+            QueueKind::Classic => {
+                boolean(value).map_err(|reason| invalid(failover, queue, &reason))?
             }
+            QueueKind::Quorum => return Err(of_other_kind(failover, queue, kind)),
         };
-        if !same {
-            let (received, current) = match (old, new) {
-                (Some(old), Some(new)) => (format!("'{}'", bare(new)), format!("'{}'", bare(old))),
-                _ => (described(new), described(old)),
-            };
-            return Err(inequivalent(key, name, &received, &current));
-        }
     }
-    Ok(())
-}
-
-/// Checks that a flag or type of a second declaration is that of the first.
-pub(crate) fn check_same<T: PartialEq + std::fmt::Display>(
-    key: &str,
-    name: &str,
-    current: T,
-    received: T,
-) -> Result<()> {
-    if current == received {
-        return Ok(());
+    if arguments.contains_key("x-stream-offset") {
+        return Err(of_other_kind("x-stream-offset", queue, kind));
     }
-    Err(inequivalent(
-        key,
-        name,
-        &format!("'{received}'"),
-        &format!("'{current}'"),
-    ))
+    Ok(priority)
 }
 
 /// Reads an `expiration` property: milliseconds as text.
@@ -178,11 +329,7 @@ pub(crate) fn expiration(text: &str) -> Result<Duration> {
         )));
     }
     let number: i128 = text.parse().map_err(|_| refuse("{value_too_large}"))?;
-    match number {
-        n if n < 0 => Err(refuse(&format!("{{value_negative,{n}}}"))),
-        n if n > LONGEST => Err(refuse(&format!("{{value_too_large,{n}}}"))),
-        n => Ok(Duration::from_millis(n as u64)),
-    }
+    time(number).map_err(|reason| refuse(&reason))
 }
 
 /// A string as Erlang prints a list of characters.
@@ -194,89 +341,53 @@ fn erlang_string(text: &str, codes: &[String]) -> String {
     }
 }
 
-fn inequivalent(key: &str, name: &str, received: &str, current: &str) -> AmqpError {
+/// Milliseconds within the limits.
+fn time(number: i128) -> Result<Duration, String> {
+    match number {
+        n if n < 0 => Err(format!("{{value_negative,{n}}}")),
+        n if n > LONGEST => Err(format!("{{value_too_large,{n}}}")),
+        n => Ok(Duration::from_millis(n as u64)),
+    }
+}
+
+fn size(number: i128) -> Result<u64, String> {
+    u64::try_from(number).map_err(|_| format!("{{value_negative,{number}}}"))
+}
+
+fn not_zero(number: i128) -> Result<(), String> {
+    match number {
+        0 => Err("{value_zero,0}".into()),
+        _ => Ok(()),
+    }
+}
+
+fn one_of(
+    value: &amq_protocol::types::AMQPValue,
+    known: &[&str],
+    otherwise: &str,
+) -> Result<(), String> {
+    if known.contains(&string(value)?) {
+        Ok(())
+    } else {
+        Err(otherwise.to_owned())
+    }
+}
+
+fn invalid(key: &str, queue: &str, reason: &str) -> AmqpError {
+    AmqpError::precondition_failed(format!("invalid arg '{key}' for {queue}: {reason}"))
+}
+
+fn of_other_kind(key: &str, queue: &str, kind: QueueKind) -> AmqpError {
     AmqpError::precondition_failed(format!(
-        "inequivalent arg '{key}' for {name}: received {received} but current is {current}"
+        "invalid arg '{key}' for {queue} of queue type {}",
+        kind.module()
     ))
-}
-
-/// What this broker lacks is refused, so that nobody waits for something that never happens.
-fn unsupported(what: &str) -> AmqpError {
-    AmqpError::new(
-        crate::error::Code::NotImplemented,
-        format!("the embedded broker does not support {what}; use RabbitMQ for it"),
-    )
-}
-
-fn integer(value: &AMQPValue) -> Result<i128, String> {
-    Ok(match value {
-        AMQPValue::ShortShortInt(n) => (*n).into(),
-        AMQPValue::ShortShortUInt(n) => (*n).into(),
-        AMQPValue::ShortInt(n) => (*n).into(),
-        AMQPValue::ShortUInt(n) => (*n).into(),
-        AMQPValue::LongInt(n) => (*n).into(),
-        AMQPValue::LongUInt(n) => (*n).into(),
-        AMQPValue::LongLongInt(n) => (*n).into(),
-        other => return Err(format!("\"expected integer, got {}\"", type_name(other))),
-    })
-}
-
-fn string(value: &AMQPValue) -> Result<&str, String> {
-    let bytes = match value {
-        AMQPValue::LongString(text) => text.as_bytes(),
-        other => return Err(format!("{{unacceptable_type,{}}}", type_name(other))),
-    };
-    std::str::from_utf8(bytes).map_err(|_| "invalid_utf8".to_owned())
-}
-
-/// The name RabbitMQ has for the type of a value.
-fn type_name(value: &AMQPValue) -> &'static str {
-    match value {
-        AMQPValue::Boolean(_) => "bool",
-        AMQPValue::ShortShortInt(_) => "byte",
-        AMQPValue::ShortShortUInt(_) => "unsignedbyte",
-        AMQPValue::ShortInt(_) => "short",
-        AMQPValue::ShortUInt(_) => "unsignedshort",
-        AMQPValue::LongInt(_) => "signedint",
-        AMQPValue::LongUInt(_) => "unsignedint",
-        AMQPValue::LongLongInt(_) => "long",
-        AMQPValue::Float(_) => "float",
-        AMQPValue::Double(_) => "double",
-        AMQPValue::DecimalValue(_) => "decimal",
-        AMQPValue::ShortString(_) => "shortstr",
-        AMQPValue::LongString(_) => "longstr",
-        AMQPValue::FieldArray(_) => "array",
-        AMQPValue::Timestamp(_) => "timestamp",
-        AMQPValue::FieldTable(_) => "table",
-        AMQPValue::ByteArray(_) => "binary",
-        AMQPValue::Void => "void",
-    }
-}
-
-/// A value as text, without its type.
-fn bare(value: &AMQPValue) -> String {
-    if let Ok(number) = integer(value) {
-        return number.to_string();
-    }
-    match value {
-        AMQPValue::Boolean(b) => b.to_string(),
-        AMQPValue::LongString(text) => text.to_string(),
-        AMQPValue::ShortString(text) => text.to_string(),
-        AMQPValue::Timestamp(n) => n.to_string(),
-        other => format!("{other:?}"),
-    }
-}
-
-/// A value with its type, or that there is none.
-fn described(value: Option<&AMQPValue>) -> String {
-    match value {
-        None => "none".to_owned(),
-        Some(value) => format!("the value '{}' of type '{}'", bare(value), type_name(value)),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use amq_protocol::types::AMQPValue;
+
     use super::*;
 
     fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
@@ -287,6 +398,10 @@ mod tests {
         table
     }
 
+    fn text(text: &str) -> AMQPValue {
+        AMQPValue::LongString(text.into())
+    }
+
     #[test]
     fn queue_arguments_are_read_whatever_the_size_of_the_integer() {
         for value in [
@@ -294,7 +409,7 @@ mod tests {
             AMQPValue::ShortShortUInt(100),
             AMQPValue::LongLongInt(100),
         ] {
-            let read = queue_arguments(
+            let read = QueueArguments::read(
                 &table(&[("x-expires", value.clone()), ("x-max-length", value)]),
                 "queue 'q'",
             )
@@ -308,69 +423,68 @@ mod tests {
 
     #[test]
     fn invalid_queue_arguments_are_told_as_rabbitmq_does() {
-        for (key, value, text) in [
-            ("x-expires", AMQPValue::LongInt(0), "{value_zero,0}"),
-            (
-                "x-expires",
-                AMQPValue::LongString("1".into()),
-                "\"expected integer, got longstr\"",
-            ),
-            (
-                "x-message-ttl",
-                AMQPValue::LongInt(-1),
-                "{value_negative,-1}",
-            ),
+        let int = AMQPValue::LongInt;
+        for (key, value, reason) in [
+            ("x-expires", int(0), "{value_zero,0}"),
+            ("x-expires", text("1"), "\"expected integer, got longstr\""),
+            ("x-message-ttl", int(-1), "{value_negative,-1}"),
             (
                 "x-message-ttl",
                 AMQPValue::LongLongInt(315_360_000_001),
                 "{value_too_large,315360000001}",
             ),
+            ("x-max-length", int(-2), "{value_negative,-2}"),
+            ("x-max-priority", int(256), "{max_value_exceeded,256}"),
+            ("x-overflow", text("no"), "invalid_overflow"),
+            ("x-overflow", int(1), "{unacceptable_type,signedint}"),
             (
-                "x-max-length",
-                AMQPValue::LongInt(-2),
-                "{value_negative,-2}",
+                "x-dead-letter-routing-key",
+                text("k"),
+                "routing_key_but_no_dlx_defined",
             ),
             (
-                "x-overflow",
-                AMQPValue::LongString("no".into()),
-                "invalid_overflow",
+                "x-queue-mode",
+                text("eager"),
+                "\"unsupported queue mode 'eager'\"",
+            ),
+            (
+                "x-queue-version",
+                int(3),
+                "\"unsupported queue version '3'\"",
+            ),
+            (
+                "x-queue-type",
+                text("odd"),
+                "\"unsupported queue type 'odd'\"",
             ),
         ] {
-            let error =
-                queue_arguments(&table(&[(key, value)]), "queue 'q' in vhost '/'").unwrap_err();
+            let error = QueueArguments::read(&table(&[(key, value)]), "queue 'q' in vhost '/'")
+                .unwrap_err();
             assert_eq!(
                 error.text,
-                format!("invalid arg '{key}' for queue 'q' in vhost '/': {text}")
+                format!("invalid arg '{key}' for queue 'q' in vhost '/': {reason}")
             );
         }
     }
 
     #[test]
-    fn declarations_agree_on_values_not_on_sizes() {
-        let check = |old: &[(&str, AMQPValue)], new: &[(&str, AMQPValue)]| {
-            check_queue_equivalence(&table(old), &table(new), "queue 'q' in vhost '/'")
-                .map_err(|e| e.text)
+    fn each_kind_of_queue_has_its_own_arguments() {
+        let limit = ("x-delivery-limit", AMQPValue::LongInt(2));
+        let quorum = ("x-queue-type", text("quorum"));
+        let read = QueueArguments::read(&table(&[quorum.clone(), limit.clone()]), "queue 'q'");
+        assert_eq!(read.unwrap().delivery_limit, Some(2));
+        let refused = |entries: &[(&str, AMQPValue)]| {
+            QueueArguments::read(&table(entries), "queue 'q'")
+                .unwrap_err()
+                .text
         };
-        let ttl = |n| ("x-message-ttl", AMQPValue::LongInt(n));
         assert_eq!(
-            check(&[ttl(5)], &[("x-message-ttl", AMQPValue::LongLongInt(5))]),
-            Ok(())
-        );
-        assert_eq!(check(&[], &[("x-mine", AMQPValue::Void)]), Ok(()));
-        assert_eq!(
-            check(
-                &[],
-                &[("x-queue-type", AMQPValue::LongString("classic".into()))]
-            ),
-            Ok(())
+            refused(&[limit]),
+            "invalid arg 'x-delivery-limit' for queue 'q' of queue type rabbit_classic_queue"
         );
         assert_eq!(
-            check(&[ttl(5)], &[ttl(6)]).unwrap_err(),
-            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '6' but current is '5'"
-        );
-        assert_eq!(
-            check(&[ttl(5)], &[]).unwrap_err(),
-            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'"
+            refused(&[quorum, ("x-max-priority", AMQPValue::LongInt(5))]),
+            "invalid arg 'x-max-priority' for queue 'q' of queue type rabbit_quorum_queue"
         );
     }
 

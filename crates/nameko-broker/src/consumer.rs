@@ -4,14 +4,16 @@ use std::{collections::HashMap, time::Instant};
 
 use amq_protocol::{
     protocol::{AMQPClass, basic},
-    types::ShortString,
+    types::{FieldTable, ShortString},
 };
 use uuid::Uuid;
 
 use crate::{
-    error::{AmqpError, Result},
+    arguments::consumer_priority,
+    error::{AmqpError, Code, Result},
     message::{Entry, Name},
     queue::Queue,
+    turns::Turns,
     vhost::{ChannelId, ConsumerId, QueueId, State, Unacked},
 };
 
@@ -36,6 +38,7 @@ pub(crate) struct Consume<'a> {
     pub(crate) no_ack: bool,
     pub(crate) exclusive: bool,
     pub(crate) nowait: bool,
+    pub(crate) table: FieldTable,
 }
 
 impl State {
@@ -51,16 +54,9 @@ impl State {
             )));
         }
         let connection = on.outbox.connection;
+        let limited = on.global_prefetch > 0;
         let queue_id = self.queue_for(ask.queue, connection)?;
-        let in_exclusive_use = self.queues.get(&queue_id).is_some_and(|queue| {
-            queue.exclusive_consumer.is_some() || (ask.exclusive && !queue.consumers.is_empty())
-        });
-        if in_exclusive_use {
-            return Err(AmqpError::access_refused(format!(
-                "{} in exclusive use",
-                self.queue_text(ask.queue)
-            )));
-        }
+        let priority = self.check_consume(queue_id, ask, limited)?;
         let tag: Name = match ask.tag {
             "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
             tag => tag.into(),
@@ -73,9 +69,12 @@ impl State {
             return Ok(());
         };
         on.consumers.insert(tag.clone(), id);
-        queue.consumers.push(id);
-        if ask.exclusive {
+        queue.consumers.add(id, priority);
+        if ask.exclusive && !queue.is_quorum() {
             queue.exclusive_consumer = Some(id);
+        }
+        if queue.arguments.single_active {
+            queue.active_consumer.get_or_insert(id);
         }
         if !ask.nowait {
             let reply = basic::ConsumeOk {
@@ -102,6 +101,34 @@ impl State {
         Ok(())
     }
 
+    /// Whether a queue takes such a consumer beside those it has, on a channel whose prefetch is `limited` as a whole or
+    /// not; gives its priority.
+    fn check_consume(&self, id: QueueId, ask: &Consume<'_>, limited: bool) -> Result<i64> {
+        let Some(queue) = self.queues.get(&id) else {
+            return Ok(0);
+        };
+        let text = self.queue_text(ask.queue);
+        let priority = consumer_priority(&ask.table, &text, queue.arguments.kind)?;
+        if queue.is_quorum() {
+            // RabbitMQ takes no notice of exclusive consumers here.
+            return match limited {
+                true => Err(AmqpError::new(
+                    Code::NotImplemented,
+                    format!("{text} does not support global qos"),
+                )),
+                false => Ok(priority),
+            };
+        }
+        let in_exclusive_use = queue.exclusive_consumer.is_some()
+            || (ask.exclusive && (queue.arguments.single_active || !queue.consumers.is_empty()));
+        if in_exclusive_use {
+            return Err(AmqpError::access_refused(format!(
+                "{text} in exclusive use"
+            )));
+        }
+        Ok(priority)
+    }
+
     /// Removes a consumer by its tag. What it has unacknowledged stays with the channel.
     pub(crate) fn cancel(&mut self, channel: ChannelId, tag: &str) {
         let removed = self
@@ -121,7 +148,7 @@ impl State {
         let Some(queue) = self.queues.get_mut(&consumer.queue) else {
             return;
         };
-        queue.remove_consumer(id);
+        let followed = queue.remove_consumer(id);
         if queue.consumers.is_empty() {
             if queue.auto_delete {
                 self.delete_queue(consumer.queue);
@@ -131,13 +158,15 @@ impl State {
                 queue.used_at = Instant::now();
                 self.schedule(consumer.queue);
             }
+        } else if followed {
+            self.deliver(consumer.queue);
         }
     }
 
     /// Tells consumers of a queue that is gone, where the client understands that.
-    pub(crate) fn notify_cancelled(&mut self, consumers: &[ConsumerId]) {
-        for id in consumers {
-            let Some(consumer) = self.consumers.remove(id) else {
+    pub(crate) fn notify_cancelled(&mut self, consumers: &Turns) {
+        for id in consumers.iter() {
+            let Some(consumer) = self.consumers.remove(&id) else {
                 continue;
             };
             let Some(on) = self.channels.get_mut(&consumer.channel) else {
@@ -162,7 +191,7 @@ impl State {
     /// Delivers what is ready to the queue's consumers, in turn, until one of both runs out.
     pub(crate) fn deliver(&mut self, queue_id: QueueId) {
         while let Some(queue) = self.queues.get_mut(&queue_id) {
-            queue.drop_expired(Instant::now);
+            queue.drop_expired(Instant::now, &mut self.dead);
             if queue.is_empty() {
                 return;
             }
@@ -206,16 +235,11 @@ impl State {
     /// The next consumer in turn that may take a message.
     fn next_consumer(&mut self, queue_id: QueueId) -> Option<ConsumerId> {
         let queue = self.queues.get_mut(&queue_id)?;
-        let count = queue.consumers.len();
-        for step in 0..count {
-            let index = (queue.turn + step) % count;
-            let id = *queue.consumers.get(index)?;
-            if may_take(&self.consumers, &self.channels, id) {
-                queue.turn = (index + 1) % count;
-                return Some(id);
-            }
+        let may_take = |id| may_take(&self.consumers, &self.channels, id);
+        if queue.arguments.single_active {
+            return queue.active_consumer.filter(|id| may_take(*id));
         }
-        None
+        queue.consumers.next(may_take)
     }
 
     /// Writes one delivery and notes it until it is acknowledged.
@@ -227,14 +251,10 @@ impl State {
             return;
         };
         let tag = on.next_delivery_tag();
+        let counted = entry.counted();
+        let message = counted.as_ref().unwrap_or(&entry.message);
         on.outbox.write(|buffer| {
-            buffer.deliver(
-                on.number,
-                &consumer.tag,
-                tag,
-                entry.redelivered,
-                &entry.message,
-            );
+            buffer.deliver(on.number, &consumer.tag, tag, entry.redelivered, message);
         });
         if !consumer.no_ack {
             consumer.unacked += 1;

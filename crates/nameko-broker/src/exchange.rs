@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use crate::{binding::Binding, message::Name, topic::TopicTree};
+use crate::{binding::Binding, headers::Headers, message::Name, topic::TopicTree, values::same};
 
 /// How an exchange chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Exchange {
     pub(crate) fn route<'a>(
         &'a self,
         key: &str,
-        headers: Option<&FieldTable>,
+        headers: Option<&Headers>,
         mut found: impl FnMut(&'a Binding),
     ) {
         match &self.routes {
@@ -138,7 +138,7 @@ impl Exchange {
 
 /// Whether a message's headers are what a binding to a headers exchange asks for: all of its arguments, or with
 /// `x-match: any` at least one. An argument without a value asks only that the header be there.
-fn headers_match(wanted: &FieldTable, headers: Option<&FieldTable>) -> bool {
+fn headers_match(wanted: &FieldTable, headers: Option<&Headers>) -> bool {
     let mode = match wanted.inner().get("x-match") {
         Some(AMQPValue::LongString(mode)) => mode.as_bytes(),
         _ => b"all",
@@ -153,8 +153,8 @@ fn headers_match(wanted: &FieldTable, headers: Option<&FieldTable>) -> bool {
         .into_iter()
         .filter(|(key, _)| key.as_str() != "x-match" && (with_x || !key.as_str().starts_with("x-")))
         .map(|(key, value)| {
-            let header = headers.and_then(|headers| headers.inner().get(key));
-            header.is_some_and(|header| *value == AMQPValue::Void || header == value)
+            let header = headers.and_then(|headers| headers.get(key));
+            header.is_some_and(|header| *value == AMQPValue::Void || same(header, value))
         });
     if any {
         asked.any(|met| met)
@@ -197,7 +197,7 @@ mod tests {
             (&[("x-match", "all-with-x"), ("x-a", "1")], &[], false),
         ] {
             assert_eq!(
-                headers_match(&table(wanted), Some(&table(headers))),
+                headers_match(&table(wanted), Some(table(headers).inner())),
                 expected,
                 "{wanted:?} {headers:?}"
             );

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
-    arguments::{check_equivalence, check_same},
     binding::{Binding, Destination},
+    equivalence::{check_equivalence, check_same},
     error::{AmqpError, Code, Result},
     exchange::{Exchange, ExchangeKind},
     message::Name,

@@ -48,7 +48,7 @@ impl State {
                 continue;
             };
             queue.deadline = None;
-            queue.drop_expired(|| now);
+            queue.drop_expired(|| now, &mut self.dead);
             if queue.expires_at().is_some_and(|at| at <= now) {
                 self.delete_queue(id);
             } else {

@@ -1,7 +1,8 @@
 //! The methods of a channel: each is checked, done in the virtual host, and answered.
 
-use amq_protocol::protocol::{
-    AMQPClass, access, basic, channel as protocol, confirm, exchange, queue,
+use amq_protocol::{
+    protocol::{AMQPClass, access, basic, channel as protocol, confirm, exchange, queue},
+    types::FieldTable,
 };
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     error::{AmqpError, Code, Result},
     exchanges::{BindTo, DeclareExchange},
     message::Message,
-    publish::Published,
+    publish::{Published, copies, without_blind_copies},
     queues::{DeclareQueue, count},
 };
 
@@ -86,22 +87,25 @@ impl Channel {
             .as_ref()
             .map(|text| expiration(text.as_str()))
             .transpose()?;
+        let headers = properties.headers().as_ref().map(FieldTable::inner);
+        let copies = copies(headers)?;
+        let header = match headers {
+            Some(headers) if headers.contains_key("BCC") => without_blind_copies(&raw_header)?,
+            _ => raw_header,
+        };
         let message = Message {
             exchange,
             routing_key: String::from(method.routing_key).into(),
-            header: raw_header,
+            copies,
+            header,
             body,
             expiration,
+            priority: properties.priority().unwrap_or_default(),
+            deaths: 0,
         };
         // A return needs the message after it was routed nowhere; its parts are shared, so a copy costs little.
-        let returned = method.mandatory.then(|| Message {
-            exchange: message.exchange.clone(),
-            routing_key: message.routing_key.clone(),
-            header: message.header.clone(),
-            body: message.body.clone(),
-            expiration: None,
-        });
-        let outcome = state.publish(message, properties.headers().as_ref());
+        let returned = method.mandatory.then(|| message.clone());
+        let outcome = state.publish(message, headers);
         drop(state);
         match (outcome, returned) {
             (Published::Unroutable, Some(message)) => {
@@ -189,6 +193,7 @@ impl Channel {
                     no_ack: consume.no_ack,
                     exclusive: consume.exclusive,
                     nowait: consume.nowait,
+                    table: consume.arguments,
                 };
                 context.vhost.lock().consume(self.id, &ask)
             }
@@ -218,7 +223,8 @@ impl Channel {
                     );
                     return Ok(());
                 };
-                let message = &got.entry.message;
+                let counted = got.entry.counted();
+                let message = counted.as_ref().unwrap_or(&got.entry.message);
                 let ok = basic::GetOk {
                     delivery_tag: got.delivery_tag,
                     redelivered: got.entry.redelivered,
@@ -236,12 +242,13 @@ impl Channel {
                 Err(not_implemented("requeue=false"))
             }
             Method::Recover(_) => {
-                context.vhost.lock().recover(self.id);
+                // Said first, as by RabbitMQ: a client may drop what it was delivered before.
                 self.answer(
                     context,
                     false,
                     AMQPClass::Basic(Method::RecoverOk(basic::RecoverOk {})),
                 );
+                context.vhost.lock().recover(self.id);
                 Ok(())
             }
             Method::RecoverAsync(_) => {
@@ -424,7 +431,7 @@ fn outcome(requeue: bool) -> Outcome {
     if requeue {
         Outcome::Requeue
     } else {
-        Outcome::Done
+        Outcome::Reject
     }
 }
 

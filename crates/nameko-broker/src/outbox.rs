@@ -288,11 +288,10 @@ mod tests {
         let outbox = Outbox::new(ConnectionId(1));
         outbox.set_frame_max(20_008);
         let message = Message {
-            exchange: "".into(),
             routing_key: "q".into(),
             header: Bytes::from_static(&[0; 14]),
             body: vec![7; 30_000].into(),
-            expiration: None,
+            ..Message::default()
         };
         outbox.write(|buffer| buffer.raw(b"first"));
         outbox.write(|buffer| buffer.deliver(1, "tag", 1, false, &message));

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Instant};
 
-use amq_protocol::types::{AMQPValue, FieldTable};
+use amq_protocol::types::AMQPValue;
+use bytes::Bytes;
 
 use crate::{
     binding::Destination,
     error::{AmqpError, Result},
+    headers::{self, Headers},
     message::{Message, Name},
+    values::type_name,
     vhost::{QueueId, State},
 };
 
@@ -36,17 +39,9 @@ impl State {
     }
 
     /// Routes a message and delivers it.
-    pub(crate) fn publish(&mut self, message: Message, headers: Option<&FieldTable>) -> Published {
+    pub(crate) fn publish(&mut self, message: Message, headers: Option<&Headers>) -> Published {
         let mut queues = Vec::with_capacity(1);
-        self.route(
-            &message.exchange,
-            &message.routing_key,
-            headers,
-            &mut queues,
-        );
-        for key in copies(headers) {
-            self.route(&message.exchange, &key, headers, &mut queues);
-        }
+        self.route(&message, headers, &mut queues);
         if queues.is_empty() {
             return Published::Unroutable;
         }
@@ -61,11 +56,12 @@ impl State {
     }
 
     /// Puts a message in a queue and delivers it; false when the queue refuses it.
-    fn enqueue(&mut self, id: QueueId, message: Arc<Message>) -> bool {
+    pub(crate) fn enqueue(&mut self, id: QueueId, message: Arc<Message>) -> bool {
         let Some(queue) = self.queues.get_mut(&id) else {
             return true;
         };
         if queue.refuses(message.body.len()) {
+            queue.refuse(message, &mut self.dead);
             return false;
         }
         // With a backlog no consumer can take anything, or there would be none.
@@ -79,30 +75,32 @@ impl State {
             return true;
         };
         if !queue.is_empty() {
-            queue.drop_over_limit();
-            queue.drop_expired(Instant::now);
+            queue.drop_over_limit(&mut self.dead);
+            queue.drop_expired(Instant::now, &mut self.dead);
         }
         self.schedule(id);
         true
     }
 
-    /// Collects the queues a key leads to, each once, through exchanges bound to exchanges too.
-    fn route(
+    /// Collects the queues a message's keys lead to, each once, through exchanges bound to exchanges too.
+    pub(crate) fn route(
         &self,
-        exchange: &Name,
-        key: &str,
-        headers: Option<&FieldTable>,
+        message: &Message,
+        headers: Option<&Headers>,
         queues: &mut Vec<QueueId>,
     ) {
-        if exchange.is_empty() {
-            if let Some(id) = self.queue_ids.get(key)
-                && !queues.contains(id)
-            {
-                queues.push(*id);
+        let keys = || std::iter::once(&message.routing_key).chain(&message.copies);
+        if message.exchange.is_empty() {
+            for key in keys() {
+                if let Some(id) = self.queue_ids.get(key)
+                    && !queues.contains(id)
+                {
+                    queues.push(*id);
+                }
             }
             return;
         }
-        let mut exchanges = vec![exchange.clone()];
+        let mut exchanges = vec![message.exchange.clone()];
         let mut next = 0;
         while let Some(name) = exchanges.get(next).cloned() {
             next += 1;
@@ -110,21 +108,23 @@ impl State {
                 continue;
             };
             let mut matched = false;
-            exchange.route(key, headers, |binding| {
-                matched = true;
-                match &binding.destination {
-                    Destination::Queue(id) => {
-                        if !queues.contains(id) {
-                            queues.push(*id);
+            for key in keys() {
+                exchange.route(key, headers, |binding| {
+                    matched = true;
+                    match &binding.destination {
+                        Destination::Queue(id) => {
+                            if !queues.contains(id) {
+                                queues.push(*id);
+                            }
+                        }
+                        Destination::Exchange(name) => {
+                            if !exchanges.contains(name) {
+                                exchanges.push(name.clone());
+                            }
                         }
                     }
-                    Destination::Exchange(name) => {
-                        if !exchanges.contains(name) {
-                            exchanges.push(name.clone());
-                        }
-                    }
-                }
-            });
+                });
+            }
             if !matched
                 && let Some(alternate) = &exchange.alternate
                 && !exchanges.contains(alternate)
@@ -135,17 +135,36 @@ impl State {
     }
 }
 
-/// More routing keys, from the `CC` header that RabbitMQ knows too.
-fn copies(headers: Option<&FieldTable>) -> Vec<String> {
-    let Some(AMQPValue::FieldArray(keys)) = headers.and_then(|headers| headers.inner().get("CC"))
-    else {
-        return Vec::new();
+/// More routing keys, from the headers `CC` and `BCC` that RabbitMQ knows too.
+pub(crate) fn copies(headers: Option<&Headers>) -> Result<Vec<Name>> {
+    let mut copies = Vec::new();
+    let Some(headers) = headers else {
+        return Ok(copies);
     };
-    keys.as_slice()
-        .iter()
-        .filter_map(|key| match key {
-            AMQPValue::LongString(key) => Some(key.to_string()),
+    for header in ["CC", "BCC"] {
+        let keys = match headers.get(header) {
+            None => continue,
+            Some(AMQPValue::FieldArray(keys)) => keys,
+            Some(other) => {
+                return Err(AmqpError::precondition_failed(format!(
+                    "invalid message: {{unacceptable_type_in_header,\"{header}\",{}}}",
+                    type_name(other)
+                )));
+            }
+        };
+        copies.extend(keys.as_slice().iter().filter_map(|key| match key {
+            AMQPValue::LongString(key) => Some(Name::from(key.to_string())),
             _ => None,
-        })
-        .collect()
+        }));
+    }
+    Ok(copies)
+}
+
+/// A content header without its header `BCC`, which receivers are not to see.
+pub(crate) fn without_blind_copies(header: &[u8]) -> Result<Bytes> {
+    headers::rewrite(header, |properties, headers| {
+        headers.remove("BCC");
+        properties
+    })
+    .ok_or_else(|| AmqpError::precondition_failed("invalid message: its headers are too large"))
 }

@@ -5,8 +5,12 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use amq_protocol::types::FieldTable;
 
 use crate::{
-    arguments::QueueArguments,
+    arguments::{Overflow, QueueArguments, QueueKind},
+    dead_letter::DeadLetter,
+    deaths::Reason,
     message::{Entry, Message, Name},
+    ready::Ready,
+    turns::Turns,
     vhost::{ConnectionId, ConsumerId},
 };
 
@@ -21,20 +25,20 @@ pub(crate) struct Queue {
     /// As declared, to compare with later declarations.
     pub(crate) table: FieldTable,
     pub(crate) arguments: QueueArguments,
-    /// In the order they take turns.
-    pub(crate) consumers: Vec<ConsumerId>,
-    /// Index of the consumer whose turn it is.
-    pub(crate) turn: usize,
+    pub(crate) consumers: Turns,
     /// The consumer that wants no others beside it.
     pub(crate) exclusive_consumer: Option<ConsumerId>,
+    /// The one that gets everything, where there is a single active consumer and somebody consumes.
+    pub(crate) active_consumer: Option<ConsumerId>,
     /// When it was last declared, passively too, read with `basic.get` or lost its last consumer: `x-expires` counts from here.
     pub(crate) used_at: Instant,
     /// When the timer will look at this queue, if it will.
     pub(crate) deadline: Option<Instant>,
-    /// Sorted by position.
-    ready: VecDeque<Entry>,
+    ready: Ready,
     ready_bytes: u64,
     next_position: u64,
+    /// How many messages at the head of a quorum queue came back.
+    returned: usize,
 }
 
 impl Queue {
@@ -54,14 +58,15 @@ impl Queue {
             auto_delete,
             table,
             arguments,
-            consumers: Vec::new(),
-            turn: 0,
+            consumers: Turns::default(),
             exclusive_consumer: None,
+            active_consumer: None,
             used_at: now,
             deadline: None,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             ready_bytes: 0,
             next_position: 0,
+            returned: 0,
         }
     }
 
@@ -74,7 +79,11 @@ impl Queue {
         self.ready.is_empty()
     }
 
-    /// Adds a new message at the end.
+    pub(crate) fn is_quorum(&self) -> bool {
+        self.arguments.kind == QueueKind::Quorum
+    }
+
+    /// Adds a new message behind those of its priority.
     pub(crate) fn push(&mut self, message: Arc<Message>, now: impl FnOnce() -> Instant) {
         let ttl = match (self.arguments.message_ttl, message.expiration) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -83,19 +92,19 @@ impl Queue {
         let entry = Entry {
             position: self.next_position,
             redelivered: false,
+            returns: 0,
             // A time too far off to be told is as good as never.
             expires_at: ttl.and_then(|ttl| now().checked_add(ttl)),
             message,
         };
         self.next_position += 1;
         self.ready_bytes += entry.message.body.len() as u64;
-        self.ready.push_back(entry);
+        self.ready.push(self.priority(&entry), entry);
     }
 
     /// Whether another message of this size would be over the limit, and the queue refuses then.
     pub(crate) fn refuses(&self, size: usize) -> bool {
-        let over = |limit: Option<u64>, next: u64| limit.is_some_and(|limit| next > limit);
-        self.arguments.reject_publish
+        self.arguments.overflow != Overflow::DropHead
             && (over(self.arguments.max_length, self.ready.len() as u64 + 1)
                 || over(
                     self.arguments.max_length_bytes,
@@ -103,43 +112,73 @@ impl Queue {
                 ))
     }
 
+    /// Refuses a message, which becomes a dead letter where the queue wants that.
+    pub(crate) fn refuse(&self, message: Arc<Message>, dead: &mut VecDeque<DeadLetter>) {
+        if self.arguments.overflow == Overflow::RejectToDeadLetters {
+            self.die(message, Reason::MaxLength, dead);
+        }
+    }
+
     /// Puts a delivered message back where it was.
     pub(crate) fn requeue(&mut self, mut entry: Entry) {
         entry.redelivered = true;
         self.ready_bytes += entry.message.body.len() as u64;
-        let place = match self.ready.front() {
-            Some(first) if first.position < entry.position => self
-                .ready
-                .partition_point(|other| other.position < entry.position),
-            _ => 0,
-        };
-        self.ready.insert(place, entry);
+        self.ready.restore(self.priority(&entry), entry);
+    }
+
+    /// Puts a delivered message back into a quorum queue: before all that did not come back, or `last` of all. As in RabbitMQ
+    /// messages come again in the order they came back, and one that did too often is a dead letter.
+    pub(crate) fn give_back(
+        &mut self,
+        mut entry: Entry,
+        last: bool,
+        dead: &mut VecDeque<DeadLetter>,
+    ) {
+        entry.redelivered = true;
+        entry.returns = entry.returns.saturating_add(1);
+        let limit = self.arguments.delivery_limit;
+        if limit.is_some_and(|limit| u64::from(entry.returns) > limit) {
+            self.die(entry.message, Reason::DeliveryLimit, dead);
+            return;
+        }
+        self.ready_bytes += entry.message.body.len() as u64;
+        if last {
+            self.ready.push(0, entry);
+        } else {
+            self.ready.insert(self.returned, entry);
+            self.returned += 1;
+        }
     }
 
     /// Takes the first message.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
-        let entry = self.ready.pop_front()?;
+        let entry = self.ready.pop()?;
         self.ready_bytes -= entry.message.body.len() as u64;
+        self.returned = self.returned.saturating_sub(1);
         Some(entry)
     }
 
-    /// Drops the oldest until the limits are kept; says how many.
-    pub(crate) fn drop_over_limit(&mut self) -> usize {
-        let mut dropped = 0;
-        let over = |limit: Option<u64>, is: u64| limit.is_some_and(|limit| is > limit);
+    /// Drops the first until the limits are kept, unless the queue refuses new ones instead.
+    pub(crate) fn drop_over_limit(&mut self, dead: &mut VecDeque<DeadLetter>) {
+        if self.arguments.overflow != Overflow::DropHead {
+            return;
+        }
         while over(self.arguments.max_length, self.ready.len() as u64)
             || over(self.arguments.max_length_bytes, self.ready_bytes)
         {
-            if self.pop().is_none() {
+            let Some(entry) = self.pop() else {
                 break;
-            }
-            dropped += 1;
+            };
+            self.die(entry.message, Reason::MaxLength, dead);
         }
-        dropped
     }
 
     /// Drops what expired at the head. As in RabbitMQ a message further back waits until it gets there.
-    pub(crate) fn drop_expired(&mut self, now: impl Fn() -> Instant) {
+    pub(crate) fn drop_expired(
+        &mut self,
+        now: impl Fn() -> Instant,
+        dead: &mut VecDeque<DeadLetter>,
+    ) {
         while let Some(Entry {
             expires_at: Some(at),
             ..
@@ -148,7 +187,26 @@ impl Queue {
             if *at > now() {
                 break;
             }
-            self.pop();
+            if let Some(entry) = self.pop() {
+                self.die(entry.message, Reason::Expired, dead);
+            }
+        }
+    }
+
+    /// Makes a dead letter of a message that left the queue, where there are such.
+    pub(crate) fn die(
+        &self,
+        message: Arc<Message>,
+        reason: Reason,
+        dead: &mut VecDeque<DeadLetter>,
+    ) {
+        if let Some(to) = &self.arguments.dead_letters {
+            dead.push_back(DeadLetter {
+                queue: self.name.clone(),
+                to: to.clone(),
+                message,
+                reason,
+            });
         }
     }
 
@@ -157,6 +215,7 @@ impl Queue {
         let count = self.ready.len();
         self.ready.clear();
         self.ready_bytes = 0;
+        self.returned = 0;
         count
     }
 
@@ -177,18 +236,27 @@ impl Queue {
         }
     }
 
-    /// Removes a consumer, keeping the turns of the others.
-    pub(crate) fn remove_consumer(&mut self, consumer: ConsumerId) {
-        if let Some(index) = self.consumers.iter().position(|c| *c == consumer) {
-            self.consumers.remove(index);
-            if index < self.turn {
-                self.turn -= 1;
-            }
-        }
+    /// Removes a consumer. Says whether another one is the active one now.
+    pub(crate) fn remove_consumer(&mut self, consumer: ConsumerId) -> bool {
+        self.consumers.remove(consumer);
         if self.exclusive_consumer == Some(consumer) {
             self.exclusive_consumer = None;
         }
+        if self.active_consumer != Some(consumer) {
+            return false;
+        }
+        self.active_consumer = self.consumers.first();
+        self.active_consumer.is_some()
     }
+
+    /// The level among the ready messages an entry belongs to.
+    fn priority(&self, entry: &Entry) -> u8 {
+        entry.message.priority.min(self.arguments.max_priority)
+    }
+}
+
+fn over(limit: Option<u64>, is: u64) -> bool {
+    limit.is_some_and(|limit| is > limit)
 }
 
 #[cfg(test)]
@@ -198,6 +266,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::arguments::DeadLetterTo;
 
     fn queue(arguments: QueueArguments) -> Queue {
         Queue::new(
@@ -213,20 +282,24 @@ mod tests {
 
     fn message(body: &'static str, expiration: Option<Duration>) -> Arc<Message> {
         Arc::new(Message {
-            exchange: "".into(),
-            routing_key: "q".into(),
-            header: Bytes::new(),
             body: Bytes::from_static(body.as_bytes()),
             expiration,
+            ..Message::default()
         })
     }
 
-    fn bodies(queue: &Queue) -> Vec<&str> {
-        queue
-            .ready
-            .iter()
-            .map(|e| std::str::from_utf8(&e.message.body).unwrap())
+    /// Takes everything out of a queue.
+    fn bodies(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop())
+            .map(|entry| String::from_utf8(entry.message.body.to_vec()).unwrap())
             .collect()
+    }
+
+    fn dead_letters() -> Option<DeadLetterTo> {
+        Some(DeadLetterTo {
+            exchange: "".into(),
+            key: None,
+        })
     }
 
     #[test]
@@ -239,29 +312,61 @@ mod tests {
         for index in [1, 2, 0] {
             queue.requeue(taken[index].clone());
         }
-        assert_eq!(bodies(&queue), ["a", "b", "c", "d"]);
+        assert_eq!(bodies(&mut queue), ["a", "b", "c", "d"]);
+        queue.requeue(taken[0].clone());
         assert!(queue.pop().unwrap().redelivered);
     }
 
     #[test]
     fn limits_drop_the_oldest_or_refuse_the_newest() {
+        let mut dead = VecDeque::new();
         let mut drop_head = queue(QueueArguments {
             max_length: Some(2),
+            dead_letters: dead_letters(),
             ..QueueArguments::default()
         });
         for body in ["a", "b", "c"] {
             drop_head.push(message(body, None), Instant::now);
-            drop_head.drop_over_limit();
+            drop_head.drop_over_limit(&mut dead);
         }
-        assert_eq!(bodies(&drop_head), ["b", "c"]);
         assert!(!drop_head.refuses(1));
+        assert_eq!(bodies(&mut drop_head), ["b", "c"]);
         let mut refusing = queue(QueueArguments {
             max_length_bytes: Some(3),
-            reject_publish: true,
+            overflow: Overflow::Reject,
             ..QueueArguments::default()
         });
         refusing.push(message("aa", None), Instant::now);
         assert!(!refusing.refuses(1) && refusing.refuses(2));
+        refusing.refuse(message("b", None), &mut dead);
+        let reasons: Vec<_> = dead.iter().map(|letter| letter.reason).collect();
+        assert_eq!(reasons, [Reason::MaxLength]);
+    }
+
+    #[test]
+    fn a_message_that_comes_back_too_often_dies() {
+        let mut dead = VecDeque::new();
+        let mut queue = queue(QueueArguments {
+            kind: QueueKind::Quorum,
+            delivery_limit: Some(1),
+            dead_letters: dead_letters(),
+            ..QueueArguments::default()
+        });
+        for body in ["a", "b", "c"] {
+            queue.push(message(body, None), Instant::now);
+        }
+        let held = [queue.pop().unwrap(), queue.pop().unwrap()];
+        for entry in held.into_iter().rev() {
+            queue.give_back(entry, false, &mut dead);
+        }
+        let again = queue.pop().unwrap();
+        queue.give_back(again, false, &mut dead);
+        assert_eq!(bodies(&mut queue), ["a", "c"]);
+        let died: Vec<_> = dead
+            .iter()
+            .map(|letter| (letter.reason, &letter.message.body[..]))
+            .collect();
+        assert_eq!(died, [(Reason::DeliveryLimit, &b"b"[..])]);
     }
 
     #[test]
@@ -275,10 +380,11 @@ mod tests {
         queue.push(message("long", None), || now);
         queue.push(message("short", Some(second)), || now);
         assert_eq!(queue.next_deadline(), Some(now + second * 10));
-        queue.drop_expired(|| now + second * 2);
+        let mut dead = VecDeque::new();
+        queue.drop_expired(|| now + second * 2, &mut dead);
         assert_eq!(queue.len(), 2);
-        queue.drop_expired(|| now + second * 10);
-        assert!(queue.is_empty());
+        queue.drop_expired(|| now + second * 10, &mut dead);
+        assert!(queue.is_empty() && dead.is_empty());
     }
 
     #[test]
@@ -291,7 +397,7 @@ mod tests {
             queue.next_deadline(),
             Some(queue.used_at + Duration::from_secs(5))
         );
-        queue.consumers.push(ConsumerId(1));
+        queue.consumers.add(ConsumerId(1), 0);
         assert_eq!(queue.next_deadline(), None);
         queue.remove_consumer(ConsumerId(1));
         assert!(queue.next_deadline().is_some());

@@ -6,8 +6,9 @@ use amq_protocol::types::FieldTable;
 use uuid::Uuid;
 
 use crate::{
-    arguments::{check_queue_equivalence, check_same, queue_arguments},
+    arguments::{QueueArguments, QueueKind},
     binding::Destination,
+    equivalence::{check_equivalence, check_same},
     error::{AmqpError, Code, Result},
     exchanges::{refuse_reserved, strip_line_ends},
     message::{Entry, Name},
@@ -62,7 +63,17 @@ impl State {
         // An exclusive queue never outlives its connection, so RabbitMQ does not count it durable.
         let durable = ask.durable && !ask.exclusive;
         let name = match &*name {
-            "" => format!("amq.gen-{}", Uuid::new_v4().simple()),
+            "" => {
+                let name = format!("amq.gen-{}", Uuid::new_v4().simple());
+                let kind = QueueKind::of(&ask.table, &self.queue_text(&name))?;
+                if kind != QueueKind::Classic {
+                    return Err(AmqpError::precondition_failed(format!(
+                        "Cannot declare a server-named queue for type {}",
+                        kind.module()
+                    )));
+                }
+                name
+            }
             _ => {
                 refuse_reserved("queue", &name)?;
                 name
@@ -76,12 +87,26 @@ impl State {
                 }
                 check_same("durable", &text, queue.durable, durable)?;
                 check_same("auto_delete", &text, queue.auto_delete, ask.auto_delete)?;
-                check_queue_equivalence(&queue.table, &ask.table, &text)?;
+                let keys = queue.arguments.kind.arguments();
+                check_equivalence(&queue.table, &ask.table, keys, &text)?;
                 queue.used_at = Instant::now();
             }
             return self.declared(id);
         }
-        let arguments = queue_arguments(&ask.table, &text)?;
+        let arguments = QueueArguments::read(&ask.table, &text)?;
+        if arguments.kind == QueueKind::Quorum {
+            let wrong = match (ask.auto_delete, ask.exclusive, durable) {
+                (true, _, _) => Some("auto-delete"),
+                (_, true, _) => Some("exclusive-owner"),
+                (_, _, false) => Some("non-durable"),
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
+                return Err(AmqpError::precondition_failed(format!(
+                    "invalid property '{wrong}' for {text}"
+                )));
+            }
+        }
         let name: Name = name.into();
         let id = QueueId(self.next_id());
         let queue = Queue::new(
@@ -114,6 +139,22 @@ impl State {
         self.queue_for(&name, by)?;
         let text = || self.queue_text(&name);
         if let Some(queue) = self.queues.get(&id) {
+            let flag = match (if_unused, if_empty) {
+                (true, _) => Some("if-unused"),
+                (_, true) => Some("if-empty"),
+                _ => None,
+            };
+            if queue.is_quorum()
+                && let Some(flag) = flag
+            {
+                return Err(AmqpError::new(
+                    Code::NotImplemented,
+                    format!(
+                        "cannot delete {}. queue.delete operations with {flag} flag set are not supported by quorum queues",
+                        text()
+                    ),
+                ));
+            }
             if if_unused && !queue.consumers.is_empty() {
                 return Err(AmqpError::precondition_failed(format!("{} in use", text())));
             }
@@ -173,7 +214,7 @@ impl State {
         else {
             return Ok(None);
         };
-        queue.drop_expired(Instant::now);
+        queue.drop_expired(Instant::now, &mut self.dead);
         queue.used_at = Instant::now();
         let Some(entry) = queue.pop() else {
             return Ok(None);

@@ -4,7 +4,8 @@
 //! Nothing waits while it holds the lock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard},
     time::Instant,
 };
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use crate::{
     binding::Bindings,
     consumer::Consumer,
+    dead_letter::DeadLetter,
     exchange::{Exchange, ExchangeKind},
     message::{Entry, Name},
     outbox::Outbox,
@@ -45,6 +47,12 @@ pub(crate) struct VHost {
     pub(crate) timer: Arc<Notify>,
 }
 
+/// The state while it is locked. Dead letters of an operation are published when it is let go.
+#[derive(Debug)]
+pub(crate) struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+}
+
 /// Everything in a virtual host.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -58,6 +66,8 @@ pub(crate) struct State {
     /// When the timer has to look at which queue; one entry for each queue at most.
     pub(crate) deadlines: BTreeSet<(Instant, QueueId)>,
     pub(crate) timer: Arc<Notify>,
+    /// What died in the operation that is going on, or was too much for the ones before.
+    pub(crate) dead: VecDeque<DeadLetter>,
     /// Connections that got something to send and are woken once the lock is free.
     pub(crate) wakes: Vec<Arc<Outbox>>,
     next_id: u64,
@@ -105,6 +115,7 @@ impl VHost {
             channels: HashMap::new(),
             deadlines: BTreeSet::new(),
             timer: timer.clone(),
+            dead: VecDeque::new(),
             wakes: Vec::new(),
             next_id: 0,
         };
@@ -130,8 +141,10 @@ impl VHost {
     }
 
     /// The state, for one short operation.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked {
+            state: lock(&self.state),
+        }
     }
 
     /// Wakes the connections that got something to send; `own` needs no waking, it is at it.
@@ -147,6 +160,29 @@ impl VHost {
             if Some(outbox.connection) != own {
                 outbox.wake.notify_one();
             }
+        }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Not after a fault: that would be told of twice.
+        if !self.state.dead.is_empty() && !std::thread::panicking() {
+            self.state.bury();
         }
     }
 }
@@ -201,16 +237,7 @@ impl State {
         };
         // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
         // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
-        let mut queues = Vec::new();
-        // The last one first, so that each goes to the front.
-        for unacked in channel.unacked.into_values().rev() {
-            if let Some(queue) = self.queues.get_mut(&unacked.queue) {
-                queue.requeue(unacked.entry);
-                if !queues.contains(&unacked.queue) {
-                    queues.push(unacked.queue);
-                }
-            }
-        }
+        let queues = self.give_back(channel.unacked.into_values(), true);
         for consumer in channel.consumers.into_values() {
             self.remove_consumer(consumer);
         }
@@ -242,11 +269,9 @@ impl Consuming {
 mod tests {
     use std::time::Duration;
 
-    use amq_protocol::types::FieldTable;
-    use bytes::Bytes;
-
     use super::*;
     use crate::{message::Message, queues::DeclareQueue};
+    use amq_protocol::types::FieldTable;
 
     #[test]
     fn giving_back_many_messages_before_a_long_backlog_takes_no_time() {
@@ -266,11 +291,8 @@ mod tests {
         state.declare_queue(ask, connection).unwrap();
         for _ in 0..2 * HELD {
             let message = Message {
-                exchange: "".into(),
                 routing_key: "q".into(),
-                header: Bytes::new(),
-                body: Bytes::new(),
-                expiration: None,
+                ..Message::default()
             };
             state.publish(message, None);
         }

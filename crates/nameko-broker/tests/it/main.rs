@@ -14,6 +14,8 @@ mod peer;
 
 /// Conformance: acknowledging, rejecting, recovering.
 mod acknowledgement;
+/// Conformance: what becomes of messages that nobody took.
+mod dead_letters;
 /// Conformance: consumers, order, fairness, prefetch.
 mod delivery;
 /// Conformance: exchanges and what they route where.
@@ -22,12 +24,18 @@ mod exchanges;
 mod expiry;
 /// Conformance: login, virtual hosts, and what was agreed on.
 mod handshake;
+/// Conformance: priorities of messages and of consumers.
+mod priorities;
 /// Conformance: confirms, returns, large bodies.
 mod publishing;
 /// Conformance: queues, how they are declared, how they go.
 mod queues;
+/// Conformance: quorum queues.
+mod quorum;
 /// Conformance: the code and text of every refusal.
 mod refusals;
+/// Conformance: queues that have one active consumer at a time.
+mod single_active;
 
 /// Peers that send garbage, nothing, too much, or do not read.
 mod hostile;

@@ -145,6 +145,7 @@ pub(crate) fn text(text: &str) -> AMQPValue {
 /// Short ways to say what tests do all the time.
 pub(crate) trait Short {
     async fn declare(&self, queue: &str) -> u32;
+    async fn declare_with(&self, queue: &str, arguments: FieldTable) -> u32;
     async fn declare_exchange(&self, name: &str, kind: lapin::ExchangeKind);
     async fn bind(&self, queue: &str, exchange: &str, key: &str);
     async fn send(&self, exchange: &str, key: &str, body: &str) -> Confirmation;
@@ -165,11 +166,11 @@ pub(crate) trait Short {
 
 impl Short for Channel {
     async fn declare(&self, queue: &str) -> u32 {
-        let declared = self.queue_declare(
-            queue.into(),
-            QueueDeclareOptions::default(),
-            FieldTable::default(),
-        );
+        self.declare_with(queue, FieldTable::default()).await
+    }
+
+    async fn declare_with(&self, queue: &str, arguments: FieldTable) -> u32 {
+        let declared = self.queue_declare(queue.into(), QueueDeclareOptions::default(), arguments);
         soon(declared).await.unwrap().message_count()
     }
 

@@ -1,0 +1,270 @@
+//! What a dead letter tells of itself: the headers `x-death` and `x-first-death-*`, as RabbitMQ 3.10 writes them.
+
+use amq_protocol::types::{AMQPValue, FieldArray};
+
+use crate::{headers::Headers, values::integer};
+
+/// The header that lists the deaths, one entry for each queue and reason, the latest first.
+const DEATHS: &str = "x-death";
+
+/// Why a message left a queue without being acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// A consumer did not want it.
+    Rejected,
+    /// It was not taken in time.
+    Expired,
+    /// The queue was full.
+    MaxLength,
+    /// It came back too often.
+    DeliveryLimit,
+}
+
+/// One death of a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Death<'a> {
+    pub(crate) reason: Reason,
+    pub(crate) queue: &'a str,
+    pub(crate) exchange: &'a str,
+    /// The routing key and, where they are to be told, the copies' keys.
+    pub(crate) keys: Vec<&'a str>,
+    /// The `expiration` property it had.
+    pub(crate) expiration: Option<&'a str>,
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// Adds a death to the headers. One of the same queue and reason as before is counted in its entry, which comes first then.
+pub(crate) fn add(headers: &mut Headers, death: &Death<'_>) {
+    let before = match headers.get(DEATHS) {
+        None => {
+            for (key, value) in [
+                ("x-first-death-reason", death.reason.name()),
+                ("x-first-death-queue", death.queue),
+                ("x-first-death-exchange", death.exchange),
+            ] {
+                headers.insert(key.into(), text(value));
+            }
+            Vec::new()
+        }
+        Some(AMQPValue::FieldArray(entries)) => grouped(entries),
+        // No list, so nobody's history.
+        Some(_) => Vec::new(),
+    };
+    let (same, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|entry| {
+        is(entry, "queue", death.queue) && is(entry, "reason", death.reason.name())
+    });
+    let latest = match same.into_iter().next() {
+        Some(mut entry) => {
+            let count = entry.get("count").and_then(|count| integer(count).ok());
+            let count = count.map_or(1, |count| i64::try_from(count + 1).unwrap_or(i64::MAX));
+            entry.insert("count".into(), AMQPValue::LongLongInt(count));
+            entry
+        }
+        None => new_entry(death),
+    };
+    let mut entries = FieldArray::default();
+    for entry in std::iter::once(latest).chain(others) {
+        entries.push(AMQPValue::FieldTable(entry.into()));
+    }
+    headers.insert(DEATHS.into(), AMQPValue::FieldArray(entries));
+}
+
+/// Whether a message that just died would come back to a queue it has been in, with no consumer's rejecting on the way.
+pub(crate) fn is_cycle(headers: &Headers, queue: &str) -> bool {
+    let Some(AMQPValue::FieldArray(entries)) = headers.get(DEATHS) else {
+        return false;
+    };
+    for entry in entries.as_slice() {
+        let AMQPValue::FieldTable(entry) = entry else {
+            return false;
+        };
+        if is(entry.inner(), "reason", Reason::Rejected.name()) {
+            return false;
+        }
+        if is(entry.inner(), "queue", queue) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The entries with those of the same queue and reason, which clients can make, as one that counts them. RabbitMQ turns
+/// the list round while it does that.
+fn grouped(entries: &FieldArray) -> Vec<Headers> {
+    let tables: Vec<&Headers> = entries
+        .as_slice()
+        .iter()
+        .filter_map(|entry| match entry {
+            AMQPValue::FieldTable(table) => Some(table.inner()),
+            _ => None,
+        })
+        .collect();
+    if let [one] = &tables[..] {
+        return vec![(*one).clone()];
+    }
+    let mut groups: Vec<(Headers, i64)> = Vec::new();
+    for table in tables {
+        let key = |table: &Headers| (table.get("queue").cloned(), table.get("reason").cloned());
+        match groups
+            .iter_mut()
+            .find(|(known, _)| key(known) == key(table))
+        {
+            Some((_, count)) => *count += 1,
+            None => groups.push((table.clone(), 1)),
+        }
+    }
+    groups
+        .into_iter()
+        .rev()
+        .map(|(mut table, count)| {
+            table
+                .entry("count".into())
+                .or_insert(AMQPValue::LongLongInt(count));
+            table
+        })
+        .collect()
+}
+
+fn new_entry(death: &Death<'_>) -> Headers {
+    let mut keys = FieldArray::default();
+    for key in &death.keys {
+        keys.push(text(key));
+    }
+    let mut entry = Headers::from([
+        ("count".into(), AMQPValue::LongLongInt(1)),
+        ("reason".into(), text(death.reason.name())),
+        ("queue".into(), text(death.queue)),
+        ("time".into(), AMQPValue::Timestamp(death.time)),
+        ("exchange".into(), text(death.exchange)),
+        ("routing-keys".into(), AMQPValue::FieldArray(keys)),
+    ]);
+    if let Some(expiration) = death.expiration {
+        entry.insert("original-expiration".into(), text(expiration));
+    }
+    entry
+}
+
+fn is(entry: &Headers, key: &str, expected: &str) -> bool {
+    matches!(entry.get(key), Some(AMQPValue::LongString(text)) if text.as_bytes() == expected.as_bytes())
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn death(queue: &'static str, reason: Reason) -> Death<'static> {
+        Death {
+            reason,
+            queue,
+            exchange: "x",
+            keys: vec!["k"],
+            expiration: None,
+            time: 1,
+        }
+    }
+
+    fn told(headers: &Headers) -> Vec<(String, String, i128)> {
+        let Some(AMQPValue::FieldArray(entries)) = headers.get(DEATHS) else {
+            panic!("{headers:?}");
+        };
+        let entry = |entry: &AMQPValue| {
+            let AMQPValue::FieldTable(table) = entry else {
+                panic!("{entry:?}");
+            };
+            let word = |key: &str| match table.inner().get(key) {
+                Some(AMQPValue::LongString(text)) => text.to_string(),
+                other => panic!("{other:?}"),
+            };
+            let count = integer(&table.inner()["count"]).unwrap();
+            (word("queue"), word("reason"), count)
+        };
+        entries.as_slice().iter().map(entry).collect()
+    }
+
+    fn entry(queue: &str, reason: Reason, count: i128) -> (String, String, i128) {
+        (queue.into(), reason.name().into(), count)
+    }
+
+    #[test]
+    fn deaths_of_one_queue_and_reason_are_one_entry() {
+        use Reason::{Expired, Rejected};
+        let mut headers = Headers::new();
+        for (queue, reason) in [
+            ("a", Rejected),
+            ("b", Expired),
+            ("a", Rejected),
+            ("a", Expired),
+        ] {
+            add(&mut headers, &death(queue, reason));
+        }
+        let expected = [
+            entry("a", Expired, 1),
+            entry("b", Expired, 1),
+            entry("a", Rejected, 2),
+        ];
+        assert_eq!(told(&headers), expected);
+        assert_eq!(headers["x-first-death-reason"], text("rejected"));
+    }
+
+    #[test]
+    fn entries_that_a_client_made_are_taken_as_far_as_they_make_sense() {
+        let same = || {
+            AMQPValue::FieldTable(
+                Headers::from([
+                    ("queue".into(), text("a")),
+                    ("reason".into(), text("expired")),
+                ])
+                .into(),
+            )
+        };
+        let made = vec![
+            AMQPValue::Boolean(true),
+            same(),
+            same(),
+            AMQPValue::FieldTable(Headers::new().into()),
+        ];
+        let mut headers = Headers::from([(DEATHS.into(), AMQPValue::FieldArray(made.into()))]);
+        add(&mut headers, &death("a", Reason::Expired));
+        let Some(AMQPValue::FieldArray(entries)) = headers.get(DEATHS) else {
+            panic!("{headers:?}");
+        };
+        assert_eq!(entries.as_slice().len(), 2);
+        let AMQPValue::FieldTable(first) = &entries.as_slice()[0] else {
+            panic!("{entries:?}");
+        };
+        assert_eq!(first.inner()["count"], AMQPValue::LongLongInt(3));
+    }
+
+    #[test]
+    fn a_cycle_is_one_that_goes_by_itself() {
+        use Reason::{Expired, MaxLength, Rejected};
+        let after = |deaths: &[(&'static str, Reason)]| {
+            let mut headers = Headers::new();
+            for (queue, reason) in deaths {
+                add(&mut headers, &death(queue, *reason));
+            }
+            headers
+        };
+        assert!(is_cycle(&after(&[("a", Expired)]), "a"));
+        assert!(is_cycle(&after(&[("a", Expired), ("b", MaxLength)]), "a"));
+        assert!(!is_cycle(&after(&[("a", Expired), ("b", Expired)]), "c"));
+        assert!(!is_cycle(&after(&[("a", Rejected), ("b", Expired)]), "a"));
+        assert!(!is_cycle(&Headers::new(), "a"));
+    }
+}

@@ -1,0 +1,78 @@
+//! Changing the headers of a message. It is decoded and encoded again, so only what needs it goes this way.
+
+use std::collections::BTreeMap;
+
+use amq_protocol::{
+    frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame},
+    protocol::basic::AMQPProperties,
+    types::{AMQPValue, ShortString},
+};
+use bytes::Bytes;
+
+use crate::frame::{HEAD, OVERHEAD, parse_header};
+
+/// A table of headers.
+pub(crate) type Headers = BTreeMap<ShortString, AMQPValue>;
+
+/// Largest content header this broker makes, in bytes. A frame of the usual size has to hold it, for it can't be cut; and a
+/// message that goes from queue to queue does not grow for ever.
+const LARGEST: usize = (128 << 10) - OVERHEAD;
+
+/// A content header's payload with other properties and headers; `None` when it would be too large.
+///
+/// `change` gets the properties, whose own headers it need not look at, and the headers to change.
+pub(crate) fn rewrite(
+    header: &[u8],
+    change: impl FnOnce(AMQPProperties, &mut Headers) -> AMQPProperties,
+) -> Option<Bytes> {
+    let header = parse_header(header).ok()?;
+    let mut headers = match header.properties.headers() {
+        Some(headers) => headers.inner().clone(),
+        None => Headers::new(),
+    };
+    let properties = change(header.properties, &mut headers).with_headers(headers.into());
+    let frame = AMQPFrame::Header(
+        0,
+        AMQPContentHeader {
+            class_id: header.class_id,
+            body_size: header.body_size,
+            properties,
+        },
+    );
+    let (written, _) = gen_frame(&frame)(WriteContext::from(Vec::new()))
+        .ok()?
+        .into_inner();
+    let payload = written.get(HEAD..written.len().checked_sub(1)?)?;
+    (payload.len() <= LARGEST).then(|| Bytes::copy_from_slice(payload))
+}
+
+/// The properties without the `expiration`.
+pub(crate) fn without_expiration(properties: AMQPProperties) -> AMQPProperties {
+    if properties.expiration().is_none() {
+        return properties;
+    }
+    let mut left = AMQPProperties::default();
+    macro_rules! keep {
+        ($($get:ident $set:ident),*) => {
+            $(if let Some(value) = properties.$get().clone() {
+                left = left.$set(value);
+            })*
+        };
+    }
+    keep!(
+        content_type with_content_type,
+        content_encoding with_content_encoding,
+        headers with_headers,
+        delivery_mode with_delivery_mode,
+        priority with_priority,
+        correlation_id with_correlation_id,
+        reply_to with_reply_to,
+        message_id with_message_id,
+        timestamp with_timestamp,
+        kind with_type,
+        user_id with_user_id,
+        app_id with_app_id,
+        cluster_id with_cluster_id
+    );
+    left
+}

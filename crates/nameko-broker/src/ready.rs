@@ -1,0 +1,134 @@
+//! The ready messages of a queue, in the order they are delivered.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
+};
+
+use crate::message::Entry;
+
+/// Messages by priority, those of one priority by position.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// Priority 0, which is all there is in a queue without priorities.
+    lowest: VecDeque<Entry>,
+    /// The others, the highest first. No list in it is empty.
+    higher: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
+    /// How many there are in `higher`.
+    high: usize,
+}
+
+impl Ready {
+    pub(crate) fn len(&self) -> usize {
+        self.lowest.len() + self.high
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lowest.is_empty() && self.high == 0
+    }
+
+    /// The message that is next.
+    pub(crate) fn front(&self) -> Option<&Entry> {
+        if self.high == 0 {
+            return self.lowest.front();
+        }
+        self.higher
+            .first_key_value()
+            .and_then(|(_, entries)| entries.front())
+    }
+
+    /// Takes the message that is next.
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        if self.high == 0 {
+            return self.lowest.pop_front();
+        }
+        let mut entries = self.higher.first_entry()?;
+        let entry = entries.get_mut().pop_front();
+        if entries.get().is_empty() {
+            entries.remove();
+        }
+        self.high -= 1;
+        entry
+    }
+
+    /// Adds a message behind its equals.
+    pub(crate) fn push(&mut self, priority: u8, entry: Entry) {
+        self.level(priority).push_back(entry);
+    }
+
+    /// Puts a message where its position among its equals is.
+    pub(crate) fn restore(&mut self, priority: u8, entry: Entry) {
+        let level = self.level(priority);
+        let place = match level.front() {
+            Some(first) if first.position < entry.position => {
+                level.partition_point(|other| other.position < entry.position)
+            }
+            _ => 0,
+        };
+        level.insert(place, entry);
+    }
+
+    /// Puts a message of the lowest priority behind so many others, or at the end where there are fewer.
+    pub(crate) fn insert(&mut self, place: usize, entry: Entry) {
+        let place = place.min(self.lowest.len());
+        self.lowest.insert(place, entry);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The list of a priority, which gets one more.
+    fn level(&mut self, priority: u8) -> &mut VecDeque<Entry> {
+        if priority == 0 {
+            return &mut self.lowest;
+        }
+        self.high += 1;
+        self.higher.entry(Reverse(priority)).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(position: u64) -> Entry {
+        Entry {
+            position,
+            ..Entry::default()
+        }
+    }
+
+    proptest! {
+        /// What a sorted list would do.
+        #[test]
+        fn the_highest_priority_comes_first_and_then_the_lowest_position(
+            steps in prop::collection::vec((0u8..4, any::<bool>(), any::<bool>()), 0..60),
+        ) {
+            let mut ready = Ready::default();
+            let mut model: Vec<(Reverse<u8>, u64)> = Vec::new();
+            let mut taken = Vec::new();
+            for (position, (priority, take, restore)) in (0..).zip(steps) {
+                ready.push(priority, entry(position));
+                model.push((Reverse(priority), position));
+                model.sort();
+                if take {
+                    let first = model.remove(0);
+                    prop_assert_eq!(ready.front().map(|e| e.position), Some(first.1));
+                    prop_assert_eq!(ready.pop().map(|e| e.position), Some(first.1));
+                    taken.push(first);
+                }
+                if restore && let Some((priority, position)) = taken.pop() {
+                    ready.restore(priority.0, entry(position));
+                    model.push((priority, position));
+                    model.sort();
+                }
+                prop_assert_eq!((ready.len(), ready.is_empty()), (model.len(), model.is_empty()));
+            }
+            let rest: Vec<u64> = std::iter::from_fn(|| ready.pop()).map(|e| e.position).collect();
+            prop_assert_eq!(rest, model.into_iter().map(|(_, position)| position).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Values of tables, compared and written as RabbitMQ does.
+
+use amq_protocol::types::AMQPValue;
+
+/// An integer of any size, or what RabbitMQ says of another type.
+pub(crate) fn integer(value: &AMQPValue) -> Result<i128, String> {
+    Ok(match value {
+        AMQPValue::ShortShortInt(n) => (*n).into(),
+        AMQPValue::ShortShortUInt(n) => (*n).into(),
+        AMQPValue::ShortInt(n) => (*n).into(),
+        AMQPValue::ShortUInt(n) => (*n).into(),
+        AMQPValue::LongInt(n) => (*n).into(),
+        AMQPValue::LongUInt(n) => (*n).into(),
+        AMQPValue::LongLongInt(n) => (*n).into(),
+        other => return Err(format!("\"expected integer, got {}\"", type_name(other))),
+    })
+}
+
+/// A text, or what RabbitMQ says of another type.
+pub(crate) fn string(value: &AMQPValue) -> Result<&str, String> {
+    let bytes = match value {
+        AMQPValue::LongString(text) => text.as_bytes(),
+        other => return Err(unacceptable(other)),
+    };
+    std::str::from_utf8(bytes).map_err(|_| "invalid_utf8".to_owned())
+}
+
+/// A boolean, or what RabbitMQ says of another type.
+pub(crate) fn boolean(value: &AMQPValue) -> Result<bool, String> {
+    match value {
+        AMQPValue::Boolean(is) => Ok(*is),
+        other => Err(unacceptable(other)),
+    }
+}
+
+/// Whether two values are the same, whatever sizes their numbers have.
+pub(crate) fn same(a: &AMQPValue, b: &AMQPValue) -> bool {
+    if let (Ok(a), Ok(b)) = (integer(a), integer(b)) {
+        return a == b;
+    }
+    if let (Some(a), Some(b)) = (float(a), float(b)) {
+        return a == b;
+    }
+    a == b
+}
+
+/// The name RabbitMQ has for the type of a value.
+pub(crate) fn type_name(value: &AMQPValue) -> &'static str {
+    match value {
+        AMQPValue::Boolean(_) => "bool",
+        AMQPValue::ShortShortInt(_) => "byte",
+        AMQPValue::ShortShortUInt(_) => "unsignedbyte",
+        AMQPValue::ShortInt(_) => "short",
+        AMQPValue::ShortUInt(_) => "unsignedshort",
+        AMQPValue::LongInt(_) => "signedint",
+        AMQPValue::LongUInt(_) => "unsignedint",
+        AMQPValue::LongLongInt(_) => "long",
+        AMQPValue::Float(_) => "float",
+        AMQPValue::Double(_) => "double",
+        AMQPValue::DecimalValue(_) => "decimal",
+        AMQPValue::ShortString(_) => "shortstr",
+        AMQPValue::LongString(_) => "longstr",
+        AMQPValue::FieldArray(_) => "array",
+        AMQPValue::Timestamp(_) => "timestamp",
+        AMQPValue::FieldTable(_) => "table",
+        AMQPValue::ByteArray(_) => "binary",
+        AMQPValue::Void => "void",
+    }
+}
+
+/// A value as text, without its type.
+pub(crate) fn bare(value: &AMQPValue) -> String {
+    if let Ok(number) = integer(value) {
+        return number.to_string();
+    }
+    match value {
+        AMQPValue::Boolean(b) => b.to_string(),
+        AMQPValue::LongString(text) => text.to_string(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        AMQPValue::Timestamp(n) => n.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A value with its type, or that there is none.
+pub(crate) fn described(value: Option<&AMQPValue>) -> String {
+    match value {
+        None => "none".to_owned(),
+        Some(value) => format!("the value '{}' of type '{}'", bare(value), type_name(value)),
+    }
+}
+
+fn unacceptable(value: &AMQPValue) -> String {
+    format!("{{unacceptable_type,{}}}", type_name(value))
+}
+
+/// A number that may have a fraction. Integers that do not fit exactly are not compared with such.
+fn float(value: &AMQPValue) -> Option<f64> {
+    match value {
+        AMQPValue::Float(n) => Some((*n).into()),
+        AMQPValue::Double(n) => Some(*n),
+        other => {
+            let number = integer(other).ok()?;
+            i32::try_from(number).ok().map(f64::from)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_whatever_their_size_and_other_types_differ() {
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        for (a, b, expected) in [
+            (AMQPValue::LongInt(5), AMQPValue::LongLongInt(5), true),
+            (AMQPValue::LongInt(5), AMQPValue::Double(5.0), true),
+            (AMQPValue::Float(0.5), AMQPValue::Double(0.5), true),
+            (AMQPValue::LongInt(5), AMQPValue::LongInt(6), false),
+            (AMQPValue::LongInt(5), text("5"), false),
+            (AMQPValue::Boolean(true), text("true"), false),
+            (text("a"), text("a"), true),
+        ] {
+            assert_eq!(same(&a, &b), expected, "{a:?} {b:?}");
+        }
+    }
+}

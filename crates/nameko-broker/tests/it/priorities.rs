@@ -1,0 +1,227 @@
+use lapin::{BasicProperties, Channel, Consumer, options::*, types::FieldTable};
+
+use crate::support::*;
+
+/// Sends bodies that are a priority and a letter, such as `3b`; one that starts with no digit has no priority.
+async fn send_all(channel: &Channel, queue: &str, bodies: &[&str]) {
+    for body in bodies {
+        let properties = BasicProperties::default();
+        let digits: String = body.chars().take_while(char::is_ascii_digit).collect();
+        let properties = match digits.parse() {
+            Ok(priority) => properties.with_priority(priority),
+            Err(_) => properties,
+        };
+        assert!(
+            channel
+                .send_with("", queue, body, properties)
+                .await
+                .is_ack()
+        );
+    }
+}
+
+async fn take(consumer: &mut Consumer, count: usize) -> Vec<String> {
+    let mut bodies = Vec::new();
+    for _ in 0..count {
+        let delivery = next(consumer).await;
+        bodies.push(body(&delivery));
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    bodies
+}
+
+#[tokio::test]
+async fn the_highest_priority_comes_first_and_equals_in_their_order() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel
+            .declare_with(&queue, table([("x-max-priority", int(5))]))
+            .await;
+        send_all(
+            &channel,
+            &queue,
+            &["a", "1a", "5a", "0b", "9a", "1b", "255a", "3a", "c"],
+        )
+        .await;
+        // Above the queue's highest counts as the highest, and none at all as the lowest.
+        let expected = ["5a", "9a", "255a", "3a", "1a", "1b", "a", "0b", "c"];
+        assert_eq!(channel.drain(&queue).await, expected);
+        send_all(&channel, &queue, &["1a", "5a", "b"]).await;
+        channel
+            .basic_qos(1, BasicQosOptions::default())
+            .await
+            .unwrap();
+        let mut consumer = channel.consumer(&queue, "c").await;
+        assert_eq!(take(&mut consumer, 3).await, ["5a", "1a", "b"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_has_no_priorities_does_not_look_at_them() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [plain, zero] = [bed.queue("plain"), bed.queue("zero")];
+        channel.declare(&plain).await;
+        channel
+            .declare_with(&zero, table([("x-max-priority", int(0))]))
+            .await;
+        for queue in [&plain, &zero] {
+            send_all(&channel, queue, &["1a", "5a", "b"]).await;
+            assert_eq!(channel.drain(queue).await, ["1a", "5a", "b"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel
+            .declare_with(&queue, table([("x-max-priority", int(10))]))
+            .await;
+        send_all(&channel, &queue, &["1a", "1b", "5a", "5b"]).await;
+        let mut held = Vec::new();
+        for expected in ["5a", "5b", "1a"] {
+            let message = channel.get(&queue).await.unwrap();
+            assert_eq!(body(&message), expected);
+            held.push(message);
+        }
+        send_all(&channel, &queue, &["5c", "7a"]).await;
+        let requeue = BasicNackOptions {
+            multiple: false,
+            requeue: true,
+        };
+        for index in [1, 2, 0] {
+            held[index].nack(requeue).await.unwrap();
+        }
+        eventually("back", || async { channel.ready(&queue).await == 6 }).await;
+        assert_eq!(
+            channel.drain(&queue).await,
+            ["7a", "5a", "5b", "5c", "1a", "1b"]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_queue_with_priorities_drops_from_its_head() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [queue, dead] = [bed.queue("q"), bed.queue("dead")];
+        channel.declare(&dead).await;
+        let arguments = table([
+            ("x-max-priority", int(5)),
+            ("x-max-length", int(2)),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(&dead)),
+        ]);
+        channel.declare_with(&queue, arguments).await;
+        send_all(&channel, &queue, &["1a", "5a", "3a", "b"]).await;
+        assert_eq!(channel.drain(&queue).await, ["1a", "b"]);
+        eventually("two dead", || async { channel.ready(&dead).await == 2 }).await;
+        assert_eq!(channel.drain(&dead).await, ["5a", "3a"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_of_low_priority_expires_once_it_is_first() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        channel
+            .declare_with(&queue, table([("x-max-priority", int(5))]))
+            .await;
+        let expiring = BasicProperties::default().with_expiration("20".into());
+        channel.send_with("", &queue, "low", expiring.clone()).await;
+        eventually("expired", || async { channel.ready(&queue).await == 0 }).await;
+        send_all(&channel, &queue, &["5a"]).await;
+        channel.send_with("", &queue, "low", expiring).await;
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        assert_eq!(channel.ready(&queue).await, 2);
+        assert_eq!(channel.drain(&queue).await, ["5a"]);
+    })
+    .await;
+}
+
+async fn consumer_with(
+    channel: &Channel,
+    queue: &str,
+    tag: &str,
+    arguments: FieldTable,
+) -> Consumer {
+    let consumer = channel.basic_consume(
+        queue.into(),
+        tag.into(),
+        BasicConsumeOptions::default(),
+        arguments,
+    );
+    soon(consumer).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_consumer_of_higher_priority_is_served_until_it_is_busy() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let publisher = confirming(&connection).await;
+        let queue = bed.queue("q");
+        publisher.declare(&queue).await;
+        let mut consumers = Vec::new();
+        let mut channels = Vec::new();
+        for (tag, priority) in [
+            ("low", Some(-1)),
+            ("plain", None),
+            ("high-one", Some(10)),
+            ("high-two", Some(10)),
+        ] {
+            let channel = connection.create_channel().await.unwrap();
+            channel
+                .basic_qos(2, BasicQosOptions::default())
+                .await
+                .unwrap();
+            let arguments =
+                priority.map_or_else(FieldTable::default, |n| table([("x-priority", int(n))]));
+            consumers.push(consumer_with(&channel, &queue, tag, arguments).await);
+            channels.push(channel);
+        }
+        let bodies = ["a", "b", "c", "d", "e", "f", "g"];
+        for body in bodies {
+            publisher.send("", &queue, body).await;
+        }
+        let [low, plain, one, two] = &mut consumers[..] else {
+            unreachable!()
+        };
+        // Equals take turns; the others get what those have no room for.
+        let mut held = Vec::new();
+        for (consumer, expected) in [
+            (&mut *one, ["a", "c"]),
+            (two, ["b", "d"]),
+            (plain, ["e", "f"]),
+        ] {
+            for expected in expected {
+                let delivery = next(consumer).await;
+                assert_eq!(body(&delivery), expected);
+                held.push(delivery);
+            }
+        }
+        assert_eq!(body(&next(low).await), "g");
+        // Room again: the next one goes to the highest, not to the low one, which has room too.
+        held[0].ack(BasicAckOptions::default()).await.unwrap();
+        channels[2]
+            .basic_qos(2, BasicQosOptions::default())
+            .await
+            .unwrap();
+        publisher.send("", &queue, "h").await;
+        assert_eq!(body(&next(one).await), "h");
+    })
+    .await;
+}

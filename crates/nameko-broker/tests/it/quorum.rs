@@ -1,0 +1,362 @@
+use lapin::{
+    BasicProperties, Channel,
+    message::Delivery,
+    options::*,
+    types::{AMQPValue, FieldTable},
+};
+
+use crate::support::*;
+
+const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
+    passive: false,
+    durable: true,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
+
+const REQUEUE: BasicNackOptions = BasicNackOptions {
+    multiple: false,
+    requeue: true,
+};
+
+fn quorum<const N: usize>(more: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut arguments = table(more);
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments
+}
+
+async fn declare<const N: usize>(
+    bed: &Bed,
+    channel: &Channel,
+    more: [(&str, AMQPValue); N],
+) -> String {
+    let queue = bed.queue("q");
+    soon(channel.queue_declare(queue.as_str().into(), DURABLE, quorum(more)))
+        .await
+        .unwrap();
+    queue
+}
+
+/// The header `x-delivery-count`.
+fn delivery_count(message: &Delivery) -> Option<i64> {
+    match message
+        .properties
+        .headers()
+        .as_ref()?
+        .inner()
+        .get("x-delivery-count")?
+    {
+        AMQPValue::LongLongInt(count) => Some(*count),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_quorum_queue_tells_how_often_a_message_came_back() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = declare(&bed, &channel, []).await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        let properties = BasicProperties::default()
+            .with_headers(table([("mine", int(1))]))
+            .with_delivery_mode(2);
+        channel.send_with("", &queue, "m", properties.clone()).await;
+        for count in [None, Some(1), Some(2), Some(3)] {
+            let delivery = next(&mut consumer).await;
+            assert_eq!(
+                (delivery_count(&delivery), delivery.redelivered),
+                (count, count.is_some())
+            );
+            if count.is_none() {
+                assert_eq!(delivery.properties, properties);
+            } else {
+                assert_eq!(
+                    delivery
+                        .properties
+                        .headers()
+                        .as_ref()
+                        .unwrap()
+                        .inner()
+                        .get("mine"),
+                    Some(&int(1))
+                );
+            }
+            delivery.nack(REQUEUE).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let dead = bed.queue("dead");
+        channel.declare(&dead).await;
+        let queue = declare(
+            &bed,
+            &channel,
+            [
+                ("x-delivery-limit", int(2)),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&dead)),
+            ],
+        )
+        .await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        channel.send("", &queue, "m").await;
+        for _ in 0..3 {
+            next(&mut consumer).await.nack(REQUEUE).await.unwrap();
+        }
+        eventually("dead", || async { channel.ready(&dead).await == 1 }).await;
+        let message = channel.get(&dead).await.unwrap();
+        let headers = message.properties.headers().clone().unwrap();
+        assert_eq!(
+            headers.inner().get("x-first-death-reason"),
+            Some(&text("delivery_limit"))
+        );
+        assert!(!headers.contains_key("x-delivery-count"), "{headers:?}");
+        // A channel that ends gives its messages back too.
+        let dropping = bed.queue("dropping");
+        soon(channel.queue_declare(
+            dropping.as_str().into(),
+            DURABLE,
+            quorum([("x-delivery-limit", int(0))]),
+        ))
+        .await
+        .unwrap();
+        channel.send("", &dropping, "m").await;
+        let other = connection.create_channel().await.unwrap();
+        let _held = next(&mut other.consumer(&dropping, "d").await).await;
+        other.close(200, "".into()).await.unwrap();
+        channel.send("", &dropping, "next").await;
+        let mut rest = channel.consumer(&dropping, "rest").await;
+        assert_eq!(body(&next(&mut rest).await), "next");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last() {
+    on_each(|bed| async move {
+        for (limit, order) in [
+            (Some(5), ["b", "a", "c", "d"]),
+            (None, ["d", "b", "a", "c"]),
+        ] {
+            let connection = bed.connect().await;
+            let channel = confirming(&connection).await;
+            let queue = bed.queue(&format!("{limit:?}"));
+            let arguments = limit.map_or(quorum([]), |limit| {
+                quorum([("x-delivery-limit", int(limit))])
+            });
+            soon(channel.queue_declare(queue.as_str().into(), DURABLE, arguments))
+                .await
+                .unwrap();
+            for body in ["a", "b", "c", "d"] {
+                channel.send("", &queue, body).await;
+            }
+            let reader = connection.create_channel().await.unwrap();
+            reader
+                .basic_qos(3, BasicQosOptions::default())
+                .await
+                .unwrap();
+            let mut consumer = reader.consumer(&queue, "c").await;
+            let held = [
+                next(&mut consumer).await,
+                next(&mut consumer).await,
+                next(&mut consumer).await,
+            ];
+            reader
+                .basic_cancel("c".into(), BasicCancelOptions::default())
+                .await
+                .unwrap();
+            for index in [1, 0, 2] {
+                held[index].nack(REQUEUE).await.unwrap();
+            }
+            eventually("back", || async { channel.ready(&queue).await == 4 }).await;
+            let mut consumer = channel.consumer(&queue, "again").await;
+            for expected in order {
+                assert_eq!(body(&next(&mut consumer).await), expected);
+            }
+            // All of them at once: in the order they were delivered.
+            soon(channel.basic_recover(BasicRecoverOptions { requeue: true }))
+                .await
+                .unwrap();
+            for expected in order {
+                let delivery = next(&mut consumer).await;
+                assert_eq!(
+                    (body(&delivery), delivery.redelivered),
+                    (expected.to_owned(), true)
+                );
+            }
+            // A channel that ends gives back in front in any case.
+            channel.send("", &queue, "e").await;
+            connection.close(200, "".into()).await.unwrap();
+            let connection = bed.connect().await;
+            let channel = connection.create_channel().await.unwrap();
+            eventually("back", || async { channel.ready(&queue).await == 5 }).await;
+            let mut consumer = channel.consumer(&queue, "last").await;
+            for expected in order.into_iter().chain(["e"]) {
+                assert_eq!(body(&next(&mut consumer).await), expected);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let dead = bed.queue("dead");
+        channel.declare(&dead).await;
+        let queue = declare(
+            &bed,
+            &channel,
+            [
+                ("x-max-length", int(1)),
+                ("x-message-ttl", int(60_000)),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&dead)),
+                ("x-dead-letter-strategy", text("at-most-once")),
+            ],
+        )
+        .await;
+        let reason = async |expected: &str, expected_body: &str| {
+            eventually("dead", || async { channel.ready(&dead).await == 1 }).await;
+            let message = channel.get(&dead).await.unwrap();
+            let headers = message.properties.headers().clone().unwrap();
+            assert_eq!(
+                headers.inner().get("x-first-death-reason"),
+                Some(&text(expected))
+            );
+            assert_eq!(body(&message), expected_body);
+        };
+        for body in ["a", "b"] {
+            assert!(channel.send("", &queue, body).await.is_ack());
+        }
+        reason("maxlen", "a").await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        next(&mut consumer)
+            .await
+            .reject(BasicRejectOptions { requeue: false })
+            .await
+            .unwrap();
+        reason("rejected", "b").await;
+        channel
+            .basic_cancel("c".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        channel
+            .send_with(
+                "",
+                &queue,
+                "c",
+                BasicProperties::default().with_expiration("10".into()),
+            )
+            .await;
+        reason("expired", "c").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quorum_queue_has_a_single_active_consumer_when_asked() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let publisher = confirming(&connection).await;
+        let queue = declare(
+            &bed,
+            &publisher,
+            [("x-single-active-consumer", AMQPValue::Boolean(true))],
+        )
+        .await;
+        let channel = connection.create_channel().await.unwrap();
+        let mut one = channel.consumer(&queue, "one").await;
+        let mut two = channel.consumer(&queue, "two").await;
+        for body in ["a", "b"] {
+            publisher.send("", &queue, body).await;
+        }
+        for expected in ["a", "b"] {
+            let delivery = next(&mut one).await;
+            assert_eq!(body(&delivery), expected);
+            delivery.ack(BasicAckOptions::default()).await.unwrap();
+        }
+        channel
+            .basic_cancel("one".into(), BasicCancelOptions::default())
+            .await
+            .unwrap();
+        publisher.send("", &queue, "c").await;
+        assert_eq!(body(&next(&mut two).await), "c");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_quorum_queue_may_not_be() {
+    on_each(|bed| async move {
+        let queue = bed.queue("q");
+        let exclusive = QueueDeclareOptions { exclusive: true, ..DURABLE };
+        let auto_delete = QueueDeclareOptions { auto_delete: true, ..DURABLE };
+        let transient = QueueDeclareOptions { durable: false, ..DURABLE };
+        for (name, options, arguments, code, told) in [
+            (&*queue, transient, quorum([]), 406, "PRECONDITION_FAILED - invalid property 'non-durable' for queue 'q' in vhost '/'"),
+            (&*queue, exclusive, quorum([]), 406, "PRECONDITION_FAILED - invalid property 'exclusive-owner' for queue 'q' in vhost '/'"),
+            (&*queue, auto_delete, quorum([]), 406, "PRECONDITION_FAILED - invalid property 'auto-delete' for queue 'q' in vhost '/'"),
+            ("", DURABLE, quorum([]), 406, "PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_quorum_queue"),
+            (&*queue, DURABLE, quorum([("x-max-priority", int(5))]), 406, "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue"),
+            (&*queue, DURABLE, quorum([("x-queue-mode", text("lazy"))]), 406, "PRECONDITION_FAILED - invalid arg 'x-queue-mode' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue"),
+            (&*queue, DURABLE, quorum([("x-max-age", text("1D"))]), 406, "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue"),
+            (&*queue, DURABLE, table([("x-delivery-limit", int(5))]), 406, "PRECONDITION_FAILED - invalid arg 'x-delivery-limit' for queue 'q' in vhost '/' of queue type rabbit_classic_queue"),
+            (&*queue, DURABLE, table([("x-dead-letter-strategy", text("at-least-once"))]), 406, "PRECONDITION_FAILED - invalid arg 'x-dead-letter-strategy' for queue 'q' in vhost '/' of queue type rabbit_classic_queue"),
+            (&*queue, DURABLE, quorum([("x-dead-letter-strategy", text("sometimes"))]), 406, "PRECONDITION_FAILED - invalid arg 'x-dead-letter-strategy' for queue 'q' in vhost '/': invalid_dlx_strategy"),
+            (&*queue, DURABLE, quorum([("x-quorum-initial-group-size", int(0))]), 406, "PRECONDITION_FAILED - invalid arg 'x-quorum-initial-group-size' for queue 'q' in vhost '/': {value_zero,0}"),
+        ] {
+            let connection = bed.connect().await;
+            let channel = connection.create_channel().await.unwrap();
+            let declared = soon(channel.queue_declare(name.into(), options, arguments)).await;
+            let (is, text) = refusal(&declared.unwrap_err());
+            assert_eq!((is, bed.plain(&text)), (code, told.to_owned()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_quorum_queue_does_not_do() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = declare(&bed, &channel, []).await;
+        for (options, flag) in [
+            (QueueDeleteOptions { if_unused: true, ..QueueDeleteOptions::default() }, "if-unused"),
+            (QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() }, "if-empty"),
+        ] {
+            let connection = bed.connect().await;
+            let channel = connection.create_channel().await.unwrap();
+            let (code, text) = refusal(&soon(channel.queue_delete(queue.as_str().into(), options)).await.unwrap_err());
+            let expected = format!(
+                "NOT_IMPLEMENTED - cannot delete queue 'q' in vhost '/'. queue.delete operations with {flag} flag set are not supported by quorum queues"
+            );
+            assert_eq!((code, bed.plain(&text)), (540, expected));
+        }
+        let limited = bed.connect().await;
+        let channel = limited.create_channel().await.unwrap();
+        channel.basic_qos(1, BasicQosOptions { global: true }).await.unwrap();
+        let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default());
+        let (code, text) = refusal(&soon(consumed).await.unwrap_err());
+        assert_eq!((code, bed.plain(&text)), (540, "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos".to_owned()));
+        // Other than a classic one it takes no notice of an exclusive consumer.
+        let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+        let other = bed.connect().await;
+        let channel = other.create_channel().await.unwrap();
+        for tag in ["one", "two"] {
+            soon(channel.basic_consume(queue.as_str().into(), tag.into(), exclusive, FieldTable::default())).await.unwrap();
+        }
+    })
+    .await;
+}
