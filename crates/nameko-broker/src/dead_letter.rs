@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many are dealt with before others get the virtual host again.
-const AT_ONCE: usize = 1000;
+const AT_ONCE: usize = 100;
 
 /// A message that is to be published again.
 #[derive(Debug)]
@@ -28,13 +28,20 @@ pub(crate) struct DeadLetter {
 }
 
 impl State {
-    /// Publishes the dead letters that are there; what they lead to as well, up to a number. The timer goes on with the rest.
+    /// Publishes the dead letters that are there and what they lead to, up to a number. The timer goes on with the rest.
     pub(crate) fn bury(&mut self) {
         for _ in 0..AT_ONCE {
             let Some(letter) = self.dead.pop_front() else {
                 return;
             };
+            let others = self.dead.len();
             self.bury_one(&letter);
+            // What died of it is next, so that what waits does not multiply from queue to queue.
+            for _ in others..self.dead.len() {
+                if let Some(last) = self.dead.pop_back() {
+                    self.dead.push_front(last);
+                }
+            }
         }
         if !self.dead.is_empty() {
             self.timer.notify_one();

@@ -10,6 +10,7 @@ use crate::{
     error::{AmqpError, Code, Result},
     exchange::{Exchange, ExchangeKind},
     message::Name,
+    values::{bare, type_name},
     vhost::{ConnectionId, State},
 };
 
@@ -255,11 +256,13 @@ fn check_match_argument(table: &FieldTable) -> Result<()> {
             Ok(())
         }
         Some(AMQPValue::LongString(other)) => Err(AmqpError::precondition_failed(format!(
-            "Invalid x-match field value {:?}; expected all, any, all-with-x, or any-with-x",
+            "Invalid x-match field value <<{:?}>>; expected all, any, all-with-x, or any-with-x",
             other.to_string()
         ))),
-        Some(_) => Err(AmqpError::precondition_failed(
-            "Invalid x-match field type; expected longstr",
-        )),
+        Some(other) => Err(AmqpError::precondition_failed(format!(
+            "Invalid x-match field type {} (value {}); expected longstr",
+            type_name(other),
+            bare(other)
+        ))),
     }
 }

@@ -64,6 +64,8 @@ pub(crate) async fn run(vhost: Arc<VHost>, mut stop: watch::Receiver<bool>) {
     loop {
         let next = vhost.lock().expire(Instant::now());
         vhost.wake_others(None);
+        // It may be called again at once, and again, while dead letters go round.
+        tokio::task::yield_now().await;
         let due = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at.into()).await,

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
     protocol::{AMQPClass, basic, channel, connection, queue},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use bytes::BytesMut;
 
@@ -64,10 +64,26 @@ pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
     answered
 }
 
-/// A handshake, a channel, a queue `q`, a consumer of it, and one message: places from which a fuzzer gets further.
+/// A handshake, a channel, a queue `q` and a consumer of it: places from which a fuzzer gets further. Beside it there are
+/// queues of every other kind, `p`, `s` and `d`, whose dead letters end where nobody looks: they tell the time.
 fn opening() -> Vec<u8> {
     let on = |channel, method| AMQPFrame::Method(channel, method);
     let connection = |method| on(0, AMQPClass::Connection(method));
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let declare = |name: &str, arguments: &[(&str, AMQPValue)]| {
+        let mut table = FieldTable::default();
+        for (key, value) in arguments {
+            table.insert((*key).into(), value.clone());
+        }
+        let declare = queue::Declare {
+            queue: name.into(),
+            durable: true,
+            nowait: true,
+            arguments: table,
+            ..queue::Declare::default()
+        };
+        on(1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)))
+    };
     let frames = [
         connection(connection::AMQPMethod::StartOk(connection::StartOk {
             client_properties: FieldTable::default(),
@@ -93,6 +109,40 @@ fn opening() -> Vec<u8> {
                 queue: "q".into(),
                 ..queue::Declare::default()
             })),
+        ),
+        declare(
+            "p",
+            &[
+                ("x-max-priority", AMQPValue::LongInt(3)),
+                ("x-max-length", AMQPValue::LongInt(2)),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text("graveyard")),
+            ],
+        ),
+        declare(
+            "s",
+            &[
+                ("x-single-active-consumer", AMQPValue::Boolean(true)),
+                ("x-max-length", AMQPValue::LongInt(2)),
+                ("x-overflow", text("reject-publish")),
+            ],
+        ),
+        declare(
+            "d",
+            &[
+                ("x-queue-type", text("quorum")),
+                ("x-delivery-limit", AMQPValue::LongInt(1)),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text("graveyard")),
+            ],
+        ),
+        declare(
+            "graveyard",
+            &[
+                ("x-message-ttl", AMQPValue::LongInt(0)),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text("graveyard")),
+            ],
         ),
         on(
             1,
@@ -128,7 +178,12 @@ mod tests {
             .filter(|id| ![(50, 10), (60, 20), (85, 10)].contains(id))
             .collect();
         let arguments = prop::collection::vec(
-            prop_oneof![Just(0u8), Just(1), Just(b'q'), any::<u8>()],
+            prop_oneof![
+                Just(0u8),
+                Just(1),
+                prop::sample::select(b"qpsd".to_vec()),
+                any::<u8>()
+            ],
             0..24,
         );
         let method = (prop::sample::select(ids), arguments.clone()).prop_map(
@@ -139,7 +194,8 @@ mod tests {
                 )
             },
         );
-        let publish = Just((1u8, vec![0, 60, 0, 40, 0, 0, 0, 1, b'q', 0]));
+        let publish = prop::sample::select(b"qpsd".to_vec())
+            .prop_map(|queue| (1u8, vec![0, 60, 0, 40, 0, 0, 0, 1, queue, 0]));
         let header =
             (0u8..4).prop_map(|size| (2u8, vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, size, 0, 0]));
         let body = prop::collection::vec(any::<u8>(), 0..4).prop_map(|body| (3u8, body));

@@ -23,20 +23,27 @@
 //! |---|---|
 //! | connection | PLAIN and AMQPLAIN, virtual hosts, tune, heartbeats both ways, channels |
 //! | exchanges | default, direct, fanout, topic, headers; bindings between exchanges; alternate exchange |
-//! | queues | durable, exclusive, auto-delete, passive, server-named; `x-expires`, `x-message-ttl`, `x-max-length`, `x-max-length-bytes`, `x-overflow` |
-//! | messages | consume, get, ack, nack, reject, recover, prefetch per consumer and channel, `mandatory`, `expiration`, `user_id`, publisher confirms |
+//! | queues | durable, exclusive, auto-delete, passive, server-named; `x-expires`, `x-message-ttl`, `x-max-length`, `x-max-length-bytes`, `x-overflow`, `x-max-priority`, `x-single-active-consumer` |
+//! | quorum queues | accepted (`x-queue-type`), with what they allow and refuse, `x-delivery-limit` and `x-delivery-count`; one copy, in memory |
+//! | messages | consume, get, ack, nack, reject, recover, prefetch per consumer and channel, `mandatory`, `expiration`, `priority`, `user_id`, `CC`, `BCC`, publisher confirms |
+//! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`; the headers `x-death` and `x-first-death-*` as RabbitMQ 3.10 writes them; circles end |
+//! | consumers | exclusive, `x-priority`, told when their queue goes |
+//!
+//! Wrong use gets RabbitMQ's codes and words: an argument of the wrong type, or another one than the queue was declared with
+//! (406 PRECONDITION_FAILED, naming both values).
 //!
 //! # What is left out
 //!
-//! Transactions, dead letter exchanges, priorities of messages, quorum queues and streams, `amq.rabbitmq.reply-to`, permissions
-//! within a virtual host, flow control by `connection.blocked`, priorities of consumers, the header `BCC`. Asking for one of the
-//! first four is refused with 540 NOT_IMPLEMENTED.
+//! Transactions and streams, which are refused with 540 NOT_IMPLEMENTED; `amq.rabbitmq.reply-to`, permissions within a virtual
+//! host, policies, flow control by `connection.blocked`. `x-queue-mode` and what else says how RabbitMQ stores messages is
+//! accepted, and changes nothing.
 //!
 //! # Map
 //!
 //! `broker` accepts sockets; `transport` is one task per socket; `connection`, `handshake` and `channel` are the protocol's state, free
 //! of I/O; `methods` turns methods into operations on a `vhost`, which holds exchanges, queues and consumers behind one
-//! lock; `outbox` is what goes back. Decisions are pure: `topic`, `exchange`, `queue`, `arguments`, `frame`, `nesting`.
+//! lock; `outbox` is what goes back. Decisions are pure: `topic`, `exchange`, `queue` (with `ready` and `turns`), `arguments`,
+//! `equivalence`, `deaths`, `frame`, `nesting`.
 
 mod acknowledgements;
 mod arguments;

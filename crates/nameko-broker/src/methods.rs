@@ -87,6 +87,11 @@ impl Channel {
             .as_ref()
             .map(|text| expiration(text.as_str()))
             .transpose()?;
+        if let Some(mode @ (0 | 3..)) = *properties.delivery_mode() {
+            return Err(AmqpError::precondition_failed(format!(
+                "invalid message: {{delivery_mode_unknown,{mode}}}"
+            )));
+        }
         let headers = properties.headers().as_ref().map(FieldTable::inner);
         let copies = copies(headers)?;
         let header = match headers {

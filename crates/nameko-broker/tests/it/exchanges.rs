@@ -1,4 +1,8 @@
-use lapin::{BasicProperties, ExchangeKind, options::*, types::FieldTable};
+use lapin::{
+    BasicProperties, ExchangeKind,
+    options::*,
+    types::{AMQPValue, FieldTable},
+};
 
 use crate::support::*;
 
@@ -83,6 +87,218 @@ async fn a_headers_exchange_looks_at_headers() {
             let properties = BasicProperties::default().with_headers(headers.clone());
             channel.send_with("amq.headers", "", "m", properties).await;
             assert_eq!(channel.drain(&queue).await.len(), expected, "{headers:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let exchange = bed.exchange("x");
+        channel.declare_exchange(&exchange, ExchangeKind::Headers).await;
+        let mode = |mode: &str| ("x-match", text(mode));
+        let (a, x) = (("a", text("1")), ("x-a", text("1")));
+        let [plain_a, plain_x] = [table([a.clone()]), table([x.clone()])];
+        let both = table([a.clone(), x.clone()]);
+        for (wanted, sent, expected) in [
+            (FieldTable::default(), FieldTable::default(), true),
+            (FieldTable::default(), plain_a.clone(), true),
+            (plain_a.clone(), FieldTable::default(), false),
+            (plain_a.clone(), both.clone(), true),
+            (table([a.clone(), ("b", text("2"))]), plain_a.clone(), false),
+            (table([mode("all"), a.clone(), ("b", text("2"))]), table([a.clone(), ("b", text("2"))]), true),
+            (table([mode("any"), a.clone(), ("b", text("2"))]), plain_a.clone(), true),
+            (table([mode("any")]), plain_a.clone(), false),
+            // What starts with `x-` counts in two of the four modes only.
+            (both.clone(), plain_a.clone(), true),
+            (plain_x.clone(), FieldTable::default(), true),
+            (table([mode("any"), x.clone()]), plain_x.clone(), false),
+            (table([mode("all-with-x"), a.clone(), x.clone()]), plain_a.clone(), false),
+            (table([mode("all-with-x"), a.clone(), x.clone()]), both.clone(), true),
+            (table([mode("any-with-x"), a.clone(), x.clone()]), plain_x.clone(), true),
+            (table([mode("any-with-x"), x.clone()]), plain_a.clone(), false),
+            // Without a value the header has only to be there; numbers are compared whatever their size.
+            (table([("a", AMQPValue::Void)]), plain_a.clone(), true),
+            (table([("a", AMQPValue::Void)]), plain_x.clone(), false),
+            (table([("n", int(3))]), table([("n", AMQPValue::LongLongInt(3))]), true),
+            (table([("n", int(3))]), table([("n", AMQPValue::Double(3.0))]), true),
+            (table([("n", int(3))]), table([("n", text("3"))]), false),
+            (table([("n", AMQPValue::Boolean(true))]), table([("n", AMQPValue::Boolean(true))]), true),
+        ] {
+            let queue = bed.queue("q");
+            channel.declare(&queue).await;
+            let bound = channel.queue_bind(queue.as_str().into(), exchange.as_str().into(), "".into(), QueueBindOptions::default(), wanted.clone());
+            bound.await.unwrap();
+            channel.send_with(&exchange, "whatever", "m", BasicProperties::default().with_headers(sent.clone())).await;
+            assert_eq!(channel.ready(&queue).await == 1, expected, "{wanted:?} {sent:?}");
+            channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        }
+        for (value, told) in [
+            (text("some"), "PRECONDITION_FAILED - Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x"),
+            (int(1), "PRECONDITION_FAILED - Invalid x-match field type signedint (value 1); expected longstr"),
+        ] {
+            let connection = bed.connect().await;
+            let channel = connection.create_channel().await.unwrap();
+            let queue = bed.queue("q");
+            channel.declare(&queue).await;
+            let bound = channel.queue_bind(queue.as_str().into(), exchange.as_str().into(), "".into(), QueueBindOptions::default(), table([("x-match", value)]));
+            assert_eq!(refusal(&bound.await.unwrap_err()), (406, told.to_owned()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn copies_go_to_more_keys() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [to, cc, bcc, other] = ["to", "cc", "bcc", "other"].map(|name| bed.queue(name));
+        let (exchange, alternate) = (bed.exchange("x"), bed.exchange("alternate"));
+        channel
+            .declare_exchange(&alternate, ExchangeKind::Fanout)
+            .await;
+        let arguments = table([("alternate-exchange", text(&alternate))]);
+        let declared = channel.exchange_declare(
+            exchange.as_str().into(),
+            ExchangeKind::Direct,
+            ExchangeDeclareOptions::default(),
+            arguments,
+        );
+        declared.await.unwrap();
+        for queue in [&to, &cc, &bcc, &other] {
+            channel.declare(queue).await;
+        }
+        for (queue, key) in [(&to, "to"), (&cc, "cc"), (&bcc, "bcc")] {
+            channel.bind(queue, &exchange, key).await;
+        }
+        channel.bind(&other, &alternate, "").await;
+        let list = |keys: &[&str]| {
+            AMQPValue::FieldArray(keys.iter().map(|key| text(key)).collect::<Vec<_>>().into())
+        };
+        let with = |cc: &[&str], bcc: &[&str]| {
+            BasicProperties::default().with_headers(table([("CC", list(cc)), ("BCC", list(bcc))]))
+        };
+        channel
+            .send_with(&exchange, "to", "all", with(&["cc", "to"], &["bcc", "cc"]))
+            .await;
+        for queue in [&to, &cc, &bcc] {
+            let message = channel.get(queue).await.unwrap();
+            assert_eq!(
+                (body(&message), message.routing_key.as_str()),
+                ("all".to_owned(), "to")
+            );
+            let headers = message.properties.headers().clone().unwrap();
+            assert_eq!(
+                (headers.contains_key("CC"), headers.contains_key("BCC")),
+                (true, false)
+            );
+        }
+        // One key that matches is enough for the alternate exchange to get nothing.
+        channel
+            .send_with(&exchange, "nobody", "copy", with(&["cc"], &[]))
+            .await;
+        assert_eq!(channel.drain(&cc).await, ["copy"]);
+        assert_eq!(channel.ready(&other).await, 0);
+        channel
+            .send_with(&exchange, "nobody", "lost", with(&["none"], &["neither"]))
+            .await;
+        assert_eq!(channel.drain(&other).await, ["lost"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn alternate_exchanges_have_their_own_and_circles_end() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [one, two] = [bed.exchange("one"), bed.exchange("two")];
+        for (name, alternate) in [(&one, &two), (&two, &one)] {
+            let arguments = table([("alternate-exchange", text(alternate))]);
+            let declared = channel.exchange_declare(
+                name.as_str().into(),
+                ExchangeKind::Direct,
+                ExchangeDeclareOptions::default(),
+                arguments,
+            );
+            declared.await.unwrap();
+        }
+        assert!(
+            channel
+                .send(&one, "k", "nobody")
+                .await
+                .take_message()
+                .is_some()
+        );
+        let queue = bed.queue("q");
+        channel.declare(&queue).await;
+        channel.bind(&queue, &two, "k").await;
+        assert!(channel.send(&one, "k", "m").await.take_message().is_none());
+        assert_eq!(channel.drain(&queue).await, ["m"]);
+        // An alternate exchange need not be there.
+        let lonely = bed.exchange("lonely");
+        let arguments = table([("alternate-exchange", text("it-none"))]);
+        let declared = channel.exchange_declare(
+            lonely.as_str().into(),
+            ExchangeKind::Fanout,
+            ExchangeDeclareOptions::default(),
+            arguments,
+        );
+        declared.await.unwrap();
+        assert!(
+            channel
+                .send(&lonely, "k", "m")
+                .await
+                .take_message()
+                .is_some()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_exchange_bound_to_another_chooses_by_its_own_kind() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [topic, headers, queue] = [
+            bed.exchange("topic"),
+            bed.exchange("headers"),
+            bed.queue("q"),
+        ];
+        channel.declare_exchange(&topic, ExchangeKind::Topic).await;
+        channel
+            .declare_exchange(&headers, ExchangeKind::Headers)
+            .await;
+        channel.declare(&queue).await;
+        let bound = channel.exchange_bind(
+            headers.as_str().into(),
+            topic.as_str().into(),
+            "a.*".into(),
+            ExchangeBindOptions::default(),
+            FieldTable::default(),
+        );
+        bound.await.unwrap();
+        let bound = channel.queue_bind(
+            queue.as_str().into(),
+            headers.as_str().into(),
+            "".into(),
+            QueueBindOptions::default(),
+            table([("k", text("v"))]),
+        );
+        bound.await.unwrap();
+        let right = BasicProperties::default().with_headers(table([("k", text("v"))]));
+        for (key, properties, expected) in [
+            ("a.b", right.clone(), 1),
+            ("b.a", right.clone(), 0),
+            ("a.b", BasicProperties::default(), 0),
+        ] {
+            channel.send_with(&topic, key, "m", properties).await;
+            assert_eq!(channel.drain(&queue).await.len(), expected, "{key}");
         }
     })
     .await;

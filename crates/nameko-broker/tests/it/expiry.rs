@@ -40,6 +40,24 @@ async fn messages_expire_by_the_queues_time_or_their_own() {
 }
 
 #[tokio::test]
+async fn the_shorter_of_the_queues_and_the_messages_time_counts() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        for (of_queue, of_message) in [(60_000, "50"), (50, "60000")] {
+            let queue = bed.queue(of_message);
+            channel
+                .declare_with(&queue, table([("x-message-ttl", int(of_queue))]))
+                .await;
+            let expiring = BasicProperties::default().with_expiration(of_message.into());
+            channel.send_with("", &queue, "m", expiring).await;
+            eventually("expired", || async { channel.ready(&queue).await == 0 }).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_message_that_expires_at_once_is_delivered_only_where_somebody_waits() {
     on_each(|bed| async move {
         let connection = bed.connect().await;

@@ -524,3 +524,107 @@ async fn a_long_chain_of_exchanges_that_delete_themselves_does_not_overflow_the_
     assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(404));
     broker.stop().await;
 }
+
+/// Declares queues whose messages expire at once and go on to an exchange.
+async fn passing_on(channel: &lapin::Channel, queue: &str, exchange: &str, key: Option<&str>) {
+    let mut arguments = table([
+        ("x-message-ttl", int(0)),
+        ("x-dead-letter-exchange", text(exchange)),
+    ]);
+    if let Some(key) = key {
+        arguments.insert("x-dead-letter-routing-key".into(), text(key));
+    }
+    channel.declare_with(queue, arguments).await;
+}
+
+#[tokio::test]
+async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    passing_on(&channel, "one", "", Some("two")).await;
+    passing_on(&channel, "two", "", Some("one")).await;
+    // An entry of a rejection between the others makes the way round look like somebody's doing.
+    let forged = FieldTable::from(std::collections::BTreeMap::from([
+        ("queue".into(), text("elsewhere")),
+        ("reason".into(), text("rejected")),
+    ]));
+    let deaths = vec![lapin::types::AMQPValue::FieldTable(forged)];
+    let headers = table([(
+        "x-death",
+        lapin::types::AMQPValue::FieldArray(deaths.into()),
+    )]);
+    let properties = lapin::BasicProperties::default().with_headers(headers);
+    channel.send_with("", "one", "m", properties).await;
+    for queue in ["one", "two"] {
+        eventually("it is gone", || async { channel.ready(queue).await == 0 }).await;
+    }
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_that_multiply_leave_others_their_turn() {
+    const LAYERS: usize = 10;
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    for layer in 0..=LAYERS {
+        channel
+            .declare_exchange(&format!("x{layer}"), lapin::ExchangeKind::Fanout)
+            .await;
+        for side in ["left", "right"] {
+            let queue = format!("{side}{layer}");
+            if layer == LAYERS {
+                channel.declare(&queue).await;
+            } else {
+                passing_on(&channel, &queue, &format!("x{}", layer + 1), None).await;
+            }
+            channel.bind(&queue, &format!("x{layer}"), "").await;
+        }
+    }
+    channel.send("x0", "", "m").await;
+    still_serves(&broker).await;
+    let arrived = |queue: String| {
+        let channel = &channel;
+        async move { channel.ready(&queue).await == 1 << LAYERS }
+    };
+    eventually("all arrived", || arrived(format!("left{LAYERS}"))).await;
+    eventually("all arrived", || arrived(format!("right{LAYERS}"))).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_does_not_grow_without_end_on_its_way_through_dead_letters() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let bed = Bed::new(broker.uri());
+    let connection = bed.connect().await;
+    let channel = confirming(&connection).await;
+    channel
+        .declare_exchange("x1", lapin::ExchangeKind::Fanout)
+        .await;
+    channel
+        .declare_exchange("x2", lapin::ExchangeKind::Fanout)
+        .await;
+    passing_on(&channel, "first", "x1", None).await;
+    passing_on(&channel, "second", "x2", None).await;
+    channel.declare("after-one").await;
+    channel.declare("after-two").await;
+    for (queue, exchange) in [("second", "x1"), ("after-one", "x1"), ("after-two", "x2")] {
+        channel.bind(queue, exchange, "").await;
+    }
+    // Each death tells of all keys once more.
+    let keys: Vec<_> = (0..500).map(|_| text(&"k".repeat(100))).collect();
+    let headers = table([("CC", lapin::types::AMQPValue::FieldArray(keys.into()))]);
+    let properties = lapin::BasicProperties::default().with_headers(headers);
+    channel.send_with("", "first", "m", properties).await;
+    eventually("it arrived", || async {
+        channel.ready("after-one").await == 1
+    })
+    .await;
+    assert_eq!(channel.ready("after-two").await, 0);
+    still_serves(&broker).await;
+    broker.stop().await;
+}

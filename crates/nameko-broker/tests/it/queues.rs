@@ -287,3 +287,54 @@ async fn a_message_given_back_to_a_full_queue_is_its_oldest_and_dropped() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let queue = bed.queue("q");
+        let arguments = table([
+            ("x-max-length", int(1)),
+            ("x-overflow", text("reject-publish")),
+        ]);
+        channel.declare_with(&queue, arguments).await;
+        assert!(channel.send("", &queue, "a").await.is_ack());
+        let held = channel.get(&queue).await.unwrap();
+        assert!(channel.send("", &queue, "b").await.is_ack());
+        held.nack(BasicNackOptions {
+            multiple: false,
+            requeue: true,
+        })
+        .await
+        .unwrap();
+        eventually("back", || async { channel.ready(&queue).await == 2 }).await;
+        assert!(channel.send("", &queue, "c").await.is_nack());
+        assert_eq!(channel.drain(&queue).await, ["a", "b"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_queue_that_refuses_is_enough_for_a_nack_and_the_others_have_the_message() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let channel = confirming(&connection).await;
+        let [full, free, exchange] = [bed.queue("full"), bed.queue("free"), bed.exchange("x")];
+        let arguments = table([
+            ("x-max-length", int(0)),
+            ("x-overflow", text("reject-publish")),
+        ]);
+        channel.declare_with(&full, arguments).await;
+        channel.declare(&free).await;
+        channel
+            .declare_exchange(&exchange, lapin::ExchangeKind::Fanout)
+            .await;
+        channel.bind(&full, &exchange, "").await;
+        channel.bind(&free, &exchange, "").await;
+        assert!(channel.send(&exchange, "", "m").await.is_nack());
+        assert_eq!(channel.drain(&free).await, ["m"]);
+        assert_eq!(channel.ready(&full).await, 0);
+    })
+    .await;
+}

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use amq_protocol::protocol::{AMQPClass, basic};
 use lapin::{
-    BasicProperties, Channel, Connection, Error, ExchangeKind, options::*, types::FieldTable,
+    BasicProperties, Channel, Connection, Error, ExchangeKind,
+    options::*,
+    types::{AMQPValue, FieldTable},
 };
 
 use crate::{peer::Peer, support::*};
@@ -108,6 +110,53 @@ async fn declarations_that_do_not_agree() {
 }
 
 #[tokio::test]
+async fn queue_arguments_that_do_not_agree() {
+    on_each(|bed| async move {
+        let (plain, full) = (bed.queue("plain"), bed.queue("full"));
+        let (_first, channel) = fresh(&bed).await;
+        let arguments = table([
+            ("x-max-priority", int(5)),
+            ("x-dead-letter-exchange", text("dlx")),
+            ("x-overflow", text("reject-publish")),
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+            ("x-queue-mode", text("lazy")),
+        ]);
+        channel.declare(&plain).await;
+        channel.declare_with(&full, arguments.clone()).await;
+        // The same numbers in another size, and what RabbitMQ does not know, are no difference.
+        let mut again = arguments.clone();
+        again.insert("x-max-priority".into(), AMQPValue::ShortShortUInt(5));
+        again.insert("x-queue-type".into(), text("classic"));
+        again.insert("x-mine".into(), text("anything"));
+        channel.declare_with(&full, again).await;
+        for (queue, key, value, expected) in [
+            (&plain, "x-max-priority", Some(int(5)), "'x-max-priority' for queue 'plain' in vhost '/': received the value '5' of type 'signedint' but current is none"),
+            (&plain, "x-dead-letter-exchange", Some(text("dlx")), "'x-dead-letter-exchange' for queue 'plain' in vhost '/': received the value 'dlx' of type 'longstr' but current is none"),
+            (&plain, "x-queue-type", Some(text("quorum")), "'x-queue-type' for queue 'plain' in vhost '/': received the value 'quorum' of type 'longstr' but current is none"),
+            (&full, "x-max-priority", Some(int(6)), "'x-max-priority' for queue 'full' in vhost '/': received '6' but current is '5'"),
+            (&full, "x-max-priority", Some(text("5")), "'x-max-priority' for queue 'full' in vhost '/': received '5' but current is '5'"),
+            (&full, "x-dead-letter-exchange", Some(text("other")), "'x-dead-letter-exchange' for queue 'full' in vhost '/': received 'other' but current is 'dlx'"),
+            (&full, "x-dead-letter-exchange", None, "'x-dead-letter-exchange' for queue 'full' in vhost '/': received none but current is the value 'dlx' of type 'longstr'"),
+            (&full, "x-dead-letter-routing-key", Some(text("k")), "'x-dead-letter-routing-key' for queue 'full' in vhost '/': received the value 'k' of type 'longstr' but current is none"),
+            (&full, "x-single-active-consumer", Some(AMQPValue::Boolean(false)), "'x-single-active-consumer' for queue 'full' in vhost '/': received 'false' but current is 'true'"),
+            (&full, "x-overflow", Some(text("drop-head")), "'x-overflow' for queue 'full' in vhost '/': received 'drop-head' but current is 'reject-publish'"),
+            (&full, "x-queue-mode", Some(text("default")), "'x-queue-mode' for queue 'full' in vhost '/': received 'default' but current is 'lazy'"),
+        ] {
+            let mut entries = if queue == &full { arguments.inner().clone() } else { Default::default() };
+            match value {
+                Some(value) => entries.insert(key.into(), value),
+                None => entries.remove(key),
+            };
+            let (_connection, channel) = fresh(&bed).await;
+            let declared = channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), entries.into());
+            let (code, told) = refusal(&soon(declared).await.unwrap_err());
+            assert_eq!((code, bed.plain(&told)), (406, format!("PRECONDITION_FAILED - inequivalent arg {expected}")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn declarations_that_may_not_be() {
     on_each(|bed| async move {
         let queue = bed.queue("q");
@@ -118,6 +167,24 @@ async fn declarations_that_may_not_be() {
             (&*queue, table([("x-message-ttl", int(-1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'q' in vhost '/': {value_negative,-1}")),
             (&*queue, table([("x-max-length", int(-1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-length' for queue 'q' in vhost '/': {value_negative,-1}")),
             (&*queue, table([("x-overflow", text("no"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-overflow' for queue 'q' in vhost '/': invalid_overflow")),
+            (&*queue, table([("x-overflow", int(1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-overflow' for queue 'q' in vhost '/': {unacceptable_type,signedint}")),
+            (&*queue, table([("x-message-ttl", text("5"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'q' in vhost '/': \"expected integer, got longstr\"")),
+            (&*queue, table([("x-message-ttl", AMQPValue::Double(5.0))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'q' in vhost '/': \"expected integer, got double\"")),
+            (&*queue, table([("x-message-ttl", AMQPValue::LongLongInt(315_360_000_001))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'q' in vhost '/': {value_too_large,315360000001}")),
+            (&*queue, table([("x-max-length-bytes", AMQPValue::Boolean(true))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-length-bytes' for queue 'q' in vhost '/': \"expected integer, got bool\"")),
+            (&*queue, table([("x-max-priority", int(256))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q' in vhost '/': {max_value_exceeded,256}")),
+            (&*queue, table([("x-max-priority", int(-1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q' in vhost '/': {value_negative,-1}")),
+            (&*queue, table([("x-max-priority", text("5"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\"")),
+            (&*queue, table([("x-single-active-consumer", text("true"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-single-active-consumer' for queue 'q' in vhost '/': {unacceptable_type,longstr}")),
+            (&*queue, table([("x-dead-letter-exchange", int(1))]), refused(406, "PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'")),
+            (&*queue, table([("x-dead-letter-routing-key", text("k"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-dead-letter-routing-key' for queue 'q' in vhost '/': routing_key_but_no_dlx_defined")),
+            (&*queue, table([("x-dead-letter-routing-key", int(1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-dead-letter-routing-key' for queue 'q' in vhost '/': {unacceptable_type,signedint}")),
+            (&*queue, table([("x-queue-type", text("odd"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported queue type 'odd'\"")),
+            (&*queue, table([("x-queue-type", int(1))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-queue-type' for queue 'q' in vhost '/': {unacceptable_type,signedint}")),
+            (&*queue, table([("x-queue-mode", text("eager"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-queue-mode' for queue 'q' in vhost '/': \"unsupported queue mode 'eager'\"")),
+            (&*queue, table([("x-queue-mode", AMQPValue::Void)]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-queue-mode' for queue 'q' in vhost '/': {unacceptable_type,void}")),
+            (&*queue, table([("x-queue-version", int(3))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-queue-version' for queue 'q' in vhost '/': \"unsupported queue version '3'\"")),
+            (&*queue, table([("x-max-age", text("1D"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")),
         ] {
             let (_connection, channel) = fresh(&bed).await;
             let error = channel.queue_declare(name.into(), QueueDeclareOptions::default(), arguments).await.unwrap_err();
@@ -139,6 +206,38 @@ async fn declarations_that_may_not_be() {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let error = channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await.unwrap_err();
         check(&bed, error, &refused(404, "NOT_FOUND - no queue 'q' in vhost '/'"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn consumers_whose_arguments_are_wrong() {
+    on_each(|bed| async move {
+        let queue = bed.queue("q");
+        let (_first, channel) = fresh(&bed).await;
+        channel.declare(&queue).await;
+        for (key, value, expected) in [
+            ("x-priority", text("5"), refused(406, "PRECONDITION_FAILED - invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\"")),
+            ("x-cancel-on-ha-failover", int(1), refused(406, "PRECONDITION_FAILED - invalid arg 'x-cancel-on-ha-failover' for queue 'q' in vhost '/': {unacceptable_type,signedint}")),
+            ("x-stream-offset", text("first"), refused(406, "PRECONDITION_FAILED - invalid arg 'x-stream-offset' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")),
+        ] {
+            let (_connection, channel) = fresh(&bed).await;
+            let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), table([(key, value)]));
+            check(&bed, soon(consumed).await.unwrap_err(), &expected);
+        }
+        // An exclusive one wants nobody beside it, before or after.
+        let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+        let plain = BasicConsumeOptions::default();
+        let in_use = refused(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use");
+        for (first, second) in [(exclusive, plain), (exclusive, exclusive), (plain, exclusive)] {
+            let (_connection, holder) = fresh(&bed).await;
+            let held = holder.basic_consume(queue.as_str().into(), "one".into(), first, FieldTable::default());
+            let _held = soon(held).await.unwrap();
+            let (_other, channel) = fresh(&bed).await;
+            let consumed = channel.basic_consume(queue.as_str().into(), "two".into(), second, FieldTable::default());
+            check(&bed, soon(consumed).await.unwrap_err(), &in_use);
+            soon(holder.basic_cancel("one".into(), BasicCancelOptions::default())).await.unwrap();
+        }
     })
     .await;
 }
@@ -260,6 +359,9 @@ async fn messages_that_may_not_be_published() {
             ("", plain().with_expiration("5s".into()), false, refused(406, "PRECONDITION_FAILED - invalid expiration '5s': {leftover_string,\"s\"}")),
             ("", plain().with_expiration("315360000001".into()), false, refused(406, "PRECONDITION_FAILED - invalid expiration '315360000001': {value_too_large,315360000001}")),
             ("", plain(), true, refused(540, "NOT_IMPLEMENTED - immediate=true")),
+            ("", plain().with_headers(table([("CC", text("q"))])), false, refused(406, "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"CC\",longstr}")),
+            ("", plain().with_headers(table([("BCC", int(1))])), false, refused(406, "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"BCC\",signedint}")),
+            ("", plain().with_delivery_mode(3), false, refused(406, "PRECONDITION_FAILED - invalid message: {delivery_mode_unknown,3}")),
         ] {
             let connection = bed.connect().await;
             let channel = confirming(&connection).await;
