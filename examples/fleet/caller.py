@@ -1,7 +1,7 @@
 """Calls what its input says, a JSON object a line, and answers each with a line.
 
 Its twin in Rust lies beside it. It runs on this engine as well as on Nameko 2. Arguments: the
-broker, and as a JSON object the context data of all calls.
+broker, and as JSON objects the context data of all calls, and the rest of the configuration.
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 
 import fleet_errors  # noqa: F401, it registers what it defines
 
+from nameko import serialization
 from nameko.standalone.rpc import ClusterRpcProxy
 
 
@@ -21,8 +22,10 @@ def describe(exc):
     }
 
 
-def main(uri, context="{}"):
-    with ClusterRpcProxy({"AMQP_URI": uri}, context_data=json.loads(context)) as cluster:
+def main(uri, context="{}", settings="{}"):
+    config = {"AMQP_URI": uri, **json.loads(settings)}
+    serialization.setup(config)
+    with ClusterRpcProxy(config, context_data=json.loads(context)) as cluster:
         for line in iter(sys.stdin.readline, ""):
             call = json.loads(line)
             method = getattr(cluster[call["service"]], call["method"])

@@ -1,8 +1,8 @@
 //! Calls what its input says, a JSON object a line, and answers each with a line. Its twin in Python lies beside it.
 //!
 //! In: `{"service": .., "method": .., "args": [..], "kwargs": {..}}`. Out: `{"result": ..}`, or `{"error": ..}` with the
-//! class of the error, its text, and what a remote one says of itself. Arguments: the broker, and as a JSON object of
-//! texts the context data of all calls.
+//! class of the error, its text, and what a remote one says of itself. Arguments: the broker, and as JSON objects the
+//! context data of all calls (texts), and the rest of the configuration.
 
 #[path = "fleet_errors.rs"]
 mod errors;
@@ -36,9 +36,13 @@ struct Call {
 async fn main() -> Result<()> {
     exceptions::register::<NotFound>();
     let mut arguments = args().skip(1);
-    let config = Config::new().with("AMQP_URI", arguments.next().unwrap_or_default());
-    let context: Map<String, Value> =
-        serde_json::from_str(&arguments.next().unwrap_or_else(|| "{}".to_owned()))?;
+    let mut config = Config::new().with("AMQP_URI", arguments.next().unwrap_or_default());
+    let mut object = || arguments.next().unwrap_or_else(|| "{}".to_owned());
+    let context: Map<String, Value> = serde_json::from_str(&object())?;
+    let settings: Map<String, Value> = serde_json::from_str(&object())?;
+    for (key, value) in settings {
+        config.set(key, value);
+    }
     let context: Table = context
         .into_iter()
         .map(|(key, value)| (key, text(&value)))
@@ -62,9 +66,10 @@ fn text(value: &Value) -> amqp::Value {
 
 async fn make(cluster: &Cluster, call: &Call) -> Result<Box<RawValue>> {
     let service = cluster.service(call.service.as_str());
-    service
-        .call_with(&call.method, &call.args, &call.kwargs)
-        .await
+    let result = service
+        .call_unread(&call.method, &call.args, &call.kwargs)
+        .await?;
+    Ok(result.to_json()?)
 }
 
 fn describe(error: &Error) -> Value {

@@ -21,7 +21,7 @@ BINARIES = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 PEER = ROOT / ".venv" / "peer" / "bin" / "python"
 
 KINDS = ("upstream", "python", "rust")
-SERVICES = tuple(kind + "_fleet" for kind in KINDS)
+SERVICES = tuple(kind + name for kind in KINDS for name in ("_fleet", "_formats"))
 
 # How long anything may take before a test gives up (s).
 PATIENCE = 60
@@ -104,23 +104,26 @@ class Fleet:
         self._processes = []
         self._clean()
 
-    def serve(self, kind, class_name="Fleet"):
-        """Returns when the service can be called."""
+    def serve(self, kind, class_name="Fleet", module="fleet", settings=None):
+        """A service of examples/fleet; `ready` says when it can be called."""
         if kind == "rust":
-            service = "rust_fleet" if class_name == "Fleet" else "shared_fleet"
-            return self._start(Process, self.binary("fleet"), "run", service, "--broker", self.uri)
-        python = self.python(kind)
-        return self._start(Process, python, HERE / "serve.py", self.uri, class_name, FLEET=kind)
+            service = "shared_fleet" if class_name == "Shared" else "rust_" + module
+            defined = ["-d{}={}".format(*it) for it in (settings or {}).items()]
+            program = self.binary(module)
+            return self._start(Process, program, "run", service, "--broker", self.uri, *defined)
+        command = (self.python(kind), HERE / "serve.py", self.uri, json.dumps(settings or {}))
+        return self._start(Process, *command, "{}:{}".format(module, class_name), FLEET=kind)
 
     def ready(self, process):
         process.wait_for("ready")
         return process
 
-    def caller(self, kind, context=None):
+    def caller(self, kind, context=None, settings=None):
         command = [self.binary("caller")]
         if kind != "rust":
             command = [self.python(kind), EXAMPLES / "caller.py"]
-        return self._start(Caller, *command, self.uri, json.dumps(context or {}))
+        objects = map(json.dumps, (context or {}, settings or {}))
+        return self._start(Caller, *command, self.uri, *objects)
 
     def raw(self, service, method, body):
         """The reply to a request that is sent as it is, as JSON text."""

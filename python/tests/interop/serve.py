@@ -1,10 +1,12 @@
-"""Serves the services of fleet.py until it is told to stop.
+"""Serves example services until it is told to stop.
 
-Runs on this engine as well as on Nameko 2. Arguments: the broker, and the services' class names.
-It prints ``ready`` when they can be called.
+Runs on this engine as well as on Nameko 2. Arguments: the broker, the rest of the configuration as
+a JSON object, and the services as ``module:Class``. It prints ``ready`` when they can be called.
 """
 
+import json
 import sys
+from importlib import import_module
 
 try:
     import eventlet
@@ -13,14 +15,14 @@ except ImportError:
 else:
     eventlet.monkey_patch()
 
-import fleet
 from nameko.runners import ServiceRunner
 
 
-def main(uri, *class_names):
-    runner = ServiceRunner({"AMQP_URI": uri})
-    for class_name in class_names:
-        runner.add_service(getattr(fleet, class_name))
+def main(uri, settings, *services):
+    runner = ServiceRunner({"AMQP_URI": uri, **json.loads(settings)})
+    for service in services:
+        module, _, class_name = service.partition(":")
+        runner.add_service(getattr(import_module(module), class_name))
     runner.start()
     print("ready", flush=True)  # noqa: T201
     runner.wait()
