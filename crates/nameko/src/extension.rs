@@ -76,6 +76,15 @@ pub trait DependencyProvider: Send + Sync + 'static {
 
 /// Starts workers: the reason a method runs.
 pub trait Entrypoint: Send + Sync + 'static {
+    /// Called when the container is made: an error says that the entrypoint can never work as it is declared.
+    ///
+    /// # Errors
+    /// [`Error::Declaration`](crate::Error::Declaration), for one; making the container fails with it.
+    fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
+        let _ = (container, method);
+        Ok(())
+    }
+
     /// Called once with the method to run, before anything starts.
     fn setup(
         &self,
@@ -167,6 +176,7 @@ impl<P: DependencyProvider> DynProvider for P {
 
 /// [`Entrypoint`] without its type, as the container holds it.
 pub(crate) trait DynEntrypoint: Send + Sync {
+    fn check(&self, container: &Container, method: &MethodHandle) -> Result<()>;
     fn setup<'a>(
         &'a self,
         container: &'a Container,
@@ -179,6 +189,10 @@ pub(crate) trait DynEntrypoint: Send + Sync {
 }
 
 impl<E: Entrypoint> DynEntrypoint for E {
+    fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
+        Entrypoint::check(self, container, method)
+    }
+
     fn setup<'a>(
         &'a self,
         container: &'a Container,

@@ -57,14 +57,17 @@ pub mod config;
 mod container;
 mod context;
 mod error;
+pub mod events;
 pub mod exceptions;
 mod extension;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+pub mod messaging;
 pub mod prelude;
 #[doc(hidden)]
 pub mod private;
 mod protocol;
+mod queue_arguments;
 mod queue_consumer;
 mod redaction;
 mod rpc;
@@ -88,8 +91,13 @@ pub use context::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId,
 };
 pub use error::{CustomError, Error, Raise, RemoteError, Result};
+pub use events::{
+    BroadcastIdentifier, Dispatcher, EventDispatcher, EventHandler, HandlerType,
+    StandaloneDispatcher,
+};
 pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
+pub use messaging::{Consume, MessagePublisher, Publisher};
 pub use nameko_macros::{
     Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, service, timer,
     websocket_rpc,

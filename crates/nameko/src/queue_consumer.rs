@@ -104,8 +104,8 @@ impl QueueConsumer {
             && let Some(difference) = difference(other, &queue)
         {
             return Err(Error::Declaration(format!(
-                "service `{}` declares the queue `{}` twice, with {difference}: declare it once, or alike",
-                self.service, queue.name
+                "the queue `{}` is declared twice, with {difference}: declare it once, or alike",
+                queue.name
             )));
         }
         let id = self.consumers.add(subscription);

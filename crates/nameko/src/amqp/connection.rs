@@ -1,6 +1,9 @@
 //! A connection: open it, make channels, hear of its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -93,6 +96,11 @@ impl Connection {
     /// Resolves when the connection ends, for whatever reason, with that reason.
     pub async fn closed(&self) -> Error {
         self.0.0.ended().await
+    }
+
+    /// What tells this connection from others, also when it is gone.
+    pub(super) fn identity(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.0.0)
     }
 
     /// Whom it is to.

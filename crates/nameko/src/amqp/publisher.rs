@@ -11,13 +11,14 @@ use bytes::Bytes;
 use tokio::{runtime, sync::Semaphore, time::sleep};
 
 use super::{
+    backoff::Backoff,
     channel::Channel,
     connection::Connection,
     error::{Error, PublishError},
     lazy::Lazy,
     options::ConnectOptions,
     properties::Properties,
-    shared::lock,
+    shared::{Shared, lock},
     topology::{Exchange, Queue},
 };
 
@@ -87,6 +88,30 @@ pub struct Publish {
     pub properties: Properties,
     /// Its body.
     pub body: Bytes,
+}
+
+/// What is declared before a message is published, once on each connection.
+#[derive(Debug, Default)]
+pub(crate) struct Declarations {
+    pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) queues: Vec<Queue>,
+    /// The connection on which it was declared last.
+    on: Mutex<Weak<Shared>>,
+}
+
+impl Declarations {
+    pub(crate) fn new(exchanges: Vec<Exchange>, queues: Vec<Queue>) -> Self {
+        Self {
+            exchanges,
+            queues,
+            on: Mutex::default(),
+        }
+    }
+
+    /// Whether declaring it sends nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.exchanges.iter().all(|it| !it.is_declared())
+    }
 }
 
 /// How often and when to try again after the connection was lost.
@@ -167,7 +192,7 @@ impl Publisher {
         message: Publish,
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
-        self.publish_as(&message, retry, true).await
+        self.publish_as(&message, retry, true, None).await
     }
 
     /// Publishes without asking for a confirm: resolves when the message is on its way. What the broker thinks of it,
@@ -181,21 +206,29 @@ impl Publisher {
         message: Publish,
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
-        self.publish_as(&message, retry, false).await
+        self.publish_as(&message, retry, false, None).await
     }
 
-    async fn publish_as(
+    /// Publishes, `confirmed` or not, when what `declarations` holds is declared on the connection.
+    pub(crate) async fn publish_as(
         &self,
         message: &Publish,
         retry: Option<Retry>,
         confirmed: bool,
+        declarations: Option<&Declarations>,
     ) -> Result<(), PublishError> {
         let mut retries = 0;
         let mut alone = false;
         loop {
-            let attempt = match alone {
-                true => self.publish_alone(message).await,
-                false => self.attempt(message, confirmed).await,
+            let declared = match declarations {
+                Some(declarations) => self.declared(declarations).await,
+                None => Ok(()),
+            };
+            let attempt = match declared.map_err(PublishError::from) {
+                Err(error @ PublishError::Refused(_)) => return Err(error),
+                Err(error) => Err(error),
+                Ok(()) if alone => self.publish_alone(message).await,
+                Ok(()) => self.attempt(message, confirmed).await,
             };
             let error = match attempt {
                 Err(PublishError::Lost(error)) => error,
@@ -280,23 +313,44 @@ impl Publisher {
         .await
     }
 
+    /// Declares what was not declared on this connection yet.
+    pub(crate) async fn declared(&self, declarations: &Declarations) -> Result<(), Error> {
+        if declarations.is_empty() {
+            return Ok(());
+        }
+        let connection = connect(&self.0.connection, self.0.options.clone()).await?;
+        let identity = connection.identity();
+        if lock(&declarations.on).ptr_eq(&identity) {
+            return Ok(());
+        }
+        declare(&connection, &declarations.exchanges, &declarations.queues).await?;
+        *lock(&declarations.on) = identity;
+        Ok(())
+    }
+
+    /// As [`declared`](Self::declared), but waits for a broker that is away or refuses the login, as consumers do.
+    pub(crate) async fn declared_in_time(&self, declarations: &Declarations) -> Result<(), Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match self.declared(declarations).await {
+                Err(error @ (Error::AccessRefused { .. } | Error::NotAllowed { .. })) => error,
+                Err(error) if error.is_recoverable() => error,
+                done => return done,
+            };
+            let wait = backoff.next();
+            tracing::warn!("error connecting to broker: {error}; retrying in {wait:.1?}");
+            sleep(wait).await;
+        }
+    }
+
     /// Declares exchanges, and queues with their exchanges and bindings.
     ///
     /// # Errors
     ///
     /// The broker refuses, or cannot be reached.
     pub async fn declare(&self, exchanges: &[Exchange], queues: &[Queue]) -> Result<(), Error> {
-        let channel = connect(&self.0.connection, self.0.options.clone())
-            .await?
-            .channel()
-            .await?;
-        for exchange in exchanges {
-            channel.exchange_declare(exchange).await?;
-        }
-        for queue in queues {
-            channel.declare_whole(queue).await?;
-        }
-        Ok(())
+        let connection = connect(&self.0.connection, self.0.options.clone()).await?;
+        declare(&connection, exchanges, queues).await
     }
 
     /// Closes the connection politely; the next publish opens it again.
@@ -307,6 +361,22 @@ impl Publisher {
         }
         drop(channels);
     }
+}
+
+/// On a channel of its own, since a refusal ends it.
+async fn declare(
+    connection: &Connection,
+    exchanges: &[Exchange],
+    queues: &[Queue],
+) -> Result<(), Error> {
+    let channel = connection.channel().await?;
+    for exchange in exchanges {
+        channel.exchange_declare(exchange).await?;
+    }
+    for queue in queues {
+        channel.declare_whole(queue).await?;
+    }
+    Ok(())
 }
 
 async fn connect(

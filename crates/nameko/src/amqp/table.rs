@@ -66,6 +66,20 @@ impl Table {
         }
     }
 
+    /// Sets `name`, in a chain of calls.
+    ///
+    /// ```
+    /// use nameko::amqp::Table;
+    ///
+    /// let arguments = Table::new().with("x-queue-type", "quorum").with("x-delivery-limit", 5);
+    /// assert_eq!(arguments.len(), 2);
+    /// ```
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.insert(name, value);
+        self
+    }
+
     /// Removes `name` and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let at = self.0.iter().position(|(n, _)| n == name)?;

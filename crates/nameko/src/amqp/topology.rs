@@ -327,6 +327,18 @@ impl Queue {
     }
 }
 
+impl From<&str> for Queue {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Queue {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
 /// A binding of a queue to an exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
@@ -350,6 +362,6 @@ impl Binding {
 }
 
 /// As the broker counts time.
-fn milliseconds(time: Duration) -> i64 {
+pub(crate) fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -73,8 +73,6 @@ impl Container {
         let inner = &self.inner;
         let (providers, entrypoints) = (&inner.providers, &inner.entrypoints);
         let dependency = |field: &str| format!("dependency `{field}`");
-        let entrypoint =
-            |label: &str, method: &str| format!("entrypoint `{label}` of the method `{method}`");
         try_join_all(
             providers
                 .iter()
@@ -84,8 +82,7 @@ impl Container {
         // One after the other, so that what they share is made in the order of the methods.
         for it in entrypoints {
             let setup = it.entrypoint.setup(self, it.method.clone());
-            self.begin(setup, || entrypoint(&it.label, it.method.name))
-                .await?;
+            self.begin(setup, || it.name()).await?;
         }
         try_join_all(
             providers
@@ -93,11 +90,11 @@ impl Container {
                 .map(|it| self.begin(it.provider.start(), || dependency(it.field))),
         )
         .await?;
-        try_join_all(entrypoints.iter().map(|it| {
-            self.begin(it.entrypoint.start(), || {
-                entrypoint(&it.label, it.method.name)
-            })
-        }))
+        try_join_all(
+            entrypoints
+                .iter()
+                .map(|it| self.begin(it.entrypoint.start(), || it.name())),
+        )
         .await?;
         for it in inner.shared.started() {
             self.begin(it.extension.start(), || {
@@ -116,18 +113,23 @@ impl Container {
     ) -> Result<()> {
         let reason = match AssertUnwindSafe(step).catch_unwind().await {
             Ok(Ok(())) => return Ok(()),
-            // These say what is wrong, and where, by themselves.
-            Ok(Err(
-                error @ (Error::Config(_) | Error::Declaration(_) | Error::ContainerStopping(_)),
-            )) => return Err(error),
             Ok(Err(error)) => error,
             Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
         };
-        Err(Error::Extension {
+        Err(self.misplaced(reason, extension))
+    }
+
+    /// The error of an extension, with whose it is.
+    pub(super) fn misplaced(&self, reason: Error, extension: impl FnOnce() -> String) -> Error {
+        // These say what is wrong, and where, by themselves.
+        if matches!(reason, Error::Config(_) | Error::ContainerStopping(_)) {
+            return reason;
+        }
+        Error::Extension {
             service: self.service_name().to_owned(),
             extension: extension(),
             reason: Box::new(reason),
-        })
+        }
     }
 
     /// Stops: no new work, running workers end, then the extensions. Waits for entrypoints and workers for at most

@@ -88,6 +88,15 @@ struct Mounted {
     label: String,
 }
 
+impl Mounted {
+    fn name(&self) -> String {
+        format!(
+            "entrypoint `{}` of the method `{}`",
+            self.label, self.method.name
+        )
+    }
+}
+
 impl Container {
     /// A container for the service `S`. Nothing is opened before [`start`](Self::start).
     ///
@@ -134,9 +143,14 @@ impl Container {
             state: channel::Sender::new(State::New),
             killed_by: OnceLock::new(),
         };
-        Ok(Self {
+        let container = Self {
             inner: Arc::new(inner),
-        })
+        };
+        for it in &container.inner.entrypoints {
+            let checked = it.entrypoint.check(&container, &it.method);
+            checked.map_err(|error| container.misplaced(error, || it.name()))?;
+        }
+        Ok(container)
     }
 
     /// What does not keep the container alive: for whatever the container owns itself.

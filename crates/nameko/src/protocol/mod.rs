@@ -2,6 +2,7 @@
 //!
 //! Source of every fact: what Nameko 2.14.1 sends and expects.
 
+mod events;
 mod fault;
 mod reply;
 mod request;
@@ -9,6 +10,9 @@ mod request;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub(crate) use self::events::{
+    broadcast_identifier, event_exchange, event_exchange_name, event_queue_name,
+};
 pub use self::fault::Fault;
 pub(crate) use self::reply::{decode_reply, encode_fault, encode_result};
 pub(crate) use self::request::{Call, decode_request};

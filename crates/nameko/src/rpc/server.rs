@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -11,14 +11,15 @@ use tokio::sync::OnceCell;
 
 use crate::{
     amqp::{
-        self, Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Retry,
-        Subscription, SubscriptionId, Table, Text,
+        self, Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Queue,
+        Retry, Subscription, SubscriptionId, Table, Text,
     },
     arguments::Arguments,
     container::{Container, MethodHandle},
     error::{Error, Result},
     extension::{Entrypoint, SharedExtension},
     protocol::{self, Fault},
+    queue_arguments,
     queue_consumer::QueueConsumer,
     serialization::{Codec, Encoded, Format},
     service::{self, Outcome},
@@ -31,7 +32,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Makes a method callable by other services.
 #[derive(Debug, Default)]
 pub struct Rpc {
-    consumer: std::sync::OnceLock<Arc<RpcConsumer>>,
+    arguments: Table,
+    consumer: OnceLock<Arc<RpcConsumer>>,
 }
 
 impl Rpc {
@@ -39,14 +41,45 @@ impl Rpc {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Arguments for the queue of the service's requests, besides those that the config key `queue_arguments` has under
+    /// `rpc`; where both have one, this counts. All methods of a service share the queue: it is enough to write them at one,
+    /// and an error when two differ.
+    ///
+    /// ```
+    /// use nameko::prelude::*;
+    ///
+    /// #[derive(Dependencies)]
+    /// struct Orders;
+    ///
+    /// #[service("orders")]
+    /// impl Orders {
+    ///     #[rpc(queue_arguments = [("x-queue-type", "quorum")])]
+    ///     async fn pay(&self, order: u32) -> Result<u32> {
+    ///         Ok(order)
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn queue_arguments(mut self, arguments: impl Into<Table>) -> Self {
+        self.arguments.extend(arguments.into());
+        self
+    }
 }
 
 impl Entrypoint for Rpc {
     async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
         let consumer = container.shared(RpcConsumer::new)?;
-        consumer.serve(method);
+        consumer.serve(method, &self.arguments)?;
         let _ = self.consumer.set(consumer);
         Ok(())
+    }
+
+    async fn start(&self) -> Result<()> {
+        match self.consumer.get() {
+            Some(consumer) => consumer.consume(),
+            None => Ok(()),
+        }
     }
 
     async fn stop(&self) {
@@ -63,51 +96,96 @@ impl Entrypoint for Rpc {
 /// The request queue of one service, shared by its `#[rpc]` methods.
 struct RpcConsumer {
     server: Arc<Server>,
-    queue: Arc<QueueConsumer>,
-    subscription: SubscriptionId,
+    queues: Arc<QueueConsumer>,
+    prefetch: u16,
+    request: Mutex<RequestQueue>,
+    /// Set by the first entrypoint that starts.
+    subscription: OnceLock<SubscriptionId>,
     /// Done once, however many entrypoints stop.
     cancelled: OnceCell<()>,
 }
 
+/// The queue as it is to be declared, when all methods have said what they want of it.
+struct RequestQueue {
+    queue: Queue,
+    /// What methods asked for; counts before what is configured.
+    arguments: Table,
+}
+
 impl RpcConsumer {
     fn new(container: &Container) -> Result<Self> {
-        let options = container.config().connect_options()?;
-        let exchange = protocol::rpc_exchange(container.config())?;
-        let queue = QueueConsumer::of(container)?;
-        let server = Arc::new(Server {
-            container: container.downgrade(),
-            methods: RwLock::default(),
-            publisher: Publisher::shared(&options),
-            exchange: exchange.clone(),
-            codec: Codec::of(container.config())?,
-        });
-        let sink = Arc::downgrade(&server);
-        let subscription = queue.add(Subscription {
-            queue: protocol::request_queue(&exchange, container.service_name()),
-            prefetch: Some(container.prefetch_count()),
-            sink: Arc::new(move |delivery| Server::accept(&sink, delivery)),
-            on_recovered: None,
-        })?;
+        let config = container.config();
+        let exchange = protocol::rpc_exchange(config)?;
+        let queue = protocol::request_queue(&exchange, container.service_name())
+            .arguments(queue_arguments::configured(config, "rpc")?);
         Ok(Self {
-            server,
-            queue,
-            subscription,
+            server: Arc::new(Server {
+                container: container.downgrade(),
+                methods: RwLock::default(),
+                publisher: Publisher::shared(&config.connect_options()?),
+                exchange,
+                codec: Codec::of(config)?,
+            }),
+            queues: QueueConsumer::of(container)?,
+            prefetch: container.prefetch_count(),
+            request: Mutex::new(RequestQueue {
+                queue,
+                arguments: Table::new(),
+            }),
+            subscription: OnceLock::new(),
             cancelled: OnceCell::new(),
         })
     }
 
-    fn serve(&self, method: MethodHandle) {
+    fn serve(&self, method: MethodHandle, arguments: &Table) -> Result<()> {
+        let mut request = self.request();
+        for (name, value) in arguments.iter() {
+            match request.arguments.insert(name, value.clone()) {
+                Some(other) if other != *value => {
+                    return Err(Error::Declaration(format!(
+                        "the methods of the service share the queue `{}`, and ask for `{name}` {other} and {value}",
+                        request.queue.name
+                    )));
+                }
+                _ => {}
+            }
+        }
+        drop(request);
         self.server
             .methods
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(method.name(), method);
+        Ok(())
+    }
+
+    /// Consumes the queue, once every method is set up.
+    fn consume(&self) -> Result<()> {
+        let request = self.request();
+        if self.subscription.get().is_some() {
+            return Ok(());
+        }
+        let sink = Arc::downgrade(&self.server);
+        let subscription = self.queues.add(Subscription {
+            queue: request.queue.clone().arguments(request.arguments.clone()),
+            prefetch: Some(self.prefetch),
+            sink: Arc::new(move |delivery| Server::accept(&sink, delivery)),
+            on_recovered: None,
+        })?;
+        let _ = self.subscription.set(subscription);
+        Ok(())
     }
 
     async fn cancel(&self) {
-        self.cancelled
-            .get_or_init(|| self.queue.cancel(self.subscription))
-            .await;
+        if let Some(subscription) = self.subscription.get() {
+            self.cancelled
+                .get_or_init(|| self.queues.cancel(*subscription))
+                .await;
+        }
+    }
+
+    fn request(&self) -> MutexGuard<'_, RequestQueue> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -47,6 +47,10 @@ mod wire;
 mod exceptions;
 // Context data and configuration as dependencies.
 mod context;
+// Events: who handles them, what waits, what fails.
+mod events;
+// Messages on queues of a service's own.
+mod messaging;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
 // Extensions by users.

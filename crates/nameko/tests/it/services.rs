@@ -134,3 +134,17 @@ impl Troubles {
         Ok(None)
     }
 }
+
+/// What the methods of a service were told: a test puts its own recorder in the place of the field `heard`.
+pub(crate) type Heard = nameko::testing::Recorder<String>;
+
+/// Injects a recorder that nobody reads.
+pub(crate) struct Hearing;
+
+impl DependencyProvider for Hearing {
+    type Dependency = Heard;
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Heard> {
+        Ok(Heard::new())
+    }
+}

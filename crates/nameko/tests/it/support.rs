@@ -4,9 +4,10 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use nameko::{
     Config, Runner, Services,
-    amqp::{ConnectOptions, Uri},
+    amqp::{Channel, ConnectOptions, Delivery, Uri},
     testing,
 };
+use tokio::sync::mpsc;
 
 /// A broker for one test: an embedded one of its own, or a virtual host of its own on the RabbitMQ at
 /// `NAMEKO_TEST_AMQP_URI`.
@@ -60,5 +61,33 @@ pub(crate) async fn within<F: Future>(what: &str, event: F) -> F::Output {
     match tokio::time::timeout(Duration::from_secs(30), event).await {
         Ok(output) => output,
         Err(_) => panic!("{what} did not come within 30 s"),
+    }
+}
+
+/// The messages of one queue, as a peer takes them that speaks AMQP by hand.
+pub(crate) struct Messages {
+    arrived: mpsc::UnboundedReceiver<Delivery>,
+    /// Held: it ends when it is dropped.
+    _channel: Channel,
+}
+
+/// Consumes a queue, acknowledging what comes.
+pub(crate) async fn consume(channel: &Channel, queue: &str) -> Messages {
+    let (sender, messages) = mpsc::unbounded_channel();
+    let sink = move |delivery: Delivery| {
+        delivery.acker.ack();
+        let _ = sender.send(delivery);
+    };
+    channel.consume(queue, sink, |_| {}).await.unwrap();
+    Messages {
+        arrived: messages,
+        _channel: channel.clone(),
+    }
+}
+
+impl Messages {
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Delivery {
+        within("a message", self.arrived.recv()).await.unwrap()
     }
 }

@@ -1,0 +1,166 @@
+//! A message on its way to a method, and its acknowledgement.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::{
+    amqp::{Delivery, Queue, Subscription, SubscriptionId},
+    arguments::Arguments,
+    container::{Container, MethodHandle, WeakContainer},
+    error::{Error, Result},
+    queue_consumer::QueueConsumer,
+    serialization::Codec,
+    service::Outcome,
+    worker,
+};
+
+/// What becomes of a message whose method failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum OnError {
+    /// It is acknowledged, and gone.
+    Acknowledge,
+    /// It is rejected: gone, or dead-lettered where the queue says so.
+    Reject,
+    /// It goes back to the queue, which delivers it again.
+    Requeue,
+}
+
+impl OnError {
+    /// From the options of an entrypoint.
+    pub(crate) fn of(requeue: bool, reject: bool) -> Result<Self> {
+        match (requeue, reject) {
+            (false, false) => Ok(Self::Acknowledge),
+            (false, true) => Ok(Self::Reject),
+            (true, false) => Ok(Self::Requeue),
+            (true, true) => Err(Error::Declaration(
+                "`requeue_on_error` and `reject_on_error` exclude each other".to_owned(),
+            )),
+        }
+    }
+}
+
+/// The messages of one queue, each of which one method handles.
+#[derive(Default)]
+pub(crate) struct Deliveries {
+    consuming: OnceLock<(Arc<QueueConsumer>, SubscriptionId, Arc<Handler>)>,
+}
+
+impl Deliveries {
+    /// Consumes `queue`, when the container has started.
+    pub(crate) fn setup(
+        &self,
+        container: &Container,
+        method: MethodHandle,
+        queue: Queue,
+        prefetch: Option<u16>,
+        on_error: OnError,
+    ) -> Result<()> {
+        let handler = Arc::new(Handler {
+            container: container.downgrade(),
+            method,
+            codec: Codec::of(container.config())?,
+            queue: queue.name.clone(),
+            on_error,
+        });
+        let consumer = QueueConsumer::of(container)?;
+        let sink = Arc::downgrade(&handler);
+        let subscription = consumer.add(Subscription {
+            queue,
+            prefetch: Some(prefetch.unwrap_or(container.prefetch_count())),
+            sink: Arc::new(move |delivery| Handler::accept(&sink, delivery)),
+            on_recovered: None,
+        })?;
+        let _ = self.consuming.set((consumer, subscription, handler));
+        Ok(())
+    }
+
+    /// Ends the consumer; messages that have come are still handled.
+    pub(crate) async fn stop(&self) {
+        if let Some((consumer, subscription, _)) = self.consuming.get() {
+            consumer.cancel(*subscription).await;
+        }
+    }
+}
+
+/// The body is the method's only argument.
+pub(crate) fn takes_one_argument(method: &MethodHandle) -> Result<()> {
+    let required = method.params().iter().filter(|it| !it.optional).count();
+    if required <= 1 && !method.params().is_empty() {
+        return Ok(());
+    }
+    Err(Error::Declaration(format!(
+        "the method takes {} arguments, but is called with one: the body of a message",
+        method.params().len(),
+    )))
+}
+
+/// Runs the method of an entrypoint for each message.
+struct Handler {
+    container: WeakContainer,
+    method: MethodHandle,
+    codec: Arc<Codec>,
+    queue: String,
+    on_error: OnError,
+}
+
+impl Handler {
+    /// Takes one message off the I/O task.
+    fn accept(handler: &Weak<Self>, delivery: Delivery) {
+        let Some((handler, container)) = handler
+            .upgrade()
+            .and_then(|it| it.container.upgrade().map(|c| (it, c)))
+        else {
+            return delivery.acker.reject(true);
+        };
+        let owner = container.clone();
+        owner.spawn(async move { handler.handle(&container, delivery).await });
+    }
+
+    async fn handle(&self, container: &Container, mut delivery: Delivery) {
+        let payload = match self.codec.decode(&delivery.properties, &delivery.body) {
+            Ok(payload) => payload,
+            Err(error) => return self.refuse(container, &delivery, &error.into()),
+        };
+        let arguments = Arguments::new().payload(payload);
+        let context_data = worker::context_data(std::mem::take(&mut delivery.properties.headers));
+        let acker = &delivery.acker;
+        let settle = |outcome: Outcome| async move {
+            match (&outcome, self.on_error) {
+                (Ok(_), _) | (Err(_), OnError::Acknowledge) => acker.ack(),
+                (Err(_), OnError::Reject) => acker.reject(false),
+                (Err(_), OnError::Requeue) => acker.reject(true),
+            }
+            outcome
+        };
+        match container
+            .run_worker(&self.method, arguments, context_data, settle)
+            .await
+        {
+            Ok(()) => {}
+            Err(error @ Error::ContainerStopping(_)) => {
+                tracing::debug!("{error}; a message of {} goes back to it", self.queue);
+                acker.reject(true);
+            }
+            Err(error) => self.refuse(container, &delivery, &error),
+        }
+    }
+
+    /// A message that the method cannot be called with, now or ever: it is not put back, or it would come for ever. Where the
+    /// queue has a dead-letter exchange it goes there, else it is gone.
+    fn refuse(&self, container: &Container, delivery: &Delivery, error: &Error) {
+        tracing::error!(
+            service = container.service_name(),
+            method = self.method.name(),
+            queue = self.queue,
+            exchange = &*delivery.exchange,
+            routing_key = delivery.routing_key,
+            content_type = delivery
+                .properties
+                .content_type
+                .as_deref()
+                .unwrap_or("none"),
+            bytes = delivery.body.len(),
+            "a message cannot be read and is rejected: {error}",
+        );
+        delivery.acker.reject(false);
+    }
+}

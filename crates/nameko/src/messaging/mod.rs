@@ -1,0 +1,36 @@
+//! Messages on exchanges and queues of one's own: `Publisher` sends them, `#[consume]` takes them.
+//!
+//! ```no_run
+//! use nameko::{amqp::{Exchange, Queue}, messaging::{MessagePublisher, Publisher}, prelude::*};
+//!
+//! #[derive(Dependencies)]
+//! struct Mailer {
+//!     #[dependency(Publisher::new(Exchange::direct("mail")).persistent(true))]
+//!     mail: MessagePublisher,
+//! }
+//!
+//! #[service("mailer")]
+//! impl Mailer {
+//!     #[consume(Queue::new("signups").quorum(), requeue_on_error)]
+//!     async fn welcome(&self, name: String) -> Result<()> {
+//!         self.mail.publish(&format!("Welcome, {name}!")).routing_key("outbox").await
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+
+mod builder;
+mod consume;
+mod delivery;
+mod options;
+mod outlet;
+mod publisher;
+
+pub use builder::Publishing;
+pub use consume::Consume;
+pub use publisher::{MessagePublisher, Publisher};
+
+pub(crate) use builder::publish_options;
+pub(crate) use delivery::{Deliveries, OnError, takes_one_argument};
+pub(crate) use options::Options;
+pub(crate) use outlet::{Body, Outlet, Target, publish};

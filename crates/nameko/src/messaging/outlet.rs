@@ -1,0 +1,163 @@
+//! Where messages go, and how one is sent.
+
+use std::{fmt, future::ready, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use super::options::Options;
+use crate::{
+    amqp::{Declarations, Exchange, Publish, PublishError, Publisher, Retry, Table},
+    config::Config,
+    error::{Error, Result},
+    protocol,
+    serialization::{Codec, Encoded},
+    worker::WorkerContext,
+};
+
+/// A way to the broker, with what a publisher asked for.
+pub(crate) struct Outlet {
+    publisher: Publisher,
+    codec: Arc<Codec>,
+    options: Options,
+    declarations: Declarations,
+}
+
+impl Outlet {
+    /// Declares `exchange`, and what the options declare.
+    pub(crate) fn new(
+        config: &Config,
+        exchange: Option<Exchange>,
+        mut options: Options,
+    ) -> Result<Self> {
+        let exchanges = std::mem::take(&mut options.exchanges);
+        let queues = std::mem::take(&mut options.queues);
+        let exchanges = exchanges.into_iter().chain(exchange).collect();
+        Ok(Self {
+            publisher: Publisher::shared(&config.connect_options()?),
+            codec: match &options.serializer {
+                Some(name) => Codec::named(name)?,
+                None => Codec::of(config)?,
+            },
+            options,
+            declarations: Declarations::new(exchanges, queues),
+        })
+    }
+
+    /// Declares what is to be declared, once the broker is there.
+    pub(crate) async fn declare(&self) -> Result<()> {
+        Ok(self.publisher.declared_in_time(&self.declarations).await?)
+    }
+
+    async fn send(&self, message: Publish, options: Options) -> Result<()> {
+        let retry = options.retry.unwrap_or_else(|| Some(Retry::default()));
+        let confirmed = options.use_confirms != Some(false);
+        if message.mandatory && !confirmed {
+            tracing::warn!(
+                "a mandatory message is published without confirms: if no queue takes it, nobody hears of it"
+            );
+        }
+        let own = Declarations::new(options.exchanges, options.queues);
+        if !own.is_empty() {
+            self.publisher
+                .declared(&own)
+                .await
+                .map_err(PublishError::from)?;
+        }
+        let declarations = Some(&self.declarations);
+        Ok(self
+            .publisher
+            .publish_as(&message, retry, confirmed, declarations)
+            .await?)
+    }
+}
+
+/// Where a publisher's messages go.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// To the broker.
+    Broker {
+        outlet: Arc<Outlet>,
+        exchange: Arc<str>,
+        /// On whose behalf, unless it is a program that is no service.
+        worker: Option<WorkerContext>,
+    },
+    /// To a test.
+    Fake(Arc<dyn Fn(Publish) -> Result<()> + Send + Sync>),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker { exchange, .. } => f.write_str(exchange),
+            Self::Fake(_) => f.write_str("fake"),
+        }
+    }
+}
+
+/// The body of a message to publish.
+pub(crate) enum Body<'a, T: ?Sized> {
+    /// To be serialised.
+    Value(&'a T),
+    /// As it is.
+    Bytes(Bytes),
+}
+
+/// Publishes one message. Its body is written at once, before the future is polled.
+pub(crate) fn publish<T: Serialize + ?Sized>(
+    target: Target,
+    body: Body<'_, T>,
+    call: Options,
+) -> BoxFuture<'static, Result<()>> {
+    match target {
+        Target::Fake(fake) => {
+            let published = Codec::of(&Config::default())
+                .map_err(Error::from)
+                .and_then(|codec| message("", &codec, body, &call, Table::new()))
+                .and_then(|message| fake(message));
+            Box::pin(ready(published))
+        }
+        Target::Broker {
+            outlet,
+            exchange,
+            worker,
+        } => {
+            let options = outlet.options.and(call);
+            let headers = worker.map(|it| it.headers()).unwrap_or_default();
+            let prepared = message(&exchange, &outlet.codec, body, &options, headers);
+            Box::pin(async move { outlet.send(prepared?, options).await })
+        }
+    }
+}
+
+fn message<T: Serialize + ?Sized>(
+    exchange: &str,
+    codec: &Codec,
+    body: Body<'_, T>,
+    options: &Options,
+    extra: Table,
+) -> Result<Publish> {
+    let encoded = match (body, &options.serializer) {
+        (Body::Value(value), Some(name)) => Codec::named(name)?.encode(value)?,
+        (Body::Value(value), None) => codec.encode(value)?,
+        (Body::Bytes(body), _) => Encoded {
+            body: body.into(),
+            content_type: protocol::RAW.into(),
+            content_encoding: protocol::BINARY.into(),
+            compression: None,
+        },
+    };
+    let encoded = match options.compression {
+        Some(compression) => encoded.compress(compression)?,
+        None => encoded,
+    };
+    let (properties, body) = options.message(encoded, extra);
+    Ok(Publish {
+        exchange: exchange.to_owned(),
+        routing_key: options.routing_key.clone().unwrap_or_default(),
+        mandatory: options.mandatory == Some(true),
+        properties,
+        body,
+    })
+}

@@ -1,0 +1,176 @@
+//! The dependency through which a service publishes messages.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{
+    builder::{Publishing, publish_options},
+    options::Options,
+    outlet::{Outlet, Target},
+};
+use crate::{
+    amqp::{Exchange, Publish},
+    container::Container,
+    error::{Error, Result},
+    extension::DependencyProvider,
+    worker::WorkerContext,
+};
+
+/// Injects a [`MessagePublisher`].
+///
+/// The exchange is declared when the service starts, with the queues of [`declare`](Self::declare), and again on each new
+/// connection. Options given here hold for every message; a message can have its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use nameko::{amqp::{Exchange, Queue}, messaging::{MessagePublisher, Publisher}, prelude::*};
+///
+/// # fn orders() -> Exchange { Exchange::topic("orders") }
+/// #[derive(Dependencies)]
+/// struct Shop {
+///     #[dependency(
+///         Publisher::new(orders())
+///             .declare(Queue::new("paid").bind(orders(), "order.paid"))
+///             .mandatory(true)
+///     )]
+///     orders: MessagePublisher,
+/// }
+///
+/// #[service("shop")]
+/// impl Shop {
+///     #[rpc]
+///     async fn pay(&self, order: u32) -> Result<()> {
+///         let message = self.orders.publish(&order).routing_key("order.paid");
+///         message.expiration(Duration::from_secs(60)).await
+///     }
+/// }
+/// ```
+#[must_use = "a provider stands in `#[dependency(...)]`"]
+pub struct Publisher {
+    exchange: Exchange,
+    options: Options,
+    ready: OnceLock<Arc<Outlet>>,
+}
+
+impl Publisher {
+    /// Publishes to `exchange`.
+    pub fn new(exchange: Exchange) -> Self {
+        Self {
+            exchange,
+            options: Options::default(),
+            ready: OnceLock::new(),
+        }
+    }
+
+    /// Publishes to the default exchange: the routing key of a message names its queue.
+    pub fn to_queues() -> Self {
+        Self::new(Exchange::nameless())
+    }
+
+    /// The routing key of messages that have none of their own.
+    pub fn routing_key(mut self, key: impl Into<String>) -> Self {
+        self.options.routing_key = Some(key.into());
+        self
+    }
+
+    publish_options!();
+}
+
+impl DependencyProvider for Publisher {
+    type Dependency = MessagePublisher;
+
+    async fn setup(&self, container: &Container) -> Result<()> {
+        let outlet = Outlet::new(
+            container.config(),
+            Some(self.exchange.clone()),
+            self.options.clone(),
+        )?;
+        let _ = self.ready.set(Arc::new(outlet));
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<()> {
+        match self.ready.get() {
+            Some(outlet) => outlet.declare().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<MessagePublisher> {
+        match self.ready.get() {
+            Some(outlet) => Ok(MessagePublisher(Target::Broker {
+                outlet: outlet.clone(),
+                exchange: self.exchange.name.as_str().into(),
+                worker: Some(ctx.clone()),
+            })),
+            None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Publisher [{}]>", self.exchange.name)
+    }
+}
+
+/// Publishes messages to one exchange, on behalf of a worker: they carry its context data.
+///
+/// Cheap to clone, usable from many tasks at once.
+#[derive(Clone)]
+pub struct MessagePublisher(Target);
+
+impl MessagePublisher {
+    /// Publishes a value, once the result is awaited.
+    ///
+    /// ```no_run
+    /// # use nameko::{Result, messaging::MessagePublisher};
+    /// # async fn run(orders: MessagePublisher) -> Result<()> {
+    /// orders.publish("hello").routing_key("greetings").priority(5).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When awaited: [`Error::Publish`] when no queue takes a mandatory message
+    /// ([`PublishError::is_unroutable`](crate::amqp::PublishError::is_unroutable)), the broker refuses it, or cannot be
+    /// reached; [`Error::Serialization`] when the value has no form in the message's format.
+    pub fn publish<'a, T: Serialize + ?Sized>(&self, value: &'a T) -> Publishing<'a, T> {
+        Publishing::value(self.0.clone(), value)
+    }
+
+    /// Publishes bytes as they are, once the result is awaited: content type `application/data`, unless
+    /// [`content_type`](Publishing::content_type) says otherwise.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_bytes(&self, body: impl Into<Bytes>) -> Publishing<'static, ()> {
+        Publishing::bytes(self.0.clone(), body.into())
+    }
+
+    /// A stand-in for tests: `publish` is given each message in the broker's place.
+    ///
+    /// ```
+    /// # use nameko::messaging::MessagePublisher;
+    /// # async fn run() -> nameko::Result<()> {
+    /// let orders = MessagePublisher::fake(|message| {
+    ///     assert_eq!(&message.body[..], b"17");
+    ///     Ok(())
+    /// });
+    /// orders.publish(&17).routing_key("order.paid").await
+    /// # }
+    /// ```
+    pub fn fake(publish: impl Fn(Publish) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Target::Fake(Arc::new(publish)))
+    }
+}
+
+impl fmt::Debug for MessagePublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<MessagePublisher [{}]>", self.0)
+    }
+}

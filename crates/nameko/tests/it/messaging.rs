@@ -1,0 +1,521 @@
+//! Messages on queues of one's own: what publishers send, and how they are consumed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nameko::{
+    Container, Error,
+    amqp::{Channel, Connection, Properties, Publish, Retry, Table, Value},
+    prelude::*,
+    serialization::{Codec, Compression, Payload},
+    testing::{Recorder, entrypoint_hook, entrypoint_waiter},
+};
+use nameko_broker::Broker;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use crate::{
+    services::{Heard, Hearing},
+    support::{self, TestBroker},
+};
+
+fn letters() -> Exchange {
+    Exchange::topic("letters")
+}
+
+#[derive(Dependencies)]
+struct Writer {
+    #[dependency(
+        Publisher::new(letters())
+            .declare(Queue::new("inbox").bind(letters(), "in.#"))
+            .routing_key("in.default")
+            .headers([("a", "publisher"), ("b", "publisher")])
+            .priority(3)
+            .app_id("writer")
+    )]
+    letters: MessagePublisher,
+    #[dependency(Publisher::to_queues().mandatory(true))]
+    queues: MessagePublisher,
+    #[dependency(CurrentWorker)]
+    worker: WorkerContext,
+}
+
+#[service("writer")]
+impl Writer {
+    #[rpc]
+    async fn plain(&self, value: Json) -> Result<()> {
+        self.letters.publish(&value).await
+    }
+
+    #[rpc]
+    async fn with_options(&self, value: Json) -> Result<()> {
+        self.worker.set("language", "fr");
+        self.letters
+            .publish(&value)
+            .routing_key("in.special")
+            .header("b", "call")
+            .header("c", 7)
+            .header("nameko.language", "never")
+            .priority(5)
+            .persistent(false)
+            .expiration(Duration::from_millis(10_500))
+            .correlation_id("correlation")
+            .reply_to("replies")
+            .message_id("id")
+            .timestamp(1_700_000_000)
+            .message_type("letter")
+            .user_id("guest")
+            .cluster_id("cluster")
+            .content_type("application/vnd.letter+json")
+            .content_encoding("us-ascii")
+            .await
+    }
+
+    #[rpc]
+    async fn squeezed(&self, value: Json) -> Result<()> {
+        self.letters
+            .publish(&value)
+            .compression(Compression::Gzip)
+            .await
+    }
+
+    #[rpc]
+    async fn packed(&self, value: Json) -> Result<()> {
+        self.letters.publish(&value).serializer("msgpack").await
+    }
+
+    #[rpc]
+    async fn picture(&self) -> Result<()> {
+        let bytes = &[0xff, 0xd8, 0xff][..];
+        self.letters
+            .publish_bytes(bytes)
+            .content_type("image/jpeg")
+            .await
+    }
+
+    #[rpc]
+    async fn to_queue(&self, queue: String) -> Result<()> {
+        self.queues.publish("hello").routing_key(queue).await
+    }
+
+    #[rpc]
+    async fn to_queue_made_first(&self, queue: String) -> Result<()> {
+        let message = self.queues.publish("hello").routing_key(&queue);
+        message.declare(queue.as_str()).await
+    }
+
+    #[rpc]
+    async fn as_somebody_else(&self) -> Result<()> {
+        self.letters.publish("hello").user_id("somebody").await
+    }
+}
+
+async fn start<S: Service>(config: Config) -> Container {
+    let container = Container::new::<S>(config).unwrap();
+    container.start().await.unwrap();
+    container
+}
+
+async fn channel(broker: &TestBroker) -> Channel {
+    let connection = Connection::open(&broker.options()).await.unwrap();
+    connection.channel().await.unwrap()
+}
+
+async fn ask(container: &Container, method: &str, arguments: Json) -> Result<()> {
+    entrypoint_hook(container, method).call(arguments).await
+}
+
+#[tokio::test]
+async fn a_message_has_the_publishers_options() {
+    let broker = support::broker().await;
+    let writer = start::<Writer>(broker.config()).await;
+    let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
+    ask(&writer, "plain", json!([{"é": 1.0}])).await.unwrap();
+    let message = inbox.next().await;
+    assert_eq!(&message.body[..], b"{\"\\u00e9\": 1.0}");
+    assert_eq!(
+        (&*message.exchange, &*message.routing_key),
+        ("letters", "in.default")
+    );
+    let properties = message.properties;
+    let mut headers = properties.headers.clone();
+    assert!(headers.remove("nameko.call_id_stack").is_some());
+    assert_eq!(
+        headers,
+        Table::from([("a", "publisher"), ("b", "publisher")])
+    );
+    let expected = Properties {
+        content_type: Some("application/json".into()),
+        content_encoding: Some("utf-8".into()),
+        headers: properties.headers.clone(),
+        delivery_mode: Some(2),
+        priority: Some(3),
+        app_id: Some("writer".into()),
+        ..Properties::default()
+    };
+    assert_eq!(properties, expected);
+    writer.stop().await;
+}
+
+#[tokio::test]
+async fn a_calls_options_win_and_headers_are_merged() {
+    let broker = support::broker().await;
+    let writer = start::<Writer>(broker.config()).await;
+    let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
+    ask(&writer, "with_options", json!(["x"])).await.unwrap();
+    let message = inbox.next().await;
+    assert_eq!(message.routing_key, "in.special");
+    let properties = message.properties;
+    let mut headers = properties.headers.clone();
+    assert!(headers.remove("nameko.call_id_stack").is_some());
+    assert_eq!(
+        headers,
+        Table::new()
+            .with("a", "publisher")
+            .with("b", "call")
+            .with("c", 7)
+            .with("nameko.language", "fr")
+    );
+    let expected = Properties {
+        content_type: Some("application/vnd.letter+json".into()),
+        content_encoding: Some("us-ascii".into()),
+        headers: properties.headers.clone(),
+        delivery_mode: Some(1),
+        priority: Some(5),
+        correlation_id: Some("correlation".into()),
+        reply_to: Some("replies".into()),
+        expiration: Some("10500".into()),
+        message_id: Some("id".into()),
+        timestamp: Some(1_700_000_000),
+        type_: Some("letter".into()),
+        user_id: Some("guest".into()),
+        app_id: Some("writer".into()),
+        cluster_id: Some("cluster".into()),
+    };
+    assert_eq!(properties, expected);
+    writer.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_come_in_other_formats_too() {
+    let broker = support::broker().await;
+    let writer = start::<Writer>(broker.config()).await;
+    let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
+
+    ask(&writer, "squeezed", json!(["x".repeat(1000)]))
+        .await
+        .unwrap();
+    let message = inbox.next().await;
+    let compression = message.properties.headers.get("compression");
+    assert_eq!(compression, Some(&Value::from("application/x-gzip")));
+    assert!(message.body.len() < 100);
+    let codec = Codec::named("json").unwrap();
+    let text = codec.decode(&message.properties, &message.body).unwrap();
+    assert_eq!(text.read::<String>().unwrap(), "x".repeat(1000));
+
+    ask(&writer, "packed", json!([[1, "x"]])).await.unwrap();
+    let message = inbox.next().await;
+    let content_type = message.properties.content_type;
+    assert_eq!(content_type.as_deref(), Some("application/x-msgpack"));
+    assert_eq!(&message.body[..], b"\x92\x01\xa1x");
+
+    ask(&writer, "picture", json!([])).await.unwrap();
+    let message = inbox.next().await;
+    let properties = message.properties;
+    assert_eq!(properties.content_type.as_deref(), Some("image/jpeg"));
+    assert_eq!(properties.content_encoding.as_deref(), Some("binary"));
+    assert_eq!(&message.body[..], b"\xff\xd8\xff");
+    writer.stop().await;
+}
+
+#[tokio::test]
+async fn a_mandatory_message_that_no_queue_takes_is_an_error_and_the_next_one_goes() {
+    let broker = support::broker().await;
+    let writer = start::<Writer>(broker.config()).await;
+    let error = ask(&writer, "to_queue", json!(["nowhere"])).await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("`nowhere`") && error.contains("NO_ROUTE"),
+        "{error}"
+    );
+    let made = ask(&writer, "to_queue_made_first", json!(["somewhere"])).await;
+    made.unwrap();
+    ask(&writer, "to_queue", json!(["somewhere"]))
+        .await
+        .unwrap();
+    let mut somewhere = support::consume(&channel(&broker).await, "somewhere").await;
+    for _ in 0..2 {
+        assert_eq!(&somewhere.next().await.body[..], b"\"hello\"");
+    }
+    writer.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_of_another_user_is_refused_and_the_next_one_goes() {
+    let broker = support::broker().await;
+    let writer = start::<Writer>(broker.config()).await;
+    let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
+    let error = ask(&writer, "as_somebody_else", json!([])).await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("406") && error.contains("somebody"),
+        "{error}"
+    );
+    ask(&writer, "plain", json!([1])).await.unwrap();
+    assert_eq!(&inbox.next().await.body[..], b"1");
+    writer.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_publisher_declares_is_there_again_on_a_broker_that_forgot_it() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let (addr, uri) = (broker.addr(), broker.uri());
+    let writer = start::<Writer>(Config::default().with("AMQP_URI", uri.as_str())).await;
+    ask(&writer, "plain", json!([1])).await.unwrap();
+    broker.stop().await;
+    let broker = Broker::start(addr).await.unwrap();
+    ask(&writer, "plain", json!([2])).await.unwrap();
+    let options = nameko::amqp::ConnectOptions::from_uri(&uri).unwrap();
+    let channel = Connection::open(&options).await.unwrap().channel().await;
+    let mut inbox = support::consume(&channel.unwrap(), "inbox").await;
+    assert_eq!(&inbox.next().await.body[..], b"2");
+    writer.stop().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_waits_for_its_broker_at_the_start() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let (addr, config) = (
+        broker.addr(),
+        Config::default().with("AMQP_URI", broker.uri()),
+    );
+    broker.stop().await;
+    let starting = tokio::spawn(start::<Writer>(config));
+    tokio::task::yield_now().await;
+    let broker = Broker::start(addr).await.unwrap();
+    let writer = support::within("the start", starting).await.unwrap();
+    ask(&writer, "plain", json!([1])).await.unwrap();
+    writer.stop().await;
+    broker.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Hasty {
+    #[dependency(Publisher::to_queues().retry(None))]
+    queues: MessagePublisher,
+}
+
+#[service("hasty")]
+impl Hasty {
+    #[rpc]
+    async fn publish(&self, retries: Option<u32>) -> Result<()> {
+        let message = self.queues.publish("x").routing_key("q");
+        match retries {
+            None => message.await,
+            Some(retries) => {
+                let retry = Retry {
+                    max_retries: Some(retries),
+                    interval_start: Duration::from_millis(1),
+                    interval_max: Duration::from_millis(1),
+                    ..Retry::default()
+                };
+                message.retry(Some(retry)).await
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn retries_are_as_many_as_asked_for() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let config = Config::default().with("AMQP_URI", broker.uri());
+    let hasty = start::<Hasty>(config).await;
+    broker.stop().await;
+    for retries in [json!([null]), json!([2])] {
+        let lost = support::within("an error", ask(&hasty, "publish", retries)).await;
+        let text = lost.unwrap_err().to_string();
+        assert!(text.contains("127.0.0.1"), "{text}");
+    }
+    hasty.kill(Error::raise("Test", "the broker is gone"));
+}
+
+#[tokio::test]
+async fn a_test_sees_messages_without_a_broker() {
+    let messages = Recorder::new();
+    let recorder = messages.clone();
+    let fake = MessagePublisher::fake(move |message| {
+        recorder.record(message);
+        Ok(())
+    });
+    let writer = Writer {
+        letters: fake.clone(),
+        queues: fake,
+        worker: WorkerContext::fake("writer", "plain"),
+    };
+    writer.with_options(json!({"a": 1})).await.unwrap();
+    let message: Publish = messages.items().remove(0);
+    assert_eq!(&message.body[..], b"{\"a\": 1}");
+    assert_eq!(message.routing_key, "in.special");
+    assert_eq!(message.properties.priority, Some(5));
+}
+
+#[derive(Debug, Deserialize, serde::Serialize, PartialEq)]
+struct Order {
+    id: u32,
+    #[serde(default)]
+    lines: Vec<String>,
+}
+
+#[derive(Dependencies)]
+struct Reader {
+    #[dependency(Hearing)]
+    heard: Heard,
+}
+
+#[service("reader")]
+impl Reader {
+    #[consume(Queue::new("orders").bind(Exchange::direct("shop"), "order"))]
+    async fn typed(&self, order: Order) -> Result<Order> {
+        Ok(order)
+    }
+
+    #[consume("anything")]
+    async fn unread(&self, payload: Payload) -> Result<String> {
+        Ok(payload.to_json()?.get().to_owned())
+    }
+
+    #[consume("pictures")]
+    async fn raw(&self, body: Bytes) -> Result<Vec<u8>> {
+        Ok(body.to_vec())
+    }
+
+    #[consume("lines", requeue_on_error, prefetch_count = 1)]
+    async fn in_order(&self, line: String) -> Result<()> {
+        self.heard.record(line.clone());
+        match self.heard.len() {
+            1 => Err(Error::raise("NotYet", line)),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn put(channel: &Channel, queue: &str, content_type: &'static str, body: &'static [u8]) {
+    channel.confirm_select().await.unwrap();
+    let binary = !content_type.contains("json");
+    let message = Publish {
+        routing_key: queue.to_owned(),
+        mandatory: true,
+        properties: Properties {
+            content_type: Some(content_type.into()),
+            content_encoding: Some(if binary { "binary" } else { "utf-8" }.into()),
+            ..Properties::default()
+        },
+        body: body.into(),
+        ..Publish::default()
+    };
+    channel.publish(&message).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_method_takes_the_body_as_its_type_says() {
+    let broker = support::broker().await;
+    let config = broker.config().with("ACCEPT", vec!["json", "msgpack"]);
+    let reader = start::<Reader>(config).await;
+    let channel = channel(&broker).await;
+
+    let mut typed = entrypoint_waiter(&reader, "typed");
+    put(&channel, "orders", "application/json", br#"{"id": 7}"#).await;
+    let order: Order = typed.result().await.unwrap();
+    assert_eq!((order.id, order.lines.len()), (7, 0));
+    put(
+        &channel,
+        "orders",
+        "application/x-msgpack",
+        b"\x81\xa2id\x08",
+    )
+    .await;
+    assert_eq!(typed.result::<Order>().await.unwrap().id, 8);
+
+    let mut unread = entrypoint_waiter(&reader, "unread");
+    put(&channel, "anything", "application/json", br#"{"a": [1]}"#).await;
+    assert_eq!(unread.result::<String>().await.unwrap(), r#"{"a": [1]}"#);
+
+    let mut raw = entrypoint_waiter(&reader, "raw");
+    put(&channel, "pictures", "application/data", b"\xff\xd8").await;
+    assert_eq!(raw.result::<Vec<u8>>().await.unwrap(), [0xff, 0xd8]);
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn a_prefetch_of_one_keeps_the_order_also_when_a_message_comes_again() {
+    let broker = support::broker().await;
+    let heard = Heard::new();
+    let reader = Container::builder::<Reader>(broker.config())
+        .replace("heard", heard.clone())
+        .build()
+        .unwrap();
+    let channel = channel(&broker).await;
+    channel.queue_declare(&Queue::new("lines")).await.unwrap();
+    for body in [&b"\"a\""[..], b"\"b\"", b"\"c\""] {
+        put(&channel, "lines", "application/json", body).await;
+    }
+    reader.start().await.unwrap();
+    assert_eq!(heard.take_when(4).await.unwrap(), ["a", "a", "b", "c"]);
+    reader.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Confused;
+
+#[service("confused")]
+impl Confused {
+    #[consume("q", requeue_on_error, reject_on_error)]
+    async fn both(&self, _body: Json) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn options_that_exclude_each_other_are_told_before_anything_starts() {
+    let error = Container::new::<Confused>(Config::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("confused") && text.contains("`both`"),
+        "{text}"
+    );
+    assert!(text.contains("`reject_on_error`"), "{text}");
+}
+
+#[derive(Dependencies)]
+struct Misplaced {
+    #[dependency(Publisher::new(Exchange::fanout("letters")))]
+    letters: MessagePublisher,
+}
+
+#[service("misplaced")]
+impl Misplaced {
+    #[rpc]
+    async fn publish(&self) -> Result<()> {
+        self.letters.publish("x").await
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_declared_otherwise_is_an_error_that_names_both_kinds() {
+    let broker = support::broker().await;
+    let writer = start::<Writer>(broker.config()).await;
+    let misplaced = Container::new::<Misplaced>(broker.config()).unwrap();
+    let started = support::within("an error", misplaced.start()).await;
+    let text = started.unwrap_err().to_string();
+    for told in [
+        "dependency `letters`",
+        "'letters'",
+        "'fanout'",
+        "'topic'",
+        "delete the exchange",
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    writer.stop().await;
+}
