@@ -349,12 +349,12 @@ fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
     });
     let most = match kind.takes {
         Takes::Nothing => 0,
-        Takes::One(_) => 1,
+        Takes::One(_) | Takes::AtMostOne(_) => 1,
         _ => usize::MAX,
     };
     for param in required.skip(most) {
         let called = match kind.takes {
-            Takes::One(what) => format!("with {what} only"),
+            Takes::One(what) | Takes::AtMostOne(what) => format!("with {what} only"),
             _ => "without arguments".to_owned(),
         };
         errors.add(

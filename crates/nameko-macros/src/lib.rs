@@ -9,6 +9,7 @@ mod dependencies;
 mod entrypoint;
 mod errors;
 mod exception;
+mod literals;
 mod markers;
 mod owned;
 mod service;
@@ -173,8 +174,8 @@ pub fn timer(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Marks a method of a [`macro@service`] impl that runs by the calendar: `#[cron("0 3 * * *", tz = "Europe/London")]`.
 ///
-/// With `once = "fleet"` it runs in one instance of the service only. The method takes no arguments; the other rules and
-/// options of [`macro@rpc`] hold.
+/// With `once = "fleet"` it runs in one instance of the service only; `late = DURATION` is how late it may still run. The method
+/// takes no argument, or the time it runs for as a `String`; the other rules and options of [`macro@rpc`] hold.
 #[proc_macro_attribute]
 pub fn cron(arguments: TokenStream, item: TokenStream) -> TokenStream {
     entrypoint::marker("cron", &arguments.into(), &item.into()).into()

@@ -11,7 +11,7 @@ use syn::{
     punctuated::Punctuated, spanned::Spanned,
 };
 
-use crate::errors::Errors;
+use crate::{errors::Errors, literals};
 
 /// Options that go to the method, whatever the marker.
 const EXPECTED: &str = "expected_exceptions";
@@ -42,6 +42,8 @@ pub(crate) enum Takes {
     Anything,
     /// No arguments.
     Nothing,
+    /// One argument, if it wants it.
+    AtMostOne(&'static str),
     /// One argument.
     One(&'static str),
     /// One argument, and what the caller sends.
@@ -99,9 +101,9 @@ const KINDS: &[Kind] = &[
         name: "cron",
         usage: "#[cron(\"0 3 * * *\", tz = \"Europe/London\")]",
         positional: &["expression"],
-        options: &["tz", "once"],
+        options: &["tz", "once", "late"],
         flags: &[],
-        takes: Takes::Nothing,
+        takes: Takes::AtMostOne("the time it is run for"),
         repeats: true,
     },
     Kind {
@@ -240,6 +242,7 @@ impl Marker {
         if self.positional.iter().any(Option::is_none) {
             errors.add(attribute, format!("write `{}`", kind.usage));
         }
+        literals::check(kind.name, &self.literals(), errors);
     }
 
     /// Methods, then the path: `GET, POST, "/orders"`.
@@ -340,6 +343,17 @@ impl Marker {
             errors.add(&name, format!("`{name}` is given already"));
         }
         self.options.push((name, value));
+    }
+
+    /// The arguments that are literals, by their names.
+    fn literals(&self) -> Vec<(String, Lit)> {
+        let positional = self.kind.positional.iter().zip(&self.positional);
+        let positional = positional.map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let options = self.options.iter();
+        let options = options.map(|(name, value)| (name.to_string(), Some(value.clone())));
+        let literal =
+            |(name, value): (String, Option<TokenStream>)| Some((name, syn::parse2(value?).ok()?));
+        positional.chain(options).filter_map(literal).collect()
     }
 
     /// The expression that makes the entrypoint.
@@ -542,6 +556,30 @@ mod tests {
                 "too many arguments",
             ),
             (parse_quote!(#[timer]), "write `#[timer(interval = 5)]`"),
+            (
+                parse_quote!(#[timer(0)]),
+                "an interval is more than 0 seconds",
+            ),
+            (
+                parse_quote!(#[timer(interval = 0.0)]),
+                "an interval is more than 0 seconds",
+            ),
+            (
+                parse_quote!(#[cron("0 25 * * *")]),
+                "this cron line does not parse: Component error: Number out of bounds.",
+            ),
+            (
+                parse_quote!(#[cron("0 3 30 2 *")]),
+                "this cron line names a day that never comes",
+            ),
+            (
+                parse_quote!(#[cron("0 3 * * *", tz = "Europe/Londn")]),
+                "there is no such time zone: give an IANA name",
+            ),
+            (
+                parse_quote!(#[cron("0 3 * * *", once = "city")]),
+                "write `once = \"fleet\"`",
+            ),
             (
                 parse_quote!(#[timer(5, eager, eager)]),
                 "`eager` is given already",

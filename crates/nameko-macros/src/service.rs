@@ -292,7 +292,7 @@ mod tests {
             "#[rpc(x)] async fn f(&self) -> Result<()> {}",
             "#[cfg_attr(x, rpc)] async fn f(&self) -> Result<()> {}",
             "#[timer(5)] async fn f(&self, a: u8) -> Result<()> {}",
-            "#[cron(\"* * * * *\")] async fn f(&self, a: u8) -> Result<()> {}",
+            "#[cron(\"* * * * *\")] async fn f(&self, a: u8, b: u8) -> Result<()> {}",
             "#[event_handler(\"a\", \"b\")] async fn f(&self) -> Result<()> {}",
             "#[event_handler(\"a\", \"b\")] async fn f(&self, a: u8, b: u8) -> Result<()> {}",
             "#[consume(Q)] async fn f(&self) -> Result<()> {}",

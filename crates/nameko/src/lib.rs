@@ -56,6 +56,7 @@ pub mod cli;
 pub mod config;
 mod container;
 mod context;
+mod cron;
 mod error;
 pub mod events;
 pub mod exceptions;
@@ -77,6 +78,7 @@ mod service;
 mod standalone;
 mod tasks;
 pub mod testing;
+mod timer;
 pub mod web;
 mod worker;
 
@@ -90,6 +92,7 @@ pub use container::{
 pub use context::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId,
 };
+pub use cron::{Clock, Cron, SystemClock};
 pub use error::{CustomError, Error, Raise, RemoteError, Result};
 pub use events::{
     BroadcastIdentifier, Dispatcher, EventDispatcher, EventHandler, HandlerType,
@@ -113,6 +116,7 @@ pub use service::{
 };
 pub use standalone::Cluster;
 pub use tasks::TaskHandle;
+pub use timer::{Interval, Timer};
 pub use worker::{CurrentWorker, WorkerContext, context_data};
 
 /// The README's Rust is compiled as a doc test.

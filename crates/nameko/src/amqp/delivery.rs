@@ -80,6 +80,11 @@ impl Acker {
         self.0.settled.load(Ordering::Relaxed)
     }
 
+    /// Whether it still counts: neither acknowledged nor rejected here, and its channel is open.
+    pub fn is_pending(&self) -> bool {
+        !self.is_settled() && self.0.channel.is_open()
+    }
+
     fn first(&self) -> bool {
         !self.0.settled.swap(true, Ordering::Relaxed)
     }

@@ -39,6 +39,11 @@ mod codec;
 // Services that talk in MessagePack and in formats of their own.
 mod formats;
 
+// Timers: when they tick.
+mod timers;
+// Cron lines, in one instance and in a fleet.
+mod cron;
+
 // Calls between services: results, errors, context.
 mod rpc;
 // What peers of all kinds put on the wire.

@@ -1,0 +1,395 @@
+//! `once = "fleet"`: one instance of many runs a cron line.
+//!
+//! Every instance consumes one queue, whose single active consumer the broker chooses: that instance leads. The queue always
+//! holds a [`Mark`], which says what is done. The leader holds it unacknowledged; when the leader goes, or is cut off, the
+//! broker gives the mark to the next instance, which so knows that it leads, and what is left to do.
+//!
+//! Before it runs anything the leader publishes a new mark and waits until the broker brings it back. That proves that it
+//! leads at this moment, on a connection that works, and that it has seen every mark before its own. Then it lets go of the
+//! older mark. The same, once in a while, keeps the mark from being held for longer than the broker allows.
+
+use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use uuid::Uuid;
+
+use super::{
+    Job,
+    mark::{MAX_ATTEMPTS, Mark, Progress},
+    schedule::Plan,
+};
+use crate::{
+    amqp::{
+        Acker, Delivery, Properties, Publish, PublishError, Publisher, Queue, Retry, Subscription,
+        SubscriptionId, Table, Value,
+    },
+    container::Container,
+    error::Result,
+    protocol,
+    queue_consumer::QueueConsumer,
+};
+
+/// How often the mark is replaced while nothing is due. RabbitMQ closes a channel on which a delivery stays unacknowledged
+/// for `consumer_timeout`, by default half an hour, and looks every minute.
+const RENEW: Duration = Duration::from_secs(300);
+
+/// How long the queue of a line that nobody runs any more is kept: the most that a last run is remembered.
+const EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The wait before a mark is published again that could not be.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a leader that stops tries to say what it has done.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The place of one instance in the fleet.
+pub(super) struct Member {
+    id: String,
+    queue: Queue,
+    publisher: Publisher,
+    consumer: Arc<QueueConsumer>,
+    subscription: SubscriptionId,
+    /// What the queue brings.
+    inbox: mpsc::UnboundedReceiver<News>,
+    /// The number of the latest mark of its own.
+    serial: u64,
+    /// What it knows, which only ever grows.
+    progress: Progress,
+    /// Since when it minds a queue that knows of no run: what was due before is nobody's.
+    since: Timestamp,
+    /// The mark it holds, while it leads.
+    held: Option<Acker>,
+    /// Whether the queue is known to exist.
+    declared: bool,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("queue", &self.queue.name)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the consumer hears.
+enum News {
+    Mark(Mark, Acker),
+    /// It consumes again, on a new connection, or a new queue: whether what was in the queue is still there.
+    Recovered(bool),
+}
+
+impl Member {
+    /// Joins the fleet that runs `job`. Consumes when the container has started.
+    pub(super) fn join(container: &Container, job: &Job) -> Result<Self> {
+        let consumer = QueueConsumer::of(container)?;
+        let queue = Queue {
+            arguments: Table::from_iter([
+                ("x-single-active-consumer".to_owned(), Value::Bool(true)),
+                (
+                    "x-expires".to_owned(),
+                    Value::Int(EXPIRES.as_millis().try_into().unwrap_or(i64::MAX)),
+                ),
+            ]),
+            ..Queue::new(job.queue_name(container.service_name()))
+        };
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let recovered = sender.clone();
+        let subscription = consumer.add(Subscription {
+            queue: queue.clone(),
+            prefetch: None,
+            sink: Arc::new(move |delivery| deliver(&sender, delivery)),
+            on_recovered: Some(Arc::new(move |survived| {
+                // The instance may be leaving.
+                let _ = recovered.send(News::Recovered(survived));
+            })),
+        })?;
+        Ok(Self {
+            id: Uuid::new_v4().to_string(),
+            queue,
+            publisher: Publisher::shared(&container.config().connect_options()?),
+            consumer,
+            subscription,
+            inbox,
+            serial: 0,
+            progress: Progress::default(),
+            since: job.now(),
+            held: None,
+            declared: false,
+        })
+    }
+
+    /// Leads when it is its turn, until told to stop.
+    pub(super) async fn serve(mut self, job: Job, mut stopping: watch::Receiver<bool>) {
+        self.lead(&job, &mut stopping).await;
+        self.leave().await;
+    }
+
+    /// Waits for its turn, and runs what is due. What runs is not stopped.
+    async fn lead(&mut self, job: &Job, stopping: &mut watch::Receiver<bool>) {
+        loop {
+            let due = self.announce(job);
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|it| *it) => return,
+                () = self.claim(job) => {}
+            }
+            let Some(last) = self.progress.last else {
+                // The first leader of a new fleet.
+                self.progress.done(self.since);
+                continue;
+            };
+            let until = match job.plan(last) {
+                // Only what was announced is run: whoever takes over then knows of it.
+                Plan::Run(at) if due == Some(at) && self.is_announced(at) => {
+                    if self.run(job, last, at).await.is_break() {
+                        return;
+                    }
+                    continue;
+                }
+                Plan::Run(_) => continue,
+                Plan::Wait(until) => Some(until),
+                Plan::Never => None,
+            };
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|it| *it) => return,
+                () = self.watch(job, until) => {}
+            }
+        }
+    }
+
+    /// Puts what is due now, if anything is, into the progress that it publishes next.
+    fn announce(&mut self, job: &Job) -> Option<Timestamp> {
+        let last = self.progress.last?;
+        let Plan::Run(at) = job.plan(last) else {
+            return None;
+        };
+        match self.progress.attempt(at, &self.id) {
+            Some(attempt) => {
+                self.progress.running = Some(attempt);
+                Some(at)
+            }
+            None => {
+                tracing::error!(
+                    "{} for {at} is given up: {MAX_ATTEMPTS} instances did not live to its end",
+                    job.name(),
+                );
+                self.progress.done(at);
+                None
+            }
+        }
+    }
+
+    fn is_announced(&self, at: Timestamp) -> bool {
+        let running = self.progress.running.as_ref();
+        running.is_some_and(|it| it.at == at && it.member == self.id)
+    }
+
+    /// Publishes a mark and waits for it to come back: for as long as another instance leads.
+    async fn claim(&mut self, job: &Job) {
+        // Whether the latest mark was published when the queue was known to deliver here: it will come back.
+        let mut leading = false;
+        loop {
+            self.publish().await;
+            loop {
+                match self.inbox.recv().await {
+                    Some(News::Mark(mark, acker)) => {
+                        if self.take(mark, acker) {
+                            return;
+                        }
+                        if !std::mem::replace(&mut leading, true) {
+                            // An earlier claim may have gone to the instance that led before.
+                            break;
+                        }
+                    }
+                    Some(News::Recovered(survived)) => {
+                        self.recovered(job, survived);
+                        leading = false;
+                        break;
+                    }
+                    // The consumers are gone: the container ends.
+                    None => return std::future::pending().await,
+                }
+            }
+        }
+    }
+
+    /// Minds a queue that was lost with its mark, and was made anew.
+    fn recovered(&mut self, job: &Job, survived: bool) {
+        if !survived {
+            self.since = job.now();
+        }
+    }
+
+    /// Learns from a mark and holds it, or lets it go. Whether it is the answer to the latest claim.
+    fn take(&mut self, mark: Mark, acker: Acker) -> bool {
+        if !acker.is_pending() {
+            return false;
+        }
+        let answer = mark.member == self.id && mark.serial == self.serial;
+        let held = self.held.take().filter(Acker::is_pending);
+        if mark.progress < self.progress && held.is_some() {
+            acker.ack();
+            self.held = held;
+            return answer;
+        }
+        if let Some(older) = held {
+            older.ack();
+        }
+        self.progress = mark.progress.max(std::mem::take(&mut self.progress));
+        self.held = Some(acker);
+        answer
+    }
+
+    /// Runs the method for the time `at`, as a task of its own, and keeps its place meanwhile.
+    async fn run(&mut self, job: &Job, last: Timestamp, at: Timestamp) -> ControlFlow<()> {
+        let (ended, mut outcome) = oneshot::channel();
+        let Some(container) = job.target.container.upgrade() else {
+            return ControlFlow::Break(());
+        };
+        let worker = job.clone();
+        container.spawn(async move {
+            // Who waits may be gone.
+            let _ = ended.send(worker.run(last, at).await);
+        });
+        drop(container);
+        loop {
+            let renew = sleep_until(Instant::now() + RENEW);
+            let news = tokio::select! {
+                ended = &mut outcome => {
+                    let flow = ended.unwrap_or(ControlFlow::Break(()));
+                    if flow.is_continue() {
+                        self.progress.done(at);
+                    }
+                    return flow;
+                }
+                news = self.inbox.recv() => news,
+                () = renew => Some(News::Recovered(true)),
+            };
+            match news {
+                Some(News::Mark(mark, acker)) => {
+                    self.take(mark, acker);
+                }
+                Some(News::Recovered(survived)) => {
+                    self.recovered(job, survived);
+                    self.publish().await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Waits until `until`, until its mark has to be renewed, or until it learns something new.
+    async fn watch(&mut self, job: &Job, until: Option<Timestamp>) {
+        let renew = sleep_until(Instant::now() + RENEW);
+        tokio::pin!(renew);
+        let due = job.reach(until);
+        tokio::pin!(due);
+        loop {
+            let news = tokio::select! {
+                () = &mut due => return,
+                () = &mut renew => return,
+                news = self.inbox.recv() => news,
+            };
+            match news {
+                Some(News::Mark(mark, acker)) => {
+                    let known = self.progress.last;
+                    self.take(mark, acker);
+                    if self.progress.last != known {
+                        return;
+                    }
+                }
+                Some(News::Recovered(survived)) => return self.recovered(job, survived),
+                None => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// Publishes what it knows, until the broker has it.
+    async fn publish(&mut self) {
+        self.serial += 1;
+        loop {
+            match self.try_publish().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!("no mark in {}: {error}", self.queue.name);
+                    self.declared = false;
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_publish(&mut self) -> Result<(), PublishError> {
+        if !self.declared {
+            let queues = std::slice::from_ref(&self.queue);
+            self.publisher.declare(&[], queues).await?;
+            self.declared = true;
+        }
+        let mark = Mark {
+            member: self.id.clone(),
+            serial: self.serial,
+            progress: self.progress.clone(),
+        };
+        let message = Publish {
+            routing_key: self.queue.name.clone(),
+            mandatory: true,
+            properties: Properties {
+                content_type: Some(protocol::JSON.into()),
+                content_encoding: Some(protocol::UTF_8.into()),
+                delivery_mode: Some(2),
+                ..Properties::default()
+            },
+            // A mark is made of texts and numbers: it has a JSON form.
+            body: serde_json::to_vec(&mark).unwrap_or_default().into(),
+            ..Publish::default()
+        };
+        self.publisher
+            .publish(message, Some(Retry::default()))
+            .await
+    }
+
+    /// Gives its place to the next instance.
+    async fn leave(mut self) {
+        if self.held.as_ref().is_some_and(Acker::is_pending)
+            && let Ok(Err(error)) = timeout(FAREWELL, self.try_publish()).await
+        {
+            tracing::warn!(
+                "what was last run could not be noted in {}: {error}",
+                self.queue.name
+            );
+        }
+        self.consumer.cancel(self.subscription).await;
+        let held = self.held.take();
+        self.inbox.close();
+        while let Some(news) = self.inbox.recv().await {
+            if let News::Mark(_, acker) = news {
+                acker.reject(true);
+            }
+        }
+        if let Some(held) = held {
+            held.reject(true);
+        }
+    }
+}
+
+/// Takes one message off the I/O task.
+fn deliver(inbox: &mpsc::UnboundedSender<News>, delivery: Delivery) {
+    match serde_json::from_slice(&delivery.body) {
+        Ok(mark) => {
+            if let Err(refused) = inbox.send(News::Mark(mark, delivery.acker.clone())) {
+                drop(refused);
+                delivery.acker.reject(true);
+            }
+        }
+        Err(error) => {
+            tracing::warn!("dropped a message that is no mark of a cron line: {error}");
+            delivery.acker.ack();
+        }
+    }
+}

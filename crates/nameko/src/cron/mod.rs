@@ -1,0 +1,307 @@
+//! The entrypoint `#[cron]`: a method at the times of a cron line, in each instance or in one of the fleet.
+
+mod clock;
+mod fleet;
+mod mark;
+mod schedule;
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+pub use clock::{Clock, SystemClock};
+
+use crate::{
+    arguments::Arguments,
+    container::{Container, MethodHandle},
+    error::Result,
+    extension::Entrypoint,
+    timer::{Target, Ticking, misused},
+};
+use fleet::Member;
+use schedule::{Plan, Schedule};
+
+/// How late a time may be run that came while nobody could run it, unless [`Cron::late`] says otherwise.
+const LATE: Duration = Duration::from_secs(3600);
+
+/// What [`Cron::once`] takes.
+const FLEET: &str = "fleet";
+
+/// Runs a method at the times of a cron line: `0 3 * * *` is every night at three.
+///
+/// Five fields: minute, hour, day of month, month, day of week; or six, with seconds first. `*`, `1-5`, `*/15`, `1,15`, names
+/// (`MON-FRI`, `JAN`), `L` (the last day), `15W` (the nearest weekday), `MON#1` (the first Monday), `@daily` and the like. Where
+/// both days are given either is enough, as in Vixie cron. What does not parse, or never comes, is an error when the container
+/// is made, and of the compiler where it is a literal in `#[cron]`.
+///
+/// A time is run once the last one's worker has ended. Of the times that passed meanwhile only the latest is run, if it is no
+/// more than [`late`](Self::late) ago. A method that fails does not stop its cron line.
+///
+/// A method that has a parameter gets the time it is run for, as text: `2026-03-01T03:00:00Z`. It stays the same when the time is
+/// tried again, so that it tells whether the work is done already.
+///
+/// ```
+/// # use nameko::{Cron, prelude::*};
+/// let nightly = Cron::new("0 3 * * *").tz("Europe/London").once("fleet");
+/// # let _ = nightly;
+/// ```
+///
+/// # Daylight saving time
+///
+/// As Vixie cron has it. A line of fixed times (`30 2 * * *`) runs once a day: where the clocks skip its time, right when they
+/// have; where its time comes twice, at the first. A line with `*` or a step in seconds, minutes or hours goes by real time.
+///
+/// # Once in the fleet
+///
+/// Without it, each instance of the service runs each time. With `once = "fleet"`, one instance does, which the broker chooses;
+/// all instances of the service take part, on any number of machines. What to count on:
+///
+/// * Each time is run to its end in one instance, and in no other, as long as that instance and its connection to the broker
+///   live until then. An error or a panic of the method is an end too.
+/// * When the instance that runs a time dies or loses the broker, another one runs that time again from its beginning: the
+///   method may run twice for one time, even side by side if the first one lives on without the broker. Methods that must not
+///   do their work twice note the time they are given with their work. After three instances the time is given up.
+/// * When the leading instance stops, dies or hangs, another one takes its place: at once when it stops or its connection
+///   ends, and when the broker misses its heartbeats where it falls silent (two minutes by default). What was due meanwhile is
+///   run then, as far as [`late`](Self::late) allows.
+/// * Also when no instance ran at all: what was last run is kept in the queue, for 30 days.
+/// * An instance that has no connection to the broker runs nothing.
+/// * Clocks may differ. The leader's counts; a time that was run is not run again by a leader whose clock is behind by less
+///   than an hour.
+///
+/// The queue is called `cron-{service}.{method}--{line}--{zone}`, with `_` for the spaces. A changed line is another queue, so
+/// that old and new instances do not meet in it.
+#[derive(Debug)]
+pub struct Cron {
+    line: String,
+    zone: String,
+    once: Option<String>,
+    late: Duration,
+    clock: Arc<dyn Clock>,
+    /// Set at `setup`.
+    job: OnceLock<Job>,
+    /// Made at `setup` for the task that `start` begins.
+    member: Mutex<Option<Member>>,
+    ticking: Ticking,
+}
+
+impl Cron {
+    /// A cron line, in UTC.
+    #[must_use]
+    pub fn new(line: impl Into<String>) -> Self {
+        Self {
+            line: line.into(),
+            zone: "UTC".to_owned(),
+            once: None,
+            late: LATE,
+            clock: Arc::new(SystemClock),
+            job: OnceLock::new(),
+            member: Mutex::new(None),
+            ticking: Ticking::default(),
+        }
+    }
+
+    /// The time zone the line is meant in: an IANA name such as `Europe/London`.
+    #[must_use]
+    pub fn tz(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// With `"fleet"`, one instance of the service runs each time. There is no other choice.
+    #[must_use]
+    pub fn once(mut self, scope: impl Into<String>) -> Self {
+        self.once = Some(scope.into());
+        self
+    }
+
+    /// How late a time may still be run that came while the last one was running or nobody was there. By default an hour.
+    #[must_use]
+    pub fn late(mut self, late: Duration) -> Self {
+        self.late = late;
+        self
+    }
+
+    /// The clock to go by, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What is wrong with what it was given, in a user's words.
+    fn schedule(&self) -> Result<Schedule, String> {
+        match self.once.as_deref() {
+            None | Some(FLEET) => Schedule::parse(&self.line, &self.zone),
+            Some(other) => Err(format!("`once` is \"{FLEET}\", not \"{other}\"")),
+        }
+    }
+
+    fn lock_member(&self) -> std::sync::MutexGuard<'_, Option<Member>> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entrypoint for Cron {
+    fn check(&self, method: &MethodHandle) -> Result<()> {
+        let wrong = |text| Err(misused(format!("`{}`: {text}", method.name())));
+        if let Err(text) = self.schedule() {
+            return wrong(text);
+        }
+        if method.params().iter().filter(|it| !it.optional).count() > 1 {
+            return wrong("a cron line gives one argument at most, the time".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
+        let job = Job {
+            schedule: self.schedule().map_err(misused)?,
+            line: self.line.as_str().into(),
+            zone: self.zone.as_str().into(),
+            late: self.late,
+            clock: self.clock.clone(),
+            target: Target::new(container, method),
+        };
+        if self.once.is_some() {
+            *self.lock_member() = Some(Member::join(container, &job)?);
+        }
+        let _ = self.job.set(job);
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<()> {
+        let Some(job) = self.job.get() else {
+            return Ok(());
+        };
+        let member = self.lock_member().take();
+        let (target, job) = (&job.target, job.clone());
+        match member {
+            Some(member) => self.ticking.start(target, |it| member.serve(job, it)),
+            None => {
+                let now = job.now();
+                self.ticking.start(target, |it| job.serve(now, it));
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        self.ticking.stop().await;
+    }
+
+    fn describe(&self) -> String {
+        let once = if self.once.is_some() {
+            ", once in the fleet"
+        } else {
+            ""
+        };
+        format!("cron {} {}{once}", self.line, self.zone)
+    }
+}
+
+/// A cron line with the method it runs.
+#[derive(Debug, Clone)]
+struct Job {
+    schedule: Schedule,
+    line: Arc<str>,
+    zone: Arc<str>,
+    late: Duration,
+    clock: Arc<dyn Clock>,
+    target: Target,
+}
+
+impl Job {
+    /// Runs what is due after `last` in this instance, whatever others do, until told to stop.
+    async fn serve(self, mut last: Timestamp, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let (due, until) = match self.plan(last) {
+                Plan::Run(at) => (Some(at), Some(at)),
+                Plan::Wait(until) => (None, Some(until)),
+                Plan::Never => (None, None),
+            };
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|it| *it) => return,
+                () = self.reach(until) => {}
+            }
+            if let Some(at) = due {
+                if self.run(last, at).await.is_break() {
+                    return;
+                }
+                last = at;
+            }
+        }
+    }
+
+    /// Runs one worker for the time `at`, to its end, when the times up to `last` are done with.
+    async fn run(&self, last: Timestamp, at: Timestamp) -> ControlFlow<()> {
+        if self.schedule.skips(last, at) {
+            tracing::warn!(
+                "{} is run for {at} only, not for the other times since {last}",
+                self.name()
+            );
+        }
+        let time = match self.target.method.params() {
+            [] => Ok(Arguments::new()),
+            _ => Arguments::new().arg(at.to_string()),
+        };
+        match time {
+            Ok(arguments) => self.target.run(arguments).await,
+            Err(error) => {
+                tracing::error!("{} was not run for {at}: {error}", self.name());
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    /// What to do now, when the times up to `last` are done with.
+    fn plan(&self, last: Timestamp) -> Plan {
+        self.schedule.plan(last, self.now(), self.late)
+    }
+
+    fn now(&self) -> Timestamp {
+        // Clocks that are ten thousand years off tell the end of time.
+        Timestamp::try_from(self.clock.now()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Returns when it is `time`; never, where there is none.
+    async fn reach(&self, time: Option<Timestamp>) {
+        let Some(time) = time else {
+            return std::future::pending().await;
+        };
+        loop {
+            let left = time.duration_since(self.now());
+            match Duration::try_from(left) {
+                Ok(left) if !left.is_zero() => self.clock.sleep(left).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// What to call it in the log.
+    fn name(&self) -> String {
+        format!(
+            "{} ({} {})",
+            self.target.method.name(),
+            self.line,
+            self.zone
+        )
+    }
+
+    /// The queue that the instances of a fleet share for it.
+    fn queue_name(&self, service: &str) -> String {
+        let line: Vec<&str> = self.line.split_whitespace().collect();
+        format!(
+            "cron-{service}.{}--{}--{}",
+            self.target.method.name(),
+            line.join("_"),
+            self.zone
+        )
+    }
+}

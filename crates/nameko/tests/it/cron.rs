@@ -1,0 +1,491 @@
+//! `#[cron]`: which instances run which times. The test's own clock tells the time.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use nameko::{
+    Clock, Container, Cron,
+    amqp::{Channel, Connection},
+    prelude::*,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    proxy::Proxy,
+    support::{self, TestBroker, within},
+};
+
+/// A clock that stands until it is set.
+#[derive(Debug, Clone)]
+struct SetClock(Arc<watch::Sender<SystemTime>>);
+
+impl SetClock {
+    /// Stands at midnight.
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(midnight())))
+    }
+
+    /// Sets it to so many hours and minutes after that midnight.
+    fn set(&self, hours: u64, minutes: u64) {
+        let since = Duration::from_secs(hours * 3600 + minutes * 60);
+        self.0.send_replace(midnight() + since);
+    }
+}
+
+fn midnight() -> SystemTime {
+    let midnight: jiff::Timestamp = "2026-03-02T00:00:00Z".parse().unwrap();
+    midnight.into()
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> SystemTime {
+        *self.0.borrow()
+    }
+
+    fn sleep(&self, duration: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        let mut clock = self.0.subscribe();
+        let until = *clock.borrow() + duration;
+        Box::pin(async move {
+            let _ = clock.wait_for(|now| *now >= until).await;
+        })
+    }
+}
+
+/// One run of the method in one instance; it ends when the test says so.
+#[derive(Debug)]
+struct Run {
+    instance: i64,
+    time: String,
+    end: Option<oneshot::Sender<()>>,
+}
+
+impl Run {
+    fn end(mut self) -> (i64, String) {
+        let _ = self.end.take().unwrap().send(());
+        (self.instance, self.time)
+    }
+}
+
+/// What a test has for itself.
+#[derive(Debug, Clone)]
+struct Place {
+    runs: mpsc::UnboundedSender<Run>,
+}
+
+/// By the test's name, which the service's configuration carries.
+static PLACES: Mutex<Option<HashMap<String, Place>>> = Mutex::new(None);
+
+/// The instances of one service on one broker, and what they do.
+struct Fleet {
+    broker: TestBroker,
+    test: String,
+    clock: SetClock,
+    runs: mpsc::UnboundedReceiver<Run>,
+}
+
+impl Fleet {
+    async fn new() -> Self {
+        let (sender, runs) = mpsc::unbounded_channel();
+        let fleet = Self {
+            broker: support::broker().await,
+            test: support::unique("cron"),
+            clock: SetClock::new(),
+            runs,
+        };
+        let place = Place { runs: sender };
+        let mut places = PLACES.lock().unwrap();
+        places
+            .get_or_insert_default()
+            .insert(fleet.test.clone(), place);
+        fleet
+    }
+
+    /// Starts an instance of that number.
+    async fn start<S: Service>(&self, instance: i64) -> Container {
+        self.start_with::<S>(instance, self.broker.config()).await
+    }
+
+    /// Starts an instance that reaches the broker through `proxy`.
+    async fn start_through<S: Service>(&self, instance: i64, proxy: &Proxy) -> Container {
+        let options = proxy.options(&self.broker.options());
+        let uri = &options.uris[0];
+        let uri = format!(
+            "amqp://{}:{}@{}:{}/{}",
+            uri.user,
+            uri.password,
+            uri.host,
+            uri.port,
+            uri.vhost.replace('/', "%2F")
+        );
+        let config = Config::default().with("AMQP_URI", uri).with("HEARTBEAT", 1);
+        self.start_with::<S>(instance, config).await
+    }
+
+    async fn start_with<S: Service>(&self, instance: i64, config: Config) -> Container {
+        let config = config
+            .with("TEST", self.test.as_str())
+            .with("INSTANCE", instance);
+        CLOCK.set(Some(self.clock.clone()));
+        let container = Container::new::<S>(config).unwrap();
+        within("the start", container.start()).await.unwrap();
+        container
+    }
+
+    /// A channel to the broker, beside the fleet.
+    async fn channel(&self) -> Channel {
+        let connection = Connection::open(&self.broker.options()).await.unwrap();
+        connection.channel().await.unwrap()
+    }
+
+    /// The next run that begins.
+    async fn run(&mut self) -> Run {
+        within("a run", self.runs.recv()).await.unwrap()
+    }
+
+    /// That nothing ran but what the test has seen.
+    fn nothing_more(&mut self) {
+        if let Ok(run) = self.runs.try_recv() {
+            panic!("{run:?}");
+        }
+    }
+}
+
+thread_local! {
+    /// The clock of the container that is being made: an entrypoint's expression sees no configuration.
+    static CLOCK: RefCell<Option<SetClock>> = const { RefCell::new(None) };
+}
+
+fn clock() -> SetClock {
+    CLOCK.with_borrow(|it| it.clone()).unwrap()
+}
+
+/// A service whose method runs at each full hour, and tells the test.
+macro_rules! hourly {
+    ($service:ident, $cron:expr) => {
+        #[derive(Dependencies)]
+        struct $service {
+            #[dependency(CurrentWorker)]
+            worker: WorkerContext,
+        }
+
+        #[service("hourly")]
+        impl $service {
+            #[entrypoint($cron)]
+            async fn hourly(&self, time: String) -> Result<()> {
+                let config = self.worker.config();
+                let test = config.str("TEST")?.unwrap().to_owned();
+                let instance = config.int("INSTANCE")?.unwrap();
+                let runs = PLACES.lock().unwrap().as_ref().unwrap()[&test].runs.clone();
+                let (end, ended) = oneshot::channel();
+                runs.send(Run {
+                    instance,
+                    time,
+                    end: Some(end),
+                })
+                .unwrap();
+                // A run that the test forgets has ended too.
+                let _ = ended.await;
+                Ok(())
+            }
+        }
+    };
+}
+
+hourly!(Everywhere, Cron::new("0 * * * *").clock(clock()));
+hourly!(Once, Cron::new("0 * * * *").once("fleet").clock(clock()));
+
+#[tokio::test]
+async fn each_instance_runs_each_time() {
+    let mut fleet = Fleet::new().await;
+    let one = fleet.start::<Everywhere>(1).await;
+    let two = fleet.start::<Everywhere>(2).await;
+    for hour in 1..4 {
+        fleet.clock.set(hour, 0);
+        let mut ran = [fleet.run().await.end(), fleet.run().await.end()];
+        ran.sort();
+        let time = format!("2026-03-02T0{hour}:00:00Z");
+        assert_eq!(ran, [(1, time.clone()), (2, time)]);
+    }
+    one.stop().await;
+    two.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn of_the_times_that_pass_while_a_method_runs_the_latest_is_run_unless_it_is_late() {
+    let mut fleet = Fleet::new().await;
+    let container = fleet.start::<Everywhere>(1).await;
+    fleet.clock.set(1, 0);
+    let slow = fleet.run().await;
+    fleet.clock.set(5, 10);
+    slow.end();
+    let latest = fleet.run().await;
+    assert_eq!(latest.time, "2026-03-02T05:00:00Z");
+    fleet.clock.set(7, 59);
+    latest.end();
+    // 07:00 is 59 minutes ago.
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T07:00:00Z");
+    container.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn one_instance_of_the_fleet_runs_each_time() {
+    let mut fleet = Fleet::new().await;
+    let mut instances = Vec::new();
+    for number in 1..=4 {
+        instances.push(fleet.start::<Once>(number).await);
+    }
+    for hour in 1..=5 {
+        fleet.clock.set(hour, 0);
+        let (_, time) = fleet.run().await.end();
+        assert_eq!(time, format!("2026-03-02T0{hour}:00:00Z"));
+    }
+    for container in &instances {
+        container.stop().await;
+    }
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn when_the_leader_stops_the_next_instance_runs_the_next_time() {
+    let mut fleet = Fleet::new().await;
+    let mut instances = HashMap::new();
+    for number in 1..=3 {
+        instances.insert(number, fleet.start::<Once>(number).await);
+    }
+    for hour in 1..=3 {
+        fleet.clock.set(hour, 0);
+        let run = fleet.run().await;
+        assert_eq!(run.time, format!("2026-03-02T0{hour}:00:00Z"));
+        // It is stopped while it runs: it runs to its end, and counts.
+        let leader = instances.remove(&run.instance).unwrap();
+        let stop = tokio::spawn(async move { leader.stop().await });
+        run.end();
+        within("the stop", stop).await.unwrap();
+    }
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn when_the_leader_dies_while_it_runs_another_instance_runs_that_time_anew() {
+    let mut fleet = Fleet::new().await;
+    let mut instances = HashMap::new();
+    for number in 1..=3 {
+        instances.insert(number, fleet.start::<Once>(number).await);
+    }
+    fleet.clock.set(1, 0);
+    let run = fleet.run().await;
+    let died = run.instance;
+    kill(&instances.remove(&died).unwrap()).await;
+    let again = fleet.run().await;
+    assert_eq!(again.time, run.time);
+    assert_ne!(again.instance, died);
+    again.end();
+    fleet.clock.set(2, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T02:00:00Z");
+    for container in instances.values() {
+        container.stop().await;
+    }
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn a_time_that_takes_every_instance_down_is_given_up() {
+    let mut fleet = Fleet::new().await;
+    let mut instances = HashMap::new();
+    for number in 1..=4 {
+        instances.insert(number, fleet.start::<Once>(number).await);
+    }
+    fleet.clock.set(1, 0);
+    for _ in 0..3 {
+        let run = fleet.run().await;
+        assert_eq!(run.time, "2026-03-02T01:00:00Z");
+        kill(&instances.remove(&run.instance).unwrap()).await;
+    }
+    // The last instance has not run it when the next time comes.
+    fleet.clock.set(2, 0);
+    let run = fleet.run().await;
+    assert_eq!(run.time, "2026-03-02T02:00:00Z");
+    let last = instances.remove(&run.instance).unwrap();
+    run.end();
+    last.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn a_leader_that_lost_its_connection_comes_back_and_nothing_is_run_twice() {
+    let mut fleet = Fleet::new().await;
+    let mut proxy = Proxy::start(fleet.broker.addr()).await;
+    let one = fleet.start_through::<Once>(1, &proxy).await;
+    fleet.clock.set(1, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T01:00:00Z");
+    let two = fleet.start::<Once>(2).await;
+    for hour in 2..=4 {
+        proxy.cut().await;
+        fleet.clock.set(hour, 0);
+        let (_, time) = fleet.run().await.end();
+        assert_eq!(time, format!("2026-03-02T0{hour}:00:00Z"));
+    }
+    one.stop().await;
+    two.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn a_leader_that_the_broker_no_longer_hears_runs_nothing() {
+    let mut fleet = Fleet::new().await;
+    let proxy = Proxy::start(fleet.broker.addr()).await;
+    let cut_off = fleet.start_through::<Once>(1, &proxy).await;
+    fleet.clock.set(1, 0);
+    assert_eq!(
+        fleet.run().await.end(),
+        (1, "2026-03-02T01:00:00Z".to_owned())
+    );
+    let other = fleet.start::<Once>(2).await;
+    proxy.freeze();
+    fleet.clock.set(2, 0);
+    // Once the broker has missed its heartbeats.
+    assert_eq!(
+        fleet.run().await.end(),
+        (2, "2026-03-02T02:00:00Z".to_owned())
+    );
+    cut_off.kill(Error::raise("Killed", "by the test"));
+    fleet.clock.set(3, 0);
+    assert_eq!(
+        fleet.run().await.end(),
+        (2, "2026-03-02T03:00:00Z".to_owned())
+    );
+    other.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn what_was_due_while_no_instance_was_there_is_run_once_by_the_first_that_comes() {
+    let mut fleet = Fleet::new().await;
+    let before = fleet.start::<Once>(1).await;
+    fleet.clock.set(1, 0);
+    fleet.run().await.end();
+    before.stop().await;
+
+    fleet.clock.set(4, 30);
+    let one = fleet.start::<Once>(2).await;
+    let two = fleet.start::<Once>(3).await;
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T04:00:00Z");
+    fleet.clock.set(5, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T05:00:00Z");
+    one.stop().await;
+    two.stop().await;
+
+    // What has been run is remembered.
+    let after = fleet.start::<Once>(4).await;
+    fleet.clock.set(6, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T06:00:00Z");
+    after.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn a_queue_that_is_deleted_under_the_fleet_is_made_again() {
+    let mut fleet = Fleet::new().await;
+    let one = fleet.start::<Once>(1).await;
+    let two = fleet.start::<Once>(2).await;
+    let channel = fleet.channel().await;
+    let mut ran = Vec::new();
+    for hour in 1..24 {
+        fleet.clock.set(hour, 0);
+        // A time that comes while there is no queue is nobody's, so that one of the next ones may be the first.
+        let run = tokio::time::timeout(Duration::from_millis(500), fleet.runs.recv()).await;
+        let Ok(Some(run)) = run else { continue };
+        ran.push(run.end().1);
+        if ran.len() == 3 {
+            break;
+        }
+        channel
+            .queue_delete("cron-hourly.hourly--0_*_*_*_*--UTC")
+            .await
+            .unwrap();
+    }
+    assert_eq!(ran.len(), 3);
+    assert!(ran.is_sorted_by(|one, other| one < other), "{ran:?}");
+    one.stop().await;
+    two.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_mark_is_dropped() {
+    let mut fleet = Fleet::new().await;
+    let container = fleet.start::<Once>(1).await;
+    let channel = fleet.channel().await;
+    for body in [
+        "",
+        "{",
+        "null",
+        "{\"member\": 1}",
+        "{\"member\":\"x\",\"serial\":1,\"last\":\"soon\",\"running\":null}",
+    ] {
+        let message = nameko::amqp::Publish {
+            routing_key: "cron-hourly.hourly--0_*_*_*_*--UTC".to_owned(),
+            body: body.into(),
+            ..Default::default()
+        };
+        channel.publish(&message).await.unwrap().await.unwrap();
+    }
+    fleet.clock.set(1, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T01:00:00Z");
+    container.stop().await;
+    fleet.nothing_more();
+}
+
+/// Ends an instance without its consent.
+async fn kill(container: &Container) {
+    container.kill(Error::raise("Killed", "by the test"));
+    within("the end", container.wait()).await.unwrap_err();
+}
+
+macro_rules! refused {
+    ($test:ident, $cron:expr, $error:literal) => {
+        #[test]
+        fn $test() {
+            #[derive(Dependencies)]
+            struct Wrong;
+
+            #[service("wrong")]
+            impl Wrong {
+                #[entrypoint($cron)]
+                async fn nightly(&self) -> Result<()> {
+                    Ok(())
+                }
+            }
+
+            let error = Container::new::<Wrong>(Config::default()).unwrap_err();
+            assert_eq!(error.to_string(), $error);
+        }
+    };
+}
+
+refused!(
+    a_line_that_does_not_parse_is_an_error_when_the_container_is_made,
+    Cron::new("61 * * * *"),
+    "`nightly`: the cron line `61 * * * *` does not parse: Component error: Number out of bounds."
+);
+refused!(
+    a_time_zone_that_is_none_is_an_error_when_the_container_is_made,
+    Cron::new("0 3 * * *").tz("Europe/Londn"),
+    "`nightly`: there is no time zone `Europe/Londn`: give an IANA name such as `Europe/London`"
+);
+refused!(
+    a_day_that_never_comes_is_an_error_when_the_container_is_made,
+    Cron::new("0 3 31 4 *"),
+    "`nightly`: the cron line `0 3 31 4 *` names a day that never comes"
+);
+refused!(
+    once_in_something_else_is_an_error_when_the_container_is_made,
+    Cron::new("0 3 * * *").once("city"),
+    "`nightly`: `once` is \"fleet\", not \"city\""
+);
