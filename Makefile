@@ -28,7 +28,7 @@ test: test-rust test-python ## Run every test, on the embedded broker
 
 test-rust:
 	@cargo build $(QUIET) --workspace --all-targets
-	cargo test --workspace --quiet
+	scripts/with_redis cargo test --workspace --quiet
 
 test-python: $(VENV)/.installed $(VENV)/.peer
 	cargo build --quiet --package nameko-examples --package nameko

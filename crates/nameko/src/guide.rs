@@ -1,6 +1,6 @@
 //! The guide: a chapter for each thing to learn. Every sample in it is compiled and run by the tests.
 //!
-//! Start with [install] and [hello].
+//! Start with [install] and [hello]; [concepts] explains the words. [testing] and [extensions] come when you need them.
 
 pub mod install {
     #![doc = include_str!("../../../docs/install.md")]
@@ -8,4 +8,16 @@ pub mod install {
 
 pub mod hello {
     #![doc = include_str!("../../../docs/hello.md")]
+}
+
+pub mod concepts {
+    #![doc = include_str!("../../../docs/concepts.md")]
+}
+
+pub mod extensions {
+    #![doc = include_str!("../../../docs/extensions.md")]
+}
+
+pub mod testing {
+    #![doc = include_str!("../../../docs/testing.md")]
 }

@@ -1,14 +1,9 @@
 //! Extensions by users, written with what any crate can use: entrypoints, providers, shared extensions, managed tasks.
 
-use std::{
-    future::pending,
-    sync::{Arc, Mutex, OnceLock, Weak},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use nameko::{
-    Arguments, Entrypoint, MethodHandle, Outcome, QueueConsumer, SharedExtension, TaskHandle,
-    WeakContainer,
+    Arguments, Entrypoint, MethodHandle, Outcome, QueueConsumer, SharedExtension, WeakContainer,
     amqp::{
         Delivery, Publish, Publisher, Queue, Retry, Subscription, SubscriptionId, Table, Value,
     },
@@ -18,12 +13,7 @@ use nameko::{
 };
 use tokio::sync::mpsc;
 
-use crate::support::{broker, within};
-
-/// A configuration whose broker cannot be reached: the port is reserved, and nothing listens there.
-fn no_broker() -> Config {
-    Config::new().with("AMQP_URI", "amqp://guest:guest@127.0.0.1:1")
-}
+use crate::support::{broker, no_broker, within};
 
 /// A service type declares its extensions once: each test has a module with a static place for its recorder.
 macro_rules! recorder {
@@ -362,7 +352,7 @@ mod queue {
             let Ok(arguments) = Arguments::new().arg(text) else {
                 return delivery.acker.reject(false);
             };
-            let data = context_data(delivery.properties.headers.clone().into());
+            let data = context_data(delivery.properties.headers.clone());
             container.spawn_worker(method, arguments, data, |outcome: Outcome| async move {
                 match &outcome {
                     Ok(_) => delivery.acker.ack(),
@@ -432,7 +422,7 @@ mod queue {
                 body: letter.into(),
                 ..Publish::default()
             };
-            message.properties.headers = sender.headers().into();
+            message.properties.headers = sender.headers();
             let sent = publisher.publish(message, Some(Retry::default()));
             within("the confirm", sent).await.unwrap();
         }
@@ -450,282 +440,5 @@ mod queue {
             .unwrap();
         let left = channel.queue_declare(&Queue::new("letters")).await.unwrap();
         assert_eq!((left.messages, left.consumers), (0, 0));
-    }
-}
-
-/// Managed tasks, without an extension around them.
-mod tasks {
-    use super::*;
-
-    #[derive(Dependencies)]
-    struct Idle;
-
-    #[service("idle")]
-    impl Idle {
-        #[entrypoint(Dummy)]
-        async fn nothing(&self) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    fn idle() -> Container {
-        Container::new::<Idle>(no_broker()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_task_that_ends_or_is_aborted_is_no_failure() {
-        let container = idle();
-        let mut done = container.spawn_managed("done", async { Ok::<(), Error>(()) });
-        within("its end", done.wait()).await;
-        assert!(done.is_finished());
-        let mut hangs = container.spawn_managed("hangs", pending::<Result<()>>());
-        assert!(!hangs.is_finished());
-        hangs.abort();
-        within("its end", hangs.wait()).await;
-        container.start().await.unwrap();
-        container.stop().await;
-        container.wait().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_task_ends_with_its_container_and_none_begins_after_it() {
-        let container = idle();
-        let held = Arc::new(());
-        let watch = Arc::downgrade(&held);
-        let task = container.spawn_managed("holds", async move {
-            pending::<()>().await;
-            drop(held);
-            Ok::<(), Error>(())
-        });
-        container.start().await.unwrap();
-        container.stop().await;
-        assert!(task.is_finished());
-        assert_eq!(Weak::strong_count(&watch), 0);
-        let late: TaskHandle = container.spawn_managed("late", async {
-            Err::<(), _>(std::io::Error::other("never happens"))
-        });
-        assert!(late.is_finished());
-        container.wait().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_error_of_ones_own_is_the_reason() {
-        let container = idle();
-        container.start().await.unwrap();
-        container.spawn_managed("disk", async { Err(std::io::Error::other("disk is full")) });
-        let error = within("the end", container.wait()).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "idle was killed: task `disk` failed: disk is full"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_panic_in_work_of_the_container_kills_it() {
-        let container = idle();
-        container.start().await.unwrap();
-        container.spawn(async { panic!("lost my marbles") });
-        let error = within("the end", container.wait()).await.unwrap_err();
-        assert!(error.to_string().ends_with("lost my marbles"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_worker_whose_result_cannot_be_handled_kills_it_too() {
-        let container = idle();
-        container.start().await.unwrap();
-        let method = container.method("nothing").unwrap();
-        container.spawn_worker(&method, Arguments::new(), Table::new(), |_| async {
-            panic!("no way to reply")
-        });
-        let error = within("the end", container.wait()).await.unwrap_err();
-        assert!(error.to_string().ends_with("no way to reply"), "{error}");
-    }
-}
-
-/// Stops that do not go well.
-mod stops {
-    use super::*;
-
-    recorder!();
-
-    /// A provider whose dependency says when its worker is gone, and that takes its time to stop.
-    struct Slow {
-        stop_takes: Duration,
-    }
-
-    struct Guard;
-
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            heard().record("worker is gone".to_owned());
-        }
-    }
-
-    impl DependencyProvider for Slow {
-        type Dependency = Arc<Guard>;
-
-        async fn stop(&self) {
-            heard().record("provider stops".to_owned());
-            tokio::time::sleep(self.stop_takes).await;
-            heard().record("provider has stopped".to_owned());
-        }
-
-        async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
-            Ok(Arc::new(Guard))
-        }
-    }
-
-    /// The tests of this module use one static recorder, one after the other.
-    static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-    #[derive(Dependencies)]
-    struct Stubborn {
-        #[dependency(Slow { stop_takes: Duration::ZERO })]
-        _guard: Arc<Guard>,
-    }
-
-    #[service("stubborn")]
-    impl Stubborn {
-        #[entrypoint(Dummy)]
-        async fn hang(&self) -> Result<()> {
-            heard().record("worker runs".to_owned());
-            pending().await
-        }
-    }
-
-    #[tokio::test]
-    async fn a_dropped_worker_is_gone_before_its_providers_stop() {
-        let _turn = ONE_BY_ONE.lock().await;
-        heard().take();
-        let config = no_broker().with("stop_timeout", 0.01);
-        let container = Container::new::<Stubborn>(config).unwrap();
-        container.start().await.unwrap();
-        let method = container.method("hang").unwrap();
-        container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
-        assert_eq!(heard().take_when(1).await.unwrap(), ["worker runs"]);
-        container.stop().await;
-        assert_eq!(
-            heard().take(),
-            ["worker is gone", "provider stops", "provider has stopped"]
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_provider_that_does_not_stop_does_not_keep_the_container() {
-        let _turn = ONE_BY_ONE.lock().await;
-        heard().take();
-        let container = Container::builder::<Stubborn>(no_broker())
-            .replace_provider(
-                "_guard",
-                Slow {
-                    stop_takes: Duration::from_secs(3600),
-                },
-            )
-            .build()
-            .unwrap();
-        container.start().await.unwrap();
-        let begun = tokio::time::Instant::now();
-        container.stop().await;
-        assert!(begun.elapsed() < Duration::from_secs(60), "{begun:?}");
-        assert_eq!(heard().take(), ["provider stops"]);
-        container.wait().await.unwrap();
-    }
-
-    /// A provider that panics when it stops.
-    struct Panics;
-
-    impl DependencyProvider for Panics {
-        type Dependency = Arc<Guard>;
-
-        async fn stop(&self) {
-            panic!("no brakes")
-        }
-
-        async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
-            Ok(Arc::new(Guard))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stop_that_panics_is_told_and_harms_no_other() {
-        let container = Container::builder::<Stubborn>(no_broker())
-            .replace_provider("_guard", Panics)
-            .build()
-            .unwrap();
-        container.start().await.unwrap();
-        container.stop().await;
-        let error = container.wait().await.unwrap_err();
-        assert_eq!(error.to_string(), "stubborn was killed: no brakes");
-    }
-}
-
-/// Replaced dependencies and restricted entrypoints.
-mod builder {
-    use super::*;
-
-    #[derive(Dependencies)]
-    struct ServiceX {
-        #[dependency(RpcProxy::new("service_y"))]
-        y: ServiceProxy,
-        #[dependency(CurrentWorker)]
-        worker: WorkerContext,
-    }
-
-    #[service("service_x")]
-    impl ServiceX {
-        #[entrypoint(Dummy)]
-        async fn remote_method(&self, value: String) -> Result<String> {
-            self.y.call("append_id", (format!("{value}-x"),)).await
-        }
-
-        #[rpc]
-        async fn who(&self) -> Result<String> {
-            Ok(self.worker.to_string())
-        }
-    }
-
-    fn fake() -> ServiceProxy {
-        ServiceProxy::fake("service_y", |_, args, _| Ok(args[0].clone()))
-    }
-
-    #[tokio::test]
-    async fn with_fakes_for_what_needs_a_broker_there_is_no_broker() {
-        let container = Container::builder::<ServiceX>(no_broker())
-            .replace("y", fake())
-            .only(["remote_method"])
-            .build()
-            .unwrap();
-        within("the start", container.start()).await.unwrap();
-        let text: String = entrypoint_hook(&container, "remote_method")
-            .call(("a",))
-            .await
-            .unwrap();
-        assert_eq!(text, "a-x");
-        let names: Vec<_> = container.entrypoints().map(|it| it.1).collect();
-        assert_eq!(names, ["remote_method"]);
-        container.stop().await;
-    }
-
-    #[tokio::test]
-    async fn what_does_not_exist_is_refused_with_what_does() {
-        let built = |builder: nameko::ContainerBuilder<ServiceX>| builder.build().unwrap_err();
-        let builder = || Container::builder::<ServiceX>(no_broker());
-        let error = built(builder().replace("z", fake()));
-        assert!(matches!(error, Error::ExtensionNotFound(_)), "{error:?}");
-        assert_eq!(
-            error.to_string(),
-            "service_x has no dependency `z`; there are: worker, y"
-        );
-        let error = built(builder().only(["who", "how"]));
-        assert_eq!(
-            error.to_string(),
-            "service_x has no entrypoint `how`; there are: remote_method, who"
-        );
-        let error = built(builder().replace("y", 7_u8)).to_string();
-        assert!(
-            error.contains("dependency `y`: it holds a `nameko::")
-                && error.ends_with("ServiceProxy`, and its replacement is a `u8`"),
-            "{error}"
-        );
     }
 }

@@ -60,6 +60,12 @@ mod messaging;
 mod lifecycle;
 // Extensions by users.
 mod extensions;
+// Managed tasks.
+mod managed;
+// Stops that do not go well.
+mod stops;
+// Replaced dependencies, restricted entrypoints.
+mod replaced;
 // Testing helpers.
 mod testing;
 // Spans and logs of workers.

@@ -1,0 +1,94 @@
+//! Managed tasks, and work of a container.
+
+use std::{
+    future::pending,
+    sync::{Arc, Weak},
+};
+
+use nameko::{Arguments, TaskHandle, amqp::Table, prelude::*, testing::Dummy};
+
+use crate::support::{no_broker, within};
+
+#[derive(Dependencies)]
+struct Idle;
+
+#[service("idle")]
+impl Idle {
+    #[entrypoint(Dummy)]
+    async fn nothing(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn idle() -> Container {
+    Container::new::<Idle>(no_broker()).unwrap()
+}
+
+#[tokio::test]
+async fn a_task_that_ends_or_is_aborted_is_no_failure() {
+    let container = idle();
+    let mut done = container.spawn_managed("done", async { Ok::<(), Error>(()) });
+    within("its end", done.wait()).await;
+    assert!(done.is_finished());
+    let mut hangs = container.spawn_managed("hangs", pending::<Result<()>>());
+    assert!(!hangs.is_finished());
+    hangs.abort();
+    within("its end", hangs.wait()).await;
+    container.start().await.unwrap();
+    container.stop().await;
+    container.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_ends_with_its_container_and_none_begins_after_it() {
+    let container = idle();
+    let held = Arc::new(());
+    let watch = Arc::downgrade(&held);
+    let task = container.spawn_managed("holds", async move {
+        pending::<()>().await;
+        drop(held);
+        Ok::<(), Error>(())
+    });
+    container.start().await.unwrap();
+    container.stop().await;
+    assert!(task.is_finished());
+    assert_eq!(Weak::strong_count(&watch), 0);
+    let late: TaskHandle = container.spawn_managed("late", async {
+        Err::<(), _>(std::io::Error::other("never happens"))
+    });
+    assert!(late.is_finished());
+    container.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_ones_own_is_the_reason() {
+    let container = idle();
+    container.start().await.unwrap();
+    container.spawn_managed("disk", async { Err(std::io::Error::other("disk is full")) });
+    let error = within("the end", container.wait()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "idle was killed: task `disk` failed: disk is full"
+    );
+}
+
+#[tokio::test]
+async fn a_panic_in_work_of_the_container_kills_it() {
+    let container = idle();
+    container.start().await.unwrap();
+    container.spawn(async { panic!("lost my marbles") });
+    let error = within("the end", container.wait()).await.unwrap_err();
+    assert!(error.to_string().ends_with("lost my marbles"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_result_cannot_be_handled_kills_it_too() {
+    let container = idle();
+    container.start().await.unwrap();
+    let method = container.method("nothing").unwrap();
+    container.spawn_worker(&method, Arguments::new(), Table::new(), |_| async {
+        panic!("no way to reply")
+    });
+    let error = within("the end", container.wait()).await.unwrap_err();
+    assert!(error.to_string().ends_with("no way to reply"), "{error}");
+}

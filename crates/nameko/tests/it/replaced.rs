@@ -1,0 +1,74 @@
+//! Containers with replaced dependencies and restricted entrypoints.
+
+use nameko::{
+    prelude::*,
+    testing::{Dummy, entrypoint_hook},
+};
+
+use crate::support::{no_broker, within};
+
+#[derive(Dependencies)]
+struct ServiceX {
+    #[dependency(RpcProxy::new("service_y"))]
+    y: ServiceProxy,
+    #[dependency(CurrentWorker)]
+    worker: WorkerContext,
+}
+
+#[service("service_x")]
+impl ServiceX {
+    #[entrypoint(Dummy)]
+    async fn remote_method(&self, value: String) -> Result<String> {
+        self.y.call("append_id", (format!("{value}-x"),)).await
+    }
+
+    #[rpc]
+    async fn who(&self) -> Result<String> {
+        Ok(self.worker.to_string())
+    }
+}
+
+fn fake() -> ServiceProxy {
+    ServiceProxy::fake("service_y", |_, args, _| Ok(args[0].clone()))
+}
+
+#[tokio::test]
+async fn with_fakes_for_what_needs_a_broker_there_is_no_broker() {
+    let container = Container::builder::<ServiceX>(no_broker())
+        .replace("y", fake())
+        .only(["remote_method"])
+        .build()
+        .unwrap();
+    within("the start", container.start()).await.unwrap();
+    let text: String = entrypoint_hook(&container, "remote_method")
+        .call(("a",))
+        .await
+        .unwrap();
+    assert_eq!(text, "a-x");
+    let names: Vec<_> = container.entrypoints().map(|it| it.1).collect();
+    assert_eq!(names, ["remote_method"]);
+    container.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_refused_with_what_does() {
+    let built = |builder: nameko::ContainerBuilder<ServiceX>| builder.build().unwrap_err();
+    let builder = || Container::builder::<ServiceX>(no_broker());
+    let error = built(builder().replace("z", fake()));
+    assert!(matches!(error, Error::ExtensionNotFound(_)), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "service_x has no dependency `z`; there are: worker, y"
+    );
+    let error = built(builder().only(["who", "how"]));
+    assert_eq!(
+        error.to_string(),
+        "service_x has no entrypoint `how`; there are: remote_method, who"
+    );
+    let error = built(builder().replace("y", 7_u8)).to_string();
+    assert!(
+        error.contains("dependency `y`: it holds a `nameko::")
+            && error.ends_with("ServiceProxy`, and its replacement is a `u8`"),
+        "{error}"
+    );
+}

@@ -1,0 +1,132 @@
+//! Stops that do not go well.
+
+use std::{
+    future::pending,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use nameko::{
+    Arguments,
+    amqp::Table,
+    prelude::*,
+    testing::{Dummy, Recorder},
+};
+
+use crate::support::no_broker;
+
+static HEARD: OnceLock<Recorder<String>> = OnceLock::new();
+
+fn heard() -> &'static Recorder<String> {
+    HEARD.get_or_init(Recorder::new)
+}
+
+/// A provider whose dependency says when its worker is gone, and that takes its time to stop.
+struct Slow {
+    stop_takes: Duration,
+}
+
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        heard().record("worker is gone".to_owned());
+    }
+}
+
+impl DependencyProvider for Slow {
+    type Dependency = Arc<Guard>;
+
+    async fn stop(&self) {
+        heard().record("provider stops".to_owned());
+        tokio::time::sleep(self.stop_takes).await;
+        heard().record("provider has stopped".to_owned());
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
+        Ok(Arc::new(Guard))
+    }
+}
+
+/// The tests of this file use one static recorder, one after the other.
+static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[derive(Dependencies)]
+struct Stubborn {
+    #[dependency(Slow { stop_takes: Duration::ZERO })]
+    _guard: Arc<Guard>,
+}
+
+#[service("stubborn")]
+impl Stubborn {
+    #[entrypoint(Dummy)]
+    async fn hang(&self) -> Result<()> {
+        heard().record("worker runs".to_owned());
+        pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_worker_is_gone_before_its_providers_stop() {
+    let _turn = ONE_BY_ONE.lock().await;
+    heard().take();
+    let config = no_broker().with("stop_timeout", 0.01);
+    let container = Container::new::<Stubborn>(config).unwrap();
+    container.start().await.unwrap();
+    let method = container.method("hang").unwrap();
+    container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+    assert_eq!(heard().take_when(1).await.unwrap(), ["worker runs"]);
+    container.stop().await;
+    assert_eq!(
+        heard().take(),
+        ["worker is gone", "provider stops", "provider has stopped"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_does_not_stop_does_not_keep_the_container() {
+    let _turn = ONE_BY_ONE.lock().await;
+    heard().take();
+    let container = Container::builder::<Stubborn>(no_broker())
+        .replace_provider(
+            "_guard",
+            Slow {
+                stop_takes: Duration::from_secs(3600),
+            },
+        )
+        .build()
+        .unwrap();
+    container.start().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    container.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(60), "{begun:?}");
+    assert_eq!(heard().take(), ["provider stops"]);
+    container.wait().await.unwrap();
+}
+
+/// A provider that panics when it stops.
+struct Panics;
+
+impl DependencyProvider for Panics {
+    type Dependency = Arc<Guard>;
+
+    async fn stop(&self) {
+        panic!("no brakes")
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
+        Ok(Arc::new(Guard))
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_panics_is_told_and_harms_no_other() {
+    let container = Container::builder::<Stubborn>(no_broker())
+        .replace_provider("_guard", Panics)
+        .build()
+        .unwrap();
+    container.start().await.unwrap();
+    container.stop().await;
+    let error = container.wait().await.unwrap_err();
+    assert_eq!(error.to_string(), "stubborn was killed: no brakes");
+}
