@@ -90,6 +90,7 @@ impl Messages {
     pub(crate) async fn next(&mut self) -> Delivery {
         within("a message", self.arrived.recv()).await.unwrap()
     }
+}
 
 /// A configuration whose broker cannot be reached: the port is reserved, and nothing listens there.
 pub(crate) fn no_broker() -> Config {
