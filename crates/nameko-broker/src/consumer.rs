@@ -131,6 +131,9 @@ impl State {
 
     /// Removes a consumer by its tag. What it has unacknowledged stays with the channel.
     pub(crate) fn cancel(&mut self, channel: ChannelId, tag: &str) {
+        if self.cancel_replies(channel, tag) {
+            return;
+        }
         let removed = self
             .channels
             .get_mut(&channel)

@@ -72,6 +72,7 @@ impl State {
             return;
         };
         message.deaths = deaths;
+        self.send_replies(&message);
         let mut queues = Vec::with_capacity(1);
         self.route(&message, Some(&headers), &mut queues);
         if letter.reason != Reason::Rejected {

@@ -31,19 +31,33 @@ pub(crate) fn rewrite(
         None => Headers::new(),
     };
     let properties = change(header.properties, &mut headers).with_headers(headers.into());
-    let frame = AMQPFrame::Header(
-        0,
-        AMQPContentHeader {
-            class_id: header.class_id,
-            body_size: header.body_size,
-            properties,
-        },
-    );
+    encode(AMQPContentHeader {
+        class_id: header.class_id,
+        body_size: header.body_size,
+        properties,
+    })
+}
+
+fn encode(header: AMQPContentHeader) -> Option<Bytes> {
+    let frame = AMQPFrame::Header(0, header);
     let (written, _) = gen_frame(&frame)(WriteContext::from(Vec::new()))
         .ok()?
         .into_inner();
     let payload = written.get(HEAD..written.len().checked_sub(1)?)?;
     (payload.len() <= LARGEST).then(|| Bytes::copy_from_slice(payload))
+}
+
+/// A content header's payload with other properties and the same headers; `None` when it would be too large.
+pub(crate) fn rewrite_properties(
+    header: &[u8],
+    change: impl FnOnce(AMQPProperties) -> AMQPProperties,
+) -> Option<Bytes> {
+    let header = parse_header(header).ok()?;
+    encode(AMQPContentHeader {
+        class_id: header.class_id,
+        body_size: header.body_size,
+        properties: change(header.properties),
+    })
 }
 
 /// The properties without the `expiration`.

@@ -27,15 +27,15 @@
 //! | quorum queues | accepted (`x-queue-type`), with what they allow and refuse, `x-delivery-limit` and `x-delivery-count`; one copy, in memory |
 //! | messages | consume, get, ack, nack, reject, recover, prefetch per consumer and channel, `mandatory`, `expiration`, `priority`, `user_id`, `CC`, `BCC`, publisher confirms |
 //! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`; the headers `x-death` and `x-first-death-*` as RabbitMQ 3.10 writes them; circles end |
-//! | consumers | exclusive, `x-priority`, told when their queue goes |
+//! | consumers | exclusive, `x-priority`, told when their queue goes; direct replies (`amq.rabbitmq.reply-to`) |
 //!
 //! Wrong use gets RabbitMQ's codes and words: an argument of the wrong type, or another one than the queue was declared with
 //! (406 PRECONDITION_FAILED, naming both values).
 //!
 //! # What is left out
 //!
-//! Transactions and streams, which are refused with 540 NOT_IMPLEMENTED; `amq.rabbitmq.reply-to`, permissions within a virtual
-//! host, policies, flow control by `connection.blocked`. `x-queue-mode` and what else says how RabbitMQ stores messages is
+//! Transactions and streams, which are refused with 540 NOT_IMPLEMENTED; permissions within a virtual host, policies, flow
+//! control by `connection.blocked`. `x-queue-mode` and what else says how RabbitMQ stores messages is
 //! accepted, and changes nothing.
 //!
 //! # Map
@@ -74,6 +74,7 @@ mod publish;
 mod queue;
 mod queues;
 mod ready;
+mod replies;
 mod settings;
 mod shared;
 mod sync;

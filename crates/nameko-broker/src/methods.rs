@@ -15,6 +15,7 @@ use crate::{
     message::Message,
     publish::{Published, copies, without_blind_copies},
     queues::{DeclareQueue, count},
+    replies::{REPLY_TO, asks_for_reply},
 };
 
 impl Channel {
@@ -94,10 +95,13 @@ impl Channel {
         }
         let headers = properties.headers().as_ref().map(FieldTable::inner);
         let copies = copies(headers)?;
-        let header = match headers {
-            Some(headers) if headers.contains_key("BCC") => without_blind_copies(&raw_header)?,
-            _ => raw_header,
-        };
+        let mut header = raw_header;
+        if asks_for_reply(properties.reply_to().as_ref()) {
+            header = state.with_reply_address(self.id, &header)?;
+        }
+        if headers.is_some_and(|headers| headers.contains_key("BCC")) {
+            header = without_blind_copies(&header)?;
+        }
         let message = Message {
             exchange,
             routing_key: String::from(method.routing_key).into(),
@@ -200,7 +204,12 @@ impl Channel {
                     nowait: consume.nowait,
                     table: consume.arguments,
                 };
-                context.vhost.lock().consume(self.id, &ask)
+                let mut state = context.vhost.lock();
+                if ask.queue == REPLY_TO {
+                    state.consume_replies(self.id, &ask)
+                } else {
+                    state.consume(self.id, &ask)
+                }
             }
             Method::Cancel(cancel) => {
                 let mut state = context.vhost.lock();

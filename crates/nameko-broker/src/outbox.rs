@@ -25,6 +25,9 @@ const FULL: usize = 1 << 20;
 /// would wait for each other.
 const OVERFULL: usize = 4 << 20;
 
+/// Above this many bytes not yet written, direct replies are dropped: they can't wait in a queue.
+const NO_MORE_REPLIES: usize = 256 << 20;
+
 /// Bodies from this size on are sent from where they are; smaller ones are copied next to their frames.
 const SHARED_BODY: usize = 8 << 10;
 
@@ -130,6 +133,11 @@ impl Outbox {
         self.held_back.store(true, Ordering::SeqCst);
         // Looked at again: the connection may have emptied the box in between, and then nobody would ask again.
         !self.is_full()
+    }
+
+    /// Whether a direct reply may be added.
+    pub(crate) fn has_room_for_replies(&self) -> bool {
+        self.unsent.load(Ordering::SeqCst) < NO_MORE_REPLIES
     }
 
     /// Whether a delivery was held back and there is room now; true only once for it.

@@ -40,6 +40,7 @@ impl State {
 
     /// Routes a message and delivers it.
     pub(crate) fn publish(&mut self, message: Message, headers: Option<&Headers>) -> Published {
+        self.send_replies(&message);
         let mut queues = Vec::with_capacity(1);
         self.route(&message, headers, &mut queues);
         if queues.is_empty() {

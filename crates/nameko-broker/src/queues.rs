@@ -13,6 +13,7 @@ use crate::{
     exchanges::{refuse_reserved, strip_line_ends},
     message::{Entry, Name},
     queue::Queue,
+    replies::REPLY_TO,
     vhost::{ChannelId, ConnectionId, QueueId, State, Unacked},
 };
 
@@ -52,6 +53,9 @@ impl State {
         by: ConnectionId,
     ) -> Result<Declared> {
         let name = strip_line_ends(ask.name);
+        if name.starts_with(REPLY_TO) {
+            return self.declared_replies(&name);
+        }
         if ask.passive {
             let id = self.queue_for(&name, by)?;
             if let Some(queue) = self.queues.get_mut(&id) {

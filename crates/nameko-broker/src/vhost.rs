@@ -20,6 +20,7 @@ use crate::{
     message::{Entry, Name},
     outbox::Outbox,
     queue::Queue,
+    replies::ReplyConsumer,
     sync::lock,
 };
 
@@ -63,6 +64,8 @@ pub(crate) struct State {
     pub(crate) queue_ids: HashMap<Name, QueueId>,
     pub(crate) consumers: HashMap<ConsumerId, Consumer>,
     pub(crate) channels: HashMap<ChannelId, Consuming>,
+    /// Who gets direct replies, by address.
+    pub(crate) reply_channels: HashMap<Name, ChannelId>,
     /// When the timer has to look at which queue; one entry for each queue at most.
     pub(crate) deadlines: BTreeSet<(Instant, QueueId)>,
     pub(crate) timer: Arc<Notify>,
@@ -81,6 +84,8 @@ pub(crate) struct Consuming {
     /// Whether the client said it understands `basic.cancel` from the server.
     pub(crate) cancel_notify: bool,
     pub(crate) consumers: HashMap<Name, ConsumerId>,
+    /// Set while the channel listens for direct replies.
+    pub(crate) replies: Option<ReplyConsumer>,
     /// Delivered and not acknowledged, by delivery tag.
     pub(crate) unacked: BTreeMap<u64, Unacked>,
     /// How many of `unacked` count against the channel's limit; `basic.get` does not.
@@ -113,6 +118,7 @@ impl VHost {
             queue_ids: HashMap::new(),
             consumers: HashMap::new(),
             channels: HashMap::new(),
+            reply_channels: HashMap::new(),
             deadlines: BTreeSet::new(),
             timer: timer.clone(),
             dead: VecDeque::new(),
@@ -220,6 +226,7 @@ impl State {
                 outbox,
                 cancel_notify,
                 consumers: HashMap::new(),
+                replies: None,
                 unacked: BTreeMap::new(),
                 limited: 0,
                 consumer_prefetch: 0,
@@ -235,6 +242,7 @@ impl State {
         let Some(channel) = self.channels.remove(&id) else {
             return;
         };
+        self.forget_replies(channel.replies);
         // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
         // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
         let queues = self.give_back(channel.unacked.into_values(), true);
@@ -258,6 +266,11 @@ impl State {
 }
 
 impl Consuming {
+    /// What the next delivery will have.
+    pub(crate) fn coming_tag(&self) -> u64 {
+        self.delivery_tag + 1
+    }
+
     /// Delivery tags count up from 1 on each channel.
     pub(crate) fn next_delivery_tag(&mut self) -> u64 {
         self.delivery_tag += 1;

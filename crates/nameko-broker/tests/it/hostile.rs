@@ -166,6 +166,23 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
 }
 
 #[tokio::test]
+async fn a_stream_is_refused_and_the_reason_told() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let connection = Bed::new(broker.uri()).connect().await;
+    let channel = connection.create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions {
+        durable: true,
+        ..lapin::options::QueueDeclareOptions::default()
+    };
+    let arguments = table([("x-queue-type", text("stream"))]);
+    let declared = soon(channel.queue_declare("s".into(), options, arguments)).await;
+    let told = "NOT_IMPLEMENTED - the embedded broker has no streams (x-queue-type 'stream'); use RabbitMQ for them";
+    assert_eq!(refusal(&declared.unwrap_err()), (540, told.to_owned()));
+    still_serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn deeply_nested_tables_do_not_overflow_the_stack() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let nested = |levels: usize| {

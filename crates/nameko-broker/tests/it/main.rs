@@ -9,6 +9,9 @@
 /// A broker to test, and short ways to say what a test does.
 mod support;
 
+/// What a dead letter tells of itself, and how one comes about.
+mod deaths;
+
 /// A peer that says what it likes, frame by frame.
 mod peer;
 
@@ -18,6 +21,8 @@ mod acknowledgement;
 mod dead_letters;
 /// Conformance: consumers, order, fairness, prefetch.
 mod delivery;
+/// Conformance: replies without a queue.
+mod direct_reply;
 /// Conformance: exchanges and what they route where.
 mod exchanges;
 /// Conformance: messages and queues that expire.

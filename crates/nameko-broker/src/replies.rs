@@ -1,0 +1,156 @@
+//! Direct replies: a channel gets what is sent to its address, with no queue between.
+//!
+//! RabbitMQ calls it `amq.rabbitmq.reply-to`: a client consumes from that name and sends requests with it as `reply_to`,
+//! which the broker makes an address of.
+
+use std::sync::Arc;
+
+use amq_protocol::{
+    protocol::{AMQPClass, basic},
+    types::ShortString,
+};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    consumer::{Consume, short},
+    error::{AmqpError, Result},
+    headers,
+    message::{Message, Name},
+    queues::Declared,
+    vhost::{ChannelId, State},
+};
+
+/// The name to consume from, and to give as `reply_to`.
+pub(crate) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// A channel's consumer of direct replies.
+#[derive(Debug)]
+pub(crate) struct ReplyConsumer {
+    tag: Name,
+    /// [`REPLY_TO`], a dot, and what nobody can guess.
+    address: Name,
+}
+
+impl State {
+    /// Makes a channel listen for direct replies, and tells the client.
+    pub(crate) fn consume_replies(&mut self, channel: ChannelId, ask: &Consume<'_>) -> Result<()> {
+        let Some(on) = self.channels.get_mut(&channel) else {
+            return Ok(());
+        };
+        if on.consumers.contains_key(ask.tag) {
+            return Err(AmqpError::not_allowed(format!(
+                "attempt to reuse consumer tag '{}'",
+                ask.tag
+            )));
+        }
+        if !ask.no_ack {
+            return Err(AmqpError::precondition_failed(
+                "reply consumer cannot acknowledge",
+            ));
+        }
+        if on.replies.is_some() {
+            return Err(AmqpError::precondition_failed("reply consumer already set"));
+        }
+        let tag: Name = match ask.tag {
+            "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
+            tag => tag.into(),
+        };
+        let address: Name = format!("{REPLY_TO}.{}", Uuid::new_v4().simple()).into();
+        if !ask.nowait {
+            let reply = basic::ConsumeOk {
+                consumer_tag: short(&tag),
+            };
+            on.outbox.method(
+                on.number,
+                AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
+            );
+        }
+        on.replies = Some(ReplyConsumer {
+            tag,
+            address: address.clone(),
+        });
+        self.reply_channels.insert(address, channel);
+        Ok(())
+    }
+
+    /// Ends the direct replies of a channel if they have this tag; says whether they had.
+    pub(crate) fn cancel_replies(&mut self, channel: ChannelId, tag: &str) -> bool {
+        let Some(on) = self.channels.get_mut(&channel) else {
+            return false;
+        };
+        match on.replies.take_if(|replies| &*replies.tag == tag) {
+            Some(replies) => {
+                self.reply_channels.remove(&replies.address);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends the direct replies of a channel that is gone.
+    pub(crate) fn forget_replies(&mut self, replies: Option<ReplyConsumer>) {
+        if let Some(replies) = replies {
+            self.reply_channels.remove(&replies.address);
+        }
+    }
+
+    /// A content header whose `reply_to` is the channel's address.
+    pub(crate) fn with_reply_address(&self, channel: ChannelId, header: &[u8]) -> Result<Bytes> {
+        let replies = self
+            .channels
+            .get(&channel)
+            .and_then(|on| on.replies.as_ref())
+            .ok_or_else(|| AmqpError::precondition_failed("fast reply consumer does not exist"))?;
+        headers::rewrite_properties(header, |properties| {
+            properties.with_reply_to(short(&replies.address))
+        })
+        .ok_or_else(|| AmqpError::precondition_failed("invalid message: its headers are too large"))
+    }
+
+    /// Sends a message to the channels whose addresses are among its keys. That is no routing: it may be unroutable still.
+    pub(crate) fn send_replies(&mut self, message: &Message) {
+        if self.reply_channels.is_empty() || !message.exchange.is_empty() {
+            return;
+        }
+        for key in std::iter::once(&message.routing_key).chain(&message.copies) {
+            let on = self
+                .reply_channels
+                .get(key)
+                .and_then(|channel| self.channels.get(channel));
+            let Some((on, replies)) = on.and_then(|on| Some((on, on.replies.as_ref()?))) else {
+                continue;
+            };
+            if !on.outbox.has_room_for_replies() {
+                tracing::warn!("a direct reply is dropped: its receiver does not read");
+                continue;
+            }
+            on.outbox.write(|buffer| {
+                // RabbitMQ's number as well, which is the next delivery's too: nobody acknowledges this one.
+                buffer.deliver(on.number, &replies.tag, on.coming_tag(), false, message);
+            });
+            let outbox = Arc::clone(&on.outbox);
+            self.wake(&outbox);
+        }
+    }
+
+    /// What a declaration of such a name tells, which declares nothing: whether somebody listens.
+    pub(crate) fn declared_replies(&self, name: &str) -> Result<Declared> {
+        if name == REPLY_TO || self.reply_channels.contains_key(name) {
+            return Ok(Declared {
+                name: name.into(),
+                messages: 0,
+                consumers: 1,
+            });
+        }
+        Err(AmqpError::not_found(format!(
+            "no {}",
+            self.queue_text(name)
+        )))
+    }
+}
+
+/// Whether a message asks for direct replies.
+pub(crate) fn asks_for_reply(reply_to: Option<&ShortString>) -> bool {
+    reply_to.is_some_and(|name| name.as_str() == REPLY_TO)
+}

@@ -1,0 +1,128 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lapin::{Channel, ExchangeKind, message::Delivery, options::*, types::AMQPValue};
+
+use crate::support::*;
+
+/// One entry of `x-death`, without its time.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Death {
+    pub(crate) count: i64,
+    pub(crate) reason: String,
+    pub(crate) queue: String,
+    pub(crate) exchange: String,
+    pub(crate) keys: Vec<String>,
+    pub(crate) expiration: Option<String>,
+}
+
+/// The header `x-death`, each entry checked for types and keys on the way.
+pub(crate) fn deaths(bed: &Bed, message: &Delivery) -> Vec<Death> {
+    let headers = message.properties.headers().clone().unwrap();
+    let Some(AMQPValue::FieldArray(entries)) = headers.inner().get("x-death") else {
+        panic!("no array x-death in {headers:?}");
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    entries
+        .as_slice()
+        .iter()
+        .map(|entry| {
+            let AMQPValue::FieldTable(entry) = entry else {
+                panic!("no table: {entry:?}")
+            };
+            let words = |key: &str| match entry.inner().get(key) {
+                Some(AMQPValue::LongString(text)) => Some(bed.plain(&text.to_string())),
+                None => None,
+                other => panic!("{key}: {other:?}"),
+            };
+            let Some(AMQPValue::LongLongInt(count)) = entry.inner().get("count") else {
+                panic!("{entry:?}")
+            };
+            let Some(AMQPValue::Timestamp(time)) = entry.inner().get("time") else {
+                panic!("{entry:?}")
+            };
+            assert!(
+                now.abs_diff(*time) < 60,
+                "{time} is not about {now}, in seconds"
+            );
+            let Some(AMQPValue::FieldArray(keys)) = entry.inner().get("routing-keys") else {
+                panic!("{entry:?}")
+            };
+            let keys = keys.as_slice().iter().map(|key| match key {
+                AMQPValue::LongString(key) => bed.plain(&key.to_string()),
+                other => panic!("{other:?}"),
+            });
+            Death {
+                count: *count,
+                reason: words("reason").unwrap(),
+                queue: words("queue").unwrap(),
+                exchange: words("exchange").unwrap(),
+                keys: keys.collect(),
+                expiration: words("original-expiration"),
+            }
+        })
+        .collect()
+}
+
+pub(crate) fn death(count: i64, reason: &str, queue: &str, exchange: &str, keys: &[&str]) -> Death {
+    Death {
+        count,
+        reason: reason.into(),
+        queue: queue.into(),
+        exchange: exchange.into(),
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        expiration: None,
+    }
+}
+
+/// `x-first-death-reason`, `-queue` and `-exchange`.
+pub(crate) fn first_death(bed: &Bed, message: &Delivery) -> [String; 3] {
+    ["reason", "queue", "exchange"]
+        .map(|what| header(bed, message, &format!("x-first-death-{what}")))
+}
+
+fn header(bed: &Bed, message: &Delivery, name: &str) -> String {
+    match message
+        .properties
+        .headers()
+        .as_ref()
+        .unwrap()
+        .inner()
+        .get(name)
+    {
+        Some(AMQPValue::LongString(text)) => bed.plain(&text.to_string()),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// A queue `q` whose dead letters go through the exchange `dlx`, of kind fanout, to the queue `dead`.
+pub(crate) async fn with_dead_letters<const N: usize>(
+    bed: &Bed,
+    channel: &Channel,
+    more: [(&str, AMQPValue); N],
+) -> (String, String) {
+    let (queue, dlx, dead) = (bed.queue("q"), bed.exchange("dlx"), bed.queue("dead"));
+    channel.declare_exchange(&dlx, ExchangeKind::Fanout).await;
+    channel.declare(&dead).await;
+    channel.bind(&dead, &dlx, "").await;
+    let mut arguments = table(more);
+    arguments.insert("x-dead-letter-exchange".into(), text(&dlx));
+    channel.declare_with(&queue, arguments).await;
+    (queue, dead)
+}
+
+pub(crate) async fn reject(channel: &Channel, queue: &str) {
+    let message = arrived(channel, queue).await;
+    message
+        .reject(BasicRejectOptions { requeue: false })
+        .await
+        .unwrap();
+}
+
+/// The first message of a queue, once there is one.
+pub(crate) async fn arrived(channel: &Channel, queue: &str) -> lapin::message::BasicGetMessage {
+    eventually("a message", || async { channel.ready(queue).await > 0 }).await;
+    channel.get(queue).await.unwrap()
+}

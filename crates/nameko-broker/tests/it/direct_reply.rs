@@ -1,0 +1,180 @@
+use lapin::{BasicProperties, Channel, Consumer, options::*, types::FieldTable};
+
+use crate::support::*;
+
+/// The name under which a client asks for replies without a queue.
+const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+const NO_ACK: BasicConsumeOptions = BasicConsumeOptions {
+    no_local: false,
+    no_ack: true,
+    exclusive: false,
+    nowait: false,
+};
+
+async fn replies(channel: &Channel, tag: &str) -> Consumer {
+    let consumer =
+        channel.basic_consume(REPLY_TO.into(), tag.into(), NO_ACK, FieldTable::default());
+    soon(consumer).await.unwrap()
+}
+
+fn asking() -> BasicProperties {
+    BasicProperties::default()
+        .with_reply_to(REPLY_TO.into())
+        .with_correlation_id("c".into())
+}
+
+#[tokio::test]
+async fn a_reply_goes_straight_to_the_channel_that_asked() {
+    on_each(|bed| async move {
+        let [client, server] = [bed.connect().await, bed.connect().await];
+        let asks = confirming(&client).await;
+        let answers = confirming(&server).await;
+        let queue = bed.queue("q");
+        asks.declare(&queue).await;
+        let mut came = replies(&asks, "r").await;
+        for n in ["1", "2"] {
+            asks.send_with("", &queue, "question", asking()).await;
+            let request = answers.get(&queue).await.unwrap();
+            let address = request.properties.reply_to().clone().unwrap();
+            assert!(
+                address.as_str().starts_with("amq.rabbitmq.reply-to."),
+                "{address}"
+            );
+            assert_eq!(
+                request.properties.clone().with_reply_to(REPLY_TO.into()),
+                asking()
+            );
+            // Whether it is still listened to.
+            assert_eq!(answers.ready(address.as_str()).await, 0);
+            let properties = BasicProperties::default().with_correlation_id(n.into());
+            let sent = answers
+                .send_with("", address.as_str(), "answer", properties.clone())
+                .await;
+            // It is no queue, so it counts as unroutable.
+            assert!(sent.is_ack() && sent.take_message().is_some());
+            let reply = next(&mut came).await;
+            assert_eq!(
+                (body(&reply), &reply.properties),
+                ("answer".to_owned(), &properties)
+            );
+            assert_eq!(
+                (
+                    reply.exchange.as_str(),
+                    reply.routing_key.as_str(),
+                    reply.redelivered
+                ),
+                ("", address.as_str(), false)
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_listens_after_a_cancel_or_the_channels_end() {
+    on_each(|bed| async move {
+        let connection = bed.connect().await;
+        let answers = confirming(&connection).await;
+        let queue = bed.queue("q");
+        answers.declare(&queue).await;
+        for cancel in [true, false] {
+            let asks = confirming(&connection).await;
+            let _came = replies(&asks, "r").await;
+            asks.send_with("", &queue, "question", asking()).await;
+            let address = answers
+                .get(&queue)
+                .await
+                .unwrap()
+                .properties
+                .reply_to()
+                .clone()
+                .unwrap();
+            if cancel {
+                asks.basic_cancel("r".into(), BasicCancelOptions::default())
+                    .await
+                    .unwrap();
+                // And it may be asked for again.
+                let _again = replies(&asks, "r").await;
+            } else {
+                asks.close(200, "".into()).await.unwrap();
+            }
+            answers.send("", address.as_str(), "lost").await;
+            let looks = connection.create_channel().await.unwrap();
+            let passive = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let gone =
+                soon(looks.queue_declare(address.clone(), passive, FieldTable::default())).await;
+            let (code, text) = refusal(&gone.unwrap_err());
+            assert_eq!(
+                (code, text),
+                (
+                    404,
+                    format!("NOT_FOUND - no queue '{address}' in vhost '/'")
+                )
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_direct_replies() {
+    on_each(|bed| async move {
+        let failed = |error: lapin::Error| refusal(&error);
+        let fresh = async || {
+            let connection = bed.connect().await;
+            let channel = confirming(&connection).await;
+            (connection, channel)
+        };
+        let (_one, channel) = fresh().await;
+        let acking = channel.basic_consume(
+            REPLY_TO.into(),
+            "r".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let error = failed(soon(acking).await.unwrap_err());
+        assert_eq!(
+            error,
+            (
+                406,
+                "PRECONDITION_FAILED - reply consumer cannot acknowledge".to_owned()
+            )
+        );
+        let (_two, channel) = fresh().await;
+        let _first = replies(&channel, "r").await;
+        let second =
+            channel.basic_consume(REPLY_TO.into(), "s".into(), NO_ACK, FieldTable::default());
+        let error = failed(soon(second).await.unwrap_err());
+        assert_eq!(
+            error,
+            (
+                406,
+                "PRECONDITION_FAILED - reply consumer already set".to_owned()
+            )
+        );
+        let (_three, channel) = fresh().await;
+        let sent = channel.basic_publish(
+            "".into(),
+            "it-key".into(),
+            BasicPublishOptions::default(),
+            b"m",
+            asking(),
+        );
+        let error = failed(soon(soon(sent).await.unwrap()).await.unwrap_err());
+        assert_eq!(
+            error,
+            (
+                406,
+                "PRECONDITION_FAILED - fast reply consumer does not exist".to_owned()
+            )
+        );
+        // The name itself is always there.
+        let (_four, channel) = fresh().await;
+        assert_eq!(channel.ready(REPLY_TO).await, 0);
+    })
+    .await;
+}
