@@ -77,18 +77,23 @@ pub(super) async fn serve(
             connection.await
         }
     };
-    match ended {
-        Ok(()) if !wire.is_unread() => return,
-        Ok(()) => {}
+    let refused = match ended {
+        Ok(()) => wire.is_unread(),
         Err(error) => {
             let why = error.source().map(ToString::to_string).unwrap_or_default();
             tracing::debug!(%peer, "connection ended: {error} {why}");
+            wire.is_unread() || wire.is_late() || error.is_parse()
         }
-    }
+    };
     if wire.is_late() {
         wire.write_now(TOO_LATE);
     }
-    wire.linger(LINGER).await;
+    if refused {
+        tokio::select! {
+            () = wire.linger(LINGER) => {}
+            _ = closing.wait_for(|it| *it) => {}
+        }
+    }
 }
 
 /// Answers one request.

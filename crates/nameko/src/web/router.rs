@@ -29,6 +29,7 @@ pub(super) struct Template {
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
+    .add(b'%')
     .add(b'<')
     .add(b'>')
     .add(b'`')
@@ -283,10 +284,172 @@ fn normal(path: &str) -> Cow<'_, str> {
                 normal.push_str(rest);
             }
             _ => {
-                normal.push('%');
+                // A `%` that encodes nothing is itself.
+                normal.push_str("%25");
                 normal.push_str(part);
             }
         }
     }
     Cow::Owned(normal)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::{raw::RawRequest, response::Response, server::Handler},
+        *,
+    };
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        async fn handle(&self, _: RawRequest) -> Response {
+            Response::new("")
+        }
+    }
+
+    fn route(methods: &[Method], path: &str) -> Arc<Route> {
+        Arc::new(Route {
+            methods: methods.to_vec(),
+            template: Template::parse(path).unwrap(),
+            owner: format!("test{path}"),
+            handler: Box::new(Nothing),
+            open: Arc::new(AtomicBool::new(true)),
+        })
+    }
+
+    fn router(paths: &[&str]) -> Result<Router, String> {
+        let routes: Vec<_> = paths.iter().map(|it| route(&[Method::GET], it)).collect();
+        Router::new(&routes)
+    }
+
+    /// The route and the values that a path leads to.
+    fn found(router: &Router, path: &str) -> Option<(String, Vec<String>)> {
+        match router.find(&Method::GET, path) {
+            Found::Route(route, values) => Some((route.template.text.clone(), values)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_most_literal_route_is_taken() {
+        let router = router(&[
+            "/",
+            "/a/{x}",
+            "/a/b",
+            "/a/{x}/c",
+            "/f/{*rest}",
+            "/caf\u{e9}",
+            "/v{n}",
+            "/b/{{x}}",
+        ])
+        .unwrap();
+        for (path, template, values) in [
+            ("/", "/", &[][..]),
+            ("/a/b", "/a/b", &[]),
+            ("/a/%62", "/a/b", &[]),
+            ("/a/z", "/a/{x}", &["z"]),
+            ("/a/b/c", "/a/{x}/c", &["b"]),
+            ("/a/b%2fc", "/a/{x}", &["b/c"]),
+            ("/f/x/y%20z/", "/f/{*rest}", &["x/y z/"]),
+            ("/caf%c3%a9", "/caf\u{e9}", &[]),
+            ("/v12", "/v{n}", &["12"]),
+            ("/b/{x}", "/b/{{x}}", &[]),
+            ("/a/%zz", "/a/{x}", &["%zz"]),
+            ("/a/%%31f", "/a/{x}", &["%1f"]),
+        ] {
+            let values = values.iter().map(|it| (*it).to_owned()).collect();
+            assert_eq!(
+                found(&router, path),
+                Some((template.to_owned(), values)),
+                "{path}"
+            );
+        }
+        for path in ["/a", "/a/", "/f/", "/a/b/", "*", ""] {
+            assert_eq!(found(&router, path), None, "{path}");
+        }
+        assert!(matches!(
+            router.find(&Method::GET, "/a/%ff"),
+            Found::BadPath
+        ));
+    }
+
+    #[test]
+    fn routes_of_one_shape_clash() {
+        for (one, other) in [("/a", "/a"), ("/a/{x}", "/a/{y}"), ("/{a}/{b}", "/{b}/{a}")] {
+            let error = router(&[one, other]).err().unwrap();
+            let expected = format!(
+                "two methods want GET {other}: test{one} (`{one}`) and test{other} (`{other}`)"
+            );
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        let routes = [
+            route(&[Method::GET], "/a/{x}"),
+            route(&[Method::PUT], "/a/{y}"),
+        ];
+        assert!(Router::new(&routes).is_ok());
+    }
+
+    #[test]
+    fn paths_that_are_none_are_refused() {
+        for (path, why) in [
+            ("a", "must begin with `/`"),
+            ("", "must begin with `/`"),
+            ("/<int:id>", "has a `<`; a parameter is written `{name}`"),
+            ("/{id", "has a `{` or `}` without its other half"),
+            ("/id}", "has a `{` or `}` without its other half"),
+            (
+                "/{}",
+                "has a parameter called ``; a name is letters, digits and `_`",
+            ),
+            (
+                "/{a-b}",
+                "has a parameter called `a-b`; a name is letters, digits and `_`",
+            ),
+            ("/{a}/{a}", "has the parameter `a` twice"),
+        ] {
+            assert_eq!(Template::parse(path), Err(why.to_owned()), "{path}");
+        }
+        for path in ["/{*rest}/more", "/{a}{b}"] {
+            let error = router(&[path]).err().unwrap();
+            assert!(error.contains("is no path"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back_as_they_were_encoded(value in "[^\u{0}]+", rest in "[^\u{0}]+") {
+            let router = router(&["/x/{a}/{*b}"]).unwrap();
+            let encode = |it: &str| percent_encoding::utf8_percent_encode(it, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let path = format!("/x/{}/{}", encode(&value), encode(&rest));
+            prop_assert_eq!(found(&router, &path), Some(("/x/{a}/{*b}".to_owned(), vec![value, rest])));
+        }
+
+        #[test]
+        fn no_path_makes_it_panic(template in "[/{}*a-c%<\u{e9} ]{0,12}", path in ".*") {
+            let router = router(&["/{a}", "/{a}/b", "/c/{*d}"]).unwrap();
+            let _ = router.find(&Method::GET, &path);
+            if let Ok(template) = Template::parse(&template) {
+                let route = Arc::new(Route {
+                    methods: vec![Method::GET],
+                    template,
+                    owner: String::new(),
+                    handler: Box::new(Nothing),
+                    open: Arc::default(),
+                });
+                if let Ok(router) = Router::new([&route]) {
+                    let _ = router.find(&Method::HEAD, &path);
+                }
+                let _ = Router::new([&route, &route]);
+            }
+        }
+
+        #[test]
+        fn a_normal_path_means_the_same(path in "(%[0-9a-fA-F]{2}|[!-~]){0,12}") {
+            let once = normal(&path).into_owned();
+            prop_assert_eq!(percent_decode_str(&once).collect::<Vec<u8>>(), percent_decode_str(&path).collect::<Vec<u8>>());
+        }
+    }
 }

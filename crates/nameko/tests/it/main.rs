@@ -56,6 +56,14 @@ mod context;
 mod events;
 // Messages on queues of a service's own.
 mod messaging;
+// A client of HTTP that tests see the bytes of.
+mod http_client;
+// HTTP: arguments, results, errors.
+mod http;
+// HTTP when clients are slow, wrong or hostile.
+mod http_peers;
+// Ports shared, taken and closed; stop and kill.
+mod http_ports;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
 // Extensions by users.

@@ -1,0 +1,384 @@
+use std::{net::SocketAddr, sync::Arc};
+
+use futures_util::FutureExt;
+use nameko::{
+    prelude::*,
+    web::{self, Bytes, Response},
+};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    http_client::{Client, serve},
+    support::within,
+};
+
+/// What a test and a method of `Desk` tell each other.
+#[derive(Default)]
+struct Gate {
+    begun: Notify,
+    go_on: Notify,
+    ended: Notify,
+}
+
+/// Gives workers the gate.
+struct Gates(Arc<Gate>);
+
+impl DependencyProvider for Gates {
+    type Dependency = Arc<Gate>;
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Gate>> {
+        Ok(self.0.clone())
+    }
+}
+
+#[derive(Dependencies)]
+struct Desk {
+    #[dependency(Gates(Arc::default()))]
+    gate: Arc<Gate>,
+}
+
+#[service("desk")]
+impl Desk {
+    #[http(GET, "/desk")]
+    async fn desk(&self) -> Result<&'static str> {
+        Ok("desk")
+    }
+
+    #[http(GET, "/slow")]
+    async fn slow(&self) -> Result<&'static str> {
+        self.gate.begun.notify_one();
+        self.gate.go_on.notified().await;
+        self.gate.ended.notify_one();
+        Ok("slow")
+    }
+
+    #[http(GET, "/stream")]
+    async fn stream(&self) -> Result<Response> {
+        let gate = self.gate.clone();
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
+        tokio::spawn(async move {
+            sender.send("one".into()).await.unwrap();
+            gate.begun.notify_one();
+            tokio::select! {
+                () = gate.go_on.notified() => sender.send("two".into()).await.unwrap(),
+                () = sender.closed() => gate.ended.notify_one(),
+            }
+        });
+        let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        Ok(Response::stream(futures_util::StreamExt::map(
+            stream,
+            Ok::<_, nameko::Error>,
+        )))
+    }
+}
+
+#[derive(Dependencies)]
+struct Lobby;
+
+#[service("lobby")]
+impl Lobby {
+    #[http(GET, "/lobby")]
+    async fn lobby(&self) -> Result<&'static str> {
+        Ok("lobby")
+    }
+
+    #[http(POST, "/desk")]
+    async fn desk(&self) -> Result<&'static str> {
+        Ok("the lobby's desk")
+    }
+}
+
+#[derive(Dependencies)]
+struct Rival;
+
+#[service("rival")]
+impl Rival {
+    #[http("POST,GET", "/desk")]
+    async fn take(&self) -> Result<&'static str> {
+        Ok("mine")
+    }
+}
+
+#[derive(Dependencies)]
+struct Muddle;
+
+#[service("muddle")]
+impl Muddle {
+    #[http(GET, "/orders/{id}")]
+    async fn order(&self, id: u64) -> Result<String> {
+        Ok(id.to_string())
+    }
+
+    #[http(GET, "/orders/{name}")]
+    async fn named(&self, name: String) -> Result<String> {
+        Ok(name)
+    }
+}
+
+/// `Desk` with a gate that the test has, too.
+async fn desk(config: Config) -> (Container, SocketAddr, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let config = config.with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
+    let container = Container::builder::<Desk>(config)
+        .replace("gate", gate.clone())
+        .build()
+        .unwrap();
+    container.start().await.unwrap();
+    let address = web::address(&container).unwrap();
+    (container, address, gate)
+}
+
+fn at(address: SocketAddr) -> Config {
+    Config::default().with("WEB_SERVER_ADDRESS", address.to_string())
+}
+
+/// Whether the port is closed.
+async fn is_closed(address: SocketAddr) -> bool {
+    within("a connection", tokio::net::TcpStream::connect(address))
+        .await
+        .is_err()
+}
+
+#[tokio::test]
+async fn services_share_a_port() {
+    let (desk, address, _gate) = desk(Config::default()).await;
+    let lobby = Container::new::<Lobby>(at(address)).unwrap();
+    lobby.start().await.unwrap();
+    assert_eq!(web::address(&lobby), Some(address));
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("/desk").await.short(), (200, "desk"));
+    assert_eq!(client.get("/lobby").await.short(), (200, "lobby"));
+    assert_eq!(
+        client.ask("POST /desk", "", "").await.text(),
+        "the lobby's desk"
+    );
+
+    // The one that opened the port may go first.
+    within("the stop", desk.stop()).await;
+    assert_eq!(client.ask("GET /desk", "", "").await.status, 405);
+    assert_eq!(client.get("/slow").await.status, 404);
+    assert_eq!(client.get("/lobby").await.short(), (200, "lobby"));
+    within("the stop", lobby.stop()).await;
+    assert!(is_closed(address).await);
+    assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test]
+async fn routes_that_clash_fail_the_start_and_name_both() {
+    let (desk, address, _gate) = desk(Config::default()).await;
+    let rival = Container::new::<Rival>(at(address)).unwrap();
+    let error = rival.start().await.unwrap_err().to_string();
+    assert!(
+        error.contains("two methods want GET /desk: desk.desk (`/desk`) and rival.take (`/desk`)"),
+        "{error}"
+    );
+    // Who was there goes on.
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("/desk").await.short(), (200, "desk"));
+    desk.stop().await;
+
+    let muddle = Container::new::<Muddle>(at(address)).unwrap();
+    let error = muddle.start().await.unwrap_err().to_string();
+    assert!(
+        error.contains("muddle.order (`/orders/{id}`) and muddle.named (`/orders/{name}`)"),
+        "{error}"
+    );
+    assert!(is_closed(address).await);
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_is_told() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let lobby = Container::new::<Lobby>(at(address)).unwrap();
+    let error = lobby.start().await.unwrap_err().to_string();
+    let expected = format!("WEB_SERVER_ADDRESS is {address}, which another program listens on (");
+    assert!(error.starts_with(&expected), "{error}");
+    assert!(
+        error.ends_with("): stop it, or choose another port; 0 takes a free one"),
+        "{error}"
+    );
+
+    let (desk, address, _gate) = desk(Config::default()).await;
+    let everywhere = format!("0.0.0.0:{}", address.port());
+    let config = Config::default().with("WEB_SERVER_ADDRESS", everywhere.as_str());
+    let lobby = Container::new::<Lobby>(config).unwrap();
+    assert_eq!(
+        lobby.start().await.unwrap_err().to_string(),
+        format!(
+            "WEB_SERVER_ADDRESS is {everywhere}, while another service of this process listens on {address}: give both the same address"
+        )
+    );
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_told() {
+    for (value, expected) in [
+        ("foo", "must be `[host:]port`"),
+        (
+            "nobody.invalid:80",
+            "names the host `nobody.invalid`, which cannot be looked up",
+        ),
+        (
+            "192.0.2.1:0",
+            "is 192.0.2.1:0, which is no address of this machine",
+        ),
+    ] {
+        let config = Config::default().with("WEB_SERVER_ADDRESS", value);
+        let lobby = Container::new::<Lobby>(config).unwrap();
+        let error = lobby.start().await.unwrap_err();
+        assert!(matches!(error, Error::Config(_)), "{error:?}");
+        let error = error.to_string();
+        assert!(
+            error.starts_with(&format!("WEB_SERVER_ADDRESS {expected}")),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn ipv6_works() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return; // No IPv6 here.
+    }
+    let config = Config::default().with("WEB_SERVER_ADDRESS", "[::1]:0");
+    let lobby = Container::new::<Lobby>(config).unwrap();
+    lobby.start().await.unwrap();
+    let mut client = Client::connect(web::address(&lobby).unwrap()).await;
+    assert_eq!(client.get("/lobby").await.text(), "lobby");
+    lobby.stop().await;
+}
+
+#[tokio::test]
+async fn processes_may_share_a_port() {
+    let shared = Config::default().with("WEB_SERVER_REUSE_PORT", true);
+    let (lobby, address) = serve::<Lobby>(shared).await;
+    // Another process would do this.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    assert!(socket.bind(address).is_err());
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(1).unwrap();
+    lobby.stop().await;
+}
+
+#[tokio::test]
+async fn stop_closes_the_port_lets_requests_end_and_closes_connections() {
+    let (container, address, gate) = desk(Config::default()).await;
+    let mut idle = Client::connect(address).await;
+    assert_eq!(idle.get("/desk").await.status, 200);
+    let mut fresh = Client::connect(address).await;
+    let mut busy = Client::connect(address).await;
+    busy.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    within("the worker", gate.begun.notified()).await;
+
+    let stopping = tokio::spawn({
+        let container = container.clone();
+        async move { container.stop().await }
+    });
+    assert_eq!(idle.rest().await, b"");
+    assert_eq!(fresh.rest().await, b"");
+    assert!(is_closed(address).await);
+    assert!(!stopping.is_finished());
+    gate.go_on.notify_one();
+    let answer = busy.answer().await;
+    assert_eq!(answer.short(), (200, "slow"));
+    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(busy.rest().await, b"");
+    within("the stop", stopping).await.unwrap();
+
+    // The port is free for the next one at once.
+    let lobby = Container::new::<Lobby>(at(address)).unwrap();
+    lobby.start().await.unwrap();
+    lobby.stop().await;
+}
+
+#[tokio::test]
+async fn stop_is_bounded_and_a_dropped_worker_is_a_503() {
+    let (container, address, gate) = desk(Config::default().with("stop_timeout", 0.05)).await;
+    let mut busy = Client::connect(address).await;
+    busy.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    within("the worker", gate.begun.notified()).await;
+    within("the stop", container.stop()).await;
+    let answer = busy.answer().await;
+    assert_eq!(
+        answer.short(),
+        (503, "Error: ServiceUnavailable: the service is stopping\n")
+    );
+    assert_eq!(busy.rest().await, b"");
+}
+
+#[tokio::test]
+async fn a_kill_cuts_connections_and_frees_the_port() {
+    let (container, address, gate) = desk(Config::default()).await;
+    let mut busy = Client::connect(address).await;
+    busy.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    within("the worker", gate.begun.notified()).await;
+    container.kill(Error::raise("Killed", "enough"));
+    busy.rest().await;
+    let lobby = Container::new::<Lobby>(at(address)).unwrap();
+    within("the start", lobby.start()).await.unwrap();
+    lobby.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_ends_although_its_client_has_gone() {
+    let (container, address, gate) = desk(Config::default()).await;
+    let mut client = Client::connect(address).await;
+    client
+        .send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await;
+    within("the worker", gate.begun.notified()).await;
+    drop(client);
+    gate.go_on.notify_one();
+    within("the worker's end", gate.ended.notified()).await;
+    container.stop().await;
+}
+
+#[tokio::test]
+async fn streams_are_sent_as_they_come_and_a_stop_waits_for_them() {
+    let (container, address, gate) = desk(Config::default()).await;
+    let mut client = Client::connect(address).await;
+    client
+        .send("GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await;
+    let head = client.head().await;
+    assert_eq!(
+        (head.status, head.header("transfer-encoding")),
+        (200, "chunked")
+    );
+    assert_eq!(client.chunk().await.unwrap(), b"one");
+    let stopping = container.stop();
+    tokio::pin!(stopping);
+    assert!(stopping.as_mut().now_or_never().is_none());
+    gate.go_on.notify_one();
+    assert_eq!(client.chunk().await.unwrap(), b"two");
+    assert_eq!(client.chunk().await, None);
+    within("the stop", stopping).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_client_and_with_its_container() {
+    let (container, address, gate) = desk(Config::default().with("stop_timeout", 0.05)).await;
+    let mut client = Client::connect(address).await;
+    client
+        .send("GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await;
+    client.head().await;
+    assert_eq!(client.chunk().await.unwrap(), b"one");
+    drop(client);
+    within("the stream's end", gate.ended.notified()).await;
+
+    let mut client = Client::connect(address).await;
+    client
+        .send("GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await;
+    client.head().await;
+    assert_eq!(client.chunk().await.unwrap(), b"one");
+    within("the stop", container.stop()).await;
+    within("the stream's end", gate.ended.notified()).await;
+    // Cut, not ended: a client must not take it for whole.
+    assert_eq!(client.rest().await, b"");
+}
