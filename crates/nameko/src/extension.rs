@@ -82,10 +82,6 @@ pub trait Entrypoint: Send + Sync + 'static {
     /// [`Error::Declaration`](crate::Error::Declaration), for one; making the container fails with it.
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
         let _ = (container, method);
-    /// Called when the container is made, before anything else: whether what the entrypoint was given makes sense, and fits
-    /// its method. An error is that of [`Container::new`].
-    fn check(&self, method: &MethodHandle) -> Result<()> {
-        let _ = method;
         Ok(())
     }
 
@@ -181,7 +177,6 @@ impl<P: DependencyProvider> DynProvider for P {
 /// [`Entrypoint`] without its type, as the container holds it.
 pub(crate) trait DynEntrypoint: Send + Sync {
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()>;
-    fn check(&self, method: &MethodHandle) -> Result<()>;
     fn setup<'a>(
         &'a self,
         container: &'a Container,
@@ -196,8 +191,6 @@ pub(crate) trait DynEntrypoint: Send + Sync {
 impl<E: Entrypoint> DynEntrypoint for E {
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
         Entrypoint::check(self, container, method)
-    fn check(&self, method: &MethodHandle) -> Result<()> {
-        Entrypoint::check(self, method)
     }
 
     fn setup<'a>(

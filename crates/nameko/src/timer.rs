@@ -13,7 +13,6 @@ use crate::{
     container::{Container, MethodHandle, WeakContainer},
     error::{Error, Result},
     extension::Entrypoint,
-    protocol::Fault,
 };
 
 /// Runs a method every `interval`, in each instance of the service.
@@ -63,7 +62,7 @@ impl Timer {
 }
 
 impl Entrypoint for Timer {
-    fn check(&self, method: &MethodHandle) -> Result<()> {
+    fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
         takes_nothing("timer", method)?;
         self.interval.duration().map(drop).map_err(|what| {
             misused(format!(
@@ -252,7 +251,7 @@ pub(crate) fn takes_nothing(what: &str, method: &MethodHandle) -> Result<()> {
 
 /// An entrypoint was given what cannot be.
 pub(crate) fn misused(text: String) -> Error {
-    Error::Raised(Fault::nameko("ConfigurationError", text))
+    Error::Declaration(text)
 }
 
 #[cfg(test)]

@@ -101,9 +101,7 @@ impl Container {
     /// A container for the service `S`. Nothing is opened before [`start`](Self::start).
     ///
     /// # Errors
-    /// [`Error::Config`] when a config key does not hold what it should, and what [`Entrypoint::check`] finds.
-    ///
-    /// [`Entrypoint::check`]: crate::Entrypoint::check
+    /// [`Error::Config`] when a config key does not hold what it should.
     pub fn new<S: Service>(config: Config) -> Result<Self> {
         Self::builder::<S>(config).build()
     }
@@ -126,17 +124,16 @@ impl Container {
             entrypoint,
             method,
         };
-        let entrypoints = entrypoints.into_iter().zip(host.methods());
-        let entrypoints: Vec<_> = entrypoints.map(mounted).collect();
-        for it in &entrypoints {
-            it.entrypoint.check(&it.method)?;
-        }
         let inner = Inner {
             service: service.into(),
             config,
             limits,
             slots: Semaphore::new(limits.max_workers),
-            entrypoints,
+            entrypoints: entrypoints
+                .into_iter()
+                .zip(host.methods())
+                .map(mounted)
+                .collect(),
             host: Box::new(host),
             providers: providers.into(),
             shared: SharedExtensions::default(),

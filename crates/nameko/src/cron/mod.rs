@@ -148,7 +148,7 @@ impl Cron {
 }
 
 impl Entrypoint for Cron {
-    fn check(&self, method: &MethodHandle) -> Result<()> {
+    fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
         let wrong = |text| Err(misused(format!("`{}`: {text}", method.name())));
         if let Err(text) = self.schedule() {
             return wrong(text);
