@@ -323,6 +323,10 @@ fn nameko_fault(error: &Error) -> Fault {
         Error::ContainerStopping(_) | Error::Killed { .. } => {
             Fault::nameko("ContainerBeingKilled", text)
         }
+        Error::Publish(error) if error.is_unroutable() => Fault {
+            exc_path: "nameko.amqp.publish.UndeliverableMessage".to_owned(),
+            ..Fault::nameko("UndeliverableMessage", text)
+        },
         Error::Amqp(_) | Error::Publish(_) => Fault::from_type("nameko::amqp::Error", text),
         Error::Serialization(_) => Fault::from_type("nameko::serialization::Error", text),
     }

@@ -54,6 +54,8 @@ mod exceptions;
 mod context;
 // Events: who handles them, what waits, what fails.
 mod events;
+// Queues with arguments: priorities, limits, dead letters.
+mod dead_letters;
 // Messages on queues of a service's own.
 mod messaging;
 // A client of HTTP that tests see the bytes of.

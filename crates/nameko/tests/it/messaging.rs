@@ -400,7 +400,12 @@ impl Reader {
     }
 }
 
-async fn put(channel: &Channel, queue: &str, content_type: &'static str, body: &'static [u8]) {
+pub(crate) async fn put(
+    channel: &Channel,
+    queue: &str,
+    content_type: &'static str,
+    body: &'static [u8],
+) {
     channel.confirm_select().await.unwrap();
     let binary = !content_type.contains("json");
     let message = Publish {
