@@ -10,7 +10,8 @@ CONTEXT = {"language": "de", "custom": "grün"}
 @pytest.fixture(scope="session", autouse=True)
 def built():
     """What the tests run has to be there: `make test` makes it."""
-    for needed in (PEER, BINARIES / "fleet", BINARIES / "caller", BINARIES / "nameko"):
+    programs = ("fleet", "caller", "listeners", "nameko")
+    for needed in (PEER, *(BINARIES / name for name in programs)):
         assert needed.exists(), "{} is missing: make .venv/.peer, cargo build".format(needed)
 
 

@@ -23,6 +23,9 @@ PEER = ROOT / ".venv" / "peer" / "bin" / "python"
 KINDS = ("upstream", "python", "rust")
 SERVICES = tuple(kind + name for kind in KINDS for name in ("_fleet", "_formats"))
 
+# Services that have the same name whatever kind they are, by their class.
+NAMED = {"Shared": "shared_fleet", "Teller": "teller_fleet", "Listener": "listener_fleet"}
+
 # How long anything may take before a test gives up (s).
 PATIENCE = 60
 
@@ -107,7 +110,7 @@ class Fleet:
     def serve(self, kind, class_name="Fleet", module="fleet", settings=None):
         """A service of examples/fleet; `ready` says when it can be called."""
         if kind == "rust":
-            service = "shared_fleet" if class_name == "Shared" else "rust_" + module
+            service = NAMED.get(class_name, "rust_" + module)
             defined = ["-d{}={}".format(*it) for it in (settings or {}).items()]
             program = self.binary(module)
             return self._start(Process, program, "run", service, "--broker", self.uri, *defined)
@@ -150,7 +153,7 @@ class Fleet:
     def _clean(self):
         # On a broker that others use, too, nothing is left from an earlier run or for a later one.
         with kombu.Connection(self.uri) as connection, connection.channel() as channel:
-            for service in (*SERVICES, "shared_fleet"):
+            for service in (*SERVICES, "shared_fleet", "teller_fleet"):
                 channel.queue_delete("rpc-" + service)
 
     @staticmethod
