@@ -1,6 +1,7 @@
 //! What a container is extended with: dependency providers, entrypoints, and what they share.
 //!
-//! The built-in ones are written against these traits and use nothing else.
+//! The built-in ones are written against these traits and use nothing else. [The guide](crate::guide::extensions) has
+//! some that are not built in.
 
 use std::{any::Any, future::Future};
 
@@ -16,8 +17,35 @@ use crate::{
 /// Gives each worker a dependency, and hears of the container's and the workers' life.
 ///
 /// One value lives as long as the container. All hooks are optional but [`get_dependency`](Self::get_dependency).
-/// An error from `setup` or `start` makes the container's start fail. An error from `get_dependency` is the
-/// call's outcome. An error from a `worker_*` hook kills the container, as in Nameko.
+/// An error or a panic in `setup` or `start` makes the container's start fail, with the field's name. An error from
+/// `get_dependency` is the call's outcome. An error from a `worker_*` hook kills the container, as in Nameko.
+/// [The guide](crate::guide::extensions) has one for Redis.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+///
+/// use nameko::prelude::*;
+///
+/// /// Numbers the calls of a service.
+/// #[derive(Default)]
+/// struct Numbered {
+///     last: AtomicU64,
+/// }
+///
+/// impl DependencyProvider for Numbered {
+///     type Dependency = u64;
+///
+///     async fn get_dependency(&self, _: &WorkerContext) -> Result<u64> {
+///         Ok(self.last.fetch_add(1, Ordering::Relaxed) + 1)
+///     }
+/// }
+///
+/// #[derive(Dependencies)]
+/// struct Tickets {
+///     #[dependency(Numbered::default())]
+///     number: u64,
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not provide a dependency",
     label = "the expression in `#[dependency(...)]` must implement `DependencyProvider`"
@@ -37,7 +65,7 @@ pub trait DependencyProvider: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called when the container stops, after the last worker.
+    /// Called when the container stops, after the last worker. It has ten seconds; what takes longer is dropped.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -74,7 +102,12 @@ pub trait DependencyProvider: Send + Sync + 'static {
     }
 }
 
-/// Starts workers: the reason a method runs.
+/// Starts workers: the reason a method runs. `#[entrypoint(EXPRESSION)]` on a method puts it there.
+///
+/// It lives as long as the container, which owns it: what it keeps of the container is a
+/// [`WeakContainer`](crate::WeakContainer). Workers are started with [`Container::spawn_worker`] or
+/// [`Container::run_worker`], tasks with [`Container::spawn_managed`]. [The guide](crate::guide::extensions) has one that
+/// watches a folder.
 pub trait Entrypoint: Send + Sync + 'static {
     /// Called when the container is made: an error says that the entrypoint can never work as it is declared.
     ///
@@ -97,7 +130,8 @@ pub trait Entrypoint: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called when the container stops. Once it returns, the entrypoint starts no more workers.
+    /// Called when the container stops. Once it returns, the entrypoint starts no more workers. Together with the
+    /// workers it has `stop_timeout` seconds.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -105,13 +139,13 @@ pub trait Entrypoint: Send + Sync + 'static {
     /// Called when the container is killed. Must not block.
     fn kill(&self) {}
 
-    /// What the entrypoint serves, in a few words: `rpc`, for example. Shown by `run`.
+    /// What the entrypoint serves, in a few words: `rpc`, for example. Shown by `run`, in spans and in errors.
     fn describe(&self) -> String;
 }
 
-/// One per container, shared by the entrypoints and providers that ask for it with [`Container::shared`].
+/// One per container, shared by the entrypoints and providers that ask for it with [`Container::shared`] in their `setup`.
 pub trait SharedExtension: Any + Send + Sync + 'static {
-    /// Called once, when entrypoints and providers are set up.
+    /// Called once, when entrypoints and providers have started.
     fn start(&self) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }

@@ -82,7 +82,10 @@ impl<S: Service> Host for ServiceHost<S> {
             .methods
             .get(index)
             .ok_or_else(|| Error::MethodNotFound(index.to_string()))?;
-        let call = method.decode(&mut arguments.bind(method.name, method.params)?)?;
+        let call = arguments
+            .bind(method.name, method.params)
+            .and_then(|mut args| method.decode(&mut args))
+            .map_err(|error| discreet(error, method.sensitive))?;
         let injector = self.injector.clone();
         Ok(Box::new(move |ctx, bound| {
             Box::pin(async move {
@@ -96,5 +99,26 @@ impl<S: Service> Host for ServiceHost<S> {
                 Ok(call.run(&service).await)
             })
         }))
+    }
+}
+
+/// An argument that cannot be read is quoted in the error, which is logged: not where it is sensitive.
+fn discreet(error: Error, sensitive: &[&str]) -> Error {
+    let quotes = |text: &str| {
+        let names = sensitive
+            .iter()
+            .filter_map(|it| it.split(['.', '[']).next());
+        let mut marks = names.map(|name| format!("argument '{name}': "));
+        marks.find_map(|mark| text.find(&mark).map(|at| at + mark.len()))
+    };
+    match error {
+        Error::IncorrectSignature(text) => match quotes(&text) {
+            Some(end) => Error::IncorrectSignature(format!(
+                "{}it is not of the type that the method takes",
+                text.get(..end).unwrap_or_default()
+            )),
+            None => Error::IncorrectSignature(text),
+        },
+        other => other,
     }
 }

@@ -279,6 +279,11 @@ impl Container {
         self.killed().map_or(Ok(()), Err)
     }
 
+    /// Whether somebody has begun to start it.
+    pub(crate) fn was_started(&self) -> bool {
+        *self.inner.state.borrow() != State::New
+    }
+
     /// Why it was killed, if it was.
     pub(crate) fn killed(&self) -> Option<Error> {
         let reason = self.inner.killed_by.get()?;

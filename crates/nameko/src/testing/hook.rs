@@ -88,6 +88,15 @@ impl EntrypointHook {
     /// [`Error::ContainerStopping`], [`Error::Serialization`] when the result is not a `T`.
     pub async fn call<T: DeserializeOwned>(&self, arguments: impl Serialize) -> Result<T> {
         let method = self.container.method(&self.method)?;
+        if !self.container.was_started() {
+            return Err(Error::raise(
+                "ContainerError",
+                format!(
+                    "{} was not started: a hook calls into a running container",
+                    self.container.service_name()
+                ),
+            ));
+        }
         let arguments = bindable(&arguments)?;
         let (sender, receiver) = oneshot::channel();
         let context_data = self.context_data.clone();

@@ -216,6 +216,12 @@ async fn arguments_are_logged_at_trace_only_and_never_the_sensitive_ones() {
         let bank = bank().await;
         let login = entrypoint_hook(&bank, "login");
         login.call::<String>(("ada", "secret")).await.unwrap();
+        // What cannot be read is quoted nowhere either.
+        let error = login.call::<String>(("ada", ["secret"])).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "login() argument 'password': it is not of the type that the method takes"
+        );
         login
             .call::<String>(("nobody", "secret"))
             .await

@@ -1,8 +1,8 @@
-//! Stops that do not go well.
+//! Stops, and starts, that do not go well.
 
 use std::{
     future::pending,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use nameko::{
     testing::{Dummy, Recorder},
 };
 
-use crate::support::no_broker;
+use crate::support::{no_broker, within};
 
 static HEARD: OnceLock<Recorder<String>> = OnceLock::new();
 
@@ -129,4 +129,69 @@ async fn a_stop_that_panics_is_told_and_harms_no_other() {
     container.stop().await;
     let error = container.wait().await.unwrap_err();
     assert_eq!(error.to_string(), "stubborn was killed: no brakes");
+}
+
+/// Blocks the thread of whoever calls `Blocking::block`, until the sender of this is dropped.
+static BLOCKER: Mutex<Option<std::sync::mpsc::Receiver<()>>> = Mutex::new(None);
+
+#[derive(Dependencies)]
+struct Blocking;
+
+#[service("blocking")]
+impl Blocking {
+    #[entrypoint(Dummy)]
+    async fn block(&self) -> Result<()> {
+        let blocker = BLOCKER.lock().unwrap().take().unwrap();
+        heard().record("worker blocks".to_owned());
+        let _ = blocker.recv();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_blocks_its_thread_does_not_keep_the_container() {
+    let _turn = ONE_BY_ONE.lock().await;
+    heard().take();
+    let (hold, blocker) = std::sync::mpsc::channel();
+    *BLOCKER.lock().unwrap() = Some(blocker);
+    let config = no_broker().with("stop_timeout", 0);
+    let container = Container::new::<Blocking>(config).unwrap();
+    container.start().await.unwrap();
+    let method = container.method("block").unwrap();
+    let mut worker =
+        container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+    heard().take_when(1).await.unwrap();
+    within("the stop", container.stop()).await;
+    assert!(!worker.is_finished());
+    drop(hold);
+    within("the worker's end", worker.wait()).await;
+}
+
+/// A provider that panics when it is set up.
+struct Explodes;
+
+impl DependencyProvider for Explodes {
+    type Dependency = Arc<Guard>;
+
+    async fn setup(&self, _: &Container) -> Result<()> {
+        panic!("boom")
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
+        Ok(Arc::new(Guard))
+    }
+}
+
+#[tokio::test]
+async fn a_setup_that_panics_fails_the_start_and_is_named() {
+    let container = Container::builder::<Stubborn>(no_broker())
+        .replace_provider("_guard", Explodes)
+        .build()
+        .unwrap();
+    let error = container.start().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stubborn cannot start: dependency `_guard`: boom"
+    );
+    within("the end", container.wait()).await.unwrap();
 }

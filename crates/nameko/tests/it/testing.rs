@@ -112,6 +112,19 @@ async fn a_hook_fails_as_the_method_does() {
 }
 
 #[tokio::test]
+async fn a_hook_needs_a_container_that_was_started() {
+    let shop = Container::new::<Shop>(Config::new()).unwrap();
+    let sold = entrypoint_hook(&shop, "sell")
+        .call::<String>(("tea",))
+        .await;
+    assert!(
+        sold.unwrap_err()
+            .to_string()
+            .starts_with("shop was not started")
+    );
+}
+
+#[tokio::test]
 async fn a_hook_brings_context_data() {
     let shop = shop().await;
     let language = entrypoint_hook(&shop, "language");
