@@ -1,6 +1,6 @@
 //! Consumers, and the delivery of messages to them.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use amq_protocol::{
     protocol::{AMQPClass, basic},
@@ -271,11 +271,7 @@ impl State {
                 },
             );
         }
-        if !self
-            .wakes
-            .iter()
-            .any(|other| other.connection == on.outbox.connection)
-        {
+        if !on.outbox.to_be_woken.swap(true, Ordering::Relaxed) {
             self.wakes.push(on.outbox.clone());
         }
     }

@@ -106,13 +106,13 @@ impl Exchange {
         match &mut self.routes {
             Routes::Direct(keys) => {
                 if let Some(bound) = keys.get_mut(&binding.key) {
-                    bound.retain(|b| b != binding);
+                    take(bound, binding);
                     if bound.is_empty() {
                         keys.remove(&binding.key);
                     }
                 }
             }
-            Routes::Fanout(all) | Routes::Headers(all) => all.retain(|b| b != binding),
+            Routes::Fanout(all) | Routes::Headers(all) => take(all, binding),
             Routes::Topic(tree) => tree.remove(&binding.key, binding),
         }
     }
@@ -133,6 +133,13 @@ impl Exchange {
                 .filter(|b| headers_match(&b.arguments, headers))
                 .for_each(|b| found(b)),
         }
+    }
+}
+
+/// Takes a binding from a list, which has the very same one.
+fn take(bindings: &mut Vec<Arc<Binding>>, binding: &Arc<Binding>) {
+    if let Some(index) = bindings.iter().position(|b| Arc::ptr_eq(b, binding)) {
+        bindings.remove(index);
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Outbox {
     forced: Mutex<Option<String>>,
     /// Wakes the connection's task.
     pub(crate) wake: Notify,
+    /// Whether it is in its virtual host's list of those to be woken; changes with that list, behind its lock.
+    pub(crate) to_be_woken: AtomicBool,
 }
 
 /// Bytes to be sent.
@@ -79,6 +81,7 @@ impl Outbox {
             held_back: AtomicBool::new(false),
             forced: Mutex::default(),
             wake: Notify::new(),
+            to_be_woken: AtomicBool::new(false),
         }
     }
 

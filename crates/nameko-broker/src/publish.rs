@@ -1,6 +1,6 @@
 //! From an exchange to the queues.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
@@ -13,6 +13,9 @@ use crate::{
     values::type_name,
     vhost::{QueueId, State},
 };
+
+/// From so many queues on a list of them is slower than a set.
+const MANY: usize = 32;
 
 /// What became of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +96,11 @@ impl State {
         let keys = || std::iter::once(&message.routing_key).chain(&message.copies);
         if message.exchange.is_empty() {
             for key in keys() {
-                if let Some(id) = self.queue_ids.get(key)
-                    && !queues.contains(id)
-                {
-                    queues.push(*id);
+                if let Some(id) = self.queue_ids.get(key) {
+                    add(queues, *id);
                 }
             }
+            keep_first(queues);
             return;
         }
         let mut exchanges = vec![message.exchange.clone()];
@@ -113,11 +115,7 @@ impl State {
                 exchange.route(key, headers, |binding| {
                     matched = true;
                     match &binding.destination {
-                        Destination::Queue(id) => {
-                            if !queues.contains(id) {
-                                queues.push(*id);
-                            }
-                        }
+                        Destination::Queue(id) => add(queues, *id),
                         Destination::Exchange(name) => {
                             if !exchanges.contains(name) {
                                 exchanges.push(name.clone());
@@ -133,6 +131,22 @@ impl State {
                 exchanges.push(alternate.clone());
             }
         }
+        keep_first(queues);
+    }
+}
+
+/// Adds a queue to a list; where that is long, [`keep_first`] looks later whether it was there.
+fn add(queues: &mut Vec<QueueId>, id: QueueId) {
+    if queues.len() >= MANY || !queues.contains(&id) {
+        queues.push(id);
+    }
+}
+
+/// Removes from a list what was in it before.
+fn keep_first(queues: &mut Vec<QueueId>) {
+    if queues.len() > MANY {
+        let mut seen = HashSet::with_capacity(queues.len());
+        queues.retain(|id| seen.insert(*id));
     }
 }
 

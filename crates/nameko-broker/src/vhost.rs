@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::Instant,
 };
 
@@ -160,7 +160,11 @@ impl VHost {
             if state.wakes.is_empty() {
                 return;
             }
-            std::mem::take(&mut state.wakes)
+            let wakes = std::mem::take(&mut state.wakes);
+            for outbox in &wakes {
+                outbox.to_be_woken.store(false, Ordering::Relaxed);
+            }
+            wakes
         };
         for outbox in wakes {
             if Some(outbox.connection) != own {
@@ -202,11 +206,7 @@ impl State {
 
     /// Has a connection woken once the lock is free.
     pub(crate) fn wake(&mut self, outbox: &Arc<Outbox>) {
-        if !self
-            .wakes
-            .iter()
-            .any(|other| other.connection == outbox.connection)
-        {
+        if !outbox.to_be_woken.swap(true, Ordering::Relaxed) {
             self.wakes.push(outbox.clone());
         }
     }
@@ -283,8 +283,59 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{message::Message, queues::DeclareQueue};
+    use crate::{
+        consumer::Consume, exchanges::BindTo, message::Message, publish::Published,
+        queues::DeclareQueue,
+    };
     use amq_protocol::types::FieldTable;
+
+    #[test]
+    fn a_message_to_very_many_queues_and_their_end_take_no_time() {
+        const QUEUES: u64 = 10_000;
+        let vhost = VHost::new("/");
+        let mut state = vhost.lock();
+        let begun = Instant::now();
+        for n in 0..QUEUES {
+            let connection = ConnectionId(n);
+            let channel = state.open_channel(1, Arc::new(Outbox::new(connection)), false);
+            let name = format!("q{n}");
+            let ask = DeclareQueue {
+                name: &name,
+                passive: false,
+                durable: false,
+                exclusive: true,
+                auto_delete: false,
+                table: FieldTable::default(),
+            };
+            state.declare_queue(ask, connection).unwrap();
+            let to = BindTo::Queue(&name);
+            let bound = state.bind("amq.fanout", to, "", FieldTable::default(), connection);
+            bound.unwrap();
+            let consume = Consume {
+                queue: &name,
+                tag: "c",
+                no_ack: true,
+                exclusive: false,
+                nowait: true,
+                table: FieldTable::default(),
+            };
+            state.consume(channel, &consume).unwrap();
+        }
+        for _ in 0..5 {
+            let message = Message {
+                exchange: "amq.fanout".into(),
+                ..Message::default()
+            };
+            assert_eq!(state.publish(message, None), Published::Routed);
+        }
+        assert_eq!(state.wakes.len() as u64, QUEUES);
+        for n in 0..QUEUES {
+            let id = state.queue_ids[&*format!("q{n}")];
+            state.delete_queue(id);
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
 
     #[test]
     fn giving_back_many_messages_before_a_long_backlog_takes_no_time() {
