@@ -77,7 +77,7 @@ impl Formats {
             "upstream" => Compression::Bzip2,
             _ => Compression::Gzip,
         };
-        let proxy = self.proxy(&next)?.clone().compression(compression);
+        let proxy = self.proxy(&next)?.with_compression(compression);
         proxy.call("echo", (value,)).await
     }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// In bytes: a routing key is a short string of AMQP 0-9-1.
-const LONGEST_ROUTING_KEY: usize = 255;
+pub(crate) const LONGEST_ROUTING_KEY: usize = 255;
 
 /// What `#[service]` gives to a marker that it found, so that the user's `use nameko::rpc` is not an unused import.
 const IN_SERVICE: &str = "in_service";
@@ -161,7 +161,8 @@ impl Param {
             }
         };
         let name = ident.unraw().to_string();
-        owned::check_argument(&name, &param.ty, errors);
+        let why = "arguments are read from a message";
+        owned::check_argument(&name, &param.ty, why, errors);
         Some(Self {
             name,
             conditions: conditions(&param.attrs),
@@ -321,7 +322,7 @@ fn check_signature(sig: &Signature, errors: &mut Errors) {
 }
 
 /// `&self`, or `self: &Self`.
-fn is_shared_self(receiver: &Receiver) -> bool {
+pub(crate) fn is_shared_self(receiver: &Receiver) -> bool {
     match &*receiver.ty {
         Type::Reference(ty) => {
             let is_self = matches!(&*ty.elem, Type::Path(path) if path.path.is_ident("Self"));
@@ -331,7 +332,7 @@ fn is_shared_self(receiver: &Receiver) -> bool {
     }
 }
 
-fn is_self(pat: &Pat) -> bool {
+pub(crate) fn is_self(pat: &Pat) -> bool {
     matches!(pat, Pat::Ident(pat) if pat.ident == "self")
 }
 
@@ -406,7 +407,7 @@ fn conditional_marker(attribute: &Attribute) -> Option<&'static Kind> {
     given.iter().skip(1).find_map(|meta| Kind::of(meta.path()))
 }
 
-fn conditions(attributes: &[Attribute]) -> Vec<Attribute> {
+pub(crate) fn conditions(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes
         .iter()
         .filter(|attribute| attribute.path().is_ident("cfg"))

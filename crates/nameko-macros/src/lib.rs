@@ -12,6 +12,7 @@ mod exception;
 mod literals;
 mod markers;
 mod owned;
+mod rpc_client;
 mod service;
 mod spans;
 
@@ -240,4 +241,62 @@ pub fn entrypoint(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_derive(Exception, attributes(exception))]
 pub fn exception(item: TokenStream) -> TokenStream {
     exception::expand(item.into()).into()
+}
+
+/// Makes a trait the methods of a service that is called, and writes a client with them: `ServiceYClient` for a trait
+/// `ServiceY`.
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[rpc_client("service_y")]
+/// trait ServiceY {
+///     async fn append_id(&self, value: String) -> Result<String>;
+/// }
+///
+/// #[derive(Dependencies)]
+/// struct ServiceX {
+///     #[dependency(ServiceYClient::provider())]
+///     y: ServiceYClient,
+/// }
+///
+/// #[service("service_x")]
+/// impl ServiceX {
+///     #[rpc]
+///     async fn remote_method(&self, value: String) -> Result<String> {
+///         self.y.append_id(format!("{value}-x")).await
+///     }
+/// }
+///
+/// // In a test, something else may stand in the service's place.
+/// struct Fake;
+///
+/// impl ServiceY for Fake {
+///     async fn append_id(&self, value: String) -> Result<String> {
+///         Ok(format!("{value}-fake"))
+///     }
+/// }
+///
+/// # async fn test() {
+/// let x = ServiceX { y: ServiceYClient::mock(Fake) };
+/// assert_eq!(x.remote_method("a".into()).await.unwrap(), "a-x-fake");
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// * From a program that is no service: `cluster.client::<ServiceYClient>()`.
+/// * The options of `RpcProxy` are the provider's: `ServiceYClient::provider().timeout(SECOND)`. For one call:
+///   `self.y.with_timeout(SECOND).append_id(..)`.
+/// * Arguments are passed by their names, so the names of methods and parameters are those of the service; a raw name
+///   loses its prefix. An argument whose type is written `Option<T>` is left out where it is `None`, and the service's own
+///   default holds. `#[rpc_client("service_y", positional)]` passes them by their order instead, for a service whose
+///   names cannot be written in Rust; what is left out at the end is not sent, what is left out before that is null.
+/// * An argument is an owned type that implements `serde::Serialize`. A method returns `Result<T, E>`, in which `T`
+///   implements `serde::Deserialize` and `E` is `nameko::Error`, or anything that is made `From` it.
+/// * `#[rpc_client("service_y", client = YClient)]` gives the client another name.
+///
+/// The trait stays a trait: its methods return futures that are `Send`, and an impl may write them as `async fn`.
+#[proc_macro_attribute]
+pub fn rpc_client(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    rpc_client::expand(arguments.into(), &item.into()).into()
 }

@@ -5,28 +5,26 @@ use syn::{GenericArgument, Lifetime, PathArguments, ReturnType, Type, TypePath, 
 
 use crate::errors::Errors;
 
-/// Adds an error for each part of the type of argument `name` that borrows or has no name.
-pub(crate) fn check_argument(name: &str, ty: &Type, errors: &mut Errors) {
-    walk(ty, &mut |part| {
-        match part {
+/// Adds an error for each part of the type of argument `name` that borrows or has no name; `why` says what for it must not.
+pub(crate) fn check_argument(name: &str, ty: &Type, why: &str, errors: &mut Errors) {
+    walk(ty, &mut |part| match part {
         Part::Reference(reference) => errors.add(
             reference,
             format!(
-                "argument `{name}`: take `{}`, not `{}`: arguments are read from a message",
+                "argument `{name}`: take `{}`, not `{}`: {why}",
                 owned(&reference.elem),
                 text(reference),
             ),
         ),
         Part::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
             lifetime,
-            format!("argument `{name}`: take a type without `{lifetime}`: arguments are read from a message"),
+            format!("argument `{name}`: take a type without `{lifetime}`: {why}"),
         ),
         Part::Impl(ty) => errors.add(
             ty,
-            format!("argument `{name}`: write a type instead of `impl`: arguments are read from a message"),
+            format!("argument `{name}`: write a type instead of `impl`: {why}"),
         ),
         Part::Lifetime(_) => {}
-    }
     });
 }
 
@@ -59,6 +57,29 @@ pub(crate) fn check_reply(ty: &Type, errors: &mut Errors) {
             "write the type that the entrypoint returns instead of `impl`",
         ),
         Part::Reference(_) | Part::Lifetime(_) => {}
+    });
+}
+
+/// Adds an error for each part of the return type of a client's method that borrows or has no name.
+pub(crate) fn check_result(ty: &Type, errors: &mut Errors) {
+    walk(ty, &mut |part| match part {
+        Part::Reference(reference) => errors.add(
+            reference,
+            format!(
+                "return `{}`, not `{}`: it is read from the reply",
+                owned(&reference.elem),
+                text(reference)
+            ),
+        ),
+        Part::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
+            lifetime,
+            format!("return a type without `{lifetime}`: it is read from the reply"),
+        ),
+        Part::Impl(ty) => errors.add(
+            ty,
+            "write the type that the reply is read into instead of `impl`",
+        ),
+        Part::Lifetime(_) => {}
     });
 }
 
@@ -170,7 +191,7 @@ mod tests {
 
     fn argument(ty: &str) -> Vec<String> {
         let mut errors = Errors::default();
-        check_argument("x", &syn::parse_str(ty).unwrap(), &mut errors);
+        check_argument("x", &syn::parse_str(ty).unwrap(), "why", &mut errors);
         messages(quote!(#errors))
     }
 
@@ -196,9 +217,7 @@ mod tests {
                 "std::collections::HashMap<String, Vec<u8>>",
             ),
         ] {
-            let expected = format!(
-                "argument `x`: take `{owned}`, not `{borrowed}`: arguments are read from a message"
-            );
+            let expected = format!("argument `x`: take `{owned}`, not `{borrowed}`: why");
             assert_eq!(argument(borrowed), [expected]);
         }
     }

@@ -137,7 +137,7 @@ fn parse_name(input: ParseStream<'_>) -> syn::Result<LitStr> {
 }
 
 /// A service's name is one word of a routing key.
-fn check_name(literal: &LitStr, errors: &mut Errors) {
+pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
     let name = literal.value();
     if name.is_empty() {
         errors.add(literal, "a service needs a name: others call it by that");

@@ -37,6 +37,7 @@
 //! | a method that others call | `#[rpc] async fn` | [`rpc`](macro@rpc) |
 //! | something injected | `#[dependency(PROVIDER)]` on a field | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
 //! | to call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
+//! | a client with the service's methods, that a test can mock | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
 //! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
@@ -104,13 +105,13 @@ pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
 pub use messaging::{Consume, MessagePublisher, Publisher};
 pub use nameko_macros::{
-    Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, service, timer,
-    websocket_rpc,
+    Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, rpc_client,
+    service, timer, websocket_rpc,
 };
 pub use protocol::Fault;
 pub use queue_consumer::QueueConsumer;
 pub use redaction::{REDACTED, redact};
-pub use rpc::{Rpc, RpcProxy, ServiceProxy};
+pub use rpc::{Rpc, RpcClient, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};
 pub use service::{
     Argument, Bindings, Call, Dependencies, Entrypoints, Injector, Method, Outcome, Provided,

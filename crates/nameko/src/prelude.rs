@@ -12,4 +12,5 @@ pub use crate::{
 pub use crate::amqp::{Exchange, Queue};
 pub use crate::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, Exception, Language, UserAgent, UserId,
+    rpc_client,
 };

@@ -9,9 +9,12 @@ use crate::{
     error::{Error, Raise, RemoteError, Result},
     extension::Entrypoint,
     protocol::Fault,
+    serialization::Payload,
     service::{Call, Entrypoints, Method, Outcome, Reply, Service},
     web::{self, FromRequest, IntoResponse},
 };
+
+pub use crate::rpc::typed::{ArgumentList, ByName, ByPosition, Given, Target};
 
 /// A parameter that callers must give.
 pub const fn required(name: &'static str) -> Param {
@@ -108,8 +111,67 @@ impl<T, E> Returned for std::result::Result<T, E> {
     }
 }
 
+/// The future of a method of a mock.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a client's method returns: the result of the call, read.
+pub fn answer<R: Answer>(result: Result<Payload>) -> R
+where
+    R::Value: Received,
+    R::Error: From<Error>,
+{
+    let read = |it: Payload| it.read().map_err(Error::from);
+    R::from_result(result.and_then(read).map_err(R::Error::from))
+}
+
+/// A `Result`, by whatever name a client's method calls it.
+#[diagnostic::on_unimplemented(
+    message = "a client's method cannot return `{Self}`",
+    label = "return `Result<T, E>` instead",
+    note = "`nameko::Result<T>` is `Result<T, nameko::Error>`; any other `E` implements `From<nameko::Error>`"
+)]
+pub trait Answer {
+    /// What the service replies.
+    type Value;
+    /// What a call that fails is told as.
+    type Error;
+
+    /// The `Result` as what the method returns.
+    fn from_result(result: Result<Self::Value, Self::Error>) -> Self;
+}
+
+impl<T, E> Answer for Result<T, E> {
+    type Value = T;
+    type Error = E;
+
+    fn from_result(result: Self) -> Self {
+        result
+    }
+}
+
+// What these return does not tell its type, so that the compiler reports one that cannot be sent once.
+
+/// An argument of a call.
+pub fn given<T: Sent>(value: T) -> Given<impl Serialize + use<T>> {
+    Given {
+        value,
+        is_given: true,
+    }
+}
+
+/// An argument of a call that is left out where it is `None`.
+pub fn given_some<T>(value: Option<T>) -> Given<impl Serialize + use<T>>
+where
+    Option<T>: Sent,
+{
+    Given {
+        is_given: value.is_some(),
+        value,
+    }
+}
+
 /// An argument of an exception, to be sent.
-pub fn sent<T: Sent>(argument: &T) -> &T {
+pub fn sent<T: Sent>(argument: &T) -> impl Serialize + use<'_, T> {
     argument
 }
 

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     error::Result,
     protocol,
-    rpc::{Caller, Client, Options, Replies, ServiceProxy},
+    rpc::{Caller, Client, Options, Replies, RpcClient, ServiceProxy},
 };
 
 /// How long [`Cluster::connect`] tries to reach the broker.
@@ -94,6 +94,11 @@ impl Cluster {
             self.options.clone(),
             Caller::Standalone(self.caller.clone()),
         )
+    }
+
+    /// A typed client of its service, as [`#[rpc_client]`](macro@crate::rpc_client) writes them.
+    pub fn client<C: RpcClient>(&self) -> C {
+        self.service(C::SERVICE).into()
     }
 
     /// Disconnects. Calls that still wait fail with [`Error::ReplyLost`](crate::Error::ReplyLost).

@@ -5,6 +5,8 @@
 
 #[path = "ui/pass/attributes.rs"]
 mod attributes;
+#[path = "ui/pass/clients.rs"]
+mod clients;
 #[path = "ui/pass/conditions.rs"]
 mod conditions;
 #[path = "ui/pass/generated.rs"]

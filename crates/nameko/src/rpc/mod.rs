@@ -7,9 +7,11 @@ mod client;
 mod proxy;
 mod replies;
 mod server;
+pub(crate) mod typed;
 
 pub use proxy::{RpcProxy, ServiceProxy};
 pub use server::Rpc;
+pub use typed::RpcClient;
 
 pub(crate) use client::{Client, Options};
 pub(crate) use proxy::Caller;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    marker::PhantomData,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -42,12 +43,15 @@ use crate::{
 ///     }
 /// }
 /// ```
-pub struct RpcProxy {
+///
+/// [`client`](Self::client) has it inject a typed client in the proxy's place.
+pub struct RpcProxy<C = ServiceProxy> {
     service: Arc<str>,
     timeout: Option<Option<Duration>>,
     serializer: Option<String>,
     compression: Option<Compression>,
     ready: OnceLock<(Client, Options)>,
+    client: PhantomData<fn() -> C>,
 }
 
 impl RpcProxy {
@@ -59,9 +63,25 @@ impl RpcProxy {
             serializer: None,
             compression: None,
             ready: OnceLock::new(),
+            client: PhantomData,
         }
     }
 
+    /// Injects a client made from the proxy, as [`#[rpc_client]`](macro@crate::rpc_client) writes them.
+    /// Those have a `provider` that does this for the name of their service.
+    pub fn client<C: From<ServiceProxy>>(self) -> RpcProxy<C> {
+        RpcProxy {
+            service: self.service,
+            timeout: self.timeout,
+            serializer: self.serializer,
+            compression: self.compression,
+            ready: self.ready,
+            client: PhantomData,
+        }
+    }
+}
+
+impl<C> RpcProxy<C> {
     /// How long a call waits for its reply, `None` for ever. By default the config key `rpc_timeout`, else a minute.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = Some(timeout.into());
@@ -83,14 +103,14 @@ impl RpcProxy {
     }
 }
 
-impl fmt::Debug for RpcProxy {
+impl<C> fmt::Debug for RpcProxy<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<RpcProxy [{}]>", self.service)
     }
 }
 
-impl DependencyProvider for RpcProxy {
-    type Dependency = ServiceProxy;
+impl<C: From<ServiceProxy> + Send + 'static> DependencyProvider for RpcProxy<C> {
+    type Dependency = C;
 
     async fn setup(&self, container: &Container) -> Result<()> {
         let listener = container.shared(ReplyListener::new)?;
@@ -106,14 +126,14 @@ impl DependencyProvider for RpcProxy {
         Ok(())
     }
 
-    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<ServiceProxy> {
+    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<C> {
         match self.ready.get() {
-            Some((client, options)) => Ok(ServiceProxy::new(
+            Some((client, options)) => Ok(C::from(ServiceProxy::new(
                 self.service.clone(),
                 client.clone(),
                 options.clone(),
                 Caller::Worker(ctx.clone()),
-            )),
+            ))),
             None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
         }
     }
@@ -245,12 +265,13 @@ impl ServiceProxy {
         &self.service
     }
 
-    /// The same proxy with another timeout, `None` for none.
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        if let Via::Broker { options, .. } = &mut self.via {
+    /// The same proxy with another timeout, `None` for none: `proxy.with_timeout(SECOND).call(..)`.
+    pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
+        let mut proxy = self.clone();
+        if let Via::Broker { options, .. } = &mut proxy.via {
             options.timeout = timeout.into();
         }
-        self
+        proxy
     }
 
     /// The same proxy, writing its requests in another format: `json`, `msgpack`, or one that was
@@ -258,19 +279,21 @@ impl ServiceProxy {
     ///
     /// # Errors
     /// [`Error::Config`] where no format has that name.
-    pub fn serializer(mut self, name: &str) -> Result<Self> {
-        if let Via::Broker { options, .. } = &mut self.via {
+    pub fn with_serializer(&self, name: &str) -> Result<Self> {
+        let mut proxy = self.clone();
+        if let Via::Broker { options, .. } = &mut proxy.via {
             options.codec = options.codec.writing(name)?;
         }
-        Ok(self)
+        Ok(proxy)
     }
 
     /// The same proxy, making its requests smaller.
-    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
-        if let Via::Broker { options, .. } = &mut self.via {
+    pub fn with_compression(&self, compression: impl Into<Option<Compression>>) -> Self {
+        let mut proxy = self.clone();
+        if let Via::Broker { options, .. } = &mut proxy.via {
             options.compression = compression.into();
         }
-        self
+        proxy
     }
 
     /// Calls `method`. A tuple, an array or a `Vec` holds positional arguments; a struct or a map holds named ones.
@@ -293,8 +316,14 @@ impl ServiceProxy {
         method: &str,
         arguments: impl Serialize,
     ) -> Result<T> {
-        match protocol::Call::new(self.format(), &arguments)? {
-            Some(call) => Ok(self.send(method, call).await?.read()?),
+        Ok(self.ask(method, arguments).await?.read()?)
+    }
+
+    /// As [`call`](Self::call), with the result unread.
+    pub(crate) async fn ask(&self, method: &str, arguments: impl Serialize) -> Result<Payload> {
+        let call = protocol::Call::new(self.format(), &arguments)?;
+        match call {
+            Some(call) => self.send(method, call).await,
             None => Err(Error::IncorrectSignature(format!(
                 "arguments of {}.{method} must be a tuple such as `(value,)`, or named ones in a struct or map",
                 self.service

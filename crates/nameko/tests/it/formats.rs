@@ -227,7 +227,7 @@ async fn a_reply_is_written_as_its_request_was() {
     let container = serve(config(&broker, "json", &["json", "msgpack"])).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let json = cluster.service("mirror");
-    let packed = json.clone().serializer("msgpack").unwrap();
+    let packed = json.with_serializer("msgpack").unwrap();
 
     let bytes: Json = json.call("upside_down", ([1, 2],)).await.unwrap();
     assert_eq!(bytes, json!([2, 1]));
@@ -240,7 +240,7 @@ async fn a_reply_is_written_as_its_request_was() {
         .unwrap();
     assert!(map[&5]);
 
-    let error = json.clone().serializer("mesgpack").unwrap_err();
+    let error = json.with_serializer("mesgpack").unwrap_err();
     assert!(
         error
             .to_string()
@@ -511,7 +511,7 @@ async fn a_compressed_request_is_read_but_no_bomb() {
     let container = serve(limited).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     for compression in [Compression::Gzip, Compression::Bzip2] {
-        let mirror = cluster.service("mirror").compression(compression);
+        let mirror = cluster.service("mirror").with_compression(compression);
         let text = "grün".repeat(5_000);
         let echo: String = mirror.call("any", (&text,)).await.unwrap();
         assert_eq!(echo, text);

@@ -389,7 +389,7 @@ async fn a_container_that_was_stopped_while_it_started_consumes_nothing() {
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let error = cluster
         .service("sluggish")
-        .timeout(std::time::Duration::from_secs(5))
+        .with_timeout(std::time::Duration::from_secs(5))
         .call::<()>("work", ())
         .await
         .unwrap_err();

@@ -48,6 +48,8 @@ mod cron;
 mod rpc;
 // What peers of all kinds put on the wire.
 mod wire;
+// Typed clients.
+mod clients;
 // Errors that keep their type between services.
 mod exceptions;
 // Context data and configuration as dependencies.

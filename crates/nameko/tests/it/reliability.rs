@@ -89,7 +89,9 @@ async fn calls_survive_a_cut_connection() {
 
     // Each call takes a while, so that every cut finds calls at all stages.
     let load = (0..60).map(|number: u64| {
-        let troubles = cluster.service("troubles").timeout(Duration::from_secs(30));
+        let troubles = cluster
+            .service("troubles")
+            .with_timeout(Duration::from_secs(30));
         tokio::spawn(async move { troubles.call::<u64>("nap", (number % 7,)).await })
     });
     let load: Vec<_> = load.collect();
@@ -225,7 +227,7 @@ async fn a_type_that_panics_when_read_or_written_is_an_error_for_the_caller() {
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let minefield = cluster
         .service("minefield")
-        .timeout(Duration::from_secs(10));
+        .with_timeout(Duration::from_secs(10));
     let error = minefield.call::<()>("take", (1,)).await.unwrap_err();
     assert_eq!(error.to_string(), "Panic a bug in reading");
     let error = minefield.call::<()>("give", ()).await.unwrap_err();
@@ -238,7 +240,7 @@ async fn calls_after_the_stop_fail_at_once() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
-    let troubles = cluster.service("troubles").timeout(None);
+    let troubles = cluster.service("troubles").with_timeout(None);
     assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
     cluster.stop().await;
     let error = support::within("the call", troubles.call::<u8>("echo", (1,)))
@@ -250,7 +252,7 @@ async fn calls_after_the_stop_fail_at_once() {
     );
 
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
-    let troubles = cluster.service("troubles").timeout(None);
+    let troubles = cluster.service("troubles").with_timeout(None);
     drop(cluster);
     let error = support::within("the call", troubles.call::<u8>("echo", (1,)))
         .await
@@ -352,7 +354,7 @@ async fn a_reply_is_not_lost_while_its_connection_is_refused() {
     let container = Container::new::<Troubles>(broker.config().with("AMQP_URI", uri)).unwrap();
     container.start().await.unwrap();
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
-    let troubles = cluster.service("troubles").timeout(None);
+    let troubles = cluster.service("troubles").with_timeout(None);
     let echo = support::within("the reply", troubles.call::<u8>("echo", (1,)));
     assert_eq!(echo.await.unwrap(), 1);
     container.stop().await;

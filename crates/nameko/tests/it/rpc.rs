@@ -150,8 +150,7 @@ async fn a_call_has_a_deadline() {
     let troubles = cluster.service("troubles");
     let timeout = std::time::Duration::from_millis(50);
     let error = troubles
-        .clone()
-        .timeout(timeout)
+        .with_timeout(timeout)
         .call::<()>("hang", ("deadline",))
         .await
         .unwrap_err();

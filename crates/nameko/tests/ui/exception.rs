@@ -1,0 +1,35 @@
+//! What callers see of an error stands on the struct, or on each variant; its fields can be sent and read.
+
+use nameko::prelude::*;
+
+#[derive(Debug, Exception)]
+struct Nothing;
+
+#[derive(Debug, Exception)]
+#[exception(shop.NotFound)]
+struct NoText(u64);
+
+#[derive(Debug, Exception)]
+enum ShopError {
+    NotFound(u64),
+    #[exception("shop::Closed")]
+    Closed,
+    #[exception(transparent)]
+    Other(u8, u8),
+}
+
+macro_rules! error {
+    ($($name:ident),*) => { $(
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an error")
+            }
+        }
+
+        impl std::error::Error for $name {}
+    )* };
+}
+
+error!(Nothing, NoText, ShopError);
+
+fn main() {}
