@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use nameko::{
     prelude::*,
-    serialization::{self, Compression, Error as FormatError, Payload, Serializer},
+    serialization::{self, Compression, DynSerialize, Error as FormatError, Payload, Serializer},
 };
 use serde_bytes::ByteBuf;
 use serde_json::Value;
@@ -23,7 +23,7 @@ impl Serializer for HexJson {
         "application/x-hex-json"
     }
 
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, FormatError> {
+    fn encode(&self, value: &dyn DynSerialize) -> Result<Vec<u8>, FormatError> {
         Ok(to_hex(&serialization::to_vec(value)?).into_bytes())
     }
 

@@ -1,6 +1,7 @@
 //! The guide: a chapter for each thing to learn. Every sample in it is compiled and run by the tests.
 //!
-//! Start with [install] and [hello]; [concepts] explains the words. [testing] and [extensions] come when you need them.
+//! Start with [install] and [hello]; [concepts] explains the words. [testing], [extensions] and [serialization] come when
+//! you need them.
 
 pub mod install {
     #![doc = include_str!("../../../docs/install.md")]
@@ -20,4 +21,8 @@ pub mod extensions {
 
 pub mod testing {
     #![doc = include_str!("../../../docs/testing.md")]
+}
+
+pub mod serialization {
+    #![doc = include_str!("../../../docs/serialization.md")]
 }

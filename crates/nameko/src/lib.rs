@@ -47,6 +47,7 @@
 //! | a provider or an entrypoint of your own | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`], [`Entrypoint`], [`SharedExtension`] |
 //! | to run it | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
 //! | a YAML configuration | `--config FILE` | [`Config`] |
+//! | another format than JSON | `serializer: msgpack` in the configuration, `RpcProxy::serializer` | [`serialization`] |
 //! | AMQP itself | | [`amqp`] |
 
 // Generated code says `::nameko`, in this crate's own tests and examples too.

@@ -52,8 +52,7 @@ pub(crate) fn decode_reply(
     let format = codec.accepted(content_type)?;
     let body = codec.decompress(properties, body)?;
     if let Format::Json = format {
-        let text = std::str::from_utf8(&body).map_err(serialization::Error::json_read)?;
-        return from_json(&serialization::standard(text)?);
+        return from_json(&serialization::received(&body)?);
     }
     let payload = format.decode(&body)?;
     match payload.as_json() {

@@ -124,8 +124,7 @@ pub(crate) fn decode_request(
         let format = codec.accepted(content_type).map_err(unreadable)?;
         let body = codec.decompress(properties, body).map_err(unreadable)?;
         if let Format::Json = format {
-            let text = std::str::from_utf8(&body).map_err(not_json)?;
-            return from_json(&serialization::standard(text).map_err(not_json)?);
+            return from_json(&serialization::received(&body).map_err(unreadable)?);
         }
         format.decode(&body).map_err(unreadable)?
     };

@@ -20,8 +20,10 @@ pub use self::codec::{Codec, Encoded};
 pub use self::compression::Compression;
 pub use self::error::Error;
 pub(crate) use self::format::Format;
-pub(crate) use self::json::python_float;
 pub use self::json::{from_slice, from_str, python, standard, to_raw, to_vec};
+pub(crate) use self::json::{python_float, received};
 pub(crate) use self::payload::Parts;
 pub use self::payload::Payload;
 pub use self::registry::{Serializer, register};
+/// What a [`Serializer`] is given to write: any value that serde serialises.
+pub use erased_serde::Serialize as DynSerialize;

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Error, Payload};
+use super::{DynSerialize, Error, Payload};
 
 /// A format of messages, to be added with [`register`].
 ///
 /// ```
-/// use nameko::serialization::{self, Error, Payload, Serializer};
+/// use nameko::serialization::{self, DynSerialize, Error, Payload, Serializer};
 ///
 /// /// JSON in capital letters, as the tests of Nameko have it.
 /// struct UpperJson;
@@ -21,7 +21,7 @@ use super::{Error, Payload};
 ///         "application/x-upper-json"
 ///     }
 ///
-///     fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, Error> {
+///     fn encode(&self, value: &dyn DynSerialize) -> Result<Vec<u8>, Error> {
 ///         Ok(serialization::to_vec(value)?.to_ascii_uppercase())
 ///     }
 ///
@@ -48,7 +48,7 @@ pub trait Serializer: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::write`] where the value has no form in this format.
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, Error>;
+    fn encode(&self, value: &dyn DynSerialize) -> Result<Vec<u8>, Error>;
 
     /// Reads the one value that `body` holds. A [`Payload`] can be read from any self-describing format that serde knows.
     ///

@@ -8,7 +8,9 @@ use std::{
 use nameko::{
     amqp::{Properties, Queue},
     prelude::*,
-    serialization::{self, Codec, Compression, Error as FormatError, Payload, Serializer},
+    serialization::{
+        self, Codec, Compression, DynSerialize, Error as FormatError, Payload, Serializer,
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -299,7 +301,7 @@ impl Serializer for UpperJson {
         "application/x-upper-json"
     }
 
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, FormatError> {
+    fn encode(&self, value: &dyn DynSerialize) -> Result<Vec<u8>, FormatError> {
         Ok(serialization::to_vec(value)?.to_ascii_uppercase())
     }
 

@@ -11,9 +11,12 @@
 mod non_finite;
 mod python_text;
 mod reader;
+mod tagged;
 mod writer;
 
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
@@ -53,9 +56,7 @@ pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, Error> 
 /// # Errors
 /// The text is not JSON, or not what `T` expects.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    let text = std::str::from_utf8(text)
-        .map_err(|error| Error::json_read(format_args!("it is not UTF-8 text: {error}")))?;
-    from_str(text)
+    from_str(utf_8(text)?)
 }
 
 /// As [`from_slice`].
@@ -71,12 +72,23 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     }
 }
 
+/// The text of a message's body in the [`standard`] form, whatever kombu made of it. Not yet checked to be JSON.
+pub(crate) fn received(body: &[u8]) -> Result<Cow<'_, str>, Error> {
+    let text = utf_8(body)?;
+    Ok(match tagged::plain(text) {
+        Cow::Borrowed(text) => standard(text)?,
+        Cow::Owned(text) => standard(&text)?.into_owned().into(),
+    })
+}
+
+fn utf_8(text: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(text)
+        .map_err(|error| Error::json_read(format_args!("it is not UTF-8 text: {error}")))
+}
+
 /// The one value that a body holds.
 pub(super) fn decode(body: &[u8]) -> Result<Payload, Error> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Error::json_read(format_args!("it is not UTF-8 text: {error}")))?;
-    let text = standard(text)?.into_owned();
-    RawValue::from_string(text)
+    RawValue::from_string(received(body)?.into_owned())
         .map(Payload::json)
         .map_err(Error::json_read)
 }

@@ -167,7 +167,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Of a string that begins at the start of the text; the whole text when it does not end.
-fn string_length(text: &str) -> usize {
+pub(super) fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, b) in text.bytes().enumerate().skip(1) {
         match b {
