@@ -12,6 +12,8 @@ use program::{Program, command, run};
 
 const HELLO: &str = env!("CARGO_BIN_EXE_hello");
 const CHAIN: &str = env!("CARGO_BIN_EXE_chain");
+const EVENTS: &str = env!("CARGO_BIN_EXE_events");
+const MESSAGING: &str = env!("CARGO_BIN_EXE_messaging");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_says_what_it_serves_answers_and_stops_on_a_signal() {
@@ -119,4 +121,44 @@ fn a_wrong_name_or_configuration_is_told() {
         "{ended:?}"
     );
     assert_eq!(ended.stdout, "", "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shop_tells_is_heard_by_one_warehouse_and_by_every_cache() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let start = |services: &[&str]| {
+        let uri = broker.uri();
+        let arguments = [&["run", "--broker", &uri], services].concat();
+        let mut program = Program::start(command(EVENTS, arguments));
+        program.wait_for("ready at");
+        program
+    };
+    let mut shop = start(&["shop", "warehouse"]);
+    let mut caches = [start(&["cache"]), start(&["cache"])];
+    let uri = broker.uri();
+    let paid = ["call", "--broker", &uri, "shop.pay", "order=17"];
+    let ended = run(command(EVENTS, paid), "");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    shop.wait_for("packed order 17");
+    for cache in &mut caches {
+        cache.wait_for("forgot order 17");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_resized_and_a_broken_one_is_put_aside() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut messaging = Program::start(command(MESSAGING, ["run", "--broker", &broker.uri()]));
+    messaging.wait_for("ready at");
+    for (picture, outcome) in [
+        ("cat.jpg", "resized cat.jpg"),
+        ("broken.jpg", "could not resize broken.jpg"),
+    ] {
+        let picture = format!("picture='{picture}'");
+        let uri = broker.uri();
+        let call = ["call", "--broker", &uri, "studio.resize", &picture];
+        let ended = run(command(MESSAGING, call), "");
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        messaging.wait_for(outcome);
+    }
 }

@@ -15,6 +15,14 @@ pub mod concepts {
     #![doc = include_str!("../../../docs/concepts.md")]
 }
 
+pub mod events {
+    #![doc = include_str!("../../../docs/events.md")]
+}
+
+pub mod messaging {
+    #![doc = include_str!("../../../docs/messaging.md")]
+}
+
 pub mod extensions {
     #![doc = include_str!("../../../docs/extensions.md")]
 }

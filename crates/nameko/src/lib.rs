@@ -38,6 +38,11 @@
 //! | something injected | `#[dependency(PROVIDER)]` on a field | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
 //! | to call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
 //! | a client with the service's methods, that a test can mock | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
+//! | to tell what has happened | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`], [`Dispatcher`] |
+//! | to hear of it | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |
+//! | to send messages to any exchange or queue | `#[dependency(Publisher::new(exchange))]` | [`guide::messaging`], [`Publisher`], [`MessagePublisher`] |
+//! | to take messages of any queue | `#[consume(Queue::new("name"))]` | [`Consume`], [`amqp::Queue`] |
+//! | to tell events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
 //! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
