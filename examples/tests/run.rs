@@ -4,7 +4,10 @@
 #[path = "../../crates/nameko/tests/it/program.rs"]
 mod program;
 
-use std::net::TcpListener;
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
 
 use nameko_broker::Broker;
 
@@ -14,6 +17,7 @@ const HELLO: &str = env!("CARGO_BIN_EXE_hello");
 const CHAIN: &str = env!("CARGO_BIN_EXE_chain");
 const EVENTS: &str = env!("CARGO_BIN_EXE_events");
 const MESSAGING: &str = env!("CARGO_BIN_EXE_messaging");
+const ORDERS: &str = env!("CARGO_BIN_EXE_orders");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_says_what_it_serves_answers_and_stops_on_a_signal() {
@@ -161,4 +165,60 @@ async fn pictures_are_resized_and_a_broken_one_is_put_aside() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
         messaging.wait_for(outcome);
     }
+}
+
+/// Sends one request, and returns all of the answer.
+fn http(address: &str, request: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_taken_over_http() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut orders = Program::start(command(
+        ORDERS,
+        [
+            "run",
+            "--broker",
+            &broker.uri(),
+            "-d",
+            "WEB_SERVER_ADDRESS=127.0.0.1:0",
+        ],
+    ));
+    let line = orders.wait_for("listening on http://");
+    let address = line.rsplit("http://").next().unwrap().trim();
+    let made = http(address, "POST /orders", r#"{"item": "nut", "count": 3}"#);
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    assert!(made.contains("location: /orders/1\r\n"), "{made}");
+    for (request, status, body) in [
+        ("GET /orders/1", 200, r#"{"item":"nut","count":3}"#),
+        ("GET /orders?item=bolt", 200, "{}"),
+        ("GET /orders/2", 404, "Error: NotFound: no order 2\n"),
+        ("GET /orders.csv", 200, "1,nut,3\n"),
+        ("DELETE /orders/1", 204, ""),
+        ("GET /orders", 200, "{}"),
+    ] {
+        let answer = http(address, request, "");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        let sent = answer.split_once("\r\n\r\n").unwrap().1;
+        assert!(
+            sent == body || sent.contains(&format!("\r\n{body}\r\n")),
+            "{answer}"
+        );
+    }
+    orders.signal("TERM");
+    assert_eq!(orders.wait(), Some(0));
+    assert!(TcpStream::connect(address).is_err());
 }

@@ -23,6 +23,10 @@ pub mod messaging {
     #![doc = include_str!("../../../docs/messaging.md")]
 }
 
+pub mod http {
+    #![doc = include_str!("../../../docs/http.md")]
+}
+
 pub mod extensions {
     #![doc = include_str!("../../../docs/extensions.md")]
 }

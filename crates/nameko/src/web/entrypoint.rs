@@ -14,7 +14,7 @@ use super::{
     error::Error,
     raw::RawRequest,
     response::{ByteStream, Response},
-    server::{Handler, WebServer},
+    server::{self, Handler, WebServer},
     settings::Limits,
 };
 use crate::{
@@ -48,6 +48,11 @@ impl Http {
 }
 
 impl Entrypoint for Http {
+    fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
+        let owner = format!("{}.{}", container.service_name(), method.name());
+        server::parse(&self.methods, &self.path, &owner).map(|_| ())
+    }
+
     async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
         let server = WebServer::of(container)?;
         let endpoint = Endpoint {

@@ -100,7 +100,7 @@ impl Listener {
             return Ok(Joined::Open(known));
         }
         // Checked before anything is opened.
-        let router = Router::new(routes).map_err(clash)?;
+        let router = Router::new(routes).map_err(Error::Declaration)?;
         let socket = bind(address, settings.reuse_port).map_err(|error| {
             let here = open
                 .iter()
@@ -151,7 +151,7 @@ impl Listener {
 
     fn add(&self, routes: &[Arc<Route>]) -> Result<()> {
         let mut all = lock(&self.routes);
-        let router = Router::new(all.iter().chain(routes)).map_err(clash)?;
+        let router = Router::new(all.iter().chain(routes)).map_err(Error::Declaration)?;
         all.extend_from_slice(routes);
         self.publish(router);
         Ok(())
@@ -300,10 +300,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-fn clash(text: String) -> Error {
-    Error::raise("ConfigurationError", text)
 }
 
 /// Continues a sentence that begins with the key.

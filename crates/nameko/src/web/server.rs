@@ -82,23 +82,17 @@ impl WebServer {
         handler: impl Handler,
     ) -> Result<()> {
         let owner = format!("{}.{name}", self.service);
-        let wrong = |text: String| {
-            Error::raise(
-                "ConfigurationError",
-                format!("the route of {owner}: {text}"),
-            )
-        };
+        let (methods, template) = parse(methods, path, &owner)?;
         let route = Route {
-            methods: parse_methods(methods).map_err(wrong)?,
-            template: Template::parse(path)
-                .map_err(|why| wrong(format!("the path `{path}` {why}")))?,
+            methods,
+            template,
             owner,
             handler: Box::new(handler),
             open: self.open.clone(),
         };
         let route = Arc::new(route);
         // What is wrong with the path alone is told here.
-        Router::new([&route]).map_err(|text| Error::raise("ConfigurationError", text))?;
+        Router::new([&route]).map_err(Error::Declaration)?;
         self.routes().push(route);
         Ok(())
     }
@@ -183,6 +177,14 @@ impl<H: Handler> DynHandler for H {
     fn handle(&self, request: RawRequest) -> BoxFuture<'_, Response> {
         Box::pin(Handler::handle(self, request))
     }
+}
+
+/// The methods and the path of a route that `owner` serves.
+pub(super) fn parse(methods: &str, path: &str, owner: &str) -> Result<(Vec<Method>, Template)> {
+    let wrong = |text: String| Error::Declaration(format!("the route of {owner}: {text}"));
+    let template =
+        Template::parse(path).map_err(|why| wrong(format!("the path `{path}` {why}")))?;
+    Ok((parse_methods(methods).map_err(wrong)?, template))
 }
 
 fn parse_methods(text: &str) -> Result<Vec<Method>, String> {

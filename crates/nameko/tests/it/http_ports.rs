@@ -115,6 +115,17 @@ impl Muddle {
     }
 }
 
+#[derive(Dependencies)]
+struct Lost;
+
+#[service("lost")]
+impl Lost {
+    #[http(GET, "/a/<int:id>")]
+    async fn find(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// `Desk` with a gate that the test has, too.
 async fn desk(config: Config) -> (Container, SocketAddr, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
@@ -184,6 +195,14 @@ async fn routes_that_clash_fail_the_start_and_name_both() {
         "{error}"
     );
     assert!(is_closed(address).await);
+}
+
+#[tokio::test]
+async fn a_path_that_is_none_is_told_before_the_start() {
+    let error = Container::new::<Lost>(Config::default()).unwrap_err();
+    let expected =
+        "the route of lost.find: the path `/a/<int:id>` has a `<`; a parameter is written `{name}`";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[tokio::test]
