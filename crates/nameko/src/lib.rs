@@ -45,6 +45,7 @@
 //! | to tell events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
+//! | a method behind HTTP | `#[http(GET, "/orders/{id}")] async fn` | [`web`], [`guide::http`] |
 //! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
 //! | a value that travels with calls | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
 //! | the configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
