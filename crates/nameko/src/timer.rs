@@ -63,11 +63,15 @@ impl Timer {
 
 impl Entrypoint for Timer {
     fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
-        takes_nothing("timer", method)?;
+        if let Some(param) = method.params().iter().find(|it| !it.optional) {
+            return Err(misused(format!(
+                "the method takes the argument `{}`, but a timer has none to give",
+                param.name
+            )));
+        }
         self.interval.duration().map(drop).map_err(|what| {
             misused(format!(
-                "the timer of `{}` cannot tick every {what}: give an interval of more than 0 seconds",
-                method.name()
+                "a timer cannot tick every {what}: give an interval of more than 0 seconds"
             ))
         })
     }
@@ -234,18 +238,6 @@ impl Ticking {
     pub(crate) async fn stop(&self) {
         self.stopping.send_replace(true);
         self.stopping.closed().await;
-    }
-}
-
-/// Refuses a method whose arguments nobody gives.
-pub(crate) fn takes_nothing(what: &str, method: &MethodHandle) -> Result<()> {
-    match method.params().iter().find(|it| !it.optional) {
-        None => Ok(()),
-        Some(param) => Err(misused(format!(
-            "`{}` takes the argument `{}`, but a {what} has none to give",
-            method.name(),
-            param.name
-        ))),
     }
 }
 

@@ -149,14 +149,13 @@ impl Cron {
 
 impl Entrypoint for Cron {
     fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
-        let wrong = |text| Err(misused(format!("`{}`: {text}", method.name())));
-        if let Err(text) = self.schedule() {
-            return wrong(text);
+        self.schedule().map_err(misused)?;
+        match method.params().iter().filter(|it| !it.optional).count() {
+            0 | 1 => Ok(()),
+            _ => Err(misused(
+                "a cron line gives one argument at most, the time".to_owned(),
+            )),
         }
-        if method.params().iter().filter(|it| !it.optional).count() > 1 {
-            return wrong("a cron line gives one argument at most, the time".to_owned());
-        }
-        Ok(())
     }
 
     async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {

@@ -123,7 +123,10 @@ async fn answer(
             wire: wire.clone(),
         },
     };
-    wire.set_phase(Phase::Answered);
+    // What is spoken after a switch of protocols keeps its own time.
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        wire.set_phase(Phase::Answered);
+    }
     let mut answer = http::Response::new(body);
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;

@@ -14,6 +14,7 @@ mod router;
 mod server;
 mod settings;
 mod socket;
+mod websocket;
 
 use std::net::SocketAddr;
 
@@ -27,6 +28,9 @@ pub use raw::{RawRequest, Upgrade};
 pub use request::Request;
 pub use response::{Html, IntoHeaders, IntoResponse, IntoStatus, Response};
 pub use server::{Handler, WebServer};
+pub use websocket::{
+    WebSocketConnect, WebSocketDisconnect, WebSocketHub, WebSocketHubProvider, WebSocketRpc,
+};
 
 use crate::Container;
 

@@ -464,7 +464,10 @@ macro_rules! refused {
             }
 
             let error = Container::new::<Wrong>(Config::default()).unwrap_err();
-            assert_eq!(error.to_string(), $error);
+            assert_eq!(
+                error.to_string(),
+                concat!("wrong cannot start: entrypoint `cron ", $error)
+            );
         }
     };
 }
@@ -472,20 +475,20 @@ macro_rules! refused {
 refused!(
     a_line_that_does_not_parse_is_an_error_when_the_container_is_made,
     Cron::new("61 * * * *"),
-    "`nightly`: the cron line `61 * * * *` does not parse: Component error: Number out of bounds."
+    "61 * * * * UTC` of the method `nightly`: the cron line `61 * * * *` does not parse: Component error: Number out of bounds."
 );
 refused!(
     a_time_zone_that_is_none_is_an_error_when_the_container_is_made,
     Cron::new("0 3 * * *").tz("Europe/Londn"),
-    "`nightly`: there is no time zone `Europe/Londn`: give an IANA name such as `Europe/London`"
+    "0 3 * * * Europe/Londn` of the method `nightly`: there is no time zone `Europe/Londn`: give an IANA name such as `Europe/London`"
 );
 refused!(
     a_day_that_never_comes_is_an_error_when_the_container_is_made,
     Cron::new("0 3 31 4 *"),
-    "`nightly`: the cron line `0 3 31 4 *` names a day that never comes"
+    "0 3 31 4 * UTC` of the method `nightly`: the cron line `0 3 31 4 *` names a day that never comes"
 );
 refused!(
     once_in_something_else_is_an_error_when_the_container_is_made,
     Cron::new("0 3 * * *").once("city"),
-    "`nightly`: `once` is \"fleet\", not \"city\""
+    "0 3 * * * UTC, once in the fleet` of the method `nightly`: `once` is \"fleet\", not \"city\""
 );

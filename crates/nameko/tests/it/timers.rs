@@ -171,7 +171,7 @@ fn an_interval_of_nothing_is_an_error_when_the_container_is_made() {
     let error = Container::new::<Hasty>(Config::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the timer of `tick` cannot tick every 0 s: give an interval of more than 0 seconds"
+        "hasty cannot start: entrypoint `timer every 0 s` of the method `tick`: a timer cannot tick every 0 s: give an interval of more than 0 seconds"
     );
 }
 
@@ -191,6 +191,6 @@ fn a_method_that_wants_arguments_is_an_error_when_the_container_is_made() {
     let error = Container::new::<Wanting>(Config::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`tick` takes the argument `count`, but a timer has none to give"
+        "wanting cannot start: entrypoint `timer every 1s` of the method `tick`: the method takes the argument `count`, but a timer has none to give"
     );
 }

@@ -1,0 +1,233 @@
+//! The hub: who listens to what, and telling them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::{frames, outbox::Outbox, server::WebSocketServer};
+use crate::{
+    container::Container,
+    error::{Error, Result},
+    extension::DependencyProvider,
+    protocol::Fault,
+    worker::WorkerContext,
+};
+
+/// Injects the [`WebSocketHub`] of the container.
+///
+/// ```
+/// use nameko::{prelude::*, web::{WebSocketHub, WebSocketHubProvider}};
+///
+/// #[derive(Dependencies)]
+/// struct Chat {
+///     #[dependency(WebSocketHubProvider::new())]
+///     hub: WebSocketHub,
+/// }
+///
+/// #[service("chat")]
+/// impl Chat {
+///     #[websocket_rpc]
+///     async fn join(&self, socket_id: String, room: String) -> Result<Vec<String>> {
+///         self.hub.subscribe(&socket_id, &room)?;
+///         self.hub.broadcast(&room, "joined", &socket_id)?;
+///         Ok(self.hub.get_subscriptions(&socket_id))
+///     }
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub struct WebSocketHubProvider {
+    hub: std::sync::OnceLock<WebSocketHub>,
+}
+
+impl WebSocketHubProvider {
+    /// The provider of one field.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl DependencyProvider for WebSocketHubProvider {
+    type Dependency = WebSocketHub;
+
+    async fn setup(&self, container: &Container) -> Result<()> {
+        let _ = self.hub.set(WebSocketServer::of(container)?.hub());
+        Ok(())
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<WebSocketHub> {
+        Ok(self.hub.get().cloned().unwrap_or_default())
+    }
+}
+
+/// The sockets of one container, and the channels that they listen to.
+///
+/// Cheap to clone; all clones are one hub. It knows the sockets of its own process only: to reach those of other instances,
+/// broadcast from a handler of a `broadcast` event. A hub by itself, [`WebSocketHub::default`], has no sockets: for tests of a
+/// service without a container.
+#[derive(Clone, Default)]
+pub struct WebSocketHub(Arc<Sockets>);
+
+#[derive(Default)]
+struct Sockets {
+    state: Mutex<State>,
+    /// How many there are.
+    count: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    sockets: HashMap<String, Socket>,
+    /// The ids of the sockets that listen to a channel.
+    channels: HashMap<String, BTreeSet<String>>,
+}
+
+struct Socket {
+    outbox: Arc<Outbox>,
+    channels: BTreeSet<String>,
+}
+
+impl WebSocketHub {
+    /// The channels that a socket listens to, sorted. None for a socket that is not there.
+    pub fn get_subscriptions(&self, socket_id: &str) -> Vec<String> {
+        let state = self.lock();
+        let socket = state.sockets.get(socket_id);
+        socket.map_or_else(Vec::new, |it| it.channels.iter().cloned().collect())
+    }
+
+    /// Lets a socket listen to a channel.
+    ///
+    /// # Errors
+    /// There is no such socket: `ConnectionNotFound`.
+    pub fn subscribe(&self, socket_id: &str, channel: &str) -> Result<()> {
+        let mut state = self.lock();
+        let Some(socket) = state.sockets.get_mut(socket_id) else {
+            return Err(Error::Raised(Fault::nameko(
+                "ConnectionNotFound",
+                socket_id,
+            )));
+        };
+        socket.channels.insert(channel.to_owned());
+        let channel = state.channels.entry(channel.to_owned()).or_default();
+        channel.insert(socket_id.to_owned());
+        Ok(())
+    }
+
+    /// Lets a socket no longer listen to a channel.
+    pub fn unsubscribe(&self, socket_id: &str, channel: &str) {
+        let mut state = self.lock();
+        if let Some(socket) = state.sockets.get_mut(socket_id) {
+            socket.channels.remove(channel);
+        }
+        state.forget(socket_id, channel);
+    }
+
+    /// Sends an event to all sockets that listen to a channel, and returns how many there are. Does not wait for them: a socket
+    /// for which too much waits is closed.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the data have no JSON form.
+    pub fn broadcast(
+        &self,
+        channel: &str,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize> {
+        let outboxes: Vec<_> = {
+            let state = self.lock();
+            let ids = state.channels.get(channel).into_iter().flatten();
+            ids.filter_map(|id| state.sockets.get(id))
+                .map(|it| it.outbox.clone())
+                .collect()
+        };
+        // One text for all of them.
+        let text = Utf8Bytes::from(frames::event(event, data)?);
+        let sent = outboxes.iter().filter(|it| it.push(text.clone()));
+        Ok(sent.count())
+    }
+
+    /// Sends an event to one socket. `false` when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] when the data have no JSON form.
+    pub fn unicast(
+        &self,
+        socket_id: &str,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<bool> {
+        let text = frames::event(event, data)?;
+        let outbox = self
+            .lock()
+            .sockets
+            .get(socket_id)
+            .map(|it| it.outbox.clone());
+        Ok(outbox.is_some_and(|it| it.push(text.into())))
+    }
+
+    /// The ids of the sockets that are there.
+    pub fn sockets(&self) -> Vec<String> {
+        self.lock().sockets.keys().cloned().collect()
+    }
+
+    pub(super) fn add(&self, socket_id: &str, outbox: Arc<Outbox>) {
+        let channels = BTreeSet::new();
+        self.lock()
+            .sockets
+            .insert(socket_id.to_owned(), Socket { outbox, channels });
+        self.0.count.send_modify(|it| *it += 1);
+    }
+
+    /// Forgets a socket. Returns what it listened to.
+    pub(super) fn remove(&self, socket_id: &str) -> BTreeSet<String> {
+        let mut state = self.lock();
+        let Some(socket) = state.sockets.remove(socket_id) else {
+            return BTreeSet::new();
+        };
+        for channel in &socket.channels {
+            state.forget(socket_id, channel);
+        }
+        socket.channels
+    }
+
+    /// A socket that was added is done with.
+    pub(super) fn ended(&self) {
+        self.0.count.send_modify(|it| *it = it.saturating_sub(1));
+    }
+
+    /// Returns when every socket that was added is done with.
+    pub(super) async fn empty(&self) {
+        // The sender lives in `self`.
+        let _ = self.0.count.subscribe().wait_for(|it| *it == 0).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, socket_id: &str, channel: &str) {
+        if let Some(sockets) = self.channels.get_mut(channel) {
+            sockets.remove(socket_id);
+            if sockets.is_empty() {
+                self.channels.remove(channel);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for WebSocketHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("WebSocketHub")
+            .field("sockets", &state.sockets.len())
+            .field("channels", &state.channels)
+            .finish()
+    }
+}

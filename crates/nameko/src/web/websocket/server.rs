@@ -1,0 +1,280 @@
+//! The WebSocket side of a container's web server: the handshake at `/ws`, the methods, the sockets.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::{OnceCell, watch};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::derive_accept_key,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    super::{
+        raw::{RawRequest, Upgrade},
+        request::Request,
+        response::Response,
+        server::{Handler, WebServer},
+    },
+    hub::WebSocketHub,
+    outbox::Outbox,
+    socket::{self, Opening},
+};
+use crate::{
+    config::{Config, ConfigError},
+    container::{Container, MethodHandle, WeakContainer},
+    error::Result,
+    extension::SharedExtension,
+};
+
+/// Where clients connect. Source: Nameko 2.14.1.
+const PATH: &str = "/ws";
+
+/// The sockets of a container, shared by its WebSocket entrypoints and hubs.
+pub(super) struct WebSocketServer {
+    shared: Arc<Shared>,
+    web: Arc<WebServer>,
+    /// Done once, however many entrypoints stop.
+    closed: OnceCell<()>,
+}
+
+/// What a socket needs to know.
+pub(super) struct Shared {
+    pub(super) container: WeakContainer,
+    pub(super) hub: WebSocketHub,
+    pub(super) settings: Settings,
+    methods: RwLock<Methods>,
+    /// True when the container stops.
+    pub(super) stopping: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Methods {
+    by_name: HashMap<&'static str, MethodHandle>,
+    connect: Vec<MethodHandle>,
+    disconnect: Vec<MethodHandle>,
+}
+
+/// What the configuration says about sockets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    /// The most bytes of a message that comes in. `WEBSOCKET_MAX_MESSAGE`.
+    pub(super) max_message: usize,
+    /// The most bytes that may wait to be sent to one socket. `WEBSOCKET_MAX_QUEUE`.
+    pub(super) max_queue: usize,
+    /// How often a silent socket is asked whether it is there; never where it is 0. `WEBSOCKET_PING_INTERVAL`, in seconds.
+    pub(super) ping: Option<Duration>,
+}
+
+impl Settings {
+    fn from_config(config: &Config) -> Result<Self, ConfigError> {
+        let bytes = |key| match config.int(key)? {
+            None => Ok(1 << 20),
+            Some(number) => usize::try_from(number)
+                .ok()
+                .filter(|it| *it > 0)
+                .ok_or_else(|| config.invalid(key, "must be a whole number above 0")),
+        };
+        let ping = config.float("WEBSOCKET_PING_INTERVAL")?.unwrap_or(30.0);
+        let ping = Duration::try_from_secs_f64(ping).map_err(|_| {
+            config.invalid(
+                "WEBSOCKET_PING_INTERVAL",
+                "must be a number of seconds, 0 or more",
+            )
+        })?;
+        Ok(Self {
+            max_message: bytes("WEBSOCKET_MAX_MESSAGE")?,
+            max_queue: bytes("WEBSOCKET_MAX_QUEUE")?,
+            ping: (!ping.is_zero()).then_some(ping),
+        })
+    }
+}
+
+/// When a method runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    Request,
+    Connect,
+    Disconnect,
+}
+
+impl WebSocketServer {
+    /// The WebSocket server of `container`. For use in `setup`.
+    pub(super) fn of(container: &Container) -> Result<Arc<Self>> {
+        container.shared(|container| {
+            let web = WebServer::of(container)?;
+            let shared = Arc::new(Shared {
+                container: container.downgrade(),
+                hub: WebSocketHub::default(),
+                settings: Settings::from_config(container.config())?,
+                methods: RwLock::default(),
+                stopping: watch::Sender::new(false),
+            });
+            web.route("GET", PATH, "websocket", Endpoint(Arc::downgrade(&shared)))?;
+            Ok(Self {
+                shared,
+                web,
+                closed: OnceCell::new(),
+            })
+        })
+    }
+
+    pub(super) fn hub(&self) -> WebSocketHub {
+        self.shared.hub.clone()
+    }
+
+    pub(super) fn serve(&self, occasion: Occasion, method: MethodHandle) {
+        let methods = &self.shared.methods;
+        let mut methods = methods.write().unwrap_or_else(PoisonError::into_inner);
+        match occasion {
+            Occasion::Request => drop(methods.by_name.insert(method.name(), method)),
+            Occasion::Connect => methods.connect.push(method),
+            Occasion::Disconnect => methods.disconnect.push(method),
+        }
+    }
+
+    /// Takes no more requests, lets those that run end, and closes every socket.
+    pub(super) async fn close(&self) {
+        self.closed
+            .get_or_init(|| async {
+                self.shared.stopping.send_replace(true);
+                tokio::join!(self.web.withdraw(), self.shared.hub.empty());
+            })
+            .await;
+    }
+}
+
+impl SharedExtension for WebSocketServer {
+    async fn stop(&self) {
+        // Where entrypoints have not stopped in time, their sockets end with the container.
+        let _ = tokio::time::timeout(socket::FAREWELL, self.close()).await;
+    }
+
+    fn kill(&self) {
+        self.shared.stopping.send_replace(true);
+    }
+}
+
+impl fmt::Debug for WebSocketServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocketServer")
+            .field("hub", &self.shared.hub)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn method(&self, name: &str) -> Option<MethodHandle> {
+        self.read().by_name.get(name).cloned()
+    }
+
+    pub(super) fn hooks(&self, occasion: Occasion) -> Vec<MethodHandle> {
+        match occasion {
+            Occasion::Request => Vec::new(),
+            Occasion::Connect => self.read().connect.clone(),
+            Occasion::Disconnect => self.read().disconnect.clone(),
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Methods> {
+        self.methods.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers the handshake.
+struct Endpoint(Weak<Shared>);
+
+impl Handler for Endpoint {
+    async fn handle(&self, request: RawRequest) -> Response {
+        let shared = self.0.upgrade();
+        let Some((shared, container)) =
+            shared.and_then(|it| it.container.upgrade().map(|container| (it, container)))
+        else {
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping");
+        };
+        let accept = match accept(request.headers()) {
+            Ok(accept) => accept,
+            Err(response) => return response,
+        };
+        let (request, upgrade) = request.into_upgrade();
+        container.spawn_managed("websocket", async move {
+            open(shared, request, upgrade).await;
+            Ok::<(), crate::Error>(())
+        });
+        let mut response = Response::empty(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        response
+    }
+}
+
+/// Serves a connection once it has switched to WebSocket.
+async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
+    let connection = match upgrade.connection().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!("no websocket: {error}");
+            return;
+        }
+    };
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(shared.settings.max_message))
+        .max_frame_size(Some(shared.settings.max_message));
+    let stream = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
+    let opening = Opening {
+        id: Uuid::new_v4().to_string(),
+        outbox: Arc::new(Outbox::new(shared.settings.max_queue)),
+        request,
+    };
+    socket::serve(stream, opening, shared).await;
+}
+
+/// The header that accepts a handshake. Source: RFC 6455, section 4.2.
+fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Response> {
+    let lists = |name, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|it| it.to_str().ok())
+            .flat_map(|it| it.split(','))
+            .any(|it| it.trim().eq_ignore_ascii_case(token))
+    };
+    if !lists(header::UPGRADE, "websocket") || !lists(header::CONNECTION, "upgrade") {
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "this is for WebSocket connections",
+        ));
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .map(HeaderValue::as_bytes)
+        != Some(b"13")
+    {
+        let mut response = refusal(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
+        let headers = response.headers_mut();
+        headers.insert(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        );
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return Err(response);
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY);
+    key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())
+        .ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key is missing"))
+}
+
+fn refusal(status: StatusCode, text: &str) -> Response {
+    Response::new(format!("Error: BadRequest: {text}\n")).status(status)
+}
