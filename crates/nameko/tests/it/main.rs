@@ -39,6 +39,9 @@ mod codec;
 // Services that talk in MessagePack and in formats of their own.
 mod formats;
 
+// WebSocket: requests, events, and clients that misbehave.
+mod websocket;
+
 // Timers: when they tick.
 mod timers;
 // Cron lines, in one instance and in a fleet.

@@ -203,7 +203,7 @@ impl Handler for Endpoint {
         };
         let accept = match accept(request.headers()) {
             Ok(accept) => accept,
-            Err(response) => return response,
+            Err(response) => return *response,
         };
         let (request, upgrade) = request.into_upgrade();
         container.spawn_managed("websocket", async move {
@@ -241,7 +241,7 @@ async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
 }
 
 /// The header that accepts a handshake. Source: RFC 6455, section 4.2.
-fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Response> {
+fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Box<Response>> {
     let lists = |name, token: &str| {
         headers
             .get_all(name)
@@ -251,10 +251,10 @@ fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Response> {
             .any(|it| it.trim().eq_ignore_ascii_case(token))
     };
     if !lists(header::UPGRADE, "websocket") || !lists(header::CONNECTION, "upgrade") {
-        return Err(refusal(
+        return Err(Box::new(refusal(
             StatusCode::BAD_REQUEST,
             "this is for WebSocket connections",
-        ));
+        )));
     }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
@@ -268,11 +268,16 @@ fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Response> {
             HeaderValue::from_static("13"),
         );
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())
-        .ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key is missing"))
+        .ok_or_else(|| {
+            Box::new(refusal(
+                StatusCode::BAD_REQUEST,
+                "the Sec-WebSocket-Key is missing",
+            ))
+        })
 }
 
 fn refusal(status: StatusCode, text: &str) -> Response {

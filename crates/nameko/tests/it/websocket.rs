@@ -1,0 +1,657 @@
+//! WebSocket: what a client sends and is sent, as Nameko's clients and browsers expect it; and clients that misbehave.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{LazyLock, Mutex},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use nameko::{
+    Container,
+    prelude::*,
+    web::{self, WebSocketConnect, WebSocketDisconnect, WebSocketHub, WebSocketHubProvider},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Notify, broadcast},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, protocol::frame::coding::CloseCode},
+};
+
+use crate::support::within;
+
+/// Says which sockets are gone, and what they listened to.
+static GONE: LazyLock<broadcast::Sender<(String, Vec<String>)>> =
+    LazyLock::new(|| broadcast::Sender::new(256));
+
+/// By the test's name for it: told when `Chat::hang` has begun, and lets it end.
+static HANGING: Mutex<Option<HashMap<String, &'static (Notify, Notify)>>> = Mutex::new(None);
+
+fn hanging(test: &str) -> &'static (Notify, Notify) {
+    let mut hanging = HANGING.lock().unwrap();
+    hanging
+        .get_or_insert_default()
+        .entry(test.to_owned())
+        .or_insert_with(|| Box::leak(Box::default()))
+}
+
+#[derive(Dependencies)]
+struct Chat {
+    #[dependency(WebSocketHubProvider::new())]
+    hub: WebSocketHub,
+}
+
+#[service("chat")]
+impl Chat {
+    #[entrypoint(WebSocketConnect::new())]
+    async fn connect(
+        &self,
+        socket_id: String,
+        query: HashMap<String, String>,
+        headers: HashMap<String, String>,
+    ) -> Result<()> {
+        if query.get("token").is_some_and(|it| it != "right") {
+            return Err(Error::raise("Unauthorized", "wrong token"));
+        }
+        if let Some(room) = query.get("room") {
+            self.hub.subscribe(&socket_id, room)?;
+            self.hub.unicast(&socket_id, "host", &headers["host"])?;
+        }
+        Ok(())
+    }
+
+    #[entrypoint(WebSocketDisconnect::new())]
+    async fn disconnect(&self, socket_id: String, channels: Vec<String>) -> Result<()> {
+        for channel in &channels {
+            self.hub.broadcast(channel, "left", &socket_id)?;
+        }
+        // A test may have ended.
+        let _ = GONE.send((socket_id, channels));
+        Ok(())
+    }
+
+    #[websocket_rpc]
+    async fn subscribe(&self, socket_id: String, channel: String) -> Result<Vec<String>> {
+        self.hub.subscribe(&socket_id, &channel)?;
+        Ok(self.hub.get_subscriptions(&socket_id))
+    }
+
+    #[websocket_rpc]
+    async fn unsubscribe(&self, socket_id: String, channel: String) -> Result<Vec<String>> {
+        self.hub.unsubscribe(&socket_id, &channel);
+        Ok(self.hub.get_subscriptions(&socket_id))
+    }
+
+    #[websocket_rpc]
+    async fn subscribe_another(&self, _socket_id: String, other: String) -> Result<()> {
+        self.hub.subscribe(&other, "x")
+    }
+
+    #[websocket_rpc]
+    async fn say(&self, _socket_id: String, channel: String, text: String) -> Result<usize> {
+        self.hub.broadcast(&channel, "said", &text)
+    }
+
+    #[websocket_rpc]
+    async fn tell(&self, _socket_id: String, target: String, value: Value) -> Result<bool> {
+        self.hub.unicast(&target, "told", &value)
+    }
+
+    #[websocket_rpc]
+    async fn echo(&self, _socket_id: String, value: Value) -> Result<Value> {
+        Ok(value)
+    }
+
+    #[websocket_rpc]
+    async fn hang(&self, _socket_id: String, test: String) -> Result<String> {
+        let (begun, end) = hanging(&test);
+        begun.notify_one();
+        end.notified().await;
+        Ok(test)
+    }
+
+    #[websocket_rpc]
+    async fn fail(&self, _socket_id: String) -> Result<()> {
+        Err(Error::raise("NotFound", "no such thing"))
+    }
+
+    #[websocket_rpc]
+    async fn panic(&self, _socket_id: String) -> Result<()> {
+        panic!("out of cheese")
+    }
+
+    #[websocket_rpc]
+    async fn unserializable(&self, _socket_id: String) -> Result<HashMap<(u8, u8), u8>> {
+        Ok([((1, 2), 3)].into())
+    }
+}
+
+/// The service under test.
+struct Server {
+    container: Container,
+    addr: SocketAddr,
+}
+
+async fn serve(config: Config) -> Server {
+    let config = config.with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
+    let container = Container::new::<Chat>(config).unwrap();
+    within("the start", container.start()).await.unwrap();
+    let addr = web::address(&container).unwrap();
+    Server { container, addr }
+}
+
+impl Server {
+    async fn connect(&self) -> Client {
+        self.connect_to("/ws").await
+    }
+
+    async fn connect_to(&self, path: &str) -> Client {
+        let tcp = TcpStream::connect(self.addr).await.unwrap();
+        let url = format!("ws://{}{path}", self.addr);
+        let (stream, _) = client_async(url, tcp).await.unwrap();
+        let mut client = Client {
+            stream,
+            id: String::new(),
+        };
+        let greeting = client.next().await;
+        assert_eq!(
+            (&greeting["type"], &greeting["event"]),
+            (&json!("event"), &json!("connected"))
+        );
+        client.id = greeting["data"]["socket_id"].as_str().unwrap().to_owned();
+        client
+    }
+}
+
+/// A client as `nameko.testing.websocket` has it.
+struct Client {
+    stream: WebSocketStream<TcpStream>,
+    id: String,
+}
+
+impl Client {
+    /// The next message that is no ping.
+    async fn receive(&mut self) -> Message {
+        loop {
+            let message = within("a message", self.stream.next())
+                .await
+                .unwrap()
+                .unwrap();
+            if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
+                return message;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Value {
+        let message = self.receive().await;
+        serde_json::from_str(message.to_text().unwrap()).unwrap()
+    }
+
+    async fn send(&mut self, text: impl Into<String>) {
+        let text: String = text.into();
+        self.stream.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Sends a request and waits for its reply.
+    async fn call(&mut self, method: &str, data: Value) -> Value {
+        self.send(json!({"method": method, "data": data, "correlation_id": "c"}).to_string())
+            .await;
+        let reply = self.next().await;
+        assert_eq!(
+            (&reply["type"], &reply["correlation_id"]),
+            (&json!("result"), &json!("c"))
+        );
+        reply
+    }
+
+    /// The code and the reason with which the server closes the socket.
+    async fn closed(&mut self) -> (CloseCode, String) {
+        loop {
+            if let Message::Close(frame) = self.receive().await {
+                let frame = frame.unwrap();
+                return (frame.code, frame.reason.to_string());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_its_correlation_id() {
+    let server = serve(Config::default()).await;
+    let mut client = server.connect().await;
+    assert!(uuid::Uuid::try_parse(&client.id).is_ok());
+    let reply = client
+        .call("echo", json!({"value": {"a": [1, "é", null]}}))
+        .await;
+    assert_eq!(
+        reply,
+        json!({"type": "result", "success": true, "data": {"a": [1, "é", null]}, "correlation_id": "c"})
+    );
+    // Any value serves as an id, and as good as none.
+    for id in ["{\"n\": [1]}", "null"] {
+        client
+            .send(format!(
+                "{{\"method\": \"echo\", \"data\": {{\"value\": 1}}, \"correlation_id\": {id}}}"
+            ))
+            .await;
+        let message = client.receive().await;
+        assert_eq!(
+            message.to_text().unwrap(),
+            format!(
+                "{{\"type\": \"result\", \"success\": true, \"data\": 1, \"correlation_id\": {id}}}"
+            )
+        );
+    }
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn errors_are_answered_as_nameko_answers_them() {
+    let server = serve(Config::default()).await;
+    let mut client = server.connect().await;
+    for (method, data, exc_type, value) in [
+        ("nothing", json!({}), "MethodNotFound", "nothing"),
+        (
+            "echo",
+            json!({}),
+            "IncorrectSignature",
+            "echo() missing 1 required positional argument: 'value'",
+        ),
+        (
+            "echo",
+            json!({"value": 1, "more": 2}),
+            "IncorrectSignature",
+            "echo() got an unexpected keyword argument 'more'",
+        ),
+        (
+            "echo",
+            json!([1]),
+            "IncorrectSignature",
+            "`data` must be a mapping, not [1]",
+        ),
+        (
+            "echo",
+            json!({"socket_id": "x", "value": 1}),
+            "IncorrectSignature",
+            "echo() got an unexpected keyword argument 'socket_id'",
+        ),
+        ("fail", json!({}), "NotFound", "no such thing"),
+        ("panic", json!({}), "Panic", "out of cheese"),
+        (
+            "subscribe_another",
+            json!({"other": "gone"}),
+            "ConnectionNotFound",
+            "gone",
+        ),
+    ] {
+        let reply = client.call(method, data).await;
+        assert_eq!(reply["success"], json!(false));
+        assert_eq!(
+            (
+                reply["error"]["exc_type"].as_str(),
+                reply["error"]["value"].as_str()
+            ),
+            (Some(exc_type), Some(value))
+        );
+    }
+    let reply = client.call("unserializable", json!({})).await;
+    assert_eq!(reply["error"]["exc_type"], "UnserializableValueError");
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_malformed_and_the_socket_lives_on() {
+    let server = serve(Config::default()).await;
+    let mut client = server.connect().await;
+    for message in [
+        Message::text("nonsense"),
+        Message::text(""),
+        Message::text("[]"),
+        Message::text("{\"data\": {}, \"correlation_id\": 7}"),
+        Message::binary(vec![0xff, 0xfe]),
+    ] {
+        client.stream.send(message).await.unwrap();
+        let reply = client.next().await;
+        assert_eq!(reply["error"]["exc_type"], "MalformedRequest");
+        assert_eq!(reply["error"]["value"], "Invalid JSON data");
+        assert_eq!(reply["correlation_id"], Value::Null);
+    }
+    // A request may come as bytes.
+    let request = r#"{"method": "echo", "data": {"value": 1}}"#;
+    client.stream.send(Message::binary(request)).await.unwrap();
+    assert_eq!(client.next().await["data"], 1);
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn events_go_to_who_listens() {
+    let server = serve(Config::default()).await;
+    let (mut one, mut two) = (server.connect().await, server.connect().await);
+    let reply = one.call("subscribe", json!({"channel": "b"})).await;
+    assert_eq!(reply["data"], json!(["b"]));
+    let reply = one.call("subscribe", json!({"channel": "a"})).await;
+    assert_eq!(reply["data"], json!(["a", "b"]));
+
+    let reply = two.call("say", json!({"channel": "a", "text": "hi"})).await;
+    assert_eq!(reply["data"], 1);
+    assert_eq!(
+        one.next().await,
+        json!({"type": "event", "event": "said", "data": "hi"})
+    );
+
+    let reply = one.call("unsubscribe", json!({"channel": "a"})).await;
+    assert_eq!(reply["data"], json!(["b"]));
+    let reply = two.call("say", json!({"channel": "a", "text": "hi"})).await;
+    assert_eq!(reply["data"], 0);
+
+    let reply = two
+        .call("tell", json!({"target": one.id, "value": [1]}))
+        .await;
+    assert_eq!(reply["data"], true);
+    assert_eq!(
+        one.next().await,
+        json!({"type": "event", "event": "told", "data": [1]})
+    );
+    let reply = two
+        .call("tell", json!({"target": "nobody", "value": 1}))
+        .await;
+    assert_eq!(reply["data"], false);
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn requests_of_one_socket_are_handled_one_after_the_other() {
+    let server = serve(Config::default()).await;
+    let (mut one, mut two) = (server.connect().await, server.connect().await);
+    let (begun, end) = hanging("in turn");
+    one.send(r#"{"method": "hang", "data": {"test": "in turn"}, "correlation_id": 1}"#)
+        .await;
+    one.send(r#"{"method": "echo", "data": {"value": 2}, "correlation_id": 2}"#)
+        .await;
+    within("the request", begun.notified()).await;
+    // Another socket does not wait for it.
+    assert_eq!(two.call("echo", json!({"value": 3})).await["data"], 3);
+    end.notify_one();
+    assert_eq!(one.next().await["correlation_id"], 1);
+    assert_eq!(one.next().await["correlation_id"], 2);
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_is_met_when_it_connects_and_may_be_sent_away() {
+    let server = serve(Config::default()).await;
+    let mut guest = server.connect_to("/ws?room=lobby&token=right").await;
+    let host = server.addr.to_string();
+    assert_eq!(
+        guest.next().await,
+        json!({"type": "event", "event": "host", "data": host})
+    );
+    assert_eq!(
+        server
+            .connect()
+            .await
+            .call("say", json!({"channel": "lobby", "text": "hi"}))
+            .await["data"],
+        1
+    );
+
+    let mut stranger = server.connect_to("/ws?token=wrong").await;
+    assert_eq!(
+        stranger.closed().await,
+        (CloseCode::Policy, "wrong token".to_owned())
+    );
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_goes_is_forgotten_and_the_others_hear_of_it() {
+    let server = serve(Config::default()).await;
+    let mut gone = GONE.subscribe();
+    let mut stays = server.connect().await;
+    stays.call("subscribe", json!({"channel": "room"})).await;
+    for politely in [true, false] {
+        let mut leaves = server.connect().await;
+        leaves.call("subscribe", json!({"channel": "room"})).await;
+        let id = leaves.id.clone();
+        if politely {
+            leaves.stream.close(None).await.unwrap();
+        } else {
+            drop(leaves);
+        }
+        let left = stays.next().await;
+        assert_eq!(
+            (&left["event"], &left["data"]),
+            (&json!("left"), &json!(id))
+        );
+        loop {
+            let (other, channels) = within("the hook", gone.recv()).await.unwrap();
+            if other == id {
+                assert_eq!(channels, ["room"]);
+                break;
+            }
+        }
+        let reply = stays.call("tell", json!({"target": id, "value": 1})).await;
+        assert_eq!(reply["data"], false);
+    }
+    server.container.stop().await;
+}
+
+/// Its worker runs to its end nevertheless, as in Nameko.
+#[tokio::test]
+async fn a_socket_that_vanishes_while_its_request_runs_does_no_harm() {
+    let server = serve(Config::default()).await;
+    let mut client = server.connect().await;
+    let (begun, end) = hanging("vanished");
+    client
+        .send(r#"{"method": "hang", "data": {"test": "vanished"}}"#)
+        .await;
+    within("the request", begun.notified()).await;
+    drop(client);
+    end.notify_one();
+    let mut other = server.connect().await;
+    assert_eq!(other.call("echo", json!({"value": 1})).await["data"], 1);
+    within("the stop", server.container.stop()).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_closes_the_socket() {
+    let server = serve(Config::default().with("WEBSOCKET_MAX_MESSAGE", 1000)).await;
+    let mut client = server.connect().await;
+    let text = "x".repeat(900);
+    assert_eq!(
+        client.call("echo", json!({"value": text})).await["data"],
+        text
+    );
+    // The server stops reading: what it says may come before all is sent.
+    let _ = client.stream.send(Message::text("x".repeat(100_000))).await;
+    assert_eq!(client.closed().await.0, CloseCode::Size);
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_rules_is_closed() {
+    let server = serve(Config::default()).await;
+    for frame in [
+        // A text that is no UTF-8, with a mask of zeros.
+        &[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff][..],
+        // No mask.
+        &[0x81, 0x01, b'x'],
+        // An opcode that is none.
+        &[0x83, 0x80, 0, 0, 0, 0],
+        // Lengths without end.
+        &[
+            0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+        ],
+    ] {
+        let mut client = server.connect().await;
+        let tcp = client.stream.get_mut();
+        tcp.write_all(frame).await.unwrap();
+        let (code, _) = client.closed().await;
+        assert!(
+            [CloseCode::Invalid, CloseCode::Protocol, CloseCode::Size].contains(&code),
+            "{code:?}"
+        );
+    }
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_does_not_read_is_closed_and_the_others_are_served() {
+    let server = serve(Config::default().with("WEBSOCKET_MAX_QUEUE", 100_000)).await;
+    let mut gone = GONE.subscribe();
+    let (mut deaf, mut talker) = (server.connect().await, server.connect().await);
+    deaf.call("subscribe", json!({"channel": "news"})).await;
+    let text = "x".repeat(90_000);
+    // What the systems on both sides take for it is more than the queue.
+    let told = async {
+        while talker
+            .call("say", json!({"channel": "news", "text": text}))
+            .await["data"]
+            == 1
+        {}
+    };
+    within("the end of the deaf socket", told).await;
+    loop {
+        let (id, _) = within("the hook", gone.recv()).await.unwrap();
+        if id == deaf.id {
+            break;
+        }
+    }
+    server.container.stop().await;
+}
+
+/// A client that sends requests faster than they are handled is read more slowly; nothing is lost.
+#[tokio::test]
+async fn a_flood_of_requests_is_answered_in_order() {
+    let server = serve(Config::default()).await;
+    let client = server.connect().await;
+    let (mut sink, mut stream) = client.stream.split();
+    let flood = tokio::spawn(async move {
+        for n in 0..2000 {
+            let request =
+                json!({"method": "echo", "data": {"value": "x".repeat(2000)}, "correlation_id": n});
+            sink.send(Message::text(request.to_string())).await.unwrap();
+        }
+        sink
+    });
+    for n in 0..2000 {
+        let message = within("a reply", stream.next()).await.unwrap().unwrap();
+        let reply: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+        assert_eq!(
+            (&reply["success"], &reply["correlation_id"]),
+            (&json!(true), &json!(n))
+        );
+    }
+    drop(flood.await.unwrap());
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn pings_are_answered_and_a_silent_peer_is_given_up() {
+    let server = serve(Config::default().with("WEBSOCKET_PING_INTERVAL", 0.1)).await;
+    let mut gone = GONE.subscribe();
+    let mut client = server.connect().await;
+    client
+        .stream
+        .send(Message::Ping("are you there".into()))
+        .await
+        .unwrap();
+    loop {
+        match within("the pong", client.stream.next())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            Message::Pong(data) => break assert_eq!(&data[..], b"are you there"),
+            other => assert!(other.is_ping(), "{other:?}"),
+        }
+    }
+    // From here on it reads nothing, and so answers nothing.
+    loop {
+        let (id, _) = within("the hook", gone.recv()).await.unwrap();
+        if id == client.id {
+            break;
+        }
+    }
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_request_end_and_says_goodbye() {
+    let server = serve(Config::default()).await;
+    let (mut idle, mut busy) = (server.connect().await, server.connect().await);
+    let (begun, end) = hanging("stop");
+    busy.send(r#"{"method": "hang", "data": {"test": "stop"}, "correlation_id": 1}"#)
+        .await;
+    within("the request", begun.notified()).await;
+    let stop = tokio::spawn({
+        let container = server.container.clone();
+        async move { container.stop().await }
+    });
+    assert_eq!(
+        idle.closed().await,
+        (CloseCode::Away, "the service stops".to_owned())
+    );
+    assert!(!stop.is_finished());
+    end.notify_one();
+    assert_eq!(busy.next().await["data"], "stop");
+    assert_eq!(busy.closed().await.0, CloseCode::Away);
+    drop((idle, busy));
+    within("the stop", stop).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_handshake_is_refused() {
+    let server = serve(Config::default()).await;
+    let upgrade = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n";
+    for (headers, status) in [
+        (String::new(), "400"),
+        (format!("{upgrade}Sec-WebSocket-Key: x\r\n"), "426"),
+        (
+            format!("{upgrade}Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: x\r\n"),
+            "426",
+        ),
+        (format!("{upgrade}Sec-WebSocket-Version: 13\r\n"), "400"),
+        (
+            format!("{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"),
+            "101",
+        ),
+    ] {
+        let mut tcp = TcpStream::connect(server.addr).await.unwrap();
+        let request = format!("GET /ws HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        within("the answer", tcp.read_exact(&mut answer))
+            .await
+            .unwrap();
+        assert_eq!(&answer[9..], status.as_bytes(), "{headers}");
+    }
+    server.container.stop().await;
+}
+
+#[test]
+fn a_method_without_a_socket_id_is_an_error_when_the_container_is_made() {
+    #[derive(Dependencies)]
+    struct Wrong;
+
+    #[service("wrong")]
+    impl Wrong {
+        #[entrypoint(web::WebSocketConnect::new())]
+        async fn met(&self, socket_id: String, cookies: String) -> Result<String> {
+            Ok(socket_id + &cookies)
+        }
+    }
+
+    let error = Container::new::<Wrong>(Config::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "wrong cannot start: entrypoint `websocket connect` of the method `met`: nothing is known for the argument \
+         `cookies`; there are: headers, query"
+    );
+}
