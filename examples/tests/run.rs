@@ -3,6 +3,12 @@
 
 #[path = "../../crates/nameko/tests/it/program.rs"]
 mod program;
+// Services and processes that die, and what `run` makes of it.
+#[path = "run/failures.rs"]
+mod failures;
+// `run --workers`.
+#[path = "run/processes.rs"]
+mod processes;
 
 use std::{
     io::{Read, Write},

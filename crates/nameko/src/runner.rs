@@ -150,6 +150,9 @@ impl Runner {
     pub async fn wait(&self) -> Result<()> {
         let ended = self.ended().await;
         if ended.is_err() {
+            if self.containers.len() > 1 {
+                tracing::info!("the services beside it are stopped");
+            }
             self.stop().await;
         }
         ended

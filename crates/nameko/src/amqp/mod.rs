@@ -59,7 +59,7 @@
 //! `frame`, `decode` and `encode` are the wire; no type of the codec is in a public signature. Deliberately absent:
 //! transactions, `basic.recover`, `channel.flow` from our side, consuming without acknowledgements, server-side `nowait`.
 
-mod backoff;
+pub(crate) mod backoff;
 mod channel;
 mod channel_state;
 #[cfg(test)]

@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand};
 use super::client::{Failure, is_configured};
 use crate::config::Config;
 
+/// More processes than that are a slip of the finger.
+#[cfg(unix)]
+const MAX_PROCESSES: i64 = 1024;
+
 /// The command line of a binary that holds services.
 #[derive(Debug, Parser)]
 #[command(
@@ -66,10 +70,32 @@ pub(super) struct RunArguments {
     /// Names of the services to run [default: all]
     #[arg(value_name = "SERVICE")]
     pub(super) services: Vec<String>,
+    /// Run N processes, each with all the services and its own max_workers; one that dies is started again
+    #[cfg(unix)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_PROCESSES))]
+    pub(super) workers: Option<u16>,
+    /// The number of this process: set by the one that runs several
+    #[cfg(unix)]
+    #[arg(long, hide = true, requires = "workers")]
+    pub(super) process: Option<u16>,
     #[command(flatten)]
     pub(super) config: ConfigArguments,
     #[command(flatten)]
     pub(super) log: LogArguments,
+}
+
+impl RunArguments {
+    /// The number of this process, if it is one of several.
+    #[cfg(unix)]
+    pub(super) fn process(&self) -> Option<u16> {
+        self.process
+    }
+
+    /// There are never several here.
+    #[cfg(not(unix))]
+    pub(super) fn process(&self) -> Option<u16> {
+        None
+    }
 }
 
 #[derive(Debug, Args)]
@@ -150,9 +176,29 @@ impl ConfigArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct LogArguments {
-    /// What to log on standard error: error, warn, info, debug, trace, or a filter like `nameko=debug,info`
+    /// What to log on standard error: error, warn, info, debug, trace, or a filter like `nameko=debug,info` [default: LOG of the configuration]
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true)]
     pub(super) log: Option<String>,
+    /// How to log: text for people, json for machines, one object per line [default: LOG_FORMAT of the configuration, else text]
+    #[arg(long, value_name = "FORMAT", env = "NAMEKO_LOG_FORMAT", hide_env_values = true, value_parser = LogFormat::parse)]
+    pub(super) log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "json" => Ok(Self::Json),
+            // A variable that is set to nothing says nothing.
+            "text" | "" => Ok(Self::Text),
+            _ => Err("write text or json"),
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -179,12 +225,18 @@ const RUN_HELP: &str = "\
 With a broker configured (--broker, AMQP_URI in the configuration file or in the environment), `run` waits until it can
 be reached. With none configured and none at localhost:5672, it starts one of its own there, in memory, for trying out.
 
-Ctrl-C or SIGTERM finishes the calls at hand and stops; a second one stops at once.
+Ctrl-C or SIGTERM finishes the calls at hand and stops; a second one stops at once. When one service dies, the others
+are stopped, and the exit code is 1.
+
+With --workers, this process runs no service itself: it starts the others, starts another one where one dies (after a
+wait that grows from 0.2 s to 30 s), and stops them all when it is stopped. Where none of them can start, it ends with
+their exit code.
 
 Examples:
   run
   run hello_service --config config.yaml
-  run --broker amqp://user:password@rabbit:5672/vhost -d max_workers=20";
+  run --broker amqp://user:password@rabbit:5672/vhost -d max_workers=20
+  run --config config.yaml --workers 4 --log-format json";
 
 const SHELL_HELP: &str = "\
 In the shell:

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::arguments::BrokerArguments;
 use super::client::{Failure, is_configured};
 use super::signals::Signals;
-use super::terminal::say;
+use super::terminal::announce;
 use crate::config::Config;
 
 /// Where a broker is looked for, and started, when none is configured.
@@ -23,15 +23,15 @@ pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failu
     let broker = Broker::start(address)
         .await
         .map_err(|error| cannot_listen(&error, arguments))?;
-    say(format_args!("ready at {}", broker.uri()))?;
-    say(
+    announce(format_args!("ready at {}", broker.uri()))?;
+    announce(
         "This broker is for trying out, development and tests: messages live in memory and are gone when it stops.",
     )?;
-    say("Ctrl-C stops it.")?;
-    let signal = signals.next().await;
+    announce("Ctrl-C stops it.")?;
+    signals.next().await;
     tokio::select! {
         () = broker.stop() => Ok(ExitCode::SUCCESS),
-        _ = signals.next() => Ok(signal.exit_code()),
+        again = signals.next() => Ok(again.exit_code().map_or(ExitCode::FAILURE, ExitCode::from)),
     }
 }
 

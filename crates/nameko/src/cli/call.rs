@@ -4,12 +4,12 @@ use super::arguments::CallArguments;
 use super::client::{Client, Failure};
 use super::expression::Call;
 use super::terminal::say;
+use crate::config::Config;
 
 /// Makes the call and prints its result as Python's `repr`; `None` prints nothing.
-pub(super) async fn run(arguments: &CallArguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: &CallArguments, config: &Config) -> Result<(), Failure> {
     let call = parse(&arguments.target, &arguments.arguments)?;
-    let config = arguments.client.config.load()?;
-    let client = Client::connect(&config, arguments.client.timeout).await?;
+    let client = Client::connect(config, arguments.client.timeout).await?;
     let result = client.call(&call).await;
     client.close().await;
     match result? {

@@ -117,6 +117,8 @@ pub(super) struct Failure {
     kind: &'static str,
     message: String,
     hint: Option<String>,
+    /// The number of the process that it happened in, where there are several.
+    process: Option<u16>,
 }
 
 impl Failure {
@@ -125,6 +127,7 @@ impl Failure {
             kind,
             message: message.into(),
             hint: None,
+            process: None,
         }
     }
 
@@ -132,6 +135,15 @@ impl Failure {
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// Tells in which of several processes it happened.
+    #[cfg(unix)]
+    pub(super) fn in_process(self, number: u16) -> Self {
+        Self {
+            process: Some(number),
             ..self
         }
     }
@@ -145,6 +157,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(number) = self.process {
+            write!(f, "[{number}] ")?;
+        }
         if !self.kind.is_empty() {
             write!(f, "{}: ", self.kind)?;
         }

@@ -8,6 +8,10 @@ mod completion;
 mod expression;
 mod literal;
 mod logging;
+#[cfg(unix)]
+mod parent;
+#[cfg(unix)]
+mod processes;
 mod run;
 mod scanner;
 mod shell;
@@ -22,8 +26,8 @@ use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
 use self::arguments::{
-    CallArguments, ClientArguments, ConfigArguments, ServicesArguments, ServicesCommand,
-    ToolArguments, ToolCommand,
+    BrokerArguments, CallArguments, ClientArguments, ConfigArguments, RunArguments,
+    ServicesArguments, ServicesCommand, ToolArguments, ToolCommand,
 };
 use self::client::Failure;
 use crate::config::Config;
@@ -54,16 +58,13 @@ const CLIENT_LOG: &str = "warn";
 /// }
 /// ```
 ///
+/// `run --workers N` starts the program's own binary N times, with the same command line and standard input of its own.
+///
 /// Exits with 0 when all went well, 1 on an error (told on standard error), 2 on a wrong command line, 130 or 143 when a
 /// second signal ended it.
 pub fn main(services: Services) -> ExitCode {
     report(match ServicesArguments::parse().command {
-        ServicesCommand::Run(arguments) => logging::start(&arguments.log, RUN_LOG).and_then(|()| {
-            Builder::new_multi_thread()
-                .enable_all()
-                .build()?
-                .block_on(run::run(&services, &arguments))
-        }),
+        ServicesCommand::Run(arguments) => run_command(&services, &arguments),
         ServicesCommand::Shell(arguments) => shell_command(&arguments, &services),
         ServicesCommand::Call(arguments) => call_command(&arguments),
         ServicesCommand::ShowConfig(arguments) => show_config(&arguments),
@@ -75,12 +76,7 @@ pub fn tool() -> ExitCode {
     report(match ToolArguments::parse().command {
         ToolCommand::Shell(arguments) => shell_command(&arguments, &Services::new()),
         ToolCommand::Call(arguments) => call_command(&arguments),
-        ToolCommand::Broker(arguments) => logging::start(&arguments.log, RUN_LOG).and_then(|()| {
-            Builder::new_multi_thread()
-                .enable_all()
-                .build()?
-                .block_on(broker::serve(&arguments))
-        }),
+        ToolCommand::Broker(arguments) => broker_command(&arguments),
         ToolCommand::ShowConfig(arguments) => show_config(&arguments),
     })
 }
@@ -92,15 +88,32 @@ fn report(outcome: Result<ExitCode, Failure>) -> ExitCode {
     })
 }
 
+fn run_command(services: &Services, arguments: &RunArguments) -> Result<ExitCode, Failure> {
+    let config = arguments.config.load()?;
+    let process = arguments.process();
+    logging::start(&arguments.log, &config, RUN_LOG, process)?;
+    let outcome = runtime()?.block_on(run::run(services, arguments, config));
+    match process {
+        None => outcome,
+        Some(number) => outcome.map_err(|it| it.in_process(number)),
+    }
+}
+
+fn broker_command(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
+    logging::start(&arguments.log, &Config::new(), RUN_LOG, None)?;
+    runtime()?.block_on(broker::serve(arguments))
+}
+
 fn call_command(arguments: &CallArguments) -> Result<ExitCode, Failure> {
-    logging::start(&arguments.client.log, CLIENT_LOG)?;
-    client_runtime()?.block_on(call::run(arguments))?;
+    let config = arguments.client.config.load()?;
+    logging::start(&arguments.client.log, &config, CLIENT_LOG, None)?;
+    client_runtime()?.block_on(call::run(arguments, &config))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn shell_command(arguments: &ClientArguments, services: &Services) -> Result<ExitCode, Failure> {
-    logging::start(&arguments.log, CLIENT_LOG)?;
     let config = arguments.config.load()?;
+    logging::start(&arguments.log, &config, CLIENT_LOG, None)?;
     let known = known_methods(services, &config)?;
     shell::run(&client_runtime()?, &config, arguments.timeout, known)
 }
@@ -108,6 +121,10 @@ fn shell_command(arguments: &ClientArguments, services: &Services) -> Result<Exi
 fn show_config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
     terminal::say(arguments.load()?.to_yaml().trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build()
 }
 
 /// One thread beside the one that reads the keyboard: it keeps the connection alive.

@@ -1,7 +1,6 @@
 //! The signals that end a program.
 
 use std::io;
-use std::process::ExitCode;
 
 /// Ctrl-C and, on Unix, SIGTERM. From its making on, they no longer end the process by themselves.
 pub(super) struct Signals {
@@ -16,15 +15,20 @@ pub(super) struct Signals {
 pub(super) enum Received {
     Interrupt,
     Terminate,
+    /// No signal: the process that started this one has let go of it.
+    #[cfg(unix)]
+    Parent,
 }
 
 impl Received {
-    /// The exit code of a process that the signal ended: 128 and the signal's number.
-    pub(super) fn exit_code(self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Interrupt => 130,
-            Self::Terminate => 143,
-        })
+    /// The exit code of a process that the signal ended: 128 and the signal's number. `None` when it is no signal.
+    pub(super) fn exit_code(self) -> Option<u8> {
+        match self {
+            Self::Interrupt => Some(130),
+            Self::Terminate => Some(143),
+            #[cfg(unix)]
+            Self::Parent => None,
+        }
     }
 }
 

@@ -15,9 +15,9 @@ pub(crate) struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     /// Lines of standard output and standard error, as they come.
-    lines: Receiver<String>,
+    pub(crate) lines: Receiver<String>,
     /// All lines received so far.
-    seen: String,
+    pub(crate) seen: String,
 }
 
 /// What a program left behind.
@@ -38,6 +38,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(
     command
         .args(arguments)
         .env_remove("AMQP_URI")
+        .env_remove("NAMEKO_LOG_FORMAT")
         .env_remove("RUST_LOG");
     command
 }
@@ -141,7 +142,7 @@ impl Program {
         }
     }
 
-    /// Sends a signal: "INT", "TERM".
+    /// Sends a signal: "INT", "TERM", "KILL".
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([&format!("-{name}"), &self.child.id().to_string()])

@@ -1,0 +1,232 @@
+//! `run --workers`: several processes of a program, as whoever operates them sees them.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nameko::{Cluster, Config};
+use nameko_broker::Broker;
+
+use crate::failures::{TROUBLES, call, rest, troubles};
+use crate::program::{Program, command, run};
+
+/// The processes that answer, once `count` have.
+async fn pids(broker: &Broker, count: usize) -> BTreeSet<u32> {
+    let config = Config::new().with("AMQP_URI", broker.uri());
+    let cluster = Cluster::connect(&config).await.unwrap();
+    let front = cluster.service("front");
+    let mut pids = BTreeSet::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The broker takes turns.
+    while pids.len() < count {
+        assert!(Instant::now() < deadline, "only {pids:?} answer");
+        pids.insert(front.call::<u32>("pid", ()).await.unwrap());
+    }
+    cluster.stop().await;
+    pids
+}
+
+fn is_running(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|it| !it.contains("State:\tZ"))
+}
+
+fn kill(pid: u32) {
+    let killed = Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_process_serves_and_one_that_dies_is_replaced() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut parent = Program::start(troubles(&broker, &["--workers", "3"]));
+    parent.wait_for("ready at amqp://guest:********@");
+    assert!(
+        parent.seen.contains("3 processes; Ctrl-C stops"),
+        "{}",
+        parent.seen
+    );
+    let first = pids(&broker, 3).await;
+
+    kill(*first.first().unwrap());
+    let died = parent.wait_for("was ended by signal 9; another one is started in ");
+    let number = died
+        .split("process ")
+        .nth(1)
+        .unwrap()
+        .chars()
+        .next()
+        .unwrap();
+    parent.wait_for(&format!("process {number} is ready"));
+    let then = pids(&broker, 3).await;
+    assert_eq!(first.intersection(&then).count(), 2, "{first:?}, {then:?}");
+
+    // One that ends by itself, with a service that dies, is replaced as well, and its log tells which one it was.
+    // Each of its two services has a port of its own, and one of them knows the path.
+    let listening = format!("[{number}] ");
+    let lines = parent.seen.lines().filter(|it| it.starts_with(&listening));
+    let addresses = lines.filter_map(|it| it.split_once("listening on http://"));
+    for (_, address) in addresses.collect::<Vec<_>>().into_iter().rev().take(2) {
+        get(address.parse().unwrap(), "/die");
+    }
+    parent.wait_for(&format!("[{number}] Error: back was killed: disk is gone"));
+    parent.wait_for(&format!(
+        "process {number} ended with exit code 1; another one is started in "
+    ));
+    parent.wait_for(&format!("process {number} is ready"));
+    let then = pids(&broker, 3).await;
+
+    parent.signal("TERM");
+    parent.wait_for("stopped");
+    assert_eq!(parent.wait(), Some(0));
+    for pid in then {
+        assert!(!is_running(pid), "{pid}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_kills_all() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut parent = Program::start(troubles(
+        &broker,
+        &["--workers", "2", "-d", "stop_timeout=60"],
+    ));
+    parent.wait_for("ready at");
+    let all = pids(&broker, 2).await;
+    let _hanging = call(&broker, "front.hang");
+    parent.wait_for("hanging");
+    parent.signal("INT");
+    parent.wait_for("stopping; once more stops at once");
+    parent.signal("TERM");
+    assert_eq!(parent.wait(), Some(143));
+    for pid in all {
+        assert!(!is_running(pid), "{pid}");
+    }
+}
+
+/// As systemd does it: it signals each process of the unit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_to_every_process_is_one_signal() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut command = troubles(&broker, &["--workers", "2", "-d", "stop_timeout=60"]);
+    command.args(["--log-format", "json"]);
+    let mut parent = Program::start(command);
+    parent.wait_for("2 processes");
+    let all = pids(&broker, 2).await;
+    parent.signal("TERM");
+    for pid in all {
+        // One may have stopped already.
+        let _ = Command::new("kill")
+            .args(["-TERM", &pid.to_string()])
+            .status();
+    }
+    assert_eq!(parent.wait(), Some(0), "{}", rest(&mut parent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_outlives_the_one_that_started_it() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut parent = Program::start(troubles(&broker, &["--workers", "2"]));
+    parent.wait_for("ready at");
+    pids(&broker, 2).await;
+    parent.signal("KILL");
+    // Ends with the last process.
+    let said = rest(&mut parent);
+    for number in [1, 2] {
+        let tells = |line: &str| {
+            line.starts_with(&format!("[{number}] "))
+                && line.contains("the process that started this one is gone: stopping")
+        };
+        assert!(said.lines().any(tells), "{number}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_cannot_start_end_it_with_their_exit_code() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let ended = run(
+        troubles(&broker, &["--workers", "2", "-d", "disk_is_gone=true"]),
+        "",
+    );
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for number in [1, 2] {
+        let line = format!("[{number}] Error: back cannot start: dependency `_disk`: disk is gone");
+        assert!(ended.stderr.contains(&line), "{ended:?}");
+    }
+    assert_eq!(
+        ended.stderr.lines().last(),
+        Some("Error: no process could start; the last one ended with exit code 1"),
+        "{ended:?}"
+    );
+
+    // What this process can see by itself is said once.
+    let ended = run(
+        troubles(&broker, &["--workers", "2", "-d", "max_workers=many"]),
+        "",
+    );
+    assert_eq!(
+        (ended.code, ended.stderr.lines().count()),
+        (Some(1), 1),
+        "{ended:?}"
+    );
+    let ended = run(troubles(&broker, &["--workers", "0"]), "");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}
+
+#[test]
+fn waiting_for_a_broker_ends_with_a_signal() {
+    let place = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("amqp://{}", place.local_addr().unwrap());
+    drop(place);
+    let mut parent = Program::start(command(
+        TROUBLES,
+        ["run", "--workers", "2", "--broker", &uri],
+    ));
+    parent.wait_for("cannot connect");
+    parent.signal("TERM");
+    assert_eq!(parent.wait(), Some(0));
+}
+
+/// The kernel hands each connection to one of the processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_a_port() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let place = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let mut parent = Program::start(troubles(
+        &broker,
+        &[
+            "--workers",
+            "2",
+            "-d",
+            &format!("WEB_SERVER_ADDRESS={address}"),
+        ],
+    ));
+    parent.wait_for("ready at");
+    let mut pids = BTreeSet::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while pids.len() < 2 {
+        assert!(Instant::now() < deadline, "only {pids:?} answer");
+        let pid = get(address, "/pid");
+        assert!(pid.parse::<u32>().is_ok(), "{pid}");
+        pids.insert(pid);
+    }
+    parent.signal("TERM");
+    assert_eq!(parent.wait(), Some(0));
+}
+
+/// The last line of what a GET request brings; nothing where the server has died.
+fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let mut response = String::new();
+    let _ = TcpStream::connect(address).and_then(|mut stream| {
+        stream.write_all(request.as_bytes())?;
+        stream.read_to_string(&mut response)
+    });
+    response.lines().last().unwrap_or_default().to_owned()
+}
