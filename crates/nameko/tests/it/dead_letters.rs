@@ -39,7 +39,7 @@ async fn channel(broker: &TestBroker) -> Channel {
 }
 
 #[tokio::test]
-async fn what_fails_and_what_cannot_be_read_is_kept_in_a_queue_of_its_own() {
+async fn issue_387_what_fails_and_what_cannot_be_read_is_kept_in_a_queue_of_its_own() {
     let broker = support::broker().await;
     let buried = Container::new::<Buried>(broker.config()).unwrap();
     let channel = channel(&broker).await;
@@ -89,7 +89,7 @@ impl Levels {
 }
 
 #[tokio::test]
-async fn queues_take_any_argument() {
+async fn issue_387_queues_take_any_argument() {
     let broker = support::broker().await;
     let channel = channel(&broker).await;
     let heard = Heard::new();

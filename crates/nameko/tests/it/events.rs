@@ -1,13 +1,17 @@
 //! Events: who handles them, what waits for whom, and what becomes of those that fail.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use nameko::{
-    Container, Error, StandaloneDispatcher,
-    amqp::{Channel, Connection, Properties, Publish, PublishError, Table, Value},
+    Container, Error, QueueConsumer, StandaloneDispatcher,
+    amqp::{
+        self, Channel, ConnectOptions, Connection, Observer, Properties, Publish, PublishError,
+        Table, Value,
+    },
     prelude::*,
     testing::{Recorder, entrypoint_hook, entrypoint_waiter},
 };
+use nameko_broker::Broker;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -595,6 +599,57 @@ async fn a_queue_that_is_declared_otherwise_is_an_error_that_names_both_values()
     ] {
         assert!(text.contains(told), "{told}: {text}");
     }
+}
+
+/// Keeps how a container's connection fares.
+struct Told(Recorder<String>);
+
+impl Observer for Told {
+    fn connection_error(&self, error: &amqp::Error, _: Duration) {
+        self.0.record(error.to_string());
+    }
+
+    fn connected(&self, _: bool) {
+        self.0.record("connected".to_owned());
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_declared_otherwise_at_a_reconnect_is_told_until_it_is_put_right() {
+    let first = Broker::start("127.0.0.1:0").await.unwrap();
+    let second = Broker::start("127.0.0.1:0").await.unwrap();
+    let options = ConnectOptions::from_uri(&second.uri()).unwrap();
+    let channel = Connection::open(&options).await.unwrap().channel().await;
+    let channel = channel.unwrap();
+    let queue = Queue::new("evt-shop-paid--durable.on_paid").max_length(8);
+    channel.queue_declare(&queue).await.unwrap();
+
+    let uris = format!("{};{}", first.uri(), second.uri());
+    let durable = Container::new::<Durable>(Config::new().with("AMQP_URI", uris)).unwrap();
+    durable.start().await.unwrap();
+    let consumer = QueueConsumer::of(&durable).unwrap();
+    let told = Recorder::new();
+    consumer.watch(Arc::new(Told(told.clone())));
+    first.stop().await;
+    let mut fared = told.take_when(1).await.unwrap();
+    while !fared.iter().any(|it| it.contains("406")) {
+        fared.extend(told.take_when(1).await.unwrap());
+    }
+    let error = fared.concat();
+    for part in ["evt-shop-paid--durable.on_paid", "'7'", "'8'"] {
+        assert!(error.contains(part), "{error}");
+    }
+
+    let mut paid = entrypoint_waiter(&durable, "on_paid");
+    channel.queue_delete(&queue.name).await.unwrap();
+    // The service makes the queue as it wants it, and works on.
+    while !fared.contains(&"connected".to_owned()) {
+        fared.extend(told.take_when(1).await.unwrap());
+    }
+    send(&channel, "paid", Some("application/json"), b"1").await;
+    paid.next().await.unwrap();
+    durable.stop().await;
+    second.stop().await;
 }
 
 #[derive(Dependencies)]
