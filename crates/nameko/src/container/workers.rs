@@ -213,7 +213,8 @@ fn report(
     outcome: &Outcome,
     begun: Instant,
 ) {
-    let duration_ms = begun.elapsed().as_secs_f64() * 1e3;
+    // Microseconds are what a clock and a reader can tell apart.
+    let duration_ms = begun.elapsed().as_micros() as f64 / 1e3;
     let (name, expected) = match outcome {
         Ok(_) => ("ok", None),
         Err(fault) => {
@@ -221,9 +222,7 @@ fn report(
             (name, Some(method.expected.contains(&name)))
         }
     };
-    span.record("outcome", name);
-    span.record("expected", expected);
-    span.record("duration_ms", duration_ms);
+    tracing::record_all!(span, outcome = name, expected, duration_ms);
     // A filter that drops the span keeps errors: they tell whose they are.
     let call_id = || span.is_disabled().then(|| ctx.call_id());
     match (outcome, expected) {
