@@ -3,7 +3,7 @@
 use std::{any::Any, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use crate::{
-    amqp,
+    amqp::{self, PublishError},
     config::ConfigError,
     exceptions::{self, Exception},
     protocol::Fault,
@@ -34,7 +34,7 @@ pub enum Error {
     /// The request was not what a service can read.
     #[error("{0}")]
     MalformedRequest(String),
-    /// No reply came in time. The method may still run, or have run.
+    /// The request was sent, but no reply came in time. The method may still run, or have run.
     #[error("no reply to {service}.{method} within {timeout:?}")]
     Timeout {
         /// The service called.
@@ -191,9 +191,16 @@ impl Error {
         self.downcast_ref::<E>().is_some()
     }
 
-    /// No reply came in time.
+    /// No reply came in time, or the broker did not answer in time.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout { .. })
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Amqp(error)
+            | Self::Publish(PublishError::Lost(error) | PublishError::Refused(error)) => {
+                error.is_timeout()
+            }
+            _ => false,
+        }
     }
 
     /// Nobody listens under the service's name.

@@ -44,8 +44,9 @@ pub struct Subscription {
     pub prefetch: Option<u16>,
     /// Where deliveries go.
     pub sink: Sink,
-    /// Called when the queue is consumed again, on a new connection or after the broker had ended the consumer: whether the
-    /// queue had survived, with what was in it. It must not block.
+    /// Called on a new connection, or after the broker had ended the consumer: with `true` when the queue had survived, with what
+    /// was in it, and is consumed again; with `false` when it had not and is declared anew, before it is consumed. It must not
+    /// block.
     pub on_recovered: Option<Arc<dyn Fn(bool) + Send + Sync>>,
 }
 
@@ -343,7 +344,7 @@ struct History {
     connected: bool,
     /// What was consumed before, and so may have lost its queue.
     consumed: HashSet<SubscriptionId>,
-    /// Of those, what had lost its queue and is not consumed again yet. An attempt that failed may have made the queue anew.
+    /// Of those, what had lost its queue and was not told so yet. An attempt that failed may have made the queue anew.
     gone: HashSet<SubscriptionId>,
 }
 
@@ -456,6 +457,11 @@ impl Consuming<'_> {
                 history.gone.insert(id);
             }
             let queue = self.channel.declare_whole(&subscription.queue).await?;
+            if let (Some(on_recovered), Some(false)) = (&subscription.on_recovered, survived) {
+                // Now, not when it is consumed: what is sent to it from here on is not lost.
+                history.gone.remove(&id);
+                on_recovered(false);
+            }
             self.set_prefetch(&subscription).await?;
             declared.push((id, subscription, queue, survived));
         }
@@ -464,9 +470,8 @@ impl Consuming<'_> {
             let tag = self.consume(id, &subscription, &queue).await?;
             self.live.insert(id, tag);
             history.consumed.insert(id);
-            history.gone.remove(&id);
-            if let (Some(on_recovered), Some(survived)) = (&subscription.on_recovered, survived) {
-                on_recovered(survived);
+            if let (Some(on_recovered), Some(true)) = (&subscription.on_recovered, survived) {
+                on_recovered(true);
             }
         }
         Ok(())

@@ -8,13 +8,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{runtime, sync::Semaphore, time::sleep};
+use tokio::{
+    runtime,
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use super::{
     backoff::Backoff,
     channel::Channel,
     connection::Connection,
-    error::{Error, PublishError},
+    error::{Error, Peer, PublishError},
     lazy::Lazy,
     options::ConnectOptions,
     properties::Properties,
@@ -41,6 +45,8 @@ struct Inner {
     channels: Mutex<HashMap<String, Arc<Channels>>>,
     /// Bounds how many channels there are for single messages.
     alone: Semaphore,
+    /// Why an attempt last found no broker, and when.
+    failure: Mutex<Option<(Instant, Error)>>,
 }
 
 /// The channels of one exchange, by [`Channels::at`].
@@ -176,6 +182,7 @@ impl Publisher {
             connection: Arc::default(),
             channels: Mutex::default(),
             alone: Semaphore::new(ALONE),
+            failure: Mutex::default(),
         });
         publishers.push(Arc::downgrade(&inner));
         Publisher(inner)
@@ -246,9 +253,23 @@ impl Publisher {
                 return Err(PublishError::Lost(error));
             };
             tracing::debug!("publishing again in {wait:?}: {error}");
+            *lock(&self.0.failure) = Some((Instant::now(), error));
             retries = retries.saturating_add(1);
             sleep(wait).await;
         }
+    }
+
+    /// Why nothing could be published at some time since `start`: for who gives up before the last retry.
+    pub(crate) fn failure_since(&self, start: Instant) -> Option<Error> {
+        let failure = lock(&self.0.failure).clone();
+        failure
+            .filter(|(at, _)| *at >= start)
+            .map(|(_, error)| error)
+    }
+
+    /// Whom it publishes to, if there is an address at all.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.0.options.uris.first().map(Peer::from)
     }
 
     async fn attempt(&self, message: &Publish, confirmed: bool) -> Result<(), PublishError> {

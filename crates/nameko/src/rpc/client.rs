@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep};
+
 use super::replies::{Pending, Replies};
 use crate::{
-    amqp::{Properties, Publish, PublishError, Publisher, Retry, Table},
+    amqp::{self, Properties, Publish, PublishError, Publisher, Retry, Table},
     config::Config,
     error::{Error, Result},
     protocol,
@@ -72,35 +74,20 @@ impl Client {
         headers: Table,
         options: &Options,
     ) -> Result<Payload> {
-        let call = self.exchange(service, method, request, headers, &options.codec);
-        match options.timeout {
-            None => call.await,
-            Some(timeout) => tokio::time::timeout(timeout, call)
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Error::Timeout {
-                        service: service.to_owned(),
-                        method: method.to_owned(),
-                        timeout,
-                    })
-                }),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        service: &str,
-        method: &str,
-        request: Encoded,
-        headers: Table,
-        codec: &Codec,
-    ) -> Result<Payload> {
         let mut pending = self.replies.expect();
+        let start = Instant::now();
         let publish = self.publisher.publish(
             self.request(service, method, request, headers, &pending),
             Some(Retry::default()),
         );
         tokio::pin!(publish);
+        let deadline = async {
+            match options.timeout {
+                Some(timeout) => sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(deadline);
         let mut published = false;
         loop {
             tokio::select! {
@@ -108,7 +95,7 @@ impl Client {
                 answer = pending.answer() => {
                     let lost = |reason| Error::ReplyLost { service: service.to_owned(), method: method.to_owned(), reason };
                     let reply = answer.map_err(lost)?;
-                    return protocol::decode_reply(codec, &reply.properties, &reply.body);
+                    return protocol::decode_reply(&options.codec, &reply.properties, &reply.body);
                 }
                 confirm = &mut publish, if !published => match confirm {
                     Ok(()) => published = true,
@@ -119,8 +106,26 @@ impl Client {
                     }
                     Err(error) => return Err(error.into()),
                 },
+                () = &mut deadline => {
+                    let timeout = options.timeout.unwrap_or_default();
+                    return Err(match self.unsent(start, timeout).filter(|_| !published) {
+                        Some(error) => PublishError::Lost(error).into(),
+                        None => Error::Timeout { service: service.to_owned(), method: method.to_owned(), timeout },
+                    });
+                }
             }
         }
+    }
+
+    /// Why a request is not with the broker yet: what its publisher met since `start`, or that the broker says nothing.
+    fn unsent(&self, start: Instant, timeout: Duration) -> Option<amqp::Error> {
+        self.publisher.failure_since(start).or_else(|| {
+            Some(amqp::Error::Timeout {
+                peer: self.publisher.peer()?,
+                after: timeout,
+                doing: "sending a request",
+            })
+        })
     }
 
     fn request(

@@ -235,6 +235,49 @@ async fn a_type_that_panics_when_read_or_written_is_an_error_for_the_caller() {
     runner.stop().await;
 }
 
+/// That no reply came is not the news when the request never left.
+#[tokio::test]
+async fn a_call_that_times_out_while_the_broker_is_away_says_so() {
+    let broker = support::broker().await;
+    let mut proxy = Proxy::start(broker.addr()).await;
+    let place = proxy.addr().to_string();
+    let uri = broker.uri().replace(&broker.addr().to_string(), &place);
+    let runner = support::run(&services![Troubles], &broker).await;
+    let cluster = Cluster::connect(&broker.config().with("AMQP_URI", uri))
+        .await
+        .unwrap();
+    let troubles = cluster.service("troubles");
+    assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
+
+    // Shorter than the publisher's retries.
+    let hurried = troubles.with_timeout(Duration::from_millis(1500));
+    proxy.refuse().await;
+    let error = hurried.call::<u8>("echo", (1,)).await.unwrap_err();
+    assert!(matches!(error, Error::Publish(_)), "{error:?}");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("cannot connect to {place}")),
+        "{error}"
+    );
+
+    // The broker is there, but says nothing.
+    proxy.resume().await;
+    let back = async { while troubles.call::<u8>("echo", (1,)).await.is_err() {} };
+    support::within("the way back", back).await;
+    proxy.freeze();
+    let error = hurried.call::<u8>("echo", (1,)).await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("no answer from {place}")),
+        "{error}"
+    );
+    drop(cluster);
+    runner.stop().await;
+}
+
 #[tokio::test]
 async fn calls_after_the_stop_fail_at_once() {
     let broker = support::broker().await;
@@ -283,12 +326,14 @@ async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts()
     let (replies, other) = (support::unique("replies"), support::unique("other"));
     let (recovered, mut recoveries) = mpsc::unbounded_channel();
     for name in [&replies, &other] {
-        let recovered = recovered.clone();
+        let (recovered, name) = (recovered.clone(), name.clone());
         consumers.add(Subscription {
             queue: Queue::new(name.as_str()),
             prefetch: None,
             sink: Arc::new(|_| ()),
-            on_recovered: Some(Arc::new(move |survived| recovered.send(survived).unwrap())),
+            on_recovered: Some(Arc::new(move |survived| {
+                recovered.send((name.clone(), survived)).unwrap();
+            })),
         });
     }
     consumers.start().await.unwrap();
@@ -315,9 +360,20 @@ async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts()
     };
     let error = support::within("the refusal", refused).await;
     assert!(error.to_string().contains(&other), "{error}");
+    // As soon as it is declared anew: what is sent to it from then on is not lost.
+    let recovery = support::within("the report", recoveries.recv());
+    assert_eq!(recovery.await, Some((replies.clone(), false)));
     channel.queue_delete(&other).await.unwrap();
-    let survived = support::within("the recovery", recoveries.recv()).await;
-    assert_eq!(survived, Some(false));
+    let rest = async {
+        let first = recoveries.recv().await.unwrap();
+        let second = recoveries.recv().await.unwrap();
+        [first, second]
+    };
+    let mut rest = support::within("the recovery", rest).await;
+    rest.sort();
+    let mut expected = [(other, false), (replies, true)];
+    expected.sort();
+    assert_eq!(rest, expected);
     consumers.stop().await;
 }
 

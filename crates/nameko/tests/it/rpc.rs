@@ -148,6 +148,8 @@ async fn a_call_has_a_deadline() {
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
 
     let troubles = cluster.service("troubles");
+    // The connection is open when the time begins to run.
+    assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
     let timeout = std::time::Duration::from_millis(50);
     let error = troubles
         .with_timeout(timeout)
