@@ -1,7 +1,7 @@
 //! The guide: a chapter for each thing to learn. Every sample in it is compiled and run by the tests.
 //!
 //! Start with [install] and [hello]; [concepts] explains the words. [testing], [extensions] and [serialization] come when
-//! you need them.
+//! you need them, and [production] when others do.
 
 pub mod install {
     #![doc = include_str!("../../../docs/install.md")]
@@ -37,4 +37,8 @@ pub mod testing {
 
 pub mod serialization {
     #![doc = include_str!("../../../docs/serialization.md")]
+}
+
+pub mod production {
+    #![doc = include_str!("../../../docs/production.md")]
 }

@@ -1,9 +1,11 @@
 //! What `run` says and does when a service can't start or dies, and what its log is like.
 
+use std::io::Read as _;
+
 use nameko_broker::Broker;
 use serde_json::Value;
 
-use crate::program::{Program, command, run};
+use crate::program::{Program, command, run, wait};
 
 pub(crate) const TROUBLES: &str = env!("CARGO_BIN_EXE_troubles");
 
@@ -156,4 +158,39 @@ async fn the_log_is_configured_by_flag_by_environment_and_by_file_in_that_order(
     let wrong = run(troubles(&broker, &["--log-format", "xml"]), "");
     assert_eq!(wrong.code, Some(2));
     assert!(wrong.stderr.contains("write text or json"), "{wrong:?}");
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_it_wants_none() {
+    let (logged, told) = ("\x1b[34mDEBUG", "\x1b[31mError: ");
+    for (no_color, coloured) in [(None, true), (Some("1"), false)] {
+        let said = on_a_terminal(no_color);
+        assert!(said.contains("disk is gone"), "{said:?}");
+        for part in [logged, told] {
+            assert_eq!(said.contains(part), coloured, "{said:?}");
+        }
+    }
+}
+
+/// What a run that fails prints on a terminal.
+fn on_a_terminal(no_color: Option<&str>) -> String {
+    let (mut terminal, inside) = pty_process::blocking::open().unwrap();
+    // Nobody listens on port 1: one service waits until the other one has failed.
+    let mut command = command(TROUBLES, ["run", "--broker", "amqp://127.0.0.1:1"]);
+    command
+        .args(["-d", "WEB_SERVER_ADDRESS=127.0.0.1:0"])
+        .args(["-d", "disk_is_gone=true", "--log", "debug"])
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR");
+    if let Some(value) = no_color {
+        command.env("NO_COLOR", value);
+    }
+    let mut child = pty_process::blocking::Command::from(command)
+        .spawn(inside)
+        .unwrap();
+    let mut said = Vec::new();
+    // Ends with an error when the program, the last one that has the terminal open, ends.
+    let _ = terminal.read_to_end(&mut said);
+    assert_eq!(wait(&mut child).code(), Some(1));
+    String::from_utf8(said).unwrap()
 }
