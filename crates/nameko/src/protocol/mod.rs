@@ -95,12 +95,8 @@ pub(crate) fn message(encoded: Encoded, mut headers: Table) -> (Properties, Byte
 
 /// Whether a content type is the one that is `wanted`, parameters aside.
 pub(crate) fn is_type(content_type: &str, wanted: &str) -> bool {
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case(wanted)
+    let plain = || content_type.split(';').next().unwrap_or_default().trim();
+    content_type == wanted || plain().eq_ignore_ascii_case(wanted)
 }
 
 /// The owner's name in the reply queues of standalone clients, and in their call ids.
