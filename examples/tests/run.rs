@@ -24,6 +24,8 @@ const CHAIN: &str = env!("CARGO_BIN_EXE_chain");
 const EVENTS: &str = env!("CARGO_BIN_EXE_events");
 const MESSAGING: &str = env!("CARGO_BIN_EXE_messaging");
 const ORDERS: &str = env!("CARGO_BIN_EXE_orders");
+const CHAT: &str = env!("CARGO_BIN_EXE_chat");
+const TIMERS: &str = env!("CARGO_BIN_EXE_timers");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_says_what_it_serves_answers_and_stops_on_a_signal() {
@@ -227,4 +229,28 @@ async fn orders_are_taken_over_http() {
     orders.signal("TERM");
     assert_eq!(orders.wait(), Some(0));
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn the_page_of_the_chat_is_served_by_the_chat() {
+    let mut chat = Program::start(command(
+        CHAT,
+        ["run", "-d", "WEB_SERVER_ADDRESS=127.0.0.1:0"],
+    ));
+    let line = chat.wait_for("listening on http://");
+    let address = line.rsplit("http://").next().unwrap().trim();
+    let page = http(address, "GET /", "");
+    assert!(page.contains("/ws?room="), "{page}");
+    chat.signal("TERM");
+    assert_eq!(chat.wait(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_instance_is_alive_and_says_what_it_runs() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut timers = Program::start(command(TIMERS, ["run", "--broker", &broker.uri()]));
+    timers.wait_for("report (cron */10 * * * * * Europe/London, once in the fleet)");
+    timers.wait_for("is alive");
+    timers.signal("TERM");
+    assert_eq!(timers.wait(), Some(0));
 }

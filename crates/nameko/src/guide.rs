@@ -27,6 +27,14 @@ pub mod http {
     #![doc = include_str!("../../../docs/http.md")]
 }
 
+pub mod websocket {
+    #![doc = include_str!("../../../docs/websocket.md")]
+}
+
+pub mod timers {
+    #![doc = include_str!("../../../docs/timers.md")]
+}
+
 pub mod extensions {
     #![doc = include_str!("../../../docs/extensions.md")]
 }

@@ -46,6 +46,9 @@
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
 //! | a method behind HTTP | `#[http(GET, "/orders/{id}")] async fn` | [`web`], [`guide::http`] |
+//! | to talk with browsers over one connection | `#[websocket_rpc]`, `WebSocketHubProvider::new()` | [`websocket_rpc`](macro@websocket_rpc), [`web::WebSocketHub`] |
+//! | something every so often | `#[timer(interval = 5)]` | [`timer`](macro@timer), [`Timer`] |
+//! | something by the calendar, once in the fleet | `#[cron("0 3 * * *", once = "fleet")]` | [`cron`](macro@cron), [`Cron`] |
 //! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
 //! | a value that travels with calls | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
 //! | the configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
