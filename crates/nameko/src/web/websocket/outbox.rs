@@ -19,6 +19,8 @@ pub(super) struct Outbox {
     filled: Notify,
     /// Told when something was taken.
     drained: Notify,
+    /// Told when the socket is to be closed at once.
+    cut: Notify,
 }
 
 #[derive(Default)]
@@ -78,6 +80,7 @@ impl Outbox {
             state: Mutex::default(),
             filled: Notify::new(),
             drained: Notify::new(),
+            cut: Notify::new(),
         }
     }
 
@@ -105,6 +108,7 @@ impl Outbox {
         self.lock().closing.get_or_insert(closing);
         self.filled.notify_one();
         self.drained.notify_one();
+        self.cut.notify_one();
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -134,6 +138,17 @@ impl Outbox {
                 Some(Next::Message(message))
             }
             None => state.closing.clone().map(Next::Close),
+        }
+    }
+
+    /// Returns when the socket is to be closed at once, whatever is being sent. One caller at a time.
+    pub(super) async fn cut(&self) -> Closing {
+        loop {
+            let closing = self.lock().closing.clone().filter(|it| !it.drains);
+            if let Some(closing) = closing {
+                return closing;
+            }
+            self.cut.notified().await;
         }
     }
 
@@ -173,6 +188,7 @@ mod tests {
         let closing = Closing::after_all(CloseCode::Away, "bye");
         outbox.close(closing.clone());
         assert!(!outbox.push("three".into()));
+        assert!(outbox.cut().now_or_never().is_none());
         assert_eq!(take(&outbox), Next::Message("one".into()));
         assert_eq!(take(&outbox), Next::Message("two".into()));
         assert_eq!(take(&outbox), Next::Close(closing.clone()));
@@ -190,6 +206,7 @@ mod tests {
         assert!(outbox.room().now_or_never().is_some());
         assert!(outbox.push("1234567890".into()) && !outbox.push("1".into()));
         assert!(outbox.is_closing());
+        assert!(outbox.cut().now_or_never().is_some());
         assert_eq!(
             take(&outbox),
             Next::Close(Closing::now(CloseCode::Policy, "too slow"))

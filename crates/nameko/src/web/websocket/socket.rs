@@ -219,9 +219,12 @@ async fn write<S>(
                 Message::Ping(Bytes::new())
             }
         };
-        // A peer that takes nothing for long is given up by the connection.
-        if sink.send(message).await.is_err() {
-            return;
+        // A peer that takes nothing for long is given up by the connection, unless too much waits for it before.
+        tokio::select! {
+            sent = sink.send(message) => if sent.is_err() {
+                return;
+            },
+            closing = outbox.cut() => return say_goodbye(sink, closing).await,
         }
     }
 }
