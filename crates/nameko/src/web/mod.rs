@@ -1,4 +1,29 @@
 //! HTTP: `#[http(GET, "/orders/{id}")]`, and the server behind it.
+//!
+//! [`FromRequest`] lists what a method can take, [`IntoResponse`] what it can return, [`Error`] its statuses for errors. The
+//! chapter [`guide::http`](crate::guide::http) tells it all.
+//!
+//! ```
+//! use nameko::{prelude::*, web::{self, Json}};
+//!
+//! #[derive(Dependencies)]
+//! struct Stock;
+//!
+//! #[service("stock")]
+//! impl Stock {
+//!     #[http(GET, "/items/{id}")]
+//!     async fn count(&self, id: u64, reserved: Option<bool>) -> Result<Json<u64>> {
+//!         match (id, reserved) {
+//!             (17, Some(true)) => Ok(Json(1)),
+//!             (17, _) => Ok(Json(3)),
+//!             _ => Err(web::Error::not_found(format!("no item {id}")).into()),
+//!         }
+//!     }
+//! }
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+//! assert_eq!(Stock.count(17, None).await?, Json(3));
+//! # Ok(()) }
+//! ```
 
 mod address;
 mod connection;
