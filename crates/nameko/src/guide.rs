@@ -15,6 +15,14 @@ pub mod concepts {
     #![doc = include_str!("../../../docs/concepts.md")]
 }
 
+pub mod rpc {
+    #![doc = include_str!("../../../docs/rpc.md")]
+}
+
+pub mod context {
+    #![doc = include_str!("../../../docs/context.md")]
+}
+
 pub mod events {
     #![doc = include_str!("../../../docs/events.md")]
 }
