@@ -182,7 +182,11 @@ impl<'a> Class<'a> {
                 quote_spanned!(Span::mixed_site()=> ::nameko::Fault::exception(#path, (#(#sent,)*), self))
             }
             Kind::Transparent => {
-                quote_spanned!(Span::mixed_site()=> ::nameko::Fault::of(#(#variables),*))
+                let types = fields.iter().map(|(_, ty)| ty);
+                quote_spanned! {Span::mixed_site()=> {
+                    use ::nameko::private::{SaysItself as _, SaysItsType as _};
+                    #(::nameko::private::fault_of(#variables, (&::nameko::private::Kind::<#types>::new()).fault()))*
+                }}
             }
         };
         quote_spanned!(Span::mixed_site()=> #(#conditions)* #name { #(#members: #variables),* } => #fault,)

@@ -1,12 +1,13 @@
 //! What generated code calls. Not for use by hand; may change at any time.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, marker::PhantomData, pin::Pin};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     arguments::{Args, Param},
     error::{Error, Raise, RemoteError, Result},
+    exceptions::Exception,
     extension::Entrypoint,
     protocol::Fault,
     serialization::Payload,
@@ -173,6 +174,50 @@ where
 /// An argument of an exception, to be sent.
 pub fn sent<T: Sent>(argument: &T) -> impl Serialize + use<'_, T> {
     argument
+}
+
+/// What callers see of an error: what it says itself, as an exception, if there is a `fault` for that.
+pub fn fault_of<E: Raise>(error: &E, fault: Option<fn(&E) -> Fault>) -> Fault {
+    match fault {
+        Some(fault) => fault(error),
+        None => Fault::of(error),
+    }
+}
+
+/// Whether an error type is an exception, told by which `fault` is found: with both traits in scope, `(&Kind::<E>::new()).fault()`
+/// is the one of [`SaysItself`] where there is one.
+pub struct Kind<E>(PhantomData<E>);
+
+impl<E> Kind<E> {
+    /// The question.
+    #[expect(clippy::new_without_default, reason = "generated code says `new`")]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// The kind of an exception.
+pub trait SaysItself<E> {
+    /// How its error object is made.
+    fn fault(&self) -> Option<fn(&E) -> Fault>;
+}
+
+impl<E: Exception> SaysItself<E> for Kind<E> {
+    fn fault(&self) -> Option<fn(&E) -> Fault> {
+        Some(E::to_fault)
+    }
+}
+
+/// The kind of any other error.
+pub trait SaysItsType<E> {
+    /// None.
+    fn fault(&self) -> Option<fn(&E) -> Fault>;
+}
+
+impl<E> SaysItsType<E> for &Kind<E> {
+    fn fault(&self) -> Option<fn(&E) -> Fault> {
+        None
+    }
 }
 
 /// An argument of an exception, as it was sent. `None` where it is absent, or something else.
