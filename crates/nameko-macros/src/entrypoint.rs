@@ -234,9 +234,16 @@ impl Entrypoint {
             Takes::Request => quote!(respond),
             _ => quote!(reply),
         };
+        // An error that is an exception is found to be one where its type is known.
+        let fault = quote_spanned! {Span::mixed_site()=> |kind| {
+            use ::nameko::private::{SaysItself as _, SaysItsType as _};
+            (&kind).fault()
+        }};
         // A future that is not `Send` is reported at the method's name.
         let name = Place::of(ident).first;
-        quote_spanned!(name=> ::std::boxed::Box::pin(async move { ::nameko::private::#reply(#returned) }))
+        quote_spanned! {name=>
+            ::std::boxed::Box::pin(async move { ::nameko::private::#reply(#returned, #fault) })
+        }
     }
 }
 

@@ -232,7 +232,7 @@ pub fn entrypoint(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 ///
 /// # fn main() {
-/// // Once, where the program starts: from now on calls fail with it, and methods that return it send its paths.
+/// // Once, where a program starts that calls services which raise it: such calls fail with it from now on.
 /// nameko::exceptions::register::<ShopError>();
 /// # }
 /// ```

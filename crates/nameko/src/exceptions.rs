@@ -1,12 +1,10 @@
 //! Errors that keep their type across the wire.
 //!
 //! An error is sent as its class path, `shop.exceptions.NotFound`, and the arguments it was raised with. A type that
-//! implements [`Exception`] says what these are for it; peers in Python know the same path by `deserialize_to_instance`.
-//! Once it is [`register`]ed in a process,
-//!
-//! * a method that fails with it sends its path and arguments, and
-//! * a call that fails with one of its paths fails with it: [`Error::downcast_ref`] finds it, and where a method lets the
-//!   error pass, it goes on to the next caller unchanged.
+//! implements [`Exception`] says what these are for it: a method that fails with it sends them. Peers in Python know the same
+//! path by `deserialize_to_instance`. Once the type is [`register`]ed in a process, a call that fails with one of its paths
+//! fails with it: [`Error::downcast_ref`] finds it, and where a method lets the error pass, it goes on to the next caller
+//! unchanged.
 //!
 //! ```
 //! use nameko::prelude::*;
@@ -87,10 +85,13 @@ pub trait Exception: StdError + Send + Sync + Sized + 'static {
     fn from_remote(error: &RemoteError) -> Option<Self>;
 }
 
-/// Makes an error type known to this process, for its methods and its calls alike. Call it before services start.
+/// Makes an error type known to this process: calls fail with it from now on. Call it before services start.
 ///
 /// Where two types have one path, the one that was registered last is made. Nameko's own classes
 /// ([`Error::MethodNotFound`], [`Error::IncorrectSignature`], [`Error::MalformedRequest`]) are always themselves.
+///
+/// Methods need no registration to send what an error type says of itself, save where its type is hidden: behind
+/// [`Error::from_error`] or a `Box<dyn Error>`, and in services written without `#[service]`.
 pub fn register<E: Exception>() {
     let entry = Entry {
         id: TypeId::of::<E>(),

@@ -53,12 +53,15 @@ where
 }
 
 /// What a method returned.
-pub fn reply<R: Returned>(returned: R) -> Outcome
+pub fn reply<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: Reply,
     R::Error: Raise,
 {
-    Method::<()>::reply(returned.into_result())
+    match returned.into_result() {
+        Ok(value) => Ok(Box::new(value)),
+        Err(error) => Err(fault_of(&error, fault(Kind::new()))),
+    }
 }
 
 /// What a method takes of an HTTP request.
@@ -72,7 +75,7 @@ pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T>
 }
 
 /// What a method answers an HTTP request with.
-pub fn respond<R: Returned>(returned: R) -> Outcome
+pub fn respond<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: IntoResponse,
     R::Error: Raise,
@@ -82,9 +85,14 @@ where
             Ok(response) => Ok(Box::new(response)),
             Err(error) => Err(Fault::of(&error)),
         },
-        Err(error) => Err(Fault::of(&error)),
+        Err(error) => Err(fault_of(&error, fault(Kind::new()))),
     }
 }
+
+/// Finds how the error object of an `E` is made, if it is an exception.
+pub trait FindFault<E>: FnOnce(Kind<E>) -> Option<fn(&E) -> Fault> {}
+
+impl<E, F: FnOnce(Kind<E>) -> Option<fn(&E) -> Fault>> FindFault<E> for F {}
 
 /// A `Result`, by whatever name the method calls it. What is in it is bounded where it is used, so that the compiler
 /// tells a reply that cannot be sent from a method that returns no `Result`.

@@ -42,8 +42,8 @@ impl Shop {
     }
 
     #[rpc]
-    async fn private(&self) -> Result<()> {
-        Err(Private("the ledger".to_owned()).into())
+    async fn private(&self) -> Result<(), Private> {
+        Err(Private("the ledger".to_owned()))
     }
 
     /// As a Python service may send it.
