@@ -96,7 +96,7 @@ pub struct Argument<A, T> {
     given: Given<T>,
 }
 
-/// Arguments, from the first to the last: `()`, or an [`Argument`] and those before it.
+/// Arguments, from the first to the last: `()`, or an argument and those before it.
 pub trait ArgumentList: Sized {
     /// Adds an argument.
     fn with<T: Serialize>(self, name: &'static str, given: Given<T>) -> Argument<Self, T> {
