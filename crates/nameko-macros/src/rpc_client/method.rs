@@ -1,0 +1,300 @@
+//! One method of a client's trait: what is asked of it, and the client's method of that name.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{
+    Attribute, FnArg, Ident, Pat, ReturnType, TraitItemFn, Type, ext::IdentExt, parse_quote,
+};
+
+use super::options::Options;
+use crate::{
+    entrypoint::{LONGEST_ROUTING_KEY, conditions, is_self, is_shared_self},
+    errors::Errors,
+    owned,
+    spans::Place,
+};
+
+/// What the client has itself, beside the methods of the service.
+const OWN_METHOD: &str = "with_timeout";
+
+/// A method of the trait.
+pub(super) struct Method {
+    /// The name on the wire.
+    name: String,
+    ident: Ident,
+    conditions: Vec<Attribute>,
+    params: Vec<Param>,
+    output: Type,
+}
+
+struct Param {
+    /// The name on the wire.
+    name: String,
+    conditions: Vec<Attribute>,
+    ty: Type,
+}
+
+impl Method {
+    /// `None` where there is nothing to make a method of the client of; what is wrong is in `errors`.
+    pub(super) fn parse(
+        options: &Options,
+        method: &TraitItemFn,
+        errors: &mut Errors,
+    ) -> Option<Self> {
+        let sig = &method.sig;
+        let name = sig.ident.unraw().to_string();
+        check_method(options, method, &name, errors);
+        let params = sig.inputs.iter().filter_map(|input| match input {
+            FnArg::Typed(param) if !is_self(&param.pat) => Param::parse(param, errors),
+            _ => None,
+        });
+        let params = params.collect();
+        let output = match &sig.output {
+            ReturnType::Type(_, output) => {
+                owned::check_result(output, errors);
+                (**output).clone()
+            }
+            ReturnType::Default => {
+                let advice = format!(
+                    "return `Result<T, E>` from `{name}`, or `Result<()>`: a call can fail"
+                );
+                errors.add(&sig.ident, advice);
+                return None;
+            }
+        };
+        Some(Self {
+            name,
+            ident: sig.ident.clone(),
+            conditions: conditions(&method.attrs),
+            params,
+            output,
+        })
+    }
+
+    /// The call of the service.
+    fn call(&self, options: &Options) -> TokenStream {
+        let Self {
+            name,
+            params,
+            output,
+            ..
+        } = self;
+        let given = params
+            .iter()
+            .enumerate()
+            .map(|(index, param)| param.give(index));
+        let mixed = Span::mixed_site();
+        let order = match options.positional {
+            true => quote_spanned!(mixed=> ByPosition),
+            false => quote_spanned!(mixed=> ByName),
+        };
+        // A result or an error that cannot be made of a reply is reported at the return type.
+        let place = Place::of(output);
+        let answer = quote_spanned!(place.first=> ::nameko::private::answer);
+        let result = quote_spanned!(place.last=> (result));
+        quote_spanned! {mixed=>
+            let arguments = ();
+            #(#given)*
+            let arguments = ::nameko::private::#order(arguments);
+            let result = self.target.ask(#name, arguments).await;
+            #answer::<#output> #result
+        }
+    }
+}
+
+impl Param {
+    fn parse(param: &syn::PatType, errors: &mut Errors) -> Option<Self> {
+        let Pat::Ident(pat) = &*param.pat else {
+            errors.add(
+                &param.pat,
+                "write a name: the service knows the argument by it",
+            );
+            return None;
+        };
+        let name = pat.ident.unraw().to_string();
+        owned::check_argument(&name, &param.ty, "a call owns its arguments", errors);
+        Some(Self {
+            name,
+            conditions: conditions(&param.attrs),
+            ty: (*param.ty).clone(),
+        })
+    }
+
+    /// Declares it.
+    fn declare(&self, index: usize) -> TokenStream {
+        let Self { conditions, ty, .. } = self;
+        let variable = variable(index);
+        quote_spanned!(Span::mixed_site()=> #(#conditions)* #variable: #ty)
+    }
+
+    /// Adds it to the arguments of the call.
+    fn give(&self, index: usize) -> TokenStream {
+        let Self {
+            conditions,
+            name,
+            ty,
+        } = self;
+        let variable = variable(index);
+        // A type that cannot be sent is reported there.
+        let place = Place::of(ty);
+        let given = match owned::is_option(ty) {
+            true => quote_spanned!(place.first=> ::nameko::private::given_some),
+            false => quote_spanned!(place.first=> ::nameko::private::given::<#ty>),
+        };
+        let value = quote_spanned!(place.last=> (#variable));
+        quote_spanned! {Span::mixed_site()=>
+            #(#conditions)*
+            let arguments = ::nameko::private::ArgumentList::with(arguments, #name, #given #value);
+        }
+    }
+
+    /// Passes it on.
+    fn pass(&self, index: usize) -> TokenStream {
+        let conditions = &self.conditions;
+        let variable = variable(index);
+        quote_spanned!(Span::mixed_site()=> #(#conditions)* #variable)
+    }
+}
+
+/// The variable that holds an argument.
+fn variable(index: usize) -> Ident {
+    format_ident!("arg{index}", span = Span::mixed_site())
+}
+
+/// The rules for a method, save for its arguments and what it returns.
+fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mut Errors) {
+    let sig = &method.sig;
+    if options.service.len() + 1 + name.len() > LONGEST_ROUTING_KEY {
+        errors.add(
+            &sig.ident,
+            format!(
+                "this name is too long: with `{}.` before it, it is a routing key of at most {LONGEST_ROUTING_KEY} bytes",
+                options.service
+            ),
+        );
+    }
+    if name == OWN_METHOD {
+        errors.add(
+            &sig.ident,
+            format!("the client has a `{name}` of its own: call this method by a `ServiceProxy`"),
+        );
+    }
+    if let Some(body) = &method.default {
+        errors.add(
+            body,
+            format!("write `;`: what `{name}` does is the service's"),
+        );
+    }
+    if sig.asyncness.is_none() {
+        errors.add(
+            sig.fn_token,
+            format!("write `async fn {}`: a call waits for its reply", sig.ident),
+        );
+    }
+    if let Some(unsafety) = &sig.unsafety {
+        errors.add(unsafety, "a call is not `unsafe`");
+    }
+    if let Some(abi) = &sig.abi {
+        errors.add(abi, "a call goes through the broker: remove `extern`");
+    }
+    if !sig.generics.params.is_empty() {
+        errors.add(
+            &sig.generics,
+            "a client's method cannot be generic: write the types that messages are read into",
+        );
+    }
+    match sig.inputs.first() {
+        Some(FnArg::Receiver(receiver)) if is_shared_self(receiver) => {}
+        Some(FnArg::Receiver(receiver)) => {
+            errors.add(receiver, "a client is shared; take `&self`");
+        }
+        _ => errors.add(&sig.ident, "a client is shared; take `&self`"),
+    }
+}
+
+impl Method {
+    /// The method of the trait behind a pointer, and how it is forwarded.
+    pub(super) fn erased(&self, methods: &Ident) -> (TokenStream, TokenStream) {
+        let Self {
+            ident,
+            conditions,
+            params,
+            output,
+            ..
+        } = self;
+        let declared: Vec<_> = params
+            .iter()
+            .enumerate()
+            .map(|(index, it)| it.declare(index))
+            .collect();
+        let passed = params.iter().enumerate().map(|(index, it)| it.pass(index));
+        let signature = quote_spanned! {Span::mixed_site()=>
+            #(#conditions)*
+            fn #ident(&self, #(#declared),*) -> ::nameko::private::Boxed<'_, #output>
+        };
+        let forwarded = quote_spanned! {Span::mixed_site()=>
+            #signature {
+                ::std::boxed::Box::pin(<Self as #methods>::#ident(self, #(#passed),*))
+            }
+        };
+        (quote!(#signature;), forwarded)
+    }
+
+    /// The client's method.
+    pub(super) fn implement(&self, options: &Options, erased: &Ident) -> TokenStream {
+        let Self {
+            ident,
+            conditions,
+            params,
+            output,
+            ..
+        } = self;
+        let declared = params
+            .iter()
+            .enumerate()
+            .map(|(index, it)| it.declare(index));
+        let passed = params.iter().enumerate().map(|(index, it)| it.pass(index));
+        let call = self.call(options);
+        // A future that is not `Send` is reported at the method's name.
+        let start = quote_spanned!(Place::of(ident).first=> async fn);
+        quote_spanned! {Span::mixed_site()=>
+            #(#conditions)*
+            #start #ident(&self, #(#declared),*) -> #output {
+                if let ::core::option::Option::Some(mock) = self.target.as_mock::<::std::sync::Arc<dyn #erased>>() {
+                    return #erased::#ident(&**mock, #(#passed),*).await;
+                }
+                #call
+            }
+        }
+    }
+}
+
+/// `async fn f() -> T` as what it stands for, with a future that can be sent to another thread.
+pub(super) fn make_future(method: &mut TraitItemFn) {
+    let Some(asyncness) = method.sig.asyncness.take() else {
+        return;
+    };
+    let output = match &method.sig.output {
+        ReturnType::Type(_, output) => output.to_token_stream(),
+        ReturnType::Default => quote!(()),
+    };
+    let span = asyncness.span.resolved_at(Span::mixed_site());
+    let future = quote_spanned! {span=>
+        impl ::core::future::Future<Output = #output> + ::core::marker::Send
+    };
+    method.sig.output = parse_quote!(-> #future);
+    if let Some(body) = method.default.take() {
+        method.default = Some(parse_quote!({ async move #body }));
+    }
+}
+
+/// Puts `_` in the place of patterns, which were reported: the compiler would do so again.
+pub(super) fn plain_names(method: &mut TraitItemFn) {
+    for input in &mut method.sig.inputs {
+        if let FnArg::Typed(param) = input
+            && !matches!(*param.pat, Pat::Ident(_))
+        {
+            *param.pat = parse_quote!(_);
+        }
+    }
+}
