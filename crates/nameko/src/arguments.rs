@@ -6,7 +6,7 @@ use std::{any::Any, fmt, vec};
 
 use serde::{
     Serialize,
-    de::{Deserialize, Deserializer, MapAccess, Visitor},
+    de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -15,6 +15,9 @@ use crate::{
     serialization::{self, Parts, Payload},
     service::Argument,
 };
+
+/// At most so many arguments of a kind are kept. No method takes more, and a small message may hold very many.
+const MOST: usize = 256;
 
 /// A parameter of an entrypoint method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,9 @@ impl Param {
 #[derive(Debug, Default)]
 pub struct Arguments {
     positional: Vec<Payload>,
+    /// How many positional ones there were beyond those that are kept.
+    more: usize,
+    /// Of equal names the last one counts, as in Python. They are not compared before they are bound: a peer may send many.
     named: Vec<(String, Payload)>,
     /// What the parameters are taken from instead, each by its type.
     origin: Option<Box<dyn Any + Send>>,
@@ -95,10 +101,10 @@ impl Arguments {
     /// The `args` and `kwargs` of a request. As in Python, a string or an object in the place of the list is
     /// iterated: over its characters, over its keys.
     pub(crate) fn from_json(args: &str, kwargs: &str) -> Result<Self> {
-        let positional = match args.as_bytes().first() {
+        let (positional, more) = match args.as_bytes().first() {
             Some(b'[') => {
-                let list: Vec<Box<RawValue>> = serde_json::from_str(args).map_err(not_json)?;
-                list.into_iter().map(Payload::json).collect()
+                let list: List = serde_json::from_str(args).map_err(not_json)?;
+                (list.kept, list.more)
             }
             Some(b'"') => {
                 let text: String = serde_json::from_str(args).map_err(not_json)?;
@@ -124,6 +130,7 @@ impl Arguments {
         };
         Ok(Self {
             positional,
+            more,
             named: named.0,
             origin: None,
         })
@@ -136,7 +143,7 @@ impl Arguments {
 
     /// The argument of the parameter at `index` in a method, for showing. Null where it was left out.
     pub(crate) fn value(&self, index: usize, name: &str) -> serde_json::Value {
-        let named = || self.named.iter().find(|it| it.0 == name).map(|it| &it.1);
+        let named = || self.named.iter().rfind(|it| it.0 == name).map(|it| &it.1);
         let value = self.positional.get(index).or_else(named);
         value.map_or(serde_json::Value::Null, |it| {
             let json = it.to_json().ok();
@@ -147,9 +154,9 @@ impl Arguments {
 
     /// As [`from_json`](Self::from_json), for all other formats.
     pub(crate) fn from_packed(args: &Payload, kwargs: &Payload) -> Result<Self> {
-        let positional = match (args.parts(), args.kind()) {
-            (Parts::List(items), _) => items,
-            (Parts::Map(pairs), _) => pairs.into_iter().map(|(key, _)| key).collect(),
+        let (positional, more) = match (args.parts(), args.kind()) {
+            (Parts::List(items), _) => first(items),
+            (Parts::Map(pairs), _) => first(pairs.map(|(key, _)| key)),
             (Parts::Other, "text") => payloads(args.read::<String>()?.chars())?,
             (Parts::Other, kind) => {
                 return Err(Error::IncorrectSignature(format!(
@@ -163,17 +170,18 @@ impl Arguments {
                 kwargs.kind()
             )));
         };
-        let mut named = Vec::with_capacity(pairs.len());
-        for (key, value) in pairs {
+        let mut named = Vec::new();
+        for (key, value) in pairs.take(MOST + 1) {
             let Ok(key) = key.read::<String>() else {
                 return Err(Error::IncorrectSignature(
                     "keywords must be strings".to_owned(),
                 ));
             };
-            set(&mut named, key, value);
+            named.push((key, value));
         }
         Ok(Self {
             positional,
+            more,
             named,
             origin: None,
         })
@@ -185,7 +193,7 @@ impl Arguments {
     /// [`Error::IncorrectSignature`] in Python's words, where the method's `self` counts as a parameter.
     pub fn bind(self, name: &'static str, params: &'static [Param]) -> Result<Args> {
         let wrong = |text: String| Err(Error::IncorrectSignature(format!("{name}() {text}")));
-        let given = self.positional.len();
+        let given = self.positional.len() + self.more;
         let mut values: Vec<Option<Payload>> = self
             .positional
             .into_iter()
@@ -193,6 +201,7 @@ impl Arguments {
             .map(Some)
             .collect();
         values.resize_with(params.len(), || None);
+        let named = self.named.len();
         for (key, value) in self.named {
             let Some(index) = params.iter().position(|it| it.name == key) else {
                 return wrong(format!("got an unexpected keyword argument '{key}'"));
@@ -201,6 +210,9 @@ impl Arguments {
                 return wrong(format!("got multiple values for argument '{key}'"));
             }
             values[index] = Some(value);
+        }
+        if named > MOST {
+            return wrong(format!("got more than {MOST} keyword arguments"));
         }
         if given > params.len() {
             return wrong(too_many(params, given));
@@ -251,16 +263,16 @@ fn missing_text(names: &[&str]) -> String {
     )
 }
 
-fn payloads<T: Serialize>(values: impl Iterator<Item = T>) -> Result<Vec<Payload>> {
-    values.map(|it| Ok(Payload::of(&it)?)).collect()
+/// The first ones, and how many more there are.
+fn first<T>(mut values: impl Iterator<Item = T>) -> (Vec<T>, usize) {
+    let kept = values.by_ref().take(MOST).collect();
+    (kept, values.count())
 }
 
-/// Of equal keys the last one wins, as in Python.
-fn set(named: &mut Vec<(String, Payload)>, key: String, value: Payload) {
-    match named.iter_mut().find(|(known, _)| *known == key) {
-        Some(pair) => pair.1 = value,
-        None => named.push((key, value)),
-    }
+fn payloads<T: Serialize>(values: impl Iterator<Item = T>) -> Result<(Vec<Payload>, usize)> {
+    let (kept, more) = first(values);
+    let kept = kept.iter().map(|it| Ok(Payload::of(it)?));
+    Ok((kept.collect::<Result<_>>()?, more))
 }
 
 fn not_json(error: serde_json::Error) -> Error {
@@ -295,6 +307,45 @@ impl Args {
     }
 }
 
+/// The first items of a JSON array, and how many more there are.
+#[derive(Default)]
+struct List {
+    kept: Vec<Payload>,
+    more: usize,
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Items;
+
+        impl<'de> Visitor<'de> for Items {
+            type Value = List;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> std::result::Result<List, A::Error> {
+                let mut list = List::default();
+                while list.kept.len() < MOST
+                    && let Some(item) = items.next_element::<Box<RawValue>>()?
+                {
+                    list.kept.push(Payload::json(item));
+                }
+                while items.next_element::<IgnoredAny>()?.is_some() {
+                    list.more += 1;
+                }
+                Ok(list)
+            }
+        }
+
+        deserializer.deserialize_seq(Items)
+    }
+}
+
 /// A JSON object in its own order.
 struct Named(Vec<(String, Payload)>);
 
@@ -315,7 +366,10 @@ impl<'de> Deserialize<'de> for Named {
             ) -> std::result::Result<Named, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    set(&mut pairs, key, Payload::json(value));
+                    // One more, which tells that there are too many.
+                    if pairs.len() <= MOST {
+                        pairs.push((key, Payload::json(value)));
+                    }
                 }
                 Ok(Named(pairs))
             }
@@ -400,6 +454,39 @@ mod tests {
             assert!(matches!(error, Error::IncorrectSignature(_)));
             assert_eq!(error.to_string(), expected);
         }
+    }
+
+    /// A peer may send any number of arguments.
+    #[test]
+    fn very_many_arguments_are_refused_at_once() {
+        let kwargs: Vec<_> = (0..100_000).map(|it| format!("\"k{it}\": 1")).collect();
+        let kwargs = format!("{{{}}}", kwargs.join(", "));
+        let args = format!("[{}1]", "1, ".repeat(100_000));
+        let begun = std::time::Instant::now();
+        let many = "f() takes 3 positional arguments but 100002 were given";
+        let unexpected = "f() got an unexpected keyword argument 'k0'";
+        let same = format!("{{{}\"a\": 1}}", "\"a\": 1, ".repeat(100_000));
+        for (args, kwargs, expected) in [
+            ("[]", &*kwargs, unexpected),
+            ("[]", &*same, "f() got more than 256 keyword arguments"),
+            (&*args, "{}", many),
+        ] {
+            let packed = |text: &str| {
+                let json: serde_json::Value = serde_json::from_str(text).unwrap();
+                Payload::packed(&json).unwrap()
+            };
+            let mut read = vec![Arguments::from_json(args, kwargs)];
+            // A map of serde_json holds a key once.
+            if kwargs != same {
+                read.push(Arguments::from_packed(&packed(args), &packed(kwargs)));
+            }
+            for arguments in read {
+                let arguments = arguments.unwrap();
+                assert!(arguments.positional.len() <= MOST && arguments.named.len() <= MOST + 1);
+                assert_eq!(arguments.bind("f", TWO).unwrap_err().to_string(), expected);
+            }
+        }
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     }
 
     #[test]

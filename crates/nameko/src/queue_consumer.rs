@@ -100,7 +100,12 @@ impl QueueConsumer {
     pub fn add(&self, subscription: Subscription) -> Result<SubscriptionId> {
         let queue = subscription.queue.clone();
         let mut queues = lock(&self.queues);
-        if let Some((_, other)) = queues.iter().find(|(_, it)| it.name == queue.name)
+        // The broker names a nameless one, and looks at nothing of what is not declared.
+        let declared = |it: &Queue| !it.name.is_empty() && !it.no_declare && !it.passive;
+        let namesake = queues
+            .iter()
+            .find(|(_, it)| it.name == queue.name && declared(it));
+        if let Some((_, other)) = namesake.filter(|_| declared(&queue))
             && let Some(difference) = difference(other, &queue)
         {
             return Err(Error::Declaration(format!(

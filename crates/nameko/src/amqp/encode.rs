@@ -177,7 +177,7 @@ fn value(out: &mut Vec<u8>, item: &Value, depth: u8) -> Result<(), Error> {
         },
         Value::Double(number) => {
             out.push(b'd');
-            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(&finite(*number)?.to_be_bytes());
         }
         Value::String(text) => {
             out.push(b'S');
@@ -261,6 +261,16 @@ fn deeper(depth: u8) -> Result<u8, Error> {
         .ok_or_else(|| unsendable(format!("headers nested deeper than {MAX_DEPTH} levels")))
 }
 
+/// RabbitMQ knows no other numbers: it closes the connection, and all that is under way on it is lost.
+fn finite(number: f64) -> Result<f64, Error> {
+    match number.is_finite() {
+        true => Ok(number),
+        false => Err(unsendable(format!(
+            "the number {number} in a header or an argument"
+        ))),
+    }
+}
+
 /// A short string for a method of the codec, which panics on one that is too long.
 pub(super) fn short_string(what: &str, text: &str) -> Result<ShortString, Error> {
     ShortString::try_new(text).map_err(|_| too_long(what, text))
@@ -291,7 +301,7 @@ fn field(value: &Value, depth: u8) -> Result<AMQPValue, Error> {
             Ok(small) => AMQPValue::LongInt(small),
             Err(_) => AMQPValue::LongLongInt(*number),
         },
-        Value::Double(number) => AMQPValue::Double(*number),
+        Value::Double(number) => AMQPValue::Double(finite(*number)?),
         Value::String(text) => AMQPValue::LongString(text.as_str().into()),
         Value::Bytes(bytes) => AMQPValue::ByteArray(bytes.to_vec().into()),
         Value::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),

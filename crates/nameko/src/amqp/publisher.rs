@@ -115,8 +115,21 @@ impl Declarations {
     }
 
     /// Whether declaring it sends nothing.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.queues.is_empty() && self.exchanges.iter().all(|it| !it.is_declared())
+    }
+
+    /// Whether some of it may be gone by itself without the publisher hearing of it: then it is declared each time. That an
+    /// exchange is gone tells the answer to a `confirmed` message. kombu declares anew what can go, too.
+    fn may_go_unheard(&self, confirmed: bool) -> bool {
+        let queue_goes = |it: &Queue| it.auto_delete || it.arguments.contains("x-expires");
+        self.queues.iter().any(queue_goes)
+            || !confirmed && self.exchanges.iter().any(|it| it.auto_delete)
+    }
+
+    /// What was declared may be gone.
+    fn forget(&self) {
+        *lock(&self.on) = Weak::new();
     }
 }
 
@@ -199,7 +212,7 @@ impl Publisher {
         message: Publish,
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
-        self.publish_as(&message, retry, true, None).await
+        self.publish_as(&message, retry, true, &[]).await
     }
 
     /// Publishes without asking for a confirm: resolves when the message is on its way. What the broker thinks of it,
@@ -213,24 +226,22 @@ impl Publisher {
         message: Publish,
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
-        self.publish_as(&message, retry, false, None).await
+        self.publish_as(&message, retry, false, &[]).await
     }
 
-    /// Publishes, `confirmed` or not, when what `declarations` holds is declared on the connection.
+    /// Publishes, `confirmed` or not, when what `declarations` hold is declared on the connection.
     pub(crate) async fn publish_as(
         &self,
         message: &Publish,
         retry: Option<Retry>,
         confirmed: bool,
-        declarations: Option<&Declarations>,
+        declarations: &[&Declarations],
     ) -> Result<(), PublishError> {
         let mut retries = 0;
         let mut alone = false;
+        let mut declared_anew = false;
         loop {
-            let declared = match declarations {
-                Some(declarations) => self.declared(declarations).await,
-                None => Ok(()),
-            };
+            let declared = self.all_declared(declarations, confirmed).await;
             let attempt = match declared.map_err(PublishError::from) {
                 Err(error @ PublishError::Refused(_)) => return Err(error),
                 Err(error) => Err(error),
@@ -245,6 +256,14 @@ impl Publisher {
                     code: 403 | 406, ..
                 })) if retry.is_some() && !alone => {
                     alone = true;
+                    continue;
+                }
+                // An exchange went after it was declared: with its last binding, or somebody deleted it.
+                Err(PublishError::Refused(Error::ChannelClosed { code: 404, .. }))
+                    if !declared_anew && declarations.iter().any(|it| !it.is_empty()) =>
+                {
+                    declared_anew = true;
+                    declarations.iter().for_each(|it| it.forget());
                     continue;
                 }
                 done => return done,
@@ -334,8 +353,22 @@ impl Publisher {
         .await
     }
 
+    async fn all_declared(
+        &self,
+        declarations: &[&Declarations],
+        confirmed: bool,
+    ) -> Result<(), Error> {
+        for it in declarations {
+            if it.may_go_unheard(confirmed) {
+                it.forget();
+            }
+            self.declared(it).await?;
+        }
+        Ok(())
+    }
+
     /// Declares what was not declared on this connection yet.
-    pub(crate) async fn declared(&self, declarations: &Declarations) -> Result<(), Error> {
+    async fn declared(&self, declarations: &Declarations) -> Result<(), Error> {
         if declarations.is_empty() {
             return Ok(());
         }

@@ -11,11 +11,13 @@ use serde::Serialize;
 
 use crate::{
     amqp::Publish,
+    config::Config,
     container::Container,
     error::{Error, Result},
     extension::DependencyProvider,
     messaging::{Body, Options, Outlet, Target, publish, publish_options},
     protocol,
+    serialization::Codec,
     worker::WorkerContext,
 };
 
@@ -116,8 +118,9 @@ impl Dispatcher {
         dispatched: impl Fn(&str, serde_json::Value) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self(Target::Fake(Arc::new(move |message: Publish| {
-            let data = crate::serialization::from_slice(&message.body)?;
-            dispatched(&message.routing_key, data)
+            let codec = Codec::of(&Config::default())?;
+            let data = codec.read_own(&message.properties, &message.body)?;
+            dispatched(&message.routing_key, data.read()?)
         })))
     }
 }

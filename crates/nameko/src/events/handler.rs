@@ -168,6 +168,12 @@ impl EventHandler {
 
     /// The queue of the handler.
     fn queue(&self, config: &Config, service: &str, method: &str) -> Result<Queue> {
+        if self.identifier.is_some() && self.handler_type != HandlerType::Broadcast {
+            return Err(Error::Declaration(
+                "a `broadcast_identifier` is for broadcasts: add `handler_type = broadcast`, or leave it out"
+                    .to_owned(),
+            ));
+        }
         let by_method = Some((service, method));
         let (by_method, identifier) = match self.handler_type {
             HandlerType::ServicePool => (by_method, None),
@@ -318,6 +324,14 @@ mod tests {
         let missing = new().broadcast_identifier(BroadcastIdentifier::config("ME"));
         let error = name(missing).expect_err("no such key");
         assert!(error.to_string().starts_with("ME is not set"), "{error}");
+    }
+
+    #[test]
+    fn an_identifier_is_for_broadcasts_only() {
+        let handler = EventHandler::new("shop", "paid").broadcast_identifier("host-1");
+        let error = handler.queue(&Config::default(), "mail", "send");
+        let error = error.expect_err("no broadcast").to_string();
+        assert!(error.contains("handler_type = broadcast"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
 
 /// Dispatches events in the name of any service, from a program that is none.
 ///
-/// It declares nothing: the exchange of a service's events is made by the service, or by a handler. With confirms, which are
+/// It declares nothing by itself: the exchange of a service's events is made by the service, or by a handler. With confirms, which are
 /// on unless [`use_confirms`](Self::use_confirms) says otherwise, dispatching where there is none is an error
 /// ([`amqp::Error::is_not_found`](crate::amqp::Error::is_not_found)). Usable from many tasks at once.
 ///

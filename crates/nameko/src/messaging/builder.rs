@@ -141,8 +141,9 @@ macro_rules! publish_options {
             self
         }
 
-        /// Declares a queue first, with its exchanges and bindings. Of a publisher: once on each connection; of a single
-        /// message: each time.
+        /// Declares a queue first, with its exchanges and bindings. Of a publisher: once on each connection, or each time for
+        /// a queue that may be gone by then (`auto_delete`, `x-expires`); of a single message, and of a
+        /// [`StandaloneDispatcher`]($crate::StandaloneDispatcher): each time.
         pub fn declare(mut self, queue: impl Into<$crate::amqp::Queue>) -> Self {
             self.options.queues.push(queue.into());
             self

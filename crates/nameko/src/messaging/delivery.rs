@@ -116,10 +116,14 @@ impl Handler {
     }
 
     async fn handle(&self, container: &Container, mut delivery: Delivery) {
-        let payload = match self.codec.decode(&delivery.properties, &delivery.body) {
+        let body = std::mem::take(&mut delivery.body);
+        let bytes = body.len();
+        let payload = match self.codec.decode(&delivery.properties, &body) {
             Ok(payload) => payload,
-            Err(error) => return self.refuse(container, &delivery, &error.into()),
+            Err(error) => return self.refuse(container, &delivery, bytes, &error.into()),
         };
+        // Workers may take long, and need it no more.
+        drop(body);
         let arguments = Arguments::new().payload(payload);
         let context_data = worker::context_data(std::mem::take(&mut delivery.properties.headers));
         let acker = &delivery.acker;
@@ -140,13 +144,13 @@ impl Handler {
                 tracing::debug!("{error}; a message of {} goes back to it", self.queue);
                 acker.reject(true);
             }
-            Err(error) => self.refuse(container, &delivery, &error),
+            Err(error) => self.refuse(container, &delivery, bytes, &error),
         }
     }
 
     /// A message that the method cannot be called with, now or ever: it is not put back, or it would come for ever. Where the
     /// queue has a dead-letter exchange it goes there, else it is gone.
-    fn refuse(&self, container: &Container, delivery: &Delivery, error: &Error) {
+    fn refuse(&self, container: &Container, delivery: &Delivery, bytes: usize, error: &Error) {
         tracing::error!(
             service = container.service_name(),
             method = self.method.name(),
@@ -158,7 +162,7 @@ impl Handler {
                 .content_type
                 .as_deref()
                 .unwrap_or("none"),
-            bytes = delivery.body.len(),
+            bytes,
             "a message cannot be read and is rejected: {error}",
         );
         delivery.acker.reject(false);

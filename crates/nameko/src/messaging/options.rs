@@ -73,8 +73,8 @@ impl Options {
 
     /// The properties of a message, and its body. Headers of the framework, `extra`, win over the others, as in Nameko.
     pub(crate) fn message(&self, encoded: Encoded, extra: Table) -> (Properties, Bytes) {
-        let mut headers = self.headers.clone();
-        headers.extend(extra);
+        // Collected, since what a peer sent is in `extra`: each insertion would look at all that are there.
+        let headers = self.headers.clone().into_iter().chain(extra).collect();
         let (properties, body) = protocol::message(encoded, headers);
         let properties = Properties {
             content_type: self.content_type.clone().or(properties.content_type),

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::options::Options;
 use crate::{
-    amqp::{Declarations, Exchange, Publish, PublishError, Publisher, Retry, Table},
+    amqp::{Declarations, Exchange, Publish, Publisher, Retry, Table},
     config::Config,
     error::{Error, Result},
     protocol,
@@ -59,16 +59,10 @@ impl Outlet {
             );
         }
         let own = Declarations::new(options.exchanges, options.queues);
-        if !own.is_empty() {
-            self.publisher
-                .declared(&own)
-                .await
-                .map_err(PublishError::from)?;
-        }
-        let declarations = Some(&self.declarations);
+        let declarations = [&self.declarations, &own];
         Ok(self
             .publisher
-            .publish_as(&message, retry, confirmed, declarations)
+            .publish_as(&message, retry, confirmed, &declarations)
             .await?)
     }
 }

@@ -147,6 +147,16 @@ impl Codec {
         self.accepted(content_type)?.decode(&body)
     }
 
+    /// As [`decode`](Self::decode), for a message that this program wrote: in any format that it knows.
+    pub(crate) fn read_own(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
+        match properties.content_type.as_deref() {
+            Some(protocol::RAW) => self.decode(properties, body),
+            _ => self
+                .reply_format(properties)
+                .decode(&self.decompress(properties, body)?),
+        }
+    }
+
     /// The body as it was before it was compressed.
     pub(crate) fn decompress(&self, properties: &Properties, body: &Bytes) -> Result<Bytes, Error> {
         match properties.headers.get(protocol::COMPRESSION) {

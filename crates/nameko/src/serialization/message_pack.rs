@@ -27,6 +27,9 @@ pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error>
 
 /// The one value that a body holds. Nothing a peer sends is believed before: lengths and depth are checked here.
 pub(super) fn decode(body: &Bytes) -> Result<Payload, Error> {
+    if body.is_empty() {
+        return Err(Error::read("its body is empty"));
+    }
     match length(body)? {
         whole if whole == body.len() => Ok(Payload::message_pack(body.clone())),
         whole => Err(unreadable(format_args!(
@@ -56,19 +59,16 @@ pub(super) fn marker(value: &[u8]) -> Marker {
     value.first().map_or(Marker::Reserved, |it| (*it).into())
 }
 
-/// The items of a list, or the keys and values of a map one after the other; `None` for any other value.
-pub(super) fn items(value: &Bytes) -> Option<Vec<Bytes>> {
-    let header = Header::read(value).ok()?;
-    if !is_compound(marker(value)) {
-        return None;
-    }
-    let mut rest = value.slice(header.size..);
-    let mut items = Vec::new();
-    for _ in 0..header.items {
+/// The items of a list, or the keys and values of a map one after the other; none of any other value.
+pub(super) fn items(value: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
+    let header = Header::read(value).ok();
+    let header = header.filter(|_| is_compound(marker(value)));
+    let (start, items) = header.map_or((value.len(), 0), |it| (it.size, it.items));
+    let mut rest = value.slice(start..);
+    (0..items).map_while(move |_| {
         let size = length(&rest).ok()?;
-        items.push(rest.split_to(size));
-    }
-    Some(items)
+        Some(rest.split_to(size))
+    })
 }
 
 /// A kind of value, in a sentence.

@@ -29,11 +29,10 @@ enum Content {
     MessagePack(Bytes),
 }
 
-/// A value taken apart, one level deep.
-#[derive(Debug)]
+/// A value taken apart, one level deep. One by one: a peer may send many.
 pub(crate) enum Parts {
-    List(Vec<Payload>),
-    Map(Vec<(Payload, Payload)>),
+    List(Box<dyn Iterator<Item = Payload>>),
+    Map(Box<dyn Iterator<Item = (Payload, Payload)>>),
     /// Neither of them.
     Other,
 }
@@ -122,22 +121,15 @@ impl Payload {
 
     /// Takes it apart. Not for JSON, which is better read as what one expects.
     pub(crate) fn parts(&self) -> Parts {
-        let items = match &self.0 {
-            Content::MessagePack(value) => message_pack::items(value),
-            Content::Json(_) => None,
+        let Content::MessagePack(value) = &self.0 else {
+            return Parts::Other;
         };
-        let mut items = items
-            .unwrap_or_default()
-            .into_iter()
-            .map(Self::message_pack);
+        let mut items = message_pack::items(value).map(Self::message_pack);
         match self.kind() {
-            "a list" => Parts::List(items.collect()),
+            "a list" => Parts::List(Box::new(items)),
             "a map" => {
-                let mut pairs = Vec::new();
-                while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                    pairs.push((key, value));
-                }
-                Parts::Map(pairs)
+                let pair = move || Some((items.next()?, items.next()?));
+                Parts::Map(Box::new(std::iter::from_fn(pair)))
             }
             _ => Parts::Other,
         }

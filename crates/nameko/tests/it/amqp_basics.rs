@@ -354,6 +354,11 @@ async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
             "bytes are more than",
         ),
         (headers(deep), "nested deeper"),
+        (headers(f64::NAN.into()), "the number NaN"),
+        (
+            headers(Value::List(vec![f64::INFINITY.into()])),
+            "the number inf",
+        ),
     ] {
         let error = soon(publisher.publish(bad, None)).await.unwrap_err();
         assert!(

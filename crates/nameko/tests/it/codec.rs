@@ -41,6 +41,23 @@ fn a_configuration_that_names_what_nobody_registered() {
     }
 }
 
+#[test]
+fn a_body_that_is_empty_is_called_so() {
+    for name in ["json", "msgpack"] {
+        let codec = Codec::named(name).unwrap();
+        let mut encoded = codec.encode(&1).unwrap();
+        encoded.body.clear();
+        let properties = Properties {
+            content_type: Some(encoded.content_type),
+            ..Properties::default()
+        };
+        let error = codec.decode(&properties, &encoded.body.into());
+        let error = error.unwrap_err();
+        assert!(error.is_unreadable());
+        assert!(error.to_string().contains("empty"), "{error}");
+    }
+}
+
 /// As kombu reads messages that no serialiser wrote.
 #[test]
 fn text_and_bytes_as_they_are() {

@@ -9,7 +9,7 @@ use nameko::{
 };
 
 use crate::{
-    events::{send, unreadable},
+    event_failures::{send, unreadable},
     messaging::put,
     services::{Heard, Hearing},
     support::{self, TestBroker},

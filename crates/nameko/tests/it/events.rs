@@ -1,17 +1,14 @@
-//! Events: who handles them, what waits for whom, and what becomes of those that fail.
+//! Events: who handles them, what waits for whom, and what is on the wire.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use nameko::{
-    Container, Error, QueueConsumer, StandaloneDispatcher,
-    amqp::{
-        self, Channel, ConnectOptions, Connection, Observer, Properties, Publish, PublishError,
-        Table, Value,
-    },
+    Container, Error, StandaloneDispatcher,
+    amqp::{Channel, Connection, PublishError, Table, Value},
     prelude::*,
+    serialization::Compression,
     testing::{Recorder, entrypoint_hook, entrypoint_waiter},
 };
-use nameko_broker::Broker;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -90,7 +87,7 @@ impl Accounts {
 }
 
 /// A running container of `S`, and what it hears.
-async fn hearing<S: nameko::Service>(broker: &TestBroker) -> (Container, Heard) {
+pub(crate) async fn hearing<S: nameko::Service>(broker: &TestBroker) -> (Container, Heard) {
     let heard = Heard::new();
     let container = Container::builder::<S>(broker.config())
         .replace("heard", heard.clone())
@@ -100,24 +97,24 @@ async fn hearing<S: nameko::Service>(broker: &TestBroker) -> (Container, Heard) 
     (container, heard)
 }
 
-async fn shop(broker: &TestBroker) -> Container {
+pub(crate) async fn shop(broker: &TestBroker) -> Container {
     let shop = Container::new::<Shop>(broker.config()).unwrap();
     shop.start().await.unwrap();
     shop
 }
 
-async fn tell(shop: &Container, event_type: &str, data: Json) {
+pub(crate) async fn tell(shop: &Container, event_type: &str, data: Json) {
     let told: Result<()> = entrypoint_hook(shop, "tell").call((event_type, data)).await;
     told.unwrap();
 }
 
-async fn channel(broker: &TestBroker) -> Channel {
+pub(crate) async fn channel(broker: &TestBroker) -> Channel {
     let connection = Connection::open(&broker.options()).await.unwrap();
     connection.channel().await.unwrap()
 }
 
 /// What is ready in a queue, which must be there.
-async fn ready(broker: &TestBroker, queue: &str) -> u32 {
+pub(crate) async fn ready(broker: &TestBroker, queue: &str) -> u32 {
     let passive = Queue {
         passive: true,
         ..Queue::new(queue)
@@ -194,7 +191,7 @@ async fn a_broadcast_goes_to_every_instance() {
     stop_all([&one, &two, &shop]).await;
 }
 
-async fn stop_all<const LEN: usize>(containers: [&Container; LEN]) {
+pub(crate) async fn stop_all<const LEN: usize>(containers: [&Container; LEN]) {
     for container in containers {
         container.stop().await;
     }
@@ -211,62 +208,6 @@ async fn events_wait_for_a_service_that_is_down() {
     let (mail, heard) = hearing::<Mail>(&broker).await;
     assert_eq!(heard.take_when(1).await.unwrap(), ["paid 1"]);
     stop_all([&mail, &shop]).await;
-}
-
-#[derive(Dependencies)]
-struct Fickle {
-    #[dependency(Hearing)]
-    heard: Heard,
-}
-
-impl Fickle {
-    /// Fails the first two times.
-    fn third_time(&self, data: &str) -> Result<()> {
-        self.heard.record(data.to_owned());
-        if self.heard.len() < 3 {
-            return Err(Error::raise("NotYet", data));
-        }
-        Ok(())
-    }
-}
-
-#[service("fickle")]
-impl Fickle {
-    #[event_handler("shop", "again", requeue_on_error)]
-    async fn on_again(&self, data: String) -> Result<()> {
-        self.third_time(&data)
-    }
-
-    #[event_handler("shop", "once")]
-    async fn on_once(&self, data: String) -> Result<()> {
-        self.third_time(&data)
-    }
-}
-
-#[tokio::test]
-async fn an_event_that_fails_comes_again_where_it_is_asked_for() {
-    let broker = support::broker().await;
-    let (fickle, heard) = hearing::<Fickle>(&broker).await;
-    let shop = shop(&broker).await;
-    tell(&shop, "again", "a".into()).await;
-    assert_eq!(heard.take_when(3).await.unwrap(), ["a", "a", "a"]);
-    stop_all([&fickle, &shop]).await;
-    assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
-    assert!(heard.is_empty());
-}
-
-#[tokio::test]
-async fn an_event_that_fails_is_gone_elsewhere() {
-    let broker = support::broker().await;
-    let (fickle, heard) = hearing::<Fickle>(&broker).await;
-    let shop = shop(&broker).await;
-    for data in ["a", "b", "c"] {
-        tell(&shop, "once", data.into()).await;
-    }
-    let heard = BTreeSet::from_iter(heard.take_when(3).await.unwrap());
-    assert_eq!(heard, ["a", "b", "c"].map(str::to_owned).into());
-    stop_all([&fickle, &shop]).await;
-    assert_eq!(ready(&broker, "evt-shop-once--fickle.on_once").await, 0);
 }
 
 #[derive(Dependencies)]
@@ -449,258 +390,50 @@ async fn exchanges_are_declared_as_the_configuration_says() {
     shop.stop().await;
 }
 
-/// Publishes an event as it stands, to a handler that must be there.
-pub(crate) async fn send(
-    channel: &Channel,
-    event_type: &str,
-    content_type: Option<&'static str>,
-    body: &'static [u8],
-) {
-    channel.confirm_select().await.unwrap();
-    let message = Publish {
-        exchange: "shop.events".to_owned(),
-        routing_key: event_type.to_owned(),
-        properties: Properties {
-            content_type: content_type.map(Into::into),
-            ..Properties::default()
-        },
-        body: body.into(),
-        mandatory: true,
-    };
-    channel.publish(&message).await.unwrap().await.unwrap();
-}
-
-/// What no handler of texts can read.
-pub(crate) fn unreadable() -> Vec<(Option<&'static str>, &'static [u8])> {
-    let json = Some("application/json");
-    vec![
-        (Some("application/x-unheard-of"), b"1"),
-        (json, b"{\"cut\": "),
-        (json, b""),
-        (json, b"\xff"),
-        (json, b"{\"not\": \"a text\"}"),
-        (None, b"\xff"),
-    ]
-}
-
-#[tokio::test]
-async fn events_that_cannot_be_read_do_no_harm_and_are_not_put_back() {
-    let broker = support::broker().await;
-    let (fickle, heard) = hearing::<Fickle>(&broker).await;
-    let channel = channel(&broker).await;
-    for (content_type, body) in unreadable() {
-        // Not even where failures are put back.
-        send(&channel, "again", content_type, body).await;
-    }
-    for _ in 0..3 {
-        send(&channel, "once", Some("application/json"), b"\"good\"").await;
-    }
-    assert_eq!(heard.take_when(3).await.unwrap(), ["good"; 3]);
-    fickle.stop().await;
-    assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
-}
-
 #[derive(Dependencies)]
-struct Slow {
+struct Fleeting {
     #[dependency(Hearing)]
     heard: Heard,
 }
 
-#[service("slow")]
-impl Slow {
-    #[event_handler("shop", "long")]
-    async fn on_long(&self, data: String) -> Result<()> {
-        self.heard.record(data);
-        std::future::pending().await
-    }
-}
-
-#[tokio::test]
-async fn events_of_a_container_that_is_killed_go_to_another() {
-    let broker = support::broker().await;
-    let (one, heard_one) = hearing::<Slow>(&broker).await;
-    let shop = shop(&broker).await;
-    tell(&shop, "long", "a".into()).await;
-    heard_one.take_when(1).await.unwrap();
-    one.kill(Error::raise("Test", "killed"));
-    let (two, heard_two) = hearing::<Slow>(&broker).await;
-    assert_eq!(heard_two.take_when(1).await.unwrap(), ["a"]);
-    two.kill(Error::raise("Test", "killed"));
-    shop.stop().await;
-}
-
-#[derive(Dependencies)]
-struct Durable;
-
-#[service("durable")]
-impl Durable {
-    #[rpc(queue_arguments = [("x-expires", 600_000)])]
-    async fn one(&self) -> Result<()> {
-        Ok(())
-    }
-
-    #[rpc(queue_arguments = [("x-max-length", 100)])]
-    async fn two(&self) -> Result<()> {
-        Ok(())
-    }
-
-    #[event_handler("shop", "paid", queue_arguments = [("x-max-length", 7)])]
-    async fn on_paid(&self, _data: Json) -> Result<()> {
+#[service("fleeting")]
+impl Fleeting {
+    #[event_handler("shop", "paid", reliable_delivery = false)]
+    async fn on_paid(&self, data: Json) -> Result<()> {
+        self.heard.record(data.to_string());
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn queues_have_the_arguments_of_their_entrypoints_and_of_the_configuration() {
+async fn an_exchange_that_went_with_its_last_handler_is_made_again() {
     let broker = support::broker().await;
-    let config = broker.config().with(
-        "queue_arguments",
-        json!({"rpc": {"x-max-length": 50, "x-message-ttl": 60_000}, "events": {"x-max-length": 9, "x-expires": 600_000}}),
-    );
-    let durable = Container::new::<Durable>(config).unwrap();
-    durable.start().await.unwrap();
-    let channel = channel(&broker).await;
-    for (queue, arguments) in [
-        (
-            "rpc-durable",
-            Table::new()
-                .with("x-expires", 600_000)
-                .with("x-max-length", 100)
-                .with("x-message-ttl", 60_000),
-        ),
-        (
-            "evt-shop-paid--durable.on_paid",
-            Table::new()
-                .with("x-max-length", 7)
-                .with("x-expires", 600_000),
-        ),
-    ] {
-        // The broker takes it for the same queue.
-        let same = Queue::new(queue).arguments(arguments);
-        channel.queue_declare(&same).await.unwrap();
-    }
-    durable.stop().await;
-}
-
-#[tokio::test]
-async fn a_queue_that_is_declared_otherwise_is_an_error_that_names_both_values() {
-    let broker = support::broker().await;
-    let queue = Queue::new("evt-shop-paid--durable.on_paid").max_length(8);
-    channel(&broker).await.queue_declare(&queue).await.unwrap();
-    let durable = Container::new::<Durable>(broker.config()).unwrap();
-    let started = support::within("an error", durable.start()).await;
-    let text = started.unwrap_err().to_string();
-    for told in [
-        "evt-shop-paid--durable.on_paid",
-        "x-max-length",
-        "'7'",
-        "'8'",
-        "delete the queue",
-    ] {
-        assert!(text.contains(told), "{told}: {text}");
-    }
-}
-
-/// Keeps how a container's connection fares.
-struct Told(Recorder<String>);
-
-impl Observer for Told {
-    fn connection_error(&self, error: &amqp::Error, _: Duration) {
-        self.0.record(error.to_string());
-    }
-
-    fn connected(&self, _: bool) {
-        self.0.record("connected".to_owned());
-    }
-}
-
-#[tokio::test]
-async fn a_queue_that_is_declared_otherwise_at_a_reconnect_is_told_until_it_is_put_right() {
-    let first = Broker::start("127.0.0.1:0").await.unwrap();
-    let second = Broker::start("127.0.0.1:0").await.unwrap();
-    let options = ConnectOptions::from_uri(&second.uri()).unwrap();
-    let channel = Connection::open(&options).await.unwrap().channel().await;
-    let channel = channel.unwrap();
-    let queue = Queue::new("evt-shop-paid--durable.on_paid").max_length(8);
-    channel.queue_declare(&queue).await.unwrap();
-
-    let uris = format!("{};{}", first.uri(), second.uri());
-    let durable = Container::new::<Durable>(Config::new().with("AMQP_URI", uris)).unwrap();
-    durable.start().await.unwrap();
-    let consumer = QueueConsumer::of(&durable).unwrap();
-    let told = Recorder::new();
-    consumer.watch(Arc::new(Told(told.clone())));
+    let config = broker.config().with("AUTO_DELETE_EVENT_EXCHANGES", true);
+    let shop = Container::new::<Shop>(config.clone()).unwrap();
+    shop.start().await.unwrap();
+    let fleeting = |heard: &Heard| {
+        let container = Container::builder::<Fleeting>(config.clone());
+        container.replace("heard", heard.clone()).build().unwrap()
+    };
+    let heard = Heard::new();
+    let first = fleeting(&heard);
+    first.start().await.unwrap();
+    tell(&shop, "paid", 1.into()).await;
+    assert_eq!(heard.take_when(1).await.unwrap(), ["1"]);
     first.stop().await;
-    let mut fared = told.take_when(1).await.unwrap();
-    while !fared.iter().any(|it| it.contains("406")) {
-        fared.extend(told.take_when(1).await.unwrap());
-    }
-    let error = fared.concat();
-    for part in ["evt-shop-paid--durable.on_paid", "'7'", "'8'"] {
-        assert!(error.contains(part), "{error}");
-    }
+    let exchange = Exchange {
+        passive: true,
+        ..Exchange::topic("shop.events")
+    };
+    let gone = channel(&broker).await.exchange_declare(&exchange).await;
+    assert!(gone.unwrap_err().is_not_found());
 
-    let mut paid = entrypoint_waiter(&durable, "on_paid");
-    channel.queue_delete(&queue.name).await.unwrap();
-    // The service makes the queue as it wants it, and works on.
-    while !fared.contains(&"connected".to_owned()) {
-        fared.extend(told.take_when(1).await.unwrap());
-    }
-    send(&channel, "paid", Some("application/json"), b"1").await;
-    paid.next().await.unwrap();
-    durable.stop().await;
-    second.stop().await;
-}
-
-#[derive(Dependencies)]
-struct Torn;
-
-#[service("torn")]
-impl Torn {
-    #[rpc(queue_arguments = [("x-max-priority", 5)])]
-    async fn one(&self) -> Result<()> {
-        Ok(())
-    }
-
-    #[rpc(queue_arguments = [("x-max-priority", 6)])]
-    async fn two(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Dependencies)]
-struct TornEvents;
-
-#[service("torn_events")]
-impl TornEvents {
-    #[event_handler("shop", "alone", handler_type = singleton)]
-    async fn one(&self, _data: Json) -> Result<()> {
-        Ok(())
-    }
-
-    #[event_handler("shop", "alone", handler_type = singleton, queue_arguments = [("x-max-length", 6)])]
-    async fn two(&self, _data: Json) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn methods_that_want_one_queue_to_be_two_things_are_told_at_the_start() {
-    let broker = support::broker().await;
-    let torn = Container::new::<Torn>(broker.config()).unwrap();
-    let text = torn.start().await.unwrap_err().to_string();
-    for told in ["`rpc-torn`", "`x-max-priority` 5 and 6", "method `two`"] {
-        assert!(text.contains(told), "{text}");
-    }
-    let torn = Container::new::<TornEvents>(broker.config()).unwrap();
-    let text = torn.start().await.unwrap_err().to_string();
-    for told in [
-        "`evt-shop-alone`",
-        "`x-max-length` none and 6",
-        "method `two`",
-    ] {
-        assert!(text.contains(told), "{text}");
-    }
+    tell(&shop, "paid", 2.into()).await;
+    let second = fleeting(&heard);
+    second.start().await.unwrap();
+    tell(&shop, "paid", 3.into()).await;
+    assert_eq!(heard.take_when(1).await.unwrap(), ["3"]);
+    stop_all([&second, &shop]).await;
 }
 
 #[tokio::test]
@@ -762,4 +495,9 @@ async fn a_test_hears_events_without_a_broker() {
         .await
         .unwrap();
     assert_eq!(events.items(), [("paid".to_owned(), json!({"order": 1}))]);
+
+    // In whatever format.
+    let packed = shop.events.dispatch("packed", &1).serializer("msgpack");
+    packed.compression(Compression::Bzip2).await.unwrap();
+    assert_eq!(events.items()[1], ("packed".to_owned(), 1.into()));
 }

@@ -57,8 +57,14 @@ mod clients;
 mod exceptions;
 // Context data and configuration as dependencies.
 mod context;
-// Events: who handles them, what waits, what fails.
+// Events: who handles them, what waits for whom.
 mod events;
+// Events that fail.
+mod event_failures;
+// The queues of events and requests: arguments, brokers that hold them otherwise.
+mod event_queues;
+// Messages that nobody can read.
+mod poison;
 // Queues with arguments: priorities, limits, dead letters.
 mod dead_letters;
 // Messages on queues of a service's own.

@@ -301,6 +301,71 @@ async fn a_publisher_waits_for_its_broker_at_the_start() {
 }
 
 #[derive(Dependencies)]
+struct Patient {
+    #[dependency(
+        Publisher::to_queues()
+            .mandatory(true)
+            .declare(Queue::new("brief").auto_delete(true))
+    )]
+    queues: MessagePublisher,
+}
+
+#[service("patient")]
+impl Patient {
+    #[rpc]
+    async fn brief(&self) -> Result<()> {
+        self.queues.publish("x").routing_key("brief").await
+    }
+
+    #[rpc]
+    async fn declare_for_ever(&self) -> Result<()> {
+        let message = self.queues.publish("x").routing_key("own").declare("own");
+        let for_ever = Retry {
+            max_retries: None,
+            ..Retry::default()
+        };
+        message.retry(Some(for_ever)).await
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_went_with_its_consumer_is_declared_again() {
+    let broker = support::broker().await;
+    let patient = start::<Patient>(broker.config()).await;
+    let reader = channel(&broker).await;
+    for _ in 0..2 {
+        ask(&patient, "brief", json!([])).await.unwrap();
+        let tag = reader.consume("brief", |it| it.acker.ack(), |_| {}).await;
+        reader.cancel(&tag.unwrap()).await.unwrap();
+    }
+    patient.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_message_declares_is_tried_again_like_the_message() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let (addr, config) = (
+        broker.addr(),
+        Config::default().with("AMQP_URI", broker.uri()),
+    );
+    let patient = start::<Patient>(config).await;
+    broker.stop().await;
+    let broken = tokio::net::TcpListener::bind(addr).await.unwrap();
+    let container = patient.clone();
+    let asked = tokio::spawn(async move { ask(&container, "declare_for_ever", json!([])).await });
+    // One attempt meets a server that hangs up.
+    let attempt = support::within("an attempt", broken.accept()).await;
+    drop((attempt, broken));
+    let broker = Broker::start(addr).await.unwrap();
+    support::within("the message", asked)
+        .await
+        .unwrap()
+        .unwrap();
+    patient.stop().await;
+    broker.stop().await;
+}
+
+#[derive(Dependencies)]
 struct Hasty {
     #[dependency(Publisher::to_queues().retry(None))]
     queues: MessagePublisher,

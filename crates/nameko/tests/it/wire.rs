@@ -163,7 +163,7 @@ async fn what_is_no_request_is_answered_and_the_service_lives() {
             "'NoneType' object is not subscriptable",
         ),
         (JSON, "7", "TypeError", "'int' object is not subscriptable"),
-        (JSON, "", "MalformedRequest", "request is not valid JSON"),
+        (JSON, "", "MalformedRequest", "empty"),
         (
             JSON,
             "{\"args\": [",

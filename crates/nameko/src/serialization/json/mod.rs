@@ -74,6 +74,9 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
 
 /// The text of a message's body in the [`standard`] form, whatever kombu made of it. Not yet checked to be JSON.
 pub(crate) fn received(body: &[u8]) -> Result<Cow<'_, str>, Error> {
+    if body.is_empty() {
+        return Err(Error::read("its body is empty"));
+    }
     let text = utf_8(body)?;
     Ok(match tagged::plain(text) {
         Cow::Borrowed(text) => standard(text)?,

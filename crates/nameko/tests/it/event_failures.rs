@@ -1,0 +1,151 @@
+//! Events that fail: what comes again, what is gone, what cannot be read.
+
+use std::collections::BTreeSet;
+
+use nameko::{
+    Error,
+    amqp::{Channel, Properties, Publish},
+    prelude::*,
+};
+
+use crate::{
+    events::{channel, hearing, ready, shop, stop_all, tell},
+    services::{Heard, Hearing},
+    support,
+};
+
+#[derive(Dependencies)]
+struct Fickle {
+    #[dependency(Hearing)]
+    heard: Heard,
+}
+
+impl Fickle {
+    /// Fails the first two times.
+    fn third_time(&self, data: &str) -> Result<()> {
+        self.heard.record(data.to_owned());
+        if self.heard.len() < 3 {
+            return Err(Error::raise("NotYet", data));
+        }
+        Ok(())
+    }
+}
+
+#[service("fickle")]
+impl Fickle {
+    #[event_handler("shop", "again", requeue_on_error)]
+    async fn on_again(&self, data: String) -> Result<()> {
+        self.third_time(&data)
+    }
+
+    #[event_handler("shop", "once")]
+    async fn on_once(&self, data: String) -> Result<()> {
+        self.third_time(&data)
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_fails_comes_again_where_it_is_asked_for() {
+    let broker = support::broker().await;
+    let (fickle, heard) = hearing::<Fickle>(&broker).await;
+    let shop = shop(&broker).await;
+    tell(&shop, "again", "a".into()).await;
+    assert_eq!(heard.take_when(3).await.unwrap(), ["a", "a", "a"]);
+    stop_all([&fickle, &shop]).await;
+    assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
+    assert!(heard.is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_fails_is_gone_elsewhere() {
+    let broker = support::broker().await;
+    let (fickle, heard) = hearing::<Fickle>(&broker).await;
+    let shop = shop(&broker).await;
+    for data in ["a", "b", "c"] {
+        tell(&shop, "once", data.into()).await;
+    }
+    let heard = BTreeSet::from_iter(heard.take_when(3).await.unwrap());
+    assert_eq!(heard, ["a", "b", "c"].map(str::to_owned).into());
+    stop_all([&fickle, &shop]).await;
+    assert_eq!(ready(&broker, "evt-shop-once--fickle.on_once").await, 0);
+}
+
+/// Publishes an event as it stands, to a handler that must be there.
+pub(crate) async fn send(
+    channel: &Channel,
+    event_type: &str,
+    content_type: Option<&'static str>,
+    body: &'static [u8],
+) {
+    channel.confirm_select().await.unwrap();
+    let message = Publish {
+        exchange: "shop.events".to_owned(),
+        routing_key: event_type.to_owned(),
+        properties: Properties {
+            content_type: content_type.map(Into::into),
+            ..Properties::default()
+        },
+        body: body.into(),
+        mandatory: true,
+    };
+    channel.publish(&message).await.unwrap().await.unwrap();
+}
+
+/// What no handler of texts can read.
+pub(crate) fn unreadable() -> Vec<(Option<&'static str>, &'static [u8])> {
+    let json = Some("application/json");
+    vec![
+        (Some("application/x-unheard-of"), b"1"),
+        (json, b"{\"cut\": "),
+        (json, b""),
+        (json, b"\xff"),
+        (json, b"{\"not\": \"a text\"}"),
+        (None, b"\xff"),
+    ]
+}
+
+#[tokio::test]
+async fn events_that_cannot_be_read_do_no_harm_and_are_not_put_back() {
+    let broker = support::broker().await;
+    let (fickle, heard) = hearing::<Fickle>(&broker).await;
+    let channel = channel(&broker).await;
+    for (content_type, body) in unreadable() {
+        // Not even where failures are put back.
+        send(&channel, "again", content_type, body).await;
+    }
+    for _ in 0..3 {
+        send(&channel, "once", Some("application/json"), b"\"good\"").await;
+    }
+    assert_eq!(heard.take_when(3).await.unwrap(), ["good"; 3]);
+    fickle.stop().await;
+    assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
+}
+
+#[derive(Dependencies)]
+struct Slow {
+    #[dependency(Hearing)]
+    heard: Heard,
+}
+
+#[service("slow")]
+impl Slow {
+    #[event_handler("shop", "long")]
+    async fn on_long(&self, data: String) -> Result<()> {
+        self.heard.record(data);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn events_of_a_container_that_is_killed_go_to_another() {
+    let broker = support::broker().await;
+    let (one, heard_one) = hearing::<Slow>(&broker).await;
+    let shop = shop(&broker).await;
+    tell(&shop, "long", "a".into()).await;
+    heard_one.take_when(1).await.unwrap();
+    one.kill(Error::raise("Test", "killed"));
+    let (two, heard_two) = hearing::<Slow>(&broker).await;
+    assert_eq!(heard_two.take_when(1).await.unwrap(), ["a"]);
+    two.kill(Error::raise("Test", "killed"));
+    shop.stop().await;
+}
