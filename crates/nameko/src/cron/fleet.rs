@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{
     Job,
     mark::{MAX_ATTEMPTS, Mark, Progress},
-    schedule::Plan,
+    schedule::{Plan, is_wrong},
 };
 use crate::{
     amqp::{
@@ -59,7 +59,7 @@ pub(super) struct Member {
     serial: u64,
     /// What it knows, which only ever grows.
     progress: Progress,
-    /// Since when it minds a queue that knows of no run: what was due before is nobody's.
+    /// What was due up to then is done, or nobody's: counts where the queue knows of no run, or of one in the far future.
     since: Timestamp,
     /// The mark it holds, while it leads.
     held: Option<Acker>,
@@ -138,7 +138,7 @@ impl Member {
                 _ = stopping.wait_for(|it| *it) => return,
                 () = self.claim(job) => {}
             }
-            let Some(last) = self.progress.last else {
+            let Some(last) = self.last(job) else {
                 // The first leader of a new fleet.
                 self.progress.done(self.since);
                 continue;
@@ -163,9 +163,32 @@ impl Member {
         }
     }
 
+    /// The times up to this one are done with, as far as it knows.
+    fn last(&mut self, job: &Job) -> Option<Timestamp> {
+        let (last, now) = (self.progress.last?, job.now());
+        if !is_wrong(last, now) {
+            return Some(last);
+        }
+        if is_wrong(self.since, now) {
+            // Its own clock was wrong before.
+            self.since = now;
+        }
+        Some(self.since)
+    }
+
+    /// The time `at`, and those before it, are done with.
+    fn done(&mut self, job: &Job, at: Timestamp) {
+        if self.progress.last.is_some_and(|it| is_wrong(it, job.now())) {
+            // So that others need not tell it from what is right.
+            self.progress.last = None;
+        }
+        self.progress.done(at);
+        self.since = self.since.max(at);
+    }
+
     /// Puts what is due now, if anything is, into the progress that it publishes next.
     fn announce(&mut self, job: &Job) -> Option<Timestamp> {
-        let last = self.progress.last?;
+        let last = self.last(job)?;
         let Plan::Run(at) = job.plan(last) else {
             return None;
         };
@@ -179,7 +202,7 @@ impl Member {
                     "{} for {at} is given up: {MAX_ATTEMPTS} instances did not live to its end",
                     job.name(),
                 );
-                self.progress.done(at);
+                self.done(job, at);
                 None
             }
         }
@@ -264,7 +287,7 @@ impl Member {
                 ended = &mut outcome => {
                     let flow = ended.unwrap_or(ControlFlow::Break(()));
                     if flow.is_continue() {
-                        self.progress.done(at);
+                        self.done(job, at);
                     }
                     return flow;
                 }

@@ -24,7 +24,7 @@ use crate::{
     timer::{Target, Ticking, misused},
 };
 use fleet::Member;
-use schedule::{Plan, Schedule};
+use schedule::{Plan, Schedule, is_wrong};
 
 /// How late a time may be run that came while nobody could run it, unless [`Cron::late`] says otherwise.
 const LATE: Duration = Duration::from_secs(3600);
@@ -120,7 +120,8 @@ impl Cron {
         self
     }
 
-    /// How late a time may still be run that came while the last one was running or nobody was there. By default an hour.
+    /// How late a time may still be run that came while the last one was running or nobody was there. By default an hour. Ten
+    /// seconds are never late.
     #[must_use]
     pub fn late(mut self, late: Duration) -> Self {
         self.late = late;
@@ -219,6 +220,10 @@ impl Job {
     /// Runs what is due after `last` in this instance, whatever others do, until told to stop.
     async fn serve(self, mut last: Timestamp, mut stopping: watch::Receiver<bool>) {
         loop {
+            if is_wrong(last, self.now()) {
+                // The clock was put right since.
+                last = self.now();
+            }
             let (due, until) = match self.plan(last) {
                 Plan::Run(at) => (Some(at), Some(at)),
                 Plan::Wait(until) => (None, Some(until)),
@@ -269,16 +274,20 @@ impl Job {
         Timestamp::try_from(self.clock.now()).unwrap_or(Timestamp::MAX)
     }
 
-    /// Returns when it is `time`; never, where there is none.
+    /// Returns when it is `time`, or earlier where the clock is set back meanwhile; never, where there is none.
     async fn reach(&self, time: Option<Timestamp>) {
         let Some(time) = time else {
             return std::future::pending().await;
         };
+        let mut now = self.now();
         loop {
-            let left = time.duration_since(self.now());
-            match Duration::try_from(left) {
+            match Duration::try_from(time.duration_since(now)) {
                 Ok(left) if !left.is_zero() => self.clock.sleep(left).await,
                 _ => return,
+            }
+            let before = std::mem::replace(&mut now, self.now());
+            if now < before {
+                return;
             }
         }
     }

@@ -11,6 +11,9 @@ use jiff::{
 /// A last run that lies further in the future than this was noted by a clock that was wrong.
 const WRONG_CLOCK: Duration = Duration::from_secs(3600);
 
+/// What is run that soon after its time is not late: nobody looks at the clock at the very moment.
+pub(crate) const PROMPT: Duration = Duration::from_secs(10);
+
 /// A cron line in a time zone.
 ///
 /// Daylight saving time, as Vixie cron has it: a line of fixed times (`30 2 * * *`) runs once a day. Where the clocks skip its
@@ -85,11 +88,7 @@ impl Schedule {
     /// What to do `now`, when the times up to `last` are done with. Of the times that were missed only the latest is run, once,
     /// if it is no more than `late` ago.
     pub(crate) fn plan(&self, last: Timestamp, now: Timestamp, late: Duration) -> Plan {
-        let last = if ago(last, now) > WRONG_CLOCK {
-            now
-        } else {
-            last
-        };
+        let late = late.max(PROMPT);
         match self.latest(now) {
             Some(latest) if latest > last && ago(now, latest) <= late => Plan::Run(latest),
             _ => self.next(last.max(now)).map_or(Plan::Never, Plan::Wait),
@@ -100,6 +99,12 @@ impl Schedule {
     pub(crate) fn skips(&self, last: Timestamp, at: Timestamp) -> bool {
         self.next(last).is_some_and(|it| it < at)
     }
+}
+
+/// Whether the time of a last run tells nothing, since it lies too far in the future: a clock was wrong when it was noted, or
+/// is now.
+pub(crate) fn is_wrong(last: Timestamp, now: Timestamp) -> bool {
+    ago(last, now) > WRONG_CLOCK
 }
 
 /// How long before `now` it was; nothing where it was not.
@@ -299,8 +304,6 @@ mod tests {
             ("09:30:00", "09:30:00", Plan::Wait(at("10:00:00"))),
             // An instance whose clock is ahead ran it before.
             ("10:00:00", "09:59:50", Plan::Wait(at("11:00:00"))),
-            // One whose clock was wrong noted nonsense.
-            ("23:00:00", "09:59:50", Plan::Wait(at("10:00:00"))),
         ] {
             assert_eq!(
                 schedule.plan(at(last), at(now), late),
@@ -308,6 +311,22 @@ mod tests {
                 "{last} {now}"
             );
         }
+        // Nobody is there at the very moment.
+        for (now, expected) in [
+            ("10:00:00.003", Plan::Run(at("10:00:00"))),
+            ("10:00:10", Plan::Run(at("10:00:00"))),
+            ("10:00:11", Plan::Wait(at("11:00:00"))),
+        ] {
+            assert_eq!(
+                schedule.plan(at("09:30:00"), at(now), Duration::ZERO),
+                expected,
+                "{now}"
+            );
+        }
+        // An instance may be ahead of another; one that is hours ahead has a clock that is wrong.
+        assert!(!is_wrong(at("10:59:00"), at("10:00:00")));
+        assert!(is_wrong(at("11:00:01"), at("10:00:00")));
+        assert!(!is_wrong(at("05:00:00"), at("10:00:00")));
         assert!(schedule.skips(at("05:00:00"), at("10:00:00")));
         assert!(!schedule.skips(at("09:00:00"), at("10:00:00")));
     }

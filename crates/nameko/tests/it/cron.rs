@@ -21,19 +21,38 @@ use crate::{
 
 /// A clock that stands until it is set.
 #[derive(Debug, Clone)]
-struct SetClock(Arc<watch::Sender<SystemTime>>);
+struct SetClock {
+    now: Arc<watch::Sender<SystemTime>>,
+    /// Until when whoever waited last wants to wait.
+    awaited: Arc<watch::Sender<SystemTime>>,
+}
 
 impl SetClock {
     /// Stands at midnight.
     fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(midnight())))
+        Self {
+            now: Arc::new(watch::Sender::new(midnight())),
+            awaited: Arc::new(watch::Sender::new(midnight())),
+        }
     }
 
     /// Sets it to so many hours and minutes after that midnight.
     fn set(&self, hours: u64, minutes: u64) {
-        let since = Duration::from_secs(hours * 3600 + minutes * 60);
-        self.0.send_replace(midnight() + since);
+        self.now.send_replace(after_midnight(hours, minutes));
     }
+
+    /// Returns when somebody waits until then.
+    async fn is_awaited(&self, hours: u64, minutes: u64) {
+        let mut awaited = self.awaited.subscribe();
+        let time = after_midnight(hours, minutes);
+        within("the wait", awaited.wait_for(|it| *it == time))
+            .await
+            .unwrap();
+    }
+}
+
+fn after_midnight(hours: u64, minutes: u64) -> SystemTime {
+    midnight() + Duration::from_secs(hours * 3600 + minutes * 60)
 }
 
 fn midnight() -> SystemTime {
@@ -43,14 +62,16 @@ fn midnight() -> SystemTime {
 
 impl Clock for SetClock {
     fn now(&self) -> SystemTime {
-        *self.0.borrow()
+        *self.now.borrow()
     }
 
     fn sleep(&self, duration: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        let mut clock = self.0.subscribe();
-        let until = *clock.borrow() + duration;
+        let mut clock = self.now.subscribe();
+        let begun = *clock.borrow();
+        let until = begun + duration;
+        self.awaited.send_replace(until);
         Box::pin(async move {
-            let _ = clock.wait_for(|now| *now >= until).await;
+            let _ = clock.wait_for(|now| *now >= until || *now < begun).await;
         })
     }
 }
@@ -230,6 +251,64 @@ async fn of_the_times_that_pass_while_a_method_runs_the_latest_is_run_unless_it_
     // 07:00 is 59 minutes ago.
     assert_eq!(fleet.run().await.end().1, "2026-03-02T07:00:00Z");
     container.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn a_clock_that_was_wrong_and_is_put_right_runs_the_times_that_come() {
+    let mut fleet = Fleet::new().await;
+    let container = fleet.start::<Everywhere>(1).await;
+    fleet.clock.set(20, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T20:00:00Z");
+    fleet.clock.is_awaited(21, 0).await;
+    fleet.clock.set(9, 30);
+    for hour in 10..=12 {
+        fleet.clock.is_awaited(hour, 0).await;
+        fleet.clock.set(hour, 0);
+        let time = format!("2026-03-02T{hour}:00:00Z");
+        assert_eq!(fleet.run().await.end().1, time);
+    }
+    container.stop().await;
+    fleet.nothing_more();
+}
+
+#[tokio::test]
+async fn an_instance_whose_clock_is_wrong_does_not_keep_the_fleet_from_running() {
+    let mut fleet = Fleet::new().await;
+    let wrong = fleet.start::<Once>(1).await;
+    fleet.clock.set(20, 0);
+    assert_eq!(fleet.run().await.end().1, "2026-03-02T20:00:00Z");
+    wrong.stop().await;
+
+    fleet.clock = SetClock::new();
+    fleet.clock.set(9, 30);
+    let right = fleet.start::<Once>(2).await;
+    fleet.clock.is_awaited(10, 0).await;
+    fleet.clock.set(10, 0);
+    assert_eq!(
+        fleet.run().await.end(),
+        (2, "2026-03-02T10:00:00Z".to_owned())
+    );
+    right.stop().await;
+
+    // What is done is known again.
+    let next = fleet.start::<Once>(3).await;
+    fleet.clock.is_awaited(11, 0).await;
+    fleet.clock.set(11, 0);
+    assert_eq!(
+        fleet.run().await.end(),
+        (3, "2026-03-02T11:00:00Z".to_owned())
+    );
+    // Also where the clock of the one that leads is put right.
+    fleet.clock.is_awaited(12, 0).await;
+    fleet.clock.set(6, 30);
+    fleet.clock.is_awaited(7, 0).await;
+    fleet.clock.set(7, 0);
+    assert_eq!(
+        fleet.run().await.end(),
+        (3, "2026-03-02T07:00:00Z".to_owned())
+    );
+    next.stop().await;
     fleet.nothing_more();
 }
 
