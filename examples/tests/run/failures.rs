@@ -42,7 +42,7 @@ async fn a_service_that_dies_takes_its_peers_down_and_is_named_last() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut services = Program::start(troubles(&broker, &[]));
     services
-        .wait_for("front: pid (rpc), fail (rpc), panic (rpc), hang (rpc), get_pid (http GET /pid)");
+        .wait_for("front: pid (rpc), fail (rpc), panic (rpc), hang (rpc), block (rpc), get_pid (http GET /pid)");
     services.wait_for("ready at");
     let _call = call(&broker, "back.die");
     assert_eq!(services.wait(), Some(1));
@@ -56,6 +56,18 @@ async fn a_service_that_dies_takes_its_peers_down_and_is_named_last() {
         said.contains("the services beside it are stopped"),
         "{said}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_blocks_a_thread_does_not_keep_the_program() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut services = Program::start(troubles(&broker, &[]));
+    services.wait_for("ready at");
+    let _call = call(&broker, "front.block");
+    services.wait_for("blocking");
+    services.signal("TERM");
+    services.wait_for("stopped");
+    assert_eq!(services.wait(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
@@ -36,6 +36,9 @@ use crate::runner::{Runner, Services};
 /// What is logged by `run` unless the user says otherwise; the broker's own words stand on standard output.
 const RUN_LOG: &str = "info,nameko_broker=warn";
 const CLIENT_LOG: &str = "warn";
+
+/// How long the threads of a program that has stopped have for what they are at.
+const LAST_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The `main` of a program that holds services: gives it the commands `run`, `shell`, `call` and `show-config`.
 ///
@@ -92,7 +95,7 @@ fn run_command(services: &Services, arguments: &RunArguments) -> Result<ExitCode
     let config = arguments.config.load()?;
     let process = arguments.process();
     logging::start(&arguments.log, &config, RUN_LOG, process)?;
-    let outcome = runtime()?.block_on(run::run(services, arguments, config));
+    let outcome = run_to_end(run::run(services, arguments, config))?;
     match process {
         None => outcome,
         Some(number) => outcome.map_err(|it| it.in_process(number)),
@@ -101,7 +104,7 @@ fn run_command(services: &Services, arguments: &RunArguments) -> Result<ExitCode
 
 fn broker_command(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
     logging::start(&arguments.log, &Config::new(), RUN_LOG, None)?;
-    runtime()?.block_on(broker::serve(arguments))
+    run_to_end(broker::serve(arguments))?
 }
 
 fn call_command(arguments: &CallArguments) -> Result<ExitCode, Failure> {
@@ -123,8 +126,12 @@ fn show_config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build()
+/// Runs `program`, and then does not wait for threads that its methods still block: it has stopped, and says so.
+fn run_to_end<T>(program: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(program);
+    runtime.shutdown_timeout(LAST_TASKS_TIMEOUT);
+    Ok(outcome)
 }
 
 /// One thread beside the one that reads the keyboard: it keeps the connection alive.
