@@ -41,7 +41,8 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::Extension`] with what a `setup` or `start` failed with, and whose it was; the container is then dead.
-    /// [`Error::ContainerStopping`] when it was started before, or is stopped meanwhile.
+    /// [`Error::Killed`] when it is killed meanwhile, with the reason; [`Error::ContainerStopping`] when it is stopped meanwhile, or
+    /// has ended. A container starts once: starting it again is an error that says so.
     pub async fn start(&self) -> Result<()> {
         let first = self.inner.state.send_if_modified(|it| {
             let first = *it == State::New;
@@ -51,7 +52,16 @@ impl Container {
             first
         });
         if !first {
-            return Err(self.stopping());
+            return Err(match *self.inner.state.borrow() {
+                State::Started => Error::raise(
+                    "ContainerError",
+                    format!(
+                        "{} was started already: a container starts once",
+                        self.service_name()
+                    ),
+                ),
+                _ => self.stopping(),
+            });
         }
         let mut state = self.inner.state.subscribe();
         let result = tokio::select! {
@@ -63,7 +73,7 @@ impl Container {
             return result;
         }
         if *self.inner.state.borrow() > State::Started {
-            return Err(self.stopping());
+            return Err(self.killed().unwrap_or_else(|| self.stopping()));
         }
         self.end();
         result
@@ -214,8 +224,10 @@ impl Container {
     async fn drain(&self, limit: Duration) {
         let workers = &self.inner.workers;
         if timeout(limit, workers.finished()).await.is_ok() {
+            self.inner.slots.close();
             return;
         }
+        self.inner.slots.close();
         tracing::warn!(
             service = self.service_name(),
             workers = workers.running(),
@@ -245,12 +257,14 @@ impl Container {
     /// Whatever still runs is ended.
     fn end(&self) {
         let inner = &self.inner;
+        inner.slots.close();
         inner.workers.abort();
         inner.managed.abort();
-        if inner.state.send_replace(State::Ended) == State::Stopping
-            && inner.killed_by.get().is_none()
-        {
-            return;
+        match inner.state.send_replace(State::Ended) {
+            // Somebody else has ended it at the same time.
+            State::Ended => return,
+            State::Stopping if inner.killed_by.get().is_none() => return,
+            _ => {}
         }
         let kill = |hook: &dyn Fn()| {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {

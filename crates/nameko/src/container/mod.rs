@@ -62,7 +62,7 @@ struct Inner {
     service: Arc<str>,
     config: Config,
     limits: Limits,
-    /// One permit per worker that may run.
+    /// One permit per worker that may run. Closed when the workers have ended.
     slots: Semaphore,
     host: Box<dyn Host>,
     entrypoints: Vec<Mounted>,

@@ -195,3 +195,75 @@ async fn a_setup_that_panics_fails_the_start_and_is_named() {
     );
     within("the end", container.wait()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_container_that_has_ended_runs_no_worker() {
+    #[derive(Dependencies)]
+    struct Over;
+
+    #[service("over")]
+    impl Over {
+        #[entrypoint(Dummy)]
+        async fn work(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    let stopped = Container::new::<Over>(no_broker()).unwrap();
+    stopped.start().await.unwrap();
+    stopped.stop().await;
+    let killed = Container::new::<Over>(no_broker()).unwrap();
+    killed.start().await.unwrap();
+    killed.kill(Error::raise("OSError", "disk is gone"));
+    for container in [stopped, killed] {
+        let method = container.method("work").unwrap();
+        let run = container.run_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+        let error = within("the refusal", run).await.unwrap_err();
+        assert!(matches!(error, Error::ContainerStopping(_)), "{error}");
+    }
+}
+
+/// A provider one of whose tasks fails while it is set up.
+struct FailsMeanwhile;
+
+impl DependencyProvider for FailsMeanwhile {
+    type Dependency = Arc<Guard>;
+
+    async fn setup(&self, container: &Container) -> Result<()> {
+        container.spawn_managed("sweeper", async {
+            Err::<(), _>(Error::raise("OSError", "disk is gone"))
+        });
+        pending().await
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
+        Ok(Arc::new(Guard))
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_a_kill_ends_says_why() {
+    let container = Container::builder::<Stubborn>(no_broker())
+        .replace_provider("_guard", FailsMeanwhile)
+        .build()
+        .unwrap();
+    let error = within("the end", container.start()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stubborn was killed: task `sweeper` failed: disk is gone"
+    );
+}
+
+#[tokio::test]
+async fn a_second_start_is_told_from_one_of_a_container_that_stops() {
+    let container = Container::new::<Stubborn>(no_broker()).unwrap();
+    container.start().await.unwrap();
+    let error = container.start().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stubborn was started already: a container starts once"
+    );
+    container.stop().await;
+    let error = container.start().await.unwrap_err();
+    assert!(matches!(error, Error::ContainerStopping(_)), "{error}");
+}
