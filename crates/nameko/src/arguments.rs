@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, Result},
+    redaction::shorten,
     serialization::{self, Parts, Payload},
     service::Argument,
 };
@@ -116,7 +117,8 @@ impl Arguments {
             }
             _ => {
                 return Err(Error::IncorrectSignature(format!(
-                    "`args` must be a list, not {args}"
+                    "`args` must be a list, not {}",
+                    serialization::json_kind(args)
                 )));
             }
         };
@@ -124,7 +126,8 @@ impl Arguments {
             Some(b'{') => serde_json::from_str(kwargs).map_err(not_json)?,
             _ => {
                 return Err(Error::IncorrectSignature(format!(
-                    "`kwargs` must be a mapping, not {kwargs}"
+                    "`kwargs` must be a mapping, not {}",
+                    serialization::json_kind(kwargs)
                 )));
             }
         };
@@ -302,7 +305,10 @@ impl Args {
         let name = self.params.next().map_or("", |it| it.name);
         let value = self.values.next().flatten().unwrap_or_else(Payload::null);
         T::from_payload(value).map_err(|error| {
-            Error::IncorrectSignature(format!("{}() argument '{name}': {error}", self.method))
+            let mut text = format!("{}() argument '{name}': {error}", self.method);
+            // The reader quotes what it found, however long that is.
+            shorten(&mut text);
+            Error::IncorrectSignature(text)
         })
     }
 }
@@ -446,7 +452,26 @@ mod tests {
                 "f() got multiple values for argument 'name'",
             ),
             (NAME, "null", "{}", "`args` must be a list, not null"),
-            (NAME, "[]", "[]", "`kwargs` must be a mapping, not []"),
+            // Nothing of what came is quoted: it may be long, or a secret.
+            (NAME, "2", "{}", "`args` must be a list, not a number"),
+            (
+                NAME,
+                "[]",
+                r#"["hunter2"]"#,
+                "`kwargs` must be a mapping, not a list",
+            ),
+            (
+                NAME,
+                "[]",
+                r#""hunter2""#,
+                "`kwargs` must be a mapping, not text",
+            ),
+            (
+                NAME,
+                "[]",
+                "true",
+                "`kwargs` must be a mapping, not a boolean",
+            ),
         ] {
             let error = Arguments::from_json(args, kwargs)
                 .and_then(|it| it.bind("f", params))
@@ -519,5 +544,17 @@ mod tests {
         let error = args.take::<String>().unwrap_err().to_string();
         assert!(error.starts_with("hello() argument 'name': "), "{error}");
         assert!(error.contains("expected a string"), "{error}");
+    }
+
+    #[test]
+    fn an_error_about_a_long_argument_is_short() {
+        let long = format!(r#"["{}"]"#, "ü".repeat(1_000_000));
+        let mut args = Arguments::from_json(&long, "{}")
+            .and_then(|it| it.bind("hello", NAME))
+            .unwrap();
+        let error = args.take::<u8>().unwrap_err().to_string();
+        assert!(error.starts_with("hello() argument 'name': invalid type: string \"üü"));
+        assert!(error.len() < 2000, "{}", error.len());
+        assert!(error.ends_with('…'));
     }
 }

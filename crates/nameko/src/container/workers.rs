@@ -16,7 +16,7 @@ use crate::{
     arguments::Arguments,
     error::{Error, Result},
     protocol::Fault,
-    redaction::redact,
+    redaction::{redact, shorten},
     service::Outcome,
     tasks::TaskHandle,
     worker::WorkerContext,
@@ -24,8 +24,6 @@ use crate::{
 
 /// The target of spans and events about workers, for log filters.
 const TARGET: &str = "nameko::worker";
-/// How many bytes of a call's arguments are logged.
-const SHOWN_ARGUMENTS: usize = 1024;
 
 impl Container {
     /// Runs one worker to its end in the calling task, waiting while `max_workers` are busy. `handle_result` sees the
@@ -197,11 +195,7 @@ struct Prepared {
 fn shown(method: &MethodHandle, arguments: &Arguments) -> String {
     let values = redact(method.params, arguments, method.sensitive);
     let mut shown = Value::Object(values).to_string();
-    let end = shown.floor_char_boundary(SHOWN_ARGUMENTS);
-    if end < shown.len() {
-        shown.truncate(end);
-        shown.push('…');
-    }
+    shorten(&mut shown);
     shown
 }
 

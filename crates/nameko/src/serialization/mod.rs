@@ -21,7 +21,7 @@ pub use self::compression::Compression;
 pub use self::error::Error;
 pub(crate) use self::format::Format;
 pub use self::json::{from_slice, from_str, python, standard, to_raw, to_vec};
-pub(crate) use self::json::{python_float, received};
+pub(crate) use self::json::{json_kind, python_float, received};
 pub(crate) use self::payload::Parts;
 pub use self::payload::Payload;
 pub use self::registry::{Serializer, register};

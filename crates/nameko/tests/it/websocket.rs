@@ -273,7 +273,7 @@ async fn errors_are_answered_as_nameko_answers_them() {
             "echo",
             json!([1]),
             "IncorrectSignature",
-            "`data` must be a mapping, not [1]",
+            "`data` must be a mapping, not a list",
         ),
         (
             "echo",

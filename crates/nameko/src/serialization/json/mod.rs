@@ -48,6 +48,18 @@ pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, Error> 
     RawValue::from_string(text).map_err(Error::json_write)
 }
 
+/// What a JSON text is, by how it begins: for errors about it.
+pub(crate) fn json_kind(text: &str) -> &'static str {
+    match text.as_bytes().first() {
+        Some(b'[') => "a list",
+        Some(b'{') => "a map",
+        Some(b'"') => "text",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
 /// Reads a value from JSON text, Python's or [`standard`].
 ///
 /// A `f32` or `f64` takes `NaN` and `Infinity`; a [`serde_json::Value`], which can't hold them, takes null in their place;

@@ -66,7 +66,7 @@ impl Request {
         if !self.data.starts_with('{') {
             return Err(Error::IncorrectSignature(format!(
                 "`data` must be a mapping, not {}",
-                self.data
+                serialization::json_kind(&self.data)
             )));
         }
         let id = serde_json::to_string(&[socket_id])
