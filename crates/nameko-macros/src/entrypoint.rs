@@ -116,8 +116,10 @@ impl Entrypoint {
             _ => None,
         });
         let params: Vec<_> = params.collect();
+        let names: Vec<&str> = params.iter().map(|it: &Param| it.name.as_str()).collect();
         for marker in &markers {
             check_parameters(marker.kind, sig, errors);
+            marker.check_sensitive(&names, errors);
         }
         let output = match &sig.output {
             ReturnType::Type(_, output) => {

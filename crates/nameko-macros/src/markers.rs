@@ -227,6 +227,7 @@ impl Marker {
                 continue;
             };
             match self.positional.get_mut(next) {
+                Some(Some(_)) => errors.add(&argument, given_already(kind.positional[next])),
                 Some(slot) => *slot = Some(argument.into_token_stream()),
                 None => errors.add(
                     &argument,
@@ -304,6 +305,9 @@ impl Marker {
                 };
                 let text = name.unraw().to_string();
                 if let Some(at) = kind.positional.iter().position(|it| *it == text) {
+                    if self.positional[at].is_some() {
+                        errors.add(&name, given_already(&text));
+                    }
                     self.positional[at] = Some(assign.right.into_token_stream());
                 } else if kind.options.contains(&text.as_str()) {
                     self.option(name, value(&text, *assign.right), errors);
@@ -318,12 +322,15 @@ impl Marker {
                 None
             }
             Expr::Call(call) => match single_ident(&call.func).map(|it| it.to_string()) {
-                Some(name) if name == EXPECTED => {
-                    self.expected = names(call.args, "an exception's name", errors);
-                    None
-                }
-                Some(name) if name == SENSITIVE => {
-                    self.sensitive = names(call.args, "an argument's name", errors);
+                Some(name) if name == EXPECTED || name == SENSITIVE => {
+                    let (list, what) = match name == EXPECTED {
+                        true => (&mut self.expected, "an exception's name"),
+                        false => (&mut self.sensitive, "an argument's name"),
+                    };
+                    if !list.is_empty() {
+                        errors.add(&call.func, given_already(&name));
+                    }
+                    *list = names(call.args, what, errors);
                     None
                 }
                 _ => Some(Expr::Call(call)),
@@ -340,7 +347,7 @@ impl Marker {
 
     fn option(&mut self, name: Ident, value: TokenStream, errors: &mut Errors) {
         if self.options.iter().any(|(known, _)| *known == name) {
-            errors.add(&name, format!("`{name}` is given already"));
+            errors.add(&name, given_already(&name.to_string()));
         }
         self.options.push((name, value));
     }
@@ -370,6 +377,20 @@ impl Marker {
         quote!(#path::new(#(#positional),*) #(#calls)*)
     }
 
+    /// Each sensitive argument must be one that the method has: a slip of the pen would let it into the log.
+    pub(crate) fn check_sensitive(&self, params: &[&str], errors: &mut Errors) {
+        for pattern in &self.sensitive {
+            let text = pattern.value();
+            let first = text.split(['.', '[']).next().unwrap_or_default();
+            if !params.contains(&first) {
+                errors.add(
+                    pattern,
+                    format!("the method has no argument `{first}` that could be sensitive"),
+                );
+            }
+        }
+    }
+
     /// What is said of the method beside its name and its parameters.
     pub(crate) fn method_options(&self) -> TokenStream {
         let (expected, sensitive) = (&self.expected, &self.sensitive);
@@ -379,6 +400,10 @@ impl Marker {
             .then(|| quote!(.sensitive_arguments(const { &[#(#sensitive),*] })));
         quote!(#expected #sensitive)
     }
+}
+
+fn given_already(option: &str) -> String {
+    format!("`{option}` is given already")
 }
 
 fn unknown(kind: &Kind, word: &Ident) -> String {
@@ -583,6 +608,22 @@ mod tests {
             (
                 parse_quote!(#[timer(5, eager, eager)]),
                 "`eager` is given already",
+            ),
+            (
+                parse_quote!(#[timer(5, interval = 6)]),
+                "`interval` is given already",
+            ),
+            (
+                parse_quote!(#[timer(interval = 6, 5)]),
+                "`interval` is given already",
+            ),
+            (
+                parse_quote!(#[event_handler("shop", "paid", event_type = "sold")]),
+                "`event_type` is given already",
+            ),
+            (
+                parse_quote!(#[rpc(sensitive_arguments("a"), sensitive_arguments("b"))]),
+                "`sensitive_arguments` is given already",
             ),
             (
                 parse_quote!(#[http("/a")]),

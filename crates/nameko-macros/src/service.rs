@@ -290,6 +290,8 @@ mod tests {
             "#[rpc] async extern \"C\" fn f(&self) -> Result<()> {}",
             "#[rpc] #[rpc] async fn f(&self) -> Result<()> {}",
             "#[rpc(x)] async fn f(&self) -> Result<()> {}",
+            "#[rpc(sensitive_arguments(\"b\"))] async fn f(&self, a: u8) -> Result<()> {}",
+            "#[rpc(sensitive_arguments(\"b.a\"))] async fn f(&self, a: u8) -> Result<()> {}",
             "#[cfg_attr(x, rpc)] async fn f(&self) -> Result<()> {}",
             "#[timer(5)] async fn f(&self, a: u8) -> Result<()> {}",
             "#[cron(\"* * * * *\")] async fn f(&self, a: u8, b: u8) -> Result<()> {}",
