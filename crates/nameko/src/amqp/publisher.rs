@@ -241,11 +241,15 @@ impl Publisher {
         let mut alone = false;
         let mut declared_anew = false;
         loop {
-            let declared = self.all_declared(declarations, confirmed).await;
+            // Boxed, as publishing alone is: rare, and larger than all the rest.
+            let declared = match self.is_declared(declarations, confirmed) {
+                true => Ok(()),
+                false => Box::pin(self.all_declared(declarations, confirmed)).await,
+            };
             let attempt = match declared.map_err(PublishError::from) {
                 Err(error @ PublishError::Refused(_)) => return Err(error),
                 Err(error) => Err(error),
-                Ok(()) if alone => self.publish_alone(message).await,
+                Ok(()) if alone => Box::pin(self.publish_alone(message)).await,
                 Ok(()) => self.attempt(message, confirmed).await,
             };
             let error = match attempt {
@@ -351,6 +355,17 @@ impl Publisher {
             }
         })
         .await
+    }
+
+    /// Whether nothing is left to declare.
+    fn is_declared(&self, declarations: &[&Declarations], confirmed: bool) -> bool {
+        let on_this_connection = |it: &Declarations| {
+            let connection = self.0.connection.peek().filter(Connection::is_open);
+            connection.is_some_and(|connection| lock(&it.on).ptr_eq(&connection.identity()))
+        };
+        declarations
+            .iter()
+            .all(|it| it.is_empty() || !it.may_go_unheard(confirmed) && on_this_connection(it))
     }
 
     async fn all_declared(
@@ -474,6 +489,31 @@ mod tests {
             ..Retry::default()
         };
         assert_eq!(for_ever.wait(u32::MAX), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn what_can_go_unheard_is_declared_each_time() {
+        let exchange = |it: Exchange| Declarations::new(vec![it], Vec::new());
+        let queue = |it: Queue| Declarations::new(Vec::new(), vec![it]);
+        let fleeting = Exchange::topic("shop.events").auto_delete(true);
+        for (declarations, confirmed, unheard) in [
+            (exchange(Exchange::topic("shop.events")), false, false),
+            (exchange(fleeting.clone()), true, false),
+            (exchange(fleeting), false, true),
+            (queue(Queue::new("q")), false, false),
+            (queue(Queue::new("q").auto_delete(true)), true, true),
+            (
+                queue(Queue::new("q").expires(Duration::from_secs(1))),
+                true,
+                true,
+            ),
+        ] {
+            assert_eq!(
+                declarations.may_go_unheard(confirmed),
+                unheard,
+                "{declarations:?}"
+            );
+        }
     }
 
     #[test]

@@ -291,8 +291,11 @@ async fn a_publisher_waits_for_its_broker_at_the_start() {
         Config::default().with("AMQP_URI", broker.uri()),
     );
     broker.stop().await;
+    let broken = tokio::net::TcpListener::bind(addr).await.unwrap();
     let starting = tokio::spawn(start::<Writer>(config));
-    tokio::task::yield_now().await;
+    // One attempt meets a server that hangs up.
+    let attempt = support::within("an attempt", broken.accept()).await;
+    drop((attempt, broken));
     let broker = Broker::start(addr).await.unwrap();
     let writer = support::within("the start", starting).await.unwrap();
     ask(&writer, "plain", json!([1])).await.unwrap();
