@@ -143,7 +143,7 @@ macro_rules! publish_options {
 
         /// Declares a queue first, with its exchanges and bindings. Of a publisher: once on each connection, or each time for
         /// a queue that may be gone by then (`auto_delete`, `x-expires`); of a single message, and of a
-        /// [`StandaloneDispatcher`]($crate::StandaloneDispatcher): each time.
+        /// [`StandaloneDispatcher`](crate::StandaloneDispatcher): each time.
         pub fn declare(mut self, queue: impl Into<$crate::amqp::Queue>) -> Self {
             self.options.queues.push(queue.into());
             self
