@@ -144,9 +144,11 @@ pub fn rpc(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `handler_type = service_pool` (one instance of this service gets the event; so it is unless said otherwise),
 ///   `singleton` (one handler of all services does), or `broadcast` (every instance does).
-/// * `reliable_delivery = false`: events are dropped while no instance listens. On unless it is a broadcast handler.
+/// * `reliable_delivery = false`: events are dropped while no instance listens. On unless this says otherwise.
+/// * `broadcast_identifier = TEXT`: names the instance of a broadcast handler. One that delivers reliably needs it.
 /// * `requeue_on_error`: an event whose handler fails goes back to the queue.
-/// * `broadcast_identifier = TEXT`: names the instance of a broadcast handler.
+/// * `reject_on_error`: it is rejected, and goes to the queue's dead-letter exchange.
+/// * `prefetch_count = NUMBER`: how many events are held unacknowledged.
 /// * `queue_arguments = TABLE`: further arguments of the queue.
 #[proc_macro_attribute]
 pub fn event_handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -158,6 +160,7 @@ pub fn event_handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// The method takes one argument, the message's body. The rules and options of [`macro@rpc`] hold here too, and:
 ///
 /// * `requeue_on_error`: a message whose method fails goes back to the queue.
+/// * `reject_on_error`: it is rejected, and goes to the queue's dead-letter exchange.
 /// * `prefetch_count = NUMBER`: how many messages are held unacknowledged.
 #[proc_macro_attribute]
 pub fn consume(arguments: TokenStream, item: TokenStream) -> TokenStream {

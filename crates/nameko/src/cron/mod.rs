@@ -72,7 +72,7 @@ const FLEET: &str = "fleet";
 /// * Also when no instance ran at all: what was last run is kept in the queue, for 30 days.
 /// * An instance that has no connection to the broker runs nothing.
 /// * Clocks may differ. The leader's counts; a time that was run is not run again by a leader whose clock is behind by less
-///   than an hour.
+///   than an hour. A last run that lies further in the future was noted by a clock that was wrong, and does not count.
 ///
 /// The queue is called `cron-{service}.{method}--{line}--{zone}`, with `_` for the spaces. A changed line is another queue, so
 /// that old and new instances do not meet in it.
