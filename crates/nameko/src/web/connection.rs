@@ -107,6 +107,9 @@ async fn answer(
     let begun = Instant::now();
     let log = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let head = request.method() == Method::HEAD;
+    // A body is unread until its handler has read it.
+    wire.set_unread(!request.body().is_end_stream());
     let response = route(request, shared, &wire, peer).await;
     if let Some((method, path)) = log {
         tracing::debug!(%peer, "{method} {path}: {} in {:?}", response.status_code(), begun.elapsed());
@@ -114,6 +117,11 @@ async fn answer(
     let (status, mut headers, content) = response.into_parts();
     if wire.is_unread() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    // How a body is framed is not the method's business: a wrong length would be read as the begin of the next answer.
+    headers.remove(header::TRANSFER_ENCODING);
+    if matches!(content, Content::Bytes(_)) || !head && matches!(content, Content::Empty) {
+        headers.remove(header::CONTENT_LENGTH);
     }
     let body = match content {
         Content::Empty => Outgoing::Bytes(None),
@@ -140,19 +148,12 @@ async fn route(
     peer: SocketAddr,
 ) -> Response {
     let router = shared.router();
-    // Dropped with its body unread, so that the connection is closed, unless there was none.
-    let refuse = |request: &http::Request<Incoming>, error: Error| {
-        if !request.body().is_end_stream() {
-            wire.set_unread();
-        }
-        error.into_response()
-    };
     let path = request.uri().path();
     if request.method() == Method::OPTIONS && path == "*" {
         return Response::empty(StatusCode::NO_CONTENT);
     }
     match router.find(request.method(), path) {
-        Found::Route(route, _) if !route.is_open() => refuse(&request, Error::stopping()),
+        Found::Route(route, _) if !route.is_open() => Error::stopping().into_response(),
         Found::Route(route, values) => {
             let raw = RawRequest::new(request, route.template.names(), values, peer, wire.clone());
             route.handler.handle(raw).await
@@ -163,13 +164,12 @@ async fn route(
         Found::NotAllowed(allow) => {
             let text = format!("{} is for {allow}, not for {}", path, request.method());
             let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, text);
-            with_allow(refuse(&request, error), &allow)
+            with_allow(error.into_response(), &allow)
         }
-        Found::Nowhere => refuse(&request, Error::not_found(format!("nothing is at {path}"))),
-        Found::BadPath => refuse(
-            &request,
-            Error::bad_request("the path, once decoded, is not UTF-8"),
-        ),
+        Found::Nowhere => Error::not_found(format!("nothing is at {path}")).into_response(),
+        Found::BadPath => {
+            Error::bad_request("the path, once decoded, is not UTF-8").into_response()
+        }
     }
 }
 

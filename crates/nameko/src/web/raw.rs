@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -53,6 +53,16 @@ impl RawRequest {
         self.http.headers()
     }
 
+    /// The version of HTTP that the client speaks.
+    pub fn version(&self) -> Version {
+        self.http.version()
+    }
+
+    /// Whether a body comes with it.
+    pub fn has_body(&self) -> bool {
+        !self.http.body().is_end_stream()
+    }
+
     /// The address that the connection came from.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -76,19 +86,15 @@ impl RawRequest {
                 )),
             }
         };
-        match bytes {
-            Ok(bytes) => Ok(Request::new(
-                head,
-                bytes,
-                self.names,
-                self.values,
-                Some(self.peer),
-            )),
-            Err(error) => {
-                self.wire.set_unread();
-                Err(error)
-            }
-        }
+        let bytes = bytes?;
+        self.wire.set_unread(false);
+        Ok(Request::new(
+            head,
+            bytes,
+            self.names,
+            self.values,
+            Some(self.peer),
+        ))
     }
 
     /// The request without its body, and the connection once it was answered with `101 Switching Protocols`: what is

@@ -51,7 +51,7 @@ pub(super) struct Wire {
     phase: AtomicU8,
     /// Set when the peer was too slow with the head of a request.
     late: AtomicBool,
-    /// Set when an answer was given before all of the request was read.
+    /// Whether some of the request was not read: an answer given now is the connection's last.
     unread: AtomicBool,
     /// The connection's place among those that may be open.
     _permit: OwnedSemaphorePermit,
@@ -77,8 +77,8 @@ impl Wire {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn set_unread(&self) {
-        self.unread.store(true, Ordering::Relaxed);
+    pub(super) fn set_unread(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
     }
 
     pub(super) fn is_unread(&self) -> bool {

@@ -140,6 +140,12 @@ impl Shop {
         Response::new("").header("x-tag", value)
     }
 
+    /// As a method does that passes on what another server has answered.
+    #[http(GET, "/passed/{name}/{value}")]
+    async fn passed(&self, name: String, value: String) -> Result<Response> {
+        Response::new("passed on").header(name, value)
+    }
+
     #[http(GET, "/away")]
     async fn away(&self) -> Result<Response> {
         Response::redirect("/hello")
@@ -396,6 +402,26 @@ async fn results_become_responses() {
             (500, &*format!("Error: {expected}\n")),
             "{path}"
         );
+    }
+    container.stop().await;
+}
+
+#[tokio::test]
+async fn the_length_of_a_body_is_its_own() {
+    let (container, address) = serve::<Shop>(Config::default()).await;
+    let mut client = Client::connect(address).await;
+    for header in [
+        "content-length/3",
+        "content-length/300",
+        "transfer-encoding/chunked",
+        "transfer-encoding/gzip",
+    ] {
+        let path = format!("/passed/{header}");
+        let answer = client.get(&path).await;
+        assert_eq!(answer.short(), (200, "passed on"), "{header}");
+        assert_eq!(answer.header("transfer-encoding"), "", "{header}");
+        let head = client.ask(&format!("HEAD {path}"), "", "").await;
+        assert_eq!(head.header("content-length"), "9", "{header}");
     }
     container.stop().await;
 }

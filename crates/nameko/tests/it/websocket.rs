@@ -23,7 +23,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::frame::coding::CloseCode},
 };
 
-use crate::support::within;
+use crate::{http_client, support::within};
 
 /// Says which sockets are gone, and what they listened to.
 static GONE: LazyLock<broadcast::Sender<(String, Vec<String>)>> =
@@ -55,6 +55,13 @@ impl Chat {
         query: HashMap<String, String>,
         headers: HashMap<String, String>,
     ) -> Result<()> {
+        if let Some(test) = query.get("hang") {
+            let (begun, end) = hanging(test);
+            begun.notify_one();
+            end.notified().await;
+            let room = query.get("at").map_or("", String::as_str);
+            self.hub.broadcast(room, "met", &socket_id)?;
+        }
         if query.get("token").is_some_and(|it| it != "right") {
             return Err(Error::raise("Unauthorized", "wrong token"));
         }
@@ -68,6 +75,11 @@ impl Chat {
     #[entrypoint(WebSocketDisconnect::new())]
     async fn disconnect(&self, socket_id: String, channels: Vec<String>) -> Result<()> {
         for channel in &channels {
+            if let Some(test) = channel.strip_prefix("hang on ") {
+                let (begun, end) = hanging(test);
+                begun.notify_one();
+                end.notified().await;
+            }
             self.hub.broadcast(channel, "left", &socket_id)?;
         }
         // A test may have ended.
@@ -326,6 +338,23 @@ async fn what_is_no_request_is_malformed_and_the_socket_lives_on() {
     let request = r#"{"method": "echo", "data": {"value": 1}}"#;
     client.stream.send(Message::binary(request)).await.unwrap();
     assert_eq!(client.next().await["data"], 1);
+    // However deep it is, text is no reason to end.
+    let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    for request in [
+        format!("{{\"method\": \"echo\", \"data\": {{\"value\": 1}}, \"correlation_id\": {deep}}}"),
+        format!("{{\"method\": \"echo\", \"data\": {{\"value\": {deep}}}}}"),
+        format!("{{\"method\": {deep}}}"),
+        deep.clone(),
+    ] {
+        client.send(request).await;
+        let message = client.receive().await;
+        assert!(
+            message
+                .to_text()
+                .unwrap()
+                .starts_with("{\"type\": \"result\", ")
+        );
+    }
     server.container.stop().await;
 }
 
@@ -442,6 +471,55 @@ async fn a_socket_that_goes_is_forgotten_and_the_others_hear_of_it() {
     server.container.stop().await;
 }
 
+#[tokio::test]
+async fn the_connection_is_closed_before_the_hook_has_ended() {
+    let server = serve(Config::default()).await;
+    let mut client = server.connect().await;
+    let (begun, end) = hanging("goodbye");
+    let channel = json!({"channel": "hang on goodbye"});
+    client.call("subscribe", channel).await;
+    client.stream.close(None).await.unwrap();
+    within("the hook", begun.notified()).await;
+    let mut rest = Vec::new();
+    let tcp = client.stream.get_mut();
+    within("the end", tcp.read_to_end(&mut rest)).await.unwrap();
+    end.notify_one();
+    server.container.stop().await;
+}
+
+/// Otherwise it would note who is there after it was noted that he is gone.
+#[tokio::test]
+async fn a_socket_that_goes_while_it_is_met_is_gone_after_that() {
+    let server = serve(Config::default()).await;
+    let mut gone = GONE.subscribe();
+    let mut watcher = server.connect().await;
+    watcher.call("subscribe", json!({"channel": "door"})).await;
+    let (begun, end) = hanging("met");
+    let guest = server.connect_to("/ws?hang=met&at=door").await;
+    within("the hook", begun.notified()).await;
+    let id = guest.id.clone();
+    drop(guest);
+    let vanished = async {
+        while watcher
+            .call("tell", json!({"target": id, "value": 1}))
+            .await["data"]
+            == true
+        {}
+    };
+    within("the guest's end", vanished).await;
+    // Round trips, in which the other hook would run.
+    for _ in 0..20 {
+        watcher.call("echo", json!({"value": 1})).await;
+    }
+    while let Ok((other, _)) = gone.try_recv() {
+        assert_ne!(other, id, "gone before it was met");
+    }
+    end.notify_one();
+    assert_eq!(watcher.next().await["data"], json!(id));
+    while within("the hook", gone.recv()).await.unwrap().0 != id {}
+    server.container.stop().await;
+}
+
 /// Its worker runs to its end nevertheless, as in Nameko.
 #[tokio::test]
 async fn a_socket_that_vanishes_while_its_request_runs_does_no_harm() {
@@ -470,6 +548,14 @@ async fn a_message_that_is_too_large_closes_the_socket() {
     );
     // The server stops reading: what it says may come before all is sent.
     let _ = client.stream.send(Message::text("x".repeat(100_000))).await;
+    assert_eq!(client.closed().await.0, CloseCode::Size);
+
+    // Nor is it cut off while most of it is still on its way.
+    let mut client = server.connect().await;
+    let long = Message::text("x".repeat(10_000_000));
+    within("all to be sent", client.stream.send(long))
+        .await
+        .unwrap();
     assert_eq!(client.closed().await.0, CloseCode::Size);
     server.container.stop().await;
 }
@@ -631,6 +717,18 @@ async fn what_is_no_websocket_handshake_is_refused() {
             .await
             .unwrap();
         assert_eq!(&answer[9..], status.as_bytes(), "{headers}");
+    }
+    // A proper one, but for its line or a body.
+    let headers =
+        format!("{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\nHost: x\r\n");
+    for (line, more) in [
+        ("HEAD /ws HTTP/1.1", ""),
+        ("GET /ws HTTP/1.0", ""),
+        ("GET /ws HTTP/1.1", "Content-Length: 3\r\n"),
+    ] {
+        let mut client = http_client::Client::connect(server.addr).await;
+        client.send(format!("{line}\r\n{headers}{more}\r\n")).await;
+        assert_eq!(client.head().await.status, 400, "{line} {more}");
     }
     server.container.stop().await;
 }

@@ -76,7 +76,7 @@ pub struct WebSocketHub(Arc<Sockets>);
 #[derive(Default)]
 struct Sockets {
     state: Mutex<State>,
-    /// How many there are.
+    /// How many there are, from the handshake to the last hook.
     count: watch::Sender<usize>,
 }
 
@@ -180,7 +180,6 @@ impl WebSocketHub {
         self.lock()
             .sockets
             .insert(socket_id.to_owned(), Socket { outbox, channels });
-        self.0.count.send_modify(|it| *it += 1);
     }
 
     /// Forgets a socket. Returns what it listened to.
@@ -195,12 +194,13 @@ impl WebSocketHub {
         socket.channels
     }
 
-    /// A socket that was added is done with.
-    pub(super) fn ended(&self) {
-        self.0.count.send_modify(|it| *it = it.saturating_sub(1));
+    /// Counts a socket that is about to come, until what is returned is dropped.
+    pub(super) fn enter(&self) -> Guest {
+        self.0.count.send_modify(|it| *it += 1);
+        Guest(self.clone())
     }
 
-    /// Returns when every socket that was added is done with.
+    /// Returns when every socket that was counted is done with.
     pub(super) async fn empty(&self) {
         // The sender lives in `self`.
         let _ = self.0.count.subscribe().wait_for(|it| *it == 0).await;
@@ -208,6 +208,16 @@ impl WebSocketHub {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A socket that counts.
+pub(super) struct Guest(WebSocketHub);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let count = &self.0.0.count;
+        count.send_modify(|it| *it = it.saturating_sub(1));
     }
 }
 

@@ -6,9 +6,11 @@
 mod entrypoint;
 mod frames;
 mod hub;
+mod inbox;
 mod outbox;
 mod server;
 mod socket;
+mod wire;
 
 pub use entrypoint::{WebSocketConnect, WebSocketDisconnect, WebSocketRpc};
 pub use hub::{WebSocketHub, WebSocketHubProvider};

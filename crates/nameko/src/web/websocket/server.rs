@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::{OnceCell, watch};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     super::{
+        error::Error,
         raw::{RawRequest, Upgrade},
         request::Request,
         response::Response,
@@ -28,6 +29,7 @@ use super::{
     hub::WebSocketHub,
     outbox::Outbox,
     socket::{self, Opening},
+    wire::FAREWELL,
 };
 use crate::{
     config::{Config, ConfigError},
@@ -38,6 +40,8 @@ use crate::{
 
 /// Where clients connect. Source: Nameko 2.14.1.
 const PATH: &str = "/ws";
+/// How many bytes are read from a socket at a time.
+const READ_BUFFER: usize = 8 << 10;
 
 /// The sockets of a container, shared by its WebSocket entrypoints and hubs.
 pub(super) struct WebSocketServer {
@@ -147,7 +151,8 @@ impl WebSocketServer {
         self.closed
             .get_or_init(|| async {
                 self.shared.stopping.send_replace(true);
-                tokio::join!(self.web.withdraw(), self.shared.hub.empty());
+                self.web.withdraw().await;
+                self.shared.hub.empty().await;
             })
             .await;
     }
@@ -156,7 +161,7 @@ impl WebSocketServer {
 impl SharedExtension for WebSocketServer {
     async fn stop(&self) {
         // Where entrypoints have not stopped in time, their sockets end with the container.
-        let _ = tokio::time::timeout(socket::FAREWELL, self.close()).await;
+        let _ = tokio::time::timeout(FAREWELL, self.close()).await;
     }
 
     fn kill(&self) {
@@ -195,19 +200,22 @@ struct Endpoint(Weak<Shared>);
 
 impl Handler for Endpoint {
     async fn handle(&self, request: RawRequest) -> Response {
-        let shared = self.0.upgrade();
-        let Some((shared, container)) =
-            shared.and_then(|it| it.container.upgrade().map(|container| (it, container)))
-        else {
-            return refusal(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping");
-        };
-        let accept = match accept(request.headers()) {
-            Ok(accept) => accept,
-            Err(response) => return *response,
-        };
+        self.open(request)
+            .unwrap_or_else(|refusal| refusal.into_response())
+    }
+}
+
+impl Endpoint {
+    fn open(&self, request: RawRequest) -> Result<Response, Error> {
+        let shared = self.0.upgrade().ok_or_else(Error::stopping)?;
+        let container = shared.container.upgrade().ok_or_else(Error::stopping)?;
+        let accept = accept(&request)?;
         let (request, upgrade) = request.into_upgrade();
+        // Counted from here on: a stop waits for it.
+        let guest = shared.hub.enter();
         container.spawn_managed("websocket", async move {
             open(shared, request, upgrade).await;
+            drop(guest);
             Ok::<(), crate::Error>(())
         });
         let mut response = Response::empty(StatusCode::SWITCHING_PROTOCOLS);
@@ -215,7 +223,7 @@ impl Handler for Endpoint {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        response
+        Ok(response)
     }
 }
 
@@ -229,6 +237,8 @@ async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
         }
     };
     let config = WebSocketConfig::default()
+        // Every socket has one of its own.
+        .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(shared.settings.max_message))
         .max_frame_size(Some(shared.settings.max_message));
     let stream = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
@@ -241,7 +251,8 @@ async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
 }
 
 /// The header that accepts a handshake. Source: RFC 6455, section 4.2.
-fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Box<Response>> {
+fn accept(request: &RawRequest) -> Result<HeaderValue, Error> {
+    let headers = request.headers();
     let lists = |name, token: &str| {
         headers
             .get_all(name)
@@ -250,36 +261,21 @@ fn accept(headers: &HeaderMap) -> std::result::Result<HeaderValue, Box<Response>
             .flat_map(|it| it.split(','))
             .any(|it| it.trim().eq_ignore_ascii_case(token))
     };
-    if !lists(header::UPGRADE, "websocket") || !lists(header::CONNECTION, "upgrade") {
-        return Err(Box::new(refusal(
-            StatusCode::BAD_REQUEST,
-            "this is for WebSocket connections",
-        )));
-    }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .map(HeaderValue::as_bytes)
-        != Some(b"13")
+    if request.method() != Method::GET
+        || request.version() < Version::HTTP_11
+        || request.has_body()
+        || !lists(header::UPGRADE, "websocket")
+        || !lists(header::CONNECTION, "upgrade")
     {
-        let mut response = refusal(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
-        let headers = response.headers_mut();
-        headers.insert(
-            header::SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static("13"),
-        );
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(Box::new(response));
+        return Err(Error::bad_request("this is for WebSocket connections"));
+    }
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    if version.map(HeaderValue::as_bytes) != Some(b"13") {
+        let text = "the WebSocket version is 13";
+        return Err(Error::new(StatusCode::UPGRADE_REQUIRED, text)
+            .headers([("sec-websocket-version", "13"), ("upgrade", "websocket")])?);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())
-        .ok_or_else(|| {
-            Box::new(refusal(
-                StatusCode::BAD_REQUEST,
-                "the Sec-WebSocket-Key is missing",
-            ))
-        })
-}
-
-fn refusal(status: StatusCode, text: &str) -> Response {
-    Response::new(format!("Error: BadRequest: {text}\n")).status(status)
+        .ok_or_else(|| Error::bad_request("the Sec-WebSocket-Key is missing"))
 }

@@ -3,36 +3,22 @@
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
 };
 
-use futures_util::{
-    Sink, SinkExt, Stream, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Bytes, Message,
-        error::{CapacityError, Error as WsError},
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
-};
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::frame::coding::CloseCode};
 
 use super::{
     super::request::Request as HttpRequest,
     frames::{self, Request},
-    outbox::{Closing, Next, Outbox},
+    inbox::{Inbox, Waiting},
+    outbox::{Closing, Outbox},
     server::{Occasion, Shared},
+    wire,
 };
 use crate::{
     amqp::Table,
@@ -42,12 +28,6 @@ use crate::{
     protocol::Fault,
     service::Outcome,
 };
-
-/// How long the two sides of a socket have to say goodbye.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How many requests of one socket may wait for the one that runs. What comes then is not read before there is room.
-const WAITING: usize = 16;
 
 /// A socket that has just been opened.
 pub(super) struct Opening {
@@ -74,27 +54,14 @@ where
         id: &id,
         shared: &shared,
     };
-    let (sink, stream) = stream.split();
-    let heard = AtomicBool::new(true);
-    let (requests, waiting) = mpsc::channel(WAITING);
-    let mut reading = std::pin::pin!(read(stream, &outbox, &heard, &requests));
-    // A peer whose requests are not read is not heard either.
-    let is_there = || heard.swap(false, Ordering::Relaxed) || requests.capacity() == 0;
-    let mut writing = std::pin::pin!(write(sink, &outbox, shared.settings.ping, is_there));
+    let (inbox, waiting) = Inbox::new(shared.settings.max_message);
+    let connection = async {
+        wire::speak(stream, &outbox, inbox, shared.settings.ping).await;
+        present.leave()
+    };
+    // Who has gone is gone at once; that he went is told when all that was done for him has ended.
     let working = work(&id, &outbox, &shared, waiting, request);
-    tokio::select! {
-        () = reading.as_mut() => {
-            outbox.close(Closing::gone());
-            // There may be a last word for it.
-            let _ = timeout(FAREWELL, writing).await;
-        }
-        () = writing.as_mut() => {
-            // The peer answers a close with its own.
-            let _ = timeout(FAREWELL, reading).await;
-        }
-        () = working => {}
-    }
-    let channels = present.leave();
+    let (channels, ()) = tokio::join!(connection, working);
     for hook in shared.hooks(Occasion::Disconnect) {
         let arguments = arguments(&hook, &id, |name| match name {
             "channels" => Some(serde_json::json!(channels)),
@@ -102,7 +69,6 @@ where
         });
         run_hook(&shared, &hook, arguments).await;
     }
-    drop(present);
 }
 
 #[derive(serde::Serialize)]
@@ -126,127 +92,15 @@ impl Present<'_> {
 impl Drop for Present<'_> {
     fn drop(&mut self) {
         self.leave();
-        self.shared.hub.ended();
     }
 }
 
-/// Reads until the peer has closed, is gone or breaks the rules.
-async fn read<S>(
-    mut stream: SplitStream<WebSocketStream<S>>,
-    outbox: &Outbox,
-    heard: &AtomicBool,
-    requests: &mpsc::Sender<Bytes>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    while let Some(message) = next(&mut stream).await {
-        heard.store(true, Ordering::Relaxed);
-        let body = match message {
-            Ok(Message::Text(text)) => text.into(),
-            Ok(Message::Binary(bytes)) => bytes,
-            // A pong is sent, and a close answered, by who reads.
-            Ok(_) => continue,
-            Err(error) => {
-                if let Some((code, reason)) = fault(&error) {
-                    outbox.close(Closing::now(code, &reason));
-                }
-                tracing::debug!("websocket ended: {error}");
-                return;
-            }
-        };
-        if !outbox.is_closing() && requests.send(body).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Spelled out, since both halves of a stream are one type to the compiler.
-async fn next<S>(stream: &mut S) -> Option<Result<Message, WsError>>
-where
-    S: Stream<Item = Result<Message, WsError>> + Unpin,
-{
-    stream.next().await
-}
-
-/// What a peer is told that broke the rules. Codes: RFC 6455, section 7.4.
-fn fault(error: &WsError) -> Option<(CloseCode, String)> {
-    let code = match error {
-        WsError::Capacity(CapacityError::MessageTooLong { .. }) => CloseCode::Size,
-        WsError::Utf8(_) => CloseCode::Invalid,
-        WsError::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            return None;
-        }
-        WsError::Protocol(_) => CloseCode::Protocol,
-        _ => return None,
-    };
-    // The reason of a close has 123 bytes at most.
-    let mut reason = error.to_string();
-    reason.truncate(reason.floor_char_boundary(120));
-    Some((code, reason))
-}
-
-/// Writes what is to be sent, and asks a silent peer whether it is there. Returns when it has sent a close, or cannot send.
-async fn write<S>(
-    mut sink: SplitSink<WebSocketStream<S>, Message>,
-    outbox: &Outbox,
-    ping: Option<Duration>,
-    is_there: impl Fn() -> bool,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut pings = ping.map(|period| {
-        let mut pings = interval_at(Instant::now() + period, period);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pings
-    });
-    loop {
-        let ping = async {
-            match &mut pings {
-                Some(pings) => drop(pings.tick().await),
-                None => std::future::pending().await,
-            }
-        };
-        let message = tokio::select! {
-            next = outbox.next() => match next {
-                Next::Message(text) => Message::Text(text),
-                Next::Close(closing) => return say_goodbye(sink, closing).await,
-            },
-            () = ping => {
-                if !is_there() {
-                    tracing::debug!("a websocket's peer no longer answers");
-                    return;
-                }
-                Message::Ping(Bytes::new())
-            }
-        };
-        // A peer that takes nothing for long is given up by the connection, unless too much waits for it before.
-        tokio::select! {
-            sent = sink.send(message) => if sent.is_err() {
-                return;
-            },
-            closing = outbox.cut() => return say_goodbye(sink, closing).await,
-        }
-    }
-}
-
-async fn say_goodbye(mut sink: impl Sink<Message> + Unpin, closing: Closing) {
-    let Some((code, reason)) = closing.frame else {
-        return;
-    };
-    let frame = CloseFrame {
-        code,
-        reason: reason.into(),
-    };
-    // A peer that takes nothing gets nothing.
-    let _ = timeout(FAREWELL, sink.send(Message::Close(Some(frame)))).await;
-}
-
-/// Handles the requests of a socket, one after the other. Goes on until it is dropped.
+/// Handles the requests of a socket, one after the other, until it is closed.
 async fn work(
     id: &str,
     outbox: &Arc<Outbox>,
     shared: &Shared,
-    mut waiting: mpsc::Receiver<Bytes>,
+    mut waiting: mpsc::Receiver<Waiting>,
     request: HttpRequest,
 ) {
     for hook in shared.hooks(Occasion::Connect) {
@@ -259,26 +113,24 @@ async fn work(
             );
             let mut reason = fault.to_string();
             reason.truncate(reason.floor_char_boundary(120));
-            outbox.close(Closing::after_all(CloseCode::Policy, &reason));
-            return std::future::pending().await;
+            return outbox.close(Closing::after_all(CloseCode::Policy, &reason));
         }
     }
     let mut stopping = shared.stopping.subscribe();
-    loop {
-        let message = tokio::select! {
+    while !outbox.is_closing() {
+        let next = tokio::select! {
             biased;
-            _ = stopping.wait_for(|it| *it) => None,
-            message = async {
+            _ = stopping.wait_for(|it| *it) => {
+                return outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
+            }
+            next = async {
                 outbox.room().await;
                 waiting.recv().await
-            } => message,
+            } => next,
         };
-        match message {
-            Some(message) => handle(id, outbox, shared, &message).await,
-            None => {
-                outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
-                return std::future::pending().await;
-            }
+        match next {
+            Some(next) if !outbox.is_closing() => handle(id, outbox, shared, &next.message).await,
+            _ => return,
         }
     }
 }
