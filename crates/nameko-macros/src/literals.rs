@@ -31,17 +31,56 @@ pub(crate) fn check(name: &str, literals: &[(String, Lit)], errors: &mut Errors)
 }
 
 fn wrong_line(line: &str) -> Option<String> {
-    match CronParser::builder()
-        .year(Year::Disallowed)
-        .build()
-        .parse(line)
-    {
-        Err(error) => Some(format!("this cron line does not parse: {error}")),
+    let parser = CronParser::builder().year(Year::Disallowed).build();
+    match parser.parse(line) {
+        Err(_) => Some(format!(
+            "this cron line does not parse: {}",
+            reason(&parser, line)
+        )),
         Ok(line) => {
             let from = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
             let never = line.find_next_occurrence(&from, false).is_err();
             never.then(|| "this cron line names a day that never comes".to_owned())
         }
+    }
+}
+
+/// What each field of a line is, seconds first.
+const FIELDS: [&str; 6] = [
+    "second",
+    "minute",
+    "hour",
+    "day of month",
+    "month",
+    "day of week",
+];
+
+/// Why a line does not parse: the first field that is none by itself, or how many there are.
+fn reason(parser: &CronParser, line: &str) -> String {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let names = match fields.len() {
+        1 if line.starts_with('@') => return "there is no such word".to_owned(),
+        5 => &FIELDS[1..],
+        6 => &FIELDS[..],
+        count => {
+            let counted = match count {
+                1 => "1 field".to_owned(),
+                _ => format!("{count} fields"),
+            };
+            return format!(
+                "it has {counted}, not five (minute, hour, day of month, month, day of week), or six with seconds first"
+            );
+        }
+    };
+    let mut each = fields.iter().zip(names).enumerate();
+    let wrong = each.find(|(at, (field, _))| {
+        let mut alone = vec!["*"; fields.len()];
+        alone[*at] = field;
+        parser.parse(&alone.join(" ")).is_err()
+    });
+    match wrong {
+        Some((_, (field, name))) => format!("`{field}` is no {name}"),
+        None => "its fields do not go together".to_owned(),
     }
 }
 

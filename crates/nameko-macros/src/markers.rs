@@ -52,6 +52,11 @@ pub(crate) enum Takes {
     Request,
 }
 
+/// The methods that are written as words.
+const HTTP_METHODS: &[&str] = &[
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
+];
+
 const KINDS: &[Kind] = &[
     Kind {
         name: "rpc",
@@ -233,7 +238,11 @@ impl Marker {
                     &argument,
                     match (kind.positional, single_ident(&argument)) {
                         (_, Some(word)) => unknown(kind, &word),
-                        ([], None) => format!("`#[{}]` takes no such argument", kind.name),
+                        ([], None) => format!(
+                            "`#[{}]` takes no such argument; it takes {}",
+                            kind.name,
+                            kind.list_options()
+                        ),
                         _ => format!("too many arguments: write `{}`", kind.usage),
                     },
                 ),
@@ -283,7 +292,16 @@ impl Marker {
                     ..
                 }) => add_method(&mut methods, &text.value()),
                 _ => match single_ident(&method) {
-                    Some(word) => add_method(&mut methods, &word.to_string()),
+                    Some(word) if HTTP_METHODS.contains(&word.to_string().as_str()) => {
+                        add_method(&mut methods, &word.to_string());
+                    }
+                    Some(word) => errors.add(
+                        &word,
+                        format!(
+                            "`{word}` is no usual HTTP method: write one of {}, or `\"{word}\"` if you mean it",
+                            HTTP_METHODS.join(", ")
+                        ),
+                    ),
                     None => errors.add(&method, "write an HTTP method, such as `GET`"),
                 },
             }
@@ -310,7 +328,8 @@ impl Marker {
                     }
                     self.positional[at] = Some(assign.right.into_token_stream());
                 } else if kind.options.contains(&text.as_str()) {
-                    self.option(name, value(&text, *assign.right), errors);
+                    let value = value(&text, *assign.right, errors);
+                    self.option(name, value, errors);
                 } else if [EXPECTED, SENSITIVE].contains(&text.as_str()) {
                     errors.add(
                         &name,
@@ -448,7 +467,7 @@ fn names(
 }
 
 /// The value of an option. The types of event handlers are words.
-fn value(option: &str, value: Expr) -> TokenStream {
+fn value(option: &str, value: Expr, errors: &mut Errors) -> TokenStream {
     if option == "handler_type"
         && let Some(word) = single_ident(&value)
     {
@@ -456,7 +475,17 @@ fn value(option: &str, value: Expr) -> TokenStream {
             "service_pool" => "ServicePool",
             "singleton" => "Singleton",
             "broadcast" => "Broadcast",
-            _ => return value.into_token_stream(),
+            other => {
+                // A constant of the user's is in capitals.
+                if other.starts_with(char::is_lowercase) {
+                    errors.add(
+                        &word,
+                        "a handler type is `service_pool`, `singleton` or `broadcast`",
+                    );
+                    return quote!(::nameko::HandlerType::ServicePool);
+                }
+                return value.into_token_stream();
+            }
         };
         let variant = Ident::new(variant, word.span());
         return quote_spanned!(word.span()=> ::nameko::HandlerType::#variant);
@@ -562,7 +591,18 @@ mod tests {
                 parse_quote!(#[rpc(eager = true)]),
                 "`#[rpc]` has no option `eager`",
             ),
-            (parse_quote!(#[rpc("x")]), "`#[rpc]` takes no such argument"),
+            (
+                parse_quote!(#[rpc("x")]),
+                "`#[rpc]` takes no such argument; it takes `queue_arguments`",
+            ),
+            (
+                parse_quote!(#[event_handler("shop", "paid", handler_type = singelton)]),
+                "a handler type is `service_pool`, `singleton` or `broadcast`",
+            ),
+            (
+                parse_quote!(#[http(GTE, "/orders")]),
+                "`GTE` is no usual HTTP method: write one of GET, HEAD,",
+            ),
             (parse_quote!(#[rpc = "x"]), "write `#[rpc]`"),
             (
                 parse_quote!(#[rpc(expected_exceptions = X)]),
@@ -591,7 +631,7 @@ mod tests {
             ),
             (
                 parse_quote!(#[cron("0 25 * * *")]),
-                "this cron line does not parse: Component error: Number out of bounds.",
+                "this cron line does not parse: `25` is no hour",
             ),
             (
                 parse_quote!(#[cron("0 3 30 2 *")]),

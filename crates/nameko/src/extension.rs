@@ -108,6 +108,10 @@ pub trait DependencyProvider: Send + Sync + 'static {
 /// [`WeakContainer`](crate::WeakContainer). Workers are started with [`Container::spawn_worker`] or
 /// [`Container::run_worker`], tasks with [`Container::spawn_managed`]. [The guide](crate::guide::extensions) has one that
 /// watches a folder.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no entrypoint",
+    label = "the expression in `#[entrypoint(...)]` must implement `Entrypoint`"
+)]
 pub trait Entrypoint: Send + Sync + 'static {
     /// Called when the container is made: an error says that the entrypoint can never work as it is declared.
     ///

@@ -124,12 +124,12 @@ impl<T, E> Returned for std::result::Result<T, E> {
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a client's method returns: the result of the call, read.
-pub fn answer<R: Answer>(result: Result<Payload>) -> R
+pub fn answer<R: Answer>(target: &Target, method: &str, result: Result<Payload>) -> R
 where
     R::Value: Received,
     R::Error: From<Error>,
 {
-    let read = |it: Payload| it.read().map_err(Error::from);
+    let read = |it: Payload| target.read(method, &it);
     R::from_result(result.and_then(read).map_err(R::Error::from))
 }
 

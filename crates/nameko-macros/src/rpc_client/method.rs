@@ -91,7 +91,7 @@ impl Method {
         // A result or an error that cannot be made of a reply is reported at the return type.
         let place = Place::of(output);
         let answer = quote_spanned!(place.first=> ::nameko::private::answer);
-        let result = quote_spanned!(place.last=> (result));
+        let result = quote_spanned!(place.last=> (&self.target, #name, result));
         quote_spanned! {mixed=>
             let arguments = ();
             #(#given)*

@@ -331,14 +331,20 @@ impl Error {
     }
 }
 
+/// An exchange, for a text: the default one has no name.
+fn exchange_of(name: &str) -> String {
+    match name {
+        "" => "the default exchange".to_owned(),
+        name => format!("exchange `{name}`"),
+    }
+}
+
 /// Why a message was not published.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     /// A mandatory message reached no queue: the broker gave it back.
-    #[error(
-        "no queue takes a message for exchange `{exchange}`, routing key `{routing_key}`: {code} {text}"
-    )]
+    #[error("no queue takes a message for {}, routing key `{routing_key}`: {code} {text}", exchange_of(.exchange))]
     Unroutable {
         /// AMQP's reply code: 312 no route.
         code: u16,

@@ -70,7 +70,8 @@ impl Client {
                 "no service of that name has been run on {}",
                 self.broker
             )),
-            Error::MethodNotFound(_) => {
+            // Another name is that of a call which the method made.
+            Error::MethodNotFound(ref missing) if missing == method => {
                 Failure::from(error).hint(format!("{service} has no such method for RPC"))
             }
             Error::Timeout { .. } => Failure::from(error)

@@ -76,7 +76,8 @@ impl Container {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(target: TARGET, "no worker for {}: {error}", method.name);
+                    let service = container.service_name();
+                    tracing::warn!(target: TARGET, "no worker for {service}.{}: {error}", method.name);
                     // Nobody else hears of it: there was no worker.
                     let _ = handle_result(Err(Fault::of(&error))).await;
                 }

@@ -42,12 +42,12 @@ impl Schedule {
     /// # Errors
     /// In a user's words: what is wrong, and with which of both.
     pub(crate) fn parse(line: &str, zone: &str) -> Result<Self, String> {
+        let parser = CronParser::builder().year(Year::Disallowed).build();
         let schedule = Self {
-            line: CronParser::builder()
-                .year(Year::Disallowed)
-                .build()
-                .parse(line)
-                .map_err(|error| format!("the cron line `{line}` does not parse: {error}"))?,
+            line: parser.parse(line).map_err(|_| {
+                let reason = reason(&parser, line);
+                format!("the cron line `{line}` does not parse: {reason}")
+            })?,
             // Time zones change by law, so the machine's database comes first; the one built in is for machines without.
             zone: TimeZone::get(zone)
                 .or_else(|_| TimeZoneDatabase::bundled().get(zone))
@@ -111,6 +111,45 @@ pub(crate) fn is_wrong(last: Timestamp, now: Timestamp) -> bool {
 fn ago(now: Timestamp, then: Timestamp) -> Duration {
     let since: SignedDuration = now.duration_since(then);
     since.try_into().unwrap_or_default()
+}
+
+/// What each field of a line is, seconds first.
+const FIELDS: [&str; 6] = [
+    "second",
+    "minute",
+    "hour",
+    "day of month",
+    "month",
+    "day of week",
+];
+
+/// Why a line does not parse: the first field that is none by itself, or how many there are.
+fn reason(parser: &CronParser, line: &str) -> String {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let names = match fields.len() {
+        1 if line.starts_with('@') => return "there is no such word".to_owned(),
+        5 => &FIELDS[1..],
+        6 => &FIELDS[..],
+        count => {
+            let counted = match count {
+                1 => "1 field".to_owned(),
+                _ => format!("{count} fields"),
+            };
+            return format!(
+                "it has {counted}, not five (minute, hour, day of month, month, day of week), or six with seconds first"
+            );
+        }
+    };
+    let mut each = fields.iter().zip(names).enumerate();
+    let wrong = each.find(|(at, (field, _))| {
+        let mut alone = vec!["*"; fields.len()];
+        alone[*at] = field;
+        parser.parse(&alone.join(" ")).is_err()
+    });
+    match wrong {
+        Some((_, (field, name))) => format!("`{field}` is no {name}"),
+        None => "its fields do not go together".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -252,23 +291,23 @@ mod tests {
             (
                 "61 * * * *",
                 "UTC",
-                "the cron line `61 * * * *` does not parse",
+                "the cron line `61 * * * *` does not parse: `61` is no minute",
             ),
             (
                 "every day",
                 "UTC",
-                "the cron line `every day` does not parse",
+                "the cron line `every day` does not parse: it has 2 fields, not five",
             ),
             ("", "UTC", "the cron line `` does not parse"),
             (
                 "*/0 * * * *",
                 "UTC",
-                "the cron line `*/0 * * * *` does not parse",
+                "the cron line `*/0 * * * *` does not parse: `*/0` is no minute",
             ),
             (
                 "0 3 1 1 * * 2020",
                 "UTC",
-                "the cron line `0 3 1 1 * * 2020` does not parse",
+                "the cron line `0 3 1 1 * * 2020` does not parse: it has 7 fields",
             ),
             (
                 "0 0 30 2 *",

@@ -316,7 +316,15 @@ impl ServiceProxy {
         method: &str,
         arguments: impl Serialize,
     ) -> Result<T> {
-        Ok(self.ask(method, arguments).await?.read()?)
+        let result = self.ask(method, arguments).await?;
+        self.read(method, &result)
+    }
+
+    /// Reads the result of a call of `method`. An error says whose result it is: a worker makes many calls.
+    pub(crate) fn read<T: DeserializeOwned>(&self, method: &str, result: &Payload) -> Result<T> {
+        let service = &self.service;
+        let read = result.read();
+        Ok(read.map_err(|error| error.within(format_args!("the result of {service}.{method}")))?)
     }
 
     /// As [`call`](Self::call), with the result unread.
@@ -341,7 +349,8 @@ impl ServiceProxy {
         args: &(impl Serialize + ?Sized),
         kwargs: &(impl Serialize + ?Sized),
     ) -> Result<T> {
-        Ok(self.call_unread(method, args, kwargs).await?.read()?)
+        let result = self.call_unread(method, args, kwargs).await?;
+        self.read(method, &result)
     }
 
     /// As [`call_with`](Self::call_with), for who passes the result on and does not know its type.

@@ -4,6 +4,7 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use serde::{
     Serialize, Serializer,
+    de::DeserializeOwned,
     ser::{SerializeMap, SerializeSeq},
 };
 
@@ -59,6 +60,16 @@ impl Target {
             Self::Service(proxy) => proxy.ask(method, arguments).await,
             // Clients ask for their mock first, and with the type that they gave.
             Self::Mock(_) => Err(Error::UnknownService("a mock".to_owned())),
+        }
+    }
+}
+
+impl Target {
+    /// Reads the result of a call of `method`.
+    pub(crate) fn read<T: DeserializeOwned>(&self, method: &str, result: &Payload) -> Result<T> {
+        match self {
+            Self::Service(proxy) => proxy.read(method, result),
+            Self::Mock(_) => Ok(result.read()?),
         }
     }
 }

@@ -80,7 +80,10 @@ impl Codec {
                 })
                 .collect::<Result<_, _>>()?,
             Some(_) => {
-                return Err(config.invalid("ACCEPT", "must be a list of serialisers"));
+                return Err(config.invalid(
+                    "ACCEPT",
+                    "must be a list of formats, such as [json, msgpack]",
+                ));
             }
         };
         let limit = match config.int(LIMIT_KEY)? {
@@ -226,7 +229,9 @@ fn known(config: &Config, key: &str, name: &str) -> Result<Format, ConfigError> 
     Format::named(name).ok_or_else(|| {
         config.invalid(
             key,
-            format!("is not known: Please register a serializer for \"{name}\" format"),
+            format!(
+                "is not known: Please register a serializer for \"{name}\" format, or name one that there is: json, msgpack"
+            ),
         )
     })
 }

@@ -52,6 +52,12 @@ impl Error {
         Self::new(Kind::Mismatch, detail.to_string())
     }
 
+    /// The same, with the place where it happened before it.
+    pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     pub(super) fn read_as(format: &str, detail: impl fmt::Display) -> Self {
         Self::new(Kind::Read, format!("the {format} can't be read: {detail}"))
     }
