@@ -76,6 +76,11 @@ impl Client {
             }
             Error::Timeout { .. } => Failure::from(error)
                 .hint("the service is not running, busy or hangs; --timeout SECONDS waits longer"),
+            // A class that this program knows is an error of the service's all the same.
+            Error::Custom(_) => {
+                let fault = crate::Fault::of(&error);
+                Failure::new("RemoteError", format!("{} {error}", fault.exc_type))
+            }
             other => Failure::from(other),
         })?;
         let unshown = |why: &dyn std::fmt::Display| {

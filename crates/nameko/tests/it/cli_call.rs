@@ -36,6 +36,12 @@ impl Greeter {
         Err(nameko::Error::raise("ValueError", "bad"))
     }
 
+    /// As when it calls a method that another service does not have.
+    #[rpc]
+    async fn ask_elsewhere(&self) -> Result<()> {
+        Err(Error::MethodNotFound("gone".to_owned()))
+    }
+
     #[rpc]
     async fn hang(&self) -> Result<()> {
         std::future::pending().await
@@ -88,6 +94,15 @@ async fn a_result_is_printed_as_python_would() {
             "{arguments:?}"
         );
     }
+    container.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_is_missing_elsewhere_is_not_said_to_be_missing_here() {
+    let (broker, container) = greeter().await;
+    let mut command = command(NAMEKO, ["call", "--broker", broker.uri()]);
+    command.arg("cli_greeter.ask_elsewhere");
+    assert_eq!(run(command, "").stderr, "MethodNotFound: gone\n");
     container.stop().await;
 }
 

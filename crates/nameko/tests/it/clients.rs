@@ -290,3 +290,19 @@ fn clients_and_calls_can_be_sent() {
     sent(&orders);
     call_sent(orders.find(1, None));
 }
+
+#[rpc_client("stock")]
+trait Counts {
+    async fn count(&self, item: String) -> Result<u32>;
+}
+
+#[tokio::test]
+async fn a_result_of_another_type_says_whose_it_is() {
+    let stock = || ServiceProxy::fake("stock", |_method, _args, _kwargs| Ok("many".into()));
+    let expected = "the result of stock.count: invalid type: string \"many\", expected u32";
+
+    let typed = CountsClient::from(stock()).count("nut".into()).await;
+    assert_eq!(typed.unwrap_err().to_string(), expected);
+    let untyped = stock().call::<u32>("count", ("nut",)).await;
+    assert_eq!(untyped.unwrap_err().to_string(), expected);
+}
