@@ -10,6 +10,7 @@ use crate::{
     extension::DynProvider,
     protocol::Fault,
     service::{Injector, Method, Outcome, Service},
+    web::ErrorResponse,
     worker::WorkerContext,
 };
 
@@ -32,9 +33,12 @@ impl MethodHandle {
         self.name
     }
 
-    /// Whether the error is one that the method declares as the caller's fault, with `expected_exceptions`.
+    /// Whether the error is the caller's fault: one that the method declares so, with `expected_exceptions`, or a
+    /// [`web::Error`](crate::web::Error) with a status below 500.
     pub fn expects(&self, fault: &Fault) -> bool {
+        let answered = |it: &ErrorResponse| it.status.as_u16() < 500;
         self.expected.contains(&fault.exc_type.as_str())
+            || fault.web.as_deref().is_some_and(answered)
     }
 
     /// Its parameters, without `self`.

@@ -214,7 +214,7 @@ fn report(
         Ok(_) => ("ok", None),
         Err(fault) => {
             let name = fault.exc_type.as_str();
-            (name, Some(method.expected.contains(&name)))
+            (name, Some(method.expects(fault)))
         }
     };
     tracing::record_all!(span, outcome = name, expected, duration_ms);

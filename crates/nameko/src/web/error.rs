@@ -31,7 +31,7 @@ pub struct Error {
 /// What an error says about its response.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ErrorResponse {
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// The content type and the body, where it is not `Error: {exc_type}: {value}`.
     pub(super) body: Option<(HeaderValue, Bytes)>,

@@ -9,6 +9,7 @@ use std::{
 use nameko::{
     prelude::*,
     testing::{Dummy, entrypoint_hook},
+    web::{self, StatusCode},
 };
 use tracing::{
     Subscriber,
@@ -125,6 +126,12 @@ impl Bank {
     async fn fail(&self) -> Result<()> {
         Err(Error::raise("OutOfMoney", "the vault is empty"))
     }
+
+    #[entrypoint(Dummy)]
+    async fn answer(&self, status: u16) -> Result<(), web::Error> {
+        let status = StatusCode::from_u16(status).unwrap();
+        Err(web::Error::new(status, "sorry"))
+    }
 }
 
 async fn bank() -> Container {
@@ -194,6 +201,23 @@ async fn failures_are_errors_and_expected_ones_warnings() {
     assert!(failure.contains(" ERROR "), "{failure}");
     let expected = line("(expected) error handling worker bank.login: NoAccount: no account of");
     assert!(expected.contains(" WARN "), "{expected}");
+}
+
+#[tokio::test]
+async fn an_answer_that_blames_the_client_is_a_warning() {
+    let (heard, _guard) = Heard::listen("info");
+    let bank = bank().await;
+    let answer = entrypoint_hook(&bank, "answer");
+    for status in [404, 503] {
+        answer.call::<()>((status,)).await.unwrap_err();
+    }
+    bank.stop().await;
+
+    let spans = heard.spans();
+    assert_eq!(
+        [&spans[0]["expected"], &spans[1]["expected"]],
+        ["true", "false"]
+    );
 }
 
 #[tokio::test]
