@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::future::{AbortHandle, Abortable};
+use futures_util::{
+    FutureExt,
+    future::{AbortHandle, Abortable},
+};
 use tokio::{sync::Notify, task::JoinHandle};
 
 /// Tasks that end with their owner.
@@ -32,7 +35,7 @@ struct Running {
 }
 
 impl Tasks {
-    /// Runs `task`, unless everything was aborted before.
+    /// Runs `task`, unless everything was aborted before. A large one is best boxed: it is moved several times on its way.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
         let (abort, registration) = AbortHandle::new_pair();
         let id = {
@@ -49,13 +52,8 @@ impl Tasks {
             shared: self.shared.clone(),
             id,
         };
-        // Boxed, since what is spawned is moved several times on its way, and tasks are some kilobytes large.
-        let task = Abortable::new(Box::pin(task), registration);
-        let join = tokio::spawn(async move {
-            let _entry = entry;
-            // An abort is the owner's wish, and needs no answer.
-            let _ = task.await;
-        });
+        // An abort is the owner's wish, and needs no answer. The task is gone when its entry goes.
+        let join = tokio::spawn(Abortable::new(task, registration).map(|_| drop(entry)));
         TaskHandle {
             abort,
             join: Some(join),

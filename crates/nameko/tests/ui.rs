@@ -13,6 +13,8 @@ mod conditions;
 mod generated;
 #[path = "ui/pass/lints.rs"]
 mod lints;
+#[path = "ui/pass/markers.rs"]
+mod markers;
 #[path = "ui/pass/shadowed_names.rs"]
 mod shadowed_names;
 #[path = "ui/pass/signatures.rs"]

@@ -203,8 +203,10 @@ impl Container {
     /// A panic in it kills the container.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
         let container = self.downgrade();
+        // Boxed first, since tasks are some kilobytes large, and what is spawned is moved several times on its way.
+        let task = Box::pin(AssertUnwindSafe(task).catch_unwind());
         self.inner.workers.spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await
+            if let Err(panic) = task.await
                 && let Some(container) = container.upgrade()
             {
                 container.kill(Error::Raised(Fault::panic(panic.as_ref())));
@@ -241,8 +243,9 @@ impl Container {
         E: std::error::Error + Send + Sync + 'static,
     {
         let (container, name) = (self.downgrade(), name.into());
+        let task = Box::pin(AssertUnwindSafe(task).catch_unwind());
         self.inner.managed.spawn(async move {
-            let error = match AssertUnwindSafe(task).catch_unwind().await {
+            let error = match task.await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => Error::from_error(error),
                 Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),

@@ -31,7 +31,8 @@ use crate::error::Result;
 #[diagnostic::on_unimplemented(
     message = "an `#[http]` method cannot take `{Self}` as an argument",
     label = "this cannot be read from a request",
-    note = "take a parameter of the path or query by its name (any type with `serde::Deserialize`), or `web::Json`, `web::Query`, `web::Form`, `web::Body`, `web::Headers` or `web::Request`"
+    note = "take a parameter of the path or query by its name (any type with `serde::Deserialize`), or `web::Json`, `web::Query`, `web::Form`, `web::Body`, `web::Headers` or `web::Request`",
+    note = "what stands in `web::Json`, `web::Query` or `web::Form` implements `serde::Deserialize`, too: derive it on your own types"
 )]
 pub trait FromRequest: Sized + Send + 'static {
     /// Takes the argument of the parameter `name`.

@@ -275,7 +275,8 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tasks: Weak<Tasks>) {
             match socket.accept().await {
                 Ok((stream, peer)) => {
                     let Some(tasks) = tasks.upgrade() else { return };
-                    tasks.spawn(connection::serve(stream, peer, shared.clone(), permit));
+                    let connection = connection::serve(stream, peer, shared.clone(), permit);
+                    tasks.spawn(Box::pin(connection));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

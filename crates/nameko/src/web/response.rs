@@ -274,7 +274,9 @@ impl Reply for Response {
     }
 
     fn describe(&self) -> String {
-        format!("<Response [{}]>", self.status)
+        // Asked of every response: `format!` would take longer.
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        ["<Response [", self.status.as_str(), " ", reason, "]>"].concat()
     }
 
     /// What stands for the response where a test asks for the value: its body.
@@ -388,6 +390,11 @@ impl<S: IntoStatus, H: IntoHeaders, T: IntoResponse> IntoResponse for (S, H, T) 
 }
 
 /// A status code: a [`StatusCode`] or its number.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no status to answer with",
+    label = "the first of the tuple is no status",
+    note = "a status is a `web::StatusCode` or a `u16`"
+)]
 pub trait IntoStatus {
     /// The status.
     ///
@@ -417,6 +424,11 @@ impl IntoStatus for u16 {
 }
 
 /// The headers of a response: a `HeaderMap`, or a list of pairs.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` are no headers to answer with",
+    label = "the second of the tuple is no list of headers",
+    note = "headers are a `web::HeaderMap`, or pairs in an array or a `Vec`: `[(\"Location\", \"/orders/1\")]`"
+)]
 pub trait IntoHeaders {
     /// The headers.
     ///
