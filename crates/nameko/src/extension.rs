@@ -95,7 +95,7 @@ pub trait DependencyProvider: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called last for each worker.
+    /// Called last for each worker that came to its end. One that is dropped, by a kill or a time limit, is not told of.
     fn worker_teardown(&self, ctx: &WorkerContext) -> impl Future<Output = Result<()>> + Send {
         let _ = ctx;
         async { Ok(()) }
