@@ -147,12 +147,12 @@ class Publisher(DependencyProvider, HeaderEncoder):
         )
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
-        extra_headers = self.get_message_headers(worker_ctx)
-
         def publish(msg: Any, **kwargs: Any) -> Any:
-            send = partial(self.publisher.publish, msg, extra_headers=extra_headers, **kwargs)
-            running = loop.running_loop()
-            return send() if running is None else running.run_in_executor(None, send)
+            # The context data as it is now: the worker may have added to it.
+            headers = self.get_message_headers(worker_ctx)
+            return loop.call_or_await(
+                partial(self.publisher.publish, msg, extra_headers=headers, **kwargs)
+            )
 
         return publish
 

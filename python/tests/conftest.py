@@ -66,19 +66,20 @@ def serve(config):
     for container in containers:
         container.kill()
     if EXTERNAL_URI:
-        _delete_queues(containers)
+        _delete_entities([ext for container in containers for ext in container.extensions])
 
 
-def _delete_queues(containers):
-    queues = [
-        ext.queue.name
-        for container in containers
-        for ext in container.extensions
-        if getattr(ext, "queue", None) is not None
-    ]
+def _delete_entities(extensions):
+    queues = [ext.queue for ext in extensions if getattr(ext, "queue", None) is not None]
+    exchanges = [queue.exchange for queue in queues]
+    exchanges += [ext.exchange for ext in extensions if getattr(ext, "exchange", None) is not None]
     with get_connection(EXTERNAL_URI) as connection, connection.channel() as channel:
         for queue in queues:
-            channel.queue_delete(queue)
+            if not queue.exclusive:  # those are gone with their connection
+                channel.queue_delete(queue.name)
+        for name in {exchange.name for exchange in exchanges}:
+            if name.endswith(".events"):
+                channel.exchange_delete(name)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from nameko.amqp.publish import Publisher
 from nameko.constants import AMQP_SSL_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY, PERSISTENT
 
 
-def get_event_exchange(service_name: str, config: Any) -> Exchange:
-    """The exchange of the events of a service."""
+def get_event_exchange(service_name: str, config: Any = None) -> Exchange:
+    """The exchange of the events of a service. Without ``config`` it takes ``nameko.config``."""
+    config = nameko.config if config is None else config
     return Exchange(
         "{}.events".format(service_name),
         type="topic",

@@ -1,0 +1,162 @@
+"""Events: what a service tells to whoever wants to know, without waiting for them.
+
+::
+
+    class Shop:
+        name = "shop"
+        dispatch = EventDispatcher()
+
+        @rpc
+        def pay(self, order):
+            self.dispatch("order_paid", order)
+
+
+    class Warehouse:
+        name = "warehouse"
+
+        @event_handler("shop", "order_paid")
+        def pack(self, order): ...
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from logging import getLogger
+from typing import Any
+
+from kombu import Queue
+
+from nameko import loop
+from nameko.messaging import Consumer, Publisher
+from nameko.standalone.events import get_event_exchange
+
+_log = getLogger(__name__)
+
+# Who gets an event. One instance of each service:
+SERVICE_POOL = "service_pool"
+# One handler of all, whatever its service:
+SINGLETON = "singleton"
+# Every instance of every service:
+BROADCAST = "broadcast"
+
+
+class EventHandlerConfigurationError(Exception):
+    """The options of an event handler do not go together."""
+
+
+class EventDispatcher(Publisher):
+    """Injects a function that dispatches an event: ``self.dispatch(event_type, event_data)``.
+
+    Options are those of :class:`nameko.amqp.publish.Publisher`. The function returns when the
+    broker has the event; whether anybody handles it is not known. Inside ``async def`` methods the
+    call is awaited.
+    """
+
+    def setup(self) -> None:
+        self.exchange = get_event_exchange(self.container.service_name, self.container.config)
+        self.declare.append(self.exchange)
+        super().setup()
+
+    def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
+        def dispatch(event_type: str, event_data: Any) -> Any:
+            return loop.call_or_await(
+                partial(
+                    self.publisher.publish,
+                    event_data,
+                    exchange=self.exchange,
+                    routing_key=event_type,
+                    # The context data as it is now: the worker may have added to it.
+                    extra_headers=self.get_message_headers(worker_ctx),
+                )
+            )
+
+        return dispatch
+
+
+class EventHandler(Consumer):
+    """Entrypoint for the events of a type that a service dispatches.
+
+    ``event_type`` may be a pattern of words between dots: ``*`` is one word, ``#`` any number.
+
+    ``handler_type`` says who gets an event: one instance of each service (``SERVICE_POOL``, the
+    default), one handler of all (``SINGLETON``), or every instance (``BROADCAST``).
+
+    With ``reliable_delivery`` the queue stays, and keeps events, while no instance runs; without,
+    it goes with its last consumer. Other options are those of :class:`nameko.messaging.Consumer`.
+    """
+
+    def __init__(
+        self,
+        source_service: str,
+        event_type: str,
+        handler_type: str = SERVICE_POOL,
+        reliable_delivery: bool = True,
+        requeue_on_error: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.source_service = source_service
+        self.event_type = event_type
+        self.handler_type = handler_type
+        self.reliable_delivery = reliable_delivery
+        # The queue is made in setup(), where the service's name is known.
+        queue: Any = None
+        super().__init__(queue, requeue_on_error, **kwargs)
+
+    @property
+    def broadcast_identifier(self) -> str | None:
+        """What tells this instance's broadcast queue from those of others; None where the handler
+        is no broadcast handler.
+
+        The default is new at each start, so nobody comes back for the queue and reliable delivery
+        makes no sense: EventHandlerConfigurationError, when the container is made. For reliable
+        broadcasts override this in a subclass with a word that stays and that no other instance
+        has: a host name where each host runs one instance, or a setting. It is read for handlers
+        of every type.
+        """
+        if self.handler_type != BROADCAST:
+            return None
+        if self.reliable_delivery:
+            raise EventHandlerConfigurationError(
+                "You are using the default broadcast identifier which is not compatible with "
+                "reliable delivery: it is new at each start. Say `reliable_delivery=False`, or "
+                "override `EventHandler.broadcast_identifier` with one that stays."
+            )
+        return uuid.uuid4().hex
+
+    def setup(self) -> None:
+        _log.debug("starting %s", self)
+        self.queue = Queue(
+            self._queue_name(),
+            exchange=get_event_exchange(self.source_service, self.container.config),
+            routing_key=self.event_type,
+            durable=True,
+            auto_delete=not self.reliable_delivery,
+            # The broker drops an exclusive queue with its connection.
+            exclusive=self.handler_type == BROADCAST and not self.reliable_delivery,
+        )
+        super().setup()
+
+    def _queue_name(self) -> str:
+        source = "evt-{}-{}".format(self.source_service, self.event_type)
+        if self.handler_type == SINGLETON:
+            return source
+        name = "{}--{}.{}".format(source, self.container.service_name, self.method_name)
+        if self.handler_type == SERVICE_POOL:
+            return name
+        if self.handler_type == BROADCAST:
+            return "{}-{}".format(name, self.broadcast_identifier)
+        raise EventHandlerConfigurationError(
+            "`{}.{}` has the handler type {!r}: it can be {!r}, {!r} or {!r}".format(
+                self.container.service_name,
+                self.method_name,
+                self.handler_type,
+                SERVICE_POOL,
+                SINGLETON,
+                BROADCAST,
+            )
+        )
+
+
+event_handler = EventHandler.decorator
