@@ -37,7 +37,7 @@ from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import SpawningSet, call_all
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
-from nameko.workers import WorkerPool, WorkerThread, finish_coroutine
+from nameko.workers import WorkerPool, WorkerThread, finish_coroutine, is_prompt
 
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
@@ -321,7 +321,10 @@ class ServiceContainer:
         ``handle_result(worker_ctx, result, exc_info)`` is called in the worker with what the
         method returned or raised. It returns what dependencies are to see of it.
 
-        While an entrypoint handles a message, the worker begins when the handler has returned.
+        The worker of a :func:`~nameko.workers.prompt` handler of a message begins when that has
+        returned, or waits for an event.
+
+        ContainerBeingKilled where the container is dying, or has stopped.
         """
         if self._being_killed:
             _log.info("Worker spawn prevented due to being killed")
@@ -329,7 +332,7 @@ class ServiceContainer:
         service = self.service_cls()
         worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, data=context_data)
         _log.debug("spawning %s", worker_ctx)
-        self._worker_pool.spawn((worker_ctx, handle_result))
+        self._worker_pool.spawn((worker_ctx, handle_result), elsewhere=not is_prompt(entrypoint))
         return worker_ctx
 
     def spawn_managed_thread(self, fn: Any, identifier: str | None = None) -> ManagedThread:

@@ -28,6 +28,8 @@ from nameko.constants import (
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
 from nameko.utils import sanitize_url
+from nameko.utils.threads import ThreadKilled
+from nameko.workers import is_prompt, prompt, run_elsewhere
 
 _log = getLogger(__name__)
 
@@ -283,6 +285,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         if not (isinstance(message, Message) and message.acknowledged):
             message.requeue()
 
+    @prompt
     def handle_message(self, provider: Any, body: Any, message: Any) -> None:
         """Called on a worker thread for each message."""
         provider.handle_message(body, message)
@@ -330,6 +333,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
     def _handle_delivery(self, provider: Any, delivery: _nameko.Delivery) -> None:
         try:
+            if not (is_prompt(self) and is_prompt(provider)):
+                run_elsewhere()
             message = Message(delivery, self._channel, self._accepted)
             try:
                 body = message.decode()
@@ -337,6 +342,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
                 self.on_decode_error(provider, message, exc)
             else:
                 self.handle_message(provider, body, message)
+        except ThreadKilled:
+            raise
         except BaseException:
             self.container._fail()
 
@@ -366,6 +373,7 @@ class Consumer(Entrypoint, HeaderDecoder):
     def stop(self) -> None:
         self.queue_consumer.unregister_provider(self)
 
+    @prompt
     def handle_message(self, body: Any, message: Any) -> None:
         try:
             self.container.spawn_worker(

@@ -38,6 +38,7 @@ from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector,
 from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer
 from nameko.replies import Acceptable, ReplyEvent, RpcReply
 from nameko.utils.threads import Event
+from nameko.workers import prompt
 
 _log = getLogger(__name__)
 
@@ -110,6 +111,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
                     return provider
         raise MethodNotFound(routing_key.split(".")[-1])
 
+    @prompt
     def handle_message(self, body: Any, message: Any) -> None:
         if isinstance(message, Message):
             routing_key = message.delivery.routing_key
@@ -166,6 +168,7 @@ class Rpc(Entrypoint, HeaderDecoder):
     def stop(self) -> None:
         self.rpc_consumer.unregister_provider(self)
 
+    @prompt
     def handle_message(self, body: Any, message: Any) -> None:
         try:
             args = body["args"]

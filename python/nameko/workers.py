@@ -6,17 +6,46 @@ import contextvars
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
-from typing import Any
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from nameko import loop
 from nameko._nameko import Jobs
 from nameko.exceptions import ContainerBeingKilled
 from nameko.utils.threads import Event, ThreadKilled, raise_in_thread
+from nameko.utils.threads import current as _current
 
-# Per thread: the handle of the worker it runs, and the workers that the message it handles spawned.
-_current = threading.local()
+# Per thread: `handle`, that of the worker it runs, and `handling`, the message that it handles.
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def prompt(handle_message: F) -> F:
+    """Say of an entrypoint's ``handle_message``, or of what calls it, that the worker it spawned
+    may begin when it returns: it returns at once, or waits for nothing but an :class:`Event`.
+
+    The workers of any other run on other threads.
+    """
+    handle_message.prompt = True  # type: ignore[attr-defined]
+    return handle_message
+
+
+def is_prompt(handler: Any) -> bool:
+    """Whether its ``handle_message`` is one that was said to be :func:`prompt`."""
+    return (
+        getattr(getattr(type(handler), "handle_message", None), "prompt", None) is True
+        and "handle_message" not in handler.__dict__
+    )
+
+
+def run_elsewhere() -> None:
+    """Have other threads run what is spawned by the message that this thread handles."""
+    handling: _Handling | None = getattr(_current, "handling", None)
+    if handling is not None:
+        handling.run_elsewhere()
 
 
 class WorkerThread:
@@ -97,10 +126,12 @@ class WorkerPool:
     """Runs what a container consumes: messages, and the workers that they spawn.
 
     A message is handled as one job on one thread. A worker that is spawned while its message is
-    handled runs on the same thread right after, if one of the ``size`` slots is free; if none is,
-    it waits for one without holding up the thread. A worker spawned from anywhere else makes its
-    spawner wait for the slot. So at most ``size`` workers run at once, and messages that need no
-    worker never wait for one.
+    handled runs on the same thread, when the handler has returned or when it waits for an
+    :class:`Event`, if one of the ``size`` slots is free; if none is, it waits for one without
+    holding up the thread. The workers of a handler that is not known to come to that (see
+    :func:`prompt`) run on other threads. A worker spawned from anywhere else makes its spawner
+    wait for the slot. So at most ``size`` workers run at once, and messages that need no worker
+    never wait for one.
     """
 
     def __init__(
@@ -120,8 +151,12 @@ class WorkerPool:
         # Called with its handle when a worker has its slot, and when it is over.
         self._begun = begun
         self._done = done
-        self._numbers = itertools.count(1)
-        self._made: Jobs | None = None
+        self._jobs: Jobs | None = None
+        # The queue of workers with a slot that run on another thread than their spawner's: they
+        # never wait behind messages whose handlers wait for them.
+        self._runs: Jobs | None = None
+        # The end has come, for workers that are to be spawned; at once, for all.
+        self._stopped = False
         self._discarded = False
         # Guards all below.
         self._lock = threading.Lock()
@@ -135,17 +170,48 @@ class WorkerPool:
         self._marks: list[Event] = []
         # Workers and spawners that wait for a slot, first come first served.
         self._waiting: deque[Any] = deque()
+        # The events that handlers wait for; sent when the pool is ended at once.
+        self._awaited: list[Event] = []
 
     @property
     def jobs(self) -> Jobs:
-        """The queue that the compiled half feeds; made when it is first needed."""
-        if self._made is None:
+        """The queue of messages, which the compiled half feeds; made when it is first needed."""
+        if self._jobs is None:
             with self._lock:
-                if self._made is None:
-                    self._made = Jobs(self._max_threads, self._spawn_thread)
-                    if self._discarded:
-                        self._made.stop(discard=True)
-        return self._made
+                if self._jobs is None:
+                    self._jobs = self._make_queue(self._max_threads, "worker")
+        return self._jobs
+
+    def _run_elsewhere(self, handle: WorkerThread, worker: Any) -> None:
+        """Run a worker, which has a slot, on another thread."""
+        with self._lock:
+            if self._runs is None:
+                self._runs = self._make_queue(self.size, "runner")
+            runs = self._runs
+        try:
+            runs.put(partial(self._run_job, handle, worker))
+        except RuntimeError:
+            # The end came first.
+            handle.finish(ThreadKilled())
+            self._done(handle, worker)
+
+    def _make_queue(self, max_threads: int, what: str) -> Jobs:
+        numbers = itertools.count(1)
+
+        def serve() -> None:
+            try:
+                queue.run()
+            except ThreadKilled:
+                pass
+
+        def spawn() -> None:
+            name = "{}-{}-{}".format(self._name, what, next(numbers))
+            threading.Thread(target=serve, name=name, daemon=True).start()
+
+        queue = Jobs(max_threads, spawn)
+        if self._stopped:
+            queue.stop(discard=self._discarded)
+        return queue
 
     def free(self) -> int:
         """How many more workers could run."""
@@ -164,7 +230,7 @@ class WorkerPool:
                     self._idle.wait_for(self._is_idle)
                 finally:
                     self._drainers -= 1
-                jobs = self._made
+                jobs = self._jobs
             if jobs is None or self._discarded or not jobs.unfinished():
                 return
             # Something is in the queue, or was taken from it just now: look again behind it.
@@ -182,7 +248,7 @@ class WorkerPool:
             jobs.put(mark.send)
             mark.wait()
             return True
-        except RuntimeError:
+        except (RuntimeError, ThreadKilled):
             return False
         finally:
             with self._lock:
@@ -190,47 +256,57 @@ class WorkerPool:
 
     def stop(self, discard: bool = False) -> None:
         """End the threads: when the queue is empty, or at once, giving queued messages back."""
-        self._discarded = self._discarded or discard
-        if discard:
-            with self._lock:
-                for waiting in self._waiting:
-                    if isinstance(waiting, threading.Event):
-                        waiting.set()
+        with self._lock:
+            self._stopped = True
+            self._discarded = self._discarded or discard
+            for waiting in self._waiting:
+                if isinstance(waiting, threading.Event):
+                    waiting.set()
+            waking: list[Event] = []
+            if discard:
                 self._waiting.clear()
                 self._idle.notify_all()
-                marks = list(self._marks)
-            # The queue drops them, and with them its way to tell.
-            for mark in marks:
-                mark.send()
-        if self._made is not None:
-            self._made.stop(discard=discard)
+                # The queue drops the marks. Nothing sends what handlers wait for, as a worker
+                # that is killed has no result.
+                waking = self._marks + self._awaited
+            queues = [queue for queue in (self._jobs, self._runs) if queue is not None]
+        for event in waking:
+            event.send(exc=ThreadKilled())
+        for queue in queues:
+            queue.stop(discard=discard)
 
     def handle(self, handler: Callable[..., Any], *args: Any) -> None:
         """Handle a message: the job that a delivery becomes."""
         with self._lock:
             self._active += 1
-        spawned: list[Any] = []
-        _current.spawned = (self, spawned)
+        handling = _Handling(self)
+        _current.handling = handling
         try:
             handler(*args)
+        except ThreadKilled:
+            if not self._discarded:
+                raise
         finally:
-            _current.spawned = None
-            for worker in spawned:
-                self._begin_or_wait(worker)
+            _current.handling = None
+            if handling.worker is not None and self._begin_or_wait(handling.worker):
+                self._continue()
             with self._lock:
                 self._active -= 1
                 self._tell_if_idle()
 
-    def spawn(self, worker: Any) -> None:
+    def spawn(self, worker: Any, elsewhere: bool = False) -> None:
         """Have ``run(worker)`` called on a thread of the pool, once a slot is free.
 
-        ContainerBeingKilled where the pool is stopped meanwhile.
+        ``elsewhere``: on another thread than this, also where the handler of a message spawns it.
+
+        ContainerBeingKilled where the pool is stopped, also meanwhile.
         """
-        message = getattr(_current, "spawned", None)
-        if message is not None and message[0] is self:
-            message[1].append(worker)
+        handling: _Handling | None = getattr(_current, "handling", None)
+        if handling is not None and handling.pool is self:
+            handling.spawned(worker, elsewhere)
             return
         with self._lock:
+            self._refuse_if_stopped()
             taken = self._free > 0
             if taken:
                 self._free -= 1
@@ -240,21 +316,26 @@ class WorkerPool:
         if not taken:
             try:
                 spawner.wait()
+                self._refuse_if_stopped()
             except BaseException:
                 self._leave_queue(spawner)
                 raise
-        if self._discarded:
-            raise ContainerBeingKilled()
         handle = WorkerThread()
         self._begun(handle, worker)
-        self.jobs.put(lambda: self._run_job(handle, worker))
+        self._run_elsewhere(handle, worker)
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped:
+            raise ContainerBeingKilled()
 
     def _leave_queue(self, spawner: threading.Event) -> None:
         with self._lock:
+            if self._discarded:
+                return
             if spawner in self._waiting:
                 self._waiting.remove(spawner)
                 return
-        self._continue()
+        self._continue_elsewhere()
 
     def _run_job(self, handle: WorkerThread, worker: Any) -> None:
         with self._lock:
@@ -267,18 +348,25 @@ class WorkerPool:
                 self._active -= 1
                 self._tell_if_idle()
 
-    def _begin_or_wait(self, worker: Any) -> None:
+    def _begin_or_wait(self, worker: Any, elsewhere: bool = False) -> bool:
+        """Run a worker that a handler spawned, or put it in line for a slot.
+
+        True where this thread has run it and has its slot to pass on.
+        """
         with self._lock:
             if self._discarded:
-                return
+                return False
             if not self._free:
                 self._waiting.append(worker)
-                return
+                return False
             self._free -= 1
         handle = WorkerThread()
         self._begun(handle, worker)
+        if elsewhere:
+            self._run_elsewhere(handle, worker)
+            return False
         self._run_one(handle, worker)
-        self._continue()
+        return True
 
     def _continue(self) -> None:
         """Pass this thread's slot on, or give it back. Runs the waiting workers on the way."""
@@ -295,6 +383,21 @@ class WorkerPool:
             handle = WorkerThread()
             self._begun(handle, following)
             self._run_one(handle, following)
+
+    def _continue_elsewhere(self) -> None:
+        """As :meth:`_continue`, but leave a waiting worker to another thread."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                self._tell_if_idle()
+                return
+            following = self._waiting.popleft()
+        if isinstance(following, threading.Event):
+            following.set()
+            return
+        handle = WorkerThread()
+        self._begun(handle, following)
+        self._run_elsewhere(handle, following)
 
     def _run_one(self, handle: WorkerThread, worker: Any) -> None:
         handle.ident = threading.get_ident()
@@ -324,18 +427,59 @@ class WorkerPool:
             not self._active and self._free == self.size and not self._waiting
         )
 
-    def _spawn_thread(self) -> None:
-        threading.Thread(
-            target=self._serve,
-            name="{}-worker-{}".format(self._name, next(self._numbers)),
-            daemon=True,
-        ).start()
 
-    def _serve(self) -> None:
+class _Handling:
+    """A message that is handled by a thread of the pool."""
+
+    __slots__ = ("_elsewhere", "pool", "worker")
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
+        # The worker it spawned, until it begins.
+        self.worker: Any = None
+        # Whether workers are not to be kept for this thread.
+        self._elsewhere = False
+
+    def spawned(self, worker: Any, elsewhere: bool) -> None:
+        # Of two, one may wait for the other.
+        if elsewhere or self._elsewhere or self.worker is not None:
+            self.run_elsewhere()
+            self.pool._begin_or_wait(worker, elsewhere=True)
+        else:
+            self.worker = worker
+
+    def run_elsewhere(self) -> None:
+        """Run the worker, and those that follow, on other threads."""
+        self._elsewhere = True
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            self.pool._begin_or_wait(worker, elsewhere=True)
+
+    @contextmanager
+    def waiting_for(self, event: Event, timeout: float | None) -> Iterator[None]:
+        """While the handler waits for an event. Its worker begins before."""
+        pool = self.pool
+        if timeout is not None:
+            # On this thread it could keep the handler from coming back in time.
+            self.run_elsewhere()
+        elif self.worker is not None:
+            worker, self.worker = self.worker, None
+            _current.handling = None
+            try:
+                if pool._begin_or_wait(worker):
+                    # Others' workers are for other threads: this one has a message to handle.
+                    pool._continue_elsewhere()
+            finally:
+                _current.handling = self
+        with pool._lock:
+            if pool._discarded and not event.ready():
+                raise ThreadKilled()
+            pool._awaited.append(event)
         try:
-            self.jobs.run()
-        except ThreadKilled:
-            pass
+            yield
+        finally:
+            with pool._lock:
+                pool._awaited.remove(event)
 
 
 class _Submitting:

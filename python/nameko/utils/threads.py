@@ -17,6 +17,9 @@ KILL_GRACE = 1.0
 
 _numbers = itertools.count(1)
 
+# Per thread: ``handling``, the message that it handles (see nameko.workers), if it handles one.
+current = threading.local()
+
 
 class ThreadKilled(BaseException):
     """Raised inside a thread that is being killed, and to whoever waits for its result."""
@@ -67,8 +70,18 @@ class Event:
                 self._links.remove(callback)
 
     def wait(self, timeout: float | None = None) -> Any:
-        """The value, or raise the exception. ``TimeoutError`` after ``timeout`` seconds."""
-        if not self._sent.wait(timeout):
+        """The value, or raise the exception. ``TimeoutError`` after ``timeout`` seconds.
+
+        In the handler of a message, the worker that it spawned runs meanwhile, on this thread.
+        """
+        if not self._sent.is_set():
+            handling = getattr(current, "handling", None)
+            if handling is not None:
+                with handling.waiting_for(self, timeout):
+                    self._sent.wait(timeout)
+            else:
+                self._sent.wait(timeout)
+        if not self._sent.is_set():
             raise TimeoutError("nothing was sent within {} seconds".format(timeout))
         if self._exc is not None:
             raise self._exc
