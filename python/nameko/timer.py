@@ -1,0 +1,101 @@
+"""A timer: an entrypoint that fires at regular intervals.
+
+::
+
+    class Service:
+        name = "service"
+
+        @timer(interval=5)
+        def tick(self): ...
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from logging import getLogger
+from numbers import Real
+from time import monotonic
+from typing import Any
+
+from nameko.exceptions import ConfigurationError
+from nameko.extensions import Entrypoint
+from nameko.utils.threads import ManagedThread, ThreadKilled
+
+_log = getLogger(__name__)
+
+
+class Timer(Entrypoint):
+    """Fires every ``interval`` seconds, for the first time after one interval, or, if ``eager``, at
+    once.
+
+    Ticks keep to the time of the start: the nth comes n intervals after it, however long workers
+    take. A tick waits for the worker of the one before; those that were missed meanwhile follow
+    each other without a pause. A worker that fails does not stop the timer. Each instance of a
+    service has timers of its own.
+    """
+
+    def __init__(self, interval: float, eager: bool = False, **kwargs: Any) -> None:
+        self.interval = interval
+        self.eager = eager
+        # Set by stop() and kill().
+        self.should_stop = threading.Event()
+        # Set when a worker is over, cleared before the next one; set for good by kill().
+        self.worker_complete = threading.Event()
+        # Runs the ticks, from start() on.
+        self._thread: ManagedThread | None = None
+        super().__init__(**kwargs)
+
+    def setup(self) -> None:
+        interval: Any = self.interval
+        if not isinstance(interval, Real) or not 0 <= interval <= threading.TIMEOUT_MAX:
+            raise ConfigurationError(
+                "the interval of the timer `{}.{}` is a number of seconds, not {!r}".format(
+                    self.container.service_name, self.method_name, interval
+                )
+            )
+
+    def start(self) -> None:
+        _log.debug("starting %s", self)
+        self._thread = self.container.spawn_managed_thread(self._run)
+
+    def stop(self) -> None:
+        """No further tick. Waits for a worker that is running, not for the interval."""
+        _log.debug("stopping %s", self)
+        self.should_stop.set()
+        if self._thread is not None:
+            try:
+                self._thread.wait()
+            except ThreadKilled:
+                _log.debug("%s was killed while it stopped", self)
+
+    def kill(self) -> None:
+        """No further tick, and nothing is waited for."""
+        _log.debug("killing %s", self)
+        # A thread that waits for something can only be woken.
+        self.should_stop.set()
+        self.worker_complete.set()
+        if self._thread is not None:
+            self._thread.kill()
+
+    def handle_timer_tick(self) -> None:
+        """Spawn the worker of one tick."""
+        # ContainerBeingKilled ends the timer's thread, which is as it should be.
+        self.container.spawn_worker(self, (), {}, handle_result=self.handle_result)
+
+    def handle_result(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        self.worker_complete.set()
+        return result, exc_info
+
+    def _run(self) -> None:
+        began = monotonic()
+        for count in itertools.count(0 if self.eager else 1):
+            # Before the look at should_stop, which kill() sets first.
+            self.worker_complete.clear()
+            if self.should_stop.wait(max(began + count * self.interval - monotonic(), 0)):
+                return
+            self.handle_timer_tick()
+            self.worker_complete.wait()
+
+
+timer = Timer.decorator

@@ -1,0 +1,277 @@
+"""Timers."""
+
+import logging
+import threading
+import time
+
+import pytest
+
+from nameko import timer as timer_module
+from nameko.containers import ServiceContainer
+from nameko.exceptions import ConfigurationError
+from nameko.testing.services import entrypoint_hook, entrypoint_waiter
+from nameko.testing.utils import get_extension
+from nameko.timer import Timer, timer
+
+
+@pytest.fixture
+def run():
+    """``run(cls, **config)``: a container that needs no broker, started; killed at the end."""
+    containers = []
+
+    def start(service_cls, **config):
+        container = ServiceContainer(service_cls, config)
+        containers.append(container)
+        container.start()
+        return container
+
+    yield start
+    for container in containers:
+        container.kill()
+
+
+class Clock:
+    """A clock that only goes on while a timer waits, or as far as a test says."""
+
+    def __init__(self, end):
+        self.now = 100.0
+        self.end = self.now + end
+        self.over = threading.Event()
+
+    def monotonic(self):
+        return self.now
+
+    def wait(self, seconds):
+        """As a timer's ``should_stop``, which comes at the end."""
+        assert seconds >= 0
+        self.now += seconds
+        if self.now >= self.end:
+            self.over.set()
+            return True
+        return False
+
+    def set(self):
+        self.end = self.now
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """``ticks(seconds, durations, interval, **options)``: when a timer ticks in so many seconds.
+    ``durations`` are of the first ticks; the others take no time."""
+
+    def run_timer(seconds, durations, *args, **kwargs):
+        clock, times, takes = Clock(seconds), [], iter(durations)
+        monkeypatch.setattr(timer_module, "monotonic", clock.monotonic)
+
+        class Service:
+            name = "service"
+
+            @timer(*args, **kwargs)
+            def tick(self):
+                times.append(round(clock.now - 100, 6))
+                clock.now += next(takes, 0)
+
+        container = ServiceContainer(Service, {})
+        get_extension(container, Timer).should_stop = clock
+        container.start()
+        assert clock.over.wait(10)
+        container.stop()
+        return times
+
+    return run_timer
+
+
+class TestSchedule:
+    def test_the_first_tick_comes_after_an_interval(self, ticks):
+        assert ticks(3.5, [], 1) == [1, 2, 3]
+
+    def test_or_at_once(self, ticks):
+        assert ticks(3.5, [], interval=1, eager=True) == [0, 1, 2, 3]
+
+    def test_what_workers_take_does_not_add_up(self, ticks):
+        assert ticks(4.5, [0.9, 0.2, 0.5], 1) == [1, 2, 3, 4]
+
+    def test_missed_ticks_follow_each_other_until_the_time_is_caught_up_with(self, ticks):
+        assert ticks(6.5, [3.5], 1) == [1, 4.5, 4.5, 4.5, 5, 6]
+        assert ticks(4.5, [2.5], 1, eager=True) == [0, 2.5, 2.5, 3, 4]
+
+
+def test_a_tick_waits_for_the_worker_before(run):
+    go, began, running = threading.Event(), threading.Semaphore(0), []
+
+    class Service:
+        name = "service"
+
+        @timer(0, eager=True)
+        def tick(self):
+            running.append(1)
+            assert len(running) == 1
+            began.release()
+            go.wait(10)
+            running.pop()
+
+    run(Service)
+    assert began.acquire(timeout=10)
+    go.set()
+    for _ in range(5):
+        assert began.acquire(timeout=10)
+
+
+def test_stop_does_not_wait_for_the_interval(run):
+    class Service:
+        name = "service"
+
+        @timer(3600)
+        def tick(self):
+            raise AssertionError("never")
+
+    container = run(Service)
+    stopper = threading.Thread(target=container.stop, daemon=True)
+    stopper.start()
+    stopper.join(10)
+    assert not stopper.is_alive()
+
+
+def test_stop_waits_for_the_worker(run):
+    began, go, log = threading.Event(), threading.Event(), []
+
+    class Service:
+        name = "service"
+
+        @timer(0)
+        def tick(self):
+            began.set()
+            go.wait(10)
+            log.append("tick")
+
+    container = run(Service)
+    assert began.wait(10)
+    stopper = threading.Thread(target=lambda: (container.stop(), log.append("stopped")))
+    stopper.start()
+    go.set()
+    stopper.join(10)
+    assert log == ["tick", "stopped"]
+
+
+@pytest.mark.parametrize("interval", [0, 3600])
+def test_kill_ends_it_at_once(run, interval):
+    began, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class WatchedTimer(Timer):
+        def _run(self):
+            try:
+                super()._run()
+            finally:
+                ended.set()
+
+    class Service:
+        name = "service"
+
+        @WatchedTimer.decorator(interval, eager=True)
+        def tick(self):
+            began.set()
+            go.wait(10)
+
+    container = run(Service)
+    assert began.wait(10)
+    before = time.monotonic()
+    container.kill()
+    assert ended.wait(10)
+    assert time.monotonic() - before < 0.9  # a thread that cannot be woken takes a second
+    go.set()
+
+
+def test_an_error_does_not_stop_it(run, caplog):
+    third = threading.Event()
+    numbers = iter(range(100))
+
+    class Expected(Exception):
+        pass
+
+    class Service:
+        name = "service"
+
+        @timer(0, expected_exceptions=Expected)
+        def tick(self):
+            number = next(numbers)
+            if number == 0:
+                raise ValueError("boom")
+            if number == 1:
+                raise Expected("expected boom")
+            third.set()
+
+    with caplog.at_level(logging.WARNING):
+        container = run(Service)
+        assert third.wait(10)
+        container.stop()
+    assert [(record.levelname, str(record.args[1])) for record in caplog.records] == [
+        ("ERROR", "boom"),
+        ("WARNING", "expected boom"),
+    ]
+
+
+def test_methods_may_be_coroutines(run):
+    ticks = threading.Semaphore(0)
+
+    class Service:
+        name = "service"
+
+        @timer(0)
+        async def tick(self):
+            assert threading.current_thread().name == "nameko-loop"
+            ticks.release()
+
+    container = run(Service)
+    for _ in range(3):
+        assert ticks.acquire(timeout=10)
+    container.stop()
+
+
+def test_a_method_can_be_tried_without_waiting(run):
+    class Service:
+        name = "service"
+
+        @timer(3600)
+        def tick(self):
+            return "tick"
+
+    with entrypoint_hook(run(Service), "tick") as tick:
+        assert tick() == "tick"
+
+
+def test_ticks_can_be_waited_for(run):
+    class Service:
+        name = "service"
+
+        @timer(0.01)
+        def tick(self):
+            return "tick"
+
+    with entrypoint_waiter(run(Service), "tick") as result:
+        pass
+    assert result.get() == "tick"
+
+
+def test_a_container_that_never_started_can_be_stopped():
+    class Service:
+        name = "service"
+
+        @timer(1)
+        def tick(self):
+            pass
+
+    ServiceContainer(Service, {}).stop()
+    ServiceContainer(Service, {}).kill()
+
+
+@pytest.mark.parametrize("interval", ["5", None, -1, float("nan"), float("inf")])
+def test_an_interval_that_is_none_is_an_error(run, interval):
+    class Service:
+        name = "service"
+
+        @timer(interval)
+        def tick(self):
+            pass
+
+    with pytest.raises(ConfigurationError, match=r"`service\.tick` is a number of seconds, not"):
+        run(Service)
