@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import threading
 from logging import getLogger
-from numbers import Real
 from time import monotonic
 from typing import Any
 
@@ -48,7 +47,7 @@ class Timer(Entrypoint):
 
     def setup(self) -> None:
         interval: Any = self.interval
-        if not isinstance(interval, Real) or not 0 <= interval <= threading.TIMEOUT_MAX:
+        if not isinstance(interval, (int, float)) or not 0 <= interval <= threading.TIMEOUT_MAX:
             raise ConfigurationError(
                 "the interval of the timer `{}.{}` is a number of seconds, not {!r}".format(
                     self.container.service_name, self.method_name, interval

@@ -148,10 +148,13 @@ impl<T> Lane<T> {
         wanted
     }
 
-    /// The wanted thread could not be started.
+    /// The wanted thread could not be started. Where it has arrived all the same (who started it was interrupted
+    /// afterwards), it counts.
     pub(crate) fn not_started(&mut self) {
-        self.threads = self.threads.saturating_sub(1);
-        self.starting = self.starting.saturating_sub(1);
+        if self.starting > 0 {
+            self.starting -= 1;
+            self.threads -= 1;
+        }
     }
 
     /// Takes no more jobs; threads end when those that are here have been run. Returns the threads to wake, and with
@@ -334,6 +337,28 @@ mod tests {
         assert!(!lane.wants_thread());
         assert_eq!(lane.take(first, now), Turn::Park);
         assert_eq!(lane.push(1, now), Ok(Some(first)));
+    }
+
+    #[test]
+    fn a_thread_whose_starter_was_interrupted_counts_whenever_it_arrives() {
+        let now = Instant::now();
+        for arrives_first in [true, false] {
+            let mut lane = Lane::new(2);
+            lane.push(1, now).unwrap();
+            assert!(lane.wants_thread());
+            let seat = if arrives_first {
+                let seat = lane.arrive();
+                lane.not_started();
+                seat
+            } else {
+                lane.not_started();
+                lane.arrive()
+            };
+            lane.end(false);
+            assert_eq!(lane.take(seat, now), Turn::Run(1));
+            assert_eq!(lane.take(seat, now), Turn::End);
+            assert!(lane.is_deserted());
+        }
     }
 
     #[test]
