@@ -214,8 +214,8 @@ class ReplyListener:
     def pending(self) -> int:
         """Replies waited for."""
 
-    def on_unknown(self, callback: Callable[[str], object]) -> None:
-        """Have `callback(correlation_id)` called, on the thread `nameko-notices`, for each reply that nobody waits for."""
+    def on_unknown(self, callback: Callable[[Delivery], object]) -> None:
+        """Have `callback(delivery)` called, on the thread `nameko-notices`, for each reply that nobody waits for here."""
 
     def discard(self, correlation_id: str) -> None:
         """Expect the reply no more."""

@@ -12,6 +12,7 @@ from kombu.serialization import registry
 from nameko import _nameko, loop, serialization
 from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.exceptions import RpcTimeout, UnknownService, deserialize
+from nameko.utils.threads import Event
 
 _log = getLogger(__name__)
 
@@ -105,6 +106,26 @@ class ReplyEvent:
         return serialization.loads(
             reply.body, reply.content_type, reply.content_encoding, self._accept
         )
+
+
+class HandledReply(Event):
+    """One reply that ``ReplyListener.handle_message`` sends to whoever waits."""
+
+    __slots__ = ("timeout",)
+
+    def __init__(self, timeout: float | None) -> None:
+        super().__init__()
+        self.timeout = timeout
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """The body of the reply. RpcTimeout after ``timeout`` seconds, or those of the listener."""
+        timeout = self.timeout if timeout is None else timeout
+        try:
+            return super().wait(timeout)
+        except TimeoutError:
+            if self.ready():
+                raise
+            raise RpcTimeout(timeout) from None
 
 
 class Acceptable:

@@ -36,7 +36,7 @@ from nameko.exceptions import (
 )
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
 from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer
-from nameko.replies import Acceptable, ReplyEvent, RpcReply
+from nameko.replies import Acceptable, HandledReply, ReplyEvent, RpcReply
 from nameko.utils.threads import Event
 from nameko.workers import prompt
 
@@ -293,8 +293,9 @@ _get_producer = publish.get_producer
 class ReplyListener(SharedExtension):
     """Receives the replies to a container's calls.
 
-    Replies are matched with their calls in the compiled half, so they never wait for a worker. A
-    subclass that overrides :meth:`handle_message` gets every reply there instead.
+    Replies are matched with their calls in the compiled half, so they never wait for a worker.
+    Where :meth:`handle_message` is overridden or patched, replies come to it instead, one after
+    the other: it must not wait for anything.
     """
 
     queue_consumer = QueueConsumer()
@@ -308,7 +309,7 @@ class ReplyListener(SharedExtension):
     def __init__(self, **kwargs: Any) -> None:
         # Correlation id -> where the body of the reply is sent to, for replies that come through
         # handle_message.
-        self._reply_events: dict[str, Any] = {}
+        self._reply_events: dict[str | None, Any] = {}
         # The compiled half, once it consumes.
         self._native: _nameko.ReplyListener | None = None
         super().__init__(**kwargs)
@@ -329,20 +330,21 @@ class ReplyListener(SharedExtension):
         super().stop()
 
     def attach(self, consumers: _nameko.Consumers, prefetch: int | None) -> Any:
-        """Have replies matched in the compiled half; None where they are to be handled here."""
-        overridden = type(self).handle_message is not ReplyListener.handle_message
-        if overridden or "handle_message" in self.__dict__:
-            return None
+        """Consume in the compiled half. What is not matched there comes to handle_message."""
         self._acceptable = Acceptable(self.container.accept)
         self._native = _nameko.ReplyListener(consumers, queue_to_dict(self.queue), prefetch)
-        self._native.on_unknown(self.on_unknown_reply)
+        self._native.on_unknown(self._handle_delivery)
         return self._native
 
     def get_reply_event(self, correlation_id: str) -> Any:
         """Where the reply to a call that is about to be made can be waited for."""
-        if self._native is not None:
+        if (
+            self._native is not None
+            and type(self).handle_message is _handle_reply
+            and "handle_message" not in self.__dict__
+        ):
             return ReplyEvent(self._native.expect(correlation_id), self.timeout, self._acceptable)
-        reply_event = Event()
+        reply_event = HandledReply(self.timeout)
         self._reply_events[correlation_id] = reply_event
         return reply_event
 
@@ -355,9 +357,26 @@ class ReplyListener(SharedExtension):
         else:
             self.on_unknown_reply(correlation_id)
 
+    def _handle_delivery(self, delivery: _nameko.Delivery) -> None:
+        message = Message(delivery, None, self._acceptable)
+        try:
+            body = message.decode()
+        except Exception as exc:
+            client_event = self._reply_events.pop(delivery.correlation_id, None)
+            if client_event is not None:
+                client_event.send_exception(exc)
+            else:
+                self.on_unknown_reply(delivery.correlation_id)
+        else:
+            self.handle_message(body, message)
+
     def on_unknown_reply(self, correlation_id: str | None) -> None:
         """Called for a reply that nobody waits for, or waits for any more."""
         _log.debug("Unknown correlation id: %s", correlation_id)
+
+
+# The original: where a test or an extension has put something else, that is used.
+_handle_reply = ReplyListener.handle_message
 
 
 class RpcProxy(DependencyProvider):
@@ -550,6 +569,7 @@ class MethodProxy(HeaderEncoder):
             or publish.get_producer is not _get_producer
             or not publisher.use_confirms
             or "publish" in publisher.__dict__
+            or type(self)._call is not _call
         ):
             return None
         correlation_id = str(uuid.uuid4())
@@ -578,7 +598,7 @@ class MethodProxy(HeaderEncoder):
 
     def _expect(self, correlation_id: str) -> Any:
         reply_event = self.reply_listener.get_reply_event(correlation_id)
-        if self.timeout is not None and isinstance(reply_event, ReplyEvent):
+        if self.timeout is not None and isinstance(reply_event, (ReplyEvent, HandledReply)):
             reply_event.timeout = self.timeout
         return reply_event
 
@@ -596,6 +616,9 @@ class MethodProxy(HeaderEncoder):
     def __repr__(self) -> str:
         return "<proxy method: {}.{}>".format(self.service_name, self.method_name)
 
+
+# The original, as above.
+_call = MethodProxy._call
 
 # The name that version 3 has for it.
 ServiceRpc = RpcProxy

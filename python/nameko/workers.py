@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any, TypeVar
 
 from nameko import loop
@@ -68,6 +70,13 @@ class WorkerThread:
     @property
     def dead(self) -> bool:
         return self.over
+
+    @property
+    def gr_frame(self) -> FrameType | None:
+        """The frame that it runs now, as a greenlet has it; None before it begins and after."""
+        if self.over or self.ident is None:
+            return None
+        return sys._current_frames().get(self.ident)
 
     def wait(self) -> None:
         """Wait until the worker is over; raises what ended it."""

@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 
 use crate::consumers::Consumers;
 use crate::convert;
+use crate::delivery::Delivery as PyDelivery;
 use crate::error::Failure;
 use crate::jobs::Job;
 use crate::lock::lock;
@@ -67,7 +68,7 @@ impl ReplyListener {
         lock(&self.table.state).expected.len()
     }
 
-    /// Has `callback` called with the correlation id of each reply that nobody waits for.
+    /// Has `callback` called with each reply that nobody waits for here.
     fn on_unknown(&self, callback: Py<PyAny>) {
         lock(&self.table.state).on_unknown = Some(Arc::new(callback));
     }
@@ -173,9 +174,9 @@ impl ReplyTable {
         if let Some(promise) = promise {
             promise.fulfil(Outcome::Reply(Box::new(delivery)));
         } else if let Some(callback) = on_unknown {
-            let correlation_id = correlation_id.to_owned();
             notices::post(Job::Native(Box::new(move |py| {
-                callback.call1(py, (correlation_id,)).map(drop)
+                let message = PyDelivery::settled(Box::new(delivery));
+                callback.call1(py, (message,)).map(drop)
             })));
         }
     }

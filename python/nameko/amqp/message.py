@@ -33,6 +33,7 @@ class Message:
         "__dict__",
         "__weakref__",
         "_decoded",
+        "_delivery_info",
         "_state",
         "accept",
         "channel",
@@ -58,6 +59,8 @@ class Message:
         self._state = "RECEIVED"
         # Whether respond() need not wait: nothing looks at what comes after the reply.
         self.reply_in_background = False
+        # Made when it is first asked for.
+        self._delivery_info: dict[str, Any] | None = None
         # A list of one item once the body was decoded.
         self._decoded: list[Any] | None = None
 
@@ -67,14 +70,16 @@ class Message:
 
     @property
     def delivery_info(self) -> dict[str, Any]:
-        delivery = self.delivery
-        return {
-            "consumer_tag": delivery.consumer_tag,
-            "delivery_tag": delivery.delivery_tag,
-            "redelivered": delivery.redelivered,
-            "exchange": delivery.exchange,
-            "routing_key": delivery.routing_key,
-        }
+        if self._delivery_info is None:
+            delivery = self.delivery
+            self._delivery_info = {
+                "consumer_tag": delivery.consumer_tag,
+                "delivery_tag": delivery.delivery_tag,
+                "redelivered": delivery.redelivered,
+                "exchange": delivery.exchange,
+                "routing_key": delivery.routing_key,
+            }
+        return self._delivery_info
 
     @property
     def delivery_tag(self) -> int:

@@ -82,6 +82,9 @@ class ReplyConsumer:
         if consumers is not None:
             consumers.stop()
 
+    def ack_message(self, message: Any) -> None:
+        """Nothing is left to do: replies are acknowledged when they come."""
+
     def check(self) -> None:
         """RuntimeError where no reply could come. A lost connection is waited for a moment."""
         consumers = self._consumers

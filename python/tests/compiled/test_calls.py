@@ -110,7 +110,7 @@ class TestRpc:
         client.replies.on_unknown(unknown.put)
         properties = {"reply_to": client.key, "correlation_id": "late"}
         client.publisher.publish("", echo(True), b"", properties)
-        assert unknown.get(timeout=DEADLINE) == "late"
+        assert unknown.get(timeout=DEADLINE).correlation_id == "late"
 
     def test_a_correlation_id_in_use_is_refused(self, client):
         pending = client.replies.expect("same")
