@@ -42,7 +42,7 @@ class ConfigPatch:
         self._saved: list[dict[str, Any]] = []
 
     def start(self) -> Config:
-        self._saved.append(dict(self.config))
+        self._saved.append(_copy(dict(self.config)))
         if self.clear:
             self.config.clear()
         self.config.update(self.values)
@@ -69,6 +69,15 @@ class ConfigPatch:
                 return fn(*args, **kwargs)
 
         return patched  # type: ignore[return-value]
+
+
+def _copy(value: Any) -> Any:
+    """What is nested is copied too, so that changes made to it inside do not stay."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
 
 
 config = Config()

@@ -18,6 +18,7 @@ PARENT_CALLS_CONFIG_KEY = "parent_calls_tracked"
 # Where the broker is when nothing says otherwise.
 DEFAULT_AMQP_URI = "pyamqp://guest:guest@localhost"
 DEFAULT_MAX_WORKERS = 10
+DEFAULT_PREFETCH_COUNT = 10
 DEFAULT_PARENT_CALLS_TRACKED = 10
 DEFAULT_SERIALIZER = "json"
 DEFAULT_RETRY_POLICY = {"max_retries": 3}

@@ -61,8 +61,9 @@ def get_service_name(service_cls: Any) -> str:
     return service_name
 
 
-def get_container_cls(config: Any) -> Any:
+def get_container_cls(config: Any = None) -> Any:
     """The configured container class (``SERVICE_CONTAINER_CLS``), or :class:`ServiceContainer`."""
+    config = nameko.config if config is None else config
     return import_from_path(config.get("SERVICE_CONTAINER_CLS")) or ServiceContainer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from logging import getLogger
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
     HEADER_PREFIX,
+    HEARTBEAT_CONFIG_KEY,
     LOGIN_METHOD_CONFIG_KEY,
     PREFETCH_COUNT_CONFIG_KEY,
 )
@@ -32,6 +33,22 @@ from nameko.utils.threads import ThreadKilled
 from nameko.workers import is_prompt, prompt, run_elsewhere
 
 _log = getLogger(__name__)
+
+
+def encode_to_headers(
+    context_data: Mapping[str, Any], prefix: str = HEADER_PREFIX
+) -> dict[str, Any]:
+    """Message headers for context data. Values of None are left out."""
+    return {
+        "{}.{}".format(prefix, key): value
+        for key, value in context_data.items()
+        if value is not None
+    }
+
+
+def decode_from_headers(headers: Mapping[str, Any], prefix: str = HEADER_PREFIX) -> dict[str, Any]:
+    """Context data from message headers. Headers without the prefix keep their names."""
+    return {key.removeprefix(prefix + "."): value for key, value in headers.items()}
 
 
 class HeaderEncoder:
@@ -88,7 +105,8 @@ class Publisher(DependencyProvider, HeaderEncoder):
 
     ``exchange`` is where messages go, the default exchange without; it is declared, and so are the
     exchanges and queues in ``declare``. Options are those of
-    :class:`nameko.amqp.publish.Publisher`. Inside ``async def`` methods the call is awaited.
+    :class:`nameko.amqp.publish.Publisher`, and ``uri``, ``ssl`` and ``login_method`` for a broker
+    other than the configured one. Inside ``async def`` methods the call is awaited.
     """
 
     publisher_cls = PublisherCore
@@ -123,7 +141,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
 
     @property
     def amqp_uri(self) -> str:
-        return connection.amqp_uri(self.container.config)
+        return self.options.get("uri") or connection.amqp_uri(self.container.config)
 
     @property
     def serializer(self) -> str:
@@ -132,11 +150,12 @@ class Publisher(DependencyProvider, HeaderEncoder):
 
     def setup(self) -> None:
         config = self.container.config
-        ssl = config.get(AMQP_SSL_CONFIG_KEY)
-        login_method = config.get(LOGIN_METHOD_CONFIG_KEY)
+        options = dict(self.options)
+        options.pop("uri", None)
+        ssl = options.pop("ssl", config.get(AMQP_SSL_CONFIG_KEY))
+        login_method = options.pop("login_method", config.get(LOGIN_METHOD_CONFIG_KEY))
         if self.declare:
             Producer(connection.options(self.amqp_uri, ssl, login_method)).declare(self.declare)
-        options = dict(self.options)
         serializer = options.pop("serializer", self.serializer)
         self.publisher = self.publisher_cls(
             self.amqp_uri,
@@ -171,11 +190,16 @@ class ConnectionParameters(NamedTuple):
 class QueueConsumer(SharedExtension, ProviderCollector):
     """Consumes from the queues of its providers over one connection with one channel.
 
-    A provider has a ``queue`` (kombu's) and ``handle_message(body, message)``. The connection is
-    kept alive, and made again with everything declared on it, by the compiled client.
+    A provider has a ``queue`` (kombu's) and ``handle_message(body, message)``; it may have
+    ``consumer_options``, see :class:`Consumer`. The connection is kept alive, and made again with
+    everything declared on it, by the compiled client.
+
+    ``heartbeat`` is the connection's, in seconds, where it is not to be the configured one. There
+    is one connection for each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: int | None = None) -> None:
+        self.heartbeat = heartbeat
         # Guards the two below and the moment of starting.
         self._lock = threading.Lock()
         # The compiled half; made by start().
@@ -185,8 +209,11 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self._consumers: dict[Any, Any] = {}
         self._stopped = False
         self._channel: Channel | None = None
-        self._accepted: frozenset[str] = frozenset()
         super().__init__()
+
+    @property
+    def sharing_key(self) -> Any:
+        return type(self) if self.heartbeat is None else (type(self), self.heartbeat)
 
     @property
     def amqp_uri(self) -> str:
@@ -197,7 +224,9 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         """How many unacknowledged messages each consumer may hold."""
         max_workers = self.container.max_workers
         config = self.container.config
-        return whole_number(config, PREFETCH_COUNT_CONFIG_KEY, max_workers) or max_workers
+        # Version 3 writes it in capitals.
+        in_capitals = whole_number(config, PREFETCH_COUNT_CONFIG_KEY.upper(), max_workers)
+        return whole_number(config, PREFETCH_COUNT_CONFIG_KEY, in_capitals) or max_workers
 
     @property
     def accept(self) -> Any:
@@ -209,7 +238,9 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         config = self.container.config
         return ConnectionParameters(
             self.amqp_uri,
-            connection.configured_heartbeat(config),
+            connection.configured_heartbeat(
+                config if self.heartbeat is None else {HEARTBEAT_CONFIG_KEY: self.heartbeat}
+            ),
             config.get(AMQP_SSL_CONFIG_KEY),
             config.get(LOGIN_METHOD_CONFIG_KEY),
         )
@@ -227,7 +258,6 @@ class QueueConsumer(SharedExtension, ProviderCollector):
                 parameters.heartbeat,
                 name=self.container.service_name,
             )
-            self._accepted = serialization.content_types(self.accept)
             native = _nameko.Consumers(
                 options, on_error=self._on_error, on_connected=self.on_connected
             )
@@ -317,25 +347,31 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self.ack_message(message)
 
     def _add(self, native: _nameko.Consumers, provider: Any) -> Any:
+        options = getattr(provider, "consumer_options", None) or {}
+        default = self.prefetch_count
+        prefetch_count = whole_number(options, "prefetch_count", default) or default
         # A provider that matches its messages in the compiled half says how.
         attach = getattr(provider, "attach", None)
         if attach is not None:
-            attached = attach(native, self.prefetch_count)
+            attached = attach(native, prefetch_count)
             if attached is not None:
                 return attached
         pool = self.container._worker_pool
+        accepted = serialization.content_types(options.get("accept") or self.accept)
         return native.add(
             queue_to_dict(provider.queue),
-            partial(pool.handle, self._handle_delivery, provider),
+            partial(pool.handle, self._handle_delivery, provider, accepted),
             pool.jobs,
-            self.prefetch_count,
+            prefetch_count,
         )
 
-    def _handle_delivery(self, provider: Any, delivery: _nameko.Delivery) -> None:
+    def _handle_delivery(
+        self, provider: Any, accepted: frozenset[str], delivery: _nameko.Delivery
+    ) -> None:
         try:
             if not (is_prompt(self) and is_prompt(provider)):
                 run_elsewhere()
-            message = Message(delivery, self._channel, self._accepted)
+            message = Message(delivery, self._channel, accepted)
             try:
                 body = message.decode()
             except Exception as exc:
@@ -353,11 +389,25 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self.on_connection_error(exc, interval)
 
 
+def take_consumer_options(provider: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of a :class:`Consumer` out of a provider's keyword arguments. A heartbeat
+    gives it a queue consumer of its own."""
+    names = ("prefetch_count", "accept", "heartbeat")
+    taken = {name: options.pop(name) for name in names if name in options}
+    if taken.get("heartbeat") is not None:
+        provider.queue_consumer = type(provider.queue_consumer)(heartbeat=taken["heartbeat"])
+    return taken
+
+
 class Consumer(Entrypoint, HeaderDecoder):
     """Entrypoint for the messages of a queue: the method gets the decoded body.
 
     When the method has returned, or raised, the message is acknowledged. With
     ``requeue_on_error`` a message whose method raised goes back to the queue instead.
+
+    Options for this queue alone, in place of the configured ones: ``prefetch_count``, how many
+    messages are taken ahead; ``accept``, the serializers that are; ``heartbeat``, in seconds, which
+    makes a connection of its own.
     """
 
     queue_consumer = QueueConsumer()
@@ -365,9 +415,12 @@ class Consumer(Entrypoint, HeaderDecoder):
     def __init__(self, queue: Queue, requeue_on_error: bool = False, **kwargs: Any) -> None:
         self.queue = queue
         self.requeue_on_error = requeue_on_error
+        self.consumer_options = take_consumer_options(self, kwargs)
         super().__init__(**kwargs)
 
     def setup(self) -> None:
+        # The name that version 3 has for it.
+        self.consumer = self.queue_consumer
         self.queue_consumer.register_provider(self)
 
     def stop(self) -> None:

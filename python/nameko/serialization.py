@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import kombu.serialization
 from kombu.serialization import registry
 
+import nameko
 from nameko.constants import (
     ACCEPT_CONFIG_KEY,
     DEFAULT_SERIALIZER,
@@ -25,11 +26,19 @@ JSON_CONTENT_ENCODING = "utf-8"
 TRUSTED_CONTENT_TYPES = frozenset(kombu.serialization.TRUSTED_CONTENT)
 
 
-def setup(config: Any) -> tuple[str, list[str]]:
+class SerializationConfig(NamedTuple):
+    """The serializer to send with, and those to accept."""
+
+    serializer: str
+    accept: list[str]
+
+
+def setup(config: Any = None) -> SerializationConfig:
     """Register the configured serializers; return the one to send with and those to accept.
 
-    ConfigurationError where a name is not known.
+    Without ``config`` it takes ``nameko.config``. ConfigurationError where a name is not known.
     """
+    config = nameko.config if config is None else config
     serializers = deepcopy(config.get(SERIALIZERS_CONFIG_KEY, {}))
     for name, kwargs in serializers.items():
         encoder = import_from_path(kwargs.pop("encoder"))
@@ -41,7 +50,7 @@ def setup(config: Any) -> tuple[str, list[str]]:
     for name in [serializer, *accept]:
         if name not in registry.name_to_type:
             raise ConfigurationError('Please register a serializer for "{}" format'.format(name))
-    return serializer, accept
+    return SerializationConfig(serializer, accept)
 
 
 _encode_json = json.JSONEncoder().encode
