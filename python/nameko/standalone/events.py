@@ -33,6 +33,7 @@ def event_dispatcher(config: Any = None, **publisher_options: Any) -> Callable[.
     It does not declare the exchange: ``amqp.exceptions.NotFound`` where the service never
     dispatched an event and nobody listens to it. Options are those of
     :class:`nameko.amqp.publish.Publisher`; an exchange and a routing key among them are ignored.
+    ``uri``, ``ssl`` and ``login_method`` are for a broker other than the configured one.
     """
     config = nameko.config if config is None else config
     serializer, _ = serialization.setup(config)
@@ -40,10 +41,10 @@ def event_dispatcher(config: Any = None, **publisher_options: Any) -> Callable[.
     publisher_options.pop("exchange", None)
     publisher_options.pop("routing_key", None)
     publisher = Publisher(
-        connection.amqp_uri(config),
+        publisher_options.pop("uri", None) or connection.amqp_uri(config),
         serializer=serializer,
-        ssl=config.get(AMQP_SSL_CONFIG_KEY),
-        login_method=config.get(LOGIN_METHOD_CONFIG_KEY),
+        ssl=publisher_options.pop("ssl", config.get(AMQP_SSL_CONFIG_KEY)),
+        login_method=publisher_options.pop("login_method", config.get(LOGIN_METHOD_CONFIG_KEY)),
         **publisher_options,
     )
 

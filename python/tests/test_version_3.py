@@ -1,0 +1,267 @@
+"""What version 3's release candidates spell otherwise than 2.x."""
+
+import threading
+
+import pytest
+from kombu import Queue
+
+from nameko import config as global_config
+from nameko import serialization
+from nameko.amqp.publish import Publisher as PublisherCore
+from nameko.containers import ServiceContainer, get_container_cls
+from nameko.events import EventDispatcher, event_handler
+from nameko.exceptions import ConfigurationError
+from nameko.extensions import DependencyProvider
+from nameko.messaging import (
+    Publisher,
+    QueueConsumer,
+    consume,
+    decode_from_headers,
+    encode_to_headers,
+)
+from nameko.rpc import rpc
+from nameko.runners import ServiceRunner, run_services
+from nameko.standalone.events import event_dispatcher
+from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
+
+
+@pytest.fixture
+def config(config):
+    """The configuration is the process's."""
+    with global_config.patch(config, clear=True):
+        yield global_config
+
+
+@pytest.fixture
+def queue(uid):
+    return Queue("queue-" + uid, auto_delete=True, durable=False)
+
+
+@pytest.fixture
+def send(config, queue):
+    """``send(value, **options)`` puts a message into ``queue``."""
+    publisher = PublisherCore(config["AMQP_URI"], routing_key=queue.name)
+    return publisher.publish
+
+
+class TestConfigurationIsOptional:
+    def test_containers_runners_and_functions_take_the_processes(self, config):
+        class Service:
+            name = "service"
+
+        config["max_workers"] = 3
+        container = ServiceContainer(Service)
+        assert container.config is config
+        assert container.max_workers == 3
+        assert ServiceRunner().config is config
+        assert get_container_cls() is ServiceContainer
+        assert serialization.setup().serializer == "json"
+        with config.patch({"serializer": "yaml"}):
+            assert serialization.setup().accept == ["yaml"]
+
+    def test_services_can_be_run_without_one(self, config, uid):
+        class Service:
+            name = "service-" + uid
+
+            @event_handler(name, "changed")
+            def on_event(self, data):
+                return data
+
+        with run_services(Service) as runner:
+            (container,) = runner.containers
+            with entrypoint_waiter(container, "on_event") as result:
+                event_dispatcher()(Service.name, "changed", 17)
+        assert result.get() == 17
+
+
+class TestConsumerOptions:
+    def test_prefetch_count_of_one_queue(self, serve, queue, send, uid):
+        running, go = threading.Semaphore(0), threading.Event()
+
+        class Service:
+            name = "service-" + uid
+
+            @consume(queue, prefetch_count=2)
+            def receive(self, body):
+                running.release()
+                go.wait(10)
+                return body
+
+        container = serve(Service, max_workers=5)
+        with entrypoint_waiter(container, "receive", callback=lambda ctx, *_: ctx.args == (2,)):
+            for number in range(3):
+                send(number)
+            assert running.acquire(timeout=10)
+            assert running.acquire(timeout=10)
+            assert not running.acquire(timeout=0.1)
+            go.set()
+
+    def test_prefetch_count_may_be_written_in_capitals(self, config):
+        class Service:
+            name = "service"
+
+            @rpc
+            def method(self):
+                pass
+
+        config["PREFETCH_COUNT"] = 3
+        (consumer,) = (
+            e for e in ServiceContainer(Service).extensions if isinstance(e, QueueConsumer)
+        )
+        assert consumer.prefetch_count == 3
+        config["prefetch_count"] = 4
+        assert consumer.prefetch_count == 4
+
+    def test_one_that_makes_no_sense_is_an_error(self, serve, queue, uid):
+        class Service:
+            name = "service-" + uid
+
+            @consume(queue, prefetch_count="many")
+            def receive(self, body):
+                pass
+
+        with pytest.raises(ConfigurationError, match="prefetch_count must be a whole number"):
+            serve(Service)
+
+    def test_formats_of_one_queue(self, serve, queue, send, uid):
+        class Service:
+            name = "service-" + uid
+
+            @consume(queue, accept=["yaml"])
+            def receive(self, body):
+                return body
+
+        container = serve(Service)
+        with entrypoint_waiter(container, "receive") as result:
+            send("json is not accepted")
+            send("yaml is", serializer="yaml")
+        assert result.get() == "yaml is"
+
+    def test_a_heartbeat_makes_a_connection_of_its_own(self, serve, queue, send, uid):
+        class Service:
+            name = "service-" + uid
+
+            @consume(queue, heartbeat=7)
+            def receive(self, body):
+                return body
+
+            @event_handler(name, "changed", heartbeat=7)
+            def also(self, body):
+                pass
+
+            @event_handler(name, "changed")
+            def usual(self, body):
+                pass
+
+        container = serve(Service)
+        consumers = [e for e in container.extensions if isinstance(e, QueueConsumer)]
+        assert sorted(consumer.connection.heartbeat for consumer in consumers) == [7, 60]
+        with entrypoint_waiter(container, "receive") as result:
+            send(1)
+        assert result.get() == 1
+
+    def test_an_option_that_there_is_not_is_an_error(self, queue):
+        with pytest.raises(TypeError):
+            consume(queue, no_such_option=1)(lambda self, body: None)
+
+    def test_messages_can_be_settled_through_the_consumer(self, serve, queue, send, uid):
+        class Batch(consume.__self__):
+            def handle_message(self, body, message):
+                self.consumer.ack_message(message)
+                super().handle_message(body, message)
+
+        class Service:
+            name = "service-" + uid
+
+            @Batch.decorator(queue)
+            def receive(self, body):
+                return body
+
+        container = serve(Service)
+        with entrypoint_waiter(container, "receive") as result:
+            send(1)
+        assert result.get() == 1
+
+
+class TestPublisherOptions:
+    def test_a_broker_other_than_the_configured_one(self, config, serve, own_broker, uid):
+        class Service:
+            name = "service-" + uid
+            elsewhere = Publisher(uri=own_broker.uri)
+            dispatch = EventDispatcher(uri=own_broker.uri)
+
+            @dummy
+            def send(self, queue):
+                self.elsewhere("message", routing_key=queue)
+                self.dispatch("changed", "event")
+
+        class Other:
+            name = "other-" + uid
+
+            @consume(Queue("queue-" + uid))
+            def receive(self, body):
+                return body
+
+            @event_handler(Service.name, "changed")
+            def on_event(self, body):
+                return body
+
+        other = serve(Other, AMQP_URI=own_broker.uri)
+        with (
+            entrypoint_waiter(other, "receive") as message,
+            entrypoint_waiter(other, "on_event") as event,
+            entrypoint_hook(serve(Service), "send") as send,
+        ):
+            send("queue-" + uid)
+        assert message.get() == "message"
+        assert event.get() == "event"
+
+    def test_of_a_standalone_dispatcher(self, serve, own_broker, uid):
+        class Service:
+            name = "service-" + uid
+
+            @event_handler(name, "changed")
+            def on_event(self, body):
+                return body
+
+        container = serve(Service, AMQP_URI=own_broker.uri)
+        with entrypoint_waiter(container, "on_event") as result:
+            event_dispatcher(uri=own_broker.uri)(Service.name, "changed", 1)
+        assert result.get() == 1
+
+
+def test_headers_can_be_made_and_read_by_functions():
+    assert encode_to_headers({"a": 1, "b": None}) == {"nameko.a": 1}
+    assert encode_to_headers({"a": 1}, prefix="other") == {"other.a": 1}
+    assert decode_from_headers({"nameko.a": 1, "b": 2}) == {"a": 1, "b": 2}
+    assert decode_from_headers({"other.a": 1, "nameko.b": 2}, "other") == {"a": 1, "nameko.b": 2}
+
+
+def test_context_data_is_live(serve, uid):
+    class Tenant(DependencyProvider):
+        def worker_setup(self, worker_ctx):
+            worker_ctx.context_data["tenant"] = 7
+
+    class Service:
+        name = "service-" + uid
+        tenant = Tenant()
+        dispatch = EventDispatcher()
+
+        @dummy
+        def tell(self):
+            self.dispatch("changed", None)
+
+        @event_handler(name, "changed")
+        def on_event(self, data):
+            pass
+
+    container = serve(Service)
+    seen = []
+    with (
+        entrypoint_waiter(
+            container, "on_event", callback=lambda ctx, *_: seen.append(ctx.data) or True
+        ),
+        entrypoint_hook(container, "tell") as tell,
+    ):
+        tell()
+    assert seen == [{"tenant": 7}]
