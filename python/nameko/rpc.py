@@ -14,6 +14,7 @@ from typing import Any
 from kombu import Exchange, Queue
 from kombu.serialization import registry
 
+import nameko
 from nameko import _nameko, loop, serialization
 from nameko.amqp import connection, publish
 from nameko.amqp.entities import queue_to_dict
@@ -35,7 +36,7 @@ from nameko.exceptions import (
     serialize,
 )
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
-from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer
+from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer, take_consumer_options
 from nameko.replies import Acceptable, HandledReply, ReplyEvent, RpcReply
 from nameko.utils.threads import Event
 from nameko.workers import prompt
@@ -52,8 +53,9 @@ _DEFAULT_RPC_EXCHANGE = "nameko-rpc"
 _exchanges: dict[str, Exchange] = {}
 
 
-def get_rpc_exchange(config: Any) -> Exchange:
-    """The exchange of all requests and replies."""
+def get_rpc_exchange(config: Any = None) -> Exchange:
+    """The exchange of all requests and replies. Without ``config`` it takes ``nameko.config``."""
+    config = nameko.config if config is None else config
     name = config.get(RPC_EXCHANGE_CONFIG_KEY, _DEFAULT_RPC_EXCHANGE)
     exchange = _exchanges.get(name)
     if exchange is None:
@@ -62,18 +64,24 @@ def get_rpc_exchange(config: Any) -> Exchange:
 
 
 class RpcConsumer(SharedExtension, ProviderCollector):
-    """Consumes the requests to a service and gives each to the entrypoint of its method."""
+    """Consumes the requests to a service and gives each to the entrypoint of its method.
+
+    Options are the consumer options of :class:`nameko.messaging.Consumer`.
+    """
 
     queue_consumer = QueueConsumer()
 
-    def __init__(self) -> None:
+    def __init__(self, **consumer_options: Any) -> None:
+        self.consumer_options = take_consumer_options(self, consumer_options)
         self._lock = threading.Lock()
         self._unregistering_providers: set[Any] = set()
         self._unregistered_from_queue_consumer = Event()
         self.queue: Queue | None = None
-        super().__init__()
+        super().__init__(**consumer_options)
 
     def setup(self) -> None:
+        # The name that version 3 has for it.
+        self.consumer = self.queue_consumer
         if self.queue is None:
             service_name = self.container.service_name
             self.queue = Queue(
@@ -296,6 +304,8 @@ class ReplyListener(SharedExtension):
     Replies are matched with their calls in the compiled half, so they never wait for a worker.
     Where :meth:`handle_message` is overridden or patched, replies come to it instead, one after
     the other: it must not wait for anything.
+
+    Options are the consumer options of :class:`nameko.messaging.Consumer`.
     """
 
     queue_consumer = QueueConsumer()
@@ -306,15 +316,18 @@ class ReplyListener(SharedExtension):
     # What replies may be serialized with; set with _native.
     _acceptable: Acceptable
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **consumer_options: Any) -> None:
+        self.consumer_options = take_consumer_options(self, consumer_options)
         # Correlation id -> where the body of the reply is sent to, for replies that come through
         # handle_message.
         self._reply_events: dict[str | None, Any] = {}
         # The compiled half, once it consumes.
         self._native: _nameko.ReplyListener | None = None
-        super().__init__(**kwargs)
+        super().__init__(**consumer_options)
 
     def setup(self) -> None:
+        # The name that version 3 has for it.
+        self.consumer = self.queue_consumer
         reply_queue_uuid = uuid.uuid4()
         self.routing_key = str(reply_queue_uuid)
         self.queue = Queue(
@@ -331,7 +344,8 @@ class ReplyListener(SharedExtension):
 
     def attach(self, consumers: _nameko.Consumers, prefetch: int | None) -> Any:
         """Consume in the compiled half. What is not matched there comes to handle_message."""
-        self._acceptable = Acceptable(self.container.accept)
+        accept = self.consumer_options.get("accept") or self.container.accept
+        self._acceptable = Acceptable(accept)
         self._native = _nameko.ReplyListener(consumers, queue_to_dict(self.queue), prefetch)
         self._native.on_unknown(self._handle_delivery)
         return self._native
@@ -383,7 +397,9 @@ class RpcProxy(DependencyProvider):
     """Injects a proxy of another service: ``self.<name>.<method>(*args, **kwargs)``.
 
     ``timeout`` is the seconds to wait for each reply, for ever without. Other options are those of
-    :class:`nameko.amqp.publish.Publisher`. Inside ``async def`` methods calls are awaited.
+    :class:`nameko.amqp.publish.Publisher`, and ``uri``, ``ssl`` and ``login_method`` for sending
+    requests over a connection other than the configured one. Inside ``async def`` methods calls
+    are awaited.
     """
 
     rpc_reply_listener = ReplyListener()
@@ -415,6 +431,9 @@ class ServiceProxy:
         return MethodProxy(
             self.worker_ctx, self.service_name, name, self.reply_listener, **self.options
         )
+
+    def __getitem__(self, name: str) -> MethodProxy:
+        return getattr(self, name)
 
     def __repr__(self) -> str:
         return "<proxy service: {}>".format(self.service_name)
@@ -493,12 +512,11 @@ class MethodProxy(HeaderEncoder):
                 )
                 options[compat_attr] = getattr(self, compat_attr)
 
-        serializer = options.pop("serializer", self.serializer)
         self.publisher = self.publisher_cls(
-            self.amqp_uri,
-            serializer=serializer,
-            ssl=self.ssl,
-            login_method=self.login_method,
+            options.pop("uri", None) or self.amqp_uri,
+            serializer=options.pop("serializer", self.serializer),
+            ssl=options.pop("ssl", self.ssl),
+            login_method=options.pop("login_method", self.login_method),
             **options,
         )
 

@@ -10,7 +10,7 @@ from nameko import serialization
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.containers import ServiceContainer, get_container_cls
 from nameko.events import EventDispatcher, event_handler
-from nameko.exceptions import ConfigurationError
+from nameko.exceptions import ConfigurationError, RemoteError
 from nameko.extensions import DependencyProvider
 from nameko.messaging import (
     Publisher,
@@ -19,10 +19,29 @@ from nameko.messaging import (
     decode_from_headers,
     encode_to_headers,
 )
-from nameko.rpc import rpc
+from nameko.rpc import (
+    ClusterRpc,
+    ReplyListener,
+    Rpc,
+    RpcConsumer,
+    ServiceRpc,
+    get_rpc_exchange,
+    rpc,
+)
 from nameko.runners import ServiceRunner, run_services
 from nameko.standalone.events import event_dispatcher
+from nameko.standalone.rpc import (
+    ClusterRpcClient,
+    ClusterRpcProxy,
+    ServiceRpcClient,
+    ServiceRpcProxy,
+)
 from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
+
+
+class Context(DependencyProvider):
+    def get_dependency(self, worker_ctx):
+        return worker_ctx
 
 
 @pytest.fixture
@@ -72,6 +91,120 @@ class TestConfigurationIsOptional:
             with entrypoint_waiter(container, "on_event") as result:
                 event_dispatcher()(Service.name, "changed", 17)
         assert result.get() == 17
+
+
+class TestClients:
+    @pytest.fixture
+    def service(self, serve, config, uid):
+        class Service:
+            name = "service-" + uid
+            context = Context()
+
+            @rpc
+            def echo(self, value):
+                return value
+
+            @rpc
+            def data(self):
+                return self.context.data
+
+        serve(Service, ACCEPT=["json", "yaml"])
+        return Service.name
+
+    def test_dependencies(self, serve, service, uid):
+        class Caller:
+            name = "caller-" + uid
+            one = ServiceRpc(service, expiration=10, priority=3, headers={"nameko.tenant": 7})
+            cluster = ClusterRpc(serializer="yaml", timeout=10)
+
+            @rpc
+            def by_attribute(self, value):
+                return self.one.echo(value), self.cluster[service].echo(value)
+
+            @rpc
+            def by_name(self, value):
+                return self.one["echo"](value), self.cluster[service]["echo"](value)
+
+            @rpc
+            def later(self, value):
+                return self.one.echo.call_async(value).result()
+
+            @rpc
+            def data(self):
+                return self.one.data()
+
+        serve(Caller, ACCEPT=["json", "yaml"])
+        with ServiceRpcClient(Caller.name, timeout=10) as caller:
+            assert caller.by_attribute("v") == ["v", "v"]
+            assert caller.by_name("v") == ["v", "v"]
+            assert caller.later(1) == 1
+            assert caller.data() == {"tenant": 7}
+
+    def test_standalone(self, service):
+        with ServiceRpcClient(service, timeout=10) as client:
+            assert client.echo(1) == 1
+            assert client["echo"](2) == 2
+        with ServiceRpcClient(service, {"language": "en"}, 10, priority=3) as client:
+            assert client.data() == {"language": "en"}
+        client = ClusterRpcClient(context_data={"language": "en"}, timeout=10)
+        cluster = client.start()
+        assert cluster[service].data() == {"language": "en"}
+        client.stop()
+
+    def test_the_names_of_2_x_do_without_a_configuration(self, service):
+        with ServiceRpcProxy(service, timeout=10) as client:
+            assert client.echo(1) == 1
+        with ClusterRpcProxy(timeout=10) as client:
+            assert client[service].echo(1) == 1
+
+    def test_a_broker_other_than_the_configured_one(self, service):
+        uri = global_config["AMQP_URI"]
+        with global_config.patch({"AMQP_URI": "amqp://guest:guest@127.0.0.1:1"}):
+            with ServiceRpcClient(service, timeout=10, uri=uri) as client:
+                assert client.echo(1) == 1
+            with ClusterRpcClient(timeout=10, uri=uri) as client:
+                assert client[service].echo(1) == 1
+
+    def test_requests_over_a_connection_of_their_own(self, serve, service, uid):
+        class Caller:
+            name = "caller-" + uid
+            one = ServiceRpc(service, uri="amqp://127.0.0.1:1", retry=False, timeout=10)
+
+            @rpc
+            def call(self):
+                return self.one.echo(1)
+
+        serve(Caller)
+        with (
+            ServiceRpcClient(Caller.name, timeout=10) as caller,
+            pytest.raises(RemoteError, match=r"127\.0\.0\.1:1\b"),
+        ):
+            caller.call()
+
+    def test_options_of_who_consumes_requests_and_replies(self, serve, service, uid):
+        class OwnRpc(Rpc):
+            rpc_consumer = RpcConsumer(prefetch_count=1, heartbeat=7)
+
+        class OwnServiceRpc(ServiceRpc):
+            rpc_reply_listener = ReplyListener(heartbeat=8, accept=["json"])
+
+        class Caller:
+            name = "caller-" + uid
+            one = OwnServiceRpc(service, timeout=10)
+
+            @OwnRpc.decorator
+            def call(self):
+                return self.one.echo(1)
+
+        container = serve(Caller)
+        consumers = [e for e in container.extensions if isinstance(e, QueueConsumer)]
+        assert {consumer.heartbeat for consumer in consumers} == {7, 8}
+        with ServiceRpcClient(Caller.name, timeout=10) as caller:
+            assert caller.call() == 1
+
+    def test_the_exchange(self, config):
+        with config.patch({"rpc_exchange": "other"}):
+            assert get_rpc_exchange().name == "other"
 
 
 class TestConsumerOptions:

@@ -12,6 +12,7 @@ import nameko
 from nameko import _nameko, serialization
 from nameko.amqp import connection
 from nameko.amqp.errors import BrokerUnreachable, translate
+from nameko.constants import AMQP_SSL_CONFIG_KEY, AMQP_URI_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY
 from nameko.containers import WorkerContext
 from nameko.extensions import Entrypoint
 from nameko.rpc import ClusterProxy, ReplyEvent, ReplyListener, ServiceProxy
@@ -24,6 +25,14 @@ CONNECT_TIMEOUT = 3.0
 
 # A broker that answers like this will not answer otherwise the next moment.
 _HOPELESS = frozenset({"access_refused", "not_allowed", "not_amqp", "handshake", "tls", "uri"})
+
+
+# Options of a client that stand for settings.
+_BROKER_OPTIONS = (
+    ("uri", AMQP_URI_CONFIG_KEY),
+    ("ssl", AMQP_SSL_CONFIG_KEY),
+    ("login_method", LOGIN_METHOD_CONFIG_KEY),
+)
 
 
 class ReplyConsumer:
@@ -160,7 +169,10 @@ class StandaloneProxyBase:
         reply_listener_cls: Any = StandaloneReplyListener,
         **options: Any,
     ) -> None:
-        container = self.ServiceContainer(nameko.config if config is None else config)
+        config = nameko.config if config is None else config
+        # Options that say which broker is meant: for requests and replies.
+        broker = {key: options.pop(name) for name, key in _BROKER_OPTIONS if name in options}
+        container = self.ServiceContainer({**config, **broker} if broker else config)
         self._worker_ctx = WorkerContext(
             container, service=None, entrypoint=self.Dummy, data=context_data
         )
@@ -213,7 +225,8 @@ class ServiceRpcProxy(StandaloneProxyBase):
             service_x.remote_method("hello")
 
     ``context_data`` goes with every call. ``timeout``: seconds after which a call without a reply
-    raises RpcTimeout. Further options are those of :class:`nameko.amqp.publish.Publisher`.
+    raises RpcTimeout. Further options are those of :class:`nameko.amqp.publish.Publisher`, and
+    ``uri``, ``ssl`` and ``login_method`` for a broker other than the configured one.
     """
 
     def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
