@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Runs upstream's own tests, unchanged, on this package: `make test-compat`.
+
+    run.py HOME [--amqp-uri URI] [FILE ...]
+
+HOME holds the tests; run.py is run by the Python that they need (the Makefile makes both). Each file
+of tests gets a process of its own, as many at a time as there are cores. They run on an embedded
+broker, or on the RabbitMQ at URI, whose management API is expected on port 15672.
+
+All tests in upstream-tests.txt have to pass, and of all tests as many as ratchet.json says. With
+FILEs only those run, and nothing is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tls import Gateway, write_certificates
+
+HERE = Path(__file__).resolve().parent
+# Seconds: for one test, and for a file of them.
+TEST_TIMEOUT = 30
+FILE_TIMEOUT = 300
+
+# Node id of a test -> passed, failed or skipped.
+Outcomes = dict[str, str]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--amqp-uri", default=os.environ.get("NAMEKO_TEST_AMQP_URI"))
+    parser.add_argument("files", nargs="*", metavar="FILE")
+    args = parser.parse_intermixed_args()
+    home = args.home.resolve()
+
+    uri, api_uri = broker(args.amqp_uri)
+    gateway = Gateway(uri, write_certificates(home / "certs"))
+    options = [
+        "--amqp-uri={}".format(uri),
+        "--rabbit-api-uri={}".format(api_uri),
+        "--amqp-ssl-port={}".format(gateway.port),
+    ]
+    outcomes = run_files(home, args.files or test_files(home), options)
+    if args.files:
+        return int("failed" in outcomes.values())
+    return judge(outcomes)
+
+
+def broker(uri: str | None) -> tuple[str, str]:
+    """Where the broker and its management API are."""
+    if uri:
+        parts = urlsplit(uri)
+        login = parts.netloc.rpartition("@")[0] or "guest:guest"
+        return uri, "http://{}@{}:15672".format(login, parts.hostname)
+    from nameko._nameko import Broker
+
+    # Ends with the process.
+    embedded = Broker(management_port=0)
+    return embedded.uri, embedded.management_uri
+
+
+def test_files(home: Path) -> list[str]:
+    return sorted(str(path.relative_to(home)) for path in home.glob("test/**/test_*.py"))
+
+
+def run_files(home: Path, files: list[str], options: list[str]) -> Outcomes:
+    """Run the files side by side, the largest first, and say what became of each."""
+    files = sorted(files, key=lambda file: -(home / file).stat().st_size)
+    outcomes: Outcomes = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = {pool.submit(run_file, home, file, options): file for file in files}
+        for run in as_completed(runs):
+            seconds, found = run.result()
+            outcomes.update(found)
+            counts = Counter(found.values())
+            summary = ", ".join("{} {}".format(counts[kind], kind) for kind in sorted(counts))
+            print("{:<40} {:>4.0f} s  {}".format(runs[run], seconds, summary or "crashed"), flush=True)
+    return outcomes
+
+
+def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes]:
+    """How long it took, and the outcomes. What pytest wrote is in HOME/logs."""
+    log = home / "logs" / (file.replace("/", "-") + ".log")
+    log.parent.mkdir(exist_ok=True)
+    outcomes = log.with_suffix(".json")
+    outcomes.unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(HERE / "stand_in"), str(HERE), os.environ.get("PYTHONPATH", "")]
+        ),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "NAMEKO_COMPAT_OUTCOMES": str(outcomes),
+    }
+    command = [sys.executable, "-m", "pytest", file, "-p", "outcomes", *options]
+    command += ["-v", "--tb=short", "--timeout={}".format(TEST_TIMEOUT)]
+    began = time.monotonic()
+    with log.open("w") as out:
+        try:
+            subprocess.run(
+                command,
+                cwd=home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=FILE_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            out.write("\nstopped after {} seconds\n".format(FILE_TIMEOUT))
+    seconds = time.monotonic() - began
+    return seconds, json.loads(outcomes.read_text()) if outcomes.exists() else {}
+
+
+def judge(outcomes: Outcomes) -> int:
+    """Compare with what has to pass; the exit code."""
+    ratchet = json.loads((HERE / "ratchet.json").read_text())
+    listed = (HERE / "upstream-tests.txt").read_text().splitlines()
+    failed = [test for test in listed if outcomes.get(test) not in ("passed", "skipped")]
+    passing = {
+        "listed": len(listed) - len(failed),
+        "all": list(outcomes.values()).count("passed"),
+    }
+    ok = True
+    for name, count in passing.items():
+        least = ratchet[name]
+        print("{} of upstream's tests ({}) pass, {} have to".format(count, name, least))
+        ok = ok and count >= least
+    for test in failed:
+        print("  listed, but {}: {}".format(outcomes.get(test, "not run"), test))
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+from nameko.utils.threads import ManagedThread as GreenThread
+from nameko.utils.threads import spawn
+
+__all__ = ["GreenThread", "spawn"]

@@ -1,0 +1,3 @@
+from nameko.utils.threads import ThreadKilled as GreenletExit
+
+__all__ = ["GreenletExit"]
