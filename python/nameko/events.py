@@ -29,7 +29,7 @@ from typing import Any
 from kombu import Queue
 
 from nameko import loop
-from nameko.messaging import Consumer, Publisher
+from nameko.messaging import Consumer, Publisher, warn_of_none
 from nameko.standalone.events import get_event_exchange
 
 _log = getLogger(__name__)
@@ -60,6 +60,8 @@ class EventDispatcher(Publisher):
         super().setup()
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
+        warn_of_none(worker_ctx.data)
+
         def dispatch(event_type: str, event_data: Any) -> Any:
             return loop.call_or_await(
                 partial(

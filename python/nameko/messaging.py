@@ -51,6 +51,18 @@ def decode_from_headers(headers: Mapping[str, Any], prefix: str = HEADER_PREFIX)
     return {key.removeprefix(prefix + "."): value for key, value in headers.items()}
 
 
+def warn_of_none(context_data: Any) -> None:
+    """A warning where a value cannot be a header."""
+    if isinstance(context_data, dict) and None in context_data.values():
+        warnings.warn(
+            "Attempted to publish unserialisable header value. "
+            "Headers with a value of `None` will be dropped from "
+            "the payload.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 class HeaderEncoder:
     """Puts a worker's context data into message headers."""
 
@@ -61,14 +73,7 @@ class HeaderEncoder:
 
     def get_message_headers(self, worker_ctx: Any) -> dict[str, Any]:
         data = worker_ctx.context_data
-        if None in data.values():
-            warnings.warn(
-                "Attempted to publish unserialisable header value. "
-                "Headers with a value of `None` will be dropped from "
-                "the payload.",
-                UserWarning,
-                stacklevel=2,
-            )
+        warn_of_none(data)
         return {
             self._get_header_name(key): value for key, value in data.items() if value is not None
         }
@@ -168,6 +173,8 @@ class Publisher(DependencyProvider, HeaderEncoder):
         )
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
+        warn_of_none(worker_ctx.data)
+
         def publish(msg: Any, **kwargs: Any) -> Any:
             # The context data as it is now: the worker may have added to it.
             headers = self.get_message_headers(worker_ctx)
@@ -209,6 +216,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self._consumers: dict[Any, Any] = {}
         self._stopped = False
         self._channel: Channel | None = None
+        # What feeds the threads of a container that has no pool of them.
+        self._jobs: _nameko.Jobs | None = None
         super().__init__()
 
     @property
@@ -256,7 +265,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
                 parameters.ssl,
                 parameters.login_method,
                 parameters.heartbeat,
-                name=self.container.service_name,
+                name=getattr(self.container, "service_name", None),
             )
             native = _nameko.Consumers(
                 options, on_error=self._on_error, on_connected=self.on_connected
@@ -283,6 +292,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self.wait_for_providers()
         native.stop()
         super().stop()
+        if self._jobs is not None:
+            self._jobs.stop()
         _log.debug("stopped %s", self)
 
     def kill(self) -> None:
@@ -293,6 +304,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self._last_provider_unregistered.send()
         if native is not None:
             native.kill()
+            if self._jobs is not None:
+                self._jobs.stop(discard=True)
             _log.debug("killed %s", self)
 
     def unregister_provider(self, provider: Any) -> None:
@@ -356,14 +369,17 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             attached = attach(native, prefetch_count)
             if attached is not None:
                 return attached
-        pool = self.container._worker_pool
         accepted = serialization.content_types(options.get("accept") or self.accept)
-        return native.add(
-            queue_to_dict(provider.queue),
-            partial(pool.handle, self._handle_delivery, provider, accepted),
-            pool.jobs,
-            prefetch_count,
-        )
+        queue = queue_to_dict(provider.queue)
+        handle = (self._handle_delivery, provider, accepted)
+        pool = getattr(self.container, "_worker_pool", None)
+        if pool is not None:
+            return native.add(queue, partial(pool.handle, *handle), pool.jobs, prefetch_count)
+        # Some other kind of container, as tests have: it lends one thread.
+        if self._jobs is None:
+            jobs = _nameko.Jobs(1, lambda: self.container.spawn_managed_thread(jobs.run))
+            self._jobs = jobs
+        return native.add(queue, partial(*handle), self._jobs, prefetch_count)
 
     def _handle_delivery(
         self, provider: Any, accepted: frozenset[str], delivery: _nameko.Delivery

@@ -9,7 +9,7 @@ from typing import Any
 
 from nameko import _nameko
 from nameko._config import whole_number
-from nameko._nameko import AmqpError, Options
+from nameko._nameko import AmqpError, Broker, Options
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
     AMQP_URI_CONFIG_KEY,
@@ -30,10 +30,21 @@ def amqp_uri(config: Any) -> str:
     return config.get(AMQP_URI_CONFIG_KEY) or DEFAULT_AMQP_URI
 
 
-def configured_heartbeat(config: Any) -> int:
-    """Seconds; 0 for none. ConfigurationError where the value makes no sense."""
+def broker_uri(uri: str) -> str:
+    """The URI to connect to: that of a broker in this process for kombu's ``memory://``."""
+    return _broker_in_memory().uri if uri.startswith("memory:") else uri
+
+
+@functools.cache
+def _broker_in_memory() -> Broker:
+    """Lives as long as the process."""
+    return Broker()
+
+
+def configured_heartbeat(config: Any) -> int | None:
+    """Seconds; 0 or None for none. ConfigurationError where the value makes no sense."""
     if HEARTBEAT_CONFIG_KEY in config and config[HEARTBEAT_CONFIG_KEY] is None:
-        return 0
+        return None
     return whole_number(config, HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT)
 
 
@@ -51,7 +62,7 @@ def options(
         _prepare_process()
         try:
             found = Options(
-                uri,
+                broker_uri(uri),
                 heartbeat=heartbeat or 0,
                 ssl=ssl or None,
                 login_method=login_method,

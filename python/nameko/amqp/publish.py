@@ -43,7 +43,10 @@ def get_connection(
     if not transport_options:
         transport_options = DEFAULT_TRANSPORT_OPTIONS.copy()
     conn = Connection(
-        amqp_uri, transport_options=transport_options, ssl=ssl, login_method=login_method
+        connection.broker_uri(amqp_uri),
+        transport_options=transport_options,
+        ssl=ssl,
+        login_method=login_method,
     )
     with connections[conn].acquire(block=True) as pooled:
         yield pooled

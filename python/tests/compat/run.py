@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs upstream's own tests, unchanged, on this package: `make test-compat`.
 
-    run.py HOME [--amqp-uri URI] [FILE ...]
+    run.py HOME [--amqp-uri URI [--rabbit-api-uri URI]] [FILE ...]
 
 HOME holds the tests; run.py is run by the Python that they need (the Makefile makes both). Each file
 of tests gets a process of its own, as many at a time as there are cores. They run on an embedded
-broker, or on the RabbitMQ at URI, whose management API is expected on port 15672.
+broker, or on the RabbitMQ at URI, whose management API is on port 15672 if nothing else is said.
 
 All tests in upstream-tests.txt have to pass, and of all tests as many as ratchet.json says. With
 FILEs only those run, and nothing is compared.
@@ -39,11 +39,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("home", type=Path)
     parser.add_argument("--amqp-uri", default=os.environ.get("NAMEKO_TEST_AMQP_URI"))
+    parser.add_argument("--rabbit-api-uri")
     parser.add_argument("files", nargs="*", metavar="FILE")
     args = parser.parse_intermixed_args()
     home = args.home.resolve()
 
-    uri, api_uri = broker(args.amqp_uri)
+    uri, api_uri = broker(args.amqp_uri, args.rabbit_api_uri)
     gateway = Gateway(uri, write_certificates(home / "certs"))
     options = [
         "--amqp-uri={}".format(uri),
@@ -56,12 +57,12 @@ def main() -> int:
     return judge(outcomes)
 
 
-def broker(uri: str | None) -> tuple[str, str]:
+def broker(uri: str | None, api_uri: str | None) -> tuple[str, str]:
     """Where the broker and its management API are."""
     if uri:
         parts = urlsplit(uri)
         login = parts.netloc.rpartition("@")[0] or "guest:guest"
-        return uri, "http://{}@{}:15672".format(login, parts.hostname)
+        return uri, api_uri or "http://{}@{}:15672".format(login, parts.hostname)
     from nameko._nameko import Broker
 
     # Ends with the process.

@@ -7,6 +7,7 @@ from nameko.utils.threads import ManagedThread, spawn
 
 class GreenPool:
     def __init__(self, size: int = 1000) -> None:
+        self.size = size
         self._slots = threading.Semaphore(size)
         self._threads: list[ManagedThread] = []
 
@@ -24,3 +25,6 @@ class GreenPool:
     def waitall(self) -> None:
         for thread in self._threads:
             thread.wait()
+
+    def free(self) -> int:
+        return self.size - sum(not thread.dead for thread in self._threads)

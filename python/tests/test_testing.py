@@ -1,0 +1,189 @@
+"""The helpers of nameko.testing.utils, and what tests rely on without a container of nameko's own."""
+
+import sys
+import threading
+from types import ModuleType
+from unittest.mock import Mock, create_autospec
+
+import kombu
+import pytest
+
+from nameko.amqp.publish import get_connection
+from nameko.containers import ServiceContainer, WorkerContext
+from nameko.messaging import Consumer, Publisher, QueueConsumer
+from nameko.rpc import rpc
+from nameko.standalone.rpc import ServiceRpcProxy
+from nameko.testing.utils import (
+    DummyProvider,
+    ResourcePipeline,
+    assert_stops_raising,
+    get_rabbit_connections,
+    reset_rabbit_connections,
+    wait_for_call,
+    wait_for_worker_idle,
+)
+from nameko.utils.threads import spawn
+
+
+class EventletTimeout(BaseException):
+    """As eventlet's, which is no Exception and takes seconds."""
+
+    def __init__(self, seconds=None, exception=None):
+        raise AssertionError("starts a timer")
+
+
+@pytest.fixture
+def eventlet(monkeypatch):
+    module = ModuleType("eventlet")
+    module.Timeout = EventletTimeout
+    monkeypatch.setitem(sys.modules, "eventlet", module)
+
+
+def wait_in_vain():
+    with wait_for_call(0, Mock(called=False)):
+        pass
+
+
+def test_waiting_in_vain_is_a_timeout_error():
+    with pytest.raises(TimeoutError, match="within 0 seconds"):
+        wait_in_vain()
+    with pytest.raises(TimeoutError, match="still raising") as raised:
+        assert_stops_raising(lambda: 1 / 0, timeout=0, interval=0)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.usefixtures("eventlet")
+def test_waiting_in_vain_is_eventlets_timeout_where_a_test_imports_eventlet():
+    with pytest.raises(EventletTimeout, match="within 0 seconds"):
+        wait_in_vain()
+    with pytest.raises(TimeoutError):
+        wait_in_vain()
+
+
+def test_waiting_for_workers_in_vain(serve, uid):
+    class Service:
+        name = "idle_" + uid
+
+        @rpc
+        def method(self):
+            pass
+
+    container = serve(Service)
+    with pytest.warns(DeprecationWarning):
+        wait_for_worker_idle(container)
+    busy = Mock(_worker_pool=Mock(waitall=threading.Event().wait))
+    with pytest.warns(DeprecationWarning), pytest.raises(TimeoutError, match="running workers"):
+        wait_for_worker_idle(busy, timeout=0)
+
+
+class Gone(Exception):
+    """An HTTP error, with as much of a response as is looked at."""
+
+    def __init__(self, status):
+        self.response = Mock(status_code=status)
+
+
+def test_connections_are_reset_although_some_close_by_themselves():
+    ours, other = {"vhost": "v", "name": "a"}, {"vhost": "w", "name": "b"}
+    manager = Mock(get_connections=lambda: [ours, other])
+    assert get_rabbit_connections("v", manager) == [ours]
+    assert get_rabbit_connections("v", Mock(get_connections=lambda: None)) == []
+    manager.delete_connection.side_effect = Gone(404)
+    reset_rabbit_connections("v", manager)
+    manager.delete_connection.assert_called_once_with("a")
+    manager.delete_connection.side_effect = Gone(500)
+    with pytest.raises(Gone):
+        reset_rabbit_connections("v", manager)
+
+
+def test_a_pipeline_makes_resources_ahead_and_destroys_all():
+    made, destroyed = [], []
+    filled = threading.Event()
+
+    def create():
+        made.append(len(made))
+        if len(made) == 4:
+            filled.set()  # two wait, one is in use, and one more is made
+        return made[-1]
+
+    with ResourcePipeline(create, destroyed.append, size=2).run() as pipeline:
+        with pipeline.get() as first:
+            assert first == 0
+            assert filled.wait(10)
+            assert destroyed == []
+    assert destroyed == made
+
+
+def test_a_pipeline_that_cannot_make_anything_says_why():
+    with pytest.raises(ZeroDivisionError):  # noqa: SIM117
+        with ResourcePipeline(lambda: 1 / 0, print).run() as pipeline:
+            with pytest.raises(RuntimeError, match="no resource"), pipeline.get():
+                pass
+    with pytest.raises(RuntimeError, match="size"):
+        ResourcePipeline(print, print, size=0)
+
+
+@pytest.fixture
+def foreign_container(config):
+    """A container of which an extension knows no more than the public surface."""
+    container = create_autospec(ServiceContainer)
+    container.config = config
+    container.shared_extensions = {}
+    container.max_workers = 1
+    container.accept = ["json"]
+    container.spawn_managed_thread = lambda fn, identifier=None: spawn(fn)
+    return container
+
+
+def test_a_consumer_in_a_container_of_another_kind(foreign_container, broker_uri, uid):
+    queue = kombu.Queue("foreign-" + uid, auto_delete=True, durable=False)
+    handled = threading.Event()
+    foreign_container.spawn_worker.side_effect = lambda *args, **kwargs: handled.set()
+    consumer = Consumer(queue).bind(foreign_container, "method")
+    consumer.setup()
+    consumer.queue_consumer.start()
+    with get_connection(broker_uri) as connection:
+        connection.Producer().publish("hello", routing_key=queue.name)
+    assert handled.wait(10)
+    args, kwargs = foreign_container.spawn_worker.call_args
+    assert args == (consumer, ("hello",), {})
+    kwargs["handle_result"](None, None, None)
+    consumer.stop()
+    consumer.queue_consumer.stop()
+
+
+def test_a_header_that_cannot_be_sent_is_warned_of_when_the_worker_begins(foreign_container):
+    publisher = Publisher().bind(foreign_container, "publish")
+    foreign_container.service_name = "service"
+    worker_ctx = WorkerContext(
+        foreign_container, None, DummyProvider("method"), data={"language": None}
+    )
+    with pytest.warns(UserWarning, match="unserialisable header"):
+        publisher.get_dependency(worker_ctx)
+
+
+def test_memory_is_a_broker_in_this_process():
+    class Service:
+        name = "in_memory"
+
+        @rpc
+        def method(self, value):
+            return value
+
+    config = {"AMQP_URI": "memory://localhost"}
+    container = ServiceContainer(Service, config)
+    container.start()
+    try:
+        with ServiceRpcProxy("in_memory", config, timeout=10) as proxy:
+            assert proxy.method("hello") == "hello"
+        with get_connection(config["AMQP_URI"]) as connection:
+            assert connection.default_channel.queue_declare("rpc-in_memory", passive=True)
+    finally:
+        container.kill()
+
+
+def test_no_heartbeat_is_none(foreign_container):
+    for value, heartbeat in ((None, None), (0, 0), (7, 7)):
+        foreign_container.config = {"AMQP_URI": "memory://", "HEARTBEAT": value}
+        consumer = QueueConsumer().bind(foreign_container)
+        assert consumer.connection.heartbeat == heartbeat
