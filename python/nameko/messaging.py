@@ -371,15 +371,15 @@ class QueueConsumer(SharedExtension, ProviderCollector):
                 return attached
         accepted = serialization.content_types(options.get("accept") or self.accept)
         queue = queue_to_dict(provider.queue)
-        handle = (self._handle_delivery, provider, accepted)
+        handle, args = self._handle_delivery, (provider, accepted)
         pool = getattr(self.container, "_worker_pool", None)
         if pool is not None:
-            return native.add(queue, partial(pool.handle, *handle), pool.jobs, prefetch_count)
+            return native.add(queue, partial(pool.handle, handle, *args), pool.jobs, prefetch_count)
         # Some other kind of container, as tests have: it lends one thread.
         if self._jobs is None:
             jobs = _nameko.Jobs(1, lambda: self.container.spawn_managed_thread(jobs.run))
             self._jobs = jobs
-        return native.add(queue, partial(*handle), self._jobs, prefetch_count)
+        return native.add(queue, partial(handle, *args), self._jobs, prefetch_count)
 
     def _handle_delivery(
         self, provider: Any, accepted: frozenset[str], delivery: _nameko.Delivery

@@ -1,4 +1,4 @@
-"""The helpers of nameko.testing.utils, and what tests rely on without a container of nameko's own."""
+"""The helpers of nameko.testing.utils, and extensions in containers that a test makes up."""
 
 import sys
 import threading
@@ -69,10 +69,13 @@ def test_waiting_for_workers_in_vain(serve, uid):
             pass
 
     container = serve(Service)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="wait_for_worker_idle"):
         wait_for_worker_idle(container)
     busy = Mock(_worker_pool=Mock(waitall=threading.Event().wait))
-    with pytest.warns(DeprecationWarning), pytest.raises(TimeoutError, match="running workers"):
+    with (
+        pytest.warns(DeprecationWarning, match="wait_for_worker_idle"),
+        pytest.raises(TimeoutError, match="running workers"),
+    ):
         wait_for_worker_idle(busy, timeout=0)
 
 
@@ -106,11 +109,11 @@ def test_a_pipeline_makes_resources_ahead_and_destroys_all():
             filled.set()  # two wait, one is in use, and one more is made
         return made[-1]
 
-    with ResourcePipeline(create, destroyed.append, size=2).run() as pipeline:
-        with pipeline.get() as first:
-            assert first == 0
-            assert filled.wait(10)
-            assert destroyed == []
+    pipeline = ResourcePipeline(create, destroyed.append, size=2)
+    with pipeline.run(), pipeline.get() as first:
+        assert first == 0
+        assert filled.wait(10)
+        assert destroyed == []
     assert destroyed == made
 
 
@@ -143,7 +146,7 @@ def test_a_consumer_in_a_container_of_another_kind(foreign_container, broker_uri
     consumer.setup()
     consumer.queue_consumer.start()
     with get_connection(broker_uri) as connection:
-        connection.Producer().publish("hello", routing_key=queue.name)
+        connection.Producer().publish("hello", routing_key=queue.name, serializer="json")
     assert handled.wait(10)
     args, kwargs = foreign_container.spawn_worker.call_args
     assert args == (consumer, ("hello",), {})

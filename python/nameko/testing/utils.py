@@ -87,7 +87,7 @@ def _timed_out(text: str) -> BaseException:
     if not isinstance(expected, type):
         return TimeoutError(text)
     both = type("Timeout", (TimeoutError, expected), {"__init__": TimeoutError.__init__})
-    return both(text)  # type: ignore[no-any-return]
+    return both(text)
 
 
 class MockCallArgs(NamedTuple):

@@ -3,9 +3,9 @@
 
     run.py HOME [--amqp-uri URI [--rabbit-api-uri URI]] [FILE ...]
 
-HOME holds the tests; run.py is run by the Python that they need (the Makefile makes both). Each file
-of tests gets a process of its own, as many at a time as there are cores. They run on an embedded
-broker, or on the RabbitMQ at URI, whose management API is on port 15672 if nothing else is said.
+HOME holds the tests; run.py is run by the Python that they need (the Makefile makes both). Each
+file of tests gets a process of its own, as many at a time as there are cores. They run on an
+embedded broker, or on the RabbitMQ at URI; its management API is on port 15672 if nothing is said.
 
 All tests in upstream-tests.txt have to pass, and of all tests as many as ratchet.json says. With
 FILEs only those run, and nothing is compared.
@@ -85,7 +85,9 @@ def run_files(home: Path, files: list[str], options: list[str]) -> Outcomes:
             outcomes.update(found)
             counts = Counter(found.values())
             summary = ", ".join("{} {}".format(counts[kind], kind) for kind in sorted(counts))
-            print("{:<40} {:>4.0f} s  {}".format(runs[run], seconds, summary or "crashed"), flush=True)
+            print(
+                "{:<40} {:>4.0f} s  {}".format(runs[run], seconds, summary or "crashed"), flush=True
+            )
     return outcomes
 
 

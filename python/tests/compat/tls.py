@@ -60,9 +60,7 @@ class Gateway:
         listening.set()
         await server.serve_forever()
 
-    async def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             from_broker, to_broker = await asyncio.open_connection(*self._broker)
             try:
