@@ -14,7 +14,7 @@ QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run test test-rust test-python test-rabbitmq check format bench docs wheel clean
+.PHONY: help run test test-rust test-python test-community test-rabbitmq check format bench docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call the
 	@cargo build $(QUIET) --package nameko-examples --package nameko
 	@scripts/demo
 
-test: test-rust test-python ## Run every test, on the embedded broker
+test: test-rust test-python test-community ## Run every test, on the embedded broker
 
 test-rust:
 	@cargo build $(QUIET) --workspace --all-targets
@@ -33,6 +33,10 @@ test-rust:
 test-python: $(VENV)/.installed $(VENV)/.peer
 	cargo build --quiet --package nameko-examples --package nameko
 	$(BIN)/python -m pytest -q
+
+# Services with the community's extensions, and drivers, on servers of their own.
+test-community: $(VENV)/.community
+	scripts/with_redis scripts/with_postgresql $(VENV)/community/bin/python -m pytest -q python/tests/community
 
 test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when there is none at RABBITMQ_URI
 	@$(BIN)/python scripts/require_rabbitmq.py "$(RABBITMQ_URI)"
@@ -83,4 +87,12 @@ $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
 $(VENV)/.peer: scripts/requirements-peer.txt $(VENV)/.tools
 	@$(PYTHON) -m venv $(VENV)/peer
 	@$(VENV)/peer/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-peer.txt
+	@touch $@
+
+# The community's extensions, in an environment that has this package as pip leaves it, and nothing that brings another.
+$(VENV)/.community: scripts/requirements-community.txt pyproject.toml | $(VENV)/.installed
+	@echo "Installing extensions of the community in $(VENV)/community"
+	@$(PYTHON) -m venv --clear $(VENV)/community
+	@cp -r $(VENV)/lib/python3*/site-packages/nameko* $(VENV)/community/lib/python3*/site-packages/
+	@$(VENV)/community/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-community.txt
 	@touch $@

@@ -10,6 +10,7 @@ import os
 import threading
 import uuid
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import amqp
 import kombu
@@ -19,6 +20,9 @@ from nameko._nameko import Broker
 from nameko.amqp.publish import get_connection
 from nameko.containers import ServiceContainer
 from nameko.standalone.rpc import ClusterRpcProxy
+
+# Those need an environment of their own, which `make test-community` has.
+collect_ignore = [] if find_spec("nameko_sqlalchemy") else ["community"]
 
 EXTERNAL_URI = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
