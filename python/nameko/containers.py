@@ -126,7 +126,8 @@ class WorkerContext:
         data: dict[str, Any] | None = None,
     ) -> None:
         self.container = container
-        self.config = container.config
+        # A container written for version 3 may have none of its own.
+        self.config = getattr(container, "config", nameko.config)
         self.service = service
         self.entrypoint = entrypoint
         self.service_name = container.service_name
@@ -153,7 +154,7 @@ class WorkerContext:
     def call_id_stack(self) -> list[str]:
         """The ids of the calls that led here and of this one; at most parent_calls_tracked + 1."""
         if self._call_id_stack is None:
-            parent_calls_tracked = self.container.config.get(
+            parent_calls_tracked = self.config.get(
                 PARENT_CALLS_CONFIG_KEY, DEFAULT_PARENT_CALLS_TRACKED
             )
             stack = [*self._parent_call_id_stack, self.call_id]

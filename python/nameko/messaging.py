@@ -206,7 +206,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
     """
 
     def __init__(self, heartbeat: int | None = None) -> None:
-        self.heartbeat = heartbeat
+        self._heartbeat = heartbeat
         # Guards the two below and the moment of starting.
         self._lock = threading.Lock()
         # The compiled half; made by start().
@@ -222,7 +222,14 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
     @property
     def sharing_key(self) -> Any:
-        return type(self) if self.heartbeat is None else (type(self), self.heartbeat)
+        return type(self) if self._heartbeat is None else (type(self), self._heartbeat)
+
+    @property
+    def heartbeat(self) -> int | None:
+        """Seconds; None or 0 for none."""
+        if self._heartbeat is None:
+            return connection.configured_heartbeat(self.container.config)
+        return connection.configured_heartbeat({HEARTBEAT_CONFIG_KEY: self._heartbeat})
 
     @property
     def amqp_uri(self) -> str:
@@ -247,9 +254,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         config = self.container.config
         return ConnectionParameters(
             self.amqp_uri,
-            connection.configured_heartbeat(
-                config if self.heartbeat is None else {HEARTBEAT_CONFIG_KEY: self.heartbeat}
-            ),
+            self.heartbeat,
             config.get(AMQP_SSL_CONFIG_KEY),
             config.get(LOGIN_METHOD_CONFIG_KEY),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import getLogger
@@ -13,6 +14,17 @@ from nameko.containers import get_container_cls, get_service_name
 from nameko.utils.concurrency import SpawningProxy
 
 _log = getLogger(__name__)
+
+
+def make_container(container_cls: Any, service_cls: Any, config: Any) -> Any:
+    """A container of a class that takes a configuration, or, as in version 3, none."""
+    try:
+        inspect.signature(container_cls).bind(service_cls, config)
+    except TypeError:
+        return container_cls(service_cls)
+    except ValueError:
+        pass  # it does not say what it takes
+    return container_cls(service_cls, config)
 
 
 class ServiceRunner:
@@ -46,7 +58,7 @@ class ServiceRunner:
     def add_service(self, cls: Any) -> None:
         """Host a service class. One of the same name that was added before is replaced."""
         service_name = get_service_name(cls)
-        self.service_map[service_name] = self.container_cls(cls, self.config)
+        self.service_map[service_name] = make_container(self.container_cls, cls, self.config)
 
     def start(self) -> None:
         """Start all services at once; returns when all are serving."""

@@ -1,6 +1,7 @@
 """What version 3's release candidates spell otherwise than 2.x."""
 
 import threading
+from unittest.mock import Mock
 
 import pytest
 from kombu import Queue
@@ -8,7 +9,7 @@ from kombu import Queue
 from nameko import config as global_config
 from nameko import serialization
 from nameko.amqp.publish import Publisher as PublisherCore
-from nameko.containers import ServiceContainer, get_container_cls
+from nameko.containers import ServiceContainer, WorkerContext, get_container_cls
 from nameko.events import EventDispatcher, event_handler
 from nameko.exceptions import ConfigurationError, RemoteError
 from nameko.extensions import DependencyProvider
@@ -77,6 +78,27 @@ class TestConfigurationIsOptional:
         assert serialization.setup().serializer == "json"
         with config.patch({"serializer": "yaml"}):
             assert serialization.setup().accept == ["yaml"]
+
+    def test_a_runner_hosts_containers_that_take_none(self, config):
+        class Container(ServiceContainer):
+            def __init__(self, service_cls):
+                super().__init__(service_cls)
+
+        class Service:
+            name = "service"
+
+        runner = ServiceRunner()
+        runner.container_cls = Container
+        runner.add_service(Service)
+        assert [container.config for container in runner.containers] == [config]
+
+    def test_a_context_does_without_a_containers(self, config):
+        config["parent_calls_tracked"] = 1
+        context = WorkerContext(
+            Mock(spec=["service_name"]), None, Mock(), data={"call_id_stack": ["a", "b", "c"]}
+        )
+        assert context.config is config
+        assert context.call_id_stack == ["c", context.call_id]
 
     def test_services_can_be_run_without_one(self, config, uid):
         class Service:
