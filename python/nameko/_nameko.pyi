@@ -318,10 +318,11 @@ class Publisher:
 class Broker:
     """An AMQP 0-9-1 broker in this process, in memory. User and password are guest; port 0 takes a free one.
 
-    OSError when the address cannot be listened on.
+    management_port: where it serves its management API, a part of RabbitMQ's; None for nowhere.
+    OSError when an address cannot be listened on.
     """
 
-    def __new__(cls, host: str = "127.0.0.1", port: int = 0) -> Broker: ...
+    def __new__(cls, host: str = "127.0.0.1", port: int = 0, management_port: int | None = None) -> Broker: ...
     @property
     def uri(self) -> str:
         """Where clients connect, with user and password."""
@@ -329,6 +330,21 @@ class Broker:
     @property
     def port(self) -> int:
         """The TCP port it listens on."""
+
+    @property
+    def management_uri(self) -> str | None:
+        """Where its management API is, with user and password: `http://guest:guest@127.0.0.1:41232`. None without one."""
+
+    @property
+    def management_port(self) -> int | None:
+        """The TCP port of its management API; None without one."""
+
+    def add_vhost(self, name: str) -> bool:
+        """Add a virtual host; False when there is one of that name. RuntimeError after `stop()`."""
+
+    def delete_vhost(self, name: str) -> bool:
+        """Delete a virtual host with all that is in it, and close its connections, as RabbitMQ does; False when there is
+        none of that name. RuntimeError after `stop()`."""
 
     def stats(self) -> dict[str, Any]:
         """What is there now: {'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}."""

@@ -54,6 +54,18 @@ impl Bindings {
         Some(found)
     }
 
+    /// What leads there.
+    #[cfg(feature = "management")]
+    pub(crate) fn to(&self, destination: &Destination) -> impl Iterator<Item = &Arc<Binding>> {
+        self.by_destination.get(destination).into_iter().flatten()
+    }
+
+    /// All of them, in no order.
+    #[cfg(feature = "management")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Binding>> {
+        self.by_destination.values().flatten()
+    }
+
     /// Removes everything that leads there.
     pub(crate) fn remove_to(&mut self, destination: &Destination) -> Vec<Arc<Binding>> {
         self.by_destination.remove(destination).unwrap_or_default()

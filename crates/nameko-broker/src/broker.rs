@@ -35,7 +35,9 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 pub struct Broker {
     shared: Arc<Shared>,
     addr: SocketAddr,
-    /// The accepting task, which owns those of the connections, and the timers of the virtual hosts. Dropping it aborts them.
+    #[cfg(feature = "management")]
+    management_addr: Option<SocketAddr>,
+    /// The accepting task, which owns those of the connections, the management API, and the timers of the virtual hosts. Dropping it aborts them.
     tasks: JoinSet<()>,
     stopping: watch::Sender<bool>,
 }
@@ -47,6 +49,18 @@ pub enum BrokerError {
     /// The address can't be listened on: it is in use, not this machine's, not allowed, or no address at all.
     #[error("the broker can't listen on the given address; is another one running there?")]
     Listen {
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The port of the management API can't be listened on.
+    #[cfg(feature = "management")]
+    #[error(
+        "the broker's management API can't listen on port {port}; is another one running there? (0 is any free port)"
+    )]
+    ListenManagement {
+        /// The port asked for.
+        port: u16,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -102,16 +116,39 @@ impl Broker {
         // On Unix this sets SO_REUSEADDR, so a port can be used again right after a broker on it stopped.
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;
-        let shared = Arc::new(Shared::new(settings));
+        #[cfg(feature = "management")]
+        let management = match settings.management_port {
+            None => None,
+            Some(port) => Some(
+                TcpListener::bind((addr.ip(), port))
+                    .await
+                    .map_err(|source| BrokerError::ListenManagement { port, source })?,
+            ),
+        };
+        let (shared, vhosts) = Shared::new(settings);
+        let shared = Arc::new(shared);
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for vhost in shared.vhosts.values() {
-            tasks.spawn(expiry::run(vhost.clone(), stop.clone()));
-        }
+        tasks.spawn(expiry::run_all(vhosts, stop.clone()));
+        #[cfg(feature = "management")]
+        let management_addr = match management {
+            None => None,
+            Some(listener) => {
+                let addr = listener.local_addr().map_err(listen)?;
+                tasks.spawn(crate::management::run(
+                    listener,
+                    shared.clone(),
+                    stop.clone(),
+                ));
+                Some(addr)
+            }
+        };
         tasks.spawn(accept(listener, shared.clone(), stop));
         let broker = Self {
             shared,
             addr,
+            #[cfg(feature = "management")]
+            management_addr,
             tasks,
             stopping,
         };
@@ -125,7 +162,44 @@ impl Broker {
     /// names the local one.
     #[must_use]
     pub fn uri(&self) -> String {
-        let mut addr = self.addr;
+        let authority = self.authority(self.addr);
+        let vhosts = self.shared.settings.vhosts();
+        let path = match vhosts.first().copied() {
+            None | Some("/") => String::new(),
+            Some(vhost) => format!("/{}", utf8_percent_encode(vhost, PLAIN)),
+        };
+        format!("amqp://{authority}{path}")
+    }
+
+    /// Where the management API is, with user and password: `http://guest:guest@127.0.0.1:41232`. `None` unless a
+    /// [port](BrokerBuilder::management_port) was given for it.
+    #[cfg(feature = "management")]
+    #[must_use]
+    pub fn management_uri(&self) -> Option<String> {
+        let addr = self.management_addr?;
+        Some(format!("http://{}", self.authority(addr)))
+    }
+
+    /// The address the management API listens on.
+    #[cfg(feature = "management")]
+    #[must_use]
+    pub fn management_addr(&self) -> Option<SocketAddr> {
+        self.management_addr
+    }
+
+    /// Adds a virtual host, which clients may connect to at once. False when there is one of that name already.
+    pub fn add_vhost(&self, name: &str) -> bool {
+        self.shared.add_vhost(name)
+    }
+
+    /// Deletes a virtual host with all that is in it; false when there is none of that name. As by RabbitMQ its consumers are
+    /// cancelled, and its connections closed with 320 CONNECTION_FORCED: they are told, and not waited for.
+    pub fn delete_vhost(&self, name: &str) -> bool {
+        self.shared.delete_vhost(name)
+    }
+
+    /// The first user, the password and an address, as in a URI. For one that listens on all addresses, the local one.
+    fn authority(&self, mut addr: SocketAddr) -> String {
         if addr.ip().is_unspecified() {
             addr.set_ip(match addr {
                 SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -135,12 +209,7 @@ impl Broker {
         let encode = |text| utf8_percent_encode(text, PLAIN);
         let users = self.shared.settings.users();
         let (user, password) = users.first().copied().unwrap_or_default();
-        let vhosts = self.shared.settings.vhosts();
-        let path = match vhosts.first().copied() {
-            None | Some("/") => String::new(),
-            Some(vhost) => format!("/{}", encode(vhost)),
-        };
-        format!("amqp://{}:{}@{addr}{path}", encode(user), encode(password))
+        format!("{}:{}@{addr}", encode(user), encode(password))
     }
 
     /// The address it listens on.
@@ -156,7 +225,7 @@ impl Broker {
             connections: self.shared.connections().len(),
             ..BrokerStats::default()
         };
-        for (name, vhost) in &self.shared.vhosts {
+        for (name, vhost) in self.shared.vhosts() {
             let state = vhost.lock();
             stats.channels += state.channels.len();
             for queue in state.queues.values() {
@@ -233,7 +302,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Rec
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     tracing::debug!(%peer, "client connected");
-                    connections.spawn(transport::serve(stream, shared.register()));
+                    let ends = stream.local_addr().map(|local| (peer, local)).ok();
+                    connections.spawn(transport::serve(stream, shared.register(ends)));
                 }
                 Err(error) => {
                     // Out of file descriptors, say: those of connections that end make it work again.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use amq_protocol::{
     frame::AMQPFrame,
     protocol::{AMQPClass, channel as channel_protocol, connection as protocol},
+    types::FieldTable,
 };
 use bytes::{Buf, BytesMut};
 
@@ -45,6 +46,10 @@ pub(crate) struct Connection {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) phase: Phase,
     pub(crate) user: String,
+    /// How it logged in; the virtual host's list gets it.
+    pub(crate) mechanism: String,
+    /// What the client says of itself; the virtual host's list gets it.
+    pub(crate) client_properties: FieldTable,
     pub(crate) vhost: Option<Arc<VHost>>,
     channels: HashMap<u16, Channel>,
     /// The client understands `basic.cancel` from the server.
@@ -66,6 +71,8 @@ impl Connection {
             outbox,
             phase: Phase::Greeting,
             user: String::new(),
+            mechanism: String::new(),
+            client_properties: FieldTable::default(),
             vhost: None,
             channels: HashMap::new(),
             cancel_notify: false,
@@ -160,6 +167,7 @@ impl Connection {
             state.delete_exclusive(self.outbox.connection);
         }
         vhost.wake_others(Some(self.outbox.connection));
+        self.shared.left(self.outbox.connection);
     }
 
     fn on_frame(&mut self, frame: Frame<'_>) {

@@ -4,7 +4,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     shared::stopped,
@@ -59,10 +62,34 @@ impl State {
     }
 }
 
-/// Runs the timer of a virtual host until the broker stops.
-pub(crate) async fn run(vhost: Arc<VHost>, mut stop: watch::Receiver<bool>) {
+/// Runs the timers of the virtual hosts there are and of those to come, until the broker stops.
+pub(crate) async fn run_all(
+    mut vhosts: mpsc::UnboundedReceiver<Arc<VHost>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut timers = JoinSet::new();
     loop {
-        let next = vhost.lock().expire(Instant::now());
+        tokio::select! {
+            Some(vhost) = vhosts.recv() => {
+                timers.spawn(run(vhost, stop.clone()));
+            }
+            Some(_) = timers.join_next() => {}
+            () = stopped(&mut stop) => break,
+        }
+    }
+    while timers.join_next().await.is_some() {}
+}
+
+/// Runs the timer of a virtual host until that is deleted or the broker stops.
+async fn run(vhost: Arc<VHost>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let next = {
+            let mut state = vhost.lock();
+            if state.deleted {
+                return;
+            }
+            state.expire(Instant::now())
+        };
         vhost.wake_others(None);
         // It may be called again at once, and again, while dead letters go round.
         tokio::task::yield_now().await;

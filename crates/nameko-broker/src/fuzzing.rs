@@ -21,8 +21,9 @@ use crate::{
 ///
 /// When the broker does, when it does not come to rest, or when its answer is not made of frames.
 pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
-    let shared = Arc::new(Shared::new(Settings::default()));
-    let registration = shared.register();
+    let (shared, _timers) = Shared::new(Settings::default());
+    let shared = Arc::new(shared);
+    let registration = shared.register(None);
     let mut connection = Connection::new(shared, registration.outbox.clone());
     let mut said = Vec::new();
     let mut input = BytesMut::new();

@@ -1,6 +1,6 @@
 //! The handshake: from the protocol header to `connection.open`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use amq_protocol::{
     protocol::connection as protocol,
@@ -9,6 +9,7 @@ use amq_protocol::{
 
 use crate::{
     auth,
+    client::Opened,
     connection::{Connection, FIRST_FRAME_MAX, Phase},
     error::{AmqpError, Result},
 };
@@ -66,6 +67,8 @@ impl Connection {
             return Ok(());
         };
         self.user = user.to_owned();
+        self.mechanism = mechanism.to_owned();
+        self.client_properties = ok.client_properties.clone();
         let tune = protocol::Tune {
             channel_max: settings.channel_max,
             frame_max: settings.frame_max,
@@ -101,12 +104,21 @@ impl Connection {
 
     /// Enters a virtual host.
     pub(crate) fn on_open(&mut self, name: &str) -> Result<()> {
+        let opened = Opened {
+            vhost: name.to_owned(),
+            user: self.user.clone(),
+            mechanism: std::mem::take(&mut self.mechanism),
+            properties: std::mem::take(&mut self.client_properties),
+            at: SystemTime::now(),
+            frame_max: self.frame_max,
+            channel_max: self.channel_max,
+            heartbeat: self.heartbeat.as_secs(),
+        };
         let vhost = self
             .shared
-            .vhosts
-            .get(name)
+            .enter(self.outbox.connection, opened)
             .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
-        self.vhost = Some(vhost.clone());
+        self.vhost = Some(vhost);
         self.send(protocol::AMQPMethod::OpenOk(protocol::OpenOk {}));
         self.phase = Phase::Running;
         Ok(())

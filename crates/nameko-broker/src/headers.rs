@@ -38,7 +38,8 @@ pub(crate) fn rewrite(
     })
 }
 
-fn encode(header: AMQPContentHeader) -> Option<Bytes> {
+/// A content header's payload; `None` when it would be too large.
+pub(crate) fn encode(header: AMQPContentHeader) -> Option<Bytes> {
     let frame = AMQPFrame::Header(0, header);
     let (written, _) = gen_frame(&frame)(WriteContext::from(Vec::new()))
         .ok()?

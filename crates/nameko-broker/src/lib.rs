@@ -15,7 +15,7 @@
 //! AMQP 0-9-1 client can use it, and it answers as RabbitMQ does, wrong use included.
 //!
 //! **What it is not for.** Messages live in memory: "durable" and "persistent" are accepted and change nothing, and
-//! everything is gone when the broker stops. There is no cluster, no TLS, no management page. Use RabbitMQ in production.
+//! everything is gone when the broker stops. There is no cluster, no TLS, no page to look at. Use RabbitMQ in production.
 //!
 //! # What works
 //!
@@ -28,6 +28,11 @@
 //! | messages | consume, get, ack, nack, reject, recover, prefetch per consumer and channel, `mandatory`, `expiration`, `priority`, `user_id`, `CC`, `BCC`, publisher confirms |
 //! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`; the headers `x-death` and `x-first-death-*` as RabbitMQ 3.10 writes them; circles end |
 //! | consumers | exclusive, `x-priority`, told when their queue goes; direct replies (`amq.rabbitmq.reply-to`) |
+//!
+//! With the feature `management` it serves, where [a port](BrokerBuilder::management_port) is given for it, the routes of
+//! RabbitMQ's management API that tests and small tools use: virtual hosts and permissions, exchanges, queues, bindings, publish, get,
+//! connections (list and close), channels, consumers, `overview`, `whoami`. Its figures are live. Left out are rates, memory, pages,
+//! columns, policies, definitions, and permissions other than all.
 //!
 //! Wrong use gets RabbitMQ's codes and words: an argument of the wrong type, or another one than the queue was declared with
 //! (406 PRECONDITION_FAILED, naming both values).
@@ -43,7 +48,7 @@
 //! `broker` accepts sockets; `transport` is one task per socket; `connection`, `handshake` and `channel` are the protocol's state, free
 //! of I/O; `methods` turns methods into operations on a `vhost`, which holds exchanges, queues and consumers behind one
 //! lock; `outbox` is what goes back. Decisions are pure: `topic`, `exchange`, `queue` (with `ready` and `turns`), `arguments`,
-//! `equivalence`, `deaths`, `frame`, `nesting`.
+//! `equivalence`, `deaths`, `frame`, `nesting`. `management` is the API over HTTP, on the same virtual hosts.
 
 mod acknowledgements;
 mod arguments;
@@ -51,6 +56,7 @@ mod auth;
 mod binding;
 mod broker;
 mod channel;
+mod client;
 mod connection;
 mod consumer;
 mod dead_letter;
@@ -66,6 +72,8 @@ mod frame;
 pub mod fuzzing;
 mod handshake;
 mod headers;
+#[cfg(feature = "management")]
+mod management;
 mod message;
 mod methods;
 mod nesting;

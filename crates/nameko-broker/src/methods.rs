@@ -7,15 +7,13 @@ use amq_protocol::{
 
 use crate::{
     acknowledgements::Outcome,
-    arguments::expiration,
     channel::{Channel, Confirms, Context, PUBLISH, Publishing},
     consumer::{Consume, short},
     error::{AmqpError, Code, Result},
     exchanges::{BindTo, DeclareExchange},
-    message::Message,
-    publish::{Published, copies, without_blind_copies},
+    publish::{Offered, Published},
     queues::{DeclareQueue, count},
-    replies::{REPLY_TO, asks_for_reply},
+    replies::REPLY_TO,
 };
 
 impl Channel {
@@ -74,44 +72,17 @@ impl Channel {
         }
         let properties = header.properties;
         let mut state = context.vhost.lock();
-        let exchange = state.publishable(method.exchange.as_str())?;
-        if let Some(claimed) = properties.user_id()
-            && claimed.as_str() != context.user
-        {
-            return Err(AmqpError::precondition_failed(format!(
-                "user_id property set to '{claimed}' but authenticated user was '{}'",
-                context.user
-            )));
-        }
-        let expiration = properties
-            .expiration()
-            .as_ref()
-            .map(|text| expiration(text.as_str()))
-            .transpose()?;
-        if let Some(mode @ (0 | 3..)) = *properties.delivery_mode() {
-            return Err(AmqpError::precondition_failed(format!(
-                "invalid message: {{delivery_mode_unknown,{mode}}}"
-            )));
-        }
         let headers = properties.headers().as_ref().map(FieldTable::inner);
-        let copies = copies(headers)?;
-        let mut header = raw_header;
-        if asks_for_reply(properties.reply_to().as_ref()) {
-            header = state.with_reply_address(self.id, &header)?;
-        }
-        if headers.is_some_and(|headers| headers.contains_key("BCC")) {
-            header = without_blind_copies(&header)?;
-        }
-        let message = Message {
-            exchange,
-            routing_key: String::from(method.routing_key).into(),
-            copies,
-            header,
+        let offered = Offered {
+            exchange: method.exchange.as_str(),
+            routing_key: String::from(method.routing_key),
+            properties: &properties,
+            header: raw_header,
             body,
-            expiration,
-            priority: properties.priority().unwrap_or_default(),
-            deaths: 0,
+            user: context.user,
+            channel: self.id,
         };
+        let message = state.accept(offered)?;
         // A return needs the message after it was routed nowhere; its parts are shared, so a copy costs little.
         let returned = method.mandatory.then(|| message.clone());
         let outcome = state.publish(message, headers);

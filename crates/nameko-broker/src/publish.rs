@@ -2,20 +2,39 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use amq_protocol::types::AMQPValue;
+use amq_protocol::{
+    protocol::basic::AMQPProperties,
+    types::{AMQPValue, FieldTable},
+};
 use bytes::Bytes;
 
 use crate::{
+    arguments::expiration,
     binding::Destination,
     error::{AmqpError, Result},
     headers::{self, Headers},
     message::{Message, Name},
+    replies::asks_for_reply,
     values::type_name,
-    vhost::{QueueId, State},
+    vhost::{ChannelId, QueueId, State},
 };
 
 /// From so many queues on a list of them is slower than a set.
 const MANY: usize = 32;
+
+/// A message as somebody publishes it.
+#[derive(Debug)]
+pub(crate) struct Offered<'a> {
+    pub(crate) exchange: &'a str,
+    pub(crate) routing_key: String,
+    pub(crate) properties: &'a AMQPProperties,
+    /// The content header's payload.
+    pub(crate) header: Bytes,
+    pub(crate) body: Bytes,
+    /// Who publishes it, where.
+    pub(crate) user: &'a str,
+    pub(crate) channel: ChannelId,
+}
 
 /// What became of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +58,49 @@ impl State {
             )));
         }
         Ok(exchange.name.clone())
+    }
+
+    /// Checks a message; gives it as it is to be routed.
+    pub(crate) fn accept(&self, offered: Offered<'_>) -> Result<Message> {
+        let exchange = self.publishable(offered.exchange)?;
+        let properties = offered.properties;
+        if let Some(claimed) = properties.user_id()
+            && claimed.as_str() != offered.user
+        {
+            return Err(AmqpError::precondition_failed(format!(
+                "user_id property set to '{claimed}' but authenticated user was '{}'",
+                offered.user
+            )));
+        }
+        let expiration = properties
+            .expiration()
+            .as_ref()
+            .map(|text| expiration(text.as_str()))
+            .transpose()?;
+        if let Some(mode @ (0 | 3..)) = *properties.delivery_mode() {
+            return Err(AmqpError::precondition_failed(format!(
+                "invalid message: {{delivery_mode_unknown,{mode}}}"
+            )));
+        }
+        let headers = properties.headers().as_ref().map(FieldTable::inner);
+        let copies = copies(headers)?;
+        let mut header = offered.header;
+        if asks_for_reply(properties.reply_to().as_ref()) {
+            header = self.with_reply_address(offered.channel, &header)?;
+        }
+        if headers.is_some_and(|headers| headers.contains_key("BCC")) {
+            header = without_blind_copies(&header)?;
+        }
+        Ok(Message {
+            exchange,
+            routing_key: offered.routing_key.into(),
+            copies,
+            header,
+            body: offered.body,
+            expiration,
+            priority: properties.priority().unwrap_or_default(),
+            deaths: 0,
+        })
     }
 
     /// Routes a message and delivers it.

@@ -75,6 +75,12 @@ impl Queue {
         self.ready.len()
     }
 
+    /// Bytes in the bodies of ready messages.
+    #[cfg(feature = "management")]
+    pub(crate) fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ready.is_empty()
     }

@@ -42,6 +42,9 @@ pub(crate) struct Settings {
     pub(crate) channel_max: u16,
     pub(crate) handshake_timeout: Duration,
     pub(crate) send_timeout: Duration,
+    /// Where the management API listens, beside AMQP; `None` for nowhere.
+    #[cfg(feature = "management")]
+    pub(crate) management_port: Option<u16>,
 }
 
 impl Default for Settings {
@@ -55,6 +58,8 @@ impl Default for Settings {
             channel_max: 2047,
             handshake_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(30),
+            #[cfg(feature = "management")]
+            management_port: None,
         }
     }
 }
@@ -147,11 +152,20 @@ impl BrokerBuilder {
         self
     }
 
+    /// Serves the management API, which is a part of RabbitMQ's, on this port of the same address; 0 takes a free one.
+    /// Without it there is none.
+    #[cfg(feature = "management")]
+    #[must_use]
+    pub fn management_port(mut self, port: u16) -> Self {
+        self.settings.management_port = Some(port);
+        self
+    }
+
     /// Starts a broker that listens on `addr`; port 0 takes a free one. Runs on the current Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Listen`] when the address can't be listened on.
+    /// [`BrokerError`] when the address, or the management API's port, can't be listened on.
     pub async fn start(self, addr: impl ToSocketAddrs) -> Result<Broker, BrokerError> {
         Broker::start_with(self.settings, addr).await
     }

@@ -1,16 +1,18 @@
 //! What all connections of a broker share.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
+    client::{Client, Opened},
     outbox::Outbox,
     settings::Settings,
     sync::lock,
@@ -21,11 +23,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) vhosts: HashMap<String, Arc<VHost>>,
+    /// By name. Locked before `connections` where both are.
+    vhosts: Mutex<BTreeMap<String, Arc<VHost>>>,
+    /// Virtual hosts that are new, for the task that runs their timers.
+    new_vhosts: mpsc::UnboundedSender<Arc<VHost>>,
     /// The open connections, by way of which they are told to close.
-    connections: Mutex<HashMap<ConnectionId, Arc<Outbox>>>,
+    connections: Mutex<HashMap<ConnectionId, Client>>,
     next_connection: AtomicU64,
-    /// Told whenever a connection ends.
+    /// Told whenever a connection leaves its virtual host or ends.
     pub(crate) ended: Notify,
 }
 
@@ -37,35 +42,142 @@ pub(crate) struct Registration {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings) -> Self {
-        let vhosts = settings
-            .vhosts()
-            .into_iter()
-            .map(|name| (name.to_owned(), Arc::new(VHost::new(name))))
-            .collect();
-        Self {
+    /// Also gives the virtual hosts, those to come too: their timers are the caller's to run.
+    pub(crate) fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Arc<VHost>>) {
+        let names: Vec<String> = settings.vhosts().into_iter().map(str::to_owned).collect();
+        let (new_vhosts, timers) = mpsc::unbounded_channel();
+        let shared = Self {
             settings,
-            vhosts,
+            vhosts: Mutex::default(),
+            new_vhosts,
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
             ended: Notify::new(),
+        };
+        for name in names {
+            shared.add_vhost(&name);
         }
+        (shared, timers)
     }
 
-    /// Adds a connection.
-    pub(crate) fn register(self: &Arc<Self>) -> Registration {
-        let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+    /// Adds a virtual host; false when there is one of that name.
+    pub(crate) fn add_vhost(&self, name: &str) -> bool {
+        let mut vhosts = lock(&self.vhosts);
+        if vhosts.contains_key(name) {
+            return false;
+        }
+        let vhost = Arc::new(VHost::new(name));
+        // Nobody receives in a broker that has no timers, which the fuzzer's has not.
+        let _ = self.new_vhosts.send(vhost.clone());
+        vhosts.insert(name.to_owned(), vhost);
+        true
+    }
+
+    /// Removes a virtual host with all that is in it; false when there is none. Its consumers are cancelled and its
+    /// connections closed with 320 CONNECTION_FORCED, as by RabbitMQ.
+    pub(crate) fn delete_vhost(&self, name: &str) -> bool {
+        let mut vhosts = lock(&self.vhosts);
+        let Some(vhost) = vhosts.remove(name) else {
+            return false;
+        };
+        let mut closing = Vec::new();
+        for client in lock(&self.connections).values_mut() {
+            if client.opened.take_if(|it| it.vhost == name).is_some() {
+                closing.push(client.outbox.clone());
+            }
+        }
+        drop(vhosts);
+        vhost.lock().delete_everything();
+        vhost.wake_others(None);
+        for outbox in closing {
+            outbox.force_close(&format!("vhost '{name}' is deleted"));
+        }
+        true
+    }
+
+    /// The virtual host of this name.
+    #[cfg(feature = "management")]
+    pub(crate) fn vhost(&self, name: &str) -> Option<Arc<VHost>> {
+        lock(&self.vhosts).get(name).cloned()
+    }
+
+    /// All virtual hosts, by name.
+    pub(crate) fn vhosts(&self) -> Vec<(String, Arc<VHost>)> {
+        lock(&self.vhosts)
+            .iter()
+            .map(|(name, vhost)| (name.clone(), vhost.clone()))
+            .collect()
+    }
+
+    /// A number for a connection, or for something that acts as one.
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds a connection; `ends` are the peer's address and the broker's.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> Registration {
+        let id = self.next_connection();
         let outbox = Arc::new(Outbox::new(id));
-        lock(&self.connections).insert(id, outbox.clone());
+        let client = Client {
+            outbox: outbox.clone(),
+            ends,
+            opened: None,
+        };
+        lock(&self.connections).insert(id, client);
         Registration {
             shared: self.clone(),
             outbox,
         }
     }
 
+    /// Lets a connection into a virtual host; `None` when there is no such.
+    pub(crate) fn enter(&self, connection: ConnectionId, opened: Opened) -> Option<Arc<VHost>> {
+        // Kept locked, or the virtual host could be deleted before this connection is known to be in it.
+        let vhosts = lock(&self.vhosts);
+        let vhost = vhosts.get(&opened.vhost)?.clone();
+        if let Some(client) = lock(&self.connections).get_mut(&connection) {
+            client.opened = Some(opened);
+        }
+        Some(vhost)
+    }
+
+    /// Notes that a connection is out of its virtual host, and on its way to its end.
+    pub(crate) fn left(&self, connection: ConnectionId) {
+        if let Some(client) = lock(&self.connections).get_mut(&connection) {
+            client.opened = None;
+        }
+        self.ended.notify_waiters();
+    }
+
     /// The connections there are now.
     pub(crate) fn connections(&self) -> Vec<Arc<Outbox>> {
-        lock(&self.connections).values().cloned().collect()
+        lock(&self.connections)
+            .values()
+            .map(|client| client.outbox.clone())
+            .collect()
+    }
+
+    /// What is known of each connection that is in a virtual host, the oldest first.
+    #[cfg(feature = "management")]
+    pub(crate) fn clients(&self) -> Vec<Client> {
+        let mut clients: Vec<Client> = lock(&self.connections)
+            .values()
+            .filter(|client| client.opened.is_some())
+            .cloned()
+            .collect();
+        clients.sort_unstable_by_key(|client| client.outbox.connection.0);
+        clients
+    }
+
+    /// Whether a connection is in a virtual host.
+    #[cfg(feature = "management")]
+    pub(crate) fn is_in(&self, connection: ConnectionId) -> bool {
+        lock(&self.connections)
+            .get(&connection)
+            .is_some_and(|client| client.opened.is_some())
     }
 }
 

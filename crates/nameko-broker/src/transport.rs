@@ -240,8 +240,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_takes_nothing_is_looked_at_when_its_time_is_up_and_not_all_the_time() {
-        let shared = Arc::new(Shared::new(Settings::default()));
-        let registration = shared.register();
+        let (shared, _timers) = Shared::new(Settings::default());
+        let shared = Arc::new(shared);
+        let registration = shared.register(None);
         let mut connection = Connection::new(shared, registration.outbox.clone());
         connection.phase = Phase::Running;
         connection.heartbeat = Duration::from_secs(20);

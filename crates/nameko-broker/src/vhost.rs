@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) dead: VecDeque<DeadLetter>,
     /// Connections that got something to send and are woken once the lock is free.
     pub(crate) wakes: Vec<Arc<Outbox>>,
+    /// Set when the virtual host is no more; its timer ends then.
+    pub(crate) deleted: bool,
     next_id: u64,
 }
 
@@ -123,6 +125,7 @@ impl VHost {
             timer: timer.clone(),
             dead: VecDeque::new(),
             wakes: Vec::new(),
+            deleted: false,
             next_id: 0,
         };
         for (name, kind) in [
@@ -252,6 +255,16 @@ impl State {
         for queue in queues {
             self.limit_and_deliver(queue);
         }
+    }
+
+    /// Ends the virtual host: every queue goes, and their consumers are told.
+    pub(crate) fn delete_everything(&mut self) {
+        self.deleted = true;
+        let queues: Vec<QueueId> = self.queues.keys().copied().collect();
+        for queue in queues {
+            self.delete_queue(queue);
+        }
+        self.timer.notify_one();
     }
 
     /// `queue 'q' in vhost '/'`, as replies name things.

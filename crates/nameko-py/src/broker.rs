@@ -19,15 +19,21 @@ pub(crate) struct Broker {
     inner: Arc<Mutex<Option<nameko_broker::Broker>>>,
     uri: String,
     port: u16,
+    management_uri: Option<String>,
+    management_port: Option<u16>,
 }
 
 #[pymethods]
 impl Broker {
     #[new]
-    #[pyo3(signature = (host = "127.0.0.1", port = 0))]
-    fn new(py: Python<'_>, host: &str, port: u16) -> PyResult<Self> {
+    #[pyo3(signature = (host = "127.0.0.1", port = 0, management_port = None))]
+    fn new(py: Python<'_>, host: &str, port: u16, management_port: Option<u16>) -> PyResult<Self> {
         let address = (host.to_owned(), port);
-        let start = runtime::handle()?.spawn(nameko_broker::Broker::start(address));
+        let mut builder = nameko_broker::Broker::builder();
+        if let Some(port) = management_port {
+            builder = builder.management_port(port);
+        }
+        let start = runtime::handle()?.spawn(builder.start(address));
         let broker = match wait(py, None, start)? {
             Some(Ok(started)) => started.map_err(|error| not_started(&error, host, port))?,
             _ => {
@@ -39,6 +45,8 @@ impl Broker {
         Ok(Broker {
             uri: broker.uri(),
             port: broker.addr().port(),
+            management_uri: broker.management_uri(),
+            management_port: broker.management_addr().map(|addr| addr.port()),
             inner: Arc::new(Mutex::new(Some(broker))),
         })
     }
@@ -53,6 +61,28 @@ impl Broker {
     #[getter]
     fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where its management API is, with user and password; None without one.
+    #[getter]
+    fn management_uri(&self) -> Option<&str> {
+        self.management_uri.as_deref()
+    }
+
+    /// The TCP port of its management API; None without one.
+    #[getter]
+    fn management_port(&self) -> Option<u16> {
+        self.management_port
+    }
+
+    /// Adds a virtual host; False when there is one of that name.
+    fn add_vhost(&self, py: Python<'_>, name: String) -> PyResult<bool> {
+        self.with_broker(py, move |broker| broker.add_vhost(&name))
+    }
+
+    /// Deletes a virtual host with all that is in it, and closes its connections; False when there is none of that name.
+    fn delete_vhost(&self, py: Python<'_>, name: String) -> PyResult<bool> {
+        self.with_broker(py, move |broker| broker.delete_vhost(&name))
     }
 
     /// What is there now: `{'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}`.
@@ -92,11 +122,34 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Asks the running broker.
+    fn with_broker<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&nameko_broker::Broker) -> T + Send + 'static,
+    ) -> PyResult<T> {
+        let inner = self.inner.clone();
+        let asked = wait(
+            py,
+            None,
+            async move { inner.lock().await.as_ref().map(ask) },
+        )?;
+        asked
+            .flatten()
+            .ok_or_else(|| PyRuntimeError::new_err("the broker was stopped"))
+    }
+}
+
 fn not_started(error: &BrokerError, host: &str, port: u16) -> PyErr {
     let reason = error
         .source()
         .map(|reason| format!(": {reason}"))
         .unwrap_or_default();
+    let port = match error {
+        BrokerError::ListenManagement { port, .. } => *port,
+        _ => port,
+    };
     PyOSError::new_err(format!("{host}:{port}: {error}{reason}"))
 }
 

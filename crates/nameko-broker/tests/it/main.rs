@@ -12,6 +12,10 @@ mod support;
 /// What a dead letter tells of itself, and how one comes about.
 mod deaths;
 
+/// An HTTP client of one request at a time.
+#[cfg(feature = "management")]
+mod http;
+
 /// A peer that says what it likes, frame by frame.
 mod peer;
 
@@ -29,6 +33,9 @@ mod exchanges;
 mod expiry;
 /// Conformance: login, virtual hosts, and what was agreed on.
 mod handshake;
+/// Conformance: the management API.
+#[cfg(feature = "management")]
+mod management;
 /// Conformance: priorities of messages and of consumers.
 mod priorities;
 /// Conformance: confirms, returns, large bodies.

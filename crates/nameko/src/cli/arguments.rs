@@ -132,6 +132,9 @@ pub(super) struct BrokerArguments {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 5672)]
     pub(super) port: u16,
+    /// Serve the management API over HTTP, on this port; 0 takes a free one [default: none]
+    #[arg(long, value_name = "PORT")]
+    pub(super) management_port: Option<u16>,
     #[command(flatten)]
     pub(super) log: LogArguments,
 }
@@ -262,4 +265,5 @@ User and password are guest and guest.
 
 Examples:
   nameko broker
-  nameko broker --port 5673";
+  nameko broker --port 5673
+  nameko broker --management-port 15672     # with the part of RabbitMQ's management API that tests and tools use";

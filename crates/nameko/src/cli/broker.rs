@@ -20,10 +20,18 @@ pub(super) const LOCAL: &str = "127.0.0.1:5672";
 pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
     let address = (arguments.host.as_str(), arguments.port);
-    let broker = Broker::start(address)
+    let mut builder = Broker::builder();
+    if let Some(port) = arguments.management_port {
+        builder = builder.management_port(port);
+    }
+    let broker = builder
+        .start(address)
         .await
         .map_err(|error| cannot_listen(&error, arguments))?;
     announce(format_args!("ready at {}", broker.uri()))?;
+    if let Some(uri) = broker.management_uri() {
+        announce(format_args!("management API at {uri}/api/"))?;
+    }
     announce(
         "This broker is for trying out, development and tests: messages live in memory and are gone when it stops.",
     )?;
@@ -66,14 +74,18 @@ pub(super) async fn is_there(address: &str) -> bool {
 fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
     let source =
         std::error::Error::source(error).and_then(|it| it.downcast_ref::<std::io::Error>());
-    let BrokerArguments { host, port, .. } = arguments;
+    let host = &arguments.host;
+    let (port, option) = match error {
+        BrokerError::ListenManagement { port, .. } => (*port, "--management-port"),
+        _ => (arguments.port, "--port"),
+    };
     let Some(source) = source else {
         return Failure::new("Error", error.to_string());
     };
     let failure = Failure::new("Error", format!("can't listen on {host}:{port}: {source}"));
     match source.kind() {
         std::io::ErrorKind::AddrInUse => failure
-            .hint("another broker may be running there: use that one, or take another port with --port (0 is any free one)"),
+            .hint(format!("another broker may be running there: use that one, or take another port with {option} (0 is any free one)")),
         _ => failure,
     }
 }

@@ -1,0 +1,245 @@
+//! Bindings: list, make, delete.
+
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderValue, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::{
+    answer::{Answer, Result},
+    exchanges::named,
+    json::{of_table, table},
+    request::Request,
+    within,
+};
+use crate::{
+    binding::{Binding, Destination},
+    exchanges::BindTo,
+    vhost::State,
+};
+
+/// What stands for itself in the name of a binding; a blank is a plus.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b' ');
+
+/// What stands for itself in a part of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Which bindings are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which<'a> {
+    All,
+    From(&'a str),
+    To(BindTo<'a>),
+    Between(&'a str, BindTo<'a>),
+}
+
+/// `GET` of any list of bindings.
+pub(super) fn list(request: &Request<'_>, only: Option<&str>, which: Which<'_>) -> Result {
+    let mut list: Vec<Value> = Vec::new();
+    let mut found = only.is_none();
+    for (vhost, held) in request.shared.vhosts() {
+        if only.is_none_or(|it| it == vhost) {
+            found = true;
+            list.extend(select(&held.lock(), which));
+        }
+    }
+    // RabbitMQ looks for nothing but the virtual host, and not even that where two ends are given.
+    match found || !matches!(which, Which::All) {
+        true => Ok(Answer::json(list.into())),
+        false => Err(Answer::not_found()),
+    }
+}
+
+/// `GET bindings/V/e/X/q|e/D/KEY`.
+pub(super) fn get(
+    request: &Request<'_>,
+    vhost: &str,
+    source: &str,
+    to: BindTo<'_>,
+    key: &str,
+) -> Result {
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let state = vhost.lock();
+    let mut all = select(&state, Which::Between(source, to)).into_iter();
+    let found = all.find(|binding| binding["properties_key"] == key);
+    found.map(Answer::json).ok_or_else(Answer::not_found)
+}
+
+/// `POST bindings/V/e/X/q|e/D`.
+pub(super) fn post(request: &Request<'_>, vhost: &str, source: &str, to: BindTo<'_>) -> Result {
+    let fields = request.fields()?;
+    let key = fields.name("routing_key")?.unwrap_or_default();
+    let arguments = table(fields.get("arguments"))?;
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::no_vhost)?;
+    let by = request.shared.next_connection();
+    let name = properties_key(key, &of_table(&arguments));
+    within(&vhost, |state| {
+        state.bind(named(source), to, key, arguments, by)
+    })
+    .map_err(Answer::of_operation)?;
+    let (BindTo::Queue(end) | BindTo::Exchange(end)) = to;
+    let encode = |text| utf8_percent_encode(text, SEGMENT);
+    let place = format!("{}/{}", encode(end), encode(&name));
+    // Percent signs and letters: always a valid header.
+    let place = HeaderValue::try_from(place).unwrap_or(HeaderValue::from_static(""));
+    Ok(Answer::made(true).with(header::LOCATION, place))
+}
+
+/// `DELETE bindings/V/e/X/q|e/D/KEY`.
+pub(super) fn delete(
+    request: &Request<'_>,
+    vhost: &str,
+    source: &str,
+    to: BindTo<'_>,
+    key: &str,
+) -> Result {
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let by = request.shared.next_connection();
+    within(&vhost, |state| {
+        let (destination, source) = (destination(state, to), named(source));
+        let found = destination.as_ref().and_then(|it| {
+            let mut bindings = state.bindings.to(it);
+            bindings.find(|it| {
+                &*it.source == source && properties_key(&it.key, &of_table(&it.arguments)) == key
+            })
+        });
+        let found = found.ok_or_else(Answer::not_found)?;
+        let (key, arguments) = (found.key.clone(), found.arguments.clone());
+        state
+            .unbind(source, to, &key, arguments, by)
+            .map_err(Answer::of_operation)
+    })?;
+    Ok(Answer::done())
+}
+
+/// Bindings as JSON, in order. Every queue is bound to the default exchange by its name.
+fn select(state: &State, which: Which<'_>) -> Vec<Value> {
+    let (source, to) = match which {
+        Which::All => (None, None),
+        Which::From(source) => (Some(named(source)), None),
+        Which::To(to) => (None, Some(to)),
+        Which::Between(source, to) => (Some(named(source)), Some(to)),
+    };
+    let mut list = Vec::new();
+    if source.is_none_or(str::is_empty) {
+        match to {
+            None => {
+                let mut names: Vec<&str> = state.queue_ids.keys().map(|it| &**it).collect();
+                names.sort_unstable();
+                list.extend(names.into_iter().map(|name| implicit(state, name)));
+            }
+            // As in RabbitMQ also for a queue that is not there.
+            Some(BindTo::Queue(name)) => list.push(implicit(state, name)),
+            Some(BindTo::Exchange(_)) => {}
+        }
+    }
+    let wanted = to.map(|to| destination(state, to));
+    let mut bindings: Vec<(&Binding, &str)> = state
+        .bindings
+        .iter()
+        .filter(|it| source.is_none_or(|source| *it.source == *source))
+        .filter(|it| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| wanted.as_ref() == Some(&it.destination))
+        })
+        .filter_map(|it| Some((&**it, end(state, &it.destination)?.1)))
+        .collect();
+    bindings.sort_by_key(|(it, end)| (&it.source, *end, &it.key));
+    list.extend(bindings.into_iter().map(|(it, _)| describe(state, it)));
+    list
+}
+
+fn implicit(state: &State, queue: &str) -> Value {
+    json!({
+        "source": "",
+        "vhost": &*state.name,
+        "destination": queue,
+        "destination_type": "queue",
+        "routing_key": queue,
+        "arguments": {},
+        "properties_key": properties_key(queue, &json!({})),
+    })
+}
+
+fn describe(state: &State, binding: &Binding) -> Value {
+    let (kind, end) = end(state, &binding.destination).unwrap_or(("queue", ""));
+    let arguments = of_table(&binding.arguments);
+    json!({
+        "source": &*binding.source,
+        "vhost": &*state.name,
+        "destination": end,
+        "destination_type": kind,
+        "routing_key": &*binding.key,
+        "properties_key": properties_key(&binding.key, &arguments),
+        "arguments": arguments,
+    })
+}
+
+/// The kind and name of what a binding leads to.
+fn end<'a>(state: &'a State, destination: &'a Destination) -> Option<(&'static str, &'a str)> {
+    match destination {
+        Destination::Queue(id) => Some(("queue", &state.queues.get(id)?.name)),
+        Destination::Exchange(name) => Some(("exchange", name)),
+    }
+}
+
+fn destination(state: &State, to: BindTo<'_>) -> Option<Destination> {
+    match to {
+        BindTo::Queue(name) => state.queue_ids.get(name).copied().map(Destination::Queue),
+        BindTo::Exchange(name) => Some(Destination::Exchange(named(name).into())),
+    }
+}
+
+/// What a binding is called among those with the same ends: its key, and a digest of its arguments if it has any. RabbitMQ's
+/// digest is another, which only Erlang can make.
+fn properties_key(key: &str, arguments: &Value) -> String {
+    let quoted = utf8_percent_encode(key, PLAIN)
+        .to_string()
+        .replace(' ', "+");
+    let none = arguments.as_object().is_none_or(|it| it.is_empty());
+    match (&*quoted, none) {
+        ("", true) => "~".to_owned(),
+        (_, true) => quoted,
+        (_, false) => {
+            // FNV-1a: short, and the same in every process.
+            let digest = arguments
+                .to_string()
+                .bytes()
+                .fold(0x811c_9dc5_u32, |hash, byte| {
+                    (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+                });
+            format!("{quoted}~{}", BASE64URL_NOPAD.encode(&digest.to_be_bytes()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_called_by_its_key_and_its_arguments() {
+        for (key, arguments, expected) in [
+            ("", json!({}), "~"),
+            ("a.b", json!({}), "a.b"),
+            ("a ~#/", json!({}), "a+%7E%23%2F"),
+        ] {
+            assert_eq!(properties_key(key, &arguments), expected);
+        }
+        let one = properties_key("a", &json!({"x": 1}));
+        assert!(
+            one.starts_with("a~") && one != properties_key("a", &json!({"x": 2})),
+            "{one}"
+        );
+        assert!(properties_key("", &json!({"x": 1})).starts_with('~'));
+    }
+}

@@ -1,0 +1,232 @@
+//! Connections with their channels and consumers: list, close.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{
+    answer::{Answer, Result},
+    json::of_table,
+    overview::NODE,
+    request::Request,
+};
+use crate::{
+    client::Client,
+    shared::Shared,
+    vhost::{ChannelId, ConnectionId, ConsumerId, Consuming, State},
+};
+
+/// How long a request waits for a connection to be closed.
+const CLOSING: Duration = Duration::from_secs(3);
+
+/// The connections there are, by number.
+#[derive(Debug)]
+pub(super) struct Names(HashMap<ConnectionId, Client>);
+
+/// `GET connections`, or those of one virtual host.
+pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
+    if only.is_some_and(|name| request.shared.vhost(name).is_none()) {
+        return Err(Answer::not_found());
+    }
+    let clients = request.shared.clients().into_iter();
+    let list: Vec<Value> = clients
+        .filter(|client| {
+            let vhost = client.opened.as_ref().map(|it| &*it.vhost);
+            only.is_none() || vhost == only
+        })
+        .map(|client| describe(&client, request.shared))
+        .collect();
+    Ok(Answer::json(list.into()))
+}
+
+/// `GET connections/NAME`.
+pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
+    let client = find(request.shared, name)?;
+    Ok(Answer::json(describe(&client, request.shared)))
+}
+
+/// `DELETE connections/NAME`: the client is told why, with 320 CONNECTION_FORCED.
+pub(super) async fn delete(request: &Request<'_>, name: &str) -> Result {
+    let client = find(request.shared, name)?;
+    let reason = request
+        .header("x-reason")
+        .unwrap_or("Closed via management plugin");
+    client.outbox.force_close(reason);
+    // What it had is free for others when this is answered.
+    let gone = async {
+        loop {
+            let ended = request.shared.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if !request.shared.is_in(client.outbox.connection) {
+                return;
+            }
+            ended.await;
+        }
+    };
+    if timeout(CLOSING, gone).await.is_err() {
+        tracing::debug!(name, "a connection takes long to close");
+    }
+    Ok(Answer::done())
+}
+
+/// `GET channels`, or those of one connection.
+pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
+    let only = of.map(|name| find(request.shared, name)).transpose()?;
+    let names = Names::new(request.shared);
+    let mut list = Vec::new();
+    for (_, vhost) in request.shared.vhosts() {
+        let state = vhost.lock();
+        let mut channels: Vec<(&ChannelId, &Consuming)> = state
+            .channels
+            .iter()
+            .filter(|(_, channel)| {
+                let connection = channel.outbox.connection;
+                only.as_ref()
+                    .is_none_or(|it| it.outbox.connection == connection)
+            })
+            .collect();
+        channels.sort_unstable_by_key(|(id, _)| id.0);
+        let channels = channels.into_iter();
+        list.extend(channels.map(|(_, channel)| names.channel(channel, &state)));
+    }
+    Ok(Answer::json(list.into()))
+}
+
+/// `GET consumers`, or those of one virtual host.
+pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
+    let names = Names::new(request.shared);
+    let mut list: Vec<Value> = Vec::new();
+    let mut found = only.is_none();
+    for (vhost, held) in request.shared.vhosts() {
+        if only.is_none_or(|it| it == vhost) {
+            found = true;
+            let state = held.lock();
+            let mut ids: Vec<ConsumerId> = state.consumers.keys().copied().collect();
+            ids.sort_unstable_by_key(|id| id.0);
+            let ids = ids.into_iter();
+            list.extend(ids.filter_map(|id| names.consumer(id, &state)));
+        }
+    }
+    match found {
+        true => Ok(Answer::json(list.into())),
+        false => Err(Answer::not_found()),
+    }
+}
+
+impl Names {
+    pub(super) fn new(shared: &Shared) -> Self {
+        let clients = shared.clients().into_iter();
+        Self(clients.map(|it| (it.outbox.connection, it)).collect())
+    }
+
+    /// A connection as other things mention it.
+    pub(super) fn connection(&self, id: ConnectionId) -> Value {
+        let client = self.0.get(&id);
+        let peer = client.and_then(|it| it.ends).map(|(peer, _)| peer);
+        json!({
+            "name": client.map(Client::name),
+            "peer_host": peer.map(|it| it.ip().to_string()),
+            "peer_port": peer.map(|it| it.port()),
+        })
+    }
+
+    /// A consumer; `None` when it is gone.
+    pub(super) fn consumer(&self, id: ConsumerId, state: &State) -> Option<Value> {
+        let consumer = state.consumers.get(&id)?;
+        let queue = state.queues.get(&consumer.queue)?;
+        let channel = state.channels.get(&consumer.channel)?;
+        let client = self.0.get(&channel.outbox.connection);
+        let name = client.map(Client::name);
+        let peer = client.and_then(|it| it.ends).map(|(peer, _)| peer);
+        let active = !queue.arguments.single_active || queue.active_consumer == Some(id);
+        Some(json!({
+            "consumer_tag": &*consumer.tag,
+            "queue": {"name": &*queue.name, "vhost": &*state.name},
+            "ack_required": !consumer.no_ack,
+            "exclusive": queue.exclusive_consumer == Some(id),
+            "prefetch_count": consumer.prefetch,
+            "active": active,
+            "activity_status": if active { "up" } else { "waiting" },
+            "channel_details": {
+                "name": channel_name(name.as_deref(), channel),
+                "number": channel.number,
+                "connection_name": name,
+                "peer_host": peer.map(|it| it.ip().to_string()),
+                "peer_port": peer.map(|it| it.port()),
+                "user": client.and_then(|it| it.opened.as_ref()).map(|it| &it.user),
+                "node": NODE,
+            },
+        }))
+    }
+
+    fn channel(&self, channel: &Consuming, state: &State) -> Value {
+        let connection = channel.outbox.connection;
+        let client = self.0.get(&connection);
+        let name = client.map(Client::name);
+        json!({
+            "name": channel_name(name.as_deref(), channel),
+            "number": channel.number,
+            "vhost": &*state.name,
+            "user": client.and_then(|it| it.opened.as_ref()).map(|it| &it.user),
+            "node": NODE,
+            "state": "running",
+            "connection_details": self.connection(connection),
+            "consumer_count": channel.consumers.len(),
+            "prefetch_count": channel.consumer_prefetch,
+            "global_prefetch_count": channel.global_prefetch,
+            "messages_unacknowledged": channel.unacked.len(),
+            "transactional": false,
+        })
+    }
+}
+
+fn channel_name(connection: Option<&str>, channel: &Consuming) -> String {
+    format!("{} ({})", connection.unwrap_or_default(), channel.number)
+}
+
+fn find(shared: &Shared, name: &str) -> Result<Client> {
+    let mut clients = shared.clients().into_iter();
+    clients
+        .find(|client| client.name() == name)
+        .ok_or_else(Answer::not_found)
+}
+
+fn describe(client: &Client, shared: &Shared) -> Value {
+    let Some(opened) = &client.opened else {
+        return Value::Null;
+    };
+    let (peer, local) = client.ends.unzip();
+    let channels = shared.vhost(&opened.vhost).map_or(0, |vhost| {
+        let state = vhost.lock();
+        let own = state.channels.values();
+        own.filter(|it| it.outbox.connection == client.outbox.connection)
+            .count()
+    });
+    let at = opened.at.duration_since(std::time::UNIX_EPOCH);
+    let properties = of_table(&opened.properties);
+    json!({
+        "name": client.name(),
+        "user_provided_name": properties.get("connection_name"),
+        "vhost": opened.vhost,
+        "user": opened.user,
+        "user_who_performed_action": opened.user,
+        "auth_mechanism": opened.mechanism,
+        "client_properties": properties,
+        "connected_at": at.map_or(0, |it| it.as_millis() as u64),
+        "channels": channels,
+        "channel_max": opened.channel_max,
+        "frame_max": opened.frame_max,
+        "timeout": opened.heartbeat,
+        "host": local.map(|it| it.ip().to_string()),
+        "port": local.map(|it| it.port()),
+        "peer_host": peer.map(|it| it.ip().to_string()),
+        "peer_port": peer.map(|it| it.port()),
+        "protocol": "AMQP 0-9-1",
+        "type": "network",
+        "ssl": false,
+        "state": "running",
+        "node": NODE,
+    })
+}

@@ -1,0 +1,204 @@
+//! Messages: publish and get.
+
+use std::sync::Arc;
+
+use amq_protocol::{frame::AMQPContentHeader, protocol::basic::AMQPProperties};
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use super::{
+    answer::{Answer, Result},
+    body::Fields,
+    exchanges::named,
+    json::{of_properties, properties},
+    request::Request,
+    within,
+};
+use crate::{
+    acknowledgements::Outcome,
+    channel::PUBLISH,
+    error::{AmqpError, Result as Operation},
+    frame::parse_header,
+    headers,
+    outbox::Outbox,
+    publish::{Offered, Published},
+    queues::Got,
+    vhost::{ChannelId, ConnectionId, State, VHost},
+};
+
+/// What becomes of messages that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AckMode {
+    /// They are gone.
+    Ack,
+    /// They go back.
+    Requeue,
+    /// They are dead letters, where the queue has such.
+    Reject,
+}
+
+/// `POST exchanges/V/X/publish`.
+pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Result {
+    let fields = request.fields()?;
+    fields.require(&["routing_key", "properties", "payload", "payload_encoding"])?;
+    let key = fields.name("routing_key")?.unwrap_or_default();
+    let body = payload(&fields)?;
+    let properties = properties(fields.get("properties"))?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(Answer::access_refused)?;
+    if body.len() as u64 > request.shared.settings.max_message_size {
+        return Err(Answer::of_publish(AmqpError::precondition_failed(format!(
+            "message size {} is larger than configured max size {}",
+            body.len(),
+            request.shared.settings.max_message_size
+        ))));
+    }
+    let header = headers::encode(AMQPContentHeader {
+        class_id: PUBLISH.0,
+        body_size: body.len() as u64,
+        properties: properties.clone(),
+    });
+    let header = header.ok_or_else(|| Answer::bad_request("the properties are too large"))?;
+    let by = request.shared.next_connection();
+    let published = in_channel(&vhost, by, |state, channel| {
+        let message = state.accept(Offered {
+            exchange: named(exchange),
+            routing_key: key.to_owned(),
+            properties: &properties,
+            header,
+            body: body.into(),
+            user: request.user,
+            channel,
+        })?;
+        let headers = properties.headers().as_ref().map(|it| it.inner());
+        Ok(state.publish(message, headers))
+    });
+    match published.map_err(Answer::of_publish)? {
+        Published::Routed => Ok(Answer::json(json!({"routed": true}))),
+        // RabbitMQ waits for a confirm, and takes a refusal by a full queue for none.
+        Published::Unroutable | Published::Refused => Ok(Answer::json(json!({"routed": false}))),
+    }
+}
+
+/// `POST queues/V/Q/get`.
+pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
+    let fields = request.fields()?;
+    let mode = AckMode::of(&fields)?;
+    let count = fields.integer("count")?.unwrap_or_default();
+    let only_base64 = match fields.text("encoding")? {
+        Some("auto") => false,
+        Some("base64") => true,
+        _ => {
+            return Err(Answer::bad_request(
+                "Unsupported encoding. Please use auto or base64.",
+            ));
+        }
+    };
+    let truncate = fields.integer("truncate")?.map(|it| it.max(0) as usize);
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(Answer::access_refused)?;
+    let by = request.shared.next_connection();
+    let read = in_channel(&vhost, by, |state, channel| {
+        let mut read = Vec::new();
+        // One that is not there is an error even where nothing is to be read.
+        state.queue_for(name, by)?;
+        for _ in 0..count.max(0) {
+            match state.get(channel, name, mode == AckMode::Ack, by)? {
+                Some(got) => read.push(got),
+                None => break,
+            }
+        }
+        let outcome = match mode {
+            AckMode::Ack => return Ok(read),
+            AckMode::Requeue => Outcome::Requeue,
+            AckMode::Reject => Outcome::Reject,
+        };
+        state.settle(channel, 0, true, outcome)?;
+        Ok(read)
+    });
+    let read = read.map_err(Answer::of_get)?;
+    let messages: Vec<Value> = read
+        .iter()
+        .map(|got| describe(got, only_base64, truncate))
+        .collect();
+    Ok(Answer::json(messages.into()))
+}
+
+impl AckMode {
+    /// The mode a body asks for. Before version 3.7 RabbitMQ had `requeue` for it.
+    fn of(fields: &Fields) -> Result<Self> {
+        let mode = match (fields.get("ackmode"), fields.flag("requeue")?) {
+            (None, Some(requeue)) => {
+                fields.require(&["count", "encoding"])?;
+                return Ok(if requeue { Self::Requeue } else { Self::Ack });
+            }
+            (mode, _) => mode,
+        };
+        fields.require(&["ackmode", "count", "encoding"])?;
+        match mode.and_then(Value::as_str) {
+            Some("ack_requeue_false") => Ok(Self::Ack),
+            Some("ack_requeue_true" | "reject_requeue_true") => Ok(Self::Requeue),
+            Some("reject_requeue_false") => Ok(Self::Reject),
+            _ => Err(Answer::bad_request(
+                "ackmode is one of ack_requeue_true, ack_requeue_false, reject_requeue_true, reject_requeue_false",
+            )),
+        }
+    }
+}
+
+/// Does something on a channel that is only there for it.
+fn in_channel<T>(
+    vhost: &VHost,
+    by: ConnectionId,
+    operation: impl FnOnce(&mut State, ChannelId) -> Operation<T>,
+) -> Operation<T> {
+    within(vhost, |state| {
+        // Nothing is ever delivered to it: it has no consumers.
+        let channel = state.open_channel(1, Arc::new(Outbox::new(by)), false);
+        let done = operation(state, channel);
+        state.close_channel(channel);
+        done
+    })
+}
+
+fn payload(fields: &Fields) -> Result<Vec<u8>> {
+    let Some(Value::String(payload)) = fields.get("payload") else {
+        return Err(Answer::bad_request("payload_not_string"));
+    };
+    match fields.text("payload_encoding")? {
+        Some("string") => Ok(payload.clone().into_bytes()),
+        Some("base64") => BASE64
+            .decode(payload.as_bytes())
+            .map_err(|_| Answer::bad_request(json!(["not_base64", payload]))),
+        other => Err(Answer::bad_request(json!(["unsupported_encoding", other]))),
+    }
+}
+
+fn describe(got: &Got, only_base64: bool, truncate: Option<usize>) -> Value {
+    let counted = got.entry.counted();
+    let message = counted.as_ref().unwrap_or(&got.entry.message);
+    let properties = match parse_header(&message.header) {
+        Ok(header) => header.properties,
+        Err(_) => AMQPProperties::default(),
+    };
+    let shown = truncate.and_then(|size| message.body.get(..size));
+    let shown = shown.unwrap_or(&message.body);
+    let (payload, encoding) = match std::str::from_utf8(shown) {
+        Ok(text) if !only_base64 => (text.to_owned(), "string"),
+        _ => (BASE64.encode(shown), "base64"),
+    };
+    json!({
+        "payload_bytes": message.body.len(),
+        "redelivered": got.entry.redelivered,
+        "exchange": &*message.exchange,
+        "routing_key": &*message.routing_key,
+        "message_count": got.messages,
+        "properties": of_properties(&properties),
+        "payload": payload,
+        "payload_encoding": encoding,
+    })
+}

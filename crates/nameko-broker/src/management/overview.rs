@@ -1,0 +1,60 @@
+//! What this broker is, and how much there is in it.
+
+use serde_json::json;
+
+use super::{
+    answer::{Answer, Result},
+    request::Request,
+};
+
+/// The version of RabbitMQ whose API this is a part of.
+const RABBITMQ: &str = "3.10.0";
+/// This broker as a node of a cluster.
+pub(super) const NODE: &str = concat!(env!("CARGO_PKG_NAME"), "@localhost");
+
+/// `GET overview`.
+pub(super) fn overview(request: &Request<'_>) -> Result {
+    let connections = request.shared.clients().len();
+    let (mut channels, mut consumers, mut exchanges, mut queues) = (0, 0, 0, 0);
+    let (mut ready, mut unacked) = (0, 0);
+    for (_, vhost) in request.shared.vhosts() {
+        let state = vhost.lock();
+        channels += state.channels.len();
+        consumers += state.consumers.len();
+        exchanges += state.exchanges.len();
+        queues += state.queues.len();
+        ready += state.queues.values().map(|it| it.len()).sum::<usize>();
+        unacked += state
+            .channels
+            .values()
+            .map(|it| it.unacked.len())
+            .sum::<usize>();
+    }
+    let types = ["direct", "fanout", "headers", "topic"];
+    let types = types.map(|name| {
+        let description = format!("AMQP {name} exchange, as per the AMQP specification");
+        json!({"name": name, "description": description, "enabled": true})
+    });
+    Ok(Answer::json(json!({
+        "management_version": RABBITMQ,
+        "rabbitmq_version": RABBITMQ,
+        "product_name": env!("CARGO_PKG_NAME"),
+        "product_version": env!("CARGO_PKG_VERSION"),
+        "cluster_name": NODE,
+        "node": NODE,
+        "rates_mode": "none",
+        "exchange_types": types,
+        "object_totals": {
+            "channels": channels,
+            "connections": connections,
+            "consumers": consumers,
+            "exchanges": exchanges,
+            "queues": queues,
+        },
+        "queue_totals": {
+            "messages": ready + unacked,
+            "messages_ready": ready,
+            "messages_unacknowledged": unacked,
+        },
+    })))
+}

@@ -1,0 +1,169 @@
+//! Queues: list, declare, delete, purge.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    answer::{Answer, Result},
+    body::fits,
+    connections::Names,
+    json::{of_table, table},
+    overview::NODE,
+    request::Request,
+    within,
+};
+use crate::{
+    arguments::QueueKind,
+    queue::Queue,
+    queues::DeclareQueue,
+    vhost::{QueueId, State},
+};
+
+/// `GET queues`, or those of one virtual host.
+pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
+    let names = Names::new(request.shared);
+    let mut list: Vec<Value> = Vec::new();
+    let mut found = only.is_none();
+    for (vhost, held) in request.shared.vhosts() {
+        if only.is_none_or(|it| it == vhost) {
+            found = true;
+            let state = held.lock();
+            let unacked = unacked(&state);
+            let mut queues: Vec<(&QueueId, &Queue)> = state.queues.iter().collect();
+            queues.sort_unstable_by_key(|(_, queue)| &queue.name);
+            let queues = queues.into_iter();
+            list.extend(
+                queues.map(|(id, queue)| describe(*id, queue, &state, &unacked, &names).into()),
+            );
+        }
+    }
+    match found {
+        true => Ok(Answer::json(list.into())),
+        false => Err(Answer::not_found()),
+    }
+}
+
+/// `GET queues/V/Q`.
+pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
+    let names = Names::new(request.shared);
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let state = vhost.lock();
+    let found = state.queue_ids.get(name);
+    let found = found.and_then(|id| Some((*id, state.queues.get(id)?)));
+    let (id, queue) = found.ok_or_else(Answer::not_found)?;
+    let mut described = describe(id, queue, &state, &unacked(&state), &names);
+    let consumers = queue.consumers.iter();
+    let consumers: Vec<Value> = consumers
+        .filter_map(|id| names.consumer(id, &state))
+        .collect();
+    described.insert("consumer_details".to_owned(), consumers.into());
+    Ok(Answer::json(described.into()))
+}
+
+/// `PUT queues/V/Q`.
+pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
+    let fields = request.fields()?;
+    let ask = DeclareQueue {
+        name: fits("queue", name)?,
+        passive: false,
+        durable: fields.flag("durable")?.unwrap_or(false),
+        // It would go at once, with the request it belongs to.
+        exclusive: false,
+        auto_delete: fields.flag("auto_delete")?.unwrap_or(false),
+        table: table(fields.get("arguments"))?,
+    };
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::no_vhost)?;
+    let by = request.shared.next_connection();
+    within(&vhost, |state| {
+        let new = !state.queue_ids.contains_key(name);
+        state.declare_queue(ask, by)?;
+        Ok(Answer::made(new))
+    })
+    .map_err(Answer::of_operation)
+}
+
+/// `DELETE queues/V/Q`.
+pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let by = request.shared.next_connection();
+    let (if_unused, if_empty) = (request.asks("if-unused"), request.asks("if-empty"));
+    within(&vhost, |state| {
+        if !state.queue_ids.contains_key(name) {
+            return Err(Answer::not_found());
+        }
+        state
+            .delete_queue_by_name(name, if_unused, if_empty, by)
+            .map_err(Answer::of_operation)
+    })?;
+    Ok(Answer::done())
+}
+
+/// `DELETE queues/V/Q/contents`.
+pub(super) fn purge(request: &Request<'_>, vhost: &str, name: &str) -> Result {
+    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let by = request.shared.next_connection();
+    within(&vhost, |state| {
+        if !state.queue_ids.contains_key(name) {
+            return Err(Answer::not_found());
+        }
+        state.purge(name, by).map_err(Answer::of_operation)
+    })?;
+    Ok(Answer::done())
+}
+
+/// How many messages of each queue are delivered and not acknowledged, and their bytes.
+fn unacked(state: &State) -> HashMap<QueueId, (usize, usize)> {
+    let mut counts: HashMap<QueueId, (usize, usize)> = HashMap::new();
+    for delivered in state.channels.values().flat_map(|it| it.unacked.values()) {
+        let (count, bytes) = counts.entry(delivered.queue).or_default();
+        *count += 1;
+        *bytes += delivered.entry.message.body.len();
+    }
+    counts
+}
+
+fn describe(
+    id: QueueId,
+    queue: &Queue,
+    state: &State,
+    unacked: &HashMap<QueueId, (usize, usize)>,
+    names: &Names,
+) -> Map<String, Value> {
+    let ready = queue.len();
+    let (unacked, unacked_bytes) = unacked.get(&id).copied().unwrap_or_default();
+    let tag = |consumer| Some(state.consumers.get(&consumer?)?.tag.to_string());
+    let kind = match queue.arguments.kind {
+        QueueKind::Classic => "classic",
+        QueueKind::Quorum => "quorum",
+    };
+    let described = json!({
+        "name": &*queue.name,
+        "vhost": &*state.name,
+        "type": kind,
+        "node": NODE,
+        "state": "running",
+        "durable": queue.durable,
+        "auto_delete": queue.auto_delete,
+        "exclusive": queue.owner.is_some(),
+        "arguments": of_table(&queue.table),
+        "policy": null,
+        "consumers": queue.consumers.len(),
+        "exclusive_consumer_tag": tag(queue.exclusive_consumer),
+        "single_active_consumer_tag": tag(queue.active_consumer),
+        "messages": ready + unacked,
+        "messages_ready": ready,
+        "messages_unacknowledged": unacked,
+        "message_bytes": queue.ready_bytes() + unacked_bytes as u64,
+        "message_bytes_ready": queue.ready_bytes(),
+        "message_bytes_unacknowledged": unacked_bytes,
+    });
+    let mut fields = match described {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    if let Some(owner) = queue.owner {
+        fields.insert("owner_pid_details".to_owned(), names.connection(owner));
+    }
+    fields
+}

@@ -1,0 +1,188 @@
+//! A request: who asks, for what, with which body.
+
+use std::{future::poll_fn, pin::Pin, time::Duration};
+
+use bytes::BytesMut;
+use data_encoding::BASE64;
+use http::{HeaderMap, Method, header};
+use hyper::body::{Body, Incoming};
+use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
+
+use super::{
+    answer::{Answer, Result},
+    body::Fields,
+    route,
+};
+use crate::{auth::Credentials, shared::Shared};
+
+/// The most bytes of a body, as in RabbitMQ.
+const MAX_BODY: usize = 20_000_000;
+/// How long a client may take for a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request of a known user.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) user: &'a str,
+    pub(super) method: Method,
+    /// The part of the URI behind `?`.
+    query: &'a str,
+    headers: &'a HeaderMap,
+    body: &'a [u8],
+}
+
+/// Answers one request.
+pub(super) async fn answer(request: http::Request<Incoming>, shared: &Shared) -> Answer {
+    let (head, body) = request.into_parts();
+    let answered = async {
+        let user = login(&head.headers, shared)?;
+        let path = segments(head.uri.path())?;
+        let body = match timeout(BODY_TIMEOUT, read(body)).await {
+            Ok(read) => read?,
+            Err(_) => return Err(Answer::too_slow()),
+        };
+        let method = match head.method {
+            Method::HEAD => Method::GET,
+            method => method,
+        };
+        let request = Request {
+            shared,
+            user,
+            method,
+            query: head.uri.query().unwrap_or_default(),
+            headers: &head.headers,
+            body: &body,
+        };
+        let path: Vec<&str> = path.iter().map(|it| &**it).collect();
+        route::dispatch(&request, &path).await
+    };
+    answered.await.unwrap_or_else(|refusal| refusal)
+}
+
+impl Request<'_> {
+    /// The fields of the body.
+    pub(super) fn fields(&self) -> Result<Fields> {
+        Fields::read(self.body)
+    }
+
+    /// Whether the query says that this is to be so.
+    pub(super) fn asks(&self, name: &str) -> bool {
+        self.query
+            .split('&')
+            .any(|pair| pair.split_once('=') == Some((name, "true")))
+    }
+
+    /// The text of a header.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// The user that the request is of.
+fn login<'a>(headers: &HeaderMap, shared: &'a Shared) -> Result<&'a str> {
+    let Some(given) = headers.get(header::AUTHORIZATION) else {
+        return Err(Answer::login(false));
+    };
+    let user = credentials(given.as_bytes()).and_then(|given| shared.settings.user(&given));
+    user.ok_or_else(|| Answer::login(true))
+}
+
+/// Reads an `Authorization: Basic ...`.
+fn credentials(header: &[u8]) -> Option<Credentials> {
+    let (scheme, rest) = header.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let plain = BASE64.decode(rest.trim_ascii()).ok()?;
+    let colon = plain.iter().position(|byte| *byte == b':')?;
+    let (user, password) = plain.split_at_checked(colon)?;
+    Some(Credentials {
+        user: user.to_vec(),
+        password: password.get(1..)?.to_vec(),
+    })
+}
+
+/// The parts of the path behind `/api/`, decoded.
+fn segments(path: &str) -> Result<Vec<String>> {
+    let rest = path.strip_prefix("/api").ok_or_else(Answer::not_found)?;
+    // RabbitMQ takes no notice of a slash at the end.
+    rest.strip_suffix('/')
+        .unwrap_or(rest)
+        .split('/')
+        .skip(1)
+        .map(|part| {
+            let decoded = percent_decode_str(part).decode_utf8();
+            decoded
+                .map(String::from)
+                .map_err(|_| Answer::bad_request("a name in the path is not UTF-8"))
+        })
+        .collect()
+}
+
+async fn read(mut body: Incoming) -> Result<BytesMut> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|_| Answer::bad_request("the body ended too early"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if whole.len().saturating_add(data.len()) > MAX_BODY {
+            return Err(Answer::bad_request(format!(
+                "Exceeded HTTP request body size limit of {MAX_BODY} bytes"
+            )));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_apart_before_they_are_decoded() {
+        let parts = |path| segments(path).map_err(|_| ());
+        assert_eq!(
+            parts("/api/queues/%2F/a%20b%2Fc"),
+            Ok(vec!["queues".into(), "/".into(), "a b/c".into()])
+        );
+        assert_eq!(parts("/api/queues/"), Ok(vec!["queues".into()]));
+        assert_eq!(parts("/api"), Ok(vec![]));
+        for wrong in ["/", "/queues", "/api/queues/%ff"] {
+            assert_eq!(parts(wrong), Err(()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_hold_colons() {
+        let given = credentials(b"Basic Z3Vlc3Q6YTpi").unwrap();
+        assert_eq!(
+            (&given.user[..], &given.password[..]),
+            (&b"guest"[..], &b"a:b"[..])
+        );
+        for wrong in [
+            &b"Bearer x"[..],
+            b"Basic",
+            b"Basic !!",
+            b"Basic Z3Vlc3Q=",
+            b"",
+        ] {
+            assert!(credentials(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_client_says_panics(path in ".*", header in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = segments(&path);
+            let _ = segments(&format!("/api/{path}"));
+            let _ = credentials(&header);
+            let _ = credentials(&[b"Basic ", &header[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! From a path and a method to what does it.
+
+use http::Method;
+
+use super::{
+    answer::{Answer, Result},
+    bindings::{self, Which},
+    connections, exchanges, messages, overview, queues,
+    request::Request,
+    vhosts,
+};
+use crate::exchanges::BindTo;
+
+const READ: &str = "HEAD, GET, OPTIONS";
+const READ_DELETE: &str = "HEAD, GET, DELETE, OPTIONS";
+const READ_POST: &str = "HEAD, GET, POST, OPTIONS";
+const READ_PUT: &str = "HEAD, GET, PUT, OPTIONS";
+const READ_PUT_DELETE: &str = "HEAD, GET, PUT, DELETE, OPTIONS";
+const DELETE: &str = "DELETE, OPTIONS";
+const POST: &str = "POST, OPTIONS";
+
+/// What a path is about.
+#[derive(Clone, Copy, Debug)]
+enum Route<'a> {
+    Overview,
+    WhoAmI,
+    Users,
+    User(&'a str),
+    VHosts,
+    VHost(&'a str),
+    VHostConnections(&'a str),
+    Permissions(Option<&'a str>),
+    Permission(&'a str, &'a str),
+    Exchanges(Option<&'a str>),
+    Exchange(&'a str, &'a str),
+    Publish(&'a str, &'a str),
+    Queues(Option<&'a str>),
+    Queue(&'a str, &'a str),
+    Contents(&'a str, &'a str),
+    Get(&'a str, &'a str),
+    Bindings(Option<&'a str>, Which<'a>),
+    BindingsBetween(&'a str, &'a str, BindTo<'a>),
+    Binding(&'a str, &'a str, BindTo<'a>, &'a str),
+    Connections,
+    Connection(&'a str),
+    Channels(Option<&'a str>),
+    Consumers(Option<&'a str>),
+}
+
+/// Does what a request asks for.
+pub(super) async fn dispatch(request: &Request<'_>, path: &[&str]) -> Result {
+    let route = Route::of(path).ok_or_else(Answer::not_found)?;
+    let get = request.method == Method::GET;
+    match route {
+        Route::Overview if get => overview::overview(request),
+        Route::WhoAmI if get => vhosts::who_am_i(request),
+        Route::Users if get => vhosts::users(request),
+        Route::User(user) if get => vhosts::user(request, user),
+        Route::VHosts if get => vhosts::list(request),
+        Route::VHostConnections(vhost) if get => connections::list(request, Some(vhost)),
+        Route::Permissions(vhost) if get => vhosts::permissions(request, vhost),
+        Route::Exchanges(vhost) if get => exchanges::list(request, vhost),
+        Route::Queues(vhost) if get => queues::list(request, vhost),
+        Route::Bindings(vhost, which) if get => bindings::list(request, vhost, which),
+        Route::Connections if get => connections::list(request, None),
+        Route::Channels(connection) if get => connections::channels(request, connection),
+        Route::Consumers(vhost) if get => connections::consumers(request, vhost),
+        Route::VHost(vhost) => match request.method {
+            Method::GET => vhosts::get(request, vhost),
+            Method::PUT => vhosts::put(request, vhost),
+            Method::DELETE => vhosts::delete(request, vhost),
+            _ => Err(route.not_allowed()),
+        },
+        Route::Permission(vhost, user) => match request.method {
+            Method::GET => vhosts::permission(request, vhost, user),
+            Method::PUT => vhosts::permit(request, vhost, user),
+            _ => Err(route.not_allowed()),
+        },
+        Route::Exchange(vhost, exchange) => match request.method {
+            Method::GET => exchanges::get(request, vhost, exchange),
+            Method::PUT => exchanges::put(request, vhost, exchange),
+            Method::DELETE => exchanges::delete(request, vhost, exchange),
+            _ => Err(route.not_allowed()),
+        },
+        Route::Queue(vhost, queue) => match request.method {
+            Method::GET => queues::get(request, vhost, queue),
+            Method::PUT => queues::put(request, vhost, queue),
+            Method::DELETE => queues::delete(request, vhost, queue),
+            _ => Err(route.not_allowed()),
+        },
+        Route::BindingsBetween(vhost, source, to) => match request.method {
+            Method::GET => bindings::list(request, Some(vhost), Which::Between(source, to)),
+            Method::POST => bindings::post(request, vhost, source, to),
+            _ => Err(route.not_allowed()),
+        },
+        Route::Binding(vhost, source, to, key) => match request.method {
+            Method::GET => bindings::get(request, vhost, source, to, key),
+            Method::DELETE => bindings::delete(request, vhost, source, to, key),
+            _ => Err(route.not_allowed()),
+        },
+        Route::Connection(name) => match request.method {
+            Method::GET => connections::get(request, name),
+            Method::DELETE => connections::delete(request, name).await,
+            _ => Err(route.not_allowed()),
+        },
+        Route::Publish(vhost, exchange) if request.method == Method::POST => {
+            messages::publish(request, vhost, exchange)
+        }
+        Route::Get(vhost, queue) if request.method == Method::POST => {
+            messages::get(request, vhost, queue)
+        }
+        Route::Contents(vhost, queue) if request.method == Method::DELETE => {
+            queues::purge(request, vhost, queue)
+        }
+        _ => Err(route.not_allowed()),
+    }
+}
+
+impl<'a> Route<'a> {
+    /// What the parts of a path behind `/api/` mean.
+    fn of(path: &[&'a str]) -> Option<Self> {
+        Some(match *path {
+            ["overview"] => Self::Overview,
+            ["whoami"] => Self::WhoAmI,
+            ["users"] => Self::Users,
+            ["users", user] => Self::User(user),
+            ["vhosts"] => Self::VHosts,
+            ["vhosts", vhost] => Self::VHost(vhost),
+            ["vhosts", vhost, "connections"] => Self::VHostConnections(vhost),
+            ["vhosts", vhost, "permissions"] => Self::Permissions(Some(vhost)),
+            ["permissions"] => Self::Permissions(None),
+            ["permissions", vhost, user] => Self::Permission(vhost, user),
+            ["exchanges"] => Self::Exchanges(None),
+            ["exchanges", vhost] => Self::Exchanges(Some(vhost)),
+            ["exchanges", vhost, exchange] => Self::Exchange(vhost, exchange),
+            ["exchanges", vhost, exchange, "publish"] => Self::Publish(vhost, exchange),
+            ["exchanges", vhost, exchange, "bindings", "source"] => {
+                Self::Bindings(Some(vhost), Which::From(exchange))
+            }
+            ["exchanges", vhost, exchange, "bindings", "destination"] => {
+                Self::Bindings(Some(vhost), Which::To(BindTo::Exchange(exchange)))
+            }
+            ["queues"] => Self::Queues(None),
+            ["queues", vhost] => Self::Queues(Some(vhost)),
+            ["queues", vhost, queue] => Self::Queue(vhost, queue),
+            ["queues", vhost, queue, "contents"] => Self::Contents(vhost, queue),
+            ["queues", vhost, queue, "get"] => Self::Get(vhost, queue),
+            ["queues", vhost, queue, "bindings"] => {
+                Self::Bindings(Some(vhost), Which::To(BindTo::Queue(queue)))
+            }
+            ["bindings"] => Self::Bindings(None, Which::All),
+            ["bindings", vhost] => Self::Bindings(Some(vhost), Which::All),
+            ["bindings", vhost, "e", source, kind, end] => {
+                Self::BindingsBetween(vhost, source, bind_to(kind, end)?)
+            }
+            ["bindings", vhost, "e", source, kind, end, key] => {
+                Self::Binding(vhost, source, bind_to(kind, end)?, key)
+            }
+            ["connections"] => Self::Connections,
+            ["connections", name] => Self::Connection(name),
+            ["connections", name, "channels"] => Self::Channels(Some(name)),
+            ["channels"] => Self::Channels(None),
+            ["consumers"] => Self::Consumers(None),
+            ["consumers", vhost] => Self::Consumers(Some(vhost)),
+            _ => return None,
+        })
+    }
+
+    fn not_allowed(self) -> Answer {
+        Answer::not_allowed(match self {
+            Self::VHost(_) | Self::Exchange(..) | Self::Queue(..) => READ_PUT_DELETE,
+            Self::Permission(..) => READ_PUT,
+            Self::BindingsBetween(..) => READ_POST,
+            Self::Binding(..) | Self::Connection(_) => READ_DELETE,
+            Self::Publish(..) | Self::Get(..) => POST,
+            Self::Contents(..) => DELETE,
+            _ => READ,
+        })
+    }
+}
+
+fn bind_to<'a>(kind: &str, end: &'a str) -> Option<BindTo<'a>> {
+    match kind {
+        "q" => Some(BindTo::Queue(end)),
+        "e" => Some(BindTo::Exchange(end)),
+        _ => None,
+    }
+}

@@ -1,0 +1,132 @@
+//! Virtual hosts, users and permissions.
+
+use serde_json::{Value, json};
+
+use super::{
+    answer::{Answer, Result},
+    body::fits,
+    overview::NODE,
+    request::Request,
+};
+use crate::vhost::State;
+
+/// `GET vhosts`.
+pub(super) fn list(request: &Request<'_>) -> Result {
+    let vhosts = request.shared.vhosts();
+    let list: Vec<Value> = vhosts.iter().map(|(_, it)| describe(&it.lock())).collect();
+    Ok(Answer::json(list.into()))
+}
+
+/// `GET vhosts/V`.
+pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
+    let vhost = request.shared.vhost(name).ok_or_else(Answer::not_found)?;
+    let described = describe(&vhost.lock());
+    Ok(Answer::json(described))
+}
+
+/// `PUT vhosts/V`. Nothing a body can say changes anything here.
+pub(super) fn put(request: &Request<'_>, name: &str) -> Result {
+    request.fields()?;
+    fits("vhost", name)?;
+    Ok(Answer::made(request.shared.add_vhost(name)))
+}
+
+/// `DELETE vhosts/V`.
+pub(super) fn delete(request: &Request<'_>, name: &str) -> Result {
+    match request.shared.delete_vhost(name) {
+        true => Ok(Answer::done()),
+        false => Err(Answer::not_found()),
+    }
+}
+
+/// `GET whoami`.
+pub(super) fn who_am_i(request: &Request<'_>) -> Result {
+    Ok(Answer::json(describe_user(request.user)))
+}
+
+/// `GET users`.
+pub(super) fn users(request: &Request<'_>) -> Result {
+    let users = request.shared.settings.users();
+    let list: Vec<Value> = users.iter().map(|(user, _)| describe_user(user)).collect();
+    Ok(Answer::json(list.into()))
+}
+
+/// `GET users/U`.
+pub(super) fn user(request: &Request<'_>, name: &str) -> Result {
+    match is_user(request, name) {
+        true => Ok(Answer::json(describe_user(name))),
+        false => Err(Answer::not_found()),
+    }
+}
+
+/// `GET permissions`, or those of one virtual host.
+pub(super) fn permissions(request: &Request<'_>, only: Option<&str>) -> Result {
+    let mut list = Vec::new();
+    let mut found = only.is_none();
+    for (vhost, _) in request.shared.vhosts() {
+        if only.is_none_or(|it| it == vhost) {
+            found = true;
+            let users = request.shared.settings.users();
+            list.extend(users.iter().map(|(user, _)| all_of(user, &vhost)));
+        }
+    }
+    match found {
+        true => Ok(Answer::json(list.into())),
+        false => Err(Answer::not_found()),
+    }
+}
+
+/// `GET permissions/V/U`.
+pub(super) fn permission(request: &Request<'_>, vhost: &str, user: &str) -> Result {
+    match request.shared.vhost(vhost).is_some() && is_user(request, user) {
+        true => Ok(Answer::json(all_of(user, vhost))),
+        false => Err(Answer::not_found()),
+    }
+}
+
+/// `PUT permissions/V/U`. What would be less than everything is refused, since nobody would see to it.
+pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
+    const KINDS: [&str; 3] = ["configure", "write", "read"];
+    let fields = request.fields()?;
+    fields.require(&KINDS)?;
+    if request.shared.vhost(vhost).is_none() || !is_user(request, user) {
+        return Err(Answer::bad_request("vhost_or_user_not_found"));
+    }
+    for kind in KINDS {
+        if fields.text(kind)? != Some(".*") {
+            return Err(Answer::bad_request(format!(
+                "the embedded broker lets every user do everything: {kind} can only be \".*\"; use RabbitMQ for permissions"
+            )));
+        }
+    }
+    Ok(Answer::done())
+}
+
+fn describe(state: &State) -> Value {
+    let ready: usize = state.queues.values().map(|it| it.len()).sum();
+    let unacked: usize = state.channels.values().map(|it| it.unacked.len()).sum();
+    json!({
+        "name": &*state.name,
+        "description": "",
+        "tags": [],
+        "metadata": {"description": "", "tags": []},
+        "tracing": false,
+        "cluster_state": {NODE: "running"},
+        "messages": ready + unacked,
+        "messages_ready": ready,
+        "messages_unacknowledged": unacked,
+    })
+}
+
+fn describe_user(name: &str) -> Value {
+    json!({"name": name, "tags": ["administrator"]})
+}
+
+fn all_of(user: &str, vhost: &str) -> Value {
+    json!({"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"})
+}
+
+fn is_user(request: &Request<'_>, name: &str) -> bool {
+    let users = request.shared.settings.users();
+    users.iter().any(|(user, _)| *user == name)
+}
