@@ -6,8 +6,8 @@ Instances of each kind are instances of one service.
 import os
 
 from kombu import Exchange, Queue
-from nameko.events import BROADCAST, SINGLETON, EventDispatcher, event_handler
 
+from nameko.events import BROADCAST, SINGLETON, EventDispatcher, event_handler
 from nameko.extensions import DependencyProvider
 from nameko.messaging import Publisher, consume
 from nameko.rpc import rpc

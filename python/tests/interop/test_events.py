@@ -1,4 +1,4 @@
-"""Events and messages between instances of one service, written for Nameko 2 and in Rust."""
+"""Events and messages between instances of one service, one of each kind."""
 
 import json
 import queue
@@ -6,10 +6,7 @@ import threading
 
 import kombu
 import pytest
-from mixed_fleet import PATIENCE
-
-# Those that have events.
-KINDS = ("upstream", "rust")
+from mixed_fleet import KINDS, PATIENCE
 
 QUEUES = (
     "heard_fleet",
@@ -59,7 +56,7 @@ def clean(uri):
 
 @pytest.fixture(scope="module")
 def listeners(empty_fleet):
-    """Both kinds of instances of the listening service, on queues that both declare alike."""
+    """An instance of each kind of the listening service, on queues that all declare alike."""
     clean(empty_fleet.uri)
     running = [empty_fleet.serve(kind, "Listener", "listeners") for kind in KINDS]
     for process in running:
@@ -72,7 +69,7 @@ def listeners(empty_fleet):
 
 @pytest.fixture(scope="module", params=KINDS)
 def tell(request, empty_fleet, callers, listeners):
-    """Calls the telling service, which is of either kind."""
+    """Calls the telling service; the tests run once with each kind."""
     teller = empty_fleet.ready(empty_fleet.serve(request.param, "Teller", "listeners"))
 
     def tell(method, *args):
@@ -101,7 +98,7 @@ def reports(empty_fleet, listeners):
         ("letter", ("write",)),
     ],
 )
-def test_instances_of_both_kinds_share_what_comes(tell, reports, what, told):
+def test_instances_of_all_kinds_share_what_comes(tell, reports, what, told):
     for number in range(20):
         tell(*told, {"number": number, "text": "grün"})
     heard = reports.next(20)
@@ -116,8 +113,8 @@ def test_instances_of_both_kinds_share_what_comes(tell, reports, what, told):
     assert {report["language"] for report in heard} == {"de"}
 
 
-def test_a_broadcast_reaches_instances_of_both_kinds(tell, reports):
+def test_a_broadcast_reaches_instances_of_all_kinds(tell, reports):
     tell("tell", "broadcast", "news")
-    heard = reports.next(2)
+    heard = reports.next(len(KINDS))
     assert {report["kind"] for report in heard} == set(KINDS)
     assert {(report["what"], report["data"]) for report in heard} == {("broadcast", "news")}
