@@ -15,6 +15,7 @@ from importlib.util import find_spec
 import amqp
 import kombu
 import pytest
+from program import Folder
 
 from nameko._nameko import Broker
 from nameko.amqp.publish import get_connection
@@ -53,6 +54,12 @@ def config(broker_uri):
 @pytest.fixture
 def uid():
     return uuid.uuid4().hex[:8]
+
+
+@pytest.fixture
+def folder(tmp_path, uid):
+    """A folder with the module ``hello`` in it, for the command line."""
+    return Folder(tmp_path, uid)
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 import threading
 from pathlib import Path
+
+import nameko
 
 ROOT = Path(__file__).parents[2]
 NAMEKO = [sys.executable, "-m", "nameko"]
@@ -19,7 +22,9 @@ PATIENCE = 30
 
 def environment(**extra):
     env = {name: value for name, value in os.environ.items() if name != "AMQP_URI"}
-    return {**env, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **extra}
+    # The package that the tests have, wherever it is.
+    path = os.pathsep.join([str(Path(nameko.__file__).parents[1]), str(ROOT)])
+    return {**env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def run(*arguments, stdin="", cwd=None, **env):
@@ -61,7 +66,10 @@ class Program:
     def wait_for(self, text):
         """Read until a line has the text in it."""
         while True:
-            line = self._lines.get(timeout=PATIENCE)
+            try:
+                line = self._lines.get(timeout=PATIENCE)
+            except queue.Empty:
+                raise AssertionError("no {!r} in: {}".format(text, "".join(self.seen)))
             assert line is not None, "it ended without {!r}: {}".format(text, "".join(self.seen))
             self.seen.append(line)
             if text in line:
@@ -86,13 +94,14 @@ class Program:
 class Terminal:
     """``nameko`` with these arguments on a terminal of its own."""
 
-    def __init__(self, *arguments, **env):
+    def __init__(self, *arguments, cwd=None, **env):
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [*NAMEKO, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
+            cwd=cwd,
             env=environment(TERM="dumb", **env),
             start_new_session=True,
             # So that a typed Ctrl-C becomes a signal.
@@ -122,6 +131,45 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self.master)
+
+
+HELLO = """
+    import logging, time
+    from nameko.rpc import rpc
+
+    class Hello:
+        name = "hello_{uid}"
+
+        @rpc
+        def hello(self, name):
+            return "Hello, {{}}!".format(name)
+
+        @rpc
+        def hang(self):
+            print("hanging", flush=True)
+            time.sleep(30)
+
+        @rpc
+        def slow(self):
+            print("working", flush=True)
+            time.sleep(0.3)
+            return "finished"
+
+        @rpc
+        def unserializable(self):
+            return object()
+"""
+
+
+class Folder:
+    """A folder with the module ``hello`` in it."""
+
+    def __init__(self, path, uid):
+        self.path, self.uid = path, uid
+        self.write("hello.py", HELLO)
+
+    def write(self, name, text):
+        self.path.joinpath(name).write_text(textwrap.dedent(text).format(uid=self.uid))
 
 
 TERM, INT = signal.SIGTERM, signal.SIGINT

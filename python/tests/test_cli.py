@@ -9,7 +9,7 @@ import uuid
 from unittest.mock import patch
 
 import pytest
-from program import INT, NAMEKO, PATIENCE, TERM, Program, Terminal, environment, run
+from program import HELLO, INT, NAMEKO, PATIENCE, TERM, Program, Terminal, environment, run
 
 import nameko
 from nameko import _nameko
@@ -17,49 +17,6 @@ from nameko.cli.main import setup_parser
 from nameko.cli.run import embedded_broker, find_services, import_service
 from nameko.constants import DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError
-
-HELLO = """
-    import logging, time
-    from nameko.rpc import rpc
-
-    class Hello:
-        name = "hello_{uid}"
-
-        @rpc
-        def hello(self, name):
-            return "Hello, {{}}!".format(name)
-
-        @rpc
-        def hang(self):
-            print("hanging", flush=True)
-            time.sleep(30)
-
-        @rpc
-        def slow(self):
-            print("working", flush=True)
-            time.sleep(0.3)
-            return "finished"
-
-        @rpc
-        def unserializable(self):
-            return object()
-"""
-
-
-class Folder:
-    """A folder with the module ``hello`` in it."""
-
-    def __init__(self, path, uid):
-        self.path, self.uid = path, uid
-        self.write("hello.py", HELLO)
-
-    def write(self, name, text):
-        self.path.joinpath(name).write_text(textwrap.dedent(text).format(uid=self.uid))
-
-
-@pytest.fixture
-def folder(tmp_path, uid):
-    return Folder(tmp_path, uid)
 
 
 @pytest.fixture

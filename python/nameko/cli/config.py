@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from nameko.constants import AMQP_URI_CONFIG_KEY
-from nameko.exceptions import CommandError
+from nameko.exceptions import CommandError, ConfigurationError
 
 
 def load_config(args: Any) -> dict[str, Any]:
@@ -23,9 +23,10 @@ def load_config(args: Any) -> dict[str, Any]:
         config[AMQP_URI_CONFIG_KEY] = args.broker
     for definition in getattr(args, "define", ()):
         key, separator, value = definition.partition("=")
-        if not separator or not key:
+        key = key.strip()
+        if not key:
             raise CommandError("--define takes KEY=VALUE, not {!r}".format(definition))
-        config[key] = _parse(value, "--define {}".format(key))
+        config[key] = _parse(value, "--define {}".format(key)) if separator else True
     if not config.get(AMQP_URI_CONFIG_KEY) and os.environ.get(AMQP_URI_CONFIG_KEY):
         config[AMQP_URI_CONFIG_KEY] = os.environ[AMQP_URI_CONFIG_KEY]
     return config
@@ -63,3 +64,13 @@ def _parse(text: str, origin: str) -> Any:
         raise CommandError("{}: this is not YAML: {}".format(where, what))
     except yaml.YAMLError as exc:
         raise CommandError("{}: {}".format(origin, exc))
+
+
+def number_of_seconds(config: dict[str, Any], key: str, default: float) -> float:
+    """A time, ``default`` for None. ConfigurationError where the value is no number of seconds."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise ConfigurationError("{} must be a number of seconds, not {!r}".format(key, value))
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import re
 from functools import partial
@@ -12,7 +13,7 @@ import yaml
 
 import nameko
 from nameko.cli import commands
-from nameko.cli.output import drop_output
+from nameko.cli.output import complain, drop_output
 from nameko.exceptions import CommandError, ConfigurationError
 
 try:
@@ -68,11 +69,13 @@ def setup_parser() -> argparse.ArgumentParser:
         command_parser = subparsers.add_parser(
             command.name,
             help=command.summary,
-            description=command.__doc__,
+            description=inspect.getdoc(command),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.init_parser(command_parser)
-        command_parser.set_defaults(main=command.main)
+        command_parser.set_defaults(
+            main=command.main, takes_unknown_args=command.takes_unknown_args
+        )
     return parser
 
 
@@ -115,14 +118,16 @@ def main() -> int:
     if not hasattr(args, "main"):
         parser.print_help()
         return 2
-    if unknown_args:
+    if unknown_args and not args.takes_unknown_args:
         parser.error("unrecognized arguments: {}".format(" ".join(unknown_args)))
     setup_yaml_parser()
     try:
-        code: int = args.main(args) or 0
+        code: int = args.main(args, *unknown_args) or 0
     except (CommandError, ConfigurationError) as exc:
-        print("Error: {}".format(exc))
+        complain(exc)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         drop_output()
         return 1

@@ -1,4 +1,4 @@
-"""What is said on standard output, and logging to standard error with colours on a terminal."""
+"""What a command says to its user, on standard output."""
 
 from __future__ import annotations
 
@@ -6,35 +6,53 @@ import logging
 import os
 import sys
 
-_COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
-_PLAIN = "\x1b[0m"
+_log = logging.getLogger("nameko.run")
+
+# Whether the log is JSON: what would be said goes there too then, so that nothing else is between
+# its lines.
+_json = False
+
+# What each line begins with: the number of this process, where it is one of several.
+_mark = ""
 
 
-class ColourFormatter(logging.Formatter):
-    """Warnings in yellow, errors in red."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        text = super().formatMessage(record)
-        colour = _COLOURS.get(record.levelno)
-        return "{}{}{}".format(colour, text, _PLAIN) if colour else text
+def speak_json() -> None:
+    """From now on, say everything in the log."""
+    global _json
+    _json = True
 
 
-def log_to_stderr() -> None:
-    """Have everything from INFO up logged to standard error."""
-    handler = logging.StreamHandler()
-    colours = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    handler.setFormatter((ColourFormatter if colours else logging.Formatter)("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # What the embedded broker does stands on standard output already.
-    logging.getLogger("nameko_broker").setLevel(logging.WARNING)
+def speak_as(process: int) -> None:
+    """From now on, tell in each line that this process says it."""
+    global _mark
+    _mark = "[{}] ".format(process)
 
 
 def say(text: str) -> None:
     """Tell the user, at once. A reader who went away does not stop us."""
+    if _json:
+        _log.info("%s", text)
+        return
     try:
-        print(text, flush=True)
+        print(_mark + text, flush=True)
     except BrokenPipeError:
         drop_output()
+
+
+def complain(error: BaseException) -> None:
+    """Say why the command cannot do what it was asked for."""
+    if _json:
+        _log.error("%s", error)
+    else:
+        say("Error: {}".format(error))
+
+
+def show_traceback(text: str) -> None:
+    """Show what the user's code raised, on standard error."""
+    if _json:
+        _log.error("%s", text.rstrip().rpartition("\n")[2], extra={"exception": text})
+    else:
+        print(_mark + text, file=sys.stderr, end="", flush=True)
 
 
 def drop_output() -> None:

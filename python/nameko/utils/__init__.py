@@ -76,10 +76,12 @@ def sanitize_url(url: str) -> str:
 
 
 def eventlet_guard() -> None:
-    """RuntimeError in a process whose threads eventlet has replaced: real threads hang there."""
+    """RuntimeError in a process whose threads eventlet or gevent has replaced: real threads hang
+    there."""
     module = getattr(_thread.start_new_thread, "__module__", None) or ""
-    if module.startswith("eventlet"):
-        raise RuntimeError(
-            "This process called eventlet.monkey_patch(), which replaces the threads that nameko "
-            "runs on. nameko needs no eventlet since version 3: remove the call to monkey_patch()."
-        )
+    for name, call in (("eventlet", "monkey_patch()"), ("gevent", "monkey.patch_all()")):
+        if module.startswith(name):
+            raise RuntimeError(
+                "This process called {0}.{1}, which replaces the threads that nameko runs on. "
+                "nameko needs no {0} since version 3: remove the call to {1}.".format(name, call)
+            )

@@ -1,0 +1,127 @@
+"""Logging on standard error: lines for people, in colours on a terminal, or JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import sys
+import time
+from typing import Any
+
+from nameko.cli import output
+from nameko.exceptions import CommandError
+
+_COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
+_PLAIN = "\x1b[0m"
+
+# As a filter has them: in any case.
+_LEVELS = {
+    "off": logging.CRITICAL + 10,
+    "critical": logging.CRITICAL,
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": logging.DEBUG,
+}
+
+# What every record has. Whatever else is in one was given as ``extra``.
+_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def setup_logging(args: Any, config: dict[str, Any], process: int | None = None) -> None:
+    """Log as LOGGING of the configuration says; where it says nothing, as the arguments do.
+
+    ``process``: the number of this process among several, which each line then tells.
+    CommandError where one of them makes no sense.
+    """
+    log_format = args.log_format or os.environ.get("NAMEKO_LOG_FORMAT") or config.get("LOG_FORMAT")
+    if log_format not in (None, "", "text", "json"):
+        raise CommandError("LOG_FORMAT must be text or json, not {!r}".format(log_format))
+    levels = _parse_filter(args.log or config.get("LOG") or "info")
+    if "LOGGING" in config:
+        try:
+            logging.config.dictConfig(config["LOGGING"])
+        except (ValueError, TypeError, AttributeError, ImportError) as exc:
+            reason = "{}: {}".format(exc, exc.__cause__) if exc.__cause__ else exc
+            raise CommandError(
+                "LOGGING of the configuration is not what logging.config.dictConfig takes: "
+                "{}".format(reason)
+            )
+        return
+
+    handler = logging.StreamHandler()
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter(process))
+        output.speak_json()
+    else:
+        colours = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        handler.setFormatter(TextFormatter(process, colours))
+    logging.basicConfig(level=levels.pop("", logging.INFO), handlers=[handler])
+    # What the embedded broker does stands on standard output already.
+    logging.getLogger("nameko_broker").setLevel(logging.WARNING)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _parse_filter(text: Any) -> dict[str, int]:
+    """Logger -> level, of a filter like ``nameko=debug,info``; what names no logger is for all."""
+    levels = {}
+    for part in str(text).split(","):
+        name, _, level = part.strip().rpartition("=")
+        if level.lower() not in _LEVELS:
+            raise CommandError(
+                "{!r} is no log filter: write error, warn, info or debug, or a filter like "
+                "'nameko=debug,info'".format(text)
+            )
+        levels[name.strip().replace("::", ".")] = _LEVELS[level.lower()]
+    return levels
+
+
+class TextFormatter(logging.Formatter):
+    """The message alone; warnings in yellow and errors in red on a terminal."""
+
+    def __init__(self, process: int | None = None, colours: bool = False) -> None:
+        super().__init__("%(message)s" if process is None else "[{}] %(message)s".format(process))
+        self.colours = colours
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        colour = _COLOURS.get(record.levelno) if self.colours else None
+        return "{}{}{}".format(colour, text, _PLAIN) if colour else text
+
+
+class JsonFormatter(logging.Formatter):
+    """An object per line, with the keys that the log of a Rust service has; ``extra`` of a record
+    and a traceback as ``exception`` beside them."""
+
+    def __init__(self, process: int | None = None) -> None:
+        super().__init__()
+        self.process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {} if self.process is None else {"process": self.process}
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        event["timestamp"] = "{}.{:06.0f}Z".format(seconds, record.created % 1 * 1e6 // 1)
+        event["level"] = _level_name(record.levelno)
+        event["message"] = record.getMessage()
+        event["target"] = record.name
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            event["stack"] = self.formatStack(record.stack_info)
+        for key, value in vars(record).items():
+            if key not in _RECORD:
+                event.setdefault(key, value)
+        return json.dumps(event, default=repr)
+
+
+def _level_name(level: int) -> str:
+    if level >= logging.ERROR:
+        return "ERROR"
+    if level >= logging.WARNING:
+        return "WARN"
+    return "INFO" if level >= logging.INFO else "DEBUG"

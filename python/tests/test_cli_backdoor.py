@@ -1,0 +1,163 @@
+"""``nameko run --backdoor-port`` and ``nameko backdoor``."""
+
+import io
+import re
+import shutil
+import socket
+import sys
+import types
+from unittest.mock import patch
+
+import pytest
+from program import TERM, Program, Terminal, run
+
+from nameko.cli.main import setup_parser
+from nameko.cli.run import setup_backdoor
+from nameko.exceptions import CommandError
+
+
+@pytest.fixture
+def runner():
+    return types.SimpleNamespace(greeting="hello from inside")
+
+
+@pytest.fixture
+def backdoor(runner):
+    server, thread = setup_backdoor(runner, 0)
+    yield server
+    thread.kill()
+    assert thread.dead
+
+
+class Visitor:
+    """Talks to a backdoor as telnet does."""
+
+    def __init__(self, server):
+        self.socket = socket.create_connection(server.fd.getsockname(), timeout=10)
+        self.said = self.until_prompt()
+
+    def until_prompt(self):
+        said = b""
+        while not said.endswith((b">>> ", b"... ")):
+            data = self.socket.recv(4096)
+            assert data, said
+            said += data
+        return said.decode()
+
+    def asks(self, line):
+        self.socket.sendall(line.encode() + b"\r\n")
+        return self.until_prompt()
+
+    def hung_up_on(self):
+        while self.socket.recv(4096):
+            pass
+        return True
+
+
+def test_what_is_in_reach(backdoor):
+    visitor = Visitor(backdoor)
+    assert "runner" in visitor.said
+    assert "hello from inside" in visitor.asks("runner.greeting")
+    error = visitor.asks("quit()")
+    assert "RuntimeError: This would kill your service" in error
+    assert "RuntimeError: This would kill your service" in visitor.asks("exit()")
+    assert "ZeroDivisionError" in visitor.asks("1 / 0")
+    assert visitor.asks("for i in range(2):").endswith("... ")
+    visitor.asks("    print('line', i)")
+    assert visitor.asks("") == "line 0\nline 1\n>>> "
+
+
+def test_visitors_see_their_own_output_only(backdoor, capsys):
+    one, other = Visitor(backdoor), Visitor(backdoor)
+    one.asks("x = 'mine'")
+    assert one.asks("print(x)") == "mine\n>>> "
+    assert "NameError" in other.asks("x")
+    sys.stdout.write("the service's own\n")
+    assert capsys.readouterr().out == "the service's own\n"
+    assert one.asks("1 + 1") == "2\n>>> "
+
+
+def test_output_is_as_before_when_they_have_left(backdoor):
+    before = sys.stdout
+    one, other = Visitor(backdoor), Visitor(backdoor)
+    assert sys.stdout is not before
+    one.socket.shutdown(socket.SHUT_WR)
+    assert one.hung_up_on()
+    other.socket.sendall(b"raise SystemExit\n")
+    assert other.hung_up_on()
+    # They are gone before the server is.
+    backdoor.kill()
+    while sys.stdout is not before:
+        pass
+
+
+def test_the_end_hangs_up_on_visitors(runner):
+    server, thread = setup_backdoor(runner, 0)
+    visitor = Visitor(server)
+    thread.kill()
+    assert visitor.hung_up_on()
+
+
+def test_a_port_that_is_taken(backdoor, runner):
+    port = backdoor.fd.getsockname()[1]
+    with pytest.raises(CommandError, match="cannot listen at localhost:{}".format(port)):
+        setup_backdoor(runner, port)
+
+
+@pytest.fixture
+def port(folder, broker_uri):
+    """The backdoor of a running service."""
+    command = ("run", "hello", "--broker", broker_uri, "--backdoor-port", "0")
+    with Program(*command, cwd=folder.path) as program:
+        line = program.wait_for("backdoor: nameko backdoor ")
+        program.wait_for("ready at")
+        yield re.search(r"\d+$", line.strip()).group()
+        program.signal(TERM)
+        assert program.wait() == 0
+
+
+def test_on_a_terminal(port, uid):
+    with Terminal("backdoor", port) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("list(runner.service_names)\n")
+        terminal.wait_for("['hello_{}']".format(uid))
+        terminal.wait_for(">>> ")
+        terminal.type("\x03")
+        terminal.wait_for(">>> ")
+        terminal.type("\x04")
+        assert terminal.process.wait(30) == 0
+
+
+def test_in_a_pipe(port, uid):
+    # With no netcat and no telnet in reach.
+    ended = run("backdoor", port, stdin="print(*runner.service_names)\n", PATH="/nowhere")
+    assert "hello_{}\n".format(uid) in ended.stdout
+    assert ended.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("nc") is None, reason="there is no netcat")
+def test_by_netcat(port, uid):
+    ended = run("backdoor", port, stdin="print(*runner.service_names)\n")
+    assert "hello_{}\n".format(uid) in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("1", "Backdoor unreachable on 1: "), ("host:port", "'host:port' is no [host:]port")],
+)
+def test_a_wrong_target(target, says):
+    ended = run("backdoor", target, PATH="/nowhere")
+    assert ended.returncode == 1
+    assert says in ended.stdout
+
+
+def test_a_program_that_fails_is_told():
+    args = setup_parser().parse_args(["backdoor", "3000", "--rlwrap"])
+    with (
+        patch("nameko.cli.backdoor.os.system", return_value=0),
+        patch("nameko.cli.backdoor.call", return_value=1) as call,
+        patch("sys.stdin", io.StringIO()),
+        pytest.raises(CommandError, match="Backdoor unreachable on 3000"),
+    ):
+        args.main(args)
+    assert call.call_args.args[0] == ["rlwrap", "netcat", "localhost", "3000", "--close"]

@@ -1,0 +1,127 @@
+"""How ``nameko run`` logs."""
+
+import json
+import logging
+
+import pytest
+from program import TERM, Program, Terminal, run
+
+from nameko.cli.logs import JsonFormatter, _parse_filter
+
+LOGGING_SERVICE = """
+    import logging
+    from nameko.rpc import rpc
+
+    class Hello:
+        name = "hello_{uid}"
+
+        @rpc
+        def hello(self):
+            logging.getLogger("shop").debug("told", extra=dict(order=17))
+
+        @rpc
+        def fail(self):
+            raise ValueError("no")
+"""
+
+
+@pytest.fixture
+def start(folder, broker_uri):
+    programs = []
+    folder.write("service.py", LOGGING_SERVICE)
+
+    def start(*arguments, **env):
+        program = Program(
+            "run", "service", "--broker", broker_uri, *arguments, cwd=folder.path, **env
+        )
+        programs.append(program)
+        program.wait_for("ready at")
+        return program
+
+    yield start
+    for program in programs:
+        program.__exit__()
+
+
+@pytest.mark.parametrize("by", ["option", "environment", "configuration"])
+def test_json(start, cluster, uid, by):
+    arguments = {"option": ["--log-format", "json"], "configuration": ["-dLOG_FORMAT=json"]}
+    env = {"NAMEKO_LOG_FORMAT": "json"} if by == "environment" else {}
+    program = start(*arguments.get(by, []), "--log", "info,shop=debug", **env)
+    service = cluster["hello_" + uid]
+    service.hello()
+    program.wait_for("told")
+    service.fail.call_async()
+    program.wait_for("ValueError")
+    program.signal(TERM)
+    program.wait_for('"stopped"')
+    assert program.wait() == 0
+    events = [json.loads(line) for line in program.seen]
+    (told,) = [event for event in events if event["message"] == "told"]
+    assert (told["level"], told["target"], told["order"]) == ("DEBUG", "shop", 17)
+    (failed,) = [event for event in events if "exception" in event]
+    assert failed["level"] == "ERROR"
+    assert failed["exception"].splitlines()[-1] == "ValueError: no"
+
+
+def test_a_traceback_of_the_users_is_json_too(folder):
+    folder.write("broken.py", "1 / 0\n")
+    ended = run("run", "broken", "--log-format", "json", cwd=folder.path)
+    assert ended.returncode == 1
+    shown, last = map(json.loads, ended.stderr.splitlines())
+    assert shown["message"] == "ZeroDivisionError: division by zero"
+    assert 'broken.py", line 1' in shown["exception"]
+    assert last["message"] == "'broken' does not import, see above"
+
+
+def test_what_is_logged(start):
+    program = start("--log", "warn")
+    program.signal(TERM)
+    program.wait_for("stopped")
+    assert "starting services" not in "".join(program.seen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--log", "loud"], "'loud' is no log filter: write error, warn, info or debug"),
+        (["-dLOG=nameko=loud"], "'nameko=loud' is no log filter"),
+        (["-dLOG_FORMAT=xml"], "LOG_FORMAT must be text or json, not 'xml'"),
+        (["-dLOGGING={version: 1, root: {handlers: [x]}}"], "LOGGING of the configuration is not"),
+        (["-dLOGGING=1"], "LOGGING of the configuration is not"),
+    ],
+)
+def test_what_makes_no_sense(folder, arguments, says):
+    ended = run("run", "hello", *arguments, cwd=folder.path)
+    assert ended.returncode == 1
+    assert "Error: " + says in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_colours_are_for_terminals(folder, own_broker):
+    uri = own_broker.uri
+    own_broker.stop()
+    arguments = ("run", "hello", "--broker", uri, "--log", "warn")
+    with Terminal(*arguments, cwd=folder.path) as terminal:
+        terminal.wait_for("\x1b[33mError connecting to broker")
+    with Terminal(*arguments, NO_COLOR="1", cwd=folder.path) as terminal:
+        assert "\x1b[3" not in terminal.wait_for("Error connecting to broker")
+
+
+def test_filters():
+    assert _parse_filter("warn") == {"": logging.WARNING}
+    assert _parse_filter("info,nameko::amqp=debug, shop=error") == {
+        "": logging.INFO,
+        "nameko.amqp": logging.DEBUG,
+        "shop": logging.ERROR,
+    }
+
+
+def test_whatever_is_logged_is_one_line_of_json():
+    record = logging.makeLogRecord({"msg": "a\n%s", "args": (object,)})
+    record.levelno, record.odd = logging.INFO, object()
+    record.created = 0.25
+    event = json.loads(JsonFormatter().format(record))
+    assert event["timestamp"] == "1970-01-01T00:00:00.250000Z"
+    assert event["message"] == "a\n<class 'object'>"
+    assert event["odd"].startswith("<object object")

@@ -1,0 +1,88 @@
+"""``nameko run --reload``: a change starts the services again."""
+
+import os
+
+import pytest
+from program import INT, Program, run
+
+
+@pytest.fixture
+def reloading(folder, broker_uri):
+    folder.write(
+        "config.yaml", "AMQP_URI: '{}'\nstop_timeout: 0.5\ngreeting: hello\n".format(broker_uri)
+    )
+    command = ("run", "hello", "--reload", "--config", "config.yaml")
+    with Program(*command, cwd=folder.path) as program:
+        program.wait_for("ready at")
+        yield program
+        program.signal(INT)
+        program.wait_for("stopped")
+        assert program.wait() == 0
+
+
+def edit(folder, name, old, new):
+    path = folder.path / name
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_changed_module(reloading, folder, cluster, uid):
+    service = cluster["hello_" + uid]
+    assert service.hello("zq") == "Hello, zq!"
+    edit(folder, "hello.py", "Hello, ", "Good morning, ")
+    reloading.wait_for("hello.py has changed: starting again")
+    reloading.wait_for("ready at")
+    assert service.hello("zq") == "Good morning, zq!"
+
+
+def test_a_changed_configuration_and_a_module_that_is_imported(folder, reloading):
+    edit(folder, "config.yaml", "hello", "bye")
+    reloading.wait_for("config.yaml has changed: starting again")
+    reloading.wait_for("ready at")
+    folder.write("texts.py", "x = 1\n")
+    edit(folder, "hello.py", "import logging", "import texts, logging")
+    reloading.wait_for("hello.py has changed: starting again")
+    reloading.wait_for("ready at")
+    folder.write("texts.py", "x = 12\n")
+    reloading.wait_for("texts.py has changed: starting again")
+    reloading.wait_for("ready at")
+
+
+def test_mistakes_are_shown_and_survived(folder, reloading):
+    edit(folder, "hello.py", "class Hello:", "class Hello(:")
+    reloading.wait_for("SyntaxError")
+    reloading.wait_for("Error: 'hello' does not import, see above")
+    edit(folder, "hello.py", "class Hello(:", "import not_there\nclass Hello:")
+    reloading.wait_for("ModuleNotFoundError")
+    reloading.wait_for("Error: 'hello' does not import, see above")
+    # One that was not there before.
+    folder.write("not_there.py", "")
+    reloading.wait_for("not_there.py has changed: starting again")
+    reloading.wait_for("ready at")
+    edit(folder, "config.yaml", "greeting: hello", "greeting: [")
+    reloading.wait_for("config.yaml:4:1: this is not YAML")
+    edit(folder, "config.yaml", "greeting: [", "greeting: again")
+    reloading.wait_for("ready at")
+
+
+def test_it_ends_while_the_services_do_not_run(folder):
+    folder.write("broken.py", "1 / 0\n")
+    with Program("run", "broken", "--reload", cwd=folder.path, AMQP_URI="amqp://x") as program:
+        program.wait_for("Error: 'broken' does not import")
+        program.signal(INT)
+        assert program.wait() == 0
+
+
+def test_a_change_while_a_worker_hangs(reloading, folder, cluster, uid):
+    cluster["hello_" + uid].hang.call_async()
+    reloading.wait_for("hanging")
+    # Not again after the start: the message comes back.
+    edit(folder, "hello.py", "time.sleep(30)", "return None")
+    os.utime(folder.path / "hello.py")
+    reloading.wait_for("not stopped within 0.5 seconds: what still runs is killed")
+    reloading.wait_for("ready at")
+
+
+def test_it_is_one_process():
+    ended = run("run", "hello", "--reload", "--workers", "2")
+    assert ended.returncode == 2
+    assert "--workers: not allowed with argument --reload" in ended.stderr
