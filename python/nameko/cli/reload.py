@@ -26,18 +26,19 @@ STOP_TIMEOUT = 5
 MANY = 5000
 
 
-def serve(args: Any, config: dict[str, Any]) -> int:
+def serve(args: Any) -> int:
     """Run the services until a file changes, or the parent lets go; the exit code.
 
     Where they cannot run, what was wrong is shown, and a change is waited for.
     """
-    from nameko.cli.run import load_and_run
+    from nameko.cli.run import configure, load_and_run
 
-    timeout = number_of_seconds(config, "stop_timeout", STOP_TIMEOUT)
-    config["stop_timeout"] = min(timeout, STOP_TIMEOUT)
     parent = WatchingParent(args.link, [args.config] if args.config else [])
     try:
         try:
+            config = configure(args)
+            timeout = number_of_seconds(config, "stop_timeout", STOP_TIMEOUT)
+            config["stop_timeout"] = min(timeout, STOP_TIMEOUT)
             return load_and_run(args, config, parent)
         except (CommandError, ConfigurationError) as exc:
             parent.watch_everything()

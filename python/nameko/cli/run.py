@@ -36,23 +36,29 @@ DEFAULT_STOP_TIMEOUT = 30
 def main(args: Any) -> int:
     if "." not in sys.path:
         sys.path.insert(0, ".")
-    values = load_config(args)
-    setup_logging(args, values, args.process)
+    if args.reload and args.link is not None:
+        from nameko.cli import reload
+
+        return reload.serve(args)
+    values = configure(args)
     if args.link is None and (args.workers or args.reload):
         from nameko.cli import processes
 
         return processes.run(args, values)
     if args.link is None:
         return load_and_run(args, values, None)
-    if args.reload:
-        from nameko.cli import reload
-
-        return reload.serve(args, values)
     if args.process is not None:
         speak_as(args.process)
     # All listen at one address.
     values.setdefault(REUSE_PORT, True)
     return load_and_run(args, values, Parent(args.link))
+
+
+def configure(args: Any) -> dict[str, Any]:
+    """The configuration; from now on, things are logged as it says."""
+    values = load_config(args)
+    setup_logging(args, values, args.process)
+    return values
 
 
 def load_and_run(args: Any, values: dict[str, Any], parent: Parent | None) -> int:
