@@ -14,6 +14,9 @@ __all__ = [
     "Completions",
     "Consumers",
     "Delivery",
+    "HttpBody",
+    "HttpRequest",
+    "HttpServer",
     "Jobs",
     "Options",
     "Pending",
@@ -63,6 +66,78 @@ class Options:
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class HttpServer:
+    """A port that is listened on; requests are answered from `serve` on.
+
+    settings: the configuration's keys `WEB_SERVER_*` and `stop_timeout`. Raises OSError when it cannot listen there,
+    ValueError when a setting does not hold what it should.
+    """
+
+    def __new__(cls, host: str, port: int, settings: dict[str, Any]) -> HttpServer: ...
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host, and the port that was taken."""
+
+    @property
+    def stop_timeout(self) -> float:
+        """How long a stop waits for clients, in seconds."""
+
+    def fileno(self) -> int:
+        """The file descriptor of the port, before it is served. It stays the server's own: duplicate it."""
+
+    def serve(self, handler: Callable[[HttpRequest], object], jobs: Jobs, limit: int) -> None:
+        """Give every request to `handler` as a job of `jobs`, at most `limit` at a time: others wait their turn."""
+
+    def withdraw(self) -> None:
+        """Take no more requests and close the port. Requests in work go on."""
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until no request is in work. False after `timeout` seconds."""
+
+    def stop(self) -> None:
+        """Withdraw, wait until all clients have their answers, for `stop_timeout` at most, then cut the connections."""
+
+    def kill(self) -> None:
+        """Close the port and cut the connections."""
+
+@final
+class HttpRequest:
+    """A request of a client, which is answered once, with `respond` or with `begin`, `write` and `end`.
+
+    One that is dropped before: the client is told that the service stops.
+    """
+
+    def fill(self, environ: dict[str, Any]) -> None:
+        """Add what the request's head says to a WSGI environ."""
+
+    def body(self) -> bytes | HttpBody:
+        """The body, to be asked for once; where it is large, what reads it."""
+
+    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer. ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already."""
+
+    def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
+        """Begin an answer whose body follows. Raises as `respond`."""
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body, once the client has taken most of what came before. ConnectionResetError when the client
+        has gone."""
+
+    def end(self) -> None:
+        """The body is whole."""
+
+    def cut(self) -> None:
+        """Break off: the client sees that the body is not whole. Unanswered, it is answered with 500."""
+
+@final
+class HttpBody:
+    """The body of a request, read while it comes."""
+
+    def next(self) -> bytes:
+        """The next piece; b"" at the end. ConnectionResetError when the client broke off, TimeoutError when it is too slow,
+        OverflowError when the body is larger than it may be."""
 
 @final
 class Jobs:

@@ -50,6 +50,14 @@ def run_elsewhere() -> None:
         handling.run_elsewhere()
 
 
+def run_here() -> None:
+    """Undo :func:`run_elsewhere` for the worker that is spawned next, which this thread then waits
+    for on an :class:`Event`."""
+    handling: _Handling | None = getattr(_current, "handling", None)
+    if handling is not None:
+        handling.run_here()
+
+
 class WorkerThread:
     """One worker's run on one of the pool's threads, with the handle of a thread of its own."""
 
@@ -463,6 +471,9 @@ class _Handling:
         worker, self.worker = self.worker, None
         if worker is not None:
             self.pool._begin_or_wait(worker, elsewhere=True)
+
+    def run_here(self) -> None:
+        self._elsewhere = False
 
     @contextmanager
     def waiting_for(self, event: Event, timeout: float | None) -> Iterator[None]:

@@ -1,6 +1,6 @@
 //! The module `nameko._nameko`: the compiled half of the Python package `nameko`.
 //!
-//! Connections, topology, confirms, the matching of replies, the queue of worker threads and the embedded broker live
+//! Connections, topology, confirms, the matching of replies, HTTP, the queue of worker threads and the embedded broker live
 //! here, on one I/O thread that never enters Python ([`runtime`]). It pushes into queues; Python threads take from
 //! them: [`jobs`] for the workers of a container, [`completions`] for an asyncio loop, [`notices`] for callbacks about
 //! connections and log records. So nothing that a handler does can hold up heartbeats, acknowledgements, replies or
@@ -28,6 +28,7 @@ mod publisher;
 mod replies;
 mod runtime;
 mod wait;
+mod web;
 
 use pyo3::prelude::*;
 
@@ -40,7 +41,8 @@ mod _nameko {
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, jobs::Jobs, logs::on_log, options::Options, pending::Pending,
-        probe::probe, publisher::Publisher, replies::ReplyListener,
+        probe::probe, publisher::Publisher, replies::ReplyListener, web::body::HttpBody,
+        web::request::HttpRequest, web::server::HttpServer,
     };
 
     /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.

@@ -22,7 +22,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::{
     error::Error,
-    listener::Shared,
+    listener::{Shared, Target},
     raw::RawRequest,
     response::{ByteStream, Content, Response},
     router::Found,
@@ -147,7 +147,13 @@ async fn route(
     wire: &Arc<Wire>,
     peer: SocketAddr,
 ) -> Response {
-    let router = shared.router();
+    let router = match &shared.target {
+        Target::Routes(routes) => routes.router(),
+        Target::Site(handler) => {
+            let raw = RawRequest::new(request, Arc::default(), Vec::new(), peer, wire.clone());
+            return handler.handle(raw).await;
+        }
+    };
     let path = request.uri().path();
     if request.method() == Method::OPTIONS && path == "*" {
         return Response::empty(StatusCode::NO_CONTENT);

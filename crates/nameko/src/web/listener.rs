@@ -17,6 +17,7 @@ use super::{
     address::KEY,
     connection,
     router::{Route, Router},
+    server::DynHandler,
     settings::{Limits, Settings},
 };
 use crate::{
@@ -47,18 +48,33 @@ pub(super) struct Listener {
 
 /// What connections share.
 pub(super) struct Shared {
-    router: RwLock<Arc<Router>>,
+    pub(super) target: Target,
     pub(super) limits: Limits,
     /// True once no more requests are taken.
     pub(super) closing: watch::Sender<bool>,
 }
 
-impl Shared {
+/// Who answers the requests of a port.
+pub(super) enum Target {
+    /// The handlers of routes.
+    Routes(Routes),
+    /// One handler, whatever the method and the path are.
+    Site(Box<dyn DynHandler>),
+}
+
+/// Routes that come and go.
+pub(super) struct Routes(RwLock<Arc<Router>>);
+
+impl Routes {
     pub(super) fn router(&self) -> Arc<Router> {
-        self.router
+        self.0
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn publish(&self, router: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(router);
     }
 }
 
@@ -109,16 +125,18 @@ impl Listener {
                 .map(|it| it.address);
             Error::from(config.invalid(KEY, cannot_listen(address, here, &error)))
         })?;
-        let listener = Self::open(socket, router, settings.limits, routes).map_err(|error| {
+        let target = Target::Routes(Routes(RwLock::new(Arc::new(router))));
+        let listener = Self::open(socket, target, settings.limits, routes).map_err(|error| {
             Error::from(config.invalid(KEY, cannot_listen(address, None, &error)))
         })?;
         open.push(Arc::downgrade(&listener));
         Ok(Joined::Open(listener))
     }
 
-    fn open(
+    /// Serves `target` on a port that is not shared by its address.
+    pub(super) fn open(
         socket: TcpListener,
-        router: Router,
+        target: Target,
         limits: Limits,
         routes: &[Arc<Route>],
     ) -> io::Result<Arc<Self>> {
@@ -126,7 +144,7 @@ impl Listener {
         let listener = Arc::new(Self {
             address: socket.local_addr()?,
             shared: Arc::new(Shared {
-                router: RwLock::new(Arc::new(router)),
+                target,
                 limits,
                 closing: watch::Sender::new(false),
             }),
@@ -158,11 +176,9 @@ impl Listener {
     }
 
     fn publish(&self, router: Router) {
-        *self
-            .shared
-            .router
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(router);
+        if let Target::Routes(routes) = &self.shared.target {
+            routes.publish(router);
+        }
     }
 
     /// Lets no more requests in, if no other container's routes are open. Returns when the port is closed then.
@@ -240,7 +256,7 @@ impl Drop for Closed {
     }
 }
 
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -304,7 +320,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Continues a sentence that begins with the key.
-fn cannot_listen(address: SocketAddr, here: Option<SocketAddr>, error: &io::Error) -> String {
+pub(super) fn cannot_listen(
+    address: SocketAddr,
+    here: Option<SocketAddr>,
+    error: &io::Error,
+) -> String {
     match (error.kind(), here) {
         (io::ErrorKind::AddrInUse, Some(here)) => format!(
             "is {address}, while another service of this process listens on {here}: give both the same address"

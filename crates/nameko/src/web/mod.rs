@@ -38,6 +38,8 @@ mod response;
 mod router;
 mod server;
 mod settings;
+#[doc(hidden)]
+pub mod site;
 mod socket;
 mod websocket;
 

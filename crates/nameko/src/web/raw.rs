@@ -1,9 +1,9 @@
 //! A request of which only the head was read.
 
-use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, request::Parts};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -75,19 +75,10 @@ impl RawRequest {
     /// closes the connection.
     pub async fn read(self, max: usize, timeout: Duration) -> Result<Request, Error> {
         let (head, body) = self.http.into_parts();
-        let bytes = if body.is_end_stream() {
-            Ok(Bytes::new())
-        } else {
-            match tokio::time::timeout(timeout, read(body, max)).await {
-                Ok(bytes) => bytes,
-                Err(_) => Err(Error::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    format!("the body did not come within {timeout:?}"),
-                )),
-            }
-        };
-        let bytes = bytes?;
-        self.wire.set_unread(false);
+        let mut body = RequestBody::new(body, self.wire, max, timeout);
+        let bytes = tokio::time::timeout(timeout, body.rest())
+            .await
+            .unwrap_or_else(|_| Err(body.too_slow()))?;
         Ok(Request::new(
             head,
             bytes,
@@ -95,6 +86,17 @@ impl RawRequest {
             self.values,
             Some(self.peer),
         ))
+    }
+
+    /// Takes it apart, for those who read the body as it comes, at most `max` bytes of it.
+    pub(super) fn open(mut self, max: usize, timeout: Duration) -> (Parts, RequestBody, Upgrade) {
+        let upgrade = Upgrade(hyper::upgrade::on(&mut self.http));
+        let (head, body) = self.http.into_parts();
+        (
+            head,
+            RequestBody::new(body, self.wire, max, timeout),
+            upgrade,
+        )
     }
 
     /// The request without its body, and the connection once it was answered with `101 Switching Protocols`: what is
@@ -113,40 +115,108 @@ impl fmt::Debug for RawRequest {
     }
 }
 
-async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Error> {
-    let too_large = || {
+/// The body of a request, read as it comes.
+pub struct RequestBody {
+    body: Incoming,
+    wire: Arc<Wire>,
+    /// The most bytes that it may have.
+    max: usize,
+    /// How many came.
+    read: usize,
+    timeout: Duration,
+}
+
+impl RequestBody {
+    fn new(body: Incoming, wire: Arc<Wire>, max: usize, timeout: Duration) -> Self {
+        if body.is_end_stream() {
+            wire.set_unread(false);
+        }
+        Self {
+            body,
+            wire,
+            max,
+            read: 0,
+            timeout,
+        }
+    }
+
+    /// Whether all of it was read.
+    pub fn is_over(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// How long a client may take for it, or for a part of it that is worth waiting for.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The next piece; none when all of it was read. Dropped unfinished, it has read nothing.
+    ///
+    /// # Errors
+    /// `413 Content Too Large`, or `400 Bad Request` when the client broke off. The answer to it closes the connection.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let left = self.max.saturating_sub(self.read);
+        if self.body.size_hint().lower() > left as u64 {
+            return Err(self.too_large());
+        }
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| {
+                Error::bad_request(format!("the body could not be read: {error}"))
+            })?;
+            let Ok(bytes) = frame.into_data() else {
+                // Trailers.
+                continue;
+            };
+            if bytes.len() > left {
+                return Err(self.too_large());
+            }
+            self.read += bytes.len();
+            return Ok(Some(bytes));
+        }
+        self.wire.set_unread(false);
+        Ok(None)
+    }
+
+    /// All of it that is still to come.
+    async fn rest(&mut self) -> Result<Bytes, Error> {
+        // Most bodies are one piece, which needs no copy.
+        let Some(first) = self.next().await? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = self.next().await? else {
+            return Ok(first);
+        };
+        let mut all = BytesMut::from(first);
+        all.extend_from_slice(&second);
+        while let Some(bytes) = self.next().await? {
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all.freeze())
+    }
+
+    fn too_large(&self) -> Error {
         Error::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {max} bytes"),
+            format!("the body is larger than {} bytes", self.max),
         )
         .exc_type("ContentTooLarge")
-    };
-    if body.size_hint().lower() > max as u64 {
-        return Err(too_large());
     }
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame
-            .map_err(|error| Error::bad_request(format!("the body could not be read: {error}")))?;
-        let Ok(bytes) = frame.into_data() else {
-            // Trailers.
-            continue;
-        };
-        if first.len() + all.len() + bytes.len() > max {
-            return Err(too_large());
-        }
-        if first.is_empty() && all.is_empty() {
-            // Most bodies are one piece, which needs no copy.
-            first = bytes;
-            continue;
-        }
-        if all.is_empty() {
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
-        all.extend_from_slice(&bytes);
+
+    /// What a client is told that takes longer than [`timeout`](Self::timeout).
+    pub fn too_slow(&self) -> Error {
+        Error::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not come within {:?}", self.timeout),
+        )
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("read", &self.read)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A connection that is about to speak another protocol.

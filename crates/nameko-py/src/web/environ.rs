@@ -1,0 +1,109 @@
+//! The WSGI environ of a request. Source: PEP 3333.
+
+use std::net::SocketAddr;
+
+use nameko::web::http::request::Parts;
+use nameko::web::http::{Version, header};
+use nameko::web::{HeaderName, HeaderValue};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+/// Adds what `head` says to `environ`. `length` is the body's, where it is known already.
+pub(super) fn fill(
+    environ: &Bound<'_, PyDict>,
+    head: &Parts,
+    peer: SocketAddr,
+    length: Option<usize>,
+) -> PyResult<()> {
+    let py = environ.py();
+    let path = head.uri.path();
+    environ.set_item(intern!(py, "REQUEST_METHOD"), head.method.as_str())?;
+    environ.set_item(intern!(py, "PATH_INFO"), unquote(path))?;
+    environ.set_item(intern!(py, "RAW_PATH_INFO"), path)?;
+    environ.set_item(
+        intern!(py, "QUERY_STRING"),
+        head.uri.query().unwrap_or_default(),
+    )?;
+    let target = head.uri.path_and_query().map_or(path, |it| it.as_str());
+    environ.set_item(intern!(py, "REQUEST_URI"), target)?;
+    environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
+    environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
+    let protocol = match head.version {
+        Version::HTTP_10 => intern!(py, "HTTP/1.0"),
+        _ => intern!(py, "HTTP/1.1"),
+    };
+    environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
+    for name in head.headers.keys() {
+        let Some(key) = key(py, name) else { continue };
+        environ.set_item(key, value(head, name))?;
+    }
+    // What came chunked has a length, too, once it is here.
+    if let Some(length) = length
+        && (length > 0 || head.headers.contains_key(header::TRANSFER_ENCODING))
+    {
+        environ.set_item(intern!(py, "CONTENT_LENGTH"), length.to_string())?;
+    }
+    Ok(())
+}
+
+/// The variable of a header. None for one with an underscore, which would pass for the header with a dash that a proxy sets.
+fn key<'py>(py: Python<'py>, name: &HeaderName) -> Option<Bound<'py, PyString>> {
+    Some(match name.as_str() {
+        "host" => intern!(py, "HTTP_HOST").clone(),
+        "user-agent" => intern!(py, "HTTP_USER_AGENT").clone(),
+        "accept" => intern!(py, "HTTP_ACCEPT").clone(),
+        "accept-encoding" => intern!(py, "HTTP_ACCEPT_ENCODING").clone(),
+        "accept-language" => intern!(py, "HTTP_ACCEPT_LANGUAGE").clone(),
+        "authorization" => intern!(py, "HTTP_AUTHORIZATION").clone(),
+        "connection" => intern!(py, "HTTP_CONNECTION").clone(),
+        "cookie" => intern!(py, "HTTP_COOKIE").clone(),
+        "content-length" => intern!(py, "CONTENT_LENGTH").clone(),
+        "content-type" => intern!(py, "CONTENT_TYPE").clone(),
+        other if other.contains('_') => return None,
+        other => {
+            let upper = other.to_ascii_uppercase().replace('-', "_");
+            PyString::new(py, &format!("HTTP_{upper}"))
+        }
+    })
+}
+
+/// The value of a header; of one that came several times all values, as a list.
+fn value(head: &Parts, name: &HeaderName) -> String {
+    let separator = if name == header::COOKIE { "; " } else { "," };
+    let mut text = String::new();
+    for (number, value) in head.headers.get_all(name).iter().enumerate() {
+        if number > 0 {
+            text.push_str(separator);
+        }
+        text.push_str(&latin1(HeaderValue::as_bytes(value)));
+    }
+    text
+}
+
+/// Bytes as WSGI has them in a string: a character for each.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+/// A path without its percent-encoding, as WSGI has it.
+fn unquote(path: &str) -> String {
+    let mut bytes = path.bytes();
+    let mut text = String::with_capacity(path.len());
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        let decoded = (byte == b'%')
+            .then(|| Some(digit(ahead.next()?)? << 4 | digit(ahead.next()?)?))
+            .flatten();
+        if decoded.is_some() {
+            bytes = ahead;
+        }
+        text.push(char::from(decoded.unwrap_or(byte)));
+    }
+    text
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}

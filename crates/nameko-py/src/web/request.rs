@@ -1,0 +1,164 @@
+//! One request, from its head to the end of its response.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use nameko::web::http::Method;
+use nameko::web::http::request::Parts;
+use nameko::web::{Response, StatusCode};
+use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyDict};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::lock::lock;
+use crate::wait::wait;
+use crate::web::body::{Body, HttpBody};
+use crate::web::environ;
+use crate::web::response::{Head, Piece, shared};
+use crate::web::server::InWork;
+
+/// A request of a client, which is answered once. One that is dropped before: the client is told that the service stops.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct HttpRequest {
+    head: Parts,
+    peer: SocketAddr,
+    /// Of the body, where all of it is here.
+    length: Option<usize>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None once it was asked for.
+    body: Option<Body>,
+    /// None once it is being answered.
+    reply: Option<oneshot::Sender<Response>>,
+    /// Where a streamed response goes; none before it begins and after its end.
+    pieces: Option<mpsc::Sender<Piece>>,
+    /// Until the response is made.
+    in_work: Option<InWork>,
+}
+
+impl HttpRequest {
+    pub(super) fn new(
+        head: Parts,
+        peer: SocketAddr,
+        body: Body,
+        reply: oneshot::Sender<Response>,
+        in_work: InWork,
+    ) -> Self {
+        HttpRequest {
+            head,
+            peer,
+            length: match &body {
+                Body::Whole(bytes) => Some(bytes.len()),
+                Body::Begun(_) => None,
+            },
+            state: Mutex::new(State {
+                body: Some(body),
+                reply: Some(reply),
+                pieces: None,
+                in_work: Some(in_work),
+            }),
+        }
+    }
+
+    /// Sends the response, or its begin; one whose client has gone is for nobody.
+    fn answer(&self, response: Response) -> PyResult<()> {
+        let reply = lock(&self.state).reply.take();
+        match reply {
+            Some(reply) => {
+                let _ = reply.send(response);
+                Ok(())
+            }
+            None => Err(PyRuntimeError::new_err("the request has been answered")),
+        }
+    }
+
+    fn done(&self) {
+        let in_work = lock(&self.state).in_work.take();
+        drop(in_work);
+    }
+}
+
+#[pymethods]
+impl HttpRequest {
+    /// Adds what the request's head says to a WSGI environ.
+    fn fill(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        environ::fill(environ, &self.head, self.peer, self.length)
+    }
+
+    /// The body, to be asked for once: bytes, or where it is large what reads it.
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let body = lock(&self.state).body.take();
+        match body {
+            Some(Body::Whole(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
+            Some(Body::Begun(body)) => Ok(Bound::<HttpBody>::new(py, body)?.into_any()),
+            None => Err(PyRuntimeError::new_err("the body has been taken")),
+        }
+    }
+
+    /// Answers. Raises ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already.
+    fn respond(
+        &self,
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: PyBackedBytes,
+    ) -> PyResult<()> {
+        let head = Head::new(status, headers)?;
+        self.answer(head.with_body(shared(body), self.head.method == Method::HEAD))?;
+        self.done();
+        Ok(())
+    }
+
+    /// Begins an answer whose body follows with `write`, up to `end`. Raises as `respond`.
+    fn begin(&self, status: u16, headers: Vec<(String, String)>) -> PyResult<()> {
+        let (response, pieces) = Head::new(status, headers)?.with_pieces();
+        self.answer(response)?;
+        lock(&self.state).pieces = Some(pieces);
+        Ok(())
+    }
+
+    /// Sends a piece of the body, once the client has taken most of what came before. Raises ConnectionResetError when the
+    /// client has gone.
+    fn write(&self, py: Python<'_>, data: PyBackedBytes) -> PyResult<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let pieces = lock(&self.state).pieces.clone();
+        let Some(pieces) = pieces else {
+            return Err(PyRuntimeError::new_err("no response was begun"));
+        };
+        let sent = wait(py, None, pieces.send(Piece::Data(shared(data))))?;
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ if self.head.method == Method::HEAD => Ok(()),
+            _ => Err(PyConnectionResetError::new_err("the client has gone")),
+        }
+    }
+
+    /// The body is whole.
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
+        let pieces = lock(&self.state).pieces.take();
+        if let Some(pieces) = pieces {
+            // A client that has gone misses nothing.
+            let _ = wait(py, None, pieces.send(Piece::End))?;
+        }
+        self.done();
+        Ok(())
+    }
+
+    /// Breaks off: the client sees that the body is not whole. Unanswered, it is answered with 500.
+    fn cut(&self) {
+        let (reply, pieces) = {
+            let mut state = lock(&self.state);
+            (state.reply.take(), state.pieces.take())
+        };
+        drop(pieces);
+        if let Some(reply) = reply {
+            let _ = reply.send(Response::empty(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        self.done();
+    }
+}

@@ -1,0 +1,241 @@
+//! The port of a container's web server. Requests become jobs of its worker threads.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex};
+
+use nameko::Config;
+use nameko::web::site::{self, BodyLimits, BoundSite, CannotListen, Site, SiteSettings};
+use nameko::web::{RawRequest, Response};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::jobs::{Job, JobQueue, Jobs};
+use crate::lock::lock;
+use crate::runtime;
+use crate::wait::{deadline, wait};
+use crate::web::body::read_ahead;
+use crate::web::request::HttpRequest;
+
+/// A port that is listened on, served from `serve` on.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct HttpServer {
+    address: SocketAddr,
+    stop_timeout: f64,
+    stage: Mutex<Stage>,
+    /// How many requests are in work.
+    busy: Arc<watch::Sender<usize>>,
+}
+
+enum Stage {
+    Bound(BoundSite),
+    Serving(Arc<Site>),
+    Over,
+}
+
+#[pymethods]
+impl HttpServer {
+    /// Listens. `settings` are the configuration's keys `WEB_SERVER_*` and `stop_timeout`. Raises OSError when it cannot
+    /// listen there, ValueError when a setting does not hold what it should.
+    #[new]
+    fn new(py: Python<'_>, host: &str, port: u16, settings: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let settings = SiteSettings::from_config(&config(settings)?)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let stop_timeout = settings.stop_timeout().as_secs_f64();
+        let runtime = runtime::handle()?;
+        let site = py
+            .detach(|| {
+                let _entered = runtime.enter();
+                BoundSite::bind(host, port, settings)
+            })
+            .map_err(|CannotListen { text, source }| {
+                PyOSError::new_err((source.raw_os_error(), text))
+            })?;
+        Ok(HttpServer {
+            address: site.address(),
+            stop_timeout,
+            stage: Mutex::new(Stage::Bound(site)),
+            busy: Arc::default(),
+        })
+    }
+
+    /// Where it listens: host, and the port that was taken.
+    #[getter]
+    fn address(&self) -> (String, u16) {
+        (self.address.ip().to_string(), self.address.port())
+    }
+
+    /// The file descriptor of the port, before it is served; it is the server's own.
+    fn fileno(&self) -> PyResult<i32> {
+        match &*lock(&self.stage) {
+            Stage::Bound(site) => Ok(site.as_fd().as_raw_fd()),
+            _ => Err(PyRuntimeError::new_err("the port is being served")),
+        }
+    }
+
+    /// How long a stop waits for clients, in seconds.
+    #[getter]
+    fn stop_timeout(&self) -> f64 {
+        self.stop_timeout
+    }
+
+    /// Gives every request to `handler(request)` as a job of `jobs`, at most `limit` at a time: others wait their turn.
+    fn serve(
+        &self,
+        py: Python<'_>,
+        handler: Py<PyAny>,
+        jobs: &Bound<'_, Jobs>,
+        limit: usize,
+    ) -> PyResult<()> {
+        let runtime = runtime::handle()?;
+        jobs.get().ensure_thread(py)?;
+        let mut stage = lock(&self.stage);
+        let site = match std::mem::replace(&mut *stage, Stage::Over) {
+            Stage::Bound(site) => site,
+            other => {
+                *stage = other;
+                return Err(PyRuntimeError::new_err("the port is not to be served"));
+            }
+        };
+        let gateway = Gateway {
+            handler: Arc::new(handler),
+            jobs: jobs.get().queue.clone(),
+            turns: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
+            body: site.body_limits(),
+            busy: self.busy.clone(),
+        };
+        let _entered = runtime.enter();
+        *stage = Stage::Serving(Arc::new(site.serve(gateway)?));
+        Ok(())
+    }
+
+    /// Takes no more requests and closes the port. Requests in work go on.
+    fn withdraw(&self, py: Python<'_>) -> PyResult<()> {
+        match self.site() {
+            Some(site) => {
+                let closed = runtime::handle()?.spawn(async move { site.withdraw().await });
+                wait(py, None, closed).map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no request is in work. False after `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let mut busy = self.busy.subscribe();
+        let idle = async move { busy.wait_for(|busy| *busy == 0).await.is_ok() };
+        Ok(wait(py, deadline(timeout)?, idle)?.is_some())
+    }
+
+    /// Withdraws, waits until all clients have their answers, for the stop timeout at most, then cuts the connections.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        let site = self.site();
+        if let Some(site) = site {
+            let stopped = runtime::handle()?.spawn(async move { site.stop().await });
+            wait(py, None, stopped)?;
+        }
+        self.kill(py)
+    }
+
+    /// Closes the port and cuts the connections at once.
+    fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        let before = std::mem::replace(&mut *lock(&self.stage), Stage::Over);
+        let runtime = runtime::handle()?;
+        py.detach(|| {
+            let _entered = runtime.enter();
+            if let Stage::Serving(site) = &before {
+                site.kill();
+            }
+            drop(before);
+        });
+        Ok(())
+    }
+}
+
+impl HttpServer {
+    fn site(&self) -> Option<Arc<Site>> {
+        match &*lock(&self.stage) {
+            Stage::Serving(site) => Some(site.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A configuration of numbers, strings and booleans.
+fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
+    let mut config = Config::new();
+    for (key, value) in settings {
+        let key: String = key.extract()?;
+        if value.is_none() {
+        } else if value.is_instance_of::<PyBool>() {
+            config.set(key, value.extract::<bool>()?);
+        } else if value.is_instance_of::<PyInt>() {
+            config.set(key, value.extract::<i64>()?);
+        } else if value.is_instance_of::<PyFloat>() {
+            config.set(key, value.extract::<f64>()?);
+        } else if value.is_instance_of::<PyString>() {
+            config.set(key, value.extract::<String>()?);
+        } else {
+            let text = format!("{key} is neither a number nor a text");
+            return Err(PyTypeError::new_err(text));
+        }
+    }
+    Ok(config)
+}
+
+/// Makes a job of each request.
+struct Gateway {
+    handler: Arc<Py<PyAny>>,
+    jobs: Arc<JobQueue>,
+    /// One permit per request that is a job.
+    turns: Arc<Semaphore>,
+    body: BodyLimits,
+    busy: Arc<watch::Sender<usize>>,
+}
+
+impl nameko::web::Handler for Gateway {
+    async fn handle(&self, request: RawRequest) -> Response {
+        let in_work = InWork::new(&self.busy);
+        let peer = request.peer();
+        let (head, body, _) = site::open(request, self.body);
+        let body = match read_ahead(body).await {
+            Ok(body) => body,
+            Err(error) => return site::refusal(error),
+        };
+        let Ok(turn) = self.turns.clone().acquire_owned().await else {
+            return site::stopping();
+        };
+        let (reply, response) = oneshot::channel();
+        let request = HttpRequest::new(head, peer, body, reply, in_work);
+        let handler = self.handler.clone();
+        let job = Job::Native(Box::new(move |py| {
+            let done = handler.call1(py, (request,));
+            drop(turn);
+            done.map(drop)
+        }));
+        if let Err(job) = self.jobs.push(job) {
+            drop(job);
+            return site::stopping();
+        }
+        response.await.unwrap_or_else(|_| site::stopping())
+    }
+}
+
+/// A request that is in work until this is dropped.
+pub(super) struct InWork(Arc<watch::Sender<usize>>);
+
+impl InWork {
+    fn new(busy: &Arc<watch::Sender<usize>>) -> Self {
+        busy.send_modify(|busy| *busy += 1);
+        InWork(busy.clone())
+    }
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        self.0.send_modify(|busy| *busy = busy.saturating_sub(1));
+    }
+}

@@ -1,0 +1,1 @@
+"""HTTP and WebSocket entrypoints, and the server behind them."""

@@ -1,0 +1,58 @@
+"""HTTP as a client speaks it, for the tests of nameko.web."""
+
+import http.client
+import socket
+
+from nameko.testing.utils import get_extension
+from nameko.web.server import WebServer
+
+LOCAL = {"WEB_SERVER_ADDRESS": "127.0.0.1:0"}
+
+
+def address_of(container):
+    return tuple(get_extension(container, WebServer).address)
+
+
+class Answer:
+    def __init__(self, response):
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+        self.text = self.body.decode()
+
+
+class Client:
+    """Requests to the web server of a container, each on a connection of its own."""
+
+    def __init__(self, container):
+        self.address = address_of(container)
+
+    def __call__(self, method, path, body=None, headers=(), **options):
+        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        try:
+            connection.request(method, path, body, dict(headers), **options)
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path, **headers):
+        return self("GET", path, headers=headers)
+
+    def connect(self):
+        """A bare connection."""
+        return socket.create_connection(self.address, timeout=10)
+
+    def raw(self, data):
+        """Everything that comes back for ``data`` before the server closes the connection."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return read_all(connection)
+
+
+def read_all(connection):
+    parts = []
+    while True:
+        part = connection.recv(65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
