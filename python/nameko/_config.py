@@ -96,6 +96,28 @@ def whole_number(config: Mapping[str, Any], key: str, default: int) -> int:
     return value
 
 
+def queue_arguments(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The arguments for queues of a kind, ``rpc`` or ``events``, from the key ``queue_arguments``.
+    ConfigurationError where it is no mapping of these kinds to arguments."""
+    kinds = config.get("queue_arguments") or {}
+    if not isinstance(kinds, Mapping):
+        raise ConfigurationError(
+            "queue_arguments must be a mapping of `rpc` and `events` to arguments"
+        )
+    for other in kinds:
+        if other not in ("rpc", "events"):
+            raise ConfigurationError(
+                "queue_arguments has arguments for `{}`; there are `rpc` and `events`".format(other)
+            )
+    arguments = kinds.get(kind) or {}
+    if not isinstance(arguments, Mapping):
+        raise ConfigurationError(
+            "queue_arguments must hold a mapping under `{}`, such as "
+            "{{x-queue-type: quorum}}".format(kind)
+        )
+    return dict(arguments)
+
+
 def is_config(value: Any) -> bool:
     """Whether a first argument is a configuration (2.x) rather than a service class (3.x)."""
     return isinstance(value, Mapping)

@@ -397,7 +397,9 @@ class Broker:
     OSError when an address cannot be listened on.
     """
 
-    def __new__(cls, host: str = "127.0.0.1", port: int = 0, management_port: int | None = None) -> Broker: ...
+    def __new__(
+        cls, host: str = "127.0.0.1", port: int = 0, management_port: int | None = None
+    ) -> Broker: ...
     @property
     def uri(self) -> str:
         """Where clients connect, with user and password."""

@@ -29,6 +29,7 @@ from typing import Any
 from kombu import Queue
 
 from nameko import loop
+from nameko._config import queue_arguments
 from nameko.messaging import Consumer, Publisher, warn_of_none
 from nameko.standalone.events import get_event_exchange
 
@@ -86,7 +87,9 @@ class EventHandler(Consumer):
     default), one handler of all (``SINGLETON``), or every instance (``BROADCAST``).
 
     With ``reliable_delivery`` the queue stays, and keeps events, while no instance runs; without,
-    it goes with its last consumer. Other options are those of :class:`nameko.messaging.Consumer`.
+    it goes with its last consumer. ``queue_arguments`` are for the broker: besides those that the
+    configuration has for events, which are for queues that stay. Other options are those of
+    :class:`nameko.messaging.Consumer`.
     """
 
     def __init__(
@@ -96,12 +99,15 @@ class EventHandler(Consumer):
         handler_type: str = SERVICE_POOL,
         reliable_delivery: bool = True,
         requeue_on_error: bool = False,
+        *,
+        queue_arguments: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.source_service = source_service
         self.event_type = event_type
         self.handler_type = handler_type
         self.reliable_delivery = reliable_delivery
+        self.queue_arguments = queue_arguments or {}
         # The queue is made in setup(), where the service's name is known.
         queue: Any = None
         super().__init__(queue, requeue_on_error, **kwargs)
@@ -129,14 +135,17 @@ class EventHandler(Consumer):
 
     def setup(self) -> None:
         _log.debug("starting %s", self)
+        config = self.container.config
+        configured = queue_arguments(config, "events") if self.reliable_delivery else {}
         self.queue = Queue(
             self._queue_name(),
-            exchange=get_event_exchange(self.source_service, self.container.config),
+            exchange=get_event_exchange(self.source_service, config),
             routing_key=self.event_type,
             durable=True,
             auto_delete=not self.reliable_delivery,
             # The broker drops an exclusive queue with its connection.
             exclusive=self.handler_type == BROADCAST and not self.reliable_delivery,
+            queue_arguments={**configured, **self.queue_arguments} or None,
         )
         super().setup()
 

@@ -26,7 +26,7 @@ from nameko.constants import (
     LOGIN_METHOD_CONFIG_KEY,
     PREFETCH_COUNT_CONFIG_KEY,
 )
-from nameko.exceptions import ContainerBeingKilled
+from nameko.exceptions import ConfigurationError, ContainerBeingKilled
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
 from nameko.utils import sanitize_url
 from nameko.utils.threads import ThreadKilled
@@ -334,6 +334,12 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             message.requeue()
 
     @prompt
+    def reject_message(self, message: Any) -> None:
+        """Give the message to the queue's dead-letter exchange. Nothing happens where its
+        connection is gone."""
+        if not (isinstance(message, Message) and message.acknowledged):
+            message.reject()
+
     def handle_message(self, provider: Any, body: Any, message: Any) -> None:
         """Called on a worker thread for each message."""
         provider.handle_message(body, message)
@@ -366,8 +372,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
     def _add(self, native: _nameko.Consumers, provider: Any) -> Any:
         options = getattr(provider, "consumer_options", None) or {}
-        default = self.prefetch_count
-        prefetch_count = whole_number(options, "prefetch_count", default) or default
+        prefetch_count = whole_number(options, "prefetch_count", self.prefetch_count)
         # A provider that matches its messages in the compiled half says how.
         attach = getattr(provider, "attach", None)
         if attach is not None:
@@ -424,18 +429,32 @@ class Consumer(Entrypoint, HeaderDecoder):
     """Entrypoint for the messages of a queue: the method gets the decoded body.
 
     When the method has returned, or raised, the message is acknowledged. With
-    ``requeue_on_error`` a message whose method raised goes back to the queue instead.
+    ``requeue_on_error`` a message whose method raised goes back to the queue instead; with
+    ``reject_on_error`` to the queue's dead-letter exchange, or, if it has none, nowhere.
 
     Options for this queue alone, in place of the configured ones: ``prefetch_count``, how many
-    messages are taken ahead; ``accept``, the serializers that are; ``heartbeat``, in seconds, which
-    makes a connection of its own.
+    messages are taken ahead, 0 for no limit; ``accept``, the serializers that are; ``heartbeat``,
+    in seconds, which makes a connection of its own.
     """
 
     queue_consumer = QueueConsumer()
 
-    def __init__(self, queue: Queue, requeue_on_error: bool = False, **kwargs: Any) -> None:
+    # For subclasses whose __init__ does not come here.
+    reject_on_error = False
+
+    def __init__(
+        self,
+        queue: Queue,
+        requeue_on_error: bool = False,
+        *,
+        reject_on_error: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if requeue_on_error and reject_on_error:
+            raise ConfigurationError("`requeue_on_error` and `reject_on_error` exclude each other")
         self.queue = queue
         self.requeue_on_error = requeue_on_error
+        self.reject_on_error = reject_on_error
         self.consumer_options = take_consumer_options(self, kwargs)
         super().__init__(**kwargs)
 
@@ -471,6 +490,8 @@ class Consumer(Entrypoint, HeaderDecoder):
     ) -> None:
         if exc_info is not None and self.requeue_on_error:
             self.queue_consumer.requeue_message(message)
+        elif exc_info is not None and self.reject_on_error:
+            self.queue_consumer.reject_message(message)
         else:
             self.queue_consumer.ack_message(message)
 

@@ -16,6 +16,7 @@ from kombu.serialization import registry
 
 import nameko
 from nameko import _nameko, loop, serialization
+from nameko._config import queue_arguments
 from nameko.amqp import connection, publish
 from nameko.amqp.entities import queue_to_dict
 from nameko.amqp.message import Message
@@ -89,6 +90,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
                 exchange=get_rpc_exchange(self.container.config),
                 routing_key="{}.*".format(service_name),
                 durable=True,
+                queue_arguments=queue_arguments(self.container.config, "rpc") or None,
             )
             self.queue_consumer.register_provider(self)
 

@@ -5,7 +5,7 @@ import threading
 from unittest.mock import Mock
 
 import pytest
-from amqp.exceptions import NotFound
+from amqp.exceptions import NotFound, PreconditionFailed
 
 from nameko import config as global_config
 from nameko.amqp import get_connection
@@ -19,6 +19,7 @@ from nameko.events import (
     EventHandlerConfigurationError,
     event_handler,
 )
+from nameko.exceptions import ConfigurationError
 from nameko.extensions import DependencyProvider
 from nameko.messaging import QueueConsumer
 from nameko.standalone.events import event_dispatcher, get_event_exchange
@@ -351,6 +352,54 @@ def test_how_queues_are_declared(handler_type, reliable, exclusive, auto_delete)
     assert (queue.exchange.name, queue.exchange.type) == ("source.events", "topic")
     assert (queue.exchange.durable, queue.exchange.delivery_mode) == (True, 2)
     assert queue.routing_key == "changed"
+
+
+class TestQueueArguments:
+    @staticmethod
+    def declared(config, **options):
+        container = Mock(service_name="service", config=config, shared_extensions={})
+        handler = EventHandler("source", "changed", **options).bind(container, "method")
+        handler.setup()
+        return handler.queue.queue_arguments
+
+    def test_a_handlers_own_win_over_the_configurations(self):
+        config = {"queue_arguments": {"events": {"x-max-length": 10, "x-queue-type": "quorum"}}}
+        own = {"x-max-length": 5}
+        assert self.declared(config, queue_arguments=own) == {
+            "x-max-length": 5,
+            "x-queue-type": "quorum",
+        }
+        # A quorum queue cannot go with its consumer.
+        assert self.declared(config, queue_arguments=own, reliable_delivery=False) == own
+        assert not self.declared({})
+
+    @pytest.mark.parametrize(
+        ("value", "told"),
+        [
+            ([1], "must be a mapping of `rpc` and `events`"),
+            ({"event": {}}, "has arguments for `event`"),
+            ({"events": 1}, "must hold a mapping under `events`"),
+        ],
+    )
+    def test_what_makes_no_sense_is_told(self, value, told):
+        with pytest.raises(ConfigurationError, match=told):
+            self.declared({"queue_arguments": value})
+
+    def test_a_broker_gets_them(self, handle, dispatch, heard, broker_uri):
+        container = handle(
+            "foo",
+            requeue_on_error=True,
+            queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": 5},
+        )
+        dispatch("changed", 1)
+        assert heard.first(1) == [("foo 0", 1)]
+        queue = queue_of(container)
+        with (
+            get_connection(broker_uri) as connection,
+            connection.channel() as channel,
+            pytest.raises(PreconditionFailed, match="x-queue-type"),
+        ):
+            channel.queue_declare(queue.name, durable=True, auto_delete=False)
 
 
 def test_an_unknown_handler_type_is_an_error_that_says_which_there_are(handle):

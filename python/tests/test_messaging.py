@@ -12,6 +12,7 @@ from nameko.amqp import get_connection
 from nameko.amqp.entities import exchange_to_dict, queue_to_dict
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.amqp.publish import UndeliverableMessage
+from nameko.exceptions import ConfigurationError
 from nameko.extensions import DependencyProvider
 from nameko.messaging import HeaderDecoder, HeaderEncoder, Publisher, consume
 from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
@@ -79,6 +80,41 @@ def test_requeue_on_error(serve, queue, publisher, uid):
     ):
         publisher.publish("message")
     assert bodies == ["message"] * 3
+
+
+def test_reject_on_error_gives_the_message_to_the_dead_letter_exchange(serve, publisher, uid):
+    failed = Queue("failed-" + uid, auto_delete=True)
+    work = Queue(
+        "work-" + uid,
+        auto_delete=True,
+        queue_arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": failed.name},
+    )
+
+    class Service:
+        name = "service-" + uid
+
+        @consume(work, reject_on_error=True)
+        def receive(self, body):
+            if body == "bad":
+                raise ValueError(body)
+            return body
+
+        @consume(failed)
+        def look_at(self, body):
+            return body
+
+    container = serve(Service)
+    with entrypoint_waiter(container, "look_at") as result:
+        publisher.publish("bad", exchange="", routing_key=work.name)
+    assert result.get() == "bad"
+    with entrypoint_waiter(container, "receive") as result:
+        publisher.publish("good", exchange="", routing_key=work.name)
+    assert result.get() == "good"
+
+
+def test_a_failed_message_goes_back_or_is_rejected_but_not_both(queue):
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        consume(queue, requeue_on_error=True, reject_on_error=True)(lambda self, body: None)
 
 
 def test_message_that_cannot_be_read_is_dropped_and_logged(serve, queue, publisher, uid, caplog):
