@@ -47,8 +47,11 @@ impl WorkerContext {
     ) -> Self {
         let callers = match data.remove(protocol::CALL_ID_STACK) {
             Some(Value::List(ids)) => ids
-                .iter()
-                .filter_map(|it| it.as_str().map(str::to_owned))
+                .into_iter()
+                .filter_map(|it| match it {
+                    Value::String(id) => Some(id),
+                    _ => None,
+                })
                 .collect(),
             _ => Vec::new(),
         };

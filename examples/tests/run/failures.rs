@@ -82,6 +82,17 @@ async fn a_service_that_cannot_start_is_named() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_a_call_ends_with_its_id() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut services = Program::start(troubles(&broker, &[]));
+    services.wait_for("ready at");
+    assert_eq!(call(&broker, "front.fail").wait(), Some(1));
+    services.wait_for(
+        " ERROR nameko::worker: error handling worker front.fail: ValueError: bad [front.fail.",
+    );
+}
+
 /// A machine reads it: every line is an object, whatever happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_json_log_has_one_object_per_line_with_the_fields_of_the_call() {
@@ -116,7 +127,9 @@ async fn the_json_log_has_one_object_per_line_with_the_fields_of_the_call() {
     assert_eq!(failed["span"]["outcome"], "ValueError");
     let call_id = failed["span"]["call_id"].as_str().unwrap();
     assert!(call_id.starts_with("front.fail."), "{call_id}");
+    assert_eq!(failed["span"]["entrypoint"], "rpc");
     assert!(failed["span"]["duration_ms"].is_number(), "{failed}");
+    assert_eq!(failed.get("spans"), None, "there is no other: {failed}");
     assert!(with("panicked: out of cheese")["place"].is_string());
     with("front: pid (rpc)");
     assert_eq!(

@@ -6,6 +6,7 @@ mod lifecycle;
 mod limits;
 mod shared;
 mod watch;
+mod worker_span;
 mod workers;
 
 use std::{
@@ -34,6 +35,7 @@ pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
 pub(crate) use builder::{Declared, Replacements};
 pub(crate) use host::Bound;
 pub(crate) use watch::Watch;
+pub(crate) use worker_span::Worker;
 
 use host::Host;
 use lifecycle::State;
@@ -85,7 +87,7 @@ struct Mounted {
     entrypoint: Arc<dyn DynEntrypoint>,
     method: MethodHandle,
     /// What it serves, in its own words.
-    label: String,
+    label: Arc<str>,
 }
 
 impl Mounted {
@@ -120,7 +122,7 @@ impl Container {
     ) -> Result<Self> {
         let limits = Limits::new(&config)?;
         let mounted = |(entrypoint, method): (Arc<dyn DynEntrypoint>, MethodHandle)| Mounted {
-            label: entrypoint.describe(),
+            label: entrypoint.describe().into(),
             entrypoint,
             method,
         };
@@ -181,7 +183,7 @@ impl Container {
     /// Each entrypoint as (what it is, method name): `("rpc", "hello")`.
     pub fn entrypoints(&self) -> impl Iterator<Item = (String, &'static str)> + '_ {
         let entrypoints = self.inner.entrypoints.iter();
-        entrypoints.map(|it| (it.label.clone(), it.method.name))
+        entrypoints.map(|it| (it.label.to_string(), it.method.name))
     }
 
     /// The method `name`, as its first entrypoint was given it.

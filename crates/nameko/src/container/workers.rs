@@ -3,14 +3,19 @@
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     time::Instant,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::poll_fn};
 use serde_json::Value;
-use tracing::{Instrument, Level, Span, field};
+use tracing::Level;
 
-use super::{Container, host::MethodHandle, host::Work};
+use super::{
+    Container,
+    host::{MethodHandle, Work},
+    worker_span::{TARGET, WorkerSpan},
+};
 use crate::{
     amqp::Table,
     arguments::Arguments,
@@ -21,9 +26,6 @@ use crate::{
     tasks::TaskHandle,
     worker::WorkerContext,
 };
-
-/// The target of spans and events about workers, for log filters.
-const TARGET: &str = "nameko::worker";
 
 impl Container {
     /// Runs one worker to its end in the calling task, waiting while `max_workers` are busy. `handle_result` sees the
@@ -115,7 +117,8 @@ impl Container {
             inner.limits.parents,
             context_data,
         );
-        let span = self.span(method, &ctx);
+        let entrypoint = inner.entrypoints.get(method.index);
+        let span = WorkerSpan::new(&ctx, entrypoint.map(|it| &it.label));
         let worker = async {
             if let Some(arguments) = shown {
                 tracing::trace!(target: TARGET, arguments, "worker {ctx} begins");
@@ -127,33 +130,12 @@ impl Container {
                 Ok(Err(broken)) => return Err(self.broken_hook(broken)),
                 Err(panic) => Err(Fault::panic(panic.as_ref())),
             };
-            report(&span, &ctx, method, &outcome, begun);
+            span.end(&ctx, method, &outcome, begun.elapsed());
             let outcome = handle_result(outcome).await;
             self.finish(&ctx, &outcome).await
         };
-        worker.instrument(span.clone()).await
-    }
-
-    /// The span of one worker. Its fields, the call id among them, are made only when somebody wants the span.
-    fn span(&self, method: &MethodHandle, ctx: &WorkerContext) -> Span {
-        let label = || {
-            self.inner
-                .entrypoints
-                .get(method.index)
-                .map(|it| it.label.as_str())
-        };
-        tracing::info_span!(
-            target: TARGET,
-            "worker",
-            service = ctx.service_name(),
-            method = method.name,
-            entrypoint = label(),
-            call_id = ctx.call_id(),
-            parent = ctx.immediate_parent_call_id(),
-            outcome = field::Empty,
-            expected = field::Empty,
-            duration_ms = field::Empty,
-        )
+        let mut worker = pin!(worker);
+        poll_fn(|cx| span.in_scope(|| worker.as_mut().poll(cx))).await
     }
 
     /// The providers hear of the worker's end, and whoever watches.
@@ -198,35 +180,4 @@ fn shown(method: &MethodHandle, arguments: &Arguments) -> String {
     let mut shown = Value::Object(values).to_string();
     shorten(&mut shown);
     shown
-}
-
-/// Records in the worker's span what it ended with, and says so in the log.
-fn report(
-    span: &Span,
-    ctx: &WorkerContext,
-    method: &MethodHandle,
-    outcome: &Outcome,
-    begun: Instant,
-) {
-    // Microseconds are what a clock and a reader can tell apart.
-    let duration_ms = begun.elapsed().as_micros() as f64 / 1e3;
-    let (name, expected) = match outcome {
-        Ok(_) => ("ok", None),
-        Err(fault) => {
-            let name = fault.exc_type.as_str();
-            (name, Some(method.expects(fault)))
-        }
-    };
-    tracing::record_all!(span, outcome = name, expected, duration_ms);
-    // A filter that drops the span keeps errors: they tell whose they are.
-    let call_id = || span.is_disabled().then(|| ctx.call_id());
-    match (outcome, expected) {
-        (Err(fault), Some(true)) => {
-            tracing::warn!(target: TARGET, call_id = call_id(), "(expected) error handling worker {ctx}: {name}: {fault}");
-        }
-        (Err(fault), _) => {
-            tracing::error!(target: TARGET, call_id = call_id(), "error handling worker {ctx}: {name}: {fault}");
-        }
-        (Ok(_), _) => tracing::debug!(target: TARGET, duration_ms, "worker {ctx} ended"),
-    }
 }

@@ -122,5 +122,7 @@ pub(crate) fn method_of(routing_key: &str) -> &str {
 
 /// A new call id: `{service}.{method}.{uuid4}`.
 pub(crate) fn call_id(service: &str, method: &str) -> String {
-    format!("{service}.{method}.{}", Uuid::new_v4())
+    let mut buffer = Uuid::encode_buffer();
+    let unique = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+    [service, method, unique].join(".")
 }

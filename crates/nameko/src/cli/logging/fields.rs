@@ -1,0 +1,124 @@
+//! What a span or an event carries.
+
+use std::{error::Error, fmt};
+
+use serde::{Serialize, Serializer};
+use tracing::field::{Field, Visit};
+
+/// Fields in the order in which they were recorded, each name once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields(Vec<(&'static str, Value)>);
+
+/// A field's value, as it was recorded.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Text, which is quoted in a line for people.
+    Text(Box<str>),
+    /// What `Display` or `Debug` made of it.
+    Shown(Box<str>),
+    Bool(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+}
+
+impl Fields {
+    /// What `record` gives to its visitor. There is room for `expected` fields.
+    pub(super) fn new(expected: usize, record: impl FnOnce(&mut dyn Visit)) -> Self {
+        let mut fields = Self(Vec::with_capacity(expected));
+        record(&mut fields);
+        fields
+    }
+
+    /// Of texts.
+    pub(super) fn of<'a>(texts: impl Iterator<Item = (&'static str, &'a str)>) -> Self {
+        let field = |(name, text): (_, &str)| (name, Value::Text(text.into()));
+        Self(texts.map(field).collect())
+    }
+
+    /// Adds what was recorded later. It replaces what there was of the same name.
+    pub(super) fn update(&mut self, later: Self) {
+        for (name, value) in later.0 {
+            match self.0.iter_mut().find(|it| it.0 == name) {
+                Some(field) => field.1 = value,
+                None => self.0.push((name, value)),
+            }
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        let field = self.0.iter().find(|it| it.0 == name);
+        field.map(|it| &it.1)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    fn push(&mut self, field: &Field, value: Value) {
+        let name = field.name();
+        // A name that is a keyword of Rust.
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        self.0.push((name, value));
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, Value::Text(value.into()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::Bool(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::Signed(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::Unsigned(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, Value::Float(value));
+    }
+
+    /// An error is shown with what it came of.
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let mut shown = value.to_string();
+        let mut source = value.source();
+        while let Some(error) = source {
+            shown.push_str(": ");
+            shown.push_str(&error.to_string());
+            source = error.source();
+        }
+        self.push(field, Value::Shown(shown.into()));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, Value::Shown(format!("{value:?}").into()));
+    }
+}
+
+impl Value {
+    /// The text itself, without quotes, where it is one.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Shown(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) | Self::Shown(text) => serializer.serialize_str(text),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Signed(value) => serializer.serialize_i64(*value),
+            Self::Unsigned(value) => serializer.serialize_u64(*value),
+            Self::Float(value) => serializer.serialize_f64(*value),
+        }
+    }
+}

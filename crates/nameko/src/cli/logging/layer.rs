@@ -1,0 +1,120 @@
+//! Hears of spans and events, and writes a line for each event.
+
+use std::borrow::Cow;
+
+use tracing::{
+    Event, Subscriber,
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{
+    fmt::{
+        format::Writer,
+        time::{FormatTime as _, SystemTime},
+    },
+    layer::{Context, Layer},
+    registry::{Extensions, LookupSpan, Scope, SpanRef},
+};
+
+use super::{
+    super::arguments::LogFormat,
+    fields::Fields,
+    line::{Line, Span},
+};
+use crate::container::Worker;
+
+/// What [`tracing_subscriber`] gives to events that come from the crate `log`. Their own target is in a field.
+const BRIDGED: &str = "log";
+
+/// The log: a layer that keeps the fields of spans, and writes events as lines.
+pub(super) struct Log<W> {
+    pub(super) format: LogFormat,
+    /// The number of this process among several.
+    pub(super) process: Option<u16>,
+    /// Whether lines for people are coloured.
+    pub(super) colours: bool,
+    /// Gets each line in one piece, with its end.
+    pub(super) write: W,
+}
+
+impl<S, W> Layer<S> for Log<W>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Fn(&str) + 'static,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        if Worker::has(attributes.metadata()) {
+            return;
+        }
+        let expected = attributes.metadata().fields().len();
+        let fields = Fields::new(expected, |it| attributes.record(it));
+        if let Some(span) = ctx.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, record: &Record<'_>, ctx: Context<'_, S>) {
+        // Before the lock is taken: a value's `Debug` may log in its turn.
+        let later = Fields::new(record.len(), |it| record.record(it));
+        let Some(span) = ctx.span(id) else { return };
+        let mut extensions = span.extensions_mut();
+        match extensions.get_mut::<Fields>() {
+            Some(fields) => fields.update(later),
+            None => extensions.insert(later),
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
+        let metadata = event.metadata();
+        let fields = Fields::new(metadata.fields().len(), |it| event.record(it));
+        let target = match metadata.target() {
+            BRIDGED => fields.get("log.target").and_then(|it| it.as_str()),
+            _ => None,
+        };
+        let scope = ctx.event_scope(event).into_iter();
+        let spans: Vec<_> = scope.flat_map(Scope::from_root).collect();
+        let kept: Vec<_> = spans.iter().map(SpanRef::extensions).collect();
+        let line = Line {
+            time: now(),
+            level: *metadata.level(),
+            target: target.unwrap_or(metadata.target()),
+            process: self.process,
+            fields: &fields,
+            spans: spans
+                .iter()
+                .zip(&kept)
+                .map(|(span, kept)| Span {
+                    name: span.name(),
+                    fields: all_fields(kept),
+                })
+                .collect(),
+        };
+        let text = match self.format {
+            LogFormat::Text => line.text(self.colours),
+            LogFormat::Json => line.json(),
+        };
+        (self.write)(&text);
+    }
+}
+
+/// What is known of a span, with these extensions.
+fn all_fields<'a>(kept: &'a Extensions<'_>) -> Cow<'a, Fields> {
+    let recorded = kept.get::<Fields>();
+    match (kept.get::<Worker>(), recorded) {
+        (Some(worker), recorded) => {
+            let mut fields = Fields::of(worker.fields());
+            if let Some(later) = recorded {
+                fields.update(later.clone());
+            }
+            Cow::Owned(fields)
+        }
+        (None, Some(fields)) => Cow::Borrowed(fields),
+        (None, None) => Cow::Owned(Fields::default()),
+    }
+}
+
+fn now() -> String {
+    let mut time = String::new();
+    // It fails only where the text cannot grow.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
+}
