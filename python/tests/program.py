@@ -75,6 +75,12 @@ class Program:
             if text in line:
                 return line
 
+    def wait_for_all(self, *texts):
+        """Read until each text has been printed, in any order, before now or later."""
+        for text in texts:
+            while text not in "".join(self.seen):
+                self.wait_for("")
+
     def signal(self, signum):
         self.process.send_signal(signum)
 

@@ -17,6 +17,7 @@ def run(broker_uri):
         program = Program("run", *modules, "--broker", broker_uri, cwd=ROOT)
         programs.append(program)
         program.wait_for("ready at")
+        return program
 
     yield start
     for program in programs:
@@ -44,6 +45,24 @@ def test_dependencies(run, cluster):
     run("examples.dependencies.counter")
     first = cluster.counting_service.count()
     assert cluster.counting_service.count() == first + 1
+
+
+def test_events(run, cluster):
+    program = run("examples.events.events")
+    cluster.shop.pay(17)
+    program.wait_for_all("packed order 17", "forgot order 17")
+
+
+def test_messaging(run, cluster):
+    program = run("examples.messaging.messaging")
+    cluster.studio.resize("cat.jpg", priority=5)
+    cluster.studio.resize("broken.jpg")
+    program.wait_for_all("\nresized cat.jpg", "could not resize broken.jpg")
+
+
+def test_timers(run):
+    program = run("examples.timers.timers")
+    program.wait_for_all("{} is alive".format(program.process.pid))
 
 
 def test_a_service_is_a_class_and_can_be_tested_as_one(monkeypatch):

@@ -1,0 +1,47 @@
+"""Pictures are resized, one after the other, the urgent ones first.
+
+`nameko run examples.messaging.messaging` runs it; `n.rpc.studio.resize("cat.jpg", priority=5)` in
+`nameko shell` asks for one. What cannot be resized, `broken.jpg`, goes to the queue `failed`.
+"""
+
+from kombu import Exchange, Queue
+
+from nameko.messaging import Publisher, consume
+from nameko.rpc import rpc
+
+STUDIO = Exchange("studio", type="direct")
+FAILED = Queue("failed")
+# Both services declare it, and so it is there whoever starts first.
+PICTURES = Queue(
+    "pictures",
+    exchange=STUDIO,
+    routing_key="resize",
+    max_priority=5,
+    queue_arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "failed"},
+)
+
+
+class Studio:
+    name = "studio"
+
+    work = Publisher(
+        exchange=STUDIO, declare=[PICTURES, FAILED], routing_key="resize", mandatory=True
+    )
+
+    @rpc
+    def resize(self, picture, priority=0):
+        self.work(picture, priority=priority)
+
+
+class Resizer:
+    name = "resizer"
+
+    @consume(PICTURES, reject_on_error=True, prefetch_count=1)
+    def resize(self, picture):
+        if picture == "broken.jpg":
+            raise ValueError("this is no picture")
+        print("resized", picture)
+
+    @consume(FAILED)
+    def look_at(self, picture):
+        print("could not resize", picture)

@@ -1,0 +1,16 @@
+"""Work that nobody calls for: `nameko run examples.timers.timers`, in any number of terminals.
+
+The heartbeat is every instance's own.
+"""
+
+import os
+
+from nameko.timer import timer
+
+
+class Reports:
+    name = "reports"
+
+    @timer(interval=5, eager=True)
+    def heartbeat(self):
+        print(os.getpid(), "is alive")
