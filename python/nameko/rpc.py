@@ -640,5 +640,6 @@ class MethodProxy(HeaderEncoder):
 # The original, as above.
 _call = MethodProxy._call
 
-# The name that version 3 has for it.
+# The names that version 3 has for them.
 ServiceRpc = RpcProxy
+Client = MethodProxy

@@ -54,3 +54,16 @@ def test_nobody_requires_eventlet():
         if requirement.startswith("eventlet") and "extra ==" not in requirement
     ]
     assert asking == []
+
+
+def test_neither_we_nor_most_others_import_it():
+    program = """
+import sys
+import nameko.cli.main, nameko.events, nameko.rpc, nameko.standalone.rpc, nameko.web.handlers
+import nameko_amqp_retry.events, nameko_autocrud, nameko_prometheus, nameko_redis
+import nameko_sqlalchemy, nameko_tracer
+assert "eventlet" not in sys.modules
+import nameko_grpc.entrypoint
+assert "eventlet" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=50)
