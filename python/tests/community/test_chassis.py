@@ -88,9 +88,11 @@ def test_services(runner, management, uid, capsys):
         state = cluster[front].query_state()
     assert "Front.look" in capsys.readouterr().out
     assert state["service_name"] == front
-    assert (state["running_workers"], state["max_workers"]) == (1, 10)
-    [worker] = state["worker_states"]
-    assert worker["method_name"] == "query_state"
+    assert state["max_workers"] == 10
+    # One that has answered may not be over yet.
+    assert state["running_workers"] == len(state["worker_states"])
+    methods = [worker["method_name"] for worker in state["worker_states"]]
+    worker = state["worker_states"][methods.index("query_state")]
     # Where it was at that moment: in the method that looked.
     assert any("from_container" in line for line in worker["stacktrace"])
     port = get_extension(container, WebServer).address.port

@@ -23,7 +23,7 @@ class Reporter(SentryReporter):
         self.client.remote = RemoteConfig.from_string(dsn, transport=ThreadedHTTPTransport)
 
     def stop(self):
-        self.client.remote.get_transport().close()
+        self.client.remote.get_transport().get_worker().stop()
 
 
 @pytest.fixture
