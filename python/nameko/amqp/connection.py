@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import threading
 from typing import Any
 
 from nameko import _nameko
@@ -24,6 +25,9 @@ from nameko.exceptions import ConfigurationError
 # The settings of a process are few, so nothing is ever removed.
 _options: dict[Any, Options] = {}
 
+# Keeps a second broker from being made for ``memory://``.
+_memory_lock = threading.Lock()
+
 
 def amqp_uri(config: Any) -> str:
     """The configured broker, or the default one."""
@@ -32,7 +36,11 @@ def amqp_uri(config: Any) -> str:
 
 def broker_uri(uri: str) -> str:
     """The URI to connect to: that of a broker in this process for kombu's ``memory://``."""
-    return _broker_in_memory().uri if uri.startswith("memory:") else uri
+    if not uri.startswith("memory:"):
+        return uri
+    # Containers start at the same time.
+    with _memory_lock:
+        return _broker_in_memory().uri
 
 
 @functools.cache
