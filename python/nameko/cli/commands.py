@@ -241,4 +241,52 @@ class Test(Command):
         return test.main(unknown_args)
 
 
+class Doctor(Command):
+    """Read a project and tell what in it would not work on this nameko, and how to mend it.
+
+    Files are parsed, nothing is imported or run. Requirements files, Dockerfiles and the installed
+    extensions are read, too: run it with the Python that runs the services.
+
+    The exit code is 1 when something breaks.
+
+    Examples:
+        nameko doctor
+        nameko doctor shop.orders shop.stock --config config.yaml
+        nameko doctor src --format json
+    """
+
+    name = "doctor"
+    summary = "tell what in a project would not work, coming from Nameko 2"
+
+    @staticmethod
+    def init_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        parser.add_argument(
+            "targets",
+            nargs="*",
+            default=["."],
+            metavar="module | path",
+            help="a module, with all it imports of the project; a file; or a folder with all that "
+            "is in it (default: this folder)",
+        )
+        parser.add_argument(
+            "-c",
+            "--config",
+            metavar="FILE",
+            help="YAML file with the configuration, to look for keys that nothing reads",
+        )
+        parser.add_argument(
+            "--format",
+            choices=["text", "json"],
+            default="text",
+            help="how to print (default: text)",
+        )
+        return parser
+
+    @staticmethod
+    def main(args: Any, *unknown_args: str) -> int:
+        from nameko.cli import doctor
+
+        return doctor.main(args)
+
+
 commands: list[type[Command]] = Command.__subclasses__()

@@ -1,0 +1,62 @@
+"""Keys of a configuration that look like slips of the pen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from nameko.cli.config import read_config_file
+from nameko.cli.doctor.findings import Finding, Severity
+from nameko.constants import DEFAULT_TRANSPORT_OPTIONS
+
+# All that this nameko reads.
+KEYS = frozenset(
+    {
+        *("AMQP_URI", "AMQP_SSL", "LOGIN_METHOD", "HEARTBEAT", "TRANSPORT_OPTIONS"),
+        *("serializer", "SERIALIZERS", "ACCEPT", "rpc_exchange", "rpc_timeout"),
+        *("max_workers", "prefetch_count", "parent_calls_tracked", "stop_timeout"),
+        *("AUTO_DELETE_EVENT_EXCHANGES", "DECLARE_EVENT_EXCHANGES", "SERVICE_CONTAINER_CLS"),
+        *("LOGGING", "LOG", "LOG_FORMAT"),
+        *("WEB_SERVER_ADDRESS", "WEB_SERVER_REUSE_PORT"),
+    }
+)
+
+
+def check(path: str, read: set[str]) -> Iterator[Finding]:
+    """``read``: texts in the project's files. A key that is among them is the project's own.
+
+    CommandError where the file cannot be read.
+    """
+    config = read_config_file(path)
+    for key, value in config.items():
+        if key == "TRANSPORT_OPTIONS" and isinstance(value, dict):
+            for option in value.keys() - DEFAULT_TRANSPORT_OPTIONS.keys():
+                yield Finding(
+                    Severity.DIFFERS,
+                    path,
+                    _line_of(path, key),
+                    "TRANSPORT_OPTIONS has {}".format(option),
+                    "kombu reads it, and kombu opens no connection any more",
+                    "remove it",
+                )
+        if not isinstance(key, str) or key in KEYS or key in read:
+            continue
+        meant = difflib.get_close_matches(key.lower(), {known.lower() for known in KEYS}, 1, 0.85)
+        for known in KEYS:
+            if meant == [known.lower()]:
+                yield Finding(
+                    Severity.DIFFERS,
+                    path,
+                    _line_of(path, key),
+                    "{} is a key that nothing reads".format(key),
+                    "it looks like {}".format(known),
+                    "write {}".format(known),
+                )
+
+
+def _line_of(path: str, key: str) -> int:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip().strip("\"'").startswith(key):
+                return number
+    return 0
