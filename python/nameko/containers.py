@@ -35,7 +35,7 @@ from nameko.extensions import (
 )
 from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
-from nameko.utils.concurrency import SpawningSet, call_all
+from nameko.utils.concurrency import LiveDict, SpawningSet, call_all
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
 from nameko.workers import WorkerPool, WorkerThread, finish_coroutine, is_prompt
 
@@ -207,9 +207,9 @@ class ServiceContainer:
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
         self._died = Event()
-        self._worker_threads: dict[WorkerContext, WorkerThread] = {}
+        self._worker_threads: LiveDict[WorkerContext, WorkerThread] = LiveDict()
         # A running thread -> what logs call it.
-        self._managed_threads: dict[ManagedThread, str] = {}
+        self._managed_threads: LiveDict[ManagedThread, str] = LiveDict()
         self._worker_pool = WorkerPool(
             self.max_workers,
             # Beyond the workers: messages whose handler waits for something, for each consumer.
@@ -467,14 +467,14 @@ class ServiceContainer:
     def _kill_worker_threads(self) -> None:
         if self._worker_threads:
             _log.warning("killing %s active workers(s)", len(self._worker_threads))
-            for worker_ctx, thread in list(self._worker_threads.items()):
+            for worker_ctx, thread in self._worker_threads.items():
                 _log.warning("killing active worker for %s", worker_ctx)
                 # One that kills its own container is left to return from that.
                 if thread.ident != threading.get_ident():
                     thread.kill()
 
     def _kill_managed_threads(self) -> None:
-        threads = list(self._managed_threads.items())
+        threads = self._managed_threads.items()
         if not threads:
             return
         _log.warning("killing %s managed thread(s)", len(threads))

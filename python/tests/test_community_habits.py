@@ -701,6 +701,26 @@ class TestWorkers:
             method()
         assert counts == [1]
 
+    def test_workers_may_come_and_go_while_they_are_looked_at(self, serve, uid):
+        go, begun = threading.Event(), threading.Event()
+
+        class Service:
+            name = "service-" + uid
+
+            @dummy
+            def waits(self):
+                begun.set()
+                go.wait(10)
+
+        container = serve(Service)
+        entrypoint = get_extension(container, Entrypoint, method_name="waits")
+        container.spawn_worker(entrypoint, (), {})
+        assert begun.wait(10)
+        for _, thread in container._worker_threads.items():
+            container.spawn_worker(entrypoint, (), {})
+            go.set()
+            thread.wait()
+
     def test_where_a_running_worker_is_can_be_looked_up(self, serve, uid):
         """As nameko-chassis does, for a page of what a service is doing."""
         go, begun = threading.Event(), threading.Event()

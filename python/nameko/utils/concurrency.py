@@ -1,13 +1,33 @@
-"""Calling a method of many objects at once."""
+"""Calling a method of many objects at once; a dictionary that many threads change."""
 
 from __future__ import annotations
 
 import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from nameko.utils.threads import ManagedThread, spawn
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LiveDict(dict[K, V]):
+    """A dictionary that other threads may change while it is iterated over: iterating sees what
+    was in it when it began."""
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.keys())
+
+    def keys(self) -> list[K]:  # type: ignore[override]
+        return list(super().keys())
+
+    def values(self) -> list[V]:  # type: ignore[override]
+        return list(super().values())
+
+    def items(self) -> list[tuple[K, V]]:  # type: ignore[override]
+        return list(super().items())
 
 
 class ThreadPool:
