@@ -1,12 +1,18 @@
 """The examples are run as their readers run them."""
 
+import json
 import subprocess
 import sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from program import PATIENCE, ROOT, Program, environment
 
+from nameko.containers import ServiceContainer
 from nameko.testing.services import worker_factory
+from nameko.testing.utils import get_extension
+from nameko.web.server import WebServer
 
 
 @pytest.fixture
@@ -63,6 +69,39 @@ def test_messaging(run, cluster):
 def test_timers(run):
     program = run("examples.timers.timers")
     program.wait_for_all("{} is alive".format(program.process.pid))
+
+
+def test_http(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.http.orders import Orders
+
+    container = ServiceContainer(Orders, {"WEB_SERVER_ADDRESS": "127.0.0.1:0"})
+    container.start()
+    here = "http://{}:{}/orders".format(*get_extension(container, WebServer).address)
+
+    def add(count):
+        body = json.dumps({"item": "nut", "count": count}).encode()
+        return urlopen(Request(here, body, {"Content-Type": "application/json"}))
+
+    def get(path=""):
+        with urlopen(here + path) as response:
+            return response.read().decode()
+
+    try:
+        with add(3) as response:
+            assert (response.status, response.headers["Location"]) == (201, "/orders/1")
+        assert json.loads(get("/1")) == {"item": "nut", "count": 3}
+        assert json.loads(get("?item=nut")) == {"1": {"item": "nut", "count": 3}}
+        assert json.loads(get("?item=bolt")) == {}
+        assert get(".csv") == "1,nut,3\n"
+        with pytest.raises(HTTPError, match="400"):
+            add(0)
+        with urlopen(Request(here + "/1", method="DELETE")) as response:
+            assert response.status == 204
+        with pytest.raises(HTTPError, match="404"):
+            get("/1")
+    finally:
+        container.kill()
 
 
 def test_a_service_is_a_class_and_can_be_tested_as_one(monkeypatch):
