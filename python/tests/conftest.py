@@ -28,6 +28,12 @@ collect_ignore = [] if find_spec("nameko_sqlalchemy") else ["community"]
 EXTERNAL_URI = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
 
+def pytest_configure(config):
+    # The fixtures of nameko.testing.pytest test on the same broker.
+    if EXTERNAL_URI:
+        config.option.RABBIT_AMQP_URI = EXTERNAL_URI
+
+
 @pytest.fixture(scope="session")
 def broker_uri():
     if EXTERNAL_URI:

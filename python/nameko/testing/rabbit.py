@@ -1,0 +1,165 @@
+"""A client of RabbitMQ's management API, and of the embedded broker's, for tests."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+from urllib.error import HTTPError as _Refused
+from urllib.error import URLError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
+
+try:
+    from requests import HTTPError
+except ImportError:
+
+    class HTTPError(OSError):  # type: ignore[no-redef]
+        """A request was refused. It is ``requests.HTTPError`` where requests is installed.
+
+        ``response`` has ``status_code``, ``content``, ``text`` and ``json()``.
+        """
+
+        def __init__(self, *args: Any, response: Response) -> None:
+            super().__init__(*args)
+            self.response = response
+
+
+__all__ = ["Client", "HTTPError"]
+
+# Seconds that the API may take for an answer.
+_TIMEOUT = 60
+
+
+class Response:
+    """What the API answered to a request that it refused."""
+
+    def __init__(self, url: str, status_code: int, reason: str, content: bytes) -> None:
+        self.url = url
+        self.status_code = status_code
+        self.reason = reason
+        self.content = content
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace")
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Client:
+    """Asks the API at ``uri``, such as ``http://guest:guest@localhost:15672``.
+
+    What cannot be done raises :class:`HTTPError`. The API is asked once when a client is made; one
+    that does not answer raises an exception. May be used by several threads.
+    """
+
+    def __init__(self, uri: str) -> None:
+        parts = urlsplit(uri)
+        login, at, address = parts.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        self._base_url = parts._replace(netloc=address).geturl().rstrip("/") + "/api"
+        self._headers = {"Content-Type": "application/json"}
+        if at:
+            plain = "{}:{}".format(unquote(user), unquote(password))
+            self._headers["Authorization"] = "Basic " + b64encode(plain.encode()).decode()
+        self._verify_api_connection()
+
+    def get_connections(self) -> list[dict[str, Any]]:
+        return self._request("GET", "connections")
+
+    def delete_connection(self, name: str) -> None:
+        """Have the broker close a connection."""
+        return self._request("DELETE", "connections", name)
+
+    def get_exchanges(self, vhost: str) -> list[dict[str, Any]]:
+        return self._request("GET", "exchanges", vhost)
+
+    def get_all_vhosts(self) -> list[dict[str, Any]]:
+        return self._request("GET", "vhosts")
+
+    def create_vhost(self, vhost: str) -> None:
+        return self._request("PUT", "vhosts", vhost)
+
+    def delete_vhost(self, vhost: str) -> None:
+        return self._request("DELETE", "vhosts", vhost)
+
+    def set_vhost_permissions(
+        self, vhost: str, username: str, configure: str, read: str, write: str
+    ) -> None:
+        """The permissions are regular expressions. The embedded broker only knows ``.*``."""
+        permissions = {"configure": configure, "read": read, "write": write}
+        return self._request("PUT", "permissions", vhost, username, body=permissions)
+
+    def get_queue(self, vhost: str, name: str) -> dict[str, Any]:
+        return self._request("GET", "queues", vhost, name)
+
+    def create_queue(self, vhost: str, name: str, **properties: Any) -> None:
+        """Properties: ``durable``, ``auto_delete``, ``arguments``."""
+        return self._request("PUT", "queues", vhost, name, body=properties)
+
+    def get_queues(self, vhost: str) -> list[dict[str, Any]]:
+        return self._request("GET", "queues", vhost)
+
+    def get_queue_bindings(self, vhost: str, name: str) -> list[dict[str, Any]]:
+        return self._request("GET", "queues", vhost, name, "bindings")
+
+    def create_queue_binding(self, vhost: str, exchange: str, queue: str, routing_key: str) -> None:
+        body = {"routing_key": routing_key}
+        return self._request("POST", "bindings", vhost, "e", exchange, "q", queue, body=body)
+
+    def publish(
+        self,
+        vhost: str,
+        name: str,
+        routing_key: str,
+        payload: str,
+        properties: dict[str, Any] | None = None,
+    ) -> dict[str, bool]:
+        """Publish to the exchange ``name``; ``amq.default`` is the one without a name. Returns
+        ``{"routed": bool}``."""
+        body = {
+            "routing_key": routing_key,
+            "payload": payload,
+            "properties": properties or {},
+            "payload_encoding": "string",
+        }
+        return self._request("POST", "exchanges", vhost, name, "publish", body=body)
+
+    def get_messages(
+        self, vhost: str, name: str, count: int = 1, requeue: bool = False
+    ) -> list[dict[str, Any]]:
+        """Take up to ``count`` messages from a queue, or with ``requeue`` look at them."""
+        body = {
+            "count": count,
+            "encoding": "auto",
+            # The one is for RabbitMQ from 3.7 on, the other for those before.
+            "ackmode": "ack_requeue_true" if requeue else "ack_requeue_false",
+            "requeue": requeue,
+        }
+        return self._request("POST", "queues", vhost, name, "get", body=body)
+
+    def _verify_api_connection(self) -> None:
+        self._request("GET", "overview")
+
+    def _request(self, method: str, *path: str, body: Any = None) -> Any:
+        url = "/".join([self._base_url, *(quote(part, "") for part in path)])
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(url, data, self._headers, method=method)
+        try:
+            with urlopen(request, timeout=_TIMEOUT) as answer:
+                content = answer.read()
+        except _Refused as exc:
+            with exc:
+                refused = Response(url, exc.code, exc.reason, exc.read())
+            text = "{} {} for {} {}: {}".format(
+                refused.status_code, refused.reason, method, url, refused.text
+            )
+            raise HTTPError(text, response=refused) from None
+        except URLError as exc:
+            raise Exception(
+                "Connection error for the RabbitMQ management HTTP"
+                " API at {}, is it enabled?".format(url)
+            ) from exc
+        return json.loads(content) if content else None
