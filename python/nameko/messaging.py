@@ -333,13 +333,13 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         if not (isinstance(message, Message) and message.acknowledged):
             message.requeue()
 
-    @prompt
     def reject_message(self, message: Any) -> None:
         """Give the message to the queue's dead-letter exchange. Nothing happens where its
         connection is gone."""
         if not (isinstance(message, Message) and message.acknowledged):
             message.reject()
 
+    @prompt
     def handle_message(self, provider: Any, body: Any, message: Any) -> None:
         """Called on a worker thread for each message."""
         provider.handle_message(body, message)

@@ -4,12 +4,17 @@ import asyncio
 import threading
 
 import pytest
+from kombu import Queue
 
+from nameko.amqp.publish import Publisher as PublisherCore
+from nameko.events import EventDispatcher, event_handler
 from nameko.exceptions import MethodNotFound, RemoteError, RpcTimeout, UnknownService
 from nameko.extensions import DependencyProvider
-from nameko.messaging import Publisher
+from nameko.messaging import Publisher, consume
 from nameko.rpc import RpcProxy, rpc
+from nameko.standalone.events import event_dispatcher
 from nameko.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
+from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
 
 
 class WorkerThread(DependencyProvider):
@@ -93,6 +98,96 @@ def test_coroutines_share_a_loop_and_hooks_stay_in_the_worker_thread(service, cl
     first, second = cluster[service].on_one_loop(), cluster[service].on_one_loop()
     assert first[0] == second[0] == "nameko-loop"
     assert first[1].startswith(service + "-worker-")
+
+
+def test_handlers_of_messages_and_events_run_side_by_side(serve, config, uid):
+    class Service:
+        name = "service-" + uid
+        publish = Publisher()
+        dispatch = EventDispatcher()
+        arrived = set()
+        all_here = None
+
+        async def meet(self, who):
+            """Returns when three workers are here, so it takes three at a time."""
+            cls = type(self)
+            if cls.all_here is None:
+                cls.all_here = asyncio.Event()
+            cls.arrived.add(who)
+            if len(cls.arrived) == 3:
+                cls.all_here.set()
+            await asyncio.wait_for(cls.all_here.wait(), 10)
+            return len(cls.arrived)
+
+        @dummy
+        async def send(self):
+            await self.dispatch("changed", "event")
+            await asyncio.gather(
+                *[self.publish(n, routing_key="queue-" + uid) for n in ("one", "two")]
+            )
+
+        @consume(Queue("queue-" + uid, auto_delete=True))
+        async def receive(self, body):
+            return await self.meet(body)
+
+        @event_handler(name, "changed")
+        async def on_event(self, data):
+            return await self.meet(data)
+
+    container = serve(Service, max_workers=4)
+    with (
+        entrypoint_waiter(container, "receive") as received,
+        entrypoint_waiter(container, "on_event") as handled,
+        entrypoint_hook(container, "send") as send,
+    ):
+        send()
+    assert (received.get(), handled.get()) == (3, 3)
+
+
+def test_a_message_whose_coroutine_fails_can_go_back(serve, config, uid, caplog):
+    queue = Queue("queue-" + uid, auto_delete=True)
+    attempts = []
+
+    class Expected(Exception):
+        pass
+
+    class Service:
+        name = "service-" + uid
+
+        @consume(queue, requeue_on_error=True, expected_exceptions=Expected)
+        async def receive(self, body):
+            attempts.append(body)
+            await asyncio.sleep(0)
+            if len(attempts) < 3:
+                raise Expected("again")
+
+    container = serve(Service)
+    with entrypoint_waiter(container, "receive", callback=lambda ctx, res, exc: exc is None):
+        PublisherCore(config["AMQP_URI"]).publish("body", routing_key=queue.name)
+    assert attempts == ["body"] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+def test_killing_a_container_cancels_its_coroutines(serve, config, uid):
+    began, cancelled = threading.Event(), threading.Event()
+
+    class Service:
+        name = "service-" + uid
+
+        @event_handler(name, "changed")
+        async def on_event(self, data):
+            began.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    container = serve(Service)
+    event_dispatcher(config)(Service.name, "changed", 1)
+    assert began.wait(10)
+    container.kill()
+    assert cancelled.wait(10)
 
 
 def test_a_client_can_be_awaited(service, config):
