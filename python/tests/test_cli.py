@@ -13,6 +13,7 @@ from program import HELLO, INT, NAMEKO, PATIENCE, TERM, Program, Terminal, envir
 
 import nameko
 from nameko import _nameko
+from nameko.cli import cli
 from nameko.cli.main import setup_parser
 from nameko.cli.run import embedded_broker, find_services, import_service
 from nameko.constants import DEFAULT_AMQP_URI
@@ -410,9 +411,9 @@ class TestShowConfig:
         folder.path.joinpath("config.yaml").write_text(
             "FOO: ${FOO:foobar}\nBAR: ${BAR}\nRAW: '${BAR}'\nPORT: ${PORT:8000}\n"
         )
-        ended = run("show-config", "-d", "max_workers=3", cwd=folder.path, BAR="[1,2]")
+        ended = run("show-config", "-d", "max_workers=3", "-dON", cwd=folder.path, BAR="[1,2]")
         assert ended.stdout.strip() == (
-            "BAR:\n- 1\n- 2\nFOO: foobar\nPORT: 8000\nRAW: '${BAR}'\nmax_workers: 3"
+            "BAR:\n- 1\n- 2\nFOO: foobar\n'ON': true\nPORT: 8000\nRAW: '${BAR}'\nmax_workers: 3"
         )
 
     def test_who_wins(self, folder):
@@ -435,6 +436,11 @@ class TestShowConfig:
         folder.path.joinpath("config.yaml").write_text("x: 1\n")
         ended = run("show-config", cwd=folder.path, AMQP_URI="")
         assert ended.stdout.strip() == "x: 1"
+
+
+def test_version_3_calls_the_command_line_cli():
+    with patch("sys.argv", ["nameko", "show-config", "-d", "DEBUG", "-c", os.devnull]):
+        assert cli() == 0
 
 
 def test_version_and_help():

@@ -19,7 +19,8 @@ class Rule(NamedTuple):
 
 # Why eventlet's primitives do not do what they did, now that each worker has a thread.
 _ACROSS_THREADS = "it wakes greenlets of one thread only; workers are threads now, and would hang"
-_NEVER_RUNS = "greenlets run only while their own thread waits in eventlet; a worker's does not"
+_NEVER_RUNS = "a greenlet runs only while its own thread waits in eventlet, which none does now"
+_IN_TURN = "its functions run while somebody waits for them, and then one after the other"
 _NO_TIMEOUT = "it interrupts only waits inside eventlet; nothing waits there any more"
 _PATCHES = "it replaces the threads that nameko runs on: nothing starts in a process that did so"
 _NOT_NEEDED = "calls that block are fine in a worker's thread"
@@ -46,8 +47,11 @@ USES: dict[str, Rule] = {
         BREAKS, _NO_TIMEOUT, "the timeout that the call itself takes: of requests, of RpcProxy, .."
     ),
     "eventlet.with_timeout": Rule(BREAKS, _NO_TIMEOUT, "the timeout that the call itself takes"),
-    "eventlet.GreenPool": Rule(BREAKS, _NEVER_RUNS, "concurrent.futures.ThreadPoolExecutor"),
-    "eventlet.GreenPile": Rule(BREAKS, _NEVER_RUNS, "concurrent.futures.ThreadPoolExecutor.map"),
+    "eventlet.timeout": Rule(BREAKS, _NO_TIMEOUT, "the timeout that the call itself takes"),
+    "eventlet.GreenPool": Rule(BREAKS, _IN_TURN, "concurrent.futures.ThreadPoolExecutor"),
+    "eventlet.GreenPile": Rule(BREAKS, _IN_TURN, "concurrent.futures.ThreadPoolExecutor.map"),
+    "eventlet.greenpool": Rule(BREAKS, _IN_TURN, "concurrent.futures.ThreadPoolExecutor"),
+    "eventlet.greenio": Rule(DIFFERS, _NOT_NEEDED, "socket"),
     "eventlet.event": Rule(
         BREAKS, _ACROSS_THREADS, "nameko.utils.threads.Event, which has send, wait and ready"
     ),
