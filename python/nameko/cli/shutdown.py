@@ -38,10 +38,11 @@ class Shutdown:
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python runs handlers in the main thread only
         for signum in (signal.SIGTERM, signal.SIGINT):
-            self._previous[signum] = signal.signal(signum, self._handle)
+            try:
+                self._previous[signum] = signal.signal(signum, self._handle)
+            except ValueError:
+                return  # Python takes handlers from the main thread only
 
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():

@@ -3,6 +3,8 @@
 Where green threads take turns, threads do not: a ``sleep()`` here lets the others run for a moment.
 """
 
+import os
+import signal
 import threading
 import time
 
@@ -49,6 +51,33 @@ def sleep(seconds: float = 0) -> None:
 
 # Upstream's `nameko test` does that too: tests call time.sleep() with nothing.
 time.sleep = lambda seconds=_TURN: _sleep(seconds)
+
+
+# Green threads are all in the main thread, where signals can be handled. Here a thread's handler of
+# SIGTERM, which would end the tests, is kept, and called by the main thread's.
+_signal = signal.signal
+_handlers = {signal.SIGTERM: signal.SIG_DFL}
+
+
+def _signal_of_any_thread(signum, handler):
+    if threading.current_thread() is threading.main_thread():
+        return _signal(signum, handler)
+    before = _handlers.get(signum, signal.SIG_DFL)
+    _handlers[signum] = handler
+    return before
+
+
+def _handle(signum, frame):
+    handler = _handlers[signum]
+    if callable(handler):
+        handler(signum, frame)
+    else:
+        _signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+
+
+_signal(signal.SIGTERM, _handle)
+signal.signal = _signal_of_any_thread
 
 
 def spawn(fn, *args, **kwargs) -> ManagedThread:
