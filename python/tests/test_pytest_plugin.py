@@ -1,8 +1,10 @@
 """The pytest plugin, in test files as users have them: each test here runs one."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -251,6 +253,12 @@ def test_a_rabbit_config_that_gives_nothing_back_has_a_uri_all_the_same(run):
         """
     )
     outcome.assert_outcomes(passed=1)
+
+
+def test_the_guides_tests(run):
+    page = Path(__file__).parents[2] / "docs" / "testing.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    run("\n".join(blocks)).assert_outcomes(passed=2)
 
 
 def test_every_test_has_a_virtual_host_of_its_own(run):
