@@ -9,15 +9,18 @@ from nameko.cli.config import read_config_file
 from nameko.cli.doctor.findings import Finding, Severity
 from nameko.constants import DEFAULT_TRANSPORT_OPTIONS
 
-# All that this nameko reads.
+# All that is read: here, or by services in Rust that share the file.
 KEYS = frozenset(
     {
         *("AMQP_URI", "AMQP_SSL", "LOGIN_METHOD", "HEARTBEAT", "TRANSPORT_OPTIONS"),
-        *("serializer", "SERIALIZERS", "ACCEPT", "rpc_exchange", "rpc_timeout"),
+        *("serializer", "SERIALIZERS", "ACCEPT", "max_decompressed_size"),
+        *("rpc_exchange", "rpc_timeout", "queue_arguments"),
         *("max_workers", "prefetch_count", "parent_calls_tracked", "stop_timeout"),
         *("AUTO_DELETE_EVENT_EXCHANGES", "DECLARE_EVENT_EXCHANGES", "SERVICE_CONTAINER_CLS"),
         *("LOGGING", "LOG", "LOG_FORMAT"),
-        *("WEB_SERVER_ADDRESS", "WEB_SERVER_REUSE_PORT"),
+        *("WEB_SERVER_ADDRESS", "WEB_SERVER_REUSE_PORT", "WEB_SERVER_MAX_BODY"),
+        *("WEB_SERVER_MAX_CONNECTIONS", "WEB_SERVER_TIMEOUT", "WEB_SERVER_KEEP_ALIVE"),
+        *("WEB_SERVER_HEADER_TIMEOUT", "WEB_SERVER_BODY_TIMEOUT", "WEB_SERVER_SEND_TIMEOUT"),
     }
 )
 
