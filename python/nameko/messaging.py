@@ -249,15 +249,27 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         return self.container.accept
 
     @property
+    def ssl(self) -> Any:
+        return self.container.config.get(AMQP_SSL_CONFIG_KEY)
+
+    @property
+    def login_method(self) -> str | None:
+        return self.container.config.get(LOGIN_METHOD_CONFIG_KEY)
+
+    @property
+    def queues(self) -> list[Queue]:
+        """What it consumes from."""
+        return [provider.queue for provider in list(self._providers)]
+
+    @property
+    def consumer_options(self) -> dict[str, Any]:
+        """What holds for a provider that says nothing else."""
+        return {"prefetch_count": self.prefetch_count, "accept": self.accept}
+
+    @property
     def connection(self) -> ConnectionParameters:
         """How it connects."""
-        config = self.container.config
-        return ConnectionParameters(
-            self.amqp_uri,
-            self.heartbeat,
-            config.get(AMQP_SSL_CONFIG_KEY),
-            config.get(LOGIN_METHOD_CONFIG_KEY),
-        )
+        return ConnectionParameters(self.amqp_uri, self.heartbeat, self.ssl, self.login_method)
 
     def start(self) -> None:
         """Connect and consume. Waits while the broker is away; only stop() and kill() end that."""

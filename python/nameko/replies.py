@@ -22,19 +22,26 @@ class RpcReply:
 
     resp_body: Any = None
 
-    def __init__(self, reply_event: Any, service_name: str = "") -> None:
+    def __init__(
+        self, reply_event: Any, service_name: str = "", correlation_id: str | None = None
+    ) -> None:
         self.reply_event = reply_event
         self.service_name = service_name
+        self.correlation_id = correlation_id
 
     def result(self) -> Any:
         """What the method returned; raises what it raised. May be asked for again."""
         if self.resp_body is None:
-            _log.debug("Waiting for RPC reply event %s", self)
-            try:
-                self.resp_body = self.reply_event.wait()
-            except UndeliverableMessage:
-                raise UnknownService(self.service_name) from None
+            self.resp_body = self.get_response()
         return self._result()
+
+    def get_response(self) -> Any:
+        """Wait for the reply; its body, with `result` and `error`."""
+        _log.debug("Waiting for RPC reply event %s", self)
+        try:
+            return self.reply_event.wait()
+        except UndeliverableMessage:
+            raise UnknownService(self.service_name) from None
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._wait_async().__await__()

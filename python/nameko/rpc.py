@@ -527,6 +527,17 @@ class MethodProxy(HeaderEncoder):
         return self.worker_ctx.container
 
     @property
+    def context_data(self) -> dict[str, Any]:
+        """What goes with a call; what is set in it goes too."""
+        data: dict[str, Any] = self.worker_ctx.context_data
+        return data
+
+    @property
+    def identifier(self) -> str:
+        """``service.method``."""
+        return "{}.{}".format(self.service_name, self.method_name)
+
+    @property
     def amqp_uri(self) -> str:
         return connection.amqp_uri(self.container.config)
 
@@ -577,7 +588,7 @@ class MethodProxy(HeaderEncoder):
             )
         except UndeliverableMessage:
             raise UnknownService(self.service_name) from None
-        return RpcReply(reply_event, self.service_name)
+        return RpcReply(reply_event, self.service_name, correlation_id)
 
     def _start(self, args: Any, kwargs: Any) -> RpcReply | None:
         """Hand the request to the compiled half and do not wait for anything: if it cannot be
@@ -614,7 +625,7 @@ class MethodProxy(HeaderEncoder):
             message.properties,
             **retry,
         )
-        return RpcReply(reply_event, self.service_name)
+        return RpcReply(reply_event, self.service_name, correlation_id)
 
     def _expect(self, correlation_id: str) -> Any:
         reply_event = self.reply_listener.get_reply_event(correlation_id)
@@ -643,3 +654,4 @@ _call = MethodProxy._call
 # The names that version 3 has for them.
 ServiceRpc = RpcProxy
 Client = MethodProxy
+RpcCall = RpcReply

@@ -24,7 +24,7 @@ from nameko.containers import ServiceContainer, WorkerContext
 from nameko.events import EventHandler
 from nameko.extensions import DependencyProvider, Entrypoint, SharedExtension
 from nameko.messaging import Consumer, Publisher, QueueConsumer, consume
-from nameko.rpc import MethodProxy, ReplyListener, Rpc, RpcConsumer, RpcProxy, rpc
+from nameko.rpc import MethodProxy, ReplyListener, Rpc, RpcCall, RpcConsumer, RpcProxy, rpc
 from nameko.runners import ServiceRunner
 from nameko.standalone.events import event_dispatcher
 from nameko.standalone.rpc import (
@@ -447,6 +447,7 @@ class TestPatchingOnTheClass:
             (RpcProxy, "get_dependency"),
             (MethodProxy, "__call__"),
             (MethodProxy, "_call"),
+            (RpcCall, "get_response"),
             (PublisherCore, "publish"),
             (ServiceContainer, "spawn_worker"),
             (ServiceContainer, "_run_worker"),

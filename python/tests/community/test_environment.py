@@ -20,6 +20,7 @@ REQUIREMENTS = {
     "nameko-sentry": "nameko>=2.5.1",
     "nameko-sqlalchemy": "nameko>=2.0.0",
     "nameko-tracer": "nameko>=2.8.5",
+    "opentelemetry-instrumentation-nameko": "nameko>=3.0.0rc9",
 }
 
 
@@ -46,7 +47,7 @@ def test_everything_fits():
 
 
 def test_nobody_requires_eventlet():
-    """It is installed for the two that import it all the same: nameko-grpc and nameko-chassis."""
+    """It is installed for those that import it all the same: nameko-grpc, -chassis, -sentry."""
     asking = [
         distribution.name
         for distribution in metadata.distributions()
