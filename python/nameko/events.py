@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from functools import partial
 from logging import getLogger
 from typing import Any
 
 from kombu import Queue
 
-from nameko import loop
 from nameko._config import queue_arguments
+from nameko.amqp.publish import publish_or_await
 from nameko.messaging import Consumer, Publisher, warn_of_none
 from nameko.standalone.events import get_event_exchange
 
@@ -64,15 +63,13 @@ class EventDispatcher(Publisher):
         warn_of_none(worker_ctx.data)
 
         def dispatch(event_type: str, event_data: Any) -> Any:
-            return loop.call_or_await(
-                partial(
-                    self.publisher.publish,
-                    event_data,
-                    exchange=self.exchange,
-                    routing_key=event_type,
-                    # The context data as it is now: the worker may have added to it.
-                    extra_headers=self.get_message_headers(worker_ctx),
-                )
+            return publish_or_await(
+                self.publisher,
+                event_data,
+                exchange=self.exchange,
+                routing_key=event_type,
+                # The context data as it is now: the worker may have added to it.
+                extra_headers=self.get_message_headers(worker_ctx),
             )
 
         return dispatch

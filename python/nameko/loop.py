@@ -44,13 +44,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     return asyncio._get_running_loop()
 
 
-def call_or_await(call: Callable[[], Any]) -> Any:
-    """Make a call that waits for something: here, or, where an asyncio loop runs, in a thread; what
-    is returned is awaited then."""
-    running = running_loop()
-    return call() if running is None else running.run_in_executor(None, call)
-
-
 def when_done(
     pending: Pending, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
 ) -> None:

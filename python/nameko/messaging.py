@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from kombu import Exchange, Queue
 
-from nameko import _nameko, loop, serialization
+from nameko import _nameko, serialization
 from nameko._config import whole_number
 from nameko.amqp import connection
 from nameko.amqp.entities import queue_to_dict
 from nameko.amqp.errors import translate
 from nameko.amqp.message import Channel, Message
-from nameko.amqp.publish import Producer
+from nameko.amqp.publish import Producer, publish_or_await
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
@@ -178,9 +178,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
         def publish(msg: Any, **kwargs: Any) -> Any:
             # The context data as it is now: the worker may have added to it.
             headers = self.get_message_headers(worker_ctx)
-            return loop.call_or_await(
-                partial(self.publisher.publish, msg, extra_headers=headers, **kwargs)
-            )
+            return publish_or_await(self.publisher, msg, extra_headers=headers, **kwargs)
 
         return publish
 

@@ -3,9 +3,13 @@
 import asyncio
 import threading
 
+import kombu
 import pytest
-from kombu import Queue
+from amqp.exceptions import NotFound
+from kombu import Exchange, Queue
+from kombu.exceptions import EncodeError
 
+from nameko.amqp import UndeliverableMessage
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.events import EventDispatcher, event_handler
 from nameko.exceptions import MethodNotFound, RemoteError, RpcTimeout, UnknownService
@@ -142,6 +146,73 @@ def test_handlers_of_messages_and_events_run_side_by_side(serve, config, uid):
     ):
         send()
     assert (received.get(), handled.get()) == (3, 3)
+
+
+class TestPublishingOnALoop:
+    @pytest.fixture
+    def publish(self, serve, uid):
+        """``publish(*calls)``: in one worker, publish each of ``(payload, options)`` in turn, side
+        by side if there are several."""
+        exchange = Exchange("exchange-" + uid, auto_delete=True, durable=False)
+
+        class Service:
+            name = "service-" + uid
+            publish = Publisher(exchange=exchange, retry=False)
+
+            @dummy
+            async def send(self, calls):
+                await asyncio.gather(*[self.publish(body, **kwargs) for body, kwargs in calls])
+
+        with entrypoint_hook(serve(Service), "send") as send:
+            yield lambda *calls: send(calls)
+
+    @pytest.fixture
+    def bodies(self, broker_uri, uid):
+        """The bodies of the messages that have come."""
+        with kombu.Connection(broker_uri) as connection, connection.channel() as channel:
+            queue = channel.queue_declare(exclusive=True).queue
+
+            def read(bind=False):
+                if bind:
+                    channel.exchange_declare("exchange-" + uid, "direct", auto_delete=True)
+                    channel.queue_bind(queue, "exchange-" + uid, "key")
+                got = iter(lambda: channel.basic_get(queue, no_ack=True), None)
+                return [message.body for message in got]
+
+            read.delete_exchange = lambda: channel.exchange_delete("exchange-" + uid)
+            yield read
+
+    def test_many_at_a_time(self, publish, bodies):
+        bodies(bind=True)
+        publish(*[(n, {"routing_key": "key"}) for n in range(50)])
+        assert sorted(map(int, bodies())) == list(range(50))
+
+    def test_errors_are_those_of_threads(self, publish):
+        with pytest.raises(UndeliverableMessage):
+            publish(("x", {"mandatory": True, "routing_key": "nowhere"}))
+        with pytest.raises(NotFound):
+            publish(("x", {"exchange": "no-such-exchange"}))
+        with pytest.raises(EncodeError):
+            publish((object(), {}))
+        with pytest.warns(UserWarning, match="Mandatory delivery was requested"):
+            publish(("x", {"mandatory": True, "use_confirms": False}))
+
+    def test_what_is_gone_is_declared_again(self, publish, bodies):
+        bodies(bind=True)
+        publish(("one", {"routing_key": "key"}))
+        bodies.delete_exchange()
+        publish(("lost", {"routing_key": "key"}))
+        bodies(bind=True)
+        publish(("two", {"routing_key": "key"}))
+        assert bodies() == ['"two"']
+
+    def test_a_publisher_that_was_replaced_is_used(self, publish, monkeypatch):
+        published = []
+        monkeypatch.setattr(
+            PublisherCore, "publish", lambda self, payload, **kwargs: published.append(payload)
+        )
+        publish(("x", {}))
+        assert published == ["x"]
 
 
 def test_a_message_whose_coroutine_fails_can_go_back(serve, config, uid, caplog):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from kombu import Connection, Queue
 from kombu.compression import compress
 from kombu.pools import connections
 
-from nameko import _nameko, serialization
+from nameko import _nameko, loop, serialization
 from nameko.amqp import connection
 from nameko.amqp.entities import exchange_to_dict, queue_to_dict
-from nameko.amqp.errors import UndeliverableMessage, translate
+from nameko.amqp.errors import BrokerUnreachable, UndeliverableMessage, translate
 from nameko.constants import DEFAULT_RETRY_POLICY, DEFAULT_TRANSPORT_OPTIONS, PERSISTENT
 
 __all__ = [
@@ -112,60 +114,100 @@ class Producer:
         """
         if declare:
             self.declare(declare)
-        message = prepare(payload, options)
+        message = self._outgoing(payload, mandatory, retry, retry_policy, options)
         try:
-            self._send(message, mandatory, retry, retry_policy, timeout)
+            return self.publisher.publish(**message, timeout=timeout)
         except _nameko.AmqpError as exc:
-            if declare and exc.kind != "unroutable":
-                # What was declared may be gone, and the connection with it.
-                self._declared.pop(self._options, None)
-                if exc.code == 404:
-                    self.declare(declare)
-                    try:
-                        return self._send(message, mandatory, retry, retry_policy, timeout)
-                    except _nameko.AmqpError as again:
-                        raise translate(again, retried=retry) from None
+            if not self._is_to_declare_again(exc, declare):
+                raise translate(exc, retried=retry) from None
+        self.declare(declare)
+        try:
+            self.publisher.publish(**message, timeout=timeout)
+        except _nameko.AmqpError as exc:
+            raise translate(exc, retried=retry) from None
+
+    async def publish_on_loop(
+        self,
+        payload: Any,
+        mandatory: bool = False,
+        declare: Any = None,
+        retry: bool = False,
+        retry_policy: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        """As :meth:`publish`, on the running loop."""
+        running = asyncio.get_running_loop()
+        if declare and self._undeclared(declare):
+            await running.run_in_executor(None, self.declare, declare)
+        message = self._outgoing(payload, mandatory, retry, retry_policy, options)
+        try:
+            return await self._publish_on_loop(message, timeout)
+        except _nameko.AmqpError as exc:
+            if not self._is_to_declare_again(exc, declare):
+                raise translate(exc, retried=retry) from None
+        await running.run_in_executor(None, self.declare, declare)
+        try:
+            await self._publish_on_loop(message, timeout)
+        except _nameko.AmqpError as exc:
             raise translate(exc, retried=retry) from None
 
     def declare(self, entities: Any) -> None:
         """Declare exchanges and queues that were not declared before."""
-        declared = self._declared.setdefault(self._options, set())
-        exchanges, queues, new = [], [], []
-        for entity in entities:
-            key = _entity_key(entity)
-            if key in declared:
-                continue
-            new.append(key)
+        new = self._undeclared(entities)
+        if not new:
+            return
+        exchanges, queues = [], []
+        for entity in new.values():
             if isinstance(entity, Queue):
                 queues.append(queue_to_dict(entity))
             else:
                 exchanges.append(exchange_to_dict(entity))
-        if not new:
-            return
         try:
             self.publisher.declare(exchanges, queues)
         except _nameko.AmqpError as exc:
             raise translate(exc) from None
-        declared.update(new)
+        self._declared.setdefault(self._options, set()).update(new)
 
-    def _send(
+    def _undeclared(self, entities: Any) -> dict[Any, Any]:
+        """Those that were not declared before, by their keys."""
+        declared = self._declared.get(self._options, ())
+        keyed = {_entity_key(entity): entity for entity in entities}
+        return {key: entity for key, entity in keyed.items() if key not in declared}
+
+    def _is_to_declare_again(self, exc: _nameko.AmqpError, declare: Any) -> bool:
+        """Whether a message may have failed because what was declared is gone."""
+        if not declare or exc.kind == "unroutable":
+            return False
+        self._declared.pop(self._options, None)
+        return exc.code == 404
+
+    def _outgoing(
         self,
-        message: Outgoing,
+        payload: Any,
         mandatory: bool,
         retry: bool,
         retry_policy: dict[str, Any] | None,
-        timeout: float | None,
-    ) -> None:
-        self.publisher.publish(
-            message.exchange,
-            message.routing_key,
-            message.body,
-            message.properties,
-            mandatory=bool(mandatory),
-            confirm=bool(self.confirms),
-            timeout=timeout,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The arguments with which the compiled half publishes a message."""
+        message = prepare(payload, options)
+        return {
+            **message._asdict(),
+            "mandatory": bool(mandatory),
+            "confirm": bool(self.confirms),
             **retry_arguments(retry, retry_policy),
-        )
+        }
+
+    async def _publish_on_loop(self, message: dict[str, Any], timeout: float | None) -> None:
+        pending = self.publisher.start_publish(**message)
+        try:
+            await loop.wait_done(pending, timeout)
+        except TimeoutError:
+            raise BrokerUnreachable(
+                "the broker has not taken the message within {} s".format(timeout)
+            ) from None
+        pending.wait()
 
 
 def _entity_key(entity: Any) -> Any:
@@ -323,12 +365,18 @@ class Publisher:
         ) as producer:
             producer.publish(payload, **options)
 
-        if options["mandatory"] and not use_confirms:
-            warnings.warn(
-                "Mandatory delivery was requested, but unroutable messages cannot be detected "
-                "without publish confirms enabled.",
-                stacklevel=2,
-            )
+        _warn_if_undetectable(options["mandatory"], use_confirms)
+
+    async def publish_on_loop(self, payload: Any, **kwargs: Any) -> None:
+        """As :meth:`publish`, on the running loop."""
+        options = self.publish_options(kwargs)
+        use_confirms = options.pop("use_confirms")
+        del options["transport_options"]
+        producer = Producer(
+            connection.options(self.amqp_uri, self.ssl, self.login_method), use_confirms
+        )
+        await producer.publish_on_loop(payload, **options)
+        _warn_if_undetectable(options["mandatory"], use_confirms)
 
     def publish_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The options of one message from all three levels. ``kwargs`` is taken over."""
@@ -353,3 +401,31 @@ class Publisher:
         )
         options.update(kwargs)
         return options
+
+
+def publish_or_await(publisher: Any, payload: Any, **options: Any) -> Any:
+    """Publish, or, where an asyncio loop runs, return what is to be awaited for it."""
+    running = loop.running_loop()
+    if running is None:
+        return publisher.publish(payload, **options)
+    if (
+        getattr(type(publisher), "publish", None) is _publish
+        and "publish" not in publisher.__dict__
+        and get_producer is _get_producer
+    ):
+        return publisher.publish_on_loop(payload, **options)
+    return running.run_in_executor(None, partial(publisher.publish, payload, **options))
+
+
+# The originals: where a test or an extension has put something else, that is used.
+_publish = Publisher.publish
+_get_producer = get_producer
+
+
+def _warn_if_undetectable(mandatory: bool, use_confirms: bool) -> None:
+    if mandatory and not use_confirms:
+        warnings.warn(
+            "Mandatory delivery was requested, but unroutable messages cannot be detected "
+            "without publish confirms enabled.",
+            stacklevel=3,
+        )
