@@ -80,7 +80,10 @@ class BackdoorServer(ManagedThread):
         self._woken.close()
         with self._visitors_lock:
             for visitor in self._visitors:
-                visitor.shutdown(socket.SHUT_RDWR)
+                try:
+                    visitor.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # they are just leaving
 
     def _serve(self, visitor: socket.socket) -> None:
         _log.info("somebody came through the backdoor")
