@@ -42,7 +42,7 @@ mod _nameko {
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, jobs::Jobs, logs::on_log, options::Options, pending::Pending,
         probe::probe, publisher::Publisher, replies::ReplyListener, web::body::HttpBody,
-        web::request::HttpRequest, web::server::HttpServer,
+        web::request::HttpRequest, web::server::HttpServer, web::socket::WebSocket,
     };
 
     /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.

@@ -5,3 +5,4 @@ mod environ;
 pub(crate) mod request;
 mod response;
 pub(crate) mod server;
+pub(crate) mod socket;

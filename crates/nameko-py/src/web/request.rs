@@ -1,11 +1,12 @@
 //! One request, from its head to the end of its response.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nameko::web::http::Method;
 use nameko::web::http::request::Parts;
-use nameko::web::{Response, StatusCode};
+use nameko::web::site;
+use nameko::web::{Response, StatusCode, Upgrade};
 use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -17,7 +18,8 @@ use crate::wait::wait;
 use crate::web::body::{Body, HttpBody};
 use crate::web::environ;
 use crate::web::response::{Head, Piece, shared};
-use crate::web::server::InWork;
+use crate::web::server::Count;
+use crate::web::socket::{Opening, Sockets, WebSocket};
 
 /// A request of a client, which is answered once. One that is dropped before: the client is told that the service stops.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -37,7 +39,9 @@ struct State {
     /// Where a streamed response goes; none before it begins and after its end.
     pieces: Option<mpsc::Sender<Piece>>,
     /// Until the response is made.
-    in_work: Option<InWork>,
+    busy: Option<Count>,
+    /// None once it was asked for a WebSocket.
+    upgrade: Option<(Upgrade, Arc<Sockets>)>,
 }
 
 impl HttpRequest {
@@ -46,7 +50,8 @@ impl HttpRequest {
         peer: SocketAddr,
         body: Body,
         reply: oneshot::Sender<Response>,
-        in_work: InWork,
+        busy: Count,
+        upgrade: (Upgrade, Arc<Sockets>),
     ) -> Self {
         HttpRequest {
             head,
@@ -59,7 +64,8 @@ impl HttpRequest {
                 body: Some(body),
                 reply: Some(reply),
                 pieces: None,
-                in_work: Some(in_work),
+                busy: Some(busy),
+                upgrade: Some(upgrade),
             }),
         }
     }
@@ -77,8 +83,8 @@ impl HttpRequest {
     }
 
     fn done(&self) {
-        let in_work = lock(&self.state).in_work.take();
-        drop(in_work);
+        let busy = lock(&self.state).busy.take();
+        drop(busy);
     }
 }
 
@@ -118,6 +124,41 @@ impl HttpRequest {
         self.answer(response)?;
         lock(&self.state).pieces = Some(pieces);
         Ok(())
+    }
+
+    /// The WebSocket that the request asks for; it is this request's answer. None where it asks for none: it is answered then.
+    fn websocket(&self) -> PyResult<Option<WebSocket>> {
+        let response = match site::handshake(&self.head, self.length != Some(0)) {
+            Ok(response) => response,
+            Err(error) => {
+                self.answer(site::refusal(error))?;
+                self.done();
+                return Ok(None);
+            }
+        };
+        let (reply, upgrade, busy) = {
+            let mut state = lock(&self.state);
+            (state.reply.take(), state.upgrade.take(), state.busy.take())
+        };
+        match (reply, upgrade) {
+            (Some(reply), Some((upgrade, sockets))) => {
+                let opening = Opening {
+                    response,
+                    reply,
+                    upgrade,
+                    sockets,
+                    _busy: busy,
+                };
+                Ok(Some(WebSocket::new(opening)))
+            }
+            _ => Err(PyRuntimeError::new_err("the request has been answered")),
+        }
+    }
+
+    /// Whether its answer was given, or begun, or left to a WebSocket.
+    #[getter]
+    fn answered(&self) -> bool {
+        lock(&self.state).reply.is_none()
     }
 
     /// Sends a piece of the body, once the client has taken most of what came before. Raises ConnectionResetError when the

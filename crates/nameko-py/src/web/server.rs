@@ -5,45 +5,52 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 
 use nameko::Config;
-use nameko::web::site::{self, BodyLimits, BoundSite, CannotListen, Site, SiteSettings};
+use nameko::web::site::{
+    self, BodyLimits, BoundSite, CannotListen, Site, SiteSettings, SocketSettings,
+};
 use nameko::web::{RawRequest, Response};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::jobs::{Job, JobQueue, Jobs};
+use crate::jobs::{Job, Jobs};
 use crate::lock::lock;
 use crate::runtime;
 use crate::wait::{deadline, wait};
 use crate::web::body::read_ahead;
 use crate::web::request::HttpRequest;
+use crate::web::socket::{Fate, Sockets};
 
 /// A port that is listened on, served from `serve` on.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct HttpServer {
     address: SocketAddr,
     stop_timeout: f64,
+    sockets: SocketSettings,
     stage: Mutex<Stage>,
     /// How many requests are in work.
     busy: Arc<watch::Sender<usize>>,
+    /// How many WebSockets are connected, and what is to become of them.
+    open: Arc<watch::Sender<usize>>,
+    fate: watch::Sender<Fate>,
 }
 
 enum Stage {
-    Bound(BoundSite),
+    Bound(Box<BoundSite>),
     Serving(Arc<Site>),
     Over,
 }
 
 #[pymethods]
 impl HttpServer {
-    /// Listens. `settings` are the configuration's keys `WEB_SERVER_*` and `stop_timeout`. Raises OSError when it cannot
+    /// Listens. `settings` are the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. Raises OSError when it cannot
     /// listen there, ValueError when a setting does not hold what it should.
     #[new]
     fn new(py: Python<'_>, host: &str, port: u16, settings: &Bound<'_, PyDict>) -> PyResult<Self> {
         let settings = SiteSettings::from_config(&config(settings)?)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let stop_timeout = settings.stop_timeout().as_secs_f64();
+        let (stop_timeout, sockets) = (settings.stop_timeout(), settings.sockets());
         let runtime = runtime::handle()?;
         let site = py
             .detach(|| {
@@ -55,9 +62,12 @@ impl HttpServer {
             })?;
         Ok(HttpServer {
             address: site.address(),
-            stop_timeout,
-            stage: Mutex::new(Stage::Bound(site)),
+            stop_timeout: stop_timeout.as_secs_f64(),
+            sockets,
+            stage: Mutex::new(Stage::Bound(Box::new(site))),
             busy: Arc::default(),
+            open: Arc::default(),
+            fate: watch::Sender::default(),
         })
     }
 
@@ -99,10 +109,16 @@ impl HttpServer {
                 return Err(PyRuntimeError::new_err("the port is not to be served"));
             }
         };
-        let gateway = Gateway {
-            handler: Arc::new(handler),
+        let sockets = Sockets {
+            settings: self.sockets,
             jobs: jobs.get().queue.clone(),
             turns: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
+            open: self.open.clone(),
+            fate: self.fate.subscribe(),
+        };
+        let gateway = Gateway {
+            handler: Arc::new(handler),
+            sockets: Arc::new(sockets),
             body: site.body_limits(),
             busy: self.busy.clone(),
         };
@@ -130,6 +146,17 @@ impl HttpServer {
         Ok(wait(py, deadline(timeout)?, idle)?.is_some())
     }
 
+    /// Tells WebSockets that the service stops, and closes each when the message that it has in work is handled. False where
+    /// some are open after `timeout` seconds. One that is opened from now on is closed at once.
+    #[pyo3(signature = (timeout = None))]
+    fn close_sockets(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        self.fate
+            .send_if_modified(|fate| fate.advance(Fate::Closing));
+        let mut open = self.open.subscribe();
+        let none = async move { open.wait_for(|open| *open == 0).await.is_ok() };
+        Ok(wait(py, deadline(timeout)?, none)?.is_some())
+    }
+
     /// Withdraws, waits until all clients have their answers, for the stop timeout at most, then cuts the connections.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let site = self.site();
@@ -142,6 +169,7 @@ impl HttpServer {
 
     /// Closes the port and cuts the connections at once.
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        self.fate.send_if_modified(|fate| fate.advance(Fate::Cut));
         let before = std::mem::replace(&mut *lock(&self.stage), Stage::Over);
         let runtime = runtime::handle()?;
         py.detach(|| {
@@ -189,34 +217,33 @@ fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
 /// Makes a job of each request.
 struct Gateway {
     handler: Arc<Py<PyAny>>,
-    jobs: Arc<JobQueue>,
-    /// One permit per request that is a job.
-    turns: Arc<Semaphore>,
+    sockets: Arc<Sockets>,
     body: BodyLimits,
     busy: Arc<watch::Sender<usize>>,
 }
 
 impl nameko::web::Handler for Gateway {
     async fn handle(&self, request: RawRequest) -> Response {
-        let in_work = InWork::new(&self.busy);
+        let busy = Count::new(&self.busy);
         let peer = request.peer();
-        let (head, body, _) = site::open(request, self.body);
+        let (head, body, upgrade) = site::open(request, self.body);
         let body = match read_ahead(body).await {
             Ok(body) => body,
             Err(error) => return site::refusal(error),
         };
-        let Ok(turn) = self.turns.clone().acquire_owned().await else {
+        let Ok(turn) = self.sockets.turns.clone().acquire_owned().await else {
             return site::stopping();
         };
         let (reply, response) = oneshot::channel();
-        let request = HttpRequest::new(head, peer, body, reply, in_work);
+        let sockets = self.sockets.clone();
+        let request = HttpRequest::new(head, peer, body, reply, busy, (upgrade, sockets));
         let handler = self.handler.clone();
         let job = Job::Native(Box::new(move |py| {
             let done = handler.call1(py, (request,));
             drop(turn);
             done.map(drop)
         }));
-        if let Err(job) = self.jobs.push(job) {
+        if let Err(job) = self.sockets.jobs.push(job) {
             drop(job);
             return site::stopping();
         }
@@ -224,18 +251,18 @@ impl nameko::web::Handler for Gateway {
     }
 }
 
-/// A request that is in work until this is dropped.
-pub(super) struct InWork(Arc<watch::Sender<usize>>);
+/// Counts for one more until it is dropped: a request in work, or a socket.
+pub(super) struct Count(Arc<watch::Sender<usize>>);
 
-impl InWork {
-    fn new(busy: &Arc<watch::Sender<usize>>) -> Self {
-        busy.send_modify(|busy| *busy += 1);
-        InWork(busy.clone())
+impl Count {
+    pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Count(count.clone())
     }
 }
 
-impl Drop for InWork {
+impl Drop for Count {
     fn drop(&mut self) {
-        self.0.send_modify(|busy| *busy = busy.saturating_sub(1));
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }

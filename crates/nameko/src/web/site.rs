@@ -23,18 +23,22 @@ use crate::config::{Config, ConfigError};
 
 use super::error::Error;
 
-pub use super::raw::RequestBody;
+pub use super::{
+    raw::RequestBody,
+    websocket::plain::{Socket, SocketListener, SocketSettings, handshake, serve as serve_socket},
+};
 
-/// What a site may be configured with. `WEB_SERVER_ADDRESS` is not read; a body may be of any size, unless
+/// What a site may be configured with: `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. `WEB_SERVER_ADDRESS` is not read; a body may be of any size, unless
 /// `WEB_SERVER_MAX_BODY` is given.
 #[derive(Debug, Clone)]
 pub struct SiteSettings {
     reuse_port: bool,
     limits: Limits,
+    sockets: SocketSettings,
 }
 
 impl SiteSettings {
-    /// Reads the keys `WEB_SERVER_*` and `stop_timeout`.
+    /// Reads the keys.
     ///
     /// # Errors
     /// One does not hold what it should.
@@ -47,7 +51,16 @@ impl SiteSettings {
         if config.get("WEB_SERVER_MAX_BODY").is_none() {
             limits.max_body = usize::MAX;
         }
-        Ok(Self { reuse_port, limits })
+        Ok(Self {
+            reuse_port,
+            limits,
+            sockets: SocketSettings::from_config(config)?,
+        })
+    }
+
+    /// Those of its WebSockets.
+    pub fn sockets(&self) -> SocketSettings {
+        self.sockets
     }
 
     /// How long requests that run may take, once the site is told to stop.

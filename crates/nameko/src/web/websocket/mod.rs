@@ -8,6 +8,7 @@ mod frames;
 mod hub;
 mod inbox;
 mod outbox;
+pub(super) mod plain;
 mod server;
 mod socket;
 mod wire;

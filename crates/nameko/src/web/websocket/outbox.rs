@@ -91,7 +91,12 @@ impl Outbox {
             return false;
         }
         if state.bytes > 0 && state.bytes.saturating_add(message.len()) > self.limit {
+            let waiting = state.bytes;
             drop(state);
+            tracing::warn!(
+                "a websocket's client is too slow: {waiting} bytes wait for it, and no more may \
+                 (WEBSOCKET_MAX_QUEUE); it is closed"
+            );
             self.close(Closing::now(CloseCode::Policy, "too slow"));
             return false;
         }

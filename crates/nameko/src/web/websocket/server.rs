@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, StatusCode, Version, header};
-use tokio::sync::{OnceCell, watch};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{OnceCell, watch},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -80,7 +83,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    fn from_config(config: &Config) -> Result<Self, ConfigError> {
+    pub(super) fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let bytes = |key| match config.int(key)? {
             None => Ok(1 << 20),
             Some(number) => usize::try_from(number)
@@ -209,7 +212,12 @@ impl Endpoint {
     fn open(&self, request: RawRequest) -> Result<Response, Error> {
         let shared = self.0.upgrade().ok_or_else(Error::stopping)?;
         let container = shared.container.upgrade().ok_or_else(Error::stopping)?;
-        let accept = accept(&request)?;
+        let response = switch(&Handshake {
+            method: request.method(),
+            version: request.version(),
+            headers: request.headers(),
+            has_body: request.has_body(),
+        })?;
         let (request, upgrade) = request.into_upgrade();
         // Counted from here on: a stop waits for it.
         let guest = shared.hub.enter();
@@ -218,30 +226,15 @@ impl Endpoint {
             drop(guest);
             Ok::<(), crate::Error>(())
         });
-        let mut response = Response::empty(StatusCode::SWITCHING_PROTOCOLS);
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         Ok(response)
     }
 }
 
 /// Serves a connection once it has switched to WebSocket.
 async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
-    let connection = match upgrade.connection().await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::debug!("no websocket: {error}");
-            return;
-        }
+    let Some(stream) = switched(upgrade, &shared.settings).await else {
+        return;
     };
-    let config = WebSocketConfig::default()
-        // Every socket has one of its own.
-        .read_buffer_size(READ_BUFFER)
-        .max_message_size(Some(shared.settings.max_message))
-        .max_frame_size(Some(shared.settings.max_message));
-    let stream = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
     let opening = Opening {
         id: Uuid::new_v4().to_string(),
         outbox: Arc::new(Outbox::new(shared.settings.max_queue)),
@@ -250,9 +243,48 @@ async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
     socket::serve(stream, opening, shared).await;
 }
 
-/// The header that accepts a handshake. Source: RFC 6455, section 4.2.
-fn accept(request: &RawRequest) -> Result<HeaderValue, Error> {
-    let headers = request.headers();
+/// A connection that speaks WebSocket; none where it ended before.
+pub(super) async fn switched(
+    upgrade: Upgrade,
+    settings: &Settings,
+) -> Option<WebSocketStream<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>> {
+    let connection = match upgrade.connection().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!("no websocket: {error}");
+            return None;
+        }
+    };
+    let config = WebSocketConfig::default()
+        // Every socket has one of its own.
+        .read_buffer_size(READ_BUFFER)
+        .max_message_size(Some(settings.max_message))
+        .max_frame_size(Some(settings.max_message));
+    Some(WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await)
+}
+
+/// What a request says that asks for a WebSocket.
+pub(super) struct Handshake<'a> {
+    pub(super) method: &'a Method,
+    pub(super) version: Version,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) has_body: bool,
+}
+
+/// The response to a handshake. Source: RFC 6455, section 4.2.
+pub(super) fn switch(handshake: &Handshake<'_>) -> Result<Response, Error> {
+    let accept = accept(handshake)?;
+    let mut response = Response::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    Ok(response)
+}
+
+/// The header that accepts a handshake.
+fn accept(handshake: &Handshake<'_>) -> Result<HeaderValue, Error> {
+    let headers = handshake.headers;
     let lists = |name, token: &str| {
         headers
             .get_all(name)
@@ -261,9 +293,9 @@ fn accept(request: &RawRequest) -> Result<HeaderValue, Error> {
             .flat_map(|it| it.split(','))
             .any(|it| it.trim().eq_ignore_ascii_case(token))
     };
-    if request.method() != Method::GET
-        || request.version() < Version::HTTP_11
-        || request.has_body()
+    if handshake.method != Method::GET
+        || handshake.version < Version::HTTP_11
+        || handshake.has_body
         || !lists(header::UPGRADE, "websocket")
         || !lists(header::CONNECTION, "upgrade")
     {

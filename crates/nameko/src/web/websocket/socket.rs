@@ -56,8 +56,11 @@ where
     };
     let (inbox, waiting) = Inbox::new(shared.settings.max_message);
     let connection = async {
-        wire::speak(stream, &outbox, inbox, shared.settings.ping).await;
-        present.leave()
+        let mut channels = BTreeSet::new();
+        let left = async { channels = present.leave() };
+        wire::speak(stream, &outbox, inbox, shared.settings.ping, left).await;
+        channels.extend(present.leave());
+        channels
     };
     // Who has gone is gone at once; that he went is told when all that was done for him has ended.
     let working = work(&id, &outbox, &shared, waiting, request);

@@ -1,6 +1,7 @@
 //! The connection of one socket: what is read from it, and what is written.
 
 use std::{
+    future::Future,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -35,12 +36,13 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 const PONGS: usize = 64;
 
 /// Carries messages from the peer to `inbox`, and from `outbox` to the peer, until one of them closes the socket or is gone.
-/// The connection is closed when it returns, and so is `outbox`.
+/// The connection is closed when it returns, and so is `outbox`. A peer that says goodbye is answered when `left` is done.
 pub(super) async fn speak<S>(
     stream: WebSocketStream<S>,
     outbox: &Outbox,
     inbox: Inbox,
     ping: Option<Duration>,
+    left: impl Future<Output = ()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -49,7 +51,7 @@ pub(super) async fn speak<S>(
     let ended = {
         // A peer whose requests are not read is not heard either.
         let is_there = || pulse.heard.swap(false, Ordering::Relaxed) || inbox.is_full();
-        let mut reading = std::pin::pin!(read(&mut stream, outbox, &inbox, &pulse));
+        let mut reading = std::pin::pin!(read(&mut stream, outbox, &inbox, &pulse, left));
         let mut writing = std::pin::pin!(write(&mut sink, outbox, ping, &pulse, is_there));
         tokio::select! {
             ended = reading.as_mut() => {
@@ -132,10 +134,12 @@ async fn read<S>(
     outbox: &Outbox,
     inbox: &Inbox,
     pulse: &Pulse,
+    left: impl Future<Output = ()>,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut left = Some(left);
     while let Some(message) = next(stream).await {
         pulse.heard.store(true, Ordering::Relaxed);
         let body = match message {
@@ -146,7 +150,13 @@ where
                 pulse.owe_pong().await;
                 continue;
             }
-            // A close is answered by who reads.
+            // It is answered by who reads: when reading goes on.
+            Ok(Message::Close(_)) => {
+                if let Some(left) = left.take() {
+                    let _ = timeout(FAREWELL, left).await;
+                }
+                continue;
+            }
             Ok(_) => continue,
             Err(error) => {
                 tracing::debug!("websocket ended: {error}");
@@ -274,7 +284,7 @@ mod tests {
             let flood = timeout(Duration::from_secs(1), peer.write_all(&pings));
             tokio::select! {
                 taken = flood => taken,
-                () = speak(stream, &outbox, inbox, None) => panic!("it ended"),
+                () = speak(stream, &outbox, inbox, None, async {}) => panic!("it ended"),
             }
         };
         assert!(taken.is_err(), "all of it was taken");

@@ -1,0 +1,188 @@
+//! One WebSocket, from the handshake to the end of its connection.
+
+use std::sync::{Arc, Mutex};
+
+use nameko::web::site::{self, Socket, SocketListener, SocketSettings};
+use nameko::web::{Bytes, Response, Upgrade};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::jobs::{Job, JobQueue};
+use crate::lock::lock;
+use crate::runtime;
+use crate::web::server::Count;
+
+/// What the sockets of one server share.
+pub(super) struct Sockets {
+    pub(super) settings: SocketSettings,
+    pub(super) jobs: Arc<JobQueue>,
+    /// One permit per request or message that is a job.
+    pub(super) turns: Arc<Semaphore>,
+    /// How many are connected.
+    pub(super) open: Arc<watch::Sender<usize>>,
+    pub(super) fate: watch::Receiver<Fate>,
+}
+
+/// What is to become of sockets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Fate {
+    #[default]
+    Serving,
+    /// They are told that the service stops, each when the message that it has in work is handled.
+    Closing,
+    /// They are cut.
+    Cut,
+}
+
+impl Fate {
+    /// Turns into a worse one. Whether it did.
+    pub(super) fn advance(&mut self, to: Fate) -> bool {
+        let worse = *self < to;
+        *self = (*self).max(to);
+        worse
+    }
+}
+
+/// A WebSocket. What is sent before `accept` waits for it.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct WebSocket {
+    socket: Socket,
+    /// None once it was accepted.
+    opening: Mutex<Option<Opening>>,
+}
+
+/// What accepts the handshake.
+pub(super) struct Opening {
+    pub(super) response: Response,
+    pub(super) reply: oneshot::Sender<Response>,
+    pub(super) upgrade: Upgrade,
+    pub(super) sockets: Arc<Sockets>,
+    /// The request is in work until it is accepted.
+    pub(super) _busy: Option<Count>,
+}
+
+impl WebSocket {
+    pub(super) fn new(opening: Opening) -> Self {
+        WebSocket {
+            socket: Socket::new(&opening.sockets.settings),
+            opening: Mutex::new(Some(opening)),
+        }
+    }
+}
+
+#[pymethods]
+impl WebSocket {
+    /// Accepts the connection. `on_message(message)` is called for each message, one after the other, and `on_close()` when the
+    /// client has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned.
+    fn accept(&self, on_message: Py<PyAny>, on_close: Py<PyAny>) -> PyResult<()> {
+        let opening = lock(&self.opening).take();
+        let Some(opening) = opening else {
+            return Err(PyRuntimeError::new_err("the connection has been accepted"));
+        };
+        let Opening {
+            response,
+            reply,
+            upgrade,
+            sockets,
+            _busy,
+        } = opening;
+        let (mut fate, mut closing) = (sockets.fate.clone(), sockets.fate.clone());
+        let (stop, stopping) = watch::channel(false);
+        let (socket, settings) = (self.socket.clone(), sockets.settings);
+        let open = Count::new(&sockets.open);
+        let callbacks = Callbacks {
+            on_message: Arc::new(on_message),
+            on_close: Arc::new(on_close),
+            sockets,
+        };
+        let serving = async move {
+            let _open = open;
+            let ended = async {
+                tokio::select! {
+                    () = site::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
+                    // An error says that the server is gone.
+                    _ = fate.wait_for(|it| *it == Fate::Cut) => {}
+                }
+            };
+            let told = async {
+                let _ = closing.wait_for(|it| *it >= Fate::Closing).await;
+                stop.send_replace(true);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = ended => {}
+                () = told => {}
+            }
+        };
+        // Its owner is the server, which counts it, and ends it by its fate.
+        drop(runtime::handle()?.spawn(serving));
+        // A client that has gone is noticed by who serves the socket.
+        let _ = reply.send(response);
+        Ok(())
+    }
+
+    /// Sends a text. One for a socket that is closed is dropped: False.
+    fn send(&self, text: String) -> bool {
+        self.socket.send(text)
+    }
+
+    /// Closes the connection, once all that was sent before is out.
+    #[pyo3(signature = (code = 1000, reason = ""))]
+    fn close(&self, code: u16, reason: &str) {
+        self.socket.close(code, reason);
+    }
+
+    /// Nothing more can be sent.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.socket.is_closed()
+    }
+}
+
+/// Makes a job of each message.
+struct Callbacks {
+    on_message: Arc<Py<PyAny>>,
+    on_close: Arc<Py<PyAny>>,
+    sockets: Arc<Sockets>,
+}
+
+impl SocketListener for Callbacks {
+    async fn message(&self, body: Bytes) {
+        let Ok(turn) = self.sockets.turns.clone().acquire_owned().await else {
+            return;
+        };
+        let on_message = self.on_message.clone();
+        self.run(move |py| {
+            let message = match std::str::from_utf8(&body) {
+                Ok(text) => PyString::new(py, text).into_any(),
+                Err(_) => PyBytes::new(py, &body).into_any(),
+            };
+            let done = on_message.call1(py, (message,));
+            drop(turn);
+            done.map(drop)
+        })
+        .await;
+    }
+
+    async fn left(&self) {
+        let on_close = self.on_close.clone();
+        self.run(move |py| on_close.call0(py).map(drop)).await;
+    }
+}
+
+impl Callbacks {
+    /// Returns when the job is over, or will not be done: the container has stopped.
+    async fn run(&self, job: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
+        let (done, over) = oneshot::channel::<()>();
+        let job = Job::Native(Box::new(move |py| {
+            let result = job(py);
+            drop(done);
+            result
+        }));
+        // What is refused is dropped, and with it `done`.
+        let _ = self.sockets.jobs.push(job);
+        let _ = over.await;
+    }
+}
