@@ -22,6 +22,7 @@ __all__ = [
     "Pending",
     "Publisher",
     "ReplyListener",
+    "WebSocket",
     "__version__",
     "on_log",
     "probe",
@@ -71,7 +72,7 @@ class Options:
 class HttpServer:
     """A port that is listened on; requests are answered from `serve` on.
 
-    settings: the configuration's keys `WEB_SERVER_*` and `stop_timeout`. Raises OSError when it cannot listen there,
+    settings: the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. Raises OSError when it cannot listen there,
     ValueError when a setting does not hold what it should.
     """
 
@@ -95,6 +96,12 @@ class HttpServer:
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until no request is in work. False after `timeout` seconds."""
+
+    def close_sockets(self, timeout: float | None = None) -> bool:
+        """Tell WebSockets that the service stops, and close each when the message that it has in work is handled.
+
+        False where some are open after `timeout` seconds. One that is opened from now on is closed at once.
+        """
 
     def stop(self) -> None:
         """Withdraw, wait until all clients have their answers, for `stop_timeout` at most, then cut the connections."""
@@ -121,6 +128,13 @@ class HttpRequest:
     def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
         """Begin an answer whose body follows. Raises as `respond`."""
 
+    def websocket(self) -> WebSocket | None:
+        """The WebSocket that the request asks for; it is this request's answer. None where it asks for none: it is answered then."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether its answer was given, or begun, or left to a WebSocket."""
+
     def write(self, data: bytes) -> None:
         """Send a piece of the body, once the client has taken most of what came before. ConnectionResetError when the client
         has gone."""
@@ -130,6 +144,26 @@ class HttpRequest:
 
     def cut(self) -> None:
         """Break off: the client sees that the body is not whole. Unanswered, it is answered with 500."""
+
+@final
+class WebSocket:
+    """A WebSocket. What is sent before `accept` waits for it."""
+
+    def accept(
+        self, on_message: Callable[[str | bytes], object], on_close: Callable[[], object]
+    ) -> None:
+        """Accept the connection. `on_message` is called for each message, one after the other, and `on_close` when the client
+        has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned."""
+
+    def send(self, text: str) -> bool:
+        """Send a text. One for a socket that is closed is dropped: False."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection, once all that was sent before is out."""
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more can be sent."""
 
 @final
 class HttpBody:

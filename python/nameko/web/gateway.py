@@ -92,6 +92,9 @@ class Gateway:
                 finish = None
                 self.spawn(partial(contextvars.copy_context().run, rest), identifier="response")
                 return
+            if exchange.status is None and exchange.request.answered:
+                # It has become a WebSocket.
+                return
             body = _as_bytes(first or b"")
             for piece in pieces:
                 body += _as_bytes(piece)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -12,8 +11,8 @@ from werkzeug.wrappers import Request, Response
 from nameko.exceptions import BadRequest, serialize
 from nameko.extensions import Entrypoint
 from nameko.utils.threads import Event
+from nameko.web.calls import call
 from nameko.web.server import WebServer
-from nameko.workers import run_here
 
 _log = getLogger(__name__)
 
@@ -59,20 +58,7 @@ class HttpRequestHandler(Entrypoint):
             args, kwargs = self.get_entrypoint_parameters(request)
 
             self.check_signature(args, kwargs)
-            event = Event()
-            # This thread has nothing else to do than to wait: the worker may have it.
-            run_here()
-            worker_ctx = self.container.spawn_worker(
-                self,
-                args,
-                kwargs,
-                context_data=context_data,
-                handle_result=partial(self.handle_result, event),
-            )
-            result = event.wait()
-            worker = self.container._worker_threads.get(worker_ctx)
-            if worker is not None:
-                worker.wait()
+            result = call(self, args, kwargs, context_data)
             return self.response_from_result(result)
         except Exception as exc:
             return self.response_from_exception(exc)

@@ -131,7 +131,7 @@ class WebServer(ProviderCollector, SharedExtension):
                 self._serv.app,
                 server.address,
                 self.container.spawn_managed_thread,
-                debug=bool(self._serv.debug),
+                debug=bool(getattr(self._serv, "debug", False)),
             )
             pool = self.container._worker_pool
             server.serve(partial(pool.handle, gateway), pool.jobs, pool.size)
@@ -145,7 +145,7 @@ class WebServer(ProviderCollector, SharedExtension):
             key: value
             for key, value in self.container.config.items()
             if key == "stop_timeout"
-            or (str(key).startswith("WEB_SERVER_") and key != WEB_SERVER_CONFIG_KEY)
+            or (str(key).startswith(("WEB_SERVER_", "WEBSOCKET_")) and key != WEB_SERVER_CONFIG_KEY)
         }
 
     def _serve_elsewhere(self) -> None:
@@ -201,6 +201,12 @@ class WebServer(ProviderCollector, SharedExtension):
                 self._http.kill()
                 # Streams meet it, and clean up.
                 self._http.drain(KILL_GRACE)
+
+    def close_sockets(self) -> None:
+        """Tell clients with a WebSocket that the service stops. Returns when they have left, those
+        that have a message in work when it is handled; they are cut at the end."""
+        if self._http is not None:
+            self._http.close_sockets(self._http.stop_timeout)
 
     def stop(self) -> None:
         self._withdraw()

@@ -101,13 +101,14 @@ impl WebSocket {
             let _open = open;
             let ended = async {
                 tokio::select! {
-                    () = site::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
+                    biased;
                     // An error says that the server is gone.
                     _ = fate.wait_for(|it| *it == Fate::Cut) => {}
+                    () = site::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
                 }
             };
             let told = async {
-                let _ = closing.wait_for(|it| *it >= Fate::Closing).await;
+                let _ = closing.wait_for(|it| *it == Fate::Closing).await;
                 stop.send_replace(true);
                 std::future::pending::<()>().await;
             };

@@ -1,0 +1,100 @@
+"""A WebSocket client for tests. It needs the package ``websocket-client``."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from queue import Queue
+from typing import Any
+
+from nameko.exceptions import deserialize
+from nameko.utils.threads import Event
+
+
+def make_virtual_socket(
+    host: str, port: int, path: str = "/ws"
+) -> tuple[Any, Callable[[], VirtualSocket]]:
+    """A ``websocket.WebSocketApp``, whose ``run_forever`` is to be run in a thread, and a function
+    that waits until it is connected and returns a :class:`VirtualSocket`, or raises why not."""
+    from websocket import WebSocketApp
+
+    ready = Event()
+
+    def on_message(ws: Any, message: str) -> None:
+        message_type = (data := json.loads(message))["type"]
+        if message_type == "event":
+            socket.get_event_queue(data["event"]).put((data["event"], data["data"]))
+        elif message_type == "result":
+            waiting = socket._results.pop(data["correlation_id"], None)
+            if waiting is not None:
+                waiting.send(data)
+
+    def on_open(ws: Any) -> None:
+        ready.send(None)
+
+    def on_error(ws: Any, error: Any) -> None:
+        if not isinstance(error, Exception):
+            error = ConnectionError(str(error))
+        # Of no effect once it is connected.
+        ready.send(error)
+        socket._fail(error)
+
+    def on_close(ws: Any, *why: Any) -> None:
+        text = " ".join(str(part) for part in why if part is not None)
+        on_error(ws, ConnectionError("the connection was closed {}".format(text).rstrip()))
+
+    app = WebSocketApp(
+        "ws://{}:{}{}".format(host, port, path),
+        on_message=on_message,
+        on_open=on_open,
+        on_error=on_error,
+        on_close=on_close,
+    )
+    socket = VirtualSocket(app)
+
+    def connect_socket() -> VirtualSocket:
+        error = ready.wait()
+        if error is not None:
+            raise error
+        return socket
+
+    return app, connect_socket
+
+
+class VirtualSocket:
+    """Calls methods, and hears events. Any number of threads may use it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._event_queues: dict[str, Queue[tuple[str, Any]]] = defaultdict(Queue)
+        # Correlation id -> what the reply is sent to.
+        self._results: dict[str, Event] = {}
+
+    def get_event_queue(self, event_type: str) -> Queue[tuple[str, Any]]:
+        """The events of a type that have come, as ``(type, data)``."""
+        return self._event_queues[event_type]
+
+    def wait_for_event(self, event_type: str) -> tuple[str, Any]:
+        """The next event of a type: ``(type, data)``."""
+        return self.get_event_queue(event_type).get()
+
+    def rpc(self, _method: str, **data: Any) -> Any:
+        """Call a method of the service. Returns its result, or raises its error; ConnectionError
+        where none comes any more."""
+        correlation_id = str(uuid.uuid4())
+        result = self._results[correlation_id] = Event()
+        try:
+            request = {"method": _method, "data": data, "correlation_id": correlation_id}
+            self.app.send(json.dumps(request))
+            reply = result.wait()
+        finally:
+            self._results.pop(correlation_id, None)
+        if reply["success"]:
+            return reply["data"]
+        raise deserialize(reply["error"])
+
+    def _fail(self, error: Exception) -> None:
+        for waiting in list(self._results.values()):
+            waiting.send(exc=error)

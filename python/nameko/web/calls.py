@@ -1,0 +1,34 @@
+"""How an entrypoint of the web server waits for the worker of a request."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from nameko.utils.threads import Event
+from nameko.workers import run_here
+
+
+def call(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:
+    """Run a worker of ``entrypoint``; what it returned or raised.
+
+    The worker is over by then: its dependencies have seen the result before the client does.
+    """
+    event = Event()
+    # This thread has nothing else to do than to wait: the worker may have it.
+    run_here()
+    worker_ctx = entrypoint.container.spawn_worker(
+        entrypoint,
+        args,
+        kwargs,
+        context_data=context_data,
+        handle_result=partial(entrypoint.handle_result, event),
+    )
+    try:
+        return event.wait()
+    finally:
+        # Where another thread has it, it may be still at it. One of a container that was killed may
+        # never end.
+        worker = entrypoint.container._worker_threads.get(worker_ctx)
+        if worker is not None and not worker.killed:
+            worker.wait()
