@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from program import run
 
-from nameko.cli.doctor.requirements import _allows, declared
+from nameko.cli.doctor.requirements import allows, declared
 
 
 class Project:
@@ -233,7 +233,7 @@ def test_requirements(project):
     ],
 )
 def test_versions(versions, ours):
-    assert _allows(versions, "3.0.0") is ours
+    assert allows(versions, "3.0.0") is ours
 
 
 def test_configuration(project):
@@ -266,6 +266,23 @@ def test_installed_extensions_are_read(project):
     project.write("service/service.py", "x = 1\n")
     assert project.findings("service") == [
         ("breaks", "nameko-green 1.0: nameko_green.py:2", "eventlet.queue.Queue")
+    ]
+
+
+def test_what_is_known_of_extensions_is_told(project):
+    for name in ("nameko-sentry", "nameko-prometheus"):
+        project.write(
+            "{}-1.0.dist-info/METADATA".format(name),
+            "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\nRequires-Dist: nameko>=2\n".format(
+                name
+            ),
+        )
+    project.write("six.py", "")
+    project.write("eventlet.py", "")
+    project.write("service/service.py", "x = 1\n")
+    assert project.findings("service") == [
+        ("breaks", "nameko-sentry 1.0", "SentryReporter"),
+        ("fine", "nameko-prometheus 1.0", "works"),
     ]
 
 

@@ -1,5 +1,6 @@
 """Installing extensions leaves our package where it is."""
 
+import json
 import subprocess
 import sys
 from importlib import metadata
@@ -68,3 +69,16 @@ import nameko_grpc.entrypoint
 assert "eventlet" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=50)
+
+
+def test_the_doctor_knows_them(tmp_path):
+    doctor = [sys.executable, "-m", "nameko", "doctor", "--format", "json"]
+    outcome = subprocess.run(doctor, capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    findings = json.loads(outcome.stdout)["findings"]
+    by_name = {}
+    for finding in findings:
+        by_name.setdefault(finding["file"].split()[0], []).append(finding)
+    assert set(by_name) == set(REQUIREMENTS)
+    # The one of which it says that a part does not work.
+    broken = {name for name, said in by_name.items() if "breaks" in str(said)}
+    assert broken == {"nameko-sentry"}

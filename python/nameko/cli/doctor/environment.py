@@ -9,23 +9,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from nameko.cli.doctor.extensions import TRIED, Extension
 from nameko.cli.doctor.findings import Finding, Severity
+from nameko.cli.doctor.requirements import allows
 from nameko.cli.doctor.rules import CAME_ALONG
 from nameko.cli.doctor.source import Source, read_source
-
-# Extensions that run unchanged in the tests of this project: what their own code imports or calls
-# is known to do no harm. What they need beside them is not said by their metadata.
-TRIED: dict[str, tuple[str, ...]] = {
-    "nameko-amqp-retry": ("pkg_resources",),
-    "nameko-autocrud": (),
-    "nameko-chassis": ("eventlet",),
-    "nameko-grpc": ("eventlet", "mock"),
-    "nameko-prometheus": (),
-    "nameko-redis": (),
-    "nameko-sentry": (),
-    "nameko-sqlalchemy": (),
-    "nameko-tracer": (),
-}
 
 
 def check(sources: list[Source], declared: set[str]) -> Iterator[Finding]:
@@ -63,8 +51,21 @@ def _check_extension(distribution: metadata.Distribution, own: set[Path]) -> Ite
     name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
     place = "{} {}".format(name, distribution.version)
     if name in TRIED:
-        missing = [module for module in TRIED[name] if not _is_there(module)]
-        for module in missing:
+        findings = [*_check_tried(place, TRIED[name])]
+        if all(finding.severity is not Severity.BREAKS for finding in findings):
+            yield Finding(Severity.FINE, place, 0, "works", "it is one of those that are tested")
+        yield from findings
+        return
+    for file in distribution.files or ():
+        if file.suffix == ".py" and "test" not in file.parts[0]:
+            path = Path(str(distribution.locate_file(file))).resolve()
+            if path not in own:
+                yield from read_source("{}: {}".format(place, file), path).findings
+
+
+def _check_tried(place: str, extension: Extension) -> Iterator[Finding]:
+    for module in extension.imports:
+        if not _is_there(module):
             yield Finding(
                 Severity.BREAKS,
                 place,
@@ -73,14 +74,21 @@ def _check_extension(distribution: metadata.Distribution, own: set[Path]) -> Ite
                 "it is not installed; it came along with nameko 2",
                 "pip install {}".format(CAME_ALONG[module]),
             )
-        if not missing:
-            yield Finding(Severity.FINE, place, 0, "works", "it is one of those that are tested")
-        return
-    for file in distribution.files or ():
-        if file.suffix == ".py" and "test" not in file.parts[0]:
-            path = Path(str(distribution.locate_file(file))).resolve()
-            if path not in own:
-                yield from read_source("{}: {}".format(place, file), path).findings
+    for limit in extension.limits:
+        installed = _version(limit.package)
+        if installed is not None and not allows(limit.versions, installed):
+            what = "{} {}".format(limit.package, installed)
+            fix = "pip install '{}{}'".format(limit.package, limit.versions)
+            yield Finding(Severity.BREAKS, place, 0, what, limit.why, fix)
+    for note in extension.notes:
+        yield Finding(note.severity, place, 0, note.what, note.why, note.fix)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _is_there(module: str) -> bool:

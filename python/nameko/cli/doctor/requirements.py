@@ -39,7 +39,7 @@ def check(place: str, path: Path) -> Iterator[Finding]:
         return
     for line, name, versions in _requirements(path):
         name = _normalised(name)
-        if name == "nameko" and not _allows(versions, nameko.__version__):
+        if name == "nameko" and not allows(versions, nameko.__version__):
             yield Finding(
                 Severity.BREAKS,
                 place,
@@ -51,7 +51,7 @@ def check(place: str, path: Path) -> Iterator[Finding]:
                 "nameko>=3.0.0",
             )
         elif name == "kombu" and not any(
-            _allows(versions, version) for version in ("5.2.0", "5.3.0", "5.4.0", "5.5.0", "5.7.0")
+            allows(versions, version) for version in ("5.2.0", "5.3.0", "5.4.0", "5.5.0", "5.7.0")
         ):
             yield Finding(
                 Severity.BREAKS,
@@ -124,7 +124,7 @@ def _normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _allows(versions: str, version: str) -> bool:
+def allows(versions: str, version: str) -> bool:
     """Whether conditions like ``>=2,<3`` hold for a version."""
     ours = _numbers(version)
     for operator, other in _CONDITION.findall(versions):
