@@ -194,6 +194,39 @@ class TestRun:
             assert "BrokenPipeError" not in program.stderr.read()
 
 
+def test_the_configuration_can_be_read_while_modules_are_imported(folder, broker_uri, uid):
+    folder.write(
+        "early.py",
+        """
+        from nameko import config
+        from nameko.rpc import rpc
+
+        class Early:
+            name = config["NAME"]
+
+            @rpc
+            def method(self):
+                pass
+        """,
+    )
+    command = ("run", "early", "--broker", broker_uri, "-d", "NAME=early_" + uid)
+    with Program(*command, cwd=folder.path) as program:
+        program.wait_for("early_{}: method (rpc)".format(uid))
+        program.wait_for("ready at")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [([], 130), (["--workers", "2"], 0), (["--reload"], 0)]
+)
+def test_ctrl_c_while_modules_are_imported(folder, options, code):
+    folder.write("slow.py", "import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
+    command = ("run", "slow", "--broker", "amqp://127.0.0.1:1", *options)
+    with Terminal(*command, cwd=folder.path) as terminal:
+        terminal.wait_for("importing")
+        terminal.type("\x03")
+        assert terminal.process.wait(PATIENCE) == code
+
+
 class TestWrongInput:
     """Each ends with exit code 1 and a message that says what was wrong."""
 
@@ -232,6 +265,28 @@ class TestWrongInput:
         said = self.fails(folder, "run", "broken")
         assert "No module named 'not_installed'" in said
         assert 'broken.py", line 1' in said
+
+    @pytest.mark.parametrize("name", ["eventlet", "gevent"])
+    def test_module_that_patches_threads(self, folder, name):
+        # As these do it: a function of theirs stands in the place of the real one.
+        folder.write(
+            name + ".py",
+            """
+            import _thread
+
+            def start_new_thread(*args):
+                raise NotImplementedError
+
+            def monkey_patch():
+                _thread.start_new_thread = start_new_thread
+            """,
+        )
+        text = folder.path.joinpath("hello.py").read_text()
+        patch = "import {0}\n{0}.monkey_patch()\n".format(name)
+        folder.path.joinpath("hello.py").write_text(patch + text)
+        said = self.fails(folder, "run", "hello", "--broker", "amqp://127.0.0.1:1")
+        assert "Error: This process called {}.monkey".format(name) in said
+        assert "`nameko doctor` finds it" in said
 
     def test_module_without_a_service(self, folder):
         folder.write("empty.py", "x = 1\n")

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
+import urllib.request
 
 import pytest
 from program import INT, TERM, Program, run
@@ -107,6 +109,37 @@ def test_calls_in_work_are_finished_and_a_second_signal_ends_them(folder, broker
         program.wait_for("stopping")
         program.signal(INT)
         assert program.wait() == 130
+
+
+def test_they_share_a_port(folder, broker_uri, uid):
+    folder.write(
+        "pages.py",
+        """
+        import os
+        from nameko.web.handlers import http
+
+        class Site:
+            name = "site_{uid}"
+
+            @http("GET", "/pid")
+            def pid(self, request):
+                return str(os.getpid())
+        """,
+    )
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:{}".format(reserved.getsockname()[1])
+        option = "-dWEB_SERVER_ADDRESS=" + address
+        with Program(
+            "run", "pages", option, "--workers", "2", "--broker", broker_uri, cwd=folder.path
+        ) as program:
+            program.wait_for("site_{}: pid (http GET /pid)".format(uid))
+            program.wait_for("ready at")
+            found = set()
+            while len(found) < 2:
+                with urllib.request.urlopen("http://{}/pid".format(address)) as response:
+                    found.add(response.read())
 
 
 def test_what_is_wrong_with_the_services_is_told_once(folder, broker_uri):

@@ -104,15 +104,24 @@ def find_services(paths: list[str]) -> list[type]:
 def describe(container: Any) -> str:
     """One line that says what a container serves."""
     entrypoints = sorted(
-        "{} ({})".format(entrypoint.method_name, _spelling(type(entrypoint).__name__))
+        "{} ({})".format(entrypoint.method_name, _spelling(entrypoint))
         for entrypoint in container.entrypoints
     )
     return "{}: {}".format(container.service_name, ", ".join(entrypoints) or "nothing to call")
 
 
-def _spelling(class_name: str) -> str:
-    """The name of an entrypoint class as its decorator is spelled: EventHandler, event_handler."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()
+# Entrypoint classes whose decorators are not spelled as they are.
+_DECORATORS = {"Consumer": "consume", "HttpRequestHandler": "http", "WebSocketRpc": "websocket_rpc"}
+
+
+def _spelling(entrypoint: Any) -> str:
+    """An entrypoint as its decorator is spelled: event_handler, http GET /orders."""
+    name = type(entrypoint).__name__
+    spelled = _DECORATORS.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    method, url = getattr(entrypoint, "method", None), getattr(entrypoint, "url", None)
+    if isinstance(method, str) and isinstance(url, str):
+        return "{} {} {}".format(spelled, method, url)
+    return spelled
 
 
 def users_traceback(exc: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
+import nameko
 import nameko.cli.code as code
 from nameko import _nameko
 from nameko.amqp import connection
@@ -91,7 +92,9 @@ Usage:
 
 
 def main(args: Any) -> None:
-    config = load_config(args)
+    # Where programs of version 3 look for it.
+    config = nameko.config
+    config.setup(load_config(args))
     if not config.get(AMQP_URI_CONFIG_KEY) and not _nameko.probe(DEFAULT_AMQP_URI):
         raise CommandError(
             "no broker is configured, and none runs at localhost:5672\n  start a service with "
