@@ -281,8 +281,8 @@ def test_what_is_known_of_extensions_is_told(project):
     project.write("eventlet.py", "")
     project.write("service/service.py", "x = 1\n")
     assert project.findings("service") == [
-        ("breaks", "nameko-sentry 1.0", "SentryReporter"),
-        ("fine", "nameko-prometheus 1.0", "works"),
+        ("breaks", "nameko-sentry 1.0:None", "SentryReporter"),
+        ("fine", "nameko-prometheus 1.0:None", "works"),
     ]
 
 

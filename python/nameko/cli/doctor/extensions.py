@@ -71,7 +71,7 @@ TRIED: dict[str, Extension] = {
                 Severity.BREAKS,
                 "SentryReporter",
                 "it sends reports from greenlets, which do not run now: none arrives",
-                "a subclass with a transport that has threads, see docs/community.md; or sentry-sdk",
+                "a subclass whose transport has threads, see docs/community.md; or sentry-sdk",
             ),
         ),
     ),
