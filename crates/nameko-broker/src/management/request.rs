@@ -47,21 +47,33 @@ pub(super) async fn answer(request: http::Request<Incoming>, shared: &Shared) ->
             Method::HEAD => Method::GET,
             method => method,
         };
-        let request = Request {
-            shared,
-            user,
-            method,
-            query: head.uri.query().unwrap_or_default(),
-            headers: &head.headers,
-            body: &body,
-        };
+        let query = head.uri.query().unwrap_or_default();
+        let request = Request::new(shared, user, method, query, &head.headers, &body);
         let path: Vec<&str> = path.iter().map(|it| &**it).collect();
         route::dispatch(&request, &path).await
     };
     answered.await.unwrap_or_else(|refusal| refusal)
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        user: &'a str,
+        method: Method,
+        query: &'a str,
+        headers: &'a HeaderMap,
+        body: &'a [u8],
+    ) -> Self {
+        Self {
+            shared,
+            user,
+            method,
+            query,
+            headers,
+            body,
+        }
+    }
+
     /// The fields of the body.
     pub(super) fn fields(&self) -> Result<Fields> {
         Fields::read(self.body)

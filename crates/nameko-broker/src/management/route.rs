@@ -186,3 +186,131 @@ fn bind_to<'a>(kind: &str, end: &'a str) -> Option<BindTo<'a>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderMap;
+    use proptest::{prelude::*, sample::select};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{settings::Settings, shared::Shared};
+
+    /// Words that lead somewhere, so that requests get further than the first part of a path.
+    const WORDS: &[&str] = &[
+        "overview",
+        "users",
+        "vhosts",
+        "permissions",
+        "exchanges",
+        "queues",
+        "bindings",
+        "connections",
+        "channels",
+        "consumers",
+        "guest",
+        "/",
+        "v",
+        "q",
+        "x",
+        "e",
+        "amq.topic",
+        "amq.default",
+        "get",
+        "publish",
+        "contents",
+        "source",
+        "destination",
+        "a",
+        "~",
+        "",
+    ];
+    const FIELDS: &[&str] = &[
+        "routing_key",
+        "payload",
+        "payload_encoding",
+        "properties",
+        "arguments",
+        "count",
+        "ackmode",
+        "encoding",
+        "requeue",
+        "truncate",
+        "durable",
+        "auto_delete",
+        "type",
+        "internal",
+        "configure",
+        "write",
+        "read",
+        "headers",
+        "expiration",
+        "x-expires",
+        "x-dead-letter-exchange",
+        "x-max-length",
+        "x-max-priority",
+        "priority",
+        "delivery_mode",
+        "user_id",
+        "CC",
+    ];
+
+    fn json_values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-2i64..300).prop_map(Value::from),
+            any::<f64>().prop_map(|n| json!(n)),
+            select(vec![
+                "",
+                "q",
+                "string",
+                "base64",
+                "auto",
+                "ack_requeue_true",
+                "reject_requeue_false",
+                "topic",
+                ".*",
+                "5"
+            ])
+            .prop_map(Value::from),
+            ".{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+                prop::collection::vec((select(FIELDS), inner), 0..8).prop_map(|fields| {
+                    let fields = fields.into_iter();
+                    Value::Object(fields.map(|(key, value)| (key.to_owned(), value)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn requests_of_any_kind_are_answered(
+            requests in prop::collection::vec(
+                (
+                    select(vec![Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH]),
+                    prop::collection::vec(select(WORDS), 0..8),
+                    json_values(),
+                ),
+                1..12,
+            ),
+        ) {
+            let (shared, _timers) = Shared::new(Settings::default());
+            let shared = Arc::new(shared);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            for (method, path, body) in requests {
+                let (headers, body) = (HeaderMap::new(), body.to_string());
+                let request = Request::new(&shared, "guest", method, "", &headers, body.as_bytes());
+                let answered = runtime.block_on(dispatch(&request, &path));
+                let answer = answered.unwrap_or_else(|refusal| refusal).into_response();
+                prop_assert!(!answer.status().is_server_error());
+            }
+        }
+    }
+}
