@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from logging import getLogger
 from typing import Any
 
@@ -118,11 +118,13 @@ class ReplyEvent:
 class HandledReply(Event):
     """One reply that ``ReplyListener.handle_message`` sends to whoever waits."""
 
-    __slots__ = ("timeout",)
+    __slots__ = ("_forget", "timeout")
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, forget: Callable[[], object]) -> None:
         super().__init__()
         self.timeout = timeout
+        # Called when nobody waits for it any more.
+        self._forget = forget
 
     def wait(self, timeout: float | None = None) -> Any:
         """The body of the reply. RpcTimeout after ``timeout`` seconds, or those of the listener."""
@@ -132,6 +134,7 @@ class HandledReply(Event):
         except TimeoutError:
             if self.ready():
                 raise
+            self._forget()
             raise RpcTimeout(timeout) from None
 
 

@@ -360,7 +360,8 @@ class ReplyListener(SharedExtension):
             and "handle_message" not in self.__dict__
         ):
             return ReplyEvent(self._native.expect(correlation_id), self.timeout, self._acceptable)
-        reply_event = HandledReply(self.timeout)
+        forget = partial(self._reply_events.pop, correlation_id, None)
+        reply_event = HandledReply(self.timeout, forget)
         self._reply_events[correlation_id] = reply_event
         return reply_event
 
@@ -376,15 +377,14 @@ class ReplyListener(SharedExtension):
     def _handle_delivery(self, delivery: _nameko.Delivery) -> None:
         message = Message(delivery, None, self._acceptable)
         try:
-            body = message.decode()
+            self.handle_message(message.decode(), message)
         except Exception as exc:
+            # For whoever waits for the reply; it is lost.
             client_event = self._reply_events.pop(delivery.correlation_id, None)
             if client_event is not None:
                 client_event.send_exception(exc)
             else:
-                self.on_unknown_reply(delivery.correlation_id)
-        else:
-            self.handle_message(body, message)
+                _log.error("A reply that nobody waits for could not be handled", exc_info=True)
 
     def on_unknown_reply(self, correlation_id: str | None) -> None:
         """Called for a reply that nobody waits for, or waits for any more."""

@@ -22,6 +22,7 @@ from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.amqp.publish import get_connection
 from nameko.containers import ServiceContainer, WorkerContext
 from nameko.events import EventHandler
+from nameko.exceptions import RpcTimeout
 from nameko.extensions import DependencyProvider, Entrypoint, SharedExtension
 from nameko.messaging import Consumer, Publisher, QueueConsumer, consume
 from nameko.rpc import MethodProxy, ReplyListener, Rpc, RpcCall, RpcConsumer, RpcProxy, rpc
@@ -241,6 +242,30 @@ class TestSubclassing:
         ) as service:
             assert service.echo(1) == 1
         assert bodies == [{"result": 1, "error": None}]
+
+    def test_reply_listener_that_fails_or_keeps_replies(self, serve, config, uid):
+        class Keeping(SingleThreadedReplyListener):
+            def handle_message(self, body, message):
+                if body["result"] == "fail":
+                    raise KeyError("as asked")
+
+        class Service:
+            name = "service-" + uid
+
+            @rpc
+            def echo(self, value):
+                return value
+
+        serve(Service)
+        with ServiceRpcProxy(
+            Service.name, config, timeout=0.2, reply_listener_cls=Keeping
+        ) as service:
+            # Whoever waits is told, and nothing is left behind.
+            with pytest.raises(KeyError, match="as asked"):
+                service.echo("fail")
+            with pytest.raises(RpcTimeout):
+                service.echo("keep")
+            assert not service.reply_listener._reply_events
 
     def test_publisher(self, serve, queue, uid):
         class Stamped(PublisherCore):
