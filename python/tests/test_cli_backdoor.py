@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import sys
+import threading
 import types
 from unittest.mock import patch
 
@@ -85,10 +86,10 @@ def test_output_is_as_before_when_they_have_left(backdoor):
     assert one.hung_up_on()
     other.socket.sendall(b"raise SystemExit\n")
     assert other.hung_up_on()
-    # They are gone before the server is.
-    backdoor.kill()
-    while sys.stdout is not before:
-        pass
+    for thread in threading.enumerate():
+        if thread.name == "nameko-backdoor-visitor":
+            thread.join(10)
+    assert sys.stdout is before
 
 
 def test_the_end_hangs_up_on_visitors(runner):
@@ -126,6 +127,30 @@ def test_on_a_terminal(port, uid):
         terminal.wait_for(">>> ")
         terminal.type("\x04")
         assert terminal.process.wait(30) == 0
+
+
+def test_leaving_while_something_runs(port):
+    with Terminal("backdoor", port) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("import time; print('begun'); time.sleep(20)\n")
+        terminal.wait_for("begun\r\n")
+        terminal.type("\x03")
+        terminal.wait_for("leaving; what was typed last runs on")
+        assert terminal.process.wait(30) == 0
+
+
+def test_the_services_end(folder, broker_uri):
+    command = ("run", "hello", "--broker", broker_uri, "--backdoor-port", "0")
+    with Program(*command, cwd=folder.path) as program:
+        port = program.wait_for("backdoor: nameko backdoor ").split()[-1]
+        program.wait_for("ready at")
+        with Terminal("backdoor", port) as terminal:
+            terminal.wait_for(">>> ")
+            program.signal(TERM)
+            terminal.wait_for("the services have hung up")
+            terminal.type("\n")
+            assert terminal.process.wait(30) == 0
+        assert program.wait() == 0
 
 
 def test_in_a_pipe(port, uid):

@@ -196,18 +196,31 @@ def test_a_module_is_read_with_what_it_imports(project):
     assert found[0][2].startswith("this is not Python 3: ")
 
 
+POETRY = """\
+    [tool.poetry.dependencies]
+    python = "~3.8"
+    nameko = {version = "^2.14", extras = ["x"]}
+    kombu = "^5.3"
+    """
+
+
 def test_requirements(project):
     project.write("requirements/base.txt", "# ours\n-r other.txt\nnameko==2.14.1\neventlet\nsix\n")
     project.write("setup.cfg", "[options]\ninstall_requires =\n    nameko>=2.12,<3\n    requests\n")
     project.write("pyproject.toml", '[project]\ndependencies = ["kombu<5", "nameko>=3.0.0rc6"]\n')
     project.write("Pipfile", '[packages]\nnameko = "~=2.13"\n')
+    project.write("sub/pyproject.toml", POETRY)
+    project.write("sub/setup.py", "setup(\n    python_requires='>=3.6,<3.9',\n)\n")
     project.write("Dockerfile", "FROM python:3.7-slim AS build\nFROM python:3.12-alpine\n")
-    assert project.findings() == [
+    assert project.findings(".", "sub") == [
         ("breaks", "Dockerfile:1", "FROM python:3.7-slim AS build"),
         ("breaks", "Pipfile:2", "nameko ~=2.13"),
         ("breaks", "pyproject.toml:2", "kombu <5"),
         ("breaks", "requirements/base.txt:3", "nameko ==2.14.1"),
         ("breaks", "setup.cfg:3", "nameko >=2.12,<3"),
+        ("breaks", "sub/pyproject.toml:2", "Python ~3.8"),
+        ("breaks", "sub/pyproject.toml:3", "nameko ^2.14"),
+        ("breaks", "sub/setup.py:2", "Python >=3.6,<3.9"),
         ("differs", "Dockerfile:2", "FROM python:3.12-alpine"),
         ("fine", "requirements/base.txt:4", "eventlet"),
     ]
@@ -223,6 +236,10 @@ def test_requirements(project):
         (">=3.0.0rc6", True),
         ("~=3.0", True),
         ("==3.*", True),
+        ("^3.0.0rc6", True),
+        ("~3.0", True),
+        ("^2.14", False),
+        ("~2", False),
         ("==3.0.0", True),
         ("<3", False),
         (">=2,<3.0", False),

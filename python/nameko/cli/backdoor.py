@@ -89,29 +89,47 @@ class _Conversation:
         self._answered = threading.Event()
         self._prompt = ""
         self._over = False
+        # Whether the user has ended it.
+        self._leaving = False
 
     def hold(self) -> None:
+        """Until the user leaves, or the services hang up."""
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
-        while True:
+        while (line := self._next_line()) is not None:
+            try:
+                self._socket.sendall(line.encode() + b"\n")
+            except OSError:
+                pass  # the reader tells of it
             try:
                 self._answered.wait()
-                if self._over:
-                    return
-                line = input(self._prompt)
-            except EOFError:
-                break
             except KeyboardInterrupt:
-                print()
-                if not self._answered.is_set():
-                    return  # it is busy, and would not hear us
-                continue
-            self._answered.clear()
-            self._socket.sendall(line.encode() + b"\n")
+                print("\nleaving; what was typed last runs on")
+                return
+        if self._over:
+            return
+        self._leaving = True
         if sys.stdin.isatty():
             print()
-        self._socket.shutdown(socket.SHUT_WR)
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # they were quicker
         reader.join()
+
+    def _next_line(self) -> str | None:
+        """What the user types at the next prompt; None when either side has ended it."""
+        self._answered.wait()
+        # Set again by whatever comes after this line.
+        self._answered.clear()
+        while not self._over:
+            try:
+                return input(self._prompt)
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                print()
+        return None
 
     def _read(self) -> None:
         unread = b""
@@ -132,6 +150,8 @@ class _Conversation:
             sys.stdout.flush()
             if not data:
                 self._over = True
+                if not self._leaving:
+                    print("\nthe services have hung up")
             self._prompt = prompt.decode(errors="replace")
             if prompt or not data:
                 self._answered.set()

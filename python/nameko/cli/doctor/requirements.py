@@ -10,21 +10,24 @@ from pathlib import Path
 import nameko
 from nameko.cli.doctor.findings import Finding, Severity
 
-# A package with versions, as all of these files write it: alone on a line, or as a text in a list.
+# A package, or "python", with versions, as all of these files write it: alone on a line, as a text
+# in a list, or as a key, whose value may be a table with a version.
 _REQUIREMENT = re.compile(
-    r"""^[\s"'\[,]*                             # the line's start, or that of a text in a list
-    ([A-Za-z0-9][A-Za-z0-9._-]*)               # the name
-    (?:\[[^]]*\])?                             # extras
-    \s*(?:=\s*["'])?                           # as in a Pipfile
-    ((?:(?:[<>=!~]=?=?)\s*[\w.*+!-]+\s*,?\s*)*)  # versions
+    r"""^[\s"'\[,]*
+    ([A-Za-z0-9][A-Za-z0-9._-]*)                               # the name
+    (?:\[[^]]*\])?                                             # extras
+    \s*(?:=(?!=)\s*(?:\{.*?version\s*=\s*)?["']?\s*)?          # a key and its value
+    ((?:(?:[<>=!~^]=?=?)\s*[\w.*+!-]+\s*,?\s*)*)               # versions
     """,
     re.VERBOSE,
 )
 _IN_LIST = re.compile(r"""["']([A-Za-z0-9][^"']*)["']""")
-_CONDITION = re.compile(r"(<=|>=|==|!=|~=|<|>)\s*([\w.*+!-]+)")
+_CONDITION = re.compile(r"(<=|>=|===?|!=|~=|~|\^|<|>)\s*([\w.*+!-]+)")
 _DOCKER_PYTHON = re.compile(r"^\s*FROM\s+(?:\S+/)?python:(\d+)\.(\d+)", re.IGNORECASE)
 
 _OLDEST_PYTHON = (3, 10)
+# Those that nameko runs on, and some to come.
+_PYTHONS = ["3.{}.9".format(minor) for minor in range(10, 20)]
 
 
 def declared(paths: list[Path]) -> set[str]:
@@ -60,6 +63,17 @@ def check(place: str, path: Path) -> Iterator[Finding]:
                 "kombu {}".format(versions),
                 "nameko needs kombu>=5.2,<6; pip refuses to install the two together",
                 "kombu>=5.2,<6",
+            )
+        elif name in ("python", "requires-python", "python-requires") and not any(
+            allows(versions, version) for version in _PYTHONS
+        ):
+            yield Finding(
+                Severity.BREAKS,
+                place,
+                line,
+                "Python {}".format(versions),
+                "nameko needs CPython 3.10 or newer",
+                ">=3.10",
             )
         elif name in ("eventlet", "greenlet", "gevent"):
             yield Finding(
@@ -101,13 +115,10 @@ def _check_dockerfile(place: str, path: Path) -> Iterator[Finding]:
 def _requirements(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line, name and versions of each package."""
     plain = path.suffix == ".txt" or path.name.startswith("constraints")
-    # A heading of a section, or a key, is no package.
+    # Headings and other keys look like packages of any version, which does no harm.
     for number, line in enumerate(_lines(path), 1):
         line = line.partition("#")[0].rstrip()
-        texts = [line] if plain else [*_IN_LIST.findall(line)]
-        if not plain and path.name in ("setup.cfg", "Pipfile"):
-            texts.append(line)
-        for text in texts:
+        for text in [line] if plain else [*_IN_LIST.findall(line), line]:
             match = _REQUIREMENT.match(text)
             if match is not None and not text.lstrip().startswith("-"):
                 yield number, match[1], match[2].strip().rstrip(",")
@@ -133,11 +144,13 @@ def allows(versions: str, version: str) -> bool:
         left, right = (part + (0,) * (width - len(part)) for part in (ours, theirs))
         prefix = other.endswith("*")
         same = ours[: len(theirs)] == theirs if prefix else left == right
-        if operator == "==" and not same:
+        if operator in ("==", "===") and not same:
             return False
         if operator == "!=" and same:
             return False
-        if operator == "~=" and not (left >= right and ours[: len(theirs) - 1] == theirs[:-1]):
+        # pip's ~=2.14 and Poetry's ^2.14 take any 2.x from there on; Poetry's ~2.14 takes 2.14.x.
+        fixed = {"~=": len(theirs) - 1, "^": 1, "~": min(len(theirs), 2)}.get(operator)
+        if fixed is not None and not (left >= right and ours[:fixed] == theirs[:fixed]):
             return False
         if (
             (operator == "<" and not left < right)
