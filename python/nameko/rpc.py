@@ -395,7 +395,19 @@ class ReplyListener(SharedExtension):
 _handle_reply = ReplyListener.handle_message
 
 
-class RpcProxy(DependencyProvider):
+class _Caller(DependencyProvider):
+    """What the dependencies that make calls have in common."""
+
+    rpc_reply_listener = ReplyListener()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Subclasses written for version 3 have theirs under this name.
+        if "reply_listener" in cls.__dict__:
+            cls.rpc_reply_listener = cls.__dict__["reply_listener"]
+
+
+class RpcProxy(_Caller):
     """Injects a proxy of another service: ``self.<name>.<method>(*args, **kwargs)``.
 
     ``timeout`` is the seconds to wait for each reply, for ever without. Other options are those of
@@ -403,8 +415,6 @@ class RpcProxy(DependencyProvider):
     requests over a connection other than the configured one. Inside ``async def`` methods calls
     are awaited.
     """
-
-    rpc_reply_listener = ReplyListener()
 
     def __init__(self, target_service: str, **options: Any) -> None:
         self.target_service = target_service
@@ -441,13 +451,11 @@ class ServiceProxy:
         return "<proxy service: {}>".format(self.service_name)
 
 
-class ClusterRpc(DependencyProvider):
+class ClusterRpc(_Caller):
     """Injects a proxy of all services: ``self.<name>.<service>.<method>(*args, **kwargs)``.
 
     Options are those of :class:`RpcProxy`.
     """
-
-    rpc_reply_listener = ReplyListener()
 
     def __init__(self, **options: Any) -> None:
         self.options = options

@@ -215,6 +215,10 @@ def test_a_file_written_for_version_3(run):
             assert config == {}
 
 
+        def test_an_empty_one(rabbit_config, empty_config):
+            assert config == {}
+
+
         def test_uri(rabbit_uri, rabbit_manager):
             vhost = rabbit_uri.rpartition("/")[2]
             assert vhost in [found["name"] for found in rabbit_manager.get_all_vhosts()]
@@ -230,7 +234,7 @@ def test_a_file_written_for_version_3(run):
             container_factory(Stock).start()
         """
     )
-    outcome.assert_outcomes(passed=5)
+    outcome.assert_outcomes(passed=6)
     assert config == {}
 
 

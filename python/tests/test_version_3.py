@@ -224,6 +224,29 @@ class TestClients:
         with ServiceRpcClient(Caller.name, timeout=10) as caller:
             assert caller.call() == 1
 
+    @pytest.mark.parametrize("name", ["reply_listener", "rpc_reply_listener"])
+    def test_a_reply_listener_of_ones_own(self, serve, service, uid, name):
+        class OwnListener(ReplyListener):
+            def handle_message(self, body, message):
+                super().handle_message({**body, "result": "heard"}, message)
+
+        own_cls = type("OwnServiceRpc", (ServiceRpc,), {name: OwnListener()})
+
+        class Caller:
+            name = "caller-" + uid
+            one = own_cls(service, timeout=10)
+
+            @rpc
+            def call(self):
+                return self.one.echo(1)
+
+        container = serve(Caller)
+        assert [type(e) for e in container.extensions if isinstance(e, ReplyListener)] == [
+            OwnListener
+        ]
+        with ServiceRpcClient(Caller.name, timeout=10) as caller:
+            assert caller.call() == "heard"
+
     def test_the_exchange(self, config):
         with config.patch({"rpc_exchange": "other"}):
             assert get_rpc_exchange().name == "other"

@@ -125,22 +125,30 @@ def _nameko_config() -> Iterator[Any]:
 
 
 @pytest.fixture
-def empty_config() -> dict[str, Any]:
+def _own_config() -> dict[str, Any]:
+    """The dictionary that ``empty_config`` and ``mock_container`` of one test have in common."""
     return {}
 
 
 @pytest.fixture
-def mock_container(empty_config: dict[str, Any], _nameko_config: Any) -> Any:
+def empty_config(_own_config: dict[str, Any], _nameko_config: Any) -> dict[str, Any]:
+    """An empty dictionary. :data:`nameko.config` is empty too, as in version 3."""
+    _nameko_config.clear()
+    return _own_config
+
+
+@pytest.fixture
+def mock_container(_own_config: dict[str, Any], _nameko_config: Any) -> Any:
     """A mock of a :class:`~nameko.containers.ServiceContainer`, to bind extensions to."""
     from unittest.mock import create_autospec
 
     from nameko.constants import DEFAULT_SERIALIZER, SERIALIZER_CONFIG_KEY
     from nameko.containers import ServiceContainer
 
-    empty_config[SERIALIZER_CONFIG_KEY] = DEFAULT_SERIALIZER
-    _nameko_config.update(empty_config)
+    _own_config[SERIALIZER_CONFIG_KEY] = DEFAULT_SERIALIZER
+    _nameko_config.update(_own_config)
     container = create_autospec(ServiceContainer)
-    container.config = empty_config
+    container.config = _own_config
     container.serializer = DEFAULT_SERIALIZER
     container.accept = [DEFAULT_SERIALIZER]
     return container

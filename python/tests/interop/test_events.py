@@ -118,3 +118,15 @@ def test_a_broadcast_reaches_instances_of_all_kinds(tell, reports):
     heard = reports.next(len(KINDS))
     assert {report["kind"] for report in heard} == set(KINDS)
     assert {(report["what"], report["data"]) for report in heard} == {("broadcast", "news")}
+
+
+@pytest.mark.parametrize("kind", ["upstream", "python"])
+def test_scripts_of_both_kinds_reach_all(empty_fleet, listeners, reports, kind):
+    script = (
+        "import sys; from nameko.standalone.events import event_dispatcher;"
+        "event_dispatcher({'AMQP_URI': sys.argv[1]})('teller_fleet', 'broadcast', 'from a script')"
+    )
+    empty_fleet.run(empty_fleet.python(kind), "-c", script, empty_fleet.uri)
+    heard = reports.next(len(KINDS))
+    assert {report["kind"] for report in heard} == set(KINDS)
+    assert {(report["data"], report["language"]) for report in heard} == {("from a script", None)}
