@@ -457,8 +457,11 @@ class Broker:
         """Delete a virtual host with all that is in it, and close its connections, as RabbitMQ does; False when there is
         none of that name. RuntimeError after `stop()`."""
 
-    def stats(self) -> dict[str, Any]:
-        """What is there now: {'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}."""
+    def stats(self, vhost: str = "/") -> dict[str, Any]:
+        """What is there now: {'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}.
+
+        The queues are those of `vhost`.
+        """
 
     def close_connections(self) -> None:
         """Close all client connections, as a broker that restarts does. Clients may connect again."""

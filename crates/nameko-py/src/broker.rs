@@ -85,8 +85,10 @@ impl Broker {
         self.with_broker(py, move |broker| broker.delete_vhost(&name))
     }
 
-    /// What is there now: `{'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}`.
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    /// What is there now: `{'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}`. The
+    /// queues are those of one virtual host.
+    #[pyo3(signature = (vhost = "/"))]
+    fn stats<'py>(&self, py: Python<'py>, vhost: &str) -> PyResult<Bound<'py, PyDict>> {
         let inner = self.inner.clone();
         let stats = wait(py, None, async move {
             inner
@@ -95,7 +97,7 @@ impl Broker {
                 .as_ref()
                 .map(nameko_broker::Broker::stats)
         })?;
-        stats_dict(py, &stats.flatten().unwrap_or_default())
+        stats_dict(py, &stats.flatten().unwrap_or_default(), vhost)
     }
 
     /// Closes all client connections, as a broker that restarts does. Clients may connect again.
@@ -153,9 +155,14 @@ fn not_started(error: &BrokerError, host: &str, port: u16) -> PyErr {
     PyOSError::new_err(format!("{host}:{port}: {error}{reason}"))
 }
 
-fn stats_dict<'py>(py: Python<'py>, stats: &BrokerStats) -> PyResult<Bound<'py, PyDict>> {
+fn stats_dict<'py>(
+    py: Python<'py>,
+    stats: &BrokerStats,
+    vhost: &str,
+) -> PyResult<Bound<'py, PyDict>> {
     let queues = PyDict::new(py);
-    for ((_, name), counts) in &stats.queues {
+    let queues_there = stats.queues.iter().filter(|((of, _), _)| of == vhost);
+    for ((_, name), counts) in queues_there {
         let queue = PyDict::new(py);
         queue.set_item("messages", counts.messages)?;
         queue.set_item("unacked", counts.unacked)?;

@@ -46,6 +46,15 @@ def test_virtual_hosts_come_and_go(broker):
         ask(broker, "vhosts/staging")
 
 
+def test_queues_are_counted_by_virtual_host(broker):
+    broker.add_vhost("staging")
+    publisher = _nameko.Publisher(_nameko.Options(broker.uri + "/staging"))
+    publisher.declare([], [{"name": "q"}])
+    assert list(broker.stats("staging")["queues"]) == ["q"]
+    assert broker.stats()["queues"] == {}
+    assert broker.stats()["connections"] == 1
+
+
 def test_a_port_in_use_is_an_error_that_names_it(broker):
     with pytest.raises(OSError, match=f"{broker.management_port}: the broker's management API"):
         _nameko.Broker(management_port=broker.management_port)
