@@ -1,5 +1,5 @@
 //! What the compiler says about services: `ui/*.rs` must not compile, and say what stands beside them in `.stderr`.
-//! After a change of a message, `TRYBUILD=overwrite cargo test -p nameko --test ui` writes those files anew.
+//! After a change of a message, `UPDATE_UI=1 cargo test -p nameko --test ui` writes those files anew: read them.
 //!
 //! `ui/pass/*.rs` must compile, without a warning. They are modules of this test, so that clippy sees them too.
 
@@ -7,6 +7,8 @@
 mod attributes;
 #[path = "ui/pass/clients.rs"]
 mod clients;
+#[path = "ui/harness/compiler.rs"]
+mod compiler;
 #[path = "ui/pass/conditions.rs"]
 mod conditions;
 #[path = "ui/pass/generated.rs"]
@@ -15,12 +17,46 @@ mod generated;
 mod lints;
 #[path = "ui/pass/markers.rs"]
 mod markers;
+#[path = "ui/harness/messages.rs"]
+mod messages;
 #[path = "ui/pass/shadowed_names.rs"]
 mod shadowed_names;
 #[path = "ui/pass/signatures.rs"]
 mod signatures;
 
+use std::{fs, path::Path};
+
 #[test]
 fn mistakes_are_explained() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    let compiler = compiler::Compiler::find();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
+    let mut cases: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .filter(|it| it.extension().is_some_and(|it| it == "rs"))
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let said = match compiler.refuses(&case) {
+            Ok(said) => messages::lasting(&said),
+            Err(said) => {
+                wrong.push(format!("{} compiles:\n{said}", case.display()));
+                continue;
+            }
+        };
+        let file = case.with_extension("stderr");
+        if std::env::var_os("UPDATE_UI").is_some() {
+            fs::write(&file, &said).unwrap();
+        } else if fs::read_to_string(&file).unwrap_or_default() != said {
+            let file = file.display();
+            wrong.push(format!("this is not what {file} says:\n\n{said}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\n\nWhere that is right: UPDATE_UI=1 cargo test -p nameko --test ui",
+        wrong.join("\n\n")
+    );
 }
