@@ -152,19 +152,21 @@ class WorkerContext:
 
     @property
     def call_id_stack(self) -> list[str]:
-        """The ids of the calls that led here and of this one; at most parent_calls_tracked + 1."""
+        """The ids of the calls that led here and of this one; at most parent_calls_tracked + 1.
+
+        A list of the caller's own, to do with as it likes."""
         if self._call_id_stack is None:
             parent_calls_tracked = self.config.get(
                 PARENT_CALLS_CONFIG_KEY, DEFAULT_PARENT_CALLS_TRACKED
             )
             stack = [*self._parent_call_id_stack, self.call_id]
             self._call_id_stack = stack[-(parent_calls_tracked + 1) :]
-        return self._call_id_stack
+        return self._call_id_stack.copy()
 
     @property
     def context_data(self) -> dict[str, Any]:
         """Everything that goes on to the services this worker calls."""
-        return ContextData(self.data, list(self.call_id_stack))
+        return ContextData(self.data, self.call_id_stack)
 
     @property
     def origin_call_id(self) -> str | None:
