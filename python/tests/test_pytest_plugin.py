@@ -172,6 +172,7 @@ def test_a_file_written_for_version_3(run):
         import pytest
 
         from nameko import config
+        from nameko.events import EventDispatcher, EventHandler
         from nameko.rpc import ServiceRpc, rpc
         from nameko.standalone.rpc import ServiceRpcClient
         from nameko.testing.services import entrypoint_hook
@@ -219,6 +220,15 @@ def test_a_file_written_for_version_3(run):
             assert config == {}
 
 
+        def test_extension(rabbit_config, mock_container):
+            mock_container.service_name = "shop"
+            dispatcher = EventDispatcher().bind(mock_container, "dispatch")
+            dispatcher.setup()
+            handler = EventHandler("shop", "opened").bind(mock_container, "method")
+            handler.setup()
+            dispatcher.publisher.publish("now", exchange=dispatcher.exchange)
+
+
         def test_uri(rabbit_uri, rabbit_manager):
             vhost = rabbit_uri.rpartition("/")[2]
             assert vhost in [found["name"] for found in rabbit_manager.get_all_vhosts()]
@@ -234,7 +244,7 @@ def test_a_file_written_for_version_3(run):
             container_factory(Stock).start()
         """
     )
-    outcome.assert_outcomes(passed=6)
+    outcome.assert_outcomes(passed=7)
     assert config == {}
 
 

@@ -125,30 +125,24 @@ def _nameko_config() -> Iterator[Any]:
 
 
 @pytest.fixture
-def _own_config() -> dict[str, Any]:
-    """The dictionary that ``empty_config`` and ``mock_container`` of one test have in common."""
+def empty_config(_nameko_config: Any) -> dict[str, Any]:
+    """An empty dictionary. :data:`nameko.config` is empty too, as in version 3."""
+    _nameko_config.clear()
     return {}
 
 
 @pytest.fixture
-def empty_config(_own_config: dict[str, Any], _nameko_config: Any) -> dict[str, Any]:
-    """An empty dictionary. :data:`nameko.config` is empty too, as in version 3."""
-    _nameko_config.clear()
-    return _own_config
-
-
-@pytest.fixture
-def mock_container(_own_config: dict[str, Any], _nameko_config: Any) -> Any:
+def mock_container(_nameko_config: Any) -> Any:
     """A mock of a :class:`~nameko.containers.ServiceContainer`, to bind extensions to."""
     from unittest.mock import create_autospec
 
     from nameko.constants import DEFAULT_SERIALIZER, SERIALIZER_CONFIG_KEY
     from nameko.containers import ServiceContainer
 
-    _own_config[SERIALIZER_CONFIG_KEY] = DEFAULT_SERIALIZER
-    _nameko_config.update(_own_config)
+    _nameko_config[SERIALIZER_CONFIG_KEY] = DEFAULT_SERIALIZER
     container = create_autospec(ServiceContainer)
-    container.config = _own_config
+    container.config = _nameko_config
+    container.shared_extensions = {}
     container.serializer = DEFAULT_SERIALIZER
     container.accept = [DEFAULT_SERIALIZER]
     return container
