@@ -89,6 +89,11 @@ impl Answer {
         }
     }
 
+    /// 200, with what may be asked.
+    pub(super) fn options(methods: &'static str) -> Self {
+        Self::empty(StatusCode::OK).with(header::ALLOW, HeaderValue::from_static(methods))
+    }
+
     /// 405, with what would be allowed.
     pub(super) fn not_allowed(methods: &'static str) -> Self {
         Self::empty(StatusCode::METHOD_NOT_ALLOWED)

@@ -50,6 +50,9 @@ enum Route<'a> {
 /// Does what a request asks for.
 pub(super) async fn dispatch(request: &Request<'_>, path: &[&str]) -> Result {
     let route = Route::of(path).ok_or_else(Answer::not_found)?;
+    if request.method == Method::OPTIONS {
+        return Ok(Answer::options(route.methods()));
+    }
     let get = request.method == Method::GET;
     match route {
         Route::Overview if get => overview::overview(request),
@@ -167,7 +170,12 @@ impl<'a> Route<'a> {
     }
 
     fn not_allowed(self) -> Answer {
-        Answer::not_allowed(match self {
+        Answer::not_allowed(self.methods())
+    }
+
+    /// What may be asked of it, as the header `Allow` has it.
+    fn methods(self) -> &'static str {
+        match self {
             Self::VHost(_) | Self::Exchange(..) | Self::Queue(..) => READ_PUT_DELETE,
             Self::Permission(..) => READ_PUT,
             Self::BindingsBetween(..) => READ_POST,
@@ -175,7 +183,7 @@ impl<'a> Route<'a> {
             Self::Publish(..) | Self::Get(..) => POST,
             Self::Contents(..) => DELETE,
             _ => READ,
-        })
+        }
     }
 }
 
@@ -294,7 +302,7 @@ mod tests {
         fn requests_of_any_kind_are_answered(
             requests in prop::collection::vec(
                 (
-                    select(vec![Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH]),
+                    select(vec![Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH, Method::OPTIONS]),
                     prop::collection::vec(select(WORDS), 0..8),
                     json_values(),
                 ),
