@@ -3,6 +3,11 @@
 //!
 //! `ui/pass/*.rs` must compile, without a warning. They are modules of this test, so that clippy sees them too.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of the test are test code too"
+)]
+
 #[path = "ui/pass/attributes.rs"]
 mod attributes;
 #[path = "ui/pass/clients.rs"]
