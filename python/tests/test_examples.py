@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -12,6 +13,7 @@ from program import PATIENCE, ROOT, Program, environment
 from nameko.containers import ServiceContainer
 from nameko.testing.services import worker_factory
 from nameko.testing.utils import get_extension
+from nameko.testing.websocket import make_virtual_socket
 from nameko.web.server import WebServer
 
 
@@ -102,6 +104,29 @@ def test_http(monkeypatch):
             get("/1")
     finally:
         container.kill()
+
+
+def test_websocket(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.websocket.chat import Chat
+
+    container = ServiceContainer(Chat, {"WEB_SERVER_ADDRESS": "127.0.0.1:0"})
+    container.start()
+    address = get_extension(container, WebServer).address
+    app, connect = make_virtual_socket(*address)
+    thread = threading.Thread(target=app.run_forever, daemon=True)
+    thread.start()
+    try:
+        with urlopen("http://{}:{}/".format(*address)) as response:
+            assert b"new WebSocket" in response.read()
+        socket = connect()
+        socket.rpc("enter", room="lobby")
+        socket.rpc("say", text="hello")
+        assert socket.wait_for_event("said")[1]["text"] == "hello"
+    finally:
+        app.close()
+        container.kill()
+        thread.join(10)
 
 
 def test_a_service_is_a_class_and_can_be_tested_as_one(monkeypatch):
