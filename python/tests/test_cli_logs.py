@@ -62,6 +62,13 @@ def test_json(start, cluster, uid, by):
     (failed,) = [event for event in events if "exception" in event]
     assert failed["level"] == "ERROR"
     assert failed["exception"].splitlines()[-1] == "ValueError: no"
+    # The call, as in the log of a Rust service.
+    span = told["span"]
+    assert (span["service"], span["method"], span["entrypoint"]) == ("hello_" + uid, "hello", "rpc")
+    assert span["call_id"].startswith("hello_{}.hello.".format(uid))
+    assert span["parent"].startswith("standalone_rpc_proxy.call.")
+    assert failed["span"]["method"] == "fail"
+    assert "span" not in events[0]
 
 
 def test_a_traceback_of_the_users_is_json_too(folder):

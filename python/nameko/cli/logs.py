@@ -11,10 +11,16 @@ import time
 from typing import Any
 
 from nameko.cli import output
+from nameko.cli.services import spelling
+from nameko.containers import WorkerContext
 from nameko.exceptions import CommandError
+from nameko.runners import ServiceRunner
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
+
+# Whose workers' lines tell of their call; none outside of ``nameko run``.
+_runner: ServiceRunner | None = None
 
 # As a filter has them: in any case.
 _LEVELS = {
@@ -67,6 +73,12 @@ def setup_logging(args: Any, config: dict[str, Any], process: int | None = None)
         logging.getLogger(name).setLevel(level)
 
 
+def tell_of_workers(runner: ServiceRunner | None) -> None:
+    """From now on, what workers of this runner log as JSON tells of the call they work on."""
+    global _runner
+    _runner = runner
+
+
 def _parse_filter(text: Any) -> dict[str, int]:
     """Logger -> level, of a filter like ``nameko=debug,info``; what names no logger is for all."""
     levels = {}
@@ -95,8 +107,8 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object per line, with the keys that the log of a Rust service has; ``extra`` of a record
-    and a traceback as ``exception`` beside them."""
+    """An object per line, with the keys that the log of a Rust service has: the call that a worker
+    is at is ``span``. ``extra`` of a record and a traceback as ``exception`` stand beside them."""
 
     def __init__(self, process: int | None = None) -> None:
         super().__init__()
@@ -109,6 +121,16 @@ class JsonFormatter(logging.Formatter):
         event["level"] = _level_name(record.levelno)
         event["message"] = record.getMessage()
         event["target"] = record.name
+        worker_ctx = _worker_of(record)
+        if worker_ctx is not None:
+            event["span"] = {
+                "call_id": worker_ctx.call_id,
+                "entrypoint": spelling(worker_ctx.entrypoint),
+                "method": worker_ctx.entrypoint.method_name,
+                "parent": worker_ctx.immediate_parent_call_id,
+                "service": worker_ctx.service_name,
+                "name": "worker",
+            }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
@@ -117,6 +139,20 @@ class JsonFormatter(logging.Formatter):
             if key not in _RECORD:
                 event.setdefault(key, value)
         return json.dumps(event, default=repr)
+
+
+def _worker_of(record: logging.LogRecord) -> Any:
+    """The context of the worker that logged this, in its thread; None where none did."""
+    if isinstance(record.args, tuple):
+        for argument in record.args:
+            if isinstance(argument, WorkerContext):
+                return argument
+    for container in list(_runner.containers) if _runner is not None else ():
+        # Containers of other kinds have no such thing.
+        for worker_ctx, thread in list(getattr(container, "_worker_threads", {}).items()):
+            if thread.ident == record.thread:
+                return worker_ctx
+    return None
 
 
 def _level_name(level: int) -> str:

@@ -13,7 +13,7 @@ from nameko import _nameko
 from nameko.amqp import connection
 from nameko.cli.config import load_config, number_of_seconds
 from nameko.cli.console import BackdoorServer
-from nameko.cli.logs import setup_logging
+from nameko.cli.logs import setup_logging, tell_of_workers
 from nameko.cli.output import say, show_traceback, speak_as
 from nameko.cli.parent import Parent
 from nameko.cli.services import describe, find_services, import_service, users_traceback
@@ -121,6 +121,7 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
     """Start the runner, say what it serves, and wait for its end."""
     broker = sanitize_url(connection.amqp_uri(runner.config))
     shutdown.install()
+    tell_of_workers(runner)
     try:
         if parent is None:
             say("connecting to {}".format(broker))
@@ -142,6 +143,7 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
                 "A service died of {}: {} (the log tells where)".format(type(exc).__name__, exc)
             )
     finally:
+        tell_of_workers(None)
         shutdown.uninstall()
     if shutdown.failure is not None:
         raise _broken("A service could not stop", shutdown.failure)

@@ -104,7 +104,7 @@ def find_services(paths: list[str]) -> list[type]:
 def describe(container: Any) -> str:
     """One line that says what a container serves."""
     entrypoints = sorted(
-        "{} ({})".format(entrypoint.method_name, _spelling(entrypoint))
+        "{} ({})".format(entrypoint.method_name, spelling(entrypoint))
         for entrypoint in container.entrypoints
     )
     return "{}: {}".format(container.service_name, ", ".join(entrypoints) or "nothing to call")
@@ -114,7 +114,7 @@ def describe(container: Any) -> str:
 _DECORATORS = {"Consumer": "consume", "HttpRequestHandler": "http", "WebSocketRpc": "websocket_rpc"}
 
 
-def _spelling(entrypoint: Any) -> str:
+def spelling(entrypoint: Any) -> str:
     """An entrypoint as its decorator is spelled: event_handler, http GET /orders."""
     name = type(entrypoint).__name__
     spelled = _DECORATORS.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

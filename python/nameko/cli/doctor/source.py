@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 from nameko.cli.doctor.findings import Finding, Severity
 from nameko.cli.doctor.rules import CONSUMER_MIXIN, rule_for
@@ -206,7 +207,9 @@ class _Reader(ast.NodeVisitor):
             known, whose = _queue_consumer_attributes(), "QueueConsumer"
         else:
             return
-        if node.attr not in known and isinstance(node.ctx, ast.Load):
+        # Tests put mocks in their places.
+        is_mocks = hasattr(Mock, node.attr)
+        if node.attr not in known and not is_mocks and isinstance(node.ctx, ast.Load):
             self._find(
                 Severity.BREAKS,
                 "{}.{}".format(owner_name, node.attr),
