@@ -26,8 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def prompt(handle_message: F) -> F:
-    """Say of an entrypoint's ``handle_message``, or of what calls it, that the worker it spawned
-    may begin when it returns: it returns at once, or waits for nothing but an :class:`Event`.
+    """Say of an entrypoint's ``handle_message`` or ``handle_request``, or of what calls it, that
+    the worker it spawned may begin when it returns: it returns at once, or waits for nothing but an
+    :class:`Event`.
 
     The workers of any other run on other threads.
     """
@@ -36,10 +37,12 @@ def prompt(handle_message: F) -> F:
 
 
 def is_prompt(handler: Any) -> bool:
-    """Whether its ``handle_message`` is one that was said to be :func:`prompt`."""
-    return (
-        getattr(getattr(type(handler), "handle_message", None), "prompt", None) is True
-        and "handle_message" not in handler.__dict__
+    """Whether its ``handle_message``, or a web entrypoint's ``handle_request``, is one that was
+    said to be :func:`prompt`."""
+    cls = type(handler)
+    name = "handle_message" if hasattr(cls, "handle_message") else "handle_request"
+    return getattr(getattr(cls, name, None), "prompt", None) is True and name not in (
+        handler.__dict__
     )
 
 
@@ -48,14 +51,6 @@ def run_elsewhere() -> None:
     handling: _Handling | None = getattr(_current, "handling", None)
     if handling is not None:
         handling.run_elsewhere()
-
-
-def run_here() -> None:
-    """Undo :func:`run_elsewhere` for the worker that is spawned next, which this thread then waits
-    for on an :class:`Event`."""
-    handling: _Handling | None = getattr(_current, "handling", None)
-    if handling is not None:
-        handling.run_here()
 
 
 class WorkerThread:
@@ -471,9 +466,6 @@ class _Handling:
         worker, self.worker = self.worker, None
         if worker is not None:
             self.pool._begin_or_wait(worker, elsewhere=True)
-
-    def run_here(self) -> None:
-        self._elsewhere = False
 
     @contextmanager
     def waiting_for(self, event: Event, timeout: float | None) -> Iterator[None]:

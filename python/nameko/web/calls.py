@@ -6,17 +6,15 @@ from functools import partial
 from typing import Any
 
 from nameko.utils.threads import Event
-from nameko.workers import run_here
 
 
 def call(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:
-    """Run a worker of ``entrypoint``; what it returned or raised.
+    """Run a worker of ``entrypoint``, on this thread where it is a
+    :func:`~nameko.workers.prompt` one; what it returned or raised.
 
     The worker is over by then: its dependencies have seen the result before the client does.
     """
     event = Event()
-    # This thread has nothing else to do than to wait: the worker may have it.
-    run_here()
     worker_ctx = entrypoint.container.spawn_worker(
         entrypoint,
         args,

@@ -16,7 +16,6 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from nameko._nameko import HttpBody, HttpRequest
 from nameko.utils.threads import ThreadKilled
-from nameko.workers import run_elsewhere
 
 # As upstream's server, which logs a line per request.
 _log = logging.getLogger("nameko.web.server")
@@ -57,8 +56,6 @@ class Gateway:
 
     def __call__(self, request: HttpRequest) -> None:
         """Answer one request. Returns when it is answered, or the rest is up to another thread."""
-        # Only who is known to wait for a worker in the right way keeps it on this thread.
-        run_elsewhere()
         environ = self.environ.copy()
         environ["wsgi.errors"] = sys.stderr
         request.fill(environ)

@@ -13,6 +13,7 @@ from nameko.extensions import Entrypoint
 from nameko.utils.threads import Event
 from nameko.web.calls import call
 from nameko.web.server import WebServer
+from nameko.workers import prompt
 
 _log = getLogger(__name__)
 
@@ -47,6 +48,7 @@ class HttpRequestHandler(Entrypoint):
         """The positional and the keyword arguments of the method."""
         return (request,), request.path_values  # type: ignore[attr-defined]
 
+    @prompt
     def handle_request(self, request: Request) -> Any:
         """Run a worker for the request. Returns the response, a WSGI application.
 

@@ -27,7 +27,7 @@ from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector,
 from nameko.utils.threads import Event, ThreadKilled
 from nameko.web.calls import call
 from nameko.web.server import WebServer
-from nameko.workers import run_elsewhere
+from nameko.workers import prompt
 
 _log = getLogger(__name__)
 
@@ -115,7 +115,6 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         self, socket: WebSocket, socket_id: str, context_data: dict[str, Any], message: str | bytes
     ) -> None:
         """Handle a message: a job."""
-        run_elsewhere()
         socket.send(self.handle_websocket_request(socket_id, context_data, message))
 
     def handle_websocket_request(
@@ -320,6 +319,7 @@ class WebSocketRpc(Entrypoint):
         self.server.unregister_provider(self)
         super().stop()
 
+    @prompt
     def handle_message(self, socket_id: str, data: Any, context_data: dict[str, Any]) -> Any:
         """What the method returns for a message."""
         self.check_signature((socket_id,), data)
