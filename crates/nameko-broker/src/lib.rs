@@ -29,7 +29,7 @@
 //! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`; the headers `x-death` and `x-first-death-*` as RabbitMQ 3.10 writes them; circles end |
 //! | consumers | exclusive, `x-priority`, told when their queue goes; direct replies (`amq.rabbitmq.reply-to`) |
 //!
-//! With the feature `management` it serves, where [a port](BrokerBuilder::management_port) is given for it, the routes of
+//! With the feature `management` it serves, where `BrokerBuilder::management_port` gives it a port, the routes of
 //! RabbitMQ's management API that tests and small tools use: virtual hosts and permissions, exchanges, queues, bindings, publish, get,
 //! connections (list and close), channels, consumers, `overview`, `whoami`. Its figures are live. Left out are rates, memory, pages,
 //! columns, policies, definitions, and permissions other than all.

@@ -53,3 +53,6 @@ mod single_active;
 mod hostile;
 /// The broker as a value: start, stop, restart, counts.
 mod lifecycle;
+/// The management API where RabbitMQ's is another, or no example: garbage, and what Rust sees of it.
+#[cfg(feature = "management")]
+mod management_embedded;

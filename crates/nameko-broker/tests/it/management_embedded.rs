@@ -1,0 +1,145 @@
+use nameko_broker::Broker;
+use serde_json::json;
+
+use crate::{
+    http::{Api, say},
+    management::message,
+    support::*,
+};
+
+#[tokio::test]
+async fn before_version_3_7_a_body_said_whether_to_requeue() {
+    let broker = with_api().await;
+    let api = Api::new(&broker.management_uri().unwrap());
+    api.put("queues/%2F/q", "{}").await;
+    api.post("exchanges/%2F/amq.default/publish", message("q", "a"))
+        .await;
+    for (requeue, redelivered) in [(true, false), (true, true), (false, true)] {
+        let read = api
+            .post(
+                "queues/%2F/q/get",
+                json!({"count": 1, "encoding": "auto", "requeue": requeue}),
+            )
+            .await;
+        assert_eq!(read.json[0]["redelivered"], redelivered, "{read:?}");
+    }
+    assert_eq!(api.get("queues/%2F/q").await.json["messages"], 0);
+    let read = api
+        .post("queues/%2F/q/get", json!({"count": 1, "encoding": "auto"}))
+        .await;
+    assert_eq!(
+        (read.status, &read.json["reason"]),
+        (400, &json!("[{key_missing,ackmode}]"))
+    );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn fewer_permissions_than_all_are_refused_and_not_forgotten() {
+    let broker = with_api().await;
+    let api = Api::new(&broker.management_uri().unwrap());
+    let less = json!({"configure": "^$", "write": ".*", "read": ".*"});
+    let reply = api.put("permissions/%2F/guest", less).await;
+    let reason = reply.json["reason"].as_str().unwrap();
+    assert!(
+        reply.status == 400 && reason.contains("use RabbitMQ for permissions"),
+        "{reply:?}"
+    );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn virtual_hosts_made_in_rust_are_there_and_theirs_end_with_them() {
+    let broker = with_api().await;
+    assert!(broker.add_vhost("a") && !broker.add_vhost("a"));
+    let api = Api::new(&broker.management_uri().unwrap());
+    // Expiry works there as in those from the start.
+    let short = json!({"arguments": {"x-message-ttl": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "late"}});
+    api.put("queues/a/q", short).await;
+    api.put("queues/a/late", "{}").await;
+    api.post("exchanges/a/amq.default/publish", message("q", "a"))
+        .await;
+    eventually("the message expired", || async {
+        api.get("queues/a/late").await.json["messages"] == 1
+    })
+    .await;
+    assert!(broker.delete_vhost("a") && !broker.delete_vhost("a"));
+    assert_eq!(api.get("queues/a/late").await.status, 404);
+    soon(broker.stop()).await;
+}
+
+#[tokio::test]
+async fn garbage_costs_only_its_own_connection() {
+    let broker = with_api().await;
+    let api = Api::new(&broker.management_uri().unwrap());
+    let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n";
+    let long = format!(
+        "GET /api/overview HTTP/1.1\r\nX: {}\r\n\r\n",
+        "x".repeat(1_000_000)
+    );
+    let large = format!(
+        "PUT /api/queues/%2F/q HTTP/1.0\r\n{login}Content-Length: 30000000\r\n\r\n{}",
+        "x".repeat(21_000_000)
+    );
+    for (garbage, status) in [
+        ("\0\0\0\0\r\n\r\n", "400"),
+        ("AMQP\0\0\u{9}\u{1}\r\n\r\n", "400"),
+        (&*long, "431"),
+        (&*large, "400"),
+        (
+            &format!(
+                "PUT /api/queues/%2F/q HTTP/1.0\r\n{login}Content-Length: 2\r\n\r\n\u{1}\u{2}"
+            ),
+            "400",
+        ),
+        (
+            &format!(
+                "PUT /api/queues/%2F/q HTTP/1.0\r\n{login}Content-Length: 600\r\n\r\n{}",
+                "[".repeat(600)
+            ),
+            "400",
+        ),
+        (
+            &format!("GET /api/queues/%2F/%ff HTTP/1.0\r\n{login}\r\n"),
+            "400",
+        ),
+        (&format!("GET /elsewhere HTTP/1.0\r\n{login}\r\n"), "404"),
+    ] {
+        let answer = soon(say(api.addr(), garbage.as_bytes())).await;
+        let start = garbage.get(..60).unwrap_or(garbage);
+        // Of one that is cut off while it still sends, the answer may be lost.
+        assert!(
+            answer.is_empty() || answer.split(' ').nth(1) == Some(status),
+            "{start:?}: {answer:?}"
+        );
+        assert_eq!(api.get("overview").await.status, 200, "{start:?}");
+    }
+    // One that says nothing does not keep the broker from stopping.
+    let _silent = tokio::net::TcpStream::connect(api.addr()).await.unwrap();
+    soon(broker.stop()).await;
+    assert!(tokio::net::TcpStream::connect(api.addr()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_management_port_in_use_is_an_error_that_says_so() {
+    let broker = with_api().await;
+    let port = broker.management_addr().unwrap().port();
+    let again = Broker::builder()
+        .management_port(port)
+        .start("127.0.0.1:0")
+        .await;
+    let error = again.unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("can't listen on port {port}")),
+        "{error}"
+    );
+    broker.stop().await;
+    let without = Broker::start("127.0.0.1:0").await.unwrap();
+    assert_eq!(without.management_uri(), None);
+    without.stop().await;
+}
+
+async fn with_api() -> Broker {
+    let builder = Broker::builder().management_port(0);
+    builder.start("127.0.0.1:0").await.unwrap()
+}
