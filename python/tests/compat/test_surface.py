@@ -1,0 +1,73 @@
+"""Everything that upstream Nameko 2.14.1 offers is here, and takes the same arguments.
+
+What it offers is in surface.json, written by dump_surface.py.
+"""
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
+
+# What is not here, and why.
+ABSENT = {}
+
+MODULES = sorted(SURFACE)
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_module(module_name):
+    module = importlib.import_module(module_name)
+    missing = list(lacking(module_name, module, SURFACE[module_name]))
+    assert not missing, "\n".join(missing)
+
+
+def lacking(path, owner, names):
+    for name, described in names.items():
+        full_name = "{}.{}".format(path, name)
+        if full_name in ABSENT:
+            continue
+        value = inspect.getattr_static(owner, name, ABSENT)
+        value = getattr(owner, name, None) if isinstance(value, property) else value
+        if value is ABSENT:
+            yield full_name
+        elif isinstance(described, dict):
+            yield from lacking(full_name, value, described)
+        elif described is not None:
+            reason = unlike(described, getattr(value, "__func__", value))
+            if reason:
+                yield "{}: {}".format(full_name, reason)
+
+
+def unlike(described, function):
+    """Why a call that upstream's function takes might not be taken by ours; None where it is."""
+    theirs = described.split()
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as exc:
+        return str(exc)
+    ours = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    kinds = {p.kind for p in parameters}
+    takes_all = inspect.Parameter.VAR_POSITIONAL in kinds and inspect.Parameter.VAR_KEYWORD in kinds
+    if takes_all:
+        return None
+    plain = [name.rstrip("=") for name in theirs if not name.startswith("*")]
+    if ours[: len(plain)] != plain:
+        return "takes {}, upstream's {}".format(ours, plain)
+    optional = {p.name for p in parameters if p.default is not p.empty}
+    for name in ours:
+        if name not in optional and name + "=" in theirs:
+            return "`{}` has to be given".format(name)
+        if name not in optional and name not in theirs:
+            return "`{}` has to be given, and upstream has none".format(name)
+    for prefix, kind in (
+        ("*", inspect.Parameter.VAR_POSITIONAL),
+        ("**", inspect.Parameter.VAR_KEYWORD),
+    ):
+        stars = [name for name in theirs if name.startswith("*")]
+        if any(s.startswith(prefix) and s[len(prefix)] != "*" for s in stars) and kind not in kinds:
+            return "takes no further arguments ({})".format(prefix)
+    return None
