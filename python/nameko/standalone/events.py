@@ -27,7 +27,7 @@ def get_event_exchange(service_name: str, config: Any = None) -> Exchange:
     )
 
 
-def event_dispatcher(config: Any = None, **publisher_options: Any) -> Callable[..., None]:
+def event_dispatcher(nameko_config: Any = None, **publisher_options: Any) -> Callable[..., None]:
     """A function ``dispatch(service_name, event_type, event_data)`` that claims to be a service.
 
     It does not declare the exchange: ``amqp.exceptions.NotFound`` where the service never
@@ -35,7 +35,7 @@ def event_dispatcher(config: Any = None, **publisher_options: Any) -> Callable[.
     :class:`nameko.amqp.publish.Publisher`; an exchange and a routing key among them are ignored.
     ``uri``, ``ssl`` and ``login_method`` are for a broker other than the configured one.
     """
-    config = nameko.config if config is None else config
+    config = nameko.config if nameko_config is None else nameko_config
     serializer, _ = serialization.setup(config)
     serializer = publisher_options.pop("serializer", serializer)
     publisher_options.pop("exchange", None)

@@ -24,7 +24,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from figures import Figures
 from tls import Gateway, write_certificates
+from toxiproxy import Toxiproxy
 
 HERE = Path(__file__).resolve().parent
 # Seconds: for one test, and for a file of them.
@@ -45,13 +47,15 @@ def main() -> int:
     home = args.home.resolve()
 
     uri, api_uri = broker(args.amqp_uri, args.rabbit_api_uri)
+    Toxiproxy()
     gateway = Gateway(uri, write_certificates(home / "certs"))
     options = [
         "--amqp-uri={}".format(uri),
         "--rabbit-api-uri={}".format(api_uri),
         "--amqp-ssl-port={}".format(gateway.port),
     ]
-    outcomes = run_files(home, args.files or test_files(home), options)
+    files = args.files or test_files(home)
+    outcomes = run_files(home, files, options)
     if args.files:
         return int("failed" in outcomes.values())
     return judge(outcomes)
@@ -62,7 +66,8 @@ def broker(uri: str | None, api_uri: str | None) -> tuple[str, str]:
     if uri:
         parts = urlsplit(uri)
         login = parts.netloc.rpartition("@")[0] or "guest:guest"
-        return uri, api_uri or "http://{}@{}:15672".format(login, parts.hostname)
+        api_uri = api_uri or "http://{}@{}:15672".format(login, parts.hostname)
+        return uri, Figures(api_uri, uri).uri
     from nameko._nameko import Broker
 
     # Ends with the process.
@@ -102,7 +107,9 @@ def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes
         "PYTHONPATH": os.pathsep.join(
             [str(HERE / "stand_in"), str(HERE), os.environ.get("PYTHONPATH", "")]
         ),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join(
+            [str(HERE / "stand_in/bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
         "NAMEKO_COMPAT_OUTCOMES": str(outcomes),
     }
     command = [sys.executable, "-m", "pytest", file, "-p", "outcomes", *options]

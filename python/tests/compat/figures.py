@@ -1,0 +1,100 @@
+"""RabbitMQ's management API, with figures that are never older than the question.
+
+RabbitMQ collects its figures (connections, consumers, messages of a queue) once in an interval, 5
+seconds by default. Upstream's tests ask right after what they do. Here such a question waits for an
+interval before it is passed on.
+"""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+import kombu
+import requests
+
+
+class Figures:
+    """Serves the management API of a RabbitMQ at :attr:`uri`, until the process ends."""
+
+    def __init__(self, api_uri: str, amqp_uri: str) -> None:
+        self._api_uri = api_uri
+        self._amqp_uri = amqp_uri
+        parts = urlsplit(api_uri)
+        login, _, self._address = parts.netloc.rpartition("@")
+        # Seconds between two collections; set once it is known.
+        self._interval = 0.0
+        self._known = threading.Event()
+        figures = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self) -> None:
+                figures.forward(self)
+
+            do_GET = do_PUT = do_POST = do_DELETE = forward
+
+            def log_message(self, *args) -> None:
+                """Nothing: the tests say what went wrong."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.uri = "http://{}@127.0.0.1:{}".format(login, server.server_address[1])
+        threading.Thread(target=server.serve_forever, name="figures", daemon=True).start()
+        threading.Thread(target=self._measure, name="interval", daemon=True).start()
+
+    def forward(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.command == "GET" and _is_figure(handler.path):
+            self._known.wait()
+            time.sleep(self._interval)
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        request = urllib.request.Request(
+            "http://{}{}".format(self._address, handler.path),
+            data=body or None,
+            method=handler.command,
+            headers={
+                name: value
+                for name, value in handler.headers.items()
+                if name.lower() in ("authorization", "content-type")
+            },
+        )
+        try:
+            answer = urllib.request.urlopen(request)
+        except urllib.error.HTTPError as exc:
+            answer = exc
+        with answer:
+            text = answer.read()
+            handler.send_response(answer.status)
+            handler.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+            handler.send_header("Content-Length", str(len(text)))
+            handler.end_headers()
+            handler.wfile.write(text)
+
+    def _measure(self) -> None:
+        """Find the interval: how long after one connection was seen the next one is."""
+        with kombu.Connection(self._amqp_uri) as first, kombu.Connection(self._amqp_uri) as second:
+            self._wait_until_seen(first)
+            began = time.monotonic()
+            self._wait_until_seen(second)
+            # A little more: a collection takes its time.
+            self._interval = time.monotonic() - began + 0.3
+        self._known.set()
+
+    def _wait_until_seen(self, connection: kombu.Connection) -> None:
+        connection.connect()
+        port = connection.connection.sock.getsockname()[1]
+        while not any(
+            seen.get("peer_port") == port
+            for seen in requests.get(self._api_uri + "/api/connections").json()
+        ):
+            time.sleep(0.05)
+
+
+def _is_figure(path: str) -> bool:
+    """Whether it asks for connections or for one queue."""
+    parts = path.strip("/").split("/")
+    return parts == ["api", "connections"] or (parts[:2] == ["api", "queues"] and len(parts) == 4)
