@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from logging import getLogger
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from nameko.amqp import connection
 from nameko.amqp.entities import queue_to_dict
 from nameko.amqp.errors import translate
 from nameko.amqp.message import Channel, Message
-from nameko.amqp.publish import Producer, publish_or_await
+from nameko.amqp.publish import Producer, get_connection, publish_or_await
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
@@ -268,6 +269,11 @@ class QueueConsumer(SharedExtension, ProviderCollector):
     def connection(self) -> ConnectionParameters:
         """How it connects."""
         return ConnectionParameters(self.amqp_uri, self.heartbeat, self.ssl, self.login_method)
+
+    def establish_connection(self) -> AbstractContextManager[Any]:
+        """A kombu connection to the same broker, for what a subclass does there by itself."""
+        parameters = self.connection
+        return get_connection(parameters.amqp_uri, parameters.ssl, parameters.login_method)
 
     def start(self) -> None:
         """Connect and consume. Waits while the broker is away; only stop() and kill() end that."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
 from amqp import exceptions as amqp_exceptions
 from kombu.exceptions import OperationalError
 
@@ -17,13 +20,22 @@ class BrokerUnreachable(OperationalError, OSError):
     """The broker could not be reached, or the connection to it was lost, after all retries."""
 
 
-class ConnectionLost(amqp_exceptions.RecoverableConnectionError, OSError):
+class ConnectionLost(amqp_exceptions.RecoverableConnectionError, OperationalError, OSError):
     """The connection was lost and no retry was asked for."""
+
+
+# As Rust writes it: "Connection refused (os error 111)".
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def _name_os_error(match: re.Match[str]) -> str:
+    return "({})".format(errno.errorcode.get(int(match[1]), match[0].strip("()")))
 
 
 def translate(error: AmqpError, retried: bool = True) -> Exception:
     """The exception to raise for ``error``. ``retried``: the retry policy was already used up."""
-    kind, code, text = error.kind, error.code, error.text
+    kind, code = error.kind, error.code
+    text = _OS_ERROR.sub(_name_os_error, error.text)
     if kind == "unroutable":
         return UndeliverableMessage(text)
     if kind == "nacked":

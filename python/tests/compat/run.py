@@ -28,6 +28,8 @@ from figures import Figures
 from tls import Gateway, write_certificates
 from toxiproxy import Toxiproxy
 
+from nameko._nameko import Broker
+
 HERE = Path(__file__).resolve().parent
 # Seconds: for one test, and for a file of them.
 TEST_TIMEOUT = 30
@@ -46,7 +48,12 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     home = args.home.resolve()
 
-    uri, api_uri = broker(args.amqp_uri, args.rabbit_api_uri)
+    if args.amqp_uri:
+        uri = args.amqp_uri
+        api_uri = Figures(args.rabbit_api_uri or api_beside(uri), uri).uri
+    else:
+        embedded = Broker(management_port=0)
+        uri, api_uri = embedded.uri, embedded.management_uri
     Toxiproxy()
     gateway = Gateway(uri, write_certificates(home / "certs"))
     options = [
@@ -61,18 +68,11 @@ def main() -> int:
     return judge(outcomes)
 
 
-def broker(uri: str | None, api_uri: str | None) -> tuple[str, str]:
-    """Where the broker and its management API are."""
-    if uri:
-        parts = urlsplit(uri)
-        login = parts.netloc.rpartition("@")[0] or "guest:guest"
-        api_uri = api_uri or "http://{}@{}:15672".format(login, parts.hostname)
-        return uri, Figures(api_uri, uri).uri
-    from nameko._nameko import Broker
-
-    # Ends with the process.
-    embedded = Broker(management_port=0)
-    return embedded.uri, embedded.management_uri
+def api_beside(amqp_uri: str) -> str:
+    """Where the management API of a RabbitMQ is by default."""
+    parts = urlsplit(amqp_uri)
+    login = parts.netloc.rpartition("@")[0] or "guest:guest"
+    return "http://{}@{}:15672".format(login, parts.hostname)
 
 
 def test_files(home: Path) -> list[str]:
