@@ -35,6 +35,10 @@ _BROKER_OPTIONS = (
 )
 
 
+class Disconnected(RuntimeError, OSError):
+    """A client cannot reach its broker any more: no reply could come."""
+
+
 class ReplyConsumer:
     """The connection over which one client receives its replies."""
 
@@ -95,7 +99,8 @@ class ReplyConsumer:
         """Nothing is left to do: replies are acknowledged when they come."""
 
     def check(self) -> None:
-        """RuntimeError where no reply could come. A lost connection is waited for a moment."""
+        """RuntimeError where no reply could come. A lost connection is waited for a moment; then
+        it is :class:`Disconnected`."""
         consumers = self._consumers
         if consumers is None:
             raise RuntimeError("This consumer has been stopped, and can no longer be used")
@@ -103,7 +108,11 @@ class ReplyConsumer:
             return
         self._connected.clear()
         if not consumers.connected and not self._connected.wait(CONNECT_TIMEOUT):
-            raise RuntimeError("This consumer has been disconnected, and can no longer be used")
+            raise Disconnected(
+                "This consumer has been disconnected, and can no longer be used{}".format(
+                    "" if self._error is None else " ({})".format(translate(self._error))
+                )
+            )
 
     def _on_error(self, exc: Exception, interval: float) -> None:
         if not isinstance(exc, _nameko.AmqpError):

@@ -2,14 +2,20 @@ import threading
 
 
 class Semaphore:
-    """Whose waiters can be killed."""
+    """Whose waiters can be killed, and counted."""
 
     def __init__(self, value: int = 1) -> None:
         self._semaphore = threading.Semaphore(value)
+        self._waiters: list[int] = []
 
     def acquire(self) -> bool:
-        while not self._semaphore.acquire(timeout=0.01):
-            pass
+        me = threading.get_ident()
+        self._waiters.append(me)
+        try:
+            while not self._semaphore.acquire(timeout=0.01):
+                pass
+        finally:
+            self._waiters.remove(me)
         return True
 
     def release(self) -> None:

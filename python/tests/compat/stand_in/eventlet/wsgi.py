@@ -2,8 +2,8 @@
 
 
 class Server:
-    def __init__(self, socket, address, app, **options) -> None:
+    def __init__(self, socket, address, app, debug=False, **options) -> None:
         self.socket = socket
         self.address = address
         self.app = app
-        self.options = options
+        self.debug = debug
