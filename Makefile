@@ -24,7 +24,7 @@ run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call the
 	@cargo build $(QUIET) --package nameko-examples --package nameko
 	@scripts/demo
 
-test: test-rust test-python test-community ## Run every test, on the embedded broker
+test: test-rust test-python test-community test-compat ## Run every test, on the embedded broker
 
 test-rust:
 	@cargo build $(QUIET) --workspace --all-targets
@@ -37,6 +37,9 @@ test-python: $(VENV)/.installed $(VENV)/.peer
 # Services with the community's extensions, and drivers, on servers of their own.
 test-community: $(VENV)/.community
 	scripts/with_redis scripts/with_postgresql $(VENV)/community/bin/python -m pytest -q python/tests/community
+
+test-compat: $(VENV)/.compat ## Run upstream Nameko's own tests on this package
+	@$(VENV)/compat/venv/bin/python python/tests/compat/run.py $(VENV)/compat
 
 test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when there is none at RABBITMQ_URI
 	@$(BIN)/python scripts/require_rabbitmq.py "$(RABBITMQ_URI)"
@@ -95,4 +98,10 @@ $(VENV)/.community: scripts/requirements-community.txt pyproject.toml | $(VENV)/
 	@$(PYTHON) -m venv --clear $(VENV)/community
 	@cp -r $(VENV)/lib/python3*/site-packages/nameko* $(VENV)/community/lib/python3*/site-packages/
 	@$(VENV)/community/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-community.txt
+	@touch $@
+
+# Upstream's tests, and what they need on top of our own environment.
+$(VENV)/.compat: $(addprefix python/tests/compat/,prepare.py requirements.txt upstream.txt) | $(VENV)/.installed
+	@echo "Fetching upstream's tests into $(VENV)/compat"
+	@$(BIN)/python python/tests/compat/prepare.py $(VENV)/compat
 	@touch $@

@@ -3,6 +3,7 @@
 import gc
 import socket
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 

@@ -63,6 +63,7 @@ def main() -> int:
     ]
     files = args.files or test_files(home)
     outcomes = run_files(home, files, options)
+    outcomes.update(run_again(home, outcomes, options))
     if args.files:
         return int("failed" in outcomes.values())
     return judge(outcomes)
@@ -82,7 +83,10 @@ def lines(name: str) -> list[str]:
 
 
 def test_files(home: Path) -> list[str]:
-    return sorted(str(path.relative_to(home)) for path in home.glob("test/**/test_*.py"))
+    """Those of which a test can pass."""
+    left_out = {test.partition("::")[0] for test in lines("cannot-pass.txt") if "::" not in test}
+    files = {str(path.relative_to(home)) for path in home.glob("test/**/test_*.py")}
+    return sorted(files - left_out)
 
 
 def run_files(home: Path, files: list[str], options: list[str]) -> Outcomes:
@@ -96,15 +100,32 @@ def run_files(home: Path, files: list[str], options: list[str]) -> Outcomes:
             outcomes.update(found)
             counts = Counter(found.values())
             summary = ", ".join("{} {}".format(counts[kind], kind) for kind in sorted(counts))
-            print(
-                "{:<40} {:>4.0f} s  {}".format(runs[run], seconds, summary or "crashed"), flush=True
-            )
+            summary = summary or "none ran: see {}".format(log_of(home, runs[run]))
+            print("{:<40} {:>4.0f} s  {}".format(runs[run], seconds, summary), flush=True)
     return outcomes
 
 
+def run_again(home: Path, outcomes: Outcomes, options: list[str]) -> Outcomes:
+    """What becomes of the tests that failed when each file of them runs alone. Upstream wrote them
+    for threads that take turns; on a machine with much to do some lose a race."""
+    again: Outcomes = {}
+    failed = [test for test, outcome in outcomes.items() if outcome == "failed"]
+    for file in sorted({test.partition("::")[0] for test in failed}):
+        tests = [test for test in failed if test.startswith(file + "::")]
+        _, found = run_file(home, file, [*options, *tests])
+        for test in tests:
+            print("  once more: {:<7} {}".format(found.get(test, "crashed"), test), flush=True)
+        again.update(found)
+    return again
+
+
 def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes]:
-    """How long it took, and the outcomes. What pytest wrote is in HOME/logs."""
-    log = home / "logs" / (file.replace("/", "-") + ".log")
+    """How long it took, and the outcomes. What pytest wrote is in HOME/logs.
+
+    ``options`` may end with the tests of the file that are to run, all by default.
+    """
+    only = [option for option in options if "::" in option]
+    log = log_of(home, file, ".again" if only else "")
     log.parent.mkdir(exist_ok=True)
     outcomes = log.with_suffix(".json")
     outcomes.unlink(missing_ok=True)
@@ -118,7 +139,8 @@ def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes
         ),
         "NAMEKO_COMPAT_OUTCOMES": str(outcomes),
     }
-    command = [sys.executable, "-m", "pytest", file, "-p", "outcomes", *options]
+    command = [sys.executable, "-m", "pytest", "-p", "outcomes", *options]
+    command += [] if only else [file]
     command += ["--deselect={}".format(test) for test in lines("cannot-pass.txt")]
     command += ["-v", "--tb=short", "--timeout={}".format(TEST_TIMEOUT)]
     began = time.monotonic()
@@ -140,23 +162,29 @@ def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes
     return seconds, json.loads(outcomes.read_text()) if outcomes.exists() else {}
 
 
+def log_of(home: Path, file: str, suffix: str = "") -> Path:
+    return home / "logs" / (file.replace("/", "-") + suffix + ".log")
+
+
 def judge(outcomes: Outcomes) -> int:
-    """Compare with what has to pass; the exit code."""
+    """Compare with what has to pass; the exit code.
+
+    A test counts as passed where upstream itself skips it: for a combination that makes no sense.
+    """
     ratchet = json.loads((HERE / "ratchet.json").read_text())
+    good = {test for test, outcome in outcomes.items() if outcome in ("passed", "skipped")}
     listed = lines("upstream-tests.txt")
-    failed = [test for test in listed if outcomes.get(test) not in ("passed", "skipped")]
-    passing = {
-        "listed": len(listed) - len(failed),
-        "all": list(outcomes.values()).count("passed"),
-    }
-    ok = True
-    for name, count in passing.items():
-        least = ratchet[name]
-        print("{} of upstream's tests ({}) pass, {} have to".format(count, name, least))
-        ok = ok and count >= least
-    for test in failed:
-        print("  listed, but {}: {}".format(outcomes.get(test, "not run"), test))
-    return 0 if ok else 1
+    passed = list(outcomes.values()).count("passed")
+    print(
+        "Of upstream's tests {} pass (at least {} have to), of the {} listed ones {} ({}).".format(
+            passed, ratchet["all"], len(listed), len(good.intersection(listed)), ratchet["listed"]
+        )
+    )
+    for test in listed:
+        if test not in good:
+            print("  listed, but {}: {}".format(outcomes.get(test, "not run"), test))
+    enough = len(good.intersection(listed)) >= ratchet["listed"] and passed >= ratchet["all"]
+    return 0 if enough else 1
 
 
 if __name__ == "__main__":

@@ -14,9 +14,19 @@ SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
 
 _KOMBU_CONSUMER = "a hook of kombu's ConsumerMixin; the compiled client consumes here"
 _REPLIES = "replies are matched in the compiled client; nothing polls for them"
+_COMMANDS = "part of upstream's commands; here they are made otherwise"
+_SERVER = "part of eventlet's web server; the compiled one accepts and reads requests"
 # What is not here or takes other arguments, and why.
 ABSENT = {
     "nameko.amqp.publish.producers": "kombu's pool; publishers share a connection of our own",
+    "nameko.cli.actions.FlagAction.__init__": "`required` and `metavar` mean nothing for a flag",
+    "nameko.cli.code.RaisingInteractiveConsole": _COMMANDS,
+    "nameko.cli.commands.Command.name": _COMMANDS,
+    "nameko.cli.run.ENTRYPOINT_EXTENSIONS_ATTR": _COMMANDS,
+    "nameko.cli.run.MISSING_MODULE_TEMPLATE": _COMMANDS,
+    "nameko.cli.run.is_entrypoint": _COMMANDS,
+    "nameko.cli.run.is_type": _COMMANDS,
+    "nameko.cli.run.logger": _COMMANDS,
     "nameko.messaging.QueueConsumer.get_consumers": _KOMBU_CONSUMER,
     "nameko.messaging.QueueConsumer.on_iteration": _KOMBU_CONSUMER,
     "nameko.messaging.QueueConsumer.on_consume_ready": _KOMBU_CONSUMER,
@@ -30,6 +40,12 @@ ABSENT = {
     "nameko.standalone.rpc.PollingQueueConsumer.ack_message": _REPLIES,
     "nameko.standalone.rpc.PollingQueueConsumer.get_message": _REPLIES,
     "nameko.standalone.rpc.PollingQueueConsumer.on_message": _REPLIES,
+    "nameko.testing.pytest.pytest_sessionstart": "warned of threads that eventlet had not patched",
+    "nameko.web.server.BROKEN_SOCK": _SERVER,
+    "nameko.web.server.STATE_IDLE": _SERVER,
+    "nameko.web.server.WebServer.process_request": _SERVER,
+    "nameko.web.server.WebServer.run": _SERVER,
+    "nameko.web.websocket.IDENTIFY_WEBSOCKET_RULES": "asked for the version of Werkzeug",
 }
 
 MODULES = sorted(SURFACE)

@@ -94,9 +94,7 @@ class Proxy:
     def release(self) -> None:
         self._held = None
 
-    async def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.current_task()
         self._connections.add(connection)
         try:
