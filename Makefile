@@ -14,7 +14,7 @@ QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run test test-rust test-python test-community test-rabbitmq check format bench docs wheel clean
+.PHONY: help run test test-rust test-python test-community test-compat test-rabbitmq check format bench docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile

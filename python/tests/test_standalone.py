@@ -212,3 +212,16 @@ def test_a_stopped_client_can_be_collected(config, cluster, service):
     del proxy
     gc.collect()
     assert gone.wait(0)
+
+
+def test_a_client_whose_broker_has_gone_says_so(own_broker, monkeypatch):
+    monkeypatch.setattr("nameko.standalone.rpc.CONNECT_TIMEOUT", 0.3)
+    with ClusterRpcProxy({"AMQP_URI": own_broker.uri}) as proxy:
+        consumer = proxy._reply_listener.queue_consumer
+        own_broker.stop()
+        while consumer.connected:
+            time.sleep(0.01)
+        # Upstream's is an error of the socket at first, and a RuntimeError from then on.
+        with pytest.raises(OSError, match="disconnected.*ECONNREFUSED") as raised:
+            proxy.service.method()
+        assert isinstance(raised.value, RuntimeError)

@@ -190,3 +190,10 @@ def test_no_heartbeat_is_none(foreign_container):
         foreign_container.config = {"AMQP_URI": "memory://", "HEARTBEAT": value}
         consumer = QueueConsumer().bind(foreign_container)
         assert consumer.connection.heartbeat == heartbeat
+
+
+def test_a_subclass_of_a_consumer_has_a_connection_of_its_own(foreign_container, uid):
+    foreign_container.config = {"AMQP_URI": "memory://"}
+    consumer = QueueConsumer().bind(foreign_container)
+    with consumer.establish_connection() as connection:
+        assert connection.default_channel.queue_declare("own-" + uid, auto_delete=True)

@@ -209,8 +209,9 @@ class ResourcePipeline:
     def _create(self) -> None:
         try:
             # One that is stopped at once makes nothing.
-            while not self._stopping.wait(0 if self.ready.qsize() else 0.001):
-                self.ready.put(self.create())
+            if not self._stopping.wait(0.01):
+                while not self._stopping.is_set():
+                    self.ready.put(self.create())
         finally:
             self.ready.put(self.STOP)
 

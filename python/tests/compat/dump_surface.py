@@ -1,12 +1,13 @@
-"""Writes what upstream Nameko offers, for test_surface.py: run it with a Python that has upstream and pytest.
+"""Writes what upstream Nameko offers, for test_surface.py.
 
     PYTHON python/tests/compat/dump_surface.py > python/tests/compat/surface.json
 
-{module: {name: null, a signature, or, for a class, {method: null or a signature}}}; null is for what
-is no function.
+PYTHON has upstream and pytest. What is written is {module: {name: null, a signature, or, for a
+class, {method: null or a signature}}}; null is for what is no function.
 """
 
 import __future__
+
 import importlib
 import inspect
 import json
