@@ -222,6 +222,6 @@ def test_a_client_whose_broker_has_gone_says_so(own_broker, monkeypatch):
         while consumer.connected:
             time.sleep(0.01)
         # Upstream's is an error of the socket at first, and a RuntimeError from then on.
-        with pytest.raises(OSError, match="disconnected.*ECONNREFUSED") as raised:
+        with pytest.raises(OSError, match=r"disconnected.*ECONNREFUSED") as raised:
             proxy.service.method()
         assert isinstance(raised.value, RuntimeError)

@@ -19,7 +19,7 @@ _SERVER = "part of eventlet's web server; the compiled one accepts and reads req
 # What is not here or takes other arguments, and why.
 ABSENT = {
     "nameko.amqp.publish.producers": "kombu's pool; publishers share a connection of our own",
-    "nameko.cli.actions.FlagAction.__init__": "`required` and `metavar` mean nothing for a flag",
+    "nameko.cli.actions.FlagAction.__init__": "a flag has one way to say no, `--no-`",
     "nameko.cli.code.RaisingInteractiveConsole": _COMMANDS,
     "nameko.cli.commands.Command.name": _COMMANDS,
     "nameko.cli.run.ENTRYPOINT_EXTENSIONS_ATTR": _COMMANDS,
