@@ -4,19 +4,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use nameko::amqp::{self, Acker, Properties, Publish, PublishError, Retry, Table};
+use nameko::amqp::{
+    self, Acker, Error, Properties, Publish, PublishError, Publisher, Retry, Table,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
-use tokio::sync::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::timeout;
 
 use crate::convert;
 use crate::error::Failure;
+use crate::jobs;
 use crate::options::Options;
-use crate::runtime;
 use crate::wait;
 
 /// A message that came. What Python does not look at is not converted.
@@ -184,9 +187,9 @@ impl Delivery {
             },
             body: convert::body(body),
         };
-        let publisher = runtime::publisher(&options.get().connect)?;
-        let publish = async move { publisher.publish(message, Some(Retry::default())).await };
+        let (publisher, runtime) = options.get().publisher()?;
         if wait {
+            let publish = async move { publisher.publish(message, Some(Retry::default())).await };
             match wait::wait(py, None, publish)? {
                 Some(Err(error)) => return Err(Failure::from(error).into_err(py)),
                 _ if ack => self.ack(),
@@ -195,16 +198,17 @@ impl Delivery {
         } else {
             let settles = ack && !self.settled.swap(true, Ordering::AcqRel);
             let acker = settles.then(|| self.message.acker.clone());
-            let routing_key = self.message.routing_key.clone();
-            let sending = SENDING.clone().try_read_owned();
-            runtime::handle()?.spawn(async move {
-                let _sending = match sending {
-                    Ok(sending) => sending,
-                    // Somebody waits for the replies before this one.
-                    Err(_) => SENDING.clone().read_owned().await,
-                };
-                settle(acker, &routing_key, publish.await);
-            });
+            let reply = Reply {
+                request: self.message.routing_key.clone(),
+                acker,
+                publisher: publisher.clone(),
+                runtime,
+                _sending: SENDING.clone().try_read_owned().ok(),
+            };
+            match publisher.put(message, |message, published| reply.sent(message, published)) {
+                Ok(unsent) => jobs::flush_later(unsent),
+                Err((message, then)) => then(message, Err(PublishError::Lost(Error::Stopped))),
+            }
         }
         Ok(())
     }
@@ -218,6 +222,39 @@ static SENDING: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
 pub(crate) async fn replies_sent(patience: Duration) {
     // Too late is no failure: the requests are delivered again.
     let _ = timeout(patience, SENDING.write()).await;
+}
+
+/// A reply that is sent in the background.
+struct Reply {
+    /// The routing key of the request.
+    request: String,
+    /// Acknowledges the request, unless that is not for us.
+    acker: Option<Acker>,
+    publisher: Publisher,
+    runtime: Handle,
+    /// None where somebody waits for the replies before this one.
+    _sending: Option<OwnedRwLockReadGuard<()>>,
+}
+
+impl Reply {
+    /// The broker has said what became of it, or nothing was sent.
+    fn sent(self, message: Publish, published: Result<(), PublishError>) {
+        match published {
+            Err(PublishError::Lost(_) | PublishError::Refused(_)) => self.send_with_care(message),
+            settled => settle(self.acker, &self.request, settled),
+        }
+    }
+
+    /// Sends it, again, with all that the publisher does for a message.
+    fn send_with_care(self, message: Publish) {
+        self.runtime.clone().spawn(async move {
+            let published = self
+                .publisher
+                .publish(message, Some(Retry::default()))
+                .await;
+            settle(self.acker, &self.request, published);
+        });
+    }
 }
 
 /// What becomes of a request after its reply was published in the background.

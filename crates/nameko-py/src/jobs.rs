@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use nameko::amqp::Unsent;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -17,6 +18,9 @@ use crate::lock::lock;
 
 /// The longest time between two looks of the watchdog while jobs wait behind a hot thread that makes progress.
 const SLOWEST_WATCH: Duration = Duration::from_millis(1);
+
+/// As many replies are sent together, at most.
+const TOGETHER: u32 = 8;
 
 /// One thing for a worker thread to do.
 pub(crate) enum Job {
@@ -92,7 +96,12 @@ impl Jobs {
     fn run(&self, py: Python<'_>) {
         let worker = Worker::enter(&self.queue);
         loop {
-            let (turn, wants_thread) = self.queue.take(worker.seat);
+            let Next {
+                turn,
+                wants_thread,
+                unsent,
+            } = self.queue.take(worker.seat, UNSENT.take());
+            unsent.into_iter().flatten().for_each(Unsent::flush);
             if wants_thread && let Err(error) = self.start_thread(py) {
                 error.write_unraisable(py, None);
             }
@@ -184,6 +193,17 @@ struct State {
     watchdog: Option<JoinHandle<()>>,
     /// The watchdog will look again by itself: nobody needs to wake it.
     watched: bool,
+    /// What the jobs of the hot thread published, and how many of them, to be sent with what those behind them publish.
+    unsent: Option<(Unsent, u32)>,
+}
+
+/// What a thread does next.
+struct Next {
+    turn: Turn<Job>,
+    /// It starts another thread before.
+    wants_thread: bool,
+    /// It has these sent before.
+    unsent: [Option<Unsent>; 2],
 }
 
 impl JobQueue {
@@ -193,6 +213,7 @@ impl JobQueue {
             seats: HashMap::new(),
             watchdog: None,
             watched: false,
+            unsent: None,
         };
         JobQueue {
             state: Mutex::new(state),
@@ -250,16 +271,37 @@ impl JobQueue {
         }
     }
 
-    /// The thread's next turn, and whether it should start one more thread before.
-    fn take(self: &Arc<Self>, seat: Seat) -> (Turn<Job>, bool) {
+    /// The thread's next turn. `unsent`: what its last job published.
+    ///
+    /// That is sent at once when nothing waits behind the job. In a storm of short jobs several are sent together; should
+    /// the next job not be short, the watchdog, which looks anyway, has them sent.
+    fn take(self: &Arc<Self>, seat: Seat, unsent: Option<Unsent>) -> Next {
         let mut state = lock(&self.state);
-        let turn = state.lane.take(seat, Instant::now());
-        if matches!(turn, Turn::Run(_)) {
+        let now = Instant::now();
+        let quick = state.lane.is_quick(seat, now);
+        let turn = state.lane.take(seat, now);
+        let runs = matches!(turn, Turn::Run(_));
+        if runs {
             self.running.fetch_add(1, Ordering::Relaxed);
         }
-        let wants_thread = matches!(turn, Turn::Run(_)) && state.lane.wants_thread();
+        let wants_thread = runs && state.lane.wants_thread();
+        let (before, count) = state.unsent.take().unzip();
+        let mut next = Next {
+            turn,
+            wants_thread,
+            unsent: [before, unsent],
+        };
+        let count = count.unwrap_or(0) + 1;
+        let waits = runs && quick && state.lane.watch_at().is_some() && count < TOGETHER;
+        if waits && let [before, Some(last)] = &mut next.unsent {
+            let together = before.as_ref().is_none_or(|before| before.is_with(last));
+            if together {
+                state.unsent = Some((last.clone(), count));
+                next.unsent = [None, None];
+            }
+        }
         self.wake(state, None);
-        (turn, wants_thread)
+        next
     }
 
     /// Sleeps until the lane calls this thread.
@@ -297,6 +339,11 @@ impl JobQueue {
         let (mut seen, mut pause) = (0, PATIENCE);
         let mut state = lock(&self.state);
         while !state.lane.has_ended() {
+            if let Some((unsent, _)) = state.unsent.take() {
+                drop(state);
+                unsent.flush();
+                state = lock(&self.state);
+            }
             if let Some(seat) = state.lane.watch(Instant::now())
                 && let Some(thread) = state.seats.get(&seat)
             {
@@ -327,6 +374,22 @@ impl JobQueue {
 thread_local! {
     /// The queue and the seat of the worker thread this is, if it is one.
     static CURRENT: RefCell<Option<(Arc<JobQueue>, Seat)>> = const { RefCell::new(None) };
+
+    /// What the job of this thread published.
+    static UNSENT: RefCell<Option<Unsent>> = const { RefCell::new(None) };
+}
+
+/// Has it sent when the job that this thread runs is over; at once where it runs none.
+pub(crate) fn flush_later(unsent: Unsent) {
+    let now = if CURRENT.with_borrow(Option::is_none) {
+        Some(unsent)
+    } else {
+        let before = UNSENT.replace(Some(unsent.clone()));
+        before.filter(|before| !before.is_with(&unsent))
+    };
+    if let Some(unsent) = now {
+        unsent.flush();
+    }
 }
 
 /// A thread's stay in a queue.
@@ -365,6 +428,10 @@ pub(crate) fn about_to_block() {
     if let Some((queue, seat)) = current {
         let mut state = lock(&queue.state);
         let called = state.lane.block(seat);
+        let before = state.unsent.take().map(|(unsent, _)| unsent);
         queue.wake(state, called);
+        for unsent in [before, UNSENT.take()].into_iter().flatten() {
+            unsent.flush();
+        }
     }
 }

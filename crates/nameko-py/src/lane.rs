@@ -174,6 +174,11 @@ impl<T> Lane<T> {
         self.jobs.len()
     }
 
+    /// Whether the thread has run its last job without calling for another thread's help.
+    pub(crate) fn is_quick(&self, seat: Seat, now: Instant) -> bool {
+        self.is_hot(now) && self.hot.is_some_and(|(hot, _)| hot == seat)
+    }
+
     /// Jobs begun since the lane was made.
     pub(crate) fn begun(&self) -> u64 {
         self.begun

@@ -3,20 +3,61 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Mutex;
 
-use nameko::amqp::{ConnectOptions, Login, Tls, Verify, sanitize};
+use nameko::amqp::{ConnectOptions, Login, Publisher, Tls, Verify, sanitize};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
+use tokio::runtime::Handle;
 
 use crate::error::Failure;
+use crate::lock::lock;
+use crate::runtime::{self, Generation};
 
 /// How to connect to a broker. Equal options share one publishing connection.
 #[pyclass(frozen, eq, hash, module = "nameko._nameko")]
-#[derive(PartialEq, Eq, Hash)]
 pub(crate) struct Options {
     pub(crate) connect: ConnectOptions,
     uri: String,
+    /// The publisher that was found last, while the I/O thread is the one it was found on.
+    publisher: Mutex<Option<(Generation, Publisher, Handle)>>,
+}
+
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.connect, &self.uri) == (&other.connect, &other.uri)
+    }
+}
+
+impl Eq for Options {}
+
+impl Hash for Options {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.connect.hash(state);
+        self.uri.hash(state);
+    }
+}
+
+impl Options {
+    /// The process's publisher for them, and the runtime that it is used on.
+    ///
+    /// # Errors
+    ///
+    /// RuntimeError when there can be no I/O thread.
+    pub(crate) fn publisher(&self) -> PyResult<(Publisher, Handle)> {
+        let now = runtime::generation();
+        if let Some((then, publisher, handle)) = &*lock(&self.publisher)
+            && *then == now
+        {
+            return Ok((publisher.clone(), handle.clone()));
+        }
+        let found = (runtime::publisher(&self.connect)?, runtime::handle()?);
+        // Finding it may have started the thread.
+        let now = runtime::generation();
+        *lock(&self.publisher) = Some((now, found.0.clone(), found.1.clone()));
+        Ok(found)
+    }
 }
 
 #[pymethods]
@@ -43,6 +84,7 @@ impl Options {
         Ok(Options {
             connect,
             uri: sanitize(amqp_uri),
+            publisher: Mutex::default(),
         })
     }
 

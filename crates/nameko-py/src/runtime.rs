@@ -3,6 +3,7 @@
 //! Python is never entered on it. A forked child gets a runtime of its own.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +23,17 @@ const LAST_LOOKUPS: Duration = Duration::from_secs(1);
 static FIRST_PID: OnceLock<u32> = OnceLock::new();
 
 static IO: Mutex<Option<Io>> = Mutex::new(None);
+
+/// Counts the I/O threads that were started and ended.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Tells one I/O thread from the next, also across a fork.
+pub(crate) type Generation = (u32, u64);
+
+/// That of the I/O thread there is, or will be.
+pub(crate) fn generation() -> Generation {
+    (std::process::id(), CHANGES.load(Ordering::Acquire))
+}
 
 struct Io {
     /// The process it was made in: threads do not survive a fork.
@@ -66,6 +78,7 @@ pub(crate) fn publisher(options: &ConnectOptions) -> PyResult<Publisher> {
 /// Closes the publishers and ends the I/O thread. Whatever is used afterwards starts anew.
 pub(crate) fn shutdown() {
     let io = lock(&IO).take();
+    CHANGES.fetch_add(1, Ordering::AcqRel);
     let Some(io) = io else { return };
     if io.pid != std::process::id() {
         std::mem::forget(io);
@@ -113,6 +126,7 @@ fn with_io<T>(use_it: impl FnOnce(&mut Io) -> T) -> PyResult<T> {
 }
 
 fn start(pid: u32) -> std::io::Result<Io> {
+    CHANGES.fetch_add(1, Ordering::AcqRel);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel();

@@ -17,7 +17,7 @@ use super::{
     delivery::{ConsumerTag, Delivery},
     encode::{field_table, short_string},
     error::{Error, PublishError},
-    publisher::Publish,
+    publisher::{Publish, Unsent},
     shared::Shared,
     table::Table,
     topology::{Exchange, Queue},
@@ -337,6 +337,19 @@ impl Channel {
         })
     }
 
+    /// See [`Publisher::put`](super::publisher::Publisher::put).
+    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, (Publish, F)>
+    where
+        F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
+    {
+        let state = &self.0.state;
+        if state.connection.is_full() {
+            return Err((message, then));
+        }
+        state.put(message, then)?;
+        Ok(Unsent(Arc::clone(&state.connection)))
+    }
+
     /// Closes the channel.
     pub async fn close(&self) {
         if let Some(closing) = self.0.state.close() {
@@ -402,20 +415,8 @@ impl Future for Confirm<'_> {
             return Poll::Ready(Ok(()));
         };
         let outcome = std::task::ready!(Pin::new(outcome).poll(context));
-        let (exchange, routing_key) = (&self.message.exchange, &self.message.routing_key);
         Poll::Ready(match outcome {
-            Ok(Outcome::Acked) => Ok(()),
-            Ok(Outcome::Nacked) => Err(PublishError::Nacked {
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
-            }),
-            Ok(Outcome::Returned { code, text }) => Err(PublishError::Unroutable {
-                code,
-                text,
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
-            }),
-            Ok(Outcome::Ended(error)) => Err(error.into()),
+            Ok(outcome) => outcome.of(self.message),
             // The sender is dropped unused only with the channel's state.
             Err(_) => Err(PublishError::Lost(Error::Stopped)),
         })

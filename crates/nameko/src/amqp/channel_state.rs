@@ -13,11 +13,11 @@ use amq_protocol::protocol::{AMQPClass, basic, channel};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    confirms::{Confirms, Outcome, Route},
+    confirms::{Confirms, Due, Outcome, Route},
     consumers::Sink,
     delivery::{ConsumerTag, Delivery},
     encode,
-    error::Error,
+    error::{Error, PublishError},
     publisher::Publish,
     shared::{Shared, lock},
 };
@@ -187,6 +187,29 @@ impl ChannelState {
             .is_none_or(Confirms::is_empty)
     }
 
+    /// Encodes a message for [`Shared::flush`] to write; `then` is called on the I/O task when the broker has said what
+    /// becomes of it. Gives both back where that is not possible right now, or the message cannot be encoded.
+    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<(), (Publish, F)>
+    where
+        F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
+    {
+        let mut inner = lock(&self.inner);
+        let Some(confirms) = &mut inner.confirms else {
+            return Err((message, then));
+        };
+        let mut encoded = Ok(());
+        let frame_max = self.connection.limits.frame_max;
+        let sent = self.connection.put_while(
+            || self.open.load(Ordering::Relaxed),
+            |out| encoded = encode::publish(out, self.id, &message, frame_max),
+        );
+        if !sent || encoded.is_err() {
+            return Err((message, then));
+        }
+        confirms.put(message, then);
+        Ok(())
+    }
+
     /// Sends a message, in confirm mode with somewhere to hear of its confirm.
     pub(super) fn publish(
         &self,
@@ -214,17 +237,17 @@ impl ChannelState {
 
     /// The broker confirmed publishes.
     pub(super) fn confirmed(&self, tag: u64, multiple: bool, ack: bool) -> Result<(), String> {
-        match &mut lock(&self.inner).confirms {
-            Some(confirms) => match confirms.confirmed(tag, multiple, ack) {
-                true => Ok(()),
-                false => Err(format!(
-                    "a confirm of message {tag} that was never published"
-                )),
-            },
+        let due = match &mut lock(&self.inner).confirms {
+            Some(confirms) => confirms
+                .confirmed(tag, multiple, ack)
+                .ok_or_else(|| format!("a confirm of message {tag} that was never published"))?,
             // It came after the channel's end.
-            None if self.is_shut() => Ok(()),
-            None => Err("a confirm on a channel without confirms".to_owned()),
-        }
+            None if self.is_shut() => return Ok(()),
+            None => return Err("a confirm on a channel without confirms".to_owned()),
+        };
+        // They may do anything: called without the lock.
+        due.into_iter().for_each(Due::tell);
+        Ok(())
     }
 
     /// The broker gave a mandatory message back. Without confirms nobody waits to hear of it.

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{error::Error, publisher::Publish};
+use super::{
+    error::{Error, PublishError},
+    publisher::Publish,
+};
 
 /// What became of a message.
 #[derive(Debug)]
@@ -22,6 +25,27 @@ pub(super) enum Outcome {
     },
     /// Channel or connection ended first.
     Ended(Error),
+}
+
+impl Outcome {
+    /// What the publisher of `message` is told.
+    pub(super) fn of(self, message: &Publish) -> Result<(), PublishError> {
+        let (exchange, routing_key) = (&message.exchange, &message.routing_key);
+        match self {
+            Outcome::Acked => Ok(()),
+            Outcome::Nacked => Err(PublishError::Nacked {
+                exchange: exchange.clone(),
+                routing_key: routing_key.clone(),
+            }),
+            Outcome::Returned { code, text } => Err(PublishError::Unroutable {
+                code,
+                text,
+                exchange: exchange.clone(),
+                routing_key: routing_key.clone(),
+            }),
+            Outcome::Ended(error) => Err(error.into()),
+        }
+    }
 }
 
 /// What a `basic.return` and the publish that it answers have in common.
@@ -52,9 +76,23 @@ impl Route {
     }
 }
 
-#[derive(Debug)]
+/// Whom to tell of an outcome.
+enum Waiter {
+    Future(oneshot::Sender<Outcome>),
+    Call(Box<dyn FnOnce(Outcome) + Send>),
+}
+
+/// A call that is due to somebody who does not wait in a future.
+pub(super) struct Due(Box<dyn FnOnce(Outcome) + Send>, Outcome);
+
+impl Due {
+    pub(super) fn tell(self) {
+        (self.0)(self.1);
+    }
+}
+
 struct Pending {
-    outcome: oneshot::Sender<Outcome>,
+    waiter: Waiter,
     /// Only of a mandatory message.
     route: Option<Route>,
     /// Code and text, when the message came back.
@@ -62,7 +100,6 @@ struct Pending {
 }
 
 /// The unconfirmed messages of one channel, in the order of publishing.
-#[derive(Debug)]
 pub(super) struct Confirms {
     /// The number that the broker gives the first of `pending`. Numbers start at 1.
     first: u64,
@@ -82,11 +119,29 @@ impl Confirms {
     pub(super) fn published(&mut self, message: &Publish) -> oneshot::Receiver<Outcome> {
         let (outcome, receiver) = oneshot::channel();
         self.pending.push_back(Some(Pending {
-            outcome,
+            waiter: Waiter::Future(outcome),
             route: message.mandatory.then(|| Route::of(message)),
             returned: None,
         }));
         receiver
+    }
+
+    /// As [`published`](Self::published), with a call for the outcome.
+    pub(super) fn put(
+        &mut self,
+        message: Publish,
+        then: impl FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
+    ) {
+        let route = message.mandatory.then(|| Route::of(&message));
+        let call = move |outcome: Outcome| {
+            let published = outcome.of(&message);
+            then(message, published);
+        };
+        self.pending.push_back(Some(Pending {
+            waiter: Waiter::Call(Box::new(call)),
+            route,
+            returned: None,
+        }));
     }
 
     /// Forgets the message noted last: it could not be encoded.
@@ -104,37 +159,40 @@ impl Confirms {
         }
     }
 
-    /// The broker confirms `tag`, with `multiple` all up to it, with tag 0 all. `false` when it never was published.
-    pub(super) fn confirmed(&mut self, tag: u64, multiple: bool, ack: bool) -> bool {
+    /// The broker confirms `tag`, with `multiple` all up to it, with tag 0 all. `None` when it never was published, else
+    /// the calls that are due.
+    pub(super) fn confirmed(&mut self, tag: u64, multiple: bool, ack: bool) -> Option<Vec<Due>> {
+        let mut due = Vec::new();
         let next = self.first + self.pending.len() as u64;
         let last = if tag == 0 && multiple { next - 1 } else { tag };
         if last >= next {
-            return false;
+            return None;
         }
         if multiple {
             while self.first <= last {
                 self.first += 1;
-                settle(self.pending.pop_front().flatten(), ack);
+                due.extend(settle(self.pending.pop_front().flatten(), ack));
             }
         } else if let Some(at) = last.checked_sub(self.first)
             && let Some(slot) = usize::try_from(at)
                 .ok()
                 .and_then(|at| self.pending.get_mut(at))
         {
-            settle(slot.take(), ack);
+            due.extend(settle(slot.take(), ack));
         }
         while let Some(None) = self.pending.front() {
             self.pending.pop_front();
             self.first += 1;
         }
-        true
+        Some(due)
     }
 
     /// The channel ended.
     pub(super) fn end(&mut self, error: &Error) {
         for pending in self.pending.drain(..).flatten() {
-            // Who waited may have given up.
-            let _ = pending.outcome.send(Outcome::Ended(error.clone()));
+            if let Some(due) = pending.tell(Outcome::Ended(error.clone())) {
+                due.tell();
+            }
         }
     }
 
@@ -144,16 +202,27 @@ impl Confirms {
     }
 }
 
-fn settle(pending: Option<Pending>, ack: bool) {
-    if let Some(pending) = pending {
-        let outcome = match pending.returned {
-            Some((code, text)) => Outcome::Returned { code, text },
-            None if ack => Outcome::Acked,
-            None => Outcome::Nacked,
-        };
-        // Who waited may have given up.
-        let _ = pending.outcome.send(outcome);
+impl Pending {
+    fn tell(self, outcome: Outcome) -> Option<Due> {
+        match self.waiter {
+            Waiter::Future(sender) => {
+                // Who waited may have given up.
+                let _ = sender.send(outcome);
+                None
+            }
+            Waiter::Call(call) => Some(Due(call, outcome)),
+        }
     }
+}
+
+fn settle(pending: Option<Pending>, ack: bool) -> Option<Due> {
+    let mut pending = pending?;
+    let outcome = match pending.returned.take() {
+        Some((code, text)) => Outcome::Returned { code, text },
+        None if ack => Outcome::Acked,
+        None => Outcome::Nacked,
+    };
+    pending.tell(outcome)
 }
 
 #[cfg(test)]
@@ -174,21 +243,46 @@ mod tests {
         let mut waits: Vec<_> = (0..5)
             .map(|_| confirms.published(&message("k", false)))
             .collect();
-        assert!(confirms.confirmed(2, false, true));
+        assert!(confirms.confirmed(2, false, true).is_some());
         assert!(matches!(waits[1].try_recv(), Ok(Outcome::Acked)));
         assert!(waits[0].try_recv().is_err());
-        assert!(confirms.confirmed(3, true, false));
+        assert!(confirms.confirmed(3, true, false).is_some());
         assert!(matches!(waits[0].try_recv(), Ok(Outcome::Nacked)));
         assert!(matches!(waits[2].try_recv(), Ok(Outcome::Nacked)));
         assert!(
-            confirms.confirmed(2, false, true),
+            confirms.confirmed(2, false, true).is_some(),
             "a second time is ignored"
         );
-        assert!(!confirms.confirmed(6, false, true), "6 was never published");
-        assert!(!confirms.confirmed(u64::MAX, true, true));
-        assert!(confirms.confirmed(0, true, true));
+        assert!(
+            confirms.confirmed(6, false, true).is_none(),
+            "6 was never published"
+        );
+        assert!(confirms.confirmed(u64::MAX, true, true).is_none());
+        assert!(confirms.confirmed(0, true, true).is_some());
         assert!(matches!(waits[4].try_recv(), Ok(Outcome::Acked)));
         assert!(confirms.is_empty());
+    }
+
+    #[test]
+    fn who_does_not_wait_is_called() {
+        let mut confirms = Confirms::new();
+        let (told, outcomes) = std::sync::mpsc::channel();
+        for key in ["a", "b", "c"] {
+            let told = told.clone();
+            confirms.put(message(key, false), move |message, outcome| {
+                let _ = told.send((message.routing_key, outcome.is_ok()));
+            });
+        }
+        let due = confirms.confirmed(2, true, true).unwrap_or_default();
+        assert_eq!(due.len(), 2, "told by the caller, without its lock");
+        due.into_iter().for_each(Due::tell);
+        confirms.end(&Error::Stopped);
+        let outcomes: Vec<_> = outcomes.try_iter().collect();
+        let expected = [("a", true), ("b", true), ("c", false)];
+        assert_eq!(
+            outcomes,
+            expected.map(|(key, acked)| (key.to_owned(), acked))
+        );
     }
 
     #[test]
@@ -199,7 +293,7 @@ mod tests {
             .into();
         confirms.returned(&Route::new("", "b", None), 312, "NO_ROUTE".into());
         confirms.returned(&Route::new("", "c", None), 312, "NO_ROUTE".into());
-        assert!(confirms.confirmed(4, true, true));
+        assert!(confirms.confirmed(4, true, true).is_some());
         let acked: Vec<bool> = waits
             .iter_mut()
             .map(|wait| matches!(wait.try_recv(), Ok(Outcome::Acked)))

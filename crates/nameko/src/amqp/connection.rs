@@ -143,10 +143,12 @@ async fn attempt(
     };
     match tls {
         None => {
+            // Without a second handle everything still works.
+            let socket = second_handle(&stream);
             let (mut reader, mut writer) = stream.into_split();
             *doing = "waiting for the AMQP handshake";
             let agreed = handshake::shake(&mut reader, &mut writer, uri, options, peer).await?;
-            Ok(start(peer, agreed, reader, writer))
+            Ok(start(peer, agreed, socket, reader, writer))
         }
         Some(tls) => {
             *doing = "waiting for the TLS handshake";
@@ -163,18 +165,32 @@ async fn attempt(
                         error
                     }
                 })?;
-            Ok(start(peer, agreed, reader, writer))
+            Ok(start(peer, agreed, None, reader, writer))
         }
     }
+}
+
+/// As non-blocking as the first: that is a property of the socket.
+#[cfg(unix)]
+fn second_handle(stream: &TcpStream) -> Option<std::net::TcpStream> {
+    use std::os::fd::AsFd;
+
+    stream.as_fd().try_clone_to_owned().ok().map(Into::into)
+}
+
+#[cfg(not(unix))]
+fn second_handle(_: &TcpStream) -> Option<std::net::TcpStream> {
+    None
 }
 
 fn start(
     peer: &Peer,
     agreed: Agreed,
+    socket: Option<std::net::TcpStream>,
     reader: impl AsyncRead + Send + 'static,
     writer: impl AsyncWrite + Send + 'static,
 ) -> Connection {
-    let shared = Arc::new(Shared::new(peer.clone(), agreed.limits));
+    let shared = Arc::new(Shared::new(peer.clone(), agreed.limits, socket));
     // The task ends with the connection, which its handles close when they are dropped.
     tokio::spawn(driver::run(
         Arc::clone(&shared),

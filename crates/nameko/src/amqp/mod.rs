@@ -93,7 +93,7 @@ pub use error::{Error, Peer, PublishError};
 pub use options::{ConnectOptions, Login, Tls, Verify};
 pub use properties::{Properties, Text};
 pub(crate) use publisher::Declarations;
-pub use publisher::{Publish, Publisher, Retry};
+pub use publisher::{Publish, Publisher, Retry, Unsent};
 pub use table::{Headers, Table, Value};
 pub(crate) use topology::milliseconds;
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};

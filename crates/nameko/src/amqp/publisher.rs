@@ -96,6 +96,23 @@ pub struct Publish {
     pub body: Bytes,
 }
 
+/// A message that is encoded and not sent yet; so are those that were put after it on its connection.
+#[derive(Clone)]
+#[must_use = "what is not flushed is not sent"]
+pub struct Unsent(pub(super) Arc<Shared>);
+
+impl Unsent {
+    /// Has it sent. Does not wait.
+    pub fn flush(self) {
+        self.0.flush();
+    }
+
+    /// Whether it is for the same connection.
+    pub fn is_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// What is declared before a message is published, once on each connection.
 #[derive(Debug, Default)]
 pub(crate) struct Declarations {
@@ -213,6 +230,28 @@ impl Publisher {
         retry: Option<Retry>,
     ) -> Result<(), PublishError> {
         self.publish_as(&message, retry, true, &[]).await
+    }
+
+    /// Publishes without a task: encodes the message, which the result's [`flush`](Unsent::flush) has sent. When the broker
+    /// has said what becomes of it, `then` is called on the I/O task, where it must not block; it gets the message back to
+    /// publish it again, which is not tried here.
+    ///
+    /// # Errors
+    ///
+    /// Message and `then` come back when it is not possible right now: not connected, too much unsent, or it cannot be
+    /// sent at all. [`publish`](Self::publish) then does what is to be done.
+    pub fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, (Publish, F)>
+    where
+        F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
+    {
+        let channels = self.channels(&message.exchange);
+        match channels
+            .at(message.properties.user_id.is_some(), true)
+            .peek()
+        {
+            Some(channel) => channel.put(message, then),
+            None => Err((message, then)),
+        }
     }
 
     /// Publishes without asking for a confirm: resolves when the message is on its way. What the broker thinks of it,

@@ -3,6 +3,8 @@
 //! Locks are taken in this order and held for a few lines, never across an `.await`: a channel's state, then the output.
 
 use std::{
+    io::Write as _,
+    net::TcpStream,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -34,7 +36,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     /// What is to be sent.
     output: Mutex<Output>,
-    /// Wakes the writer: the output was empty and is not any more, or the connection is to end.
+    /// Wakes the writer: there is output that it does not know of, or the connection is to end.
     wake: Notify,
     /// Wakes those who wait for the output to fall below the high-water mark.
     drained: Notify,
@@ -71,6 +73,10 @@ struct Output {
     buffer: Vec<u8>,
     /// How many bytes the writer has taken and not written yet.
     in_flight: usize,
+    /// The writer knows that there is something in the buffer.
+    told: bool,
+    /// A second handle of the socket, for who would rather write than wake the writer. None over TLS.
+    socket: Option<TcpStream>,
     phase: Phase,
 }
 
@@ -105,13 +111,16 @@ pub(super) enum Write {
 }
 
 impl Shared {
-    pub(super) fn new(peer: Peer, limits: Limits) -> Self {
+    /// `socket`: a second, non-blocking handle of the socket, if frames may be written to it as they are.
+    pub(super) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Self {
         Self {
             peer,
             limits,
             output: Mutex::new(Output {
                 buffer: Vec::new(),
                 in_flight: 0,
+                told: false,
+                socket,
                 phase: Phase::Open,
             }),
             wake: Notify::new(),
@@ -141,13 +150,52 @@ impl Shared {
         if !matches!(output.phase, Phase::Open) || !still() {
             return false;
         }
-        let was_empty = output.buffer.is_empty();
         encode(&mut output.buffer);
+        let tell = !std::mem::replace(&mut output.told, true);
         drop(output);
-        if was_empty {
+        if tell {
             self.wake.notify_one();
         }
         true
+    }
+
+    /// As `send_while`, but nothing is written until somebody calls [`flush`](Self::flush), or sends something else.
+    pub(super) fn put_while(
+        &self,
+        still: impl FnOnce() -> bool,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let mut output = lock(&self.output);
+        let sent = matches!(output.phase, Phase::Open) && still();
+        if sent {
+            encode(&mut output.buffer);
+        }
+        sent
+    }
+
+    /// Writes what was put into the output on this thread, as far as the socket takes it at once; the writer does the rest.
+    pub(super) fn flush(&self) {
+        let mut output = lock(&self.output);
+        if output.told || output.buffer.is_empty() {
+            return;
+        }
+        if output.in_flight == 0
+            && matches!(output.phase, Phase::Open)
+            && let Output { buffer, socket: Some(socket), .. } = &mut *output
+            // An error is left for the writer to meet.
+            && let Ok(count) = socket.write(buffer)
+            && count > 0
+        {
+            self.note_write();
+            buffer.drain(..count);
+            if buffer.is_empty() {
+                buffer.shrink_to(KEEP);
+                return;
+            }
+        }
+        output.told = true;
+        drop(output);
+        self.wake.notify_one();
     }
 
     /// Whether publishing has to wait.
@@ -175,6 +223,7 @@ impl Shared {
         let mut output = lock(&self.output);
         std::mem::swap(&mut output.buffer, written);
         output.in_flight = written.len();
+        output.told = false;
         match &output.phase {
             _ if !written.is_empty() => Write::Bytes,
             Phase::LastWords(error) => Write::End(error.clone()),
@@ -231,6 +280,7 @@ impl Shared {
                 // These methods are made of constants and always fit.
                 let _ = encode::method(&mut output.buffer, 0, last);
             }
+            output.told = true;
             output.phase = phase;
         }
         self.wake.notify_one();
@@ -276,6 +326,8 @@ impl Shared {
             output.phase = Phase::Ended;
             output.buffer = Vec::new();
             output.in_flight = 0;
+            // The connection ends with its last handle.
+            output.socket = None;
         }
         self.drained.notify_waiters();
         let open = {
