@@ -250,6 +250,7 @@ class Delivery:
         content_encoding: str,
         ack: bool = True,
         wait: bool = True,
+        hold: bool = False,
     ) -> None:
         """The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is
         acknowledged. ValueError without `reply_to`; AmqpError when it cannot be published (not acknowledged then).

@@ -37,7 +37,7 @@ from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet, call_all
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
-from nameko.workers import WorkerPool, WorkerThread, finish_coroutine, is_prompt
+from nameko.workers import WorkerPool, WorkerThread, is_prompt
 
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
@@ -115,6 +115,8 @@ class WorkerContext:
 
     _call_id: str | None = None
     _call_id_stack: list[str] | None = None
+    # When it began, by time.time(); only where its duration is logged.
+    _began: float | None = None
 
     def __init__(
         self,
@@ -218,6 +220,8 @@ class ServiceContainer:
             max_threads=self.max_workers * (2 + len(self.extensions)),
             name=self.service_name,
             run=self._work,
+            resume=self._resume_worker,
+            is_quick=self._ends_quickly,
             begun=self._worker_begun,
             done=self._worker_done,
         )
@@ -377,8 +381,22 @@ class ServiceContainer:
                 return True
         return False
 
-    def _work(self, worker: tuple[WorkerContext, Any]) -> None:
-        self._run_worker(*worker)
+    def _work(self, worker: tuple[WorkerContext, Any]) -> CoroutineType[Any, Any, Any] | None:
+        return self._run_worker(*worker)
+
+    def _ends_quickly(self, worker: tuple[WorkerContext, Any]) -> bool:
+        """Whether nothing that could take long comes after the method."""
+        worker_ctx, handle_result = worker
+        if handle_result is not None:
+            entrypoint = worker_ctx.entrypoint
+            has_prompt_results = getattr(entrypoint, "has_prompt_results", None)
+            if (
+                has_prompt_results is None
+                or getattr(handle_result, "func", None) != entrypoint.handle_result
+                or not has_prompt_results()
+            ):
+                return False
+        return not self.results_are_observed()
 
     def _worker_begun(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
         self._worker_threads[worker[0]] = thread
@@ -388,10 +406,13 @@ class ServiceContainer:
         if thread.exc is not None:
             self._handle_thread_exited(thread)
 
-    def _run_worker(self, worker_ctx: WorkerContext, handle_result: Any) -> None:
+    def _run_worker(
+        self, worker_ctx: WorkerContext, handle_result: Any
+    ) -> CoroutineType[Any, Any, Any] | None:
+        """Run a worker; or, of an ``async def`` method, what comes before it, and return it."""
         verbose = _log.isEnabledFor(logging.DEBUG)
-        began = time.time()
         if verbose:
+            worker_ctx._began = time.time()
             _log.debug("setting up %s", worker_ctx)
             _log.debug(
                 "call stack for %s: %s", worker_ctx, "->".join(map(str, worker_ctx.call_id_stack))
@@ -399,8 +420,44 @@ class ServiceContainer:
 
         self._inject_dependencies(worker_ctx)
         self._worker_setup(worker_ctx)
-        result, exc_info = self._run_method(worker_ctx, verbose)
+        if verbose:
+            _log.debug("calling handler for %s", worker_ctx)
+        result = exc_info = None
+        try:
+            method = getattr(worker_ctx.service, worker_ctx.entrypoint.method_name)
+            result = method(*worker_ctx.args, **worker_ctx.kwargs)
+            if isinstance(result, CoroutineType):
+                return result
+        except ThreadKilled:
+            raise
+        # sys.exit() and a cancelled coroutine, which are no Exception, end the call and no more:
+        # a request must not be able to end the service, and the next one it is given to.
+        except BaseException as exc:
+            _log_failure(worker_ctx, exc)
+            exc_info = sys.exc_info()
+        self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
+        return None
 
+    def _resume_worker(
+        self, worker: tuple[WorkerContext, Any], result: Any, exc: BaseException | None
+    ) -> None:
+        """What comes after an ``async def`` method."""
+        worker_ctx, handle_result = worker
+        exc_info = None
+        if exc is not None:
+            exc_info = (type(exc), exc, exc.__traceback__)
+            _log_failure(worker_ctx, exc)
+        verbose = _log.isEnabledFor(logging.DEBUG)
+        self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
+
+    def _finish_worker(
+        self,
+        worker_ctx: WorkerContext,
+        handle_result: Any,
+        result: Any,
+        exc_info: Any,
+        verbose: bool,
+    ) -> None:
         if handle_result is not None:
             if verbose:
                 _log.debug("handling result for %s", worker_ctx)
@@ -409,37 +466,14 @@ class ServiceContainer:
             else:
                 result, exc_info = handle_result(worker_ctx, result, exc_info)
 
+        if verbose:
+            _log.debug("signalling result for %s", worker_ctx)
         self._worker_result(worker_ctx, result, exc_info)
         # The traceback refers to this frame: without it the worker can be freed at once.
         del exc_info
         self._worker_teardown(worker_ctx)
-        if verbose:
-            _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - began)
-
-    def _run_method(
-        self, worker_ctx: WorkerContext, verbose: bool
-    ) -> tuple[Any, tuple[Any, Any, Any] | None]:
-        entrypoint = worker_ctx.entrypoint
-        method = getattr(worker_ctx.service, entrypoint.method_name)
-        if verbose:
-            _log.debug("calling handler for %s", worker_ctx)
-        try:
-            result = method(*worker_ctx.args, **worker_ctx.kwargs)
-            if isinstance(result, CoroutineType):
-                result = finish_coroutine(result)
-        except ThreadKilled:
-            raise
-        # sys.exit() and a cancelled coroutine, which are no Exception, end the call and no more:
-        # a request must not be able to end the service, and the next one it is given to.
-        except BaseException as exc:
-            if isinstance(exc, entrypoint.expected_exceptions):
-                _log.warning(
-                    "(expected) error handling worker %s: %s", worker_ctx, exc, exc_info=True
-                )
-            else:
-                _log.exception("error handling worker %s: %s", worker_ctx, exc)
-            return None, sys.exc_info()
-        return result, None
+        if verbose and worker_ctx._began is not None:
+            _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - worker_ctx._began)
 
     def _inject_dependencies(self, worker_ctx: WorkerContext) -> None:
         service = worker_ctx.service
@@ -451,7 +485,6 @@ class ServiceContainer:
             provider.worker_setup(worker_ctx)
 
     def _worker_result(self, worker_ctx: WorkerContext, result: Any, exc_info: Any) -> None:
-        _log.debug("signalling result for %s", worker_ctx)
         for provider in self.dependencies:
             provider.worker_result(worker_ctx, result, exc_info)
 
@@ -514,6 +547,14 @@ class ServiceContainer:
 
     def __repr__(self) -> str:
         return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
+
+
+def _log_failure(worker_ctx: WorkerContext, exc: BaseException) -> None:
+    exc_info = (type(exc), exc, exc.__traceback__)
+    if isinstance(exc, worker_ctx.entrypoint.expected_exceptions):
+        _log.warning("(expected) error handling worker %s: %s", worker_ctx, exc, exc_info=exc_info)
+    else:
+        _log.error("error handling worker %s: %s", worker_ctx, exc, exc_info=exc_info)
 
 
 def _call_extensions(extensions: Iterable[Any], name: str) -> None:

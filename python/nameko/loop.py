@@ -4,10 +4,12 @@ loop."""
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from typing import Any
 
 from nameko._nameko import Completions, Pending
@@ -34,9 +36,80 @@ def process_loop() -> asyncio.AbstractEventLoop:
     return _loop
 
 
-def submit(coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-    """Start a coroutine on the process's loop, in a copy of the caller's context."""
-    return asyncio.run_coroutine_threadsafe(coroutine, process_loop())
+class Running:
+    """A coroutine on the process's loop. ``done(result, exception)`` is called there at its end."""
+
+    __slots__ = ("_cancelled", "_context", "_coroutine", "_done", "_task")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        context: contextvars.Context,
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        self._coroutine = coroutine
+        # What it runs in.
+        self._context = context
+        self._done = done
+        self._cancelled = False
+        # Set on the loop.
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start it. To be called once, from any thread."""
+        global _called
+        _starting.append(self)
+        if not _called:
+            _called = True
+            process_loop().call_soon_threadsafe(_start_all)
+
+    def cancel(self) -> None:
+        """Cancel it as soon as the loop comes to it. From any thread."""
+        self._cancelled = True
+        process_loop().call_soon_threadsafe(self._cancel)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if sys.version_info >= (3, 11):
+            self._task = loop.create_task(self._run(), context=self._context)
+        else:
+            self._task = self._context.run(loop.create_task, self._run())
+
+    def _cancel(self) -> None:
+        # One that has not begun sees it by itself.
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            if self._cancelled:
+                self._coroutine.close()
+                raise asyncio.CancelledError()
+            result = await self._coroutine
+        # Whatever it raises is for who waits for it, and never ends the loop.
+        except BaseException as exc:
+            self._done(None, exc)
+        else:
+            self._done(result, None)
+
+
+# Coroutines that the loop has yet to begin, and whether it was told of them.
+_starting: deque[Running] = deque()
+_called = False
+
+
+def _start_all() -> None:
+    global _called
+    # First, so that one that is added from now on tells again.
+    _called = False
+    loop = process_loop()
+    while _starting:
+        _starting.popleft()._begin(loop)
+
+
+def call_soon(callback: Callable[..., None], *args: Any) -> None:
+    """Have ``callback(*args)`` called on the process's loop, in a context of its own. To be called
+    on the loop."""
+    process_loop().call_soon(callback, *args, context=contextvars.Context())
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

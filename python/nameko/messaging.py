@@ -86,10 +86,11 @@ class HeaderDecoder:
     header_prefix = HEADER_PREFIX
 
     def _strip_header_name(self, key: str) -> str:
-        return key.removeprefix("{}.".format(self.header_prefix))
+        return key.removeprefix(self.header_prefix + ".")
 
     def unpack_message_headers(self, message: Any) -> dict[str, Any]:
-        return {self._strip_header_name(key): value for key, value in message.headers.items()}
+        strip = self._strip_header_name
+        return {strip(key): value for key, value in message.headers.items()}
 
 
 def warn_of_compat_attributes(extension: Any, what: str, options: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector,
 from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer, take_consumer_options
 from nameko.replies import Acceptable, HandledReply, ReplyEvent, RpcReply
 from nameko.utils.threads import Event
-from nameko.workers import prompt
+from nameko.workers import has_prompt_result, prompt
 
 _log = getLogger(__name__)
 
@@ -78,6 +78,8 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         self._unregistering_providers: set[Any] = set()
         self._unregistered_from_queue_consumer = Event()
         self.queue: Queue | None = None
+        # What the configuration says of replies; read when the first one is sent.
+        self._reply_settings: tuple[Any, ...] | None = None
         super().__init__(**consumer_options)
 
     def setup(self) -> None:
@@ -116,9 +118,10 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         if routing_key.startswith(prefix):
             method_name = routing_key[len(prefix) :]
             # Those that left still serve the requests that came before they did.
-            for provider in (*self._providers, *self._unregistering_providers):
-                if provider.method_name == method_name:
-                    return provider
+            for providers in (self._providers, self._unregistering_providers):
+                for provider in tuple(providers):
+                    if provider.method_name == method_name:
+                        return provider
         raise MethodNotFound(routing_key.split(".")[-1])
 
     @prompt
@@ -133,23 +136,31 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         except Exception:
             self.handle_result(message, None, sys.exc_info())
 
+    @prompt
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request."""
-        container = self.container
-        config = container.config
+        settings = self._reply_settings
+        if settings is None:
+            settings = self._reply_settings = self._read_reply_settings()
+        uri, exchange, serializer, ssl, login_method = settings
         responder = Responder(
-            connection.amqp_uri(config),
-            get_rpc_exchange(config),
-            config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
-            message,
-            ssl=config.get(AMQP_SSL_CONFIG_KEY),
-            login_method=config.get(LOGIN_METHOD_CONFIG_KEY),
+            uri, exchange, serializer, message, ssl=ssl, login_method=login_method
         )
         if isinstance(message, Message):
-            message.reply_in_background = not container.results_are_observed()
+            message.reply_in_background = not self.container.results_are_observed()
         result, exc_info = responder.send_response(result, exc_info)
         self.queue_consumer.ack_message(message)
         return result, exc_info
+
+    def _read_reply_settings(self) -> tuple[Any, ...]:
+        config = self.container.config
+        return (
+            connection.amqp_uri(config),
+            get_rpc_exchange(config),
+            config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
+            config.get(AMQP_SSL_CONFIG_KEY),
+            config.get(LOGIN_METHOD_CONFIG_KEY),
+        )
 
     def handle_decode_error(self, message: Any, exc: Exception) -> None:
         """Tell the caller that its request could not be read, where it wants to know."""
@@ -197,10 +208,20 @@ class Rpc(Entrypoint, HeaderDecoder):
         except ContainerBeingKilled:
             self.rpc_consumer.requeue_message(message)
 
+    @prompt
     def handle_result(
         self, message: Any, worker_ctx: Any, result: Any, exc_info: Any
     ) -> tuple[Any, Any]:
-        return self.rpc_consumer.handle_result(message, result, exc_info)
+        consumer = self.rpc_consumer
+        # Nothing that takes long comes after it where nobody has overridden anything.
+        if isinstance(message, Message):
+            message.reply_is_last = self.has_prompt_results()
+        return consumer.handle_result(message, result, exc_info)
+
+    def has_prompt_results(self) -> bool:
+        """Whether its :meth:`handle_result` returns at once, so that an asyncio loop may call it:
+        it does where nobody has put another in its place."""
+        return has_prompt_result(self) and has_prompt_result(self.rpc_consumer)
 
 
 rpc = Rpc.decorator

@@ -53,7 +53,18 @@ def setup(config: Any = None) -> SerializationConfig:
     return SerializationConfig(serializer, accept)
 
 
-_encode_json = json.JSONEncoder().encode
+def _make_json_encoder() -> Any:
+    """What ``json.dumps`` calls for each value, made once: ``encode(value, 0)`` gives pieces."""
+    encoder = json.JSONEncoder()
+    make = json.encoder.c_make_encoder
+    if make is None:  # not CPython
+        return lambda value, indent: (encoder.encode(value),)
+    text = json.encoder.encode_basestring_ascii  # type: ignore[attr-defined]
+    # Without looking for circles: those end in a RecursionError.
+    return make(None, encoder.default, text, None, ": ", ", ", False, False, True)
+
+
+_encode_json = _make_json_encoder()
 _scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 # What kombu registered under "json"; someone may register another one in its place.
 _KOMBU_JSON_ENCODER = registry._encoders["json"]
@@ -69,7 +80,8 @@ def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
     """
     if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
         try:
-            return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, _encode_json(value).encode("ascii")
+            body = "".join(_encode_json(value, 0)).encode("ascii")
+            return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
         except (TypeError, ValueError, RecursionError):
             pass  # kombu's encoder knows more types, and says what is wrong with the rest
     content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)

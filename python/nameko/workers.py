@@ -8,7 +8,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -28,9 +27,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def prompt(handle_message: F) -> F:
     """Say of an entrypoint's ``handle_message`` or ``handle_request``, or of what calls it, that
     the worker it spawned may begin when it returns: it returns at once, or waits for nothing but an
-    :class:`Event`.
+    :class:`Event`. The workers of any other run on other threads.
 
-    The workers of any other run on other threads.
+    Of a ``handle_result``: that it returns at once, where what it relies on does.
     """
     handle_message.prompt = True  # type: ignore[attr-defined]
     return handle_message
@@ -39,11 +38,13 @@ def prompt(handle_message: F) -> F:
 def is_prompt(handler: Any) -> bool:
     """Whether its ``handle_message``, or a web entrypoint's ``handle_request``, is one that was
     said to be :func:`prompt`."""
-    cls = type(handler)
-    name = "handle_message" if hasattr(cls, "handle_message") else "handle_request"
-    return getattr(getattr(cls, name, None), "prompt", None) is True and name not in (
-        handler.__dict__
-    )
+    handle = getattr(handler, "handle_message", None) or getattr(handler, "handle_request", None)
+    return getattr(handle, "prompt", None) is True
+
+
+def has_prompt_result(handler: Any) -> bool:
+    """Whether its ``handle_result`` is one that was said to be :func:`prompt`."""
+    return getattr(getattr(handler, "handle_result", None), "prompt", None) is True
 
 
 def run_elsewhere() -> None:
@@ -56,19 +57,17 @@ def run_elsewhere() -> None:
 class WorkerThread:
     """One worker's run on one of the pool's threads, with the handle of a thread of its own."""
 
-    __slots__ = ("_event", "_future", "_links", "_outcome", "exc", "ident", "killed", "over")
-
-    def __init__(self) -> None:
-        # The thread it runs on; None before it begins.
-        self.ident: int | None = None
-        self.over = False
-        self.killed = False
-        # What ended it other than returning.
-        self.exc: BaseException | None = None
-        # The coroutine it waits for, if it is in one.
-        self._future: Any = None
-        self._event: Event | None = None
-        self._links: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+    # The thread it runs on; None before it begins, and while it is a coroutine.
+    ident: int | None = None
+    over = False
+    killed = False
+    # What ended it other than returning.
+    exc: BaseException | None = None
+    # The coroutine, while it is one.
+    _coroutine: loop.Running | None = None
+    _event: Event | None = None
+    # Made when the first is added.
+    _links: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
 
     @property
     def dead(self) -> bool:
@@ -94,6 +93,8 @@ class WorkerThread:
     def link(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call ``callback(handle, *args)`` when the worker is over."""
         with _kill_lock:
+            if self._links is None:
+                self._links = []
             self._links.append((callback, args))
         if self.over:
             self._tell()
@@ -102,13 +103,11 @@ class WorkerThread:
         """Raise :class:`ThreadKilled` in the worker as soon as Python can; do not wait for it."""
         with _kill_lock:
             self.killed = True
-            if self.over or self.ident is None:
-                return
-            future = self._future
-            if future is None:
+            coroutine = self._coroutine
+            if coroutine is None and self.ident is not None and not self.over:
                 raise_in_thread(self.ident, ThreadKilled)
-        if future is not None:
-            future.cancel()
+        if coroutine is not None:
+            coroutine.cancel()
 
     def finish(self, exc: BaseException | None) -> None:
         """Note the end. Called once, on the thread that ran it."""
@@ -123,10 +122,10 @@ class WorkerThread:
 
     def _tell(self) -> None:
         with _kill_lock:
-            links, self._links = self._links, []
+            links, self._links = self._links, None
         if self._event is not None:
             self._event.send(None, self.exc)
-        for callback, args in links:
+        for callback, args in links or ():
             callback(self, *args)
 
 
@@ -144,6 +143,9 @@ class WorkerPool:
     :func:`prompt`) run on other threads. A worker spawned from anywhere else makes its spawner
     wait for the slot. So at most ``size`` workers run at once, and messages that need no worker
     never wait for one.
+
+    A worker that becomes a coroutine keeps its slot but no thread. What is left to do when the
+    coroutine has ended is done on a thread of the pool, or, where it cannot take long, at once.
     """
 
     def __init__(
@@ -151,15 +153,21 @@ class WorkerPool:
         size: int,
         max_threads: int,
         name: str,
-        run: Callable[[Any], None],
+        run: Callable[[Any], Coroutine[Any, Any, Any] | None],
+        resume: Callable[[Any, Any, BaseException | None], None],
+        is_quick: Callable[[Any], bool],
         begun: Callable[[WorkerThread, Any], None],
         done: Callable[[WorkerThread, Any], None],
     ) -> None:
         self.size = size
         self._max_threads = max_threads
         self._name = name
-        # What a worker does: run(worker), in a context of its own.
+        # What a worker does: run(worker), in a context of its own. Where it returns a coroutine,
+        # that runs next, and then resume(worker, result, exception).
         self._run = run
+        self._resume = resume
+        # Whether resume() may be called on the loop that ran the coroutine.
+        self._is_quick = is_quick
         # Called with its handle when a worker has its slot, and when it is over.
         self._begun = begun
         self._done = done
@@ -201,7 +209,7 @@ class WorkerPool:
                 self._runs = self._make_queue(self.size, "runner")
             runs = self._runs
         try:
-            runs.put(partial(self._run_job, handle, worker))
+            runs.put(partial(self._run_job, self._run_one, handle, worker))
         except RuntimeError:
             # The end came first.
             handle.finish(ThreadKilled())
@@ -349,12 +357,12 @@ class WorkerPool:
                 return
         self._continue_elsewhere()
 
-    def _run_job(self, handle: WorkerThread, worker: Any) -> None:
+    def _run_job(self, part: Callable[..., bool], *args: Any) -> None:
         with self._lock:
             self._active += 1
         try:
-            self._run_one(handle, worker)
-            self._continue()
+            if part(*args):
+                self._continue()
         finally:
             with self._lock:
                 self._active -= 1
@@ -377,8 +385,7 @@ class WorkerPool:
         if elsewhere:
             self._run_elsewhere(handle, worker)
             return False
-        self._run_one(handle, worker)
-        return True
+        return self._run_one(handle, worker)
 
     def _continue(self) -> None:
         """Pass this thread's slot on, or give it back. Runs the waiting workers on the way."""
@@ -394,7 +401,8 @@ class WorkerPool:
                 return
             handle = WorkerThread()
             self._begun(handle, following)
-            self._run_one(handle, following)
+            if not self._run_one(handle, following):
+                return
 
     def _continue_elsewhere(self) -> None:
         """As :meth:`_continue`, but leave a waiting worker to another thread."""
@@ -411,24 +419,89 @@ class WorkerPool:
         self._begun(handle, following)
         self._run_elsewhere(handle, following)
 
-    def _run_one(self, handle: WorkerThread, worker: Any) -> None:
-        handle.ident = threading.get_ident()
-        _current.handle = handle
-        failure = None
+    def _run_one(self, handle: WorkerThread, worker: Any) -> bool:
+        """Run a worker. False where it goes on as a coroutine, which takes the slot along."""
+        return self._run_part(handle, worker, contextvars.Context(), self._run, worker)
+
+    def _run_part(
+        self,
+        handle: WorkerThread,
+        worker: Any,
+        context: contextvars.Context,
+        part: Callable[..., Any],
+        *args: Any,
+    ) -> bool:
+        failure = coroutine = None
         try:
             try:
+                handle.ident = threading.get_ident()
+                _current.handle = handle
                 if handle.killed:
                     raise ThreadKilled()
-                contextvars.Context().run(self._run, worker)
+                coroutine = context.run(part, *args)
             except BaseException as exc:
                 failure = exc
             _current.handle = None
+            if coroutine is not None:
+                self._go_on(handle, worker, context, coroutine)
+                return False
             handle.finish(failure)
-        except ThreadKilled:
+        except ThreadKilled as killed:
             # Killed just as it ended.
             _current.handle = None
-            handle.finish(failure)
+            if coroutine is not None:
+                coroutine.close()
+            handle.finish(failure or (killed if coroutine is not None else None))
         self._done(handle, worker)
+        return True
+
+    def _go_on(
+        self,
+        handle: WorkerThread,
+        worker: Any,
+        context: contextvars.Context,
+        coroutine: Coroutine[Any, Any, Any],
+    ) -> None:
+        running = loop.Running(coroutine, context, partial(self._came, handle, worker, context))
+        with _kill_lock:
+            handle.ident = None
+            handle._coroutine = running
+            killed = handle.killed
+        if killed:
+            # What was to be raised in this thread is done on the loop.
+            raise_in_thread(threading.get_ident(), None)
+            running.cancel()
+        running.start()
+
+    def _came(
+        self,
+        handle: WorkerThread,
+        worker: Any,
+        context: contextvars.Context,
+        result: Any,
+        exc: BaseException | None,
+    ) -> None:
+        """A worker's coroutine has ended. Called on its loop."""
+        handle._coroutine = None
+        part = (handle, worker, context, self._resume, worker, result, exc)
+        if self._is_quick(worker):
+            # Out of the context, which the coroutine is still in.
+            loop.call_soon(self._finish_here, part)
+            return
+        with self._lock:
+            if self._runs is None:
+                self._runs = self._make_queue(self.size, "runner")
+            runs = self._runs
+        try:
+            runs.put(partial(self._run_job, self._run_part, *part))
+        except RuntimeError:
+            # The end came first.
+            handle.finish(ThreadKilled())
+            self._done(handle, worker)
+
+    def _finish_here(self, part: tuple[Any, ...]) -> None:
+        if self._run_part(*part):
+            self._continue_elsewhere()
 
     def _tell_if_idle(self) -> None:
         if self._drainers and self._is_idle():
@@ -492,29 +565,3 @@ class _Handling:
         finally:
             with pool._lock:
                 pool._awaited.remove(event)
-
-
-class _Submitting:
-    """Stands for the future of a coroutine that is just being submitted."""
-
-    def cancel(self) -> None:
-        """Left to who submits it."""
-
-
-def finish_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a worker's coroutine on the process's loop and wait for its result."""
-    handle: WorkerThread | None = getattr(_current, "handle", None)
-    if handle is None:
-        return loop.submit(coroutine).result()
-    handle._future = _Submitting()
-    try:
-        future = handle._future = loop.submit(coroutine)
-        if handle.killed:
-            future.cancel()
-        return future.result()
-    except CancelledError:
-        if handle.killed:
-            raise ThreadKilled()
-        raise
-    finally:
-        handle._future = None

@@ -147,9 +147,9 @@ impl Delivery {
 
     /// The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is acknowledged.
     ///
-    /// With `wait=False` it returns at once and that goes on in the background; a failure is logged then. A reply that
-    /// could not be delivered because the broker was away leaves the request to be delivered again.
-    #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true))]
+    /// With `wait=False` it returns at once and that goes on in the background; a failure is logged then. With `hold` too
+    /// it is sent when the job of this thread is over, with the replies of the jobs behind it. A reply that could not be delivered because the broker was away leaves the request to be delivered again.
+    #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true, hold = false))]
     #[expect(
         clippy::too_many_arguments,
         reason = "the arguments of a Python function"
@@ -164,6 +164,7 @@ impl Delivery {
         content_encoding: &str,
         ack: bool,
         wait: bool,
+        hold: bool,
     ) -> PyResult<()> {
         let request = &self.message.properties;
         let Some(reply_to) = request.reply_to.as_deref() else {
@@ -206,8 +207,12 @@ impl Delivery {
                 _sending: SENDING.clone().try_read_owned().ok(),
             };
             match publisher.put(message, |message, published| reply.sent(message, published)) {
-                Ok(unsent) => jobs::flush_later(unsent),
-                Err((message, then)) => then(message, Err(PublishError::Lost(Error::Stopped))),
+                Ok(unsent) if hold => jobs::flush_later(unsent),
+                Ok(unsent) => unsent.flush(),
+                Err(back) => {
+                    let (message, then) = *back;
+                    then(message, Err(PublishError::Lost(Error::Stopped)));
+                }
             }
         }
         Ok(())

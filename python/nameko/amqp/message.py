@@ -42,6 +42,7 @@ class Message:
         "delivery",
         "headers",
         "reply_in_background",
+        "reply_is_last",
     )
 
     MessageStateError = MessageStateError
@@ -59,6 +60,9 @@ class Message:
         self._state = "RECEIVED"
         # Whether respond() need not wait: nothing looks at what comes after the reply.
         self.reply_in_background = False
+        # Whether it may then be sent with the replies of the next messages: nothing that could take
+        # long comes after it on this thread.
+        self.reply_is_last = False
         # Made when it is first asked for.
         self._delivery_info: dict[str, Any] | None = None
         # A list of one item once the body was decoded.
@@ -104,13 +108,14 @@ class Message:
 
     def decode(self) -> Any:
         """The decoded body. ``DecodeError`` or ``ContentDisallowed`` where it cannot be read."""
-        if self._decoded is None:
-            self._decoded = [
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = [
                 serialization.loads(
                     self._raw_body(), self.content_type, self.content_encoding, self.accept
                 )
             ]
-        return self._decoded[0]
+        return decoded[0]
 
     @property
     def acknowledged(self) -> bool:
@@ -145,9 +150,15 @@ class Message:
                 options, exchange, body, content_type, content_encoding, ack=False
             )
             return
-        wait = not self.reply_in_background
         self.delivery.respond(
-            options, exchange, body, content_type, content_encoding, ack=True, wait=wait
+            options,
+            exchange,
+            body,
+            content_type,
+            content_encoding,
+            True,
+            not self.reply_in_background,
+            self.reply_is_last,
         )
         self._state = "ACK"
 

@@ -338,13 +338,13 @@ impl Channel {
     }
 
     /// See [`Publisher::put`](super::publisher::Publisher::put).
-    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, (Publish, F)>
+    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
         let state = &self.0.state;
         if state.connection.is_full() {
-            return Err((message, then));
+            return Err(Box::new((message, then)));
         }
         state.put(message, then)?;
         Ok(Unsent(Arc::clone(&state.connection)))

@@ -189,13 +189,13 @@ impl ChannelState {
 
     /// Encodes a message for [`Shared::flush`] to write; `then` is called on the I/O task when the broker has said what
     /// becomes of it. Gives both back where that is not possible right now, or the message cannot be encoded.
-    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<(), (Publish, F)>
+    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<(), Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
         let mut inner = lock(&self.inner);
         let Some(confirms) = &mut inner.confirms else {
-            return Err((message, then));
+            return Err(Box::new((message, then)));
         };
         let mut encoded = Ok(());
         let frame_max = self.connection.limits.frame_max;
@@ -204,7 +204,7 @@ impl ChannelState {
             |out| encoded = encode::publish(out, self.id, &message, frame_max),
         );
         if !sent || encoded.is_err() {
-            return Err((message, then));
+            return Err(Box::new((message, then)));
         }
         confirms.put(message, then);
         Ok(())

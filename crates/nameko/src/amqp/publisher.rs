@@ -240,7 +240,7 @@ impl Publisher {
     ///
     /// Message and `then` come back when it is not possible right now: not connected, too much unsent, or it cannot be
     /// sent at all. [`publish`](Self::publish) then does what is to be done.
-    pub fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, (Publish, F)>
+    pub fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
@@ -250,7 +250,7 @@ impl Publisher {
             .peek()
         {
             Some(channel) => channel.put(message, then),
-            None => Err((message, then)),
+            None => Err(Box::new((message, then))),
         }
     }
 
