@@ -56,10 +56,10 @@ def setup(config: Any = None) -> SerializationConfig:
 def _make_json_encoder() -> Any:
     """What ``json.dumps`` calls for each value, made once: ``encode(value, 0)`` gives pieces."""
     encoder = json.JSONEncoder()
-    make = json.encoder.c_make_encoder
+    make = json.encoder.c_make_encoder  # type: ignore[attr-defined]
     if make is None:  # not CPython
         return lambda value, indent: (encoder.encode(value),)
-    text = json.encoder.encode_basestring_ascii  # type: ignore[attr-defined]
+    text = json.encoder.encode_basestring_ascii
     # Without looking for circles: those end in a RecursionError.
     return make(None, encoder.default, text, None, ": ", ", ", False, False, True)
 

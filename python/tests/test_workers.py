@@ -1,19 +1,24 @@
 """Where and when workers run, and what happens to those who wait for them."""
 
+import asyncio
+import contextvars
+import sys
 import threading
 
 import pytest
 
 from nameko.constants import MAX_WORKERS_CONFIG_KEY
 from nameko.containers import ServiceContainer
+from nameko.events import EventHandler
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint
-from nameko.rpc import Rpc, rpc
+from nameko.messaging import Consumer, QueueConsumer
+from nameko.rpc import Rpc, RpcConsumer, rpc
 from nameko.standalone.rpc import ServiceRpcProxy
 from nameko.testing.services import dummy
 from nameko.testing.utils import get_extension
 from nameko.utils.threads import Event, ThreadKilled
-from nameko.workers import prompt
+from nameko.workers import has_prompt_result, is_prompt, prompt
 
 
 class Service:
@@ -248,8 +253,6 @@ class TestOverriddenHandleMessage:
             assert [proxy.echo(number) for number in range(3)] == [0, 1, 2]
 
     def test_a_patched_consumer_may_wait_too(self, serve, config, uid, monkeypatch):
-        from nameko.messaging import QueueConsumer
-
         handled = threading.Semaphore(0)
         original = QueueConsumer.handle_message
 
@@ -298,3 +301,104 @@ def test_a_spawner_that_waits_while_the_container_is_killed_is_told(start):
         assert waiting.is_alive()
     container.kill()
     assert isinstance(outcome.wait(10), ContainerBeingKilled)
+
+
+def test_handlers_of_nameko_keep_their_workers_on_their_threads():
+    """What costs a call a second thread when it gets lost."""
+    for cls in (QueueConsumer, RpcConsumer, Rpc, Consumer, EventHandler):
+        assert is_prompt(cls.__new__(cls)), cls
+    assert has_prompt_result(Rpc.__new__(Rpc))
+
+
+class TestCoroutines:
+    def test_waiting_they_hold_no_thread(self, serve, config, uid):
+        gate: list = []
+        began = threading.Semaphore(0)
+
+        class Waits:
+            name = "waits-{}".format(uid)
+
+            @rpc
+            async def wait(self):
+                if not gate:
+                    gate.append((asyncio.get_running_loop(), asyncio.Event()))
+                began.release()
+                await gate[0][1].wait()
+                return "waited"
+
+        container = serve(Waits, max_workers=200)
+        with ServiceRpcProxy(Waits.name, config, timeout=20) as proxy:
+            replies = [proxy.wait.call_async() for _ in range(200)]
+            for _ in replies:
+                assert began.acquire(timeout=20)
+            assert container._worker_pool.free() == 0
+            threads = [it for it in threading.enumerate() if it.name.startswith(Waits.name)]
+            assert len(threads) < 10
+            loop, event = gate[0]
+            loop.call_soon_threadsafe(event.set)
+            assert [reply.result() for reply in replies] == ["waited"] * 200
+        container.stop()
+        assert container._worker_pool.free() == 200
+
+    def test_stopping_waits_for_them(self, start):
+        container = start()
+        loops, done = [], []
+
+        async def wait():
+            loops.append((asyncio.get_running_loop(), asyncio.Event()))
+            container.service_cls.began.release()
+            await loops[0][1].wait()
+            done.append(True)
+
+        container.service_cls.method = lambda self: wait()
+        spawn(container)
+        assert container.service_cls.began.acquire(timeout=10)
+        stopping = threading.Thread(target=container.stop)
+        stopping.start()
+        assert not done
+        loops[0][0].call_soon_threadsafe(loops[0][1].set)
+        stopping.join(10)
+        assert done == [True]
+
+    def test_the_context_is_one_from_setup_to_teardown(self, start):
+        variable: contextvars.ContextVar = contextvars.ContextVar("variable", default=None)
+        container = start()
+
+        async def run():
+            variable.set("of the coroutine")
+            await asyncio.sleep(0)
+            return variable.get()
+
+        seen = []
+        container.service_cls.method = lambda self: run()
+        container._worker_teardown = lambda worker_ctx: seen.append(variable.get())
+        done = spawn(container)
+        assert done.wait(10) == "of the coroutine"
+        container.stop()
+        if sys.version_info >= (3, 11):
+            assert seen == ["of the coroutine"]
+
+    def test_what_comes_after_them_never_blocks_the_loop(self, start):
+        container = start()
+        threads = []
+
+        async def run():
+            return threading.current_thread()
+
+        container.service_cls.method = lambda self: run()
+        container._worker_result = lambda *args: threads.append(threading.current_thread())
+        loop_thread = spawn(container).wait(10)
+        container.stop()
+        assert threads
+        assert loop_thread not in threads
+
+    def test_one_that_is_cancelled_from_within_is_an_error_of_the_call(self, start):
+        container = start()
+
+        async def run():
+            raise asyncio.CancelledError()
+
+        container.service_cls.method = lambda self: run()
+        with pytest.raises(asyncio.CancelledError):
+            spawn(container).wait(10)
+        assert not container._died.ready()
