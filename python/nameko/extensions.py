@@ -244,11 +244,13 @@ class Entrypoint(Extension):
 class _Signature:
     """Says quickly that arguments fit a method. A doubt is no: getcallargs then decides."""
 
-    __slots__ = ("most", "names", "required")
+    __slots__ = ("all_names", "most", "names", "required")
 
     def __init__(self, fn: Any) -> None:
         # Parameters that keywords may name; None where only getcallargs can tell.
         self.names: tuple[str, ...] | None = None
+        # The same, where keywords may name all.
+        self.all_names: frozenset[str] | None = None
         try:
             spec = inspect.getfullargspec(fn)
         except TypeError:
@@ -260,6 +262,7 @@ class _Signature:
         self.most = count if spec.varargs is None else 1 << 30
         if spec.varargs is None and spec.varkw is None and not spec.kwonlyargs:
             self.names = tuple(spec.args[1:])
+            self.all_names = frozenset(self.names)
 
     def accepts(self, args: Any, kwargs: Any) -> bool:
         if type(args) not in (list, tuple) or type(kwargs) is not dict:
@@ -267,6 +270,8 @@ class _Signature:
         given = len(args)
         if not kwargs:
             return self.required <= given <= self.most
+        if not given and kwargs.keys() == self.all_names:
+            return True
         names = self.names
         if names is None or given > self.most:
             return False

@@ -89,8 +89,10 @@ class HeaderDecoder:
         return key.removeprefix(self.header_prefix + ".")
 
     def unpack_message_headers(self, message: Any) -> dict[str, Any]:
-        strip = self._strip_header_name
-        return {strip(key): value for key, value in message.headers.items()}
+        if type(self)._strip_header_name is HeaderDecoder._strip_header_name:
+            prefix = self.header_prefix + "."
+            return {key.removeprefix(prefix): value for key, value in message.headers.items()}
+        return {self._strip_header_name(key): value for key, value in message.headers.items()}
 
 
 def warn_of_compat_attributes(extension: Any, what: str, options: dict[str, Any]) -> None:

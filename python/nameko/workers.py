@@ -153,7 +153,7 @@ class WorkerPool:
         size: int,
         max_threads: int,
         name: str,
-        run: Callable[[Any], Coroutine[Any, Any, Any] | None],
+        run: Callable[..., Coroutine[Any, Any, Any] | None],
         resume: Callable[[Any, Any, BaseException | None], None],
         is_quick: Callable[[Any], bool],
         begun: Callable[[WorkerThread, Any], None],
@@ -162,7 +162,7 @@ class WorkerPool:
         self.size = size
         self._max_threads = max_threads
         self._name = name
-        # What a worker does: run(worker), in a context of its own. Where it returns a coroutine,
+        # What a worker does: run(*worker), in a context of its own. Where it returns a coroutine,
         # that runs next, and then resume(worker, result, exception).
         self._run = run
         self._resume = resume
@@ -308,14 +308,18 @@ class WorkerPool:
                 raise
         finally:
             _current.handling = None
-            if handling.worker is not None and self._begin_or_wait(handling.worker):
-                self._continue()
-            with self._lock:
-                self._active -= 1
-                self._tell_if_idle()
+            if handling.worker is None or not self._begin_or_wait(handling.worker):
+                self._job_over()
+            else:
+                self._continue(ends_job=True)
+
+    def _job_over(self) -> None:
+        with self._lock:
+            self._active -= 1
+            self._tell_if_idle()
 
     def spawn(self, worker: Any, elsewhere: bool = False) -> None:
-        """Have ``run(worker)`` called on a thread of the pool, once a slot is free.
+        """Have ``run(*worker)`` called on a thread of the pool, once a slot is free.
 
         ``elsewhere``: on another thread than this, also where the handler of a message spawns it.
 
@@ -364,9 +368,7 @@ class WorkerPool:
             if part(*args):
                 self._continue()
         finally:
-            with self._lock:
-                self._active -= 1
-                self._tell_if_idle()
+            self._job_over()
 
     def _begin_or_wait(self, worker: Any, elsewhere: bool = False) -> bool:
         """Run a worker that a handler spawned, or put it in line for a slot.
@@ -387,22 +389,29 @@ class WorkerPool:
             return False
         return self._run_one(handle, worker)
 
-    def _continue(self) -> None:
-        """Pass this thread's slot on, or give it back. Runs the waiting workers on the way."""
+    def _continue(self, ends_job: bool = False) -> None:
+        """Pass this thread's slot on, or give it back. Runs the waiting workers on the way.
+
+        ``ends_job``: and then the job of this thread is over.
+        """
         while True:
             with self._lock:
                 if not self._waiting:
                     self._free += 1
+                    if ends_job:
+                        self._active -= 1
                     self._tell_if_idle()
                     return
                 following = self._waiting.popleft()
             if isinstance(following, threading.Event):
                 following.set()
-                return
+                break
             handle = WorkerThread()
             self._begun(handle, following)
             if not self._run_one(handle, following):
-                return
+                break
+        if ends_job:
+            self._job_over()
 
     def _continue_elsewhere(self) -> None:
         """As :meth:`_continue`, but leave a waiting worker to another thread."""
@@ -421,7 +430,7 @@ class WorkerPool:
 
     def _run_one(self, handle: WorkerThread, worker: Any) -> bool:
         """Run a worker. False where it goes on as a coroutine, which takes the slot along."""
-        return self._run_part(handle, worker, contextvars.Context(), self._run, worker)
+        return self._run_part(handle, worker, contextvars.Context(), self._run, *worker)
 
     def _run_part(
         self,

@@ -16,8 +16,13 @@ from nameko.exceptions import MethodNotFound, RemoteError, RpcTimeout, UnknownSe
 from nameko.extensions import DependencyProvider
 from nameko.messaging import Publisher, consume
 from nameko.rpc import RpcProxy, rpc
-from nameko.standalone.events import event_dispatcher
-from nameko.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
+from nameko.standalone.events import async_event_dispatcher, event_dispatcher
+from nameko.standalone.rpc import (
+    AsyncClusterRpcClient,
+    AsyncServiceRpcClient,
+    ClusterRpcProxy,
+    ServiceRpcProxy,
+)
 from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
 
 
@@ -306,3 +311,99 @@ def test_an_awaited_call_times_out_and_can_be_cancelled(serve, config, uid):
 
     asyncio.run(main())
     go.set()
+
+
+class TestAsyncClients:
+    @pytest.fixture
+    def echo(self, serve, uid):
+        class Echo:
+            name = "echo-" + uid
+
+            @rpc
+            def echo(self, value):
+                return value
+
+            @rpc
+            async def never(self):
+                await asyncio.Event().wait()
+
+        serve(Echo, max_workers=50)
+        return Echo.name
+
+    def test_many_calls_at_once(self, echo, config):
+        async def main():
+            async with AsyncServiceRpcClient(echo, config=config, timeout=20) as service:
+                return await asyncio.gather(*[service.echo(n) for n in range(200)])
+
+        assert asyncio.run(main()) == list(range(200))
+
+    def test_calls_that_are_given_up_leave_nothing_behind(self, echo, config):
+        async def main():
+            client = AsyncClusterRpcClient(config=config, timeout=0.05)
+            async with client as cluster:
+                cancelled = asyncio.ensure_future(cluster[echo].never())
+                await cluster[echo].echo(1)
+                cancelled.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await cancelled
+                with pytest.raises(RpcTimeout):
+                    await cluster[echo].never()
+                return client._reply_listener._native.pending
+
+        assert asyncio.run(main()) == 0
+
+    def test_without_a_loop_it_says_what_to_do(self, config):
+        with pytest.raises(TypeError, match="async with"), AsyncClusterRpcClient(config=config):
+            pass
+
+    def test_events(self, serve, config, uid):
+        class Listener:
+            name = "listener-" + uid
+
+            @event_handler("source-" + uid, "changed")
+            def on_event(self, data):
+                return data
+
+        container = serve(Listener)
+        dispatch = async_event_dispatcher(config)
+        with entrypoint_waiter(container, "on_event") as handled:
+            asyncio.run(dispatch("source-" + uid, "changed", "data"))
+        assert handled.get() == "data"
+
+
+def test_one_client_serves_many_threads_also_when_calls_time_out(serve, config, uid):
+    class Echo:
+        name = "echo-" + uid
+
+        @rpc
+        def echo(self, value):
+            return value
+
+        @rpc
+        async def never(self):
+            await asyncio.Event().wait()
+
+    container = serve(Echo, max_workers=50)
+    failures = []
+    client = ClusterRpcProxy(config, timeout=20)
+    with client as cluster:
+
+        def calls(number):
+            try:
+                for n in range(20):
+                    assert cluster[Echo.name].echo([number, n]) == [number, n]
+                given_up = cluster[Echo.name].never.call_async()
+                given_up.reply_event.timeout = 0.01
+                with pytest.raises(RpcTimeout):
+                    given_up.result()
+            except BaseException as exc:
+                failures.append(exc)
+
+        threads = [threading.Thread(target=calls, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert failures == []
+        assert client._reply_listener._native.pending == 0
+    container.kill()

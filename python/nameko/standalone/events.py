@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kombu import Exchange
@@ -52,5 +53,18 @@ def event_dispatcher(nameko_config: Any = None, **publisher_options: Any) -> Cal
         publisher.publish(
             event_data, exchange=get_event_exchange(service_name, config), routing_key=event_type
         )
+
+    return dispatch
+
+
+def async_event_dispatcher(
+    config: Any = None, **publisher_options: Any
+) -> Callable[..., Awaitable[None]]:
+    """:func:`event_dispatcher` for programs on an asyncio loop: ``await dispatch(...)`` returns
+    when the broker has the event."""
+    send = event_dispatcher(config, **publisher_options)
+
+    async def dispatch(service_name: str, event_type: str, event_data: Any) -> None:
+        await asyncio.to_thread(send, service_name, event_type, event_data)
 
     return dispatch

@@ -287,3 +287,28 @@ class ClusterRpcClient(ClusterRpcProxy):
         **options: Any,
     ) -> None:
         super().__init__(options.pop("config", None), context_data, timeout, **options)
+
+
+class _Async(StandaloneProxyBase):
+    """``async with`` only: a client whose calls are to be awaited."""
+
+    def __enter__(self) -> Any:
+        raise TypeError("{} is used with `async with`".format(type(self).__name__))
+
+
+class AsyncServiceRpcClient(_Async, ServiceRpcClient):
+    """A client of one service, for programs on an asyncio loop. It connects without blocking that.
+
+    ::
+
+        async with AsyncServiceRpcClient("service_x", timeout=5) as service_x:
+            await service_x.remote_method("hello")
+            await asyncio.gather(*[service_x.remote_method(n) for n in range(100)])
+
+    A call that is cancelled, or whose time is over, is forgotten: its reply is dropped when it
+    comes. The arguments are those of :class:`ServiceRpcClient`.
+    """
+
+
+class AsyncClusterRpcClient(_Async, ClusterRpcClient):
+    """:class:`AsyncServiceRpcClient` for all services: ``await cluster.service_x.method()``."""
