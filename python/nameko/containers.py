@@ -219,7 +219,7 @@ class ServiceContainer:
             # Beyond the workers: messages whose handler waits for something, for each consumer.
             max_threads=self.max_workers * (2 + len(self.extensions)),
             name=self.service_name,
-            run=self._run_worker,
+            run=self._work,
             resume=self._resume_worker,
             is_quick=self._ends_quickly,
             begun=self._worker_begun,
@@ -380,6 +380,10 @@ class ServiceContainer:
             ):
                 return True
         return False
+
+    def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
+        # Looked up for each: somebody may have put another in its place.
+        return self._run_worker(*worker)
 
     def _ends_quickly(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether nothing that could take long comes after the method."""

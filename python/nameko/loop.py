@@ -106,12 +106,6 @@ def _start_all() -> None:
         _starting.popleft()._begin(loop)
 
 
-def call_soon(callback: Callable[..., None], *args: Any) -> None:
-    """Have ``callback(*args)`` called on the process's loop, in a context of its own. To be called
-    on the loop."""
-    process_loop().call_soon(callback, *args, context=contextvars.Context())
-
-
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The loop that runs in this thread, if one does."""
     return asyncio._get_running_loop()

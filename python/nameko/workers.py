@@ -492,10 +492,11 @@ class WorkerPool:
     ) -> None:
         """A worker's coroutine has ended. Called on its loop."""
         handle._coroutine = None
-        part = (handle, worker, context, self._resume, worker, result, exc)
+        # A copy, as the coroutine is still in its context.
+        part = (handle, worker, context.copy(), self._resume, worker, result, exc)
         if self._is_quick(worker):
-            # Out of the context, which the coroutine is still in.
-            loop.call_soon(self._finish_here, part)
+            if self._run_part(*part):
+                self._continue_elsewhere()
             return
         with self._lock:
             if self._runs is None:
@@ -507,10 +508,6 @@ class WorkerPool:
             # The end came first.
             handle.finish(ThreadKilled())
             self._done(handle, worker)
-
-    def _finish_here(self, part: tuple[Any, ...]) -> None:
-        if self._run_part(*part):
-            self._continue_elsewhere()
 
     def _tell_if_idle(self) -> None:
         if self._drainers and self._is_idle():
