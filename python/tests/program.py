@@ -56,7 +56,8 @@ class Program:
         )
         self.seen = []
         self._lines = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self):
         for line in self.process.stdout:
@@ -94,6 +95,8 @@ class Program:
     def __exit__(self, *exc_info):
         self.process.kill()
         self.process.wait()
+        # Processes that it had started have its output too, and end when it is gone.
+        self._reader.join(PATIENCE)
         self.process.stdout.close()
 
 
