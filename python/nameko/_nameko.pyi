@@ -159,7 +159,7 @@ class WebSocket:
         """Send a text. One for a socket that is closed is dropped: False."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, once all that was sent before is out."""
+        """Close the connection, once all that was sent before is out. One that was not accepted is refused with 500."""
 
     @property
     def closed(self) -> bool:

@@ -280,6 +280,22 @@ def test_a_declared_length_is_kept(serve):
     assert answer.headers["Content-Length"] == "6"
 
 
+def test_head_ends_a_body_without_end(serve):
+    closed = threading.Event()
+
+    def app(environ, start_response):
+        start_response("200 OK", [("X", "y")])
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.set()
+
+    answer = answer_of(serve, app, "HEAD")
+    assert (answer.status, answer.headers["X"], answer.body) == (200, "y", b"")
+    assert closed.wait(10)
+
+
 def test_an_error_before_the_headers_is_500_and_logged(serve, caplog):
     def app(environ, start_response):
         start_response("200 OK", [])
@@ -436,6 +452,10 @@ def test_garbage_is_refused_and_harms_nobody(client, garbage):
         connection.shutdown(socket.SHUT_WR)
         assert b" 200 " not in read_all(connection)
     assert client.get("/").text == "hello"
+
+
+def test_a_host_that_is_none_is_the_clients_mistake(client):
+    assert client.get("/", Host="a..b").status == 400
 
 
 def test_a_client_that_is_slow_with_its_head_is_cut_off_and_holds_up_nobody(serve):

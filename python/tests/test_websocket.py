@@ -550,6 +550,17 @@ def test_a_kill_cuts_sockets(chat, plain):
         pass
 
 
+def test_a_socket_that_cannot_be_added_is_refused_and_logged(chat, monkeypatch, caplog):
+    def refuse(self, ws, initial_context_data=None):
+        raise RuntimeError("house full")
+
+    monkeypatch.setattr(WebSocketServer, "add_websocket", refuse)
+    with pytest.raises(websocket.WebSocketBadStatusException):
+        websocket.create_connection("ws://{}:{}/ws".format(*address_of(chat)), timeout=10)
+    assert "house full" in caplog.text
+    assert Client(chat).get("/").text == "http too"
+
+
 def test_context_data_of_a_socket(serve, plain):
     class Server(WebServer):
         def context_data_from_headers(self, request):

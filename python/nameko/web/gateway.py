@@ -83,14 +83,16 @@ class Gateway:
         try:
             pieces = iter(result)
             first = next(pieces, None)
+            if first is not None and exchange.environ["REQUEST_METHOD"] == "HEAD":
+                # Nobody wants the rest, which may have no end.
+                first, pieces = None, iter(())
             if first is not None and not exchange.whole(result, first):
                 # From here on the client sets the pace.
                 rest = partial(exchange.stream, first, pieces, finish, self.debug)
                 finish = None
                 self.spawn(partial(contextvars.copy_context().run, rest), identifier="response")
                 return
-            if exchange.status is None and exchange.request.answered:
-                # It has become a WebSocket.
+            if exchange.is_taken():
                 return
             body = _as_bytes(first or b"")
             for piece in pieces:
@@ -166,6 +168,10 @@ class Exchange:
             return True
         return self.length is not None and len(first) >= self.length
 
+    def is_taken(self) -> bool:
+        """Whether the request was answered behind WSGI's back: it has become a WebSocket."""
+        return self.status is None and self.request.answered
+
     def send(self, body: bytes) -> None:
         """Send all of the response, or of what is missing of it."""
         if self.begun:
@@ -211,7 +217,7 @@ class Exchange:
             self.environ.get("REQUEST_METHOD"),
             self.environ.get("RAW_PATH_INFO"),
         )
-        if self.over:
+        if self.over or self.is_taken():
             return
         if self.begun:
             self.request.cut()

@@ -254,10 +254,9 @@ class WsgiApp:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         # Shallow: nobody reads the body of what may become a WebSocket connection.
         request = Request(environ, shallow=True)
-        adapter = self.url_map.bind_to_environ(environ)
         answer: Any
         try:
-            provider, values = adapter.match()
+            provider, values = self.url_map.bind_to_environ(environ).match()
             request.path_values = values  # type: ignore[attr-defined]
             answer = provider.handle_request(request)
         except HTTPException as exc:

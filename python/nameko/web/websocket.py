@@ -99,16 +99,20 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         return accept
 
     def _accept(self, socket: WebSocket, initial_context_data: dict[str, Any]) -> None:
-        socket_id, context_data = self.add_websocket(socket, initial_context_data)
         try:
-            socket.send(self.serialize_event("connected", {"socket_id": socket_id}))
-            handle = self.wsgi_server.container._worker_pool.handle
-            socket.accept(
-                partial(handle, self._answer, socket, socket_id, context_data),
-                partial(handle, self.remove_socket, socket_id),
-            )
+            socket_id, context_data = self.add_websocket(socket, initial_context_data)
+            try:
+                socket.send(self.serialize_event("connected", {"socket_id": socket_id}))
+                handle = self.wsgi_server.container._worker_pool.handle
+                socket.accept(
+                    partial(handle, self._answer, socket, socket_id, context_data),
+                    partial(handle, self.remove_socket, socket_id),
+                )
+            except BaseException:
+                self.remove_socket(socket_id)
+                raise
         except BaseException:
-            self.remove_socket(socket_id)
+            socket.close()
             raise
 
     def _answer(

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use nameko::web::site::{self, Socket, SocketListener, SocketSettings};
-use nameko::web::{Bytes, Response, Upgrade};
+use nameko::web::{Bytes, Response, StatusCode, Upgrade};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -129,9 +129,15 @@ impl WebSocket {
         self.socket.send(text)
     }
 
-    /// Closes the connection, once all that was sent before is out.
+    /// Closes the connection, once all that was sent before is out. One that was not accepted is refused with 500.
     #[pyo3(signature = (code = 1000, reason = ""))]
     fn close(&self, code: u16, reason: &str) {
+        let opening = lock(&self.opening).take();
+        if let Some(opening) = opening {
+            // A client that has gone misses nothing.
+            let refusal = Response::empty(StatusCode::INTERNAL_SERVER_ERROR);
+            let _ = opening.reply.send(refusal);
+        }
         self.socket.close(code, reason);
     }
 
