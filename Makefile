@@ -14,24 +14,27 @@ QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run test test-rust test-python test-community test-compat test-rabbitmq check format bench docs wheel clean
+.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq check check-rust check-python
+.PHONY: format bench docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call them in a shell
-	@echo "Building the Rust examples"
-	@cargo build $(QUIET) --package nameko-examples --package nameko
+	@echo "Building the Rust example"
+	@cargo build $(QUIET) --package nameko-examples --bin hello
 	@scripts/demo
 
 test: test-rust test-python test-community test-compat ## Run every test, on the embedded broker
 
-test-rust:
+# All of it at once: for a part of it cargo chooses other features of the dependencies, and builds them once more.
+built:
 	@cargo build $(QUIET) --workspace --all-targets
+
+test-rust: built
 	scripts/with_redis cargo test --workspace --quiet
 
-test-python: $(VENV)/.installed $(VENV)/.peer
-	cargo build --quiet --package nameko-examples --package nameko
+test-python: built $(VENV)/.installed $(VENV)/.peer
 	$(BIN)/python -m pytest -q
 
 # Services with the community's extensions, and drivers, on servers of their own.
@@ -45,12 +48,17 @@ test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when 
 	@$(BIN)/python scripts/require_rabbitmq.py "$(RABBITMQ_URI)"
 	NAMEKO_TEST_AMQP_URI="$(RABBITMQ_URI)" $(MAKE) test
 
-check: $(VENV)/.installed ## Formatting, lints, types and docs, with no warning left
+check: check-rust check-python ## Formatting, lints, types and docs, with no warning left
+
+check-rust:
 	cargo fmt --all --check
 	cargo fmt --manifest-path benchmarks/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	cargo clippy --manifest-path benchmarks/Cargo.toml --all-targets --quiet -- -D warnings
+	# In the target directory of the project: most of what they depend on is there already.
+	cargo clippy --manifest-path benchmarks/Cargo.toml --target-dir target --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+check-python: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
