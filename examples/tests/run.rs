@@ -108,9 +108,20 @@ fn waiting_for_a_broker_ends_with_a_signal() {
 }
 
 #[test]
+fn a_program_tells_its_own_name_and_version() {
+    for arguments in [&["--version"][..], &["run", "--version"]] {
+        let told = run(command(HELLO, arguments), "").stdout;
+        let (name, version) = told.split_once(' ').unwrap();
+        assert!(name.starts_with("hello"), "{told}");
+        let ours = env!("CARGO_PKG_VERSION");
+        assert_eq!(version.trim_end(), format!("{ours} (nameko {ours})"));
+    }
+}
+
+#[test]
 fn a_wrong_name_or_configuration_is_told() {
     let ended = run(command(HELLO, ["run", "helo_service"]), "");
-    assert_eq!(ended.code, Some(1));
+    assert_eq!(ended.code, Some(2), "the command line is wrong");
     assert!(
         ended
             .stderr

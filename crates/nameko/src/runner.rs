@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug, Default, Clone)]
 pub struct Services {
     list: Vec<Entry>,
+    /// Of the program that lists them.
+    version: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,9 +41,36 @@ impl Services {
         self
     }
 
+    /// The version of the program, which its `--version` tells. [`services!`](crate::services) takes that of the package.
+    #[must_use]
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    pub(crate) fn program_version(&self) -> Option<&'static str> {
+        self.version
+    }
+
     /// The services' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.list.iter().map(|it| it.name)
+    }
+
+    /// That each of the names is one of a service.
+    pub(crate) fn check<N: AsRef<str>>(&self, names: &[N]) -> Result<()> {
+        let list: Vec<_> = self.names().collect();
+        let mut names = names.iter().map(AsRef::as_ref);
+        match names.find(|it| !list.contains(it)) {
+            None => Ok(()),
+            Some(unknown) => Err(Error::raise(
+                "ServicesError",
+                format!(
+                    "no service is called `{unknown}`; there are: {}",
+                    list.join(", ")
+                ),
+            )),
+        }
     }
 }
 
@@ -49,7 +78,13 @@ impl Services {
 #[macro_export]
 macro_rules! services {
     ($($service:ty),* $(,)?) => {
-        $crate::Services::new()$(.add::<$service>())*
+        $crate::Services::new()
+            .version(match ::core::option_env!("CARGO_PKG_VERSION") {
+                ::core::option::Option::Some(version) => version,
+                // Built by another tool than cargo.
+                ::core::option::Option::None => "of unknown version",
+            })
+            $(.add::<$service>())*
     };
 }
 
@@ -98,19 +133,7 @@ impl Runner {
                 ),
             ));
         }
-        if let Some(unknown) = names
-            .iter()
-            .map(AsRef::as_ref)
-            .find(|it| !list.contains(it))
-        {
-            return Err(Error::raise(
-                "ServicesError",
-                format!(
-                    "no service is called `{unknown}`; there are: {}",
-                    list.join(", ")
-                ),
-            ));
-        }
+        services.check(names)?;
         let chosen = services
             .list
             .iter()

@@ -1,12 +1,13 @@
 //! What can be written on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 
 use super::client::{Failure, is_configured};
 use crate::config::Config;
+use crate::runner::Services;
 
 /// More processes than that are a slip of the finger.
 #[cfg(unix)]
@@ -24,6 +25,24 @@ const MAX_PROCESSES: i64 = 1024;
 pub(super) struct ServicesArguments {
     #[command(subcommand)]
     pub(super) command: ServicesCommand,
+}
+
+impl ServicesArguments {
+    /// The command line of the very program: its own name and version, and ours beside it.
+    pub(super) fn of_program(services: &Services) -> Command {
+        let ours = concat!("nameko ", env!("CARGO_PKG_VERSION"));
+        let version = match services.program_version() {
+            Some(version) => format!("{version} ({ours})"),
+            None => format!("({ours})"),
+        };
+        let path = std::env::args_os().next().map(PathBuf::from);
+        let name = path.as_deref().and_then(Path::file_stem);
+        let command = Self::command().version(version);
+        match name {
+            Some(name) => command.display_name(name.to_string_lossy()),
+            None => command,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -22,7 +22,7 @@ mod tests;
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
-use clap::Parser as _;
+use clap::{FromArgMatches as _, Parser as _, error::ErrorKind};
 use tokio::runtime::{Builder, Runtime};
 
 use self::arguments::{
@@ -66,7 +66,15 @@ const LAST_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Exits with 0 when all went well, 1 on an error (told on standard error), 2 on a wrong command line, 130 or 143 when a
 /// second signal ended it.
 pub fn main(services: Services) -> ExitCode {
-    report(match ServicesArguments::parse().command {
+    let mut command = ServicesArguments::of_program(&services);
+    let arguments = ServicesArguments::from_arg_matches(&command.get_matches_mut())
+        .unwrap_or_else(|error| error.exit());
+    if let ServicesCommand::Run(run) = &arguments.command
+        && let Err(unknown) = services.check(&run.services)
+    {
+        command.error(ErrorKind::InvalidValue, unknown).exit();
+    }
+    report(match arguments.command {
         ServicesCommand::Run(arguments) => run_command(&services, &arguments),
         ServicesCommand::Shell(arguments) => shell_command(&arguments, &services),
         ServicesCommand::Call(arguments) => call_command(&arguments),
