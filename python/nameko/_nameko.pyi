@@ -159,7 +159,10 @@ class WebSocket:
         """Send a text. One for a socket that is closed is dropped: False."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, once all that was sent before is out. One that was not accepted is refused with 500."""
+        """Close the connection, once all that was sent before is out; one that was not accepted as soon as it is."""
+
+    def refuse(self) -> None:
+        """Answer the handshake with 500, unless it was accepted."""
 
     @property
     def closed(self) -> bool:

@@ -35,6 +35,8 @@ from nameko.web.websocket import (
     WebSocketServer,
     rpc,
 )
+from nameko.web.websocket import connect as connect_hook
+from nameko.web.websocket import disconnect as disconnect_hook
 
 
 class Refused(Exception):
@@ -559,6 +561,52 @@ def test_a_socket_that_cannot_be_added_is_refused_and_logged(chat, monkeypatch, 
         websocket.create_connection("ws://{}:{}/ws".format(*address_of(chat)), timeout=10)
     assert "house full" in caplog.text
     assert Client(chat).get("/").text == "http too"
+
+
+def test_methods_for_sockets_that_come_and_go(serve, plain):
+    gone = queue.Queue()
+
+    class Service:
+        name = "hooks"
+        hub = WebSocketHubProvider()
+
+        @connect_hook
+        def enter(self, socket_id, request):
+            room = request.args.get("room")
+            if room is None:
+                raise Refused("which room?")
+            self.hub.subscribe(socket_id, room)
+
+        @disconnect_hook
+        def leave(self, socket_id, channels):
+            gone.put((socket_id, channels, self.hub.get_subscriptions(socket_id)))
+
+        @rpc
+        def rooms(self, socket_id):
+            return self.hub.get_subscriptions(socket_id)
+
+    container = serve(Service, **LOCAL)
+    url = "ws://{}:{}/ws".format(*address_of(container))
+    guest = websocket.create_connection(url + "?room=hall", timeout=10)
+    socket_id = json.loads(guest.recv())["data"]["socket_id"]
+    assert call(guest, "rooms")["data"] == ["hall"]
+    guest.close()
+    assert gone.get(timeout=10) == (socket_id, ["hall"], [])
+
+    stranger = plain(container)
+    stranger.send(json.dumps({"method": "rooms"}))
+    closing = stranger.recv_frame()
+    assert struct.unpack("!H", closing.data[:2])[0] == 1008
+    assert closing.data[2:] == b"which room?"
+    assert gone.get(timeout=10)[1] == []
+
+    last = websocket.create_connection(url + "?room=hall", timeout=10)
+    last.recv()
+    reader = threading.Thread(target=last.recv)
+    reader.start()
+    container.stop()
+    reader.join(10)
+    assert gone.get_nowait()[1] == ["hall"]
 
 
 def test_context_data_of_a_socket(serve, plain):

@@ -93,27 +93,56 @@ class WebSocketServer(ProviderCollector, SharedExtension):
                 return NotServed(text)(environ, start_response)
             socket = request.websocket()
             if socket is not None:
-                self._accept(socket, initial_context_data)
+                self._accept(socket, initial_context_data, Request(environ, shallow=True))
             return []
 
         return accept
 
-    def _accept(self, socket: WebSocket, initial_context_data: dict[str, Any]) -> None:
+    def _accept(
+        self, socket: WebSocket, initial_context_data: dict[str, Any], request: Request
+    ) -> None:
         try:
             socket_id, context_data = self.add_websocket(socket, initial_context_data)
             try:
                 socket.send(self.serialize_event("connected", {"socket_id": socket_id}))
+                self._greet(socket, socket_id, request, context_data)
                 handle = self.wsgi_server.container._worker_pool.handle
                 socket.accept(
                     partial(handle, self._answer, socket, socket_id, context_data),
-                    partial(handle, self.remove_socket, socket_id),
+                    partial(handle, self._lose, socket_id, context_data),
                 )
             except BaseException:
                 self.remove_socket(socket_id)
                 raise
         except BaseException:
-            socket.close()
+            socket.refuse()
             raise
+
+    def _greet(
+        self, socket: WebSocket, socket_id: str, request: Request, context_data: dict[str, Any]
+    ) -> None:
+        """Run the methods for sockets that come. One that raises has the socket closed."""
+        for provider in list(self._providers):
+            if isinstance(provider, WebSocketConnect):
+                try:
+                    call(provider, (socket_id, request), {}, dict(context_data))
+                except Exception as exc:
+                    # As "policy violation", RFC 6455, section 7.4.1.
+                    socket.close(1008, str(exc))
+
+    def _lose(self, socket_id: str, context_data: dict[str, Any]) -> None:
+        """The connection is over: a job."""
+        channels = set()
+        for provider in list(self._providers):
+            if isinstance(provider, WebSocketHubProvider):
+                channels.update(provider.hub.get_subscriptions(socket_id))
+        self.remove_socket(socket_id)
+        for provider in list(self._providers):
+            if isinstance(provider, WebSocketDisconnect):
+                # They run on other threads: the client's goodbye is answered meanwhile.
+                provider.container.spawn_worker(
+                    provider, (socket_id, sorted(channels)), {}, context_data=dict(context_data)
+                )
 
     def _answer(
         self, socket: WebSocket, socket_id: str, context_data: dict[str, Any], message: str | bytes
@@ -165,8 +194,11 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         self.wsgi_server.register_provider(self)
 
     def unregister_provider(self, provider: Any) -> None:
-        """As :meth:`ProviderCollector.unregister_provider`. When no entrypoint is left, the
-        sockets are closed, each when the message it has in work is handled."""
+        """As :meth:`ProviderCollector.unregister_provider`. The first entrypoint that leaves closes
+        the sockets, each when the message it has in work is handled."""
+        if isinstance(provider, Entrypoint):
+            # Before it leaves: what is still to be run finds it.
+            self.wsgi_server.close_sockets()
         super().unregister_provider(provider)
         if not any(isinstance(left, Entrypoint) for left in list(self._providers)):
             self._leave()
@@ -335,4 +367,35 @@ class WebSocketRpc(Entrypoint):
         return result, exc_info
 
 
+class _SocketHook(Entrypoint):
+    """Runs the method for sockets rather than for messages."""
+
+    server = WebSocketServer()
+
+    def setup(self) -> None:
+        self.server.register_provider(self)
+
+    def stop(self) -> None:
+        self.server.unregister_provider(self)
+        super().stop()
+
+
+class WebSocketConnect(_SocketHook):
+    """Runs the method for each socket that connects, before its first message: ``method(socket_id,
+    request)`` with the werkzeug request of the handshake. Where it raises, the socket is closed
+    with code 1008 and the exception's text."""
+
+    def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
+        """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
+        event.send(result, exc_info)
+        return result, exc_info
+
+
+class WebSocketDisconnect(_SocketHook):
+    """Runs the method for each socket that has gone, however it went: ``method(socket_id,
+    channels)`` with the channels that it listened to. The hub does not know the socket any more."""
+
+
 rpc = WebSocketRpc.decorator
+connect = WebSocketConnect.decorator
+disconnect = WebSocketDisconnect.decorator

@@ -129,16 +129,20 @@ impl WebSocket {
         self.socket.send(text)
     }
 
-    /// Closes the connection, once all that was sent before is out. One that was not accepted is refused with 500.
+    /// Closes the connection, once all that was sent before is out; one that was not accepted as soon as it is.
     #[pyo3(signature = (code = 1000, reason = ""))]
     fn close(&self, code: u16, reason: &str) {
+        self.socket.close(code, reason);
+    }
+
+    /// Answers the handshake with 500, unless it was accepted.
+    fn refuse(&self) {
         let opening = lock(&self.opening).take();
         if let Some(opening) = opening {
             // A client that has gone misses nothing.
             let refusal = Response::empty(StatusCode::INTERNAL_SERVER_ERROR);
             let _ = opening.reply.send(refusal);
         }
-        self.socket.close(code, reason);
     }
 
     /// Nothing more can be sent.
