@@ -50,11 +50,11 @@ test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when 
 
 check: check-rust check-python ## Formatting, lints, types and docs, with no warning left
 
+# The benchmarks in the target directory of the project: most of what they depend on is there already.
 check-rust:
 	cargo fmt --all --check
 	cargo fmt --manifest-path benchmarks/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	# In the target directory of the project: most of what they depend on is there already.
 	cargo clippy --manifest-path benchmarks/Cargo.toml --target-dir target --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
