@@ -107,3 +107,29 @@ fn digit(byte: u8) -> Option<u8> {
     let digit = char::from(byte).to_digit(16)?;
     u8::try_from(digit).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_byte_by_byte() {
+        for (path, text) in [
+            ("/", "/"),
+            ("/a%20b", "/a b"),
+            ("/%C3%a9", "/\u{c3}\u{a9}"),
+            ("/é", "/\u{c3}\u{a9}"),
+            ("/a%2Fb", "/a/b"),
+            ("/%25%41", "/%A"),
+            ("/%2541", "/%41"),
+            // What is no encoding stays.
+            ("/%", "/%"),
+            ("/%4", "/%4"),
+            ("/%zz%41", "/%zzA"),
+            ("/%%41", "/%A"),
+            ("/%+1", "/%+1"),
+        ] {
+            assert_eq!(unquote(path), text, "{path}");
+        }
+    }
+}
