@@ -42,6 +42,9 @@ impl Compiler {
         let case = case.canonicalize().unwrap();
         let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
             .current_dir(&self.workspace)
+            // Of a `make --jobs` around the test: the compiler would complain that it cannot take part in that.
+            .env_remove("MAKEFLAGS")
+            .env_remove("CARGO_MAKEFLAGS")
             .args(["--edition", "2024", "--crate-type", "bin"])
             .args(["--emit", "metadata", "--color", "never"])
             .arg("--out-dir")
