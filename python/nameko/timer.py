@@ -19,7 +19,7 @@ from typing import Any
 
 from nameko.exceptions import ConfigurationError
 from nameko.extensions import Entrypoint
-from nameko.utils.threads import ManagedThread, ThreadKilled
+from nameko.utils.threads import KILL_GRACE, ManagedThread, ThreadKilled
 
 _log = getLogger(__name__)
 
@@ -69,13 +69,20 @@ class Timer(Entrypoint):
                 _log.debug("%s was killed while it stopped", self)
 
     def kill(self) -> None:
-        """No further tick, and nothing is waited for."""
+        """No further tick; a worker that is running is not waited for."""
         _log.debug("killing %s", self)
-        # A thread that waits for something can only be woken.
+        # A thread that waits for something can only be woken; it then ends by itself, which is
+        # better than to have something raised in it wherever it is.
         self.should_stop.set()
         self.worker_complete.set()
-        if self._thread is not None:
+        if self._thread is None or self._thread.is_current():
+            return
+        try:
+            self._thread.wait(KILL_GRACE)
+        except TimeoutError:
             self._thread.kill()
+        except (Exception, ThreadKilled) as exc:
+            _log.debug("%s ended with %r", self, exc)
 
     def handle_timer_tick(self) -> None:
         """Spawn the worker of one tick."""
