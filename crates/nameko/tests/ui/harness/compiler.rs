@@ -44,6 +44,7 @@ impl Compiler {
             .current_dir(&self.workspace)
             // Of a `make --jobs` around the test: the compiler would complain that it cannot take part in that.
             .env_remove("MAKEFLAGS")
+            .env_remove("MFLAGS")
             .env_remove("CARGO_MAKEFLAGS")
             .args(["--edition", "2024", "--crate-type", "bin"])
             .args(["--emit", "metadata", "--color", "never"])
