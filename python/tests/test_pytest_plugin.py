@@ -341,6 +341,51 @@ def test_the_virtual_host_goes_before_the_containers_in_any_order_of_fixtures(ru
     outcome.assert_outcomes(passed=3)
 
 
+def test_services_do_not_complain_of_the_end_of_their_virtual_host(run):
+    outcome = run(
+        """
+        import logging
+
+        import pytest
+
+        from nameko.rpc import rpc
+
+
+        class Shop:
+            name = "shop"
+
+            @rpc
+            def ping(self):
+                pass
+
+
+        @pytest.fixture(scope="module")
+        def complaints():
+            seen = []
+            handler = logging.Handler(logging.WARNING)
+            handler.emit = seen.append
+            logging.getLogger().addHandler(handler)
+            yield seen
+            logging.getLogger().removeHandler(handler)
+
+
+        @pytest.mark.parametrize("n", range(5))
+        def test_container(container_factory, rabbit_config, complaints, n):
+            container_factory(Shop, rabbit_config).start()
+
+
+        @pytest.mark.parametrize("n", range(5))
+        def test_runner(runner_factory, rabbit_config, n):
+            runner_factory(rabbit_config, Shop).start()
+
+
+        def test_none(complaints):
+            assert [record.getMessage() for record in complaints] == []
+        """
+    )
+    outcome.assert_outcomes(passed=11)
+
+
 def test_kombu_consumers_of_extensions_stop_with_the_virtual_host(run):
     outcome = run(
         """

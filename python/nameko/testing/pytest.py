@@ -372,7 +372,15 @@ def get_message_from_queue(amqp_uri: str) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def container_factory(_nameko_config: Any) -> Iterator[Callable[..., Any]]:
+def _hosts() -> Iterator[list[Any]]:
+    """The containers and runners that the factories have made in this test."""
+    hosts: list[Any] = []
+    yield hosts
+    _kill(hosts)
+
+
+@pytest.fixture
+def container_factory(_nameko_config: Any, _hosts: list[Any]) -> Callable[..., Any]:
     """``container_factory(service_cls, config)`` makes a container, which is killed after the test.
 
     Without ``config`` it has :data:`nameko.config`, as in version 3.
@@ -380,28 +388,23 @@ def container_factory(_nameko_config: Any) -> Iterator[Callable[..., Any]]:
     from nameko.containers import get_container_cls
     from nameko.runners import make_container
 
-    containers: list[Any] = []
-
     def make(service_cls: type, config: Any = None) -> Any:
         config = _in_effect(config, _nameko_config)
         container = make_container(get_container_cls(config), service_cls, config)
-        containers.append(container)
+        _hosts.append(container)
         return container
 
-    yield make
-    _kill(containers)
+    return make
 
 
 @pytest.fixture
-def runner_factory(_nameko_config: Any) -> Iterator[Callable[..., Any]]:
+def runner_factory(_nameko_config: Any, _hosts: list[Any]) -> Callable[..., Any]:
     """``runner_factory(config, *service_classes)`` makes a runner, which is killed after the test.
 
     Without ``config`` it has :data:`nameko.config`, as in version 3.
     """
     from nameko._config import is_config
     from nameko.runners import ServiceRunner
-
-    runners: list[Any] = []
 
     def make(*service_classes: Any) -> Any:
         config = None
@@ -410,11 +413,10 @@ def runner_factory(_nameko_config: Any) -> Iterator[Callable[..., Any]]:
         runner = ServiceRunner(_in_effect(config, _nameko_config))
         for service_cls in service_classes:
             runner.add_service(service_cls)
-        runners.append(runner)
+        _hosts.append(runner)
         return runner
 
-    yield make
-    _kill(runners)
+    return make
 
 
 def _in_effect(config: Any, shared: Any) -> Any:
@@ -431,7 +433,8 @@ def _in_effect(config: Any, shared: Any) -> Any:
 def _kill(hosts: list[Any]) -> None:
     from logging import getLogger
 
-    for host in hosts:
+    while hosts:
+        host = hosts.pop(0)
         try:
             host.kill()
         except Exception:
@@ -507,16 +510,22 @@ def websocket(web_config_port: int) -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(autouse=True)
 def fast_teardown(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Has the virtual host deleted before containers are killed, in whichever order a test names
-    the fixtures. Their consumers are cancelled then, and need not be waited for."""
+    """Has containers killed before their virtual host is deleted, in whichever order a test names
+    the fixtures: they would complain of it, and connect again.
+
+    Only where extensions consume with kombu, it is deleted first: that ends their consumers, which
+    would have to be waited for else."""
+    hosts: list[Any] = []
     for name in ("container_factory", "runner_factory", "rabbit_config"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
+            hosts = request.getfixturevalue("_hosts")
     mixin = getattr(sys.modules.get("kombu.mixins"), "ConsumerMixin", None)
     if mixin is None:
         yield
+        _kill(hosts)
         return
-    # Consumers on kombu, which extensions may have, would try to connect again.
+    # Consumers on kombu would try to connect again.
     consumers: list[Any] = []
     init = mixin.__init__
 
@@ -531,3 +540,5 @@ def fast_teardown(request: pytest.FixtureRequest) -> Iterator[None]:
         mixin.__init__ = init
         for consumer in consumers:
             consumer.should_stop = True
+        if not consumers:
+            _kill(hosts)
