@@ -23,7 +23,7 @@ class Warehouse:
     # One instance packs each order, also when none was running when it was paid.
     @event_handler("shop", "order_paid")
     def pack(self, paid):
-        print("packed order", paid["order"])
+        print("packed order {}".format(paid["order"]))
 
 
 class Cache:
@@ -33,4 +33,4 @@ class Cache:
     # nothing.
     @event_handler("shop", "#", handler_type=BROADCAST, reliable_delivery=False)
     def forget(self, paid):
-        print("forgot order", paid["order"])
+        print("forgot order {}".format(paid["order"]))

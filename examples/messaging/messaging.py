@@ -40,8 +40,8 @@ class Resizer:
     def resize(self, picture):
         if picture == "broken.jpg":
             raise ValueError("this is no picture")
-        print("resized", picture)
+        print("resized {}".format(picture))
 
     @consume(FAILED)
     def look_at(self, picture):
-        print("could not resize", picture)
+        print("could not resize {}".format(picture))

@@ -13,4 +13,4 @@ class Reports:
 
     @timer(interval=5, eager=True)
     def heartbeat(self):
-        print(os.getpid(), "is alive")
+        print("{} is alive".format(os.getpid()))

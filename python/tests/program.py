@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -132,6 +133,14 @@ class Terminal:
 
     def type(self, text):
         os.write(self.master, text.encode())
+
+    def press(self, key, answer):
+        """Type a key that sends a signal, again each second until there is an answer, as people
+        do: Python sees a signal that comes just before it waits for input with the next input."""
+        self.type(key)
+        while answer not in self.seen and not select.select([self.master], [], [], 1)[0]:
+            self.type(key)
+        self.wait_for(answer)
 
     def __enter__(self):
         return self

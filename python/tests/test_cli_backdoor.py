@@ -1,8 +1,8 @@
 """``nameko run --backdoor-port`` and ``nameko backdoor``."""
 
 import io
+import os
 import re
-import shutil
 import socket
 import sys
 import threading
@@ -123,8 +123,7 @@ def test_on_a_terminal(port, uid):
         terminal.type("list(runner.service_names)\n")
         terminal.wait_for("['hello_{}']".format(uid))
         terminal.wait_for(">>> ")
-        terminal.type("\x03")
-        terminal.wait_for(">>> ")
+        terminal.press("\x03", ">>> ")
         terminal.type("\x04")
         assert terminal.process.wait(30) == 0
 
@@ -160,10 +159,30 @@ def test_in_a_pipe(port, uid):
     assert ended.returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("nc") is None, reason="there is no netcat")
-def test_by_netcat(port, uid):
-    ended = run("backdoor", port, stdin="print(*runner.service_names)\n")
+# What netcat of OpenBSD does with `nc HOST PORT -N`, and says with -h.
+NETCAT = """#!{python}
+import socket, sys
+if sys.argv[1:] == ["-h"]:
+    sys.exit("  -N  Shutdown the network socket after EOF on the input")
+host, port, option = sys.argv[1:]
+assert option == "-N"
+with socket.create_connection((host, int(port))) as connection:
+    connection.sendall(sys.stdin.buffer.read())
+    connection.shutdown(socket.SHUT_WR)
+    while data := connection.recv(4096):
+        sys.stdout.buffer.write(data)
+print("said netcat")
+"""
+
+
+def test_by_netcat(port, uid, tmp_path):
+    netcat = tmp_path / "netcat"
+    netcat.write_text(NETCAT.format(python=sys.executable))
+    netcat.chmod(0o755)
+    path = "{}:{}".format(tmp_path, os.environ["PATH"])
+    ended = run("backdoor", port, stdin="print(*runner.service_names)\n", PATH=path)
     assert "hello_{}\n".format(uid) in ended.stdout
+    assert ended.stdout.endswith("said netcat\n")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_messaging(run, cluster):
     program = run("examples.messaging.messaging")
     cluster.studio.resize("cat.jpg", priority=5)
     cluster.studio.resize("broken.jpg")
-    program.wait_for_all("\nresized cat.jpg", "could not resize broken.jpg")
+    program.wait_for_all("resized cat.jpg", "could not resize broken.jpg")
 
 
 def test_timers(run):
