@@ -212,7 +212,7 @@ def test_requirements(project):
     project.write("sub/pyproject.toml", POETRY)
     project.write("sub/setup.py", "setup(\n    python_requires='>=3.6,<3.9',\n)\n")
     project.write("Dockerfile", "FROM python:3.7-slim AS build\nFROM python:3.12-alpine\n")
-    assert project.findings(".", "sub") == [
+    assert project.findings(".") == [
         ("breaks", "Dockerfile:1", "FROM python:3.7-slim AS build"),
         ("breaks", "Pipfile:2", "nameko ~=2.13"),
         ("breaks", "pyproject.toml:2", "kombu <5"),

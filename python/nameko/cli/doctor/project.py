@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -35,8 +36,10 @@ def find_project(targets: list[str]) -> Project:
     for target in targets:
         path = Path(target)
         if path.is_dir():
-            modules.update(dict.fromkeys(_python_files(path)))
-            folders[path] = None
+            for folder, files in _walk(path):
+                modules.update(dict.fromkeys(files))
+                # A repository may have a folder for each service, with what that one requires.
+                folders[folder] = None
         elif path.is_file():
             modules.update(dict.fromkeys([path]))
             folders[path.parent] = None
@@ -48,8 +51,8 @@ def find_project(targets: list[str]) -> Project:
     return Project(list(modules), [*_find_requirements(list(folders))])
 
 
-def _python_files(folder: Path) -> list[Path]:
-    found = []
+def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and those in it, each with its Python files."""
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
@@ -59,8 +62,7 @@ def _python_files(folder: Path) -> list[Path]:
             and not name.endswith((".egg-info", ".dist-info"))
             and not Path(where, name, "pyvenv.cfg").exists()
         )
-        found += [Path(where, name) for name in sorted(files) if name.endswith(".py")]
-    return found
+        yield Path(where), [Path(where, name) for name in sorted(files) if name.endswith(".py")]
 
 
 def _find_module(name: str) -> tuple[Path, Path]:
