@@ -2,6 +2,8 @@
 
 import ctypes
 import logging
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -268,3 +270,19 @@ def test_service_to_service_calls_survive_lost_connections(run, own_broker):
         assert method(1) == 1
         own_broker.close_connections()
         assert method(2) == 2
+
+
+def test_a_thread_that_still_publishes_when_the_process_ends_does_not_panic(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import threading\n"
+        "from nameko.amqp.publish import Publisher\n"
+        # Nobody listens on port 1.
+        "publisher = Publisher('amqp://127.0.0.1:1', retry_policy={'max_retries': 1000})\n"
+        "thread = threading.Thread(target=publisher.publish, args=('x',), daemon=True)\n"
+        "thread.start()\n"
+        "thread.join(0.2)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    assert "panicked" not in done.stderr

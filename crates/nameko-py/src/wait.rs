@@ -8,12 +8,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 
-use crate::{jobs, runtime};
+use crate::jobs;
+use crate::runtime::{self, Generation};
 
 /// How often a waiting thread looks for what Python wants it to raise.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(100);
@@ -24,7 +25,8 @@ const INTERRUPT_CHECK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// KeyboardInterrupt or what else interrupts the thread; or there is no I/O thread.
+/// KeyboardInterrupt or what else interrupts the thread; or there is no I/O thread, or it has ended meanwhile, as it does
+/// when the process ends.
 pub(crate) fn wait<F>(
     py: Python<'_>,
     deadline: Option<Instant>,
@@ -34,7 +36,10 @@ where
     F: Future + Send,
     F::Output: Send,
 {
-    let runtime = runtime::handle()?;
+    let runtime = Io {
+        handle: runtime::handle()?,
+        generation: runtime::generation(),
+    };
     let wakeup = Arc::new(Wakeup {
         thread: std::thread::current(),
         woken: AtomicBool::new(true),
@@ -42,14 +47,14 @@ where
     let waker = Waker::from(wakeup.clone());
     let mut future = pin!(future);
     if let Poll::Ready(output) = poll(&runtime, future.as_mut(), &waker, &wakeup) {
-        return Ok(Some(output));
+        return output.map(Some).ok_or_else(ended);
     }
     jobs::about_to_block();
     loop {
         let until = earliest(deadline, Instant::now() + INTERRUPT_CHECK);
         let output = py.detach(|| drive(&runtime, future.as_mut(), &waker, &wakeup, until));
-        if output.is_some() {
-            return Ok(output);
+        if let Some(output) = output {
+            return output.map(Some).ok_or_else(ended);
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(None);
@@ -75,6 +80,16 @@ pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     }
 }
 
+/// The I/O thread that a future relies on.
+struct Io {
+    handle: Handle,
+    generation: Generation,
+}
+
+fn ended() -> PyErr {
+    PyRuntimeError::new_err("the process closed its connections before the broker had answered")
+}
+
 struct Wakeup {
     thread: Thread,
     woken: AtomicBool,
@@ -92,25 +107,29 @@ impl Wake for Wakeup {
     }
 }
 
+/// The output, or none when the I/O thread has ended: a timer of a runtime that has ended panics when it is polled.
 fn poll<F: Future>(
-    runtime: &Handle,
+    runtime: &Io,
     future: Pin<&mut F>,
     waker: &Waker,
     wakeup: &Wakeup,
-) -> Poll<F::Output> {
+) -> Poll<Option<F::Output>> {
+    if runtime::generation() != runtime.generation {
+        return Poll::Ready(None);
+    }
     // Timers and spawns inside the future find the runtime through the thread.
-    let _entered = runtime.enter();
+    let _entered = runtime.handle.enter();
     wakeup.woken.store(false, Ordering::Release);
-    future.poll(&mut Context::from_waker(waker))
+    future.poll(&mut Context::from_waker(waker)).map(Some)
 }
 
 fn drive<F: Future>(
-    runtime: &Handle,
+    runtime: &Io,
     mut future: Pin<&mut F>,
     waker: &Waker,
     wakeup: &Wakeup,
     until: Instant,
-) -> Option<F::Output> {
+) -> Option<Option<F::Output>> {
     loop {
         while !wakeup.woken.load(Ordering::Acquire) {
             let left = until.saturating_duration_since(Instant::now());
