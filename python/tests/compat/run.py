@@ -54,7 +54,7 @@ def main() -> int:
     else:
         embedded = Broker(management_port=0)
         uri, api_uri = embedded.uri, embedded.management_uri
-    Toxiproxy()
+    os.environ["NAMEKO_COMPAT_TOXIPROXY"] = str(Toxiproxy().port)
     gateway = Gateway(uri, write_certificates(home / "certs"))
     options = [
         "--amqp-uri={}".format(uri),

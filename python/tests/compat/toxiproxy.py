@@ -13,12 +13,9 @@ import json
 import threading
 from typing import Any
 
-# Upstream's tests expect it here.
-ADDRESS = ("127.0.0.1", 8474)
-
 
 class Toxiproxy:
-    """Serves until the process ends."""
+    """Serves at :attr:`port` of this machine until the process ends."""
 
     def __init__(self) -> None:
         self._proxies: dict[str, Proxy] = {}
@@ -39,7 +36,8 @@ class Toxiproxy:
             def log_message(self, *args) -> None:
                 """Nothing: the tests say what went wrong."""
 
-        server = http.server.ThreadingHTTPServer(ADDRESS, Handler)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port: int = server.server_address[1]
         for run in (self._loop.run_forever, server.serve_forever):
             threading.Thread(target=run, name="toxiproxy", daemon=True).start()
 

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Long enough for other threads to get through what they are at (s).
-_TURN = 0.01
+_TURN = 0.03
 
 
 _sleep = time.sleep
