@@ -447,7 +447,7 @@ class ServiceContainer:
         exc_info = None
         if exc is not None:
             exc_info = (type(exc), exc, exc.__traceback__)
-            _log_failure(worker_ctx, exc)
+            _log_failure(worker_ctx, exc, exc_info=exc_info)
         verbose = _log.isEnabledFor(logging.DEBUG)
         self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
 
@@ -550,12 +550,13 @@ class ServiceContainer:
         return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
 
 
-def _log_failure(worker_ctx: WorkerContext, exc: BaseException) -> None:
-    exc_info = (type(exc), exc, exc.__traceback__)
+def _log_failure(worker_ctx: WorkerContext, exc: BaseException, **options: Any) -> None:
+    """``options`` has the ``exc_info`` of an exception that is not being handled here."""
     if isinstance(exc, worker_ctx.entrypoint.expected_exceptions):
-        _log.warning("(expected) error handling worker %s: %s", worker_ctx, exc, exc_info=exc_info)
+        options.setdefault("exc_info", True)
+        _log.warning("(expected) error handling worker %s: %s", worker_ctx, exc, **options)
     else:
-        _log.error("error handling worker %s: %s", worker_ctx, exc, exc_info=exc_info)
+        _log.exception("error handling worker %s: %s", worker_ctx, exc, **options)
 
 
 def _call_extensions(extensions: Iterable[Any], name: str) -> None:

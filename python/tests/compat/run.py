@@ -34,6 +34,8 @@ HERE = Path(__file__).resolve().parent
 # Seconds: for one test, and for a file of them.
 TEST_TIMEOUT = 30
 FILE_TIMEOUT = 300
+# How often tests that failed may try again.
+SECOND_CHANCES = 2
 
 # Node id of a test -> passed, failed or skipped.
 Outcomes = dict[str, str]
@@ -63,7 +65,8 @@ def main() -> int:
     ]
     files = args.files or test_files(home)
     outcomes = run_files(home, files, options)
-    outcomes.update(run_again(home, outcomes, options))
+    for _ in range(SECOND_CHANCES):
+        outcomes.update(run_again(home, outcomes, options))
     if args.files:
         return int("failed" in outcomes.values())
     return judge(outcomes)
