@@ -24,6 +24,7 @@ __all__ = [
     "ReplyListener",
     "WebSocket",
     "__version__",
+    "interrupt",
     "on_log",
     "probe",
     "shutdown",
@@ -475,6 +476,10 @@ class Broker:
 
 def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
     """Whether something listens at the host and port of one of the URIs."""
+
+def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
+    """Have `exc_type` raised in the thread `ident`, unless it is just where a lock could stay behind, or in a finalizer,
+    whose exceptions are dropped. Returns whether it will be raised."""
 
 def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None:
     """Have `callback(level, logger, text)` called, on the thread `nameko-notices`, for each record of the compiled half

@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from nameko import loop
-from nameko._nameko import Jobs
+from nameko._nameko import Jobs, interrupt
 from nameko.exceptions import ContainerBeingKilled
-from nameko.utils.threads import Event, ThreadKilled, raise_in_thread
+from nameko.utils.threads import Event, ThreadKilled, insist, take_back
 from nameko.utils.threads import current as _current
 
 # Per thread: `handle`, that of the worker it runs, and `handling`, the message that it handles.
@@ -100,14 +100,19 @@ class WorkerThread:
             self._tell()
 
     def kill(self, *exc: Any) -> None:
-        """Raise :class:`ThreadKilled` in the worker as soon as Python can; do not wait for it."""
+        """Raise :class:`ThreadKilled` in the worker as soon as that can be done, and does no harm;
+        do not wait for it."""
         with _kill_lock:
-            self.killed = True
+            first, self.killed = not self.killed, True
             coroutine = self._coroutine
-            if coroutine is None and self.ident is not None and not self.over:
-                raise_in_thread(self.ident, ThreadKilled)
         if coroutine is not None:
             coroutine.cancel()
+        elif first:
+            insist(self._try_to_interrupt)
+
+    def _try_to_interrupt(self) -> bool:
+        with _kill_lock:
+            return self.over or self.ident is None or interrupt(self.ident, ThreadKilled)
 
     def finish(self, exc: BaseException | None) -> None:
         """Note the end. Called once, on the thread that ran it."""
@@ -116,7 +121,7 @@ class WorkerThread:
         if self.killed:
             with _kill_lock:
                 # An exception on its way must not hit what this thread does next.
-                raise_in_thread(threading.get_ident(), None)
+                take_back(threading.get_ident())
         if self._event is not None or self._links:
             self._tell()
 
@@ -478,7 +483,7 @@ class WorkerPool:
             killed = handle.killed
         if killed:
             # What was to be raised in this thread is done on the loop.
-            raise_in_thread(threading.get_ident(), None)
+            take_back(threading.get_ident())
             running.cancel()
         running.start()
 

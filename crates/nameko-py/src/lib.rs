@@ -15,6 +15,7 @@ mod consumers;
 mod convert;
 mod delivery;
 mod error;
+mod interrupt;
 mod jobs;
 mod lane;
 mod lock;
@@ -40,9 +41,10 @@ mod _nameko {
     #[pymodule_export]
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
-        error::AmqpError, jobs::Jobs, logs::on_log, options::Options, pending::Pending,
-        probe::probe, publisher::Publisher, replies::ReplyListener, web::body::HttpBody,
-        web::request::HttpRequest, web::server::HttpServer, web::socket::WebSocket,
+        error::AmqpError, interrupt::interrupt, jobs::Jobs, logs::on_log, options::Options,
+        pending::Pending, probe::probe, publisher::Publisher, replies::ReplyListener,
+        web::body::HttpBody, web::request::HttpRequest, web::server::HttpServer,
+        web::socket::WebSocket,
     };
 
     /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.

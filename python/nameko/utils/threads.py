@@ -6,14 +6,23 @@ import ctypes
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+from nameko._nameko import interrupt
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 # How long kill() waits for a thread to unwind before it counts it as dead all the same (s).
 KILL_GRACE = 1.0
+
+# How long it is tried to interrupt a thread that is never where it may be interrupted (s), and the
+# pauses between two attempts (s).
+PERSISTENCE = 60.0
+FIRST_PAUSE = 0.001
+LONGEST_PAUSE = 0.05
 
 _numbers = itertools.count(1)
 
@@ -88,15 +97,55 @@ class Event:
         return self._value
 
 
-def raise_in_thread(ident: int, exc_type: type[BaseException] | None) -> None:
-    """Have ``exc_type`` raised in the thread ``ident`` when it next runs Python code.
+def take_back(ident: int) -> None:
+    """Take back an exception that was to be raised in the thread ``ident`` and was not met yet.
 
-    A thread inside a blocking call meets it only when that call returns. None takes back an
-    exception that was not met yet.
+    That of the thread itself may be raised in here.
     """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(ident), ctypes.py_object(exc_type) if exc_type is not None else None
-    )
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
+
+
+def insist(attempt: Callable[[], bool]) -> None:
+    """Call ``attempt()`` until it is true: now, and then every now and then on another thread.
+
+    It tries to interrupt a thread, and is true too where nothing is left to interrupt. It is given
+    up after :data:`PERSISTENCE`.
+    """
+    global _insisting
+    if attempt():
+        return
+    with _attempts_lock:
+        _attempts.append((time.monotonic() + PERSISTENCE, attempt))
+        if _insisting:
+            return
+        _insisting = True
+    threading.Thread(target=_insist, name="nameko-interrupts", daemon=True).start()
+
+
+# What is tried again, until when; and whether a thread does so. It ends when nothing is left.
+_attempts: list[tuple[float, Callable[[], bool]]] = []
+_insisting = False
+_attempts_lock = threading.Lock()
+
+
+def _insist() -> None:
+    global _insisting
+    pause = FIRST_PAUSE
+    while True:
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+        with _attempts_lock:
+            attempts = _attempts.copy()
+            _attempts.clear()
+        now = time.monotonic()
+        left = [each for each in attempts if not each[1]() and now < each[0]]
+        with _attempts_lock:
+            _attempts.extend(left)
+            if not _attempts:
+                _insisting = False
+                return
+            if len(_attempts) > len(left):
+                pause = FIRST_PAUSE  # others came
 
 
 class ManagedThread:
@@ -105,6 +154,9 @@ class ManagedThread:
     Python cannot stop a thread inside a blocking call. :meth:`kill` raises :class:`ThreadKilled`
     in the thread, waits for it for a moment, and then counts it as dead: its waiters and links are
     told, and what it may still do later is ignored.
+
+    It is raised where no lock stays behind: in the body of a ``with`` or a ``try``, or in a
+    function that neither acquires nor releases anything by hand.
     """
 
     def __init__(self, fn: Callable[[], Any], name: str | None = None) -> None:
@@ -168,8 +220,13 @@ class ManagedThread:
                 return
             self._killed = exc or ThreadKilled()
             ident = self._thread.ident
-            if ident is not None and ident != threading.get_ident():
-                raise_in_thread(ident, ThreadKilled)
+        if ident is not None and ident != threading.get_ident():
+            insist(self._try_to_interrupt)
+
+    def _try_to_interrupt(self) -> bool:
+        with self._lock:
+            ident = self._thread.ident
+            return self._over or ident is None or interrupt(ident, ThreadKilled)
 
     def _run(self) -> None:
         try:

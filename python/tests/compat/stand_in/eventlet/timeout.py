@@ -2,8 +2,10 @@
 
 import signal
 import threading
+from functools import partial
 
-from nameko.utils.threads import raise_in_thread
+from nameko._nameko import interrupt
+from nameko.utils.threads import insist
 
 # A limit of 0 is one on waiting: what does not wait gets through (s).
 _LEAST = 0.05
@@ -27,15 +29,14 @@ class Timeout(BaseException):
         if self.seconds is None:
             return
         thread = threading.current_thread()
-        self._expired = threading.Event()
         if thread is threading.main_thread():
             signal.signal(_SIGNAL, self._on_signal)
-            interrupt = self._send_signal
+            expire = self._send_signal
         else:
             # Only a class can be raised in another thread.
             self._raised = type("Timeout", (Timeout,), {"__init__": BaseException.__init__})
-            interrupt = lambda: raise_in_thread(thread.ident, self._raised)  # noqa: E731
-        self._timer = threading.Timer(max(self.seconds, _LEAST), interrupt)
+            expire = partial(insist, partial(self._interrupt, thread.ident))
+        self._timer = threading.Timer(max(self.seconds, _LEAST), expire)
         self._timer.daemon = True
         self._timer.start()
 
@@ -58,6 +59,9 @@ class Timeout(BaseException):
 
     def _send_signal(self) -> None:
         signal.pthread_kill(threading.main_thread().ident, _SIGNAL)
+
+    def _interrupt(self, ident) -> bool:
+        return self._timer is None or interrupt(ident, self._raised)
 
     def _on_signal(self, signum, frame) -> None:
         if self._timer is None:

@@ -1,0 +1,203 @@
+//! Raising an exception in another thread, where that does no harm.
+//!
+//! Python raises it at the next place where it looks: after a call, at the begin of a function, at the end of a loop's
+//! turn. After the `acquire()` of `lock.acquire()` and before the `try` behind it, the lock would be held for ever. So it
+//! is looked where the thread is, and whether that is such a place; the GIL is not given back in between.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+/// A function that uses one of these may hold something that it gives back by hand.
+const BY_HAND: &[&str] = &[
+    "acquire",
+    "release",
+    "__enter__",
+    "__exit__",
+    "_acquireLock",
+    "_releaseLock",
+    "_acquire_restore",
+    "_release_save",
+];
+
+/// Modules, with all below them, whose functions are not interrupted. A generator's `__enter__` has a `try` that does not
+/// end what was entered; ours have things to keep in order.
+const NEVER: &[&str] = &[
+    "contextlib",
+    "nameko.loop",
+    "nameko.utils",
+    "nameko.workers",
+];
+
+/// Modules, with all below them, whose functions are interrupted in a `try` or a `with` only.
+const DELICATE: &[&str] = &["importlib", "threading"];
+
+/// Has `exc_type` raised in the thread `ident`, unless it is just where a lock could stay behind, or in a finalizer,
+/// whose exceptions are dropped. Returns whether it will be raised.
+#[pyfunction]
+pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static TOOLS: PyOnceLock<Tools> = PyOnceLock::new();
+    let tools = TOOLS.get_or_try_init(py, || Tools::new(py))?;
+    let arguments = (
+        tools.unsigned_long.call1(py, (ident,))?,
+        tools.py_object.call1(py, (exc_type,))?,
+    )
+        .into_pyobject(py)?;
+    // From here on no Python function is called.
+    let frames = tools.current_frames.bind(py).call0()?;
+    let Some(frame) = frames.cast::<PyDict>()?.get_item(ident)? else {
+        return Ok(false);
+    };
+    if !is_harmless(py, &frame, tools)? {
+        return Ok(false);
+    }
+    tools.set_async_exc.call1(py, arguments)?;
+    Ok(true)
+}
+
+struct Tools {
+    current_frames: Py<PyAny>,
+    set_async_exc: Py<PyAny>,
+    unsigned_long: Py<PyAny>,
+    py_object: Py<PyAny>,
+    /// The number of the instruction that an exception handler begins with; none before Python 3.11.
+    push_exc_info: Option<u8>,
+}
+
+impl Tools {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let ctypes = py.import("ctypes")?;
+        Ok(Tools {
+            current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
+            set_async_exc: ctypes
+                .getattr("pythonapi")?
+                .getattr("PyThreadState_SetAsyncExc")?
+                .unbind(),
+            unsigned_long: ctypes.getattr("c_ulong")?.unbind(),
+            py_object: ctypes.getattr("py_object")?.unbind(),
+            push_exc_info: py
+                .import("opcode")?
+                .getattr("opmap")?
+                .get_item("PUSH_EXC_INFO")
+                .and_then(|number| number.extract())
+                .ok(),
+        })
+    }
+}
+
+/// Whether nothing is lost where the thread is interrupted in this frame, its innermost one.
+fn is_harmless(py: Python<'_>, frame: &Bound<'_, PyAny>, tools: &Tools) -> PyResult<bool> {
+    let code = frame.getattr(intern!(py, "f_code"))?;
+    let function: PyBackedStr = code.getattr(intern!(py, "co_name"))?.extract()?;
+    if function == "__del__" || is_in(py, frame, NEVER)? {
+        return Ok(false);
+    }
+    if in_try(py, frame, &code, tools)? {
+        return Ok(true);
+    }
+    if BY_HAND.contains(&&*function) || is_in(py, frame, DELICATE)? {
+        return Ok(false);
+    }
+    for name in code.getattr(intern!(py, "co_names"))?.cast::<PyTuple>()? {
+        let name: PyBackedStr = name.extract()?;
+        if BY_HAND.contains(&&*name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the frame belongs to one of the modules, or to one below them.
+fn is_in(py: Python<'_>, frame: &Bound<'_, PyAny>, modules: &[&str]) -> PyResult<bool> {
+    let globals = frame.getattr(intern!(py, "f_globals"))?;
+    let Some(name) = globals
+        .cast::<PyDict>()?
+        .get_item(intern!(py, "__name__"))?
+    else {
+        return Ok(false);
+    };
+    let Ok(name) = name.extract::<PyBackedStr>() else {
+        return Ok(false);
+    };
+    Ok(modules.iter().any(|module| {
+        name.strip_prefix(module)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }))
+}
+
+/// Whether the frame is in the body of a `try` or a `with`. False where that cannot be told.
+fn in_try(
+    py: Python<'_>,
+    frame: &Bound<'_, PyAny>,
+    code: &Bound<'_, PyAny>,
+    tools: &Tools,
+) -> PyResult<bool> {
+    let Some(push_exc_info) = tools.push_exc_info else {
+        return Ok(false);
+    };
+    let table = code.getattr(intern!(py, "co_exceptiontable"))?;
+    let at: isize = frame.getattr(intern!(py, "f_lasti"))?.extract()?;
+    let Some(handler) = usize::try_from(at)
+        .ok()
+        .and_then(|at| handler_at(table.cast::<PyBytes>().ok()?.as_bytes(), at))
+    else {
+        return Ok(false);
+    };
+    // Others are those that clean up behind a handler.
+    let instructions = code.getattr(intern!(py, "co_code"))?;
+    let first = instructions.cast::<PyBytes>()?.as_bytes().get(handler);
+    Ok(first == Some(&push_exc_info))
+}
+
+/// Where the handler for an exception at byte `at` begins, by CPython's exception table: entries of four numbers (begin,
+/// length and handler in units of two bytes, depth), six bits to a byte, 64 says that more follow, 128 begins an entry.
+/// See `InternalDocs/exception_handling.md` of CPython.
+fn handler_at(table: &[u8], at: usize) -> Option<usize> {
+    let mut bytes = table.iter();
+    let mut number = || {
+        let mut value = 0_usize;
+        loop {
+            let byte = *bytes.next()?;
+            value = value.checked_mul(64)?.checked_add(usize::from(byte & 63))?;
+            if byte & 64 == 0 {
+                return Some(value);
+            }
+        }
+    };
+    loop {
+        let (begin, length, handler, _depth) = (number()?, number()?, number()?, number()?);
+        let unit = at / 2;
+        if unit >= begin && unit - begin < length {
+            return handler.checked_mul(2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handler_of_a_place_is_found() {
+        // Units 1 to 2 to unit 10, units 70 to 79 to unit 100.
+        let table = [129, 2, 10, 0, 128 | 64 | 1, 6, 10, 64 | 1, 36, 1];
+        let at = |unit: usize| handler_at(&table, unit * 2);
+        assert_eq!(
+            [at(0), at(1), at(2), at(3)],
+            [None, Some(20), Some(20), None]
+        );
+        assert_eq!(
+            [at(69), at(70), at(79), at(80)],
+            [None, Some(200), Some(200), None]
+        );
+    }
+
+    #[test]
+    fn a_table_that_ends_too_soon_has_no_handler() {
+        assert_eq!(handler_at(&[], 0), None);
+        assert_eq!(handler_at(&[128, 1, 64], 0), None);
+        assert_eq!(handler_at(&[255; 40], 0), None);
+    }
+}

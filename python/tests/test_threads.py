@@ -1,0 +1,93 @@
+"""Killing threads: what they hold is let go, and what they run ends."""
+
+import contextlib
+import io
+import logging
+import queue
+import threading
+import time
+
+import pytest
+
+from nameko.utils.threads import ManagedThread, ThreadKilled
+
+
+@pytest.fixture
+def logger():
+    logger = logging.Logger("killed")
+    logger.addHandler(logging.StreamHandler(io.StringIO()))
+    return logger
+
+
+def kill_all(count, body, together=1):
+    """Kill ``count`` threads that run ``body`` again and again, some at a time."""
+    for _ in range(0, count, together):
+        begun = threading.Semaphore(0)
+        killed = [ManagedThread(again_and_again(begun, body)).start() for _ in range(together)]
+        for _ in killed:
+            assert begun.acquire(timeout=10)
+        for thread in killed:
+            thread.interrupt()
+        for thread in killed:
+            with pytest.raises(ThreadKilled):
+                thread.wait(10)
+
+
+def again_and_again(begun, body):
+    def run():
+        begun.release()
+        while True:
+            body()
+
+    return run
+
+
+@pytest.mark.parametrize(("together", "pause"), [(1, None), (20, 0.001)])
+def test_a_killed_thread_that_logs_leaves_no_lock_behind(logger, together, pause):
+    def body():
+        logger.warning("still here")
+        if pause is not None:
+            time.sleep(pause)
+
+    kill_all(200 if pause is None else 2000, body, together)
+    lock = logger.handlers[0].lock
+    assert lock.acquire(timeout=1), lock
+    lock.release()
+
+
+def test_a_killed_thread_that_uses_queues_and_locks_leaves_none_behind():
+    items, lock, by_hand = queue.Queue(), threading.Condition(), threading.Lock()
+
+    @contextlib.contextmanager
+    def held():
+        by_hand.acquire()
+        try:
+            yield
+        finally:
+            by_hand.release()
+
+    def body():
+        items.put(1)
+        items.get()
+        with lock:
+            lock.notify()
+        with held():
+            time.sleep(0.0001)
+
+    kill_all(500, body, together=5)
+    assert items.mutex.acquire(timeout=1)
+    assert lock.acquire(timeout=1)
+    assert by_hand.acquire(timeout=1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: time.sleep(0.01),
+        lambda: threading.Event().wait(0.01),
+        lambda: threading.Semaphore(0).acquire(timeout=0.01),
+        lambda: None,
+    ],
+)
+def test_a_thread_that_waits_now_and_then_is_killed_soon(body):
+    kill_all(20, body)
