@@ -443,3 +443,24 @@ def test_context_data_is_live(serve, uid):
     ):
         tell()
     assert seen == [{"tenant": 7}]
+
+
+def test_programs_read_the_configuration_as_the_command_line_does(tmp_path, monkeypatch):
+    from nameko.cli import setup_config
+    from nameko.cli.utils.config import load_config
+    from nameko.cli.utils.config import setup_config as from_utils
+
+    monkeypatch.setenv("BROKER_HOST", "rabbit")
+    path = tmp_path / "config.yml"
+    path.write_text("AMQP_URI: amqp://${BROKER_HOST}:${BROKER_PORT:5672}/\nCURRENCY: EUR\n")
+    expected = {"AMQP_URI": "amqp://rabbit:5672/", "CURRENCY": "EUR"}
+    with path.open("rb") as file:
+        assert load_config(file) == expected
+
+    for setup in setup_config, from_utils:
+        with global_config.patch({"SHOP": 1}, clear=True), path.open("rb") as file:
+            assert setup(file, define={"CURRENCY": "USD"}, broker="ignored") is global_config
+            assert global_config == {**expected, "CURRENCY": "USD", "SHOP": 1}
+    with global_config.patch({}, clear=True):
+        setup_config(None, broker="amqp://other")
+        assert global_config == {"AMQP_URI": "amqp://other"}

@@ -1,0 +1,1 @@
+"""Where version 3 has its helpers of the command line."""
