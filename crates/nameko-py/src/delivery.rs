@@ -204,7 +204,7 @@ impl Delivery {
                 acker,
                 publisher: publisher.clone(),
                 runtime,
-                _sending: SENDING.clone().try_read_owned().ok(),
+                sending: SENDING.clone().try_read_owned().ok(),
             };
             match publisher.put(message, |message, published| reply.sent(message, published)) {
                 Ok(unsent) if hold => jobs::flush_later(unsent),
@@ -237,8 +237,8 @@ struct Reply {
     acker: Option<Acker>,
     publisher: Publisher,
     runtime: Handle,
-    /// None where somebody waits for the replies before this one.
-    _sending: Option<OwnedRwLockReadGuard<()>>,
+    /// Dropped once the request is acknowledged. None where somebody waits for the replies before this one.
+    sending: Option<OwnedRwLockReadGuard<()>>,
 }
 
 impl Reply {
@@ -252,12 +252,18 @@ impl Reply {
 
     /// Sends it, again, with all that the publisher does for a message.
     fn send_with_care(self, message: Publish) {
-        self.runtime.clone().spawn(async move {
-            let published = self
-                .publisher
-                .publish(message, Some(Retry::default()))
-                .await;
-            settle(self.acker, &self.request, published);
+        let Reply {
+            request,
+            acker,
+            publisher,
+            runtime,
+            sending,
+        } = self;
+        runtime.spawn(async move {
+            let published = publisher.publish(message, Some(Retry::default())).await;
+            settle(acker, &request, published);
+            // Named, as the task owns only what it names.
+            drop(sending);
         });
     }
 }
