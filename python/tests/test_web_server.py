@@ -269,6 +269,14 @@ def test_write_and_generators(serve):
     assert closed.wait(10)
 
 
+def test_a_list_of_many_pieces_is_sent_at_once(serve):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [b"x" * 1000] * 20_000
+
+    assert len(answer_of(serve, app).body) == 20_000_000
+
+
 def test_a_declared_length_is_kept(serve):
     def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "6")])

@@ -94,10 +94,8 @@ class Gateway:
                 return
             if exchange.is_taken():
                 return
-            body = _as_bytes(first or b"")
-            for piece in pieces:
-                body += _as_bytes(piece)
-            exchange.send(body)
+            # At once: adding piece to piece would copy the body as often as it has pieces.
+            exchange.send(b"".join([_as_bytes(first or b""), *map(_as_bytes, pieces)]))
         finally:
             if finish is not None:
                 finish()
