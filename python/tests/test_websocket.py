@@ -25,7 +25,7 @@ from nameko.rpc import rpc as amqp_rpc
 from nameko.standalone.rpc import ServiceRpcProxy
 from nameko.testing.services import dummy, entrypoint_hook
 from nameko.testing.utils import get_extension
-from nameko.testing.websocket import make_virtual_socket
+from nameko.testing.websocket import make_virtual_socket, say_goodbye
 from nameko.web.handlers import http
 from nameko.web.server import WebServer
 from nameko.web.websocket import (
@@ -107,8 +107,9 @@ def connect():
 
     yield connect
     for app, thread in apps:
-        app.close()
+        say_goodbye(app)
         thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -552,14 +553,16 @@ def test_a_kill_cuts_sockets(chat, plain):
         pass
 
 
-def test_a_socket_that_cannot_be_added_is_refused_and_logged(chat, monkeypatch, caplog):
+def test_a_socket_that_cannot_be_added_is_refused_and_logged(chat, monkeypatch, expect_log):
     def refuse(self, ws, initial_context_data=None):
         raise RuntimeError("house full")
 
     monkeypatch.setattr(WebSocketServer, "add_websocket", refuse)
-    with pytest.raises(websocket.WebSocketBadStatusException):
+    with (
+        expect_log("nameko.web.server", "error answering GET /ws"),
+        pytest.raises(websocket.WebSocketBadStatusException),
+    ):
         websocket.create_connection("ws://{}:{}/ws".format(*address_of(chat)), timeout=10)
-    assert "house full" in caplog.text
     assert Client(chat).get("/").text == "http too"
 
 
@@ -607,6 +610,45 @@ def test_methods_for_sockets_that_come_and_go(serve, plain):
     container.stop()
     reader.join(10)
     assert gone.get_nowait()[1] == ["hall"]
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_what_a_client_sent_before_it_left_is_handled_and_then_it_is_gone(serve, plain, goodbye):
+    done = queue.Queue()
+    go_on = threading.Event()
+
+    class Service:
+        name = "notes"
+
+        hub = WebSocketHubProvider()
+
+        @rpc
+        def wait(self, socket_id):
+            self.hub.subscribe(socket_id, "notes")
+            done.put("waits")
+            go_on.wait(10)
+            done.put("waited")
+
+        @rpc
+        def note(self, socket_id, text):
+            done.put((text, self.hub.get_subscriptions(socket_id)))
+
+        @disconnect_hook
+        def gone(self, socket_id, channels):
+            done.put(("gone", channels))
+
+    connection = plain(serve(Service, **LOCAL))
+    connection.send(json.dumps({"method": "wait"}))
+    assert done.get(timeout=10) == "waits"
+    for text in ("one", "two"):
+        connection.send(json.dumps({"method": "note", "data": {"text": text}}))
+    if goodbye:
+        connection.send_close()
+    else:
+        connection.shutdown()
+    go_on.set()
+    told = [done.get(timeout=10) for _ in range(4)]
+    assert told == ["waited", ("one", ["notes"]), ("two", ["notes"]), ("gone", ["notes"])]
 
 
 def test_context_data_of_a_socket(serve, plain):

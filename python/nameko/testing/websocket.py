@@ -63,6 +63,20 @@ def make_virtual_socket(
     return app, connect_socket
 
 
+def say_goodbye(app: Any) -> None:
+    """Have ``run_forever`` return as soon as the service has answered.
+
+    ``app.close()`` in another thread may take the answer from under it; then it takes ten seconds.
+    """
+    connection = app.sock
+    try:
+        if connection is not None:
+            connection.send_close()
+    except Exception:
+        # It is closed already, or about to be.
+        app.close()
+
+
 class VirtualSocket:
     """Calls methods, and hears events. Any number of threads may use it."""
 

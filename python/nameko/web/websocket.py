@@ -131,7 +131,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
                     socket.close(1008, str(exc))
 
     def _lose(self, socket_id: str, context_data: dict[str, Any]) -> None:
-        """The connection is over: a job."""
+        """The connection is over, and so is the last message's method: a job."""
         channels = set()
         for provider in list(self._providers):
             if isinstance(provider, WebSocketHubProvider):
@@ -336,10 +336,8 @@ class WebSocketHub:
         """Sends an event to a single socket. Returns `True` if that worked or `False` if not."""
         payload = self._server.serialize_event(event, data)
         info = self._server.sockets.get(socket_id)
-        if info is not None:
-            info.socket.send(payload)
-            return True
-        return False
+        # One that is closed takes nothing, and says so.
+        return info is not None and info.socket.send(payload) is not False
 
 
 class WebSocketRpc(Entrypoint):
@@ -392,8 +390,9 @@ class WebSocketConnect(_SocketHook):
 
 
 class WebSocketDisconnect(_SocketHook):
-    """Runs the method for each socket that has gone, however it went: ``method(socket_id,
-    channels)`` with the channels that it listened to. The hub does not know the socket any more."""
+    """Runs the method for each socket that has gone, however it went, after the methods that ran
+    for it: ``method(socket_id, channels)`` with the channels that it listened to. The hub does not
+    know it any more."""
 
 
 rpc = WebSocketRpc.decorator

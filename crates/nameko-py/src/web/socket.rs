@@ -74,8 +74,9 @@ impl WebSocket {
 
 #[pymethods]
 impl WebSocket {
-    /// Accepts the connection. `on_message(message)` is called for each message, one after the other, and `on_close()` when the
-    /// client has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned.
+    /// Accepts the connection. `on_message(message)` is called for each message, one after the other, and last `on_close()`: the
+    /// client has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned, or after
+    /// two seconds.
     fn accept(&self, on_message: Py<PyAny>, on_close: Py<PyAny>) -> PyResult<()> {
         let opening = lock(&self.opening).take();
         let Some(opening) = opening else {

@@ -120,6 +120,12 @@ impl Outbox {
         self.lock().closing.is_some()
     }
 
+    /// Whether the socket is closing, and not because its peer is gone.
+    pub(super) fn is_closed_by_us(&self) -> bool {
+        let state = self.lock();
+        state.closing.as_ref().is_some_and(|it| it.frame.is_some())
+    }
+
     /// The next thing to send. One caller at a time.
     pub(super) async fn next(&self) -> Next {
         loop {

@@ -73,7 +73,7 @@ pub trait SocketListener: Send + Sync {
     /// A message: text, or bytes that need not be. The next one comes when this is done.
     fn message(&self, body: Bytes) -> impl Future<Output = ()> + Send;
 
-    /// The peer has left, or is lost. Called once.
+    /// The peer has left, or is lost, and what it had sent before was heard, unless the socket was closed. Called once, last.
     fn left(&self) -> impl Future<Output = ()> + Send;
 }
 
@@ -99,13 +99,16 @@ pub async fn serve(
     listener: impl SocketListener,
 ) {
     let (outbox, settings) = (&*socket.0, settings.0);
-    let gone = tokio::sync::OnceCell::new();
+    // Whether nothing more comes of the peer, and whether the listener has heard of that.
+    let (over, left) = (watch::Sender::new(false), watch::Sender::new(false));
     let leave = || async {
-        gone.get_or_init(|| listener.left()).await;
+        over.send_replace(true);
+        // Its sender is here.
+        let _ = left.subscribe().wait_for(|it| *it).await;
     };
     let Some(stream) = server::switched(upgrade, &settings).await else {
         outbox.close(Closing::gone());
-        return leave().await;
+        return listener.left().await;
     };
     let (inbox, mut waiting) = Inbox::new(settings.max_message);
     let speaking = async {
@@ -113,25 +116,33 @@ pub async fn serve(
         leave().await;
     };
     let working = async {
-        while !outbox.is_closing() {
+        let mut ending = over.subscribe();
+        loop {
             let next = tokio::select! {
                 biased;
                 // An error says that the server is gone.
                 _ = stopping.wait_for(|it| *it) => {
-                    return outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
+                    outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
+                    break;
                 }
                 next = async {
                     outbox.room().await;
                     waiting.recv().await
                 } => next,
+                _ = ending.wait_for(|it| *it) => None,
             };
             match next {
-                Some(next) if !outbox.is_closing() => listener.message(next.message.clone()).await,
+                Some(next) if !outbox.is_closed_by_us() => {
+                    listener.message(next.message.clone()).await;
+                }
                 _ => break,
             }
         }
         // Whoever reads learns that nobody listens.
         drop(waiting);
+        let _ = ending.wait_for(|it| *it).await;
+        listener.left().await;
+        left.send_replace(true);
     };
     tokio::join!(speaking, working);
 }
