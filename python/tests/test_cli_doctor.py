@@ -1,6 +1,7 @@
 """``nameko doctor`` on small projects."""
 
 import json
+import os
 import textwrap
 
 import pytest
@@ -193,7 +194,21 @@ def test_a_module_is_read_with_what_it_imports(project):
     assert project.report["files"] == 4
     found = project.findings("shop/unrelated.py")
     assert [one[:2] for one in found] == [("breaks", "shop/unrelated.py:1")]
-    assert found[0][2].startswith("this is not Python 3: ")
+    assert found[0][2].startswith("this is not Python 3.")
+
+
+def test_files_that_cannot_be_read_are_told_of_or_passed_over(project):
+    project.write("generated.py", "x = {}\n".format("+".join(["1"] * 20_000)))
+    project.write("latin.py", "x = 1\n")
+    project.path.joinpath("latin.py").write_bytes(b'x = "\xe9"\n')
+    project.path.joinpath(".#lock.py").symlink_to("user@host.1234")
+    project.path.joinpath("again").symlink_to(".")
+    os.mkfifo(project.path / "pipe.py")
+    found = project.findings(".")
+    assert [one[:2] for one in found] == [
+        ("breaks", "latin.py:1"),
+        ("differs", "generated.py:None"),
+    ]
 
 
 POETRY = """\
@@ -307,11 +322,13 @@ def test_what_is_known_of_extensions_is_told(project):
     ("arguments", "says"),
     [
         (["nothere"], "There is no module 'nothere', seen from here"),
+        (["config.yaml"], "config.yaml is no Python file; a configuration is read with --config"),
         (["./nothere.py"], "There is no module './nothere.py', seen from here; there is no such"),
         (["--config", "nothere.yaml"], "Cannot read the configuration file nothere.yaml"),
     ],
 )
-def test_what_is_not_there(project, arguments, says):
+def test_what_is_not_there_or_no_python(project, arguments, says):
+    project.write("config.yaml", "a: 1\n")
     ended = run("doctor", *arguments, cwd=project.path)
     assert ended.returncode == 1
     assert "Error: " + says in ended.stdout

@@ -29,13 +29,13 @@ def speak_as(process: int) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the user, at once. A reader who went away does not stop us."""
+    """Tell the user, at once. Neither a reader who went away nor a full disk stops us."""
     if _json:
         _log.info("%s", text)
         return
     try:
         print(_mark + text, flush=True)
-    except BrokenPipeError:
+    except OSError:
         drop_output()
 
 
@@ -56,8 +56,8 @@ def show_traceback(text: str) -> None:
 
 
 def drop_output() -> None:
-    """Let go of standard output, whose reader went away: the interpreter must not complain about
-    that at exit."""
+    """Let go of standard output, which takes nothing any more: the interpreter must not complain
+    about that at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -41,6 +41,10 @@ def find_project(targets: list[str]) -> Project:
                 # A repository may have a folder for each service, with what that one requires.
                 folders[folder] = None
         elif path.is_file():
+            if path.suffix not in (".py", ".pyw", ""):
+                raise CommandError(
+                    "{} is no Python file; a configuration is read with --config".format(target)
+                )
             modules.update(dict.fromkeys([path]))
             folders[path.parent] = None
         else:
@@ -62,7 +66,9 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             and not name.endswith((".egg-info", ".dist-info"))
             and not Path(where, name, "pyvenv.cfg").exists()
         )
-        yield Path(where), [Path(where, name) for name in sorted(files) if name.endswith(".py")]
+        paths = (Path(where, name) for name in sorted(files) if name.endswith(".py"))
+        # What is none is a link to nowhere, as an editor's lock is, or a pipe.
+        yield Path(where), [path for path in paths if path.is_file()]
 
 
 def _find_module(name: str) -> tuple[Path, Path]:
@@ -114,7 +120,7 @@ def _with_imports(file: Path, root: Path) -> list[Path]:
 def _imported_names(path: Path, root: Path) -> list[str]:
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError, OSError, RecursionError):
         return []  # reported where it is read
     package = path.relative_to(root).parent.parts if path.is_relative_to(root) else ()
     names = []

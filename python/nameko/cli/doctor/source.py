@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,7 +46,10 @@ def read_source(place: str, path: Path) -> Source:
                 Severity.BREAKS,
                 place,
                 line,
-                "this is not Python 3: {}".format(getattr(exc, "msg", exc)),
+                # A newer Python's syntax is not this one's.
+                "this is not Python {}.{}: {}".format(
+                    *sys.version_info[:2], getattr(exc, "msg", exc)
+                ),
                 "it cannot be imported",
                 "2to3 or futurize translate what was written for Python 2",
             )
@@ -56,8 +60,29 @@ def read_source(place: str, path: Path) -> Source:
             Finding(Severity.DIFFERS, place, 0, "cannot be read", str(exc.strerror or exc))
         )
         return source
-    _Reader(source).visit(tree)
+    except RecursionError:
+        return _too_deep(source)
+    try:
+        _Reader(source).visit(tree)
+    except RecursionError:
+        return _too_deep(source)
     return source
+
+
+def _too_deep(source: Source) -> Source:
+    """Generated code, most likely: an expression of thousands of terms."""
+    return Source(
+        source.place,
+        [
+            Finding(
+                Severity.DIFFERS,
+                source.place,
+                0,
+                "cannot be read",
+                "an expression in it is nested too deeply",
+            )
+        ],
+    )
 
 
 class _Reader(ast.NodeVisitor):
