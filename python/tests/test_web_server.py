@@ -288,6 +288,15 @@ def test_a_declared_length_is_kept(serve):
     assert answer.headers["Content-Length"] == "6"
 
 
+def test_what_has_no_content_has_no_length(serve):
+    def app(environ, start_response):
+        start_response("204 No Content", [("Content-Length", "3")])
+        yield b"abc"
+
+    answer = answer_of(serve, app)
+    assert (answer.status, answer.body, answer.headers["Content-Length"]) == (204, b"", None)
+
+
 def test_head_ends_a_body_without_end(serve):
     closed = threading.Event()
 

@@ -120,7 +120,9 @@ async fn answer(
     }
     // How a body is framed is not the method's business: a wrong length would be read as the begin of the next answer.
     headers.remove(header::TRANSFER_ENCODING);
-    if matches!(content, Content::Bytes(_)) || !head && matches!(content, Content::Empty) {
+    // 204 has none, RFC 9110, section 8.6.
+    let no_length = status == StatusCode::NO_CONTENT || matches!(content, Content::Bytes(_));
+    if no_length || !head && matches!(content, Content::Empty) {
         headers.remove(header::CONTENT_LENGTH);
     }
     let body = match content {
