@@ -490,7 +490,7 @@ def websocket(web_config_port: int) -> Iterator[Callable[[], Any]]:
     :class:`~nameko.testing.websocket.VirtualSocket`."""
     import threading
 
-    from nameko.testing.websocket import make_virtual_socket
+    from nameko.testing.websocket import make_virtual_socket, say_goodbye
 
     active: list[tuple[Any, threading.Thread]] = []
 
@@ -503,7 +503,7 @@ def websocket(web_config_port: int) -> Iterator[Callable[[], Any]]:
 
     yield connect
     for app, thread in active:
-        app.close()
+        say_goodbye(app)
         # One that cannot be closed ends with its server.
         thread.join(1)
 
