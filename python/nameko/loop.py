@@ -10,9 +10,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
+from logging import getLogger
 from typing import Any
 
 from nameko._nameko import Completions, Pending
+
+_log = getLogger(__name__)
 
 _lock = threading.Lock()
 # Made when the first coroutine is run; it lives as long as the process.
@@ -31,9 +35,30 @@ def process_loop() -> asyncio.AbstractEventLoop:
         with _lock:
             if _loop is None:
                 loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, name="nameko-loop", daemon=True).start()
+                serve = partial(_serve, loop)
+                threading.Thread(target=serve, name="nameko-loop", daemon=True).start()
                 _loop = loop
     return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop whatever is done to it: all coroutines of the process are on it."""
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        # sys.exit() in a callback or in a task of the user's own goes through the loop.
+        except BaseException:
+            _log.error(
+                "the asyncio loop of all `async def` methods was left by an exception in a task "
+                "or a callback, and goes on",
+                exc_info=True,
+            )
+        else:
+            if not loop.is_closed():
+                _log.error(
+                    "the asyncio loop of all `async def` methods was stopped, and goes on: a method "
+                    "must not stop the loop that it runs on"
+                )
 
 
 class Running:

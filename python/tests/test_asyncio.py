@@ -1,6 +1,7 @@
 """``async def`` methods, and clients on an asyncio loop."""
 
 import asyncio
+import sys
 import threading
 
 import kombu
@@ -407,3 +408,39 @@ def test_one_client_serves_many_threads_also_when_calls_time_out(serve, config, 
         assert failures == []
         assert client._reply_listener._native.pending == 0
     container.kill()
+
+
+def test_a_method_that_leaves_the_loop_costs_the_others_nothing(serve, cluster, uid, caplog):
+    """`sys.exit()` in a task or a callback goes through asyncio's loop, and ends it."""
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        async def exits_in_a_callback(self):
+            asyncio.get_running_loop().call_soon(sys.exit)
+            await asyncio.sleep(0.01)
+            return "went on"
+
+        @rpc
+        async def exits_in_a_task(self):
+            async def exits():
+                sys.exit(2)
+
+            task = asyncio.create_task(exits())
+            await asyncio.wait([task])
+            return type(task.exception()).__name__
+
+        @rpc
+        async def stops_the_loop(self):
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0.01)
+            return "went on"
+
+    serve(Service)
+    service = cluster[Service.name]
+    assert service.exits_in_a_callback() == "went on"
+    assert service.exits_in_a_task() == "SystemExit"
+    assert service.stops_the_loop() == "went on"
+    assert caplog.text.count("left by an exception") == 2
+    assert "must not stop the loop" in caplog.text
