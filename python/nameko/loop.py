@@ -56,8 +56,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         else:
             if not loop.is_closed():
                 _log.error(
-                    "the asyncio loop of all `async def` methods was stopped, and goes on: a method "
-                    "must not stop the loop that it runs on"
+                    "the asyncio loop of all `async def` methods was stopped, and goes on: a "
+                    "method must not stop the loop that it runs on"
                 )
 
 
