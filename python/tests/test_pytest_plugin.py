@@ -341,6 +341,34 @@ def test_the_virtual_host_goes_before_the_containers_in_any_order_of_fixtures(ru
     outcome.assert_outcomes(passed=3)
 
 
+def test_websockets_are_closed_at_the_end_of_their_test(run):
+    outcome = run(
+        """
+        import threading
+
+        import pytest
+
+        from nameko.web.websocket import rpc
+
+
+        class Echo:
+            name = "echo"
+
+            @rpc
+            def echo(self, socket_id, value):
+                return value
+
+
+        @pytest.mark.parametrize("n", range(5))
+        def test_socket(container_factory, web_config, websocket, n):
+            assert "websocket" not in [thread.name for thread in threading.enumerate()]
+            container_factory(Echo, web_config).start()
+            assert websocket().rpc("echo", value=n) == n
+        """
+    )
+    outcome.assert_outcomes(passed=5)
+
+
 def test_services_do_not_complain_of_the_end_of_their_virtual_host(run):
     outcome = run(
         """
