@@ -151,7 +151,8 @@ impl Shared {
             return false;
         }
         encode(&mut output.buffer);
-        let tell = !std::mem::replace(&mut output.told, true);
+        // What cannot be encoded leaves nothing: the writer would go back to sleep without having looked.
+        let tell = !output.buffer.is_empty() && !std::mem::replace(&mut output.told, true);
         drop(output);
         if tell {
             self.wake.notify_one();
