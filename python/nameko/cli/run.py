@@ -22,6 +22,7 @@ from nameko.constants import AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError, ConfigurationError
 from nameko.runners import ServiceRunner
 from nameko.utils import eventlet_guard, sanitize_url
+from nameko.utils.threads import spawn
 
 __all__ = ["ServiceRunner", "import_service", "main", "run", "setup_backdoor"]
 
@@ -31,6 +32,9 @@ REUSE_PORT = "WEB_SERVER_REUSE_PORT"
 # How long running workers have when the services stop (s), where the key says nothing.
 STOP_TIMEOUT = "stop_timeout"
 DEFAULT_STOP_TIMEOUT = 30
+
+# How late the main thread may be for a signal (s).
+_NAP = 0.5
 
 
 def main(args: Any) -> int:
@@ -137,7 +141,7 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
             else:
                 parent.ready()
         try:
-            runner.wait()
+            _wait(runner)
         except Exception as exc:
             raise CommandError(
                 "A service died of {}: {} (the log tells where)".format(type(exc).__name__, exc)
@@ -169,6 +173,18 @@ def start(runner: ServiceRunner) -> None:
     except BaseException:
         runner.kill()
         raise
+
+
+def _wait(runner: ServiceRunner) -> None:
+    """Wait until the runner has stopped, on another thread. Python sees a signal that comes just
+    before its main thread goes to sleep only when that wakes: here soon, and not after hours."""
+    waiting = spawn(runner.wait)
+    while not waiting.dead:
+        try:
+            waiting.wait(_NAP)
+        except TimeoutError:
+            pass  # of this wait, or what a service died of: that is met below
+    waiting.wait()
 
 
 def _broken(what: str, exc: Exception) -> CommandError:
