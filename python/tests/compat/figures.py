@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 import kombu
 import requests
 
+# How long a figure may take to be there (s).
+_PATIENCE = 15
+
 
 class Figures:
     """Serves the management API of a RabbitMQ at :attr:`uri`, until the process ends."""
@@ -62,17 +65,19 @@ class Figures:
                 if name.lower() in ("authorization", "content-type")
             },
         )
-        try:
-            answer = urllib.request.urlopen(request)
-        except urllib.error.HTTPError as exc:
-            answer = exc
-        with answer:
-            text = answer.read()
-            handler.send_response(answer.status)
-            handler.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
-            handler.send_header("Content-Length", str(len(text)))
-            handler.end_headers()
-            handler.wfile.write(text)
+        status, kind, text = _ask(request)
+        deadline = time.monotonic() + _PATIENCE
+        # A new queue is there before its figures are.
+        while status == 200 and _is_queue(request) and b'"messages"' not in text:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+            status, kind, text = _ask(request)
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
 
     def _measure(self) -> None:
         """Find the interval: how long after one connection was seen the next one is."""
@@ -94,7 +99,25 @@ class Figures:
             time.sleep(0.05)
 
 
+def _ask(request: urllib.request.Request) -> tuple[int, str, bytes]:
+    """The status of the answer, what it is, and the answer."""
+    try:
+        answer = urllib.request.urlopen(request)
+    except urllib.error.HTTPError as exc:
+        answer = exc
+    with answer:
+        return answer.status, answer.headers.get("Content-Type", "text/plain"), answer.read()
+
+
 def _is_figure(path: str) -> bool:
     """Whether it asks for connections or for one queue."""
+    return path.strip("/") == "api/connections" or _is_of_queue(path)
+
+
+def _is_queue(request: urllib.request.Request) -> bool:
+    return request.get_method() == "GET" and _is_of_queue(request.selector)
+
+
+def _is_of_queue(path: str) -> bool:
     parts = path.strip("/").split("/")
-    return parts == ["api", "connections"] or (parts[:2] == ["api", "queues"] and len(parts) == 4)
+    return parts[:2] == ["api", "queues"] and len(parts) == 4

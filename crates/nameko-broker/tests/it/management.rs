@@ -527,9 +527,9 @@ async fn a_closed_connection_is_told_why_and_gone() {
         channel.declare("q").await;
         let mut events = connection.events_listener();
         let mut found = Value::Null;
-        // RabbitMQ lists a connection some time after it came.
+        // RabbitMQ lists a connection some time after it came, and tells its state later still.
         eventually("the connection is listed", || async {
-            !host.ask("GET", "vhosts/V/connections", "").await.1[0]["name"].is_null()
+            !host.ask("GET", "vhosts/V/connections", "").await.1[0]["state"].is_null()
         })
         .await;
         found.clone_from(&host.ask("GET", "vhosts/V/connections", "").await.1[0]);
