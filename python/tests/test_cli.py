@@ -18,6 +18,7 @@ from nameko.cli.main import setup_parser
 from nameko.cli.run import embedded_broker, find_services, import_service
 from nameko.constants import DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError
+from nameko.testing.utils import assert_stops_raising
 
 
 @pytest.fixture
@@ -176,7 +177,9 @@ class TestRun:
             assert program.wait() == 1
 
     @pytest.mark.parametrize("output", ["nobody reads", "a full disk"])
-    def test_it_serves_on_when_its_output_takes_nothing(self, folder, broker_uri, output):
+    def test_it_serves_on_when_its_output_takes_nothing(
+        self, folder, broker_uri, cluster, uid, output
+    ):
         if output == "nobody reads":
             reader, writer = os.pipe()
             os.close(reader)
@@ -195,6 +198,7 @@ class TestRun:
         os.close(writer)
         with program:
             assert "starting services" in program.stderr.readline()
+            assert_stops_raising(lambda: cluster["hello_" + uid].hello("zq"))
             program.send_signal(TERM)
             assert program.wait(PATIENCE) == 0
             assert "Error" not in program.stderr.read()
