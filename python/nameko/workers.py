@@ -209,12 +209,15 @@ class WorkerPool:
 
     def _run_elsewhere(self, handle: WorkerThread, worker: Any) -> None:
         """Run a worker, which has a slot, on another thread."""
+        self._put_run(handle, worker, partial(self._run_job, self._run_one, handle, worker))
+
+    def _put_run(self, handle: WorkerThread, worker: Any, run: Callable[[], None]) -> None:
         with self._lock:
             if self._runs is None:
                 self._runs = self._make_queue(self.size, "runner")
             runs = self._runs
         try:
-            runs.put(partial(self._run_job, self._run_one, handle, worker))
+            runs.put(run)
         except RuntimeError:
             # The end came first.
             handle.finish(ThreadKilled())
@@ -502,17 +505,8 @@ class WorkerPool:
         if self._is_quick(worker):
             if self._run_part(*part):
                 self._continue_elsewhere()
-            return
-        with self._lock:
-            if self._runs is None:
-                self._runs = self._make_queue(self.size, "runner")
-            runs = self._runs
-        try:
-            runs.put(partial(self._run_job, self._run_part, *part))
-        except RuntimeError:
-            # The end came first.
-            handle.finish(ThreadKilled())
-            self._done(handle, worker)
+        else:
+            self._put_run(handle, worker, partial(self._run_job, self._run_part, *part))
 
     def _tell_if_idle(self) -> None:
         if self._drainers and self._is_idle():

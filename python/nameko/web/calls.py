@@ -1,11 +1,21 @@
-"""How an entrypoint of the web server waits for the worker of a request."""
+"""Entrypoints of the web server that wait for the worker of a request."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
+from nameko.extensions import Entrypoint
 from nameko.utils.threads import Event
+
+
+class CallEntrypoint(Entrypoint):
+    """An entrypoint whose workers are waited for, see :func:`call`."""
+
+    def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
+        """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
+        event.send(result, exc_info)
+        return result, exc_info
 
 
 def call(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:

@@ -9,16 +9,14 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
 
 from nameko.exceptions import BadRequest, serialize
-from nameko.extensions import Entrypoint
-from nameko.utils.threads import Event
-from nameko.web.calls import call
+from nameko.web.calls import CallEntrypoint, call
 from nameko.web.server import WebServer
 from nameko.workers import prompt
 
 _log = getLogger(__name__)
 
 
-class HttpRequestHandler(Entrypoint):
+class HttpRequestHandler(CallEntrypoint):
     """Runs the method for requests to a URL: ``@http("GET", "/orders/<int:order_id>")``.
 
     ``method``: one HTTP method, or several with commas between them. ``url``: a rule of werkzeug.
@@ -64,11 +62,6 @@ class HttpRequestHandler(Entrypoint):
             return self.response_from_result(result)
         except Exception as exc:
             return self.response_from_exception(exc)
-
-    def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-        """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
-        event.send(result, exc_info)
-        return result, exc_info
 
     def response_from_result(self, result: Any) -> Response:
         """The response for what the method returned."""

@@ -24,8 +24,8 @@ from nameko.exceptions import (
     serialize,
 )
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
-from nameko.utils.threads import Event, ThreadKilled
-from nameko.web.calls import call
+from nameko.utils.threads import ThreadKilled
+from nameko.web.calls import CallEntrypoint, call
 from nameko.web.server import WebServer
 from nameko.workers import prompt
 
@@ -340,9 +340,8 @@ class WebSocketHub:
         return info is not None and info.socket.send(payload) is not False
 
 
-class WebSocketRpc(Entrypoint):
-    """Runs the method for messages that name it. It gets the id of the socket, and the message's
-    ``data`` as keyword arguments."""
+class _SocketEntrypoint(Entrypoint):
+    """Runs its method for the sockets of a container's :class:`WebSocketServer`."""
 
     server = WebSocketServer()
 
@@ -352,6 +351,11 @@ class WebSocketRpc(Entrypoint):
     def stop(self) -> None:
         self.server.unregister_provider(self)
         super().stop()
+
+
+class WebSocketRpc(_SocketEntrypoint, CallEntrypoint):
+    """Runs the method for messages that name it. It gets the id of the socket, and the message's
+    ``data`` as keyword arguments."""
 
     @prompt
     def handle_message(self, socket_id: str, data: Any, context_data: dict[str, Any]) -> Any:
@@ -359,37 +363,14 @@ class WebSocketRpc(Entrypoint):
         self.check_signature((socket_id,), data)
         return call(self, (socket_id,), data, context_data)
 
-    def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-        """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
-        event.send(result, exc_info)
-        return result, exc_info
 
-
-class _SocketHook(Entrypoint):
-    """Runs the method for sockets rather than for messages."""
-
-    server = WebSocketServer()
-
-    def setup(self) -> None:
-        self.server.register_provider(self)
-
-    def stop(self) -> None:
-        self.server.unregister_provider(self)
-        super().stop()
-
-
-class WebSocketConnect(_SocketHook):
+class WebSocketConnect(_SocketEntrypoint, CallEntrypoint):
     """Runs the method for each socket that connects, before its first message: ``method(socket_id,
     request)`` with the werkzeug request of the handshake. Where it raises, the socket is closed
     with code 1008 and the exception's text."""
 
-    def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-        """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
-        event.send(result, exc_info)
-        return result, exc_info
 
-
-class WebSocketDisconnect(_SocketHook):
+class WebSocketDisconnect(_SocketEntrypoint):
     """Runs the method for each socket that has gone, however it went, after the methods that ran
     for it: ``method(socket_id, channels)`` with the channels that it listened to. The hub does not
     know it any more."""

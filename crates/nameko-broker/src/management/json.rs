@@ -7,7 +7,10 @@ use amq_protocol::{
 use serde_json::{Map, Number, Value, json};
 
 use super::answer::{Answer, Result};
-use crate::{nesting::MAX_DEPTH, values::bare};
+use crate::{
+    nesting::MAX_DEPTH,
+    values::{bare, integer},
+};
 
 /// A table from the field of a body; without one it is empty.
 pub(super) fn table(value: Option<&Value>) -> Result<FieldTable> {
@@ -134,15 +137,11 @@ fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
 
 fn of_value(value: &AMQPValue) -> Value {
     let float = |float: f64| Number::from_f64(float).map_or(Value::Null, Value::Number);
+    if let Some(whole) = integer(value).ok().and_then(Number::from_i128) {
+        return Value::Number(whole);
+    }
     match value {
         AMQPValue::Boolean(is) => (*is).into(),
-        AMQPValue::ShortShortInt(n) => (*n).into(),
-        AMQPValue::ShortShortUInt(n) => (*n).into(),
-        AMQPValue::ShortInt(n) => (*n).into(),
-        AMQPValue::ShortUInt(n) => (*n).into(),
-        AMQPValue::LongInt(n) => (*n).into(),
-        AMQPValue::LongUInt(n) => (*n).into(),
-        AMQPValue::LongLongInt(n) => (*n).into(),
         AMQPValue::Timestamp(n) => (*n).into(),
         AMQPValue::Float(n) => float((*n).into()),
         AMQPValue::Double(n) => float(*n),
