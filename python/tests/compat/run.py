@@ -31,11 +31,13 @@ from toxiproxy import Toxiproxy
 from nameko._nameko import Broker
 
 HERE = Path(__file__).resolve().parent
-# Seconds: for one test, and for a file of them.
-TEST_TIMEOUT = 30
-FILE_TIMEOUT = 300
+# Seconds: for one test, and for a file of them. They end what hangs; a busy machine is given time.
+TEST_TIMEOUT = 90
+FILE_TIMEOUT = 600
 # How often tests that failed may try again.
 SECOND_CHANCES = 2
+# How much is shown of what pytest said of a file, where too few tests pass.
+LINES_SHOWN = 40
 
 # Node id of a test -> passed, failed or skipped.
 Outcomes = dict[str, str]
@@ -69,7 +71,10 @@ def main() -> int:
         outcomes.update(run_again(home, outcomes, options))
     if args.files:
         return int("failed" in outcomes.values())
-    return judge(outcomes)
+    enough = judge(outcomes)
+    if not enough:
+        show_failures(home, outcomes)
+    return 0 if enough else 1
 
 
 def api_beside(amqp_uri: str) -> str:
@@ -169,8 +174,8 @@ def log_of(home: Path, file: str, suffix: str = "") -> Path:
     return home / "logs" / (file.replace("/", "-") + suffix + ".log")
 
 
-def judge(outcomes: Outcomes) -> int:
-    """Compare with what has to pass; the exit code.
+def judge(outcomes: Outcomes) -> bool:
+    """Whether as much passes as has to.
 
     A test counts as passed where upstream itself skips it: for a combination that makes no sense.
     """
@@ -186,8 +191,16 @@ def judge(outcomes: Outcomes) -> int:
     for test in listed:
         if test not in good:
             print("  listed, but {}: {}".format(outcomes.get(test, "not run"), test))
-    enough = len(good.intersection(listed)) >= ratchet["listed"] and passed >= ratchet["all"]
-    return 0 if enough else 1
+    return len(good.intersection(listed)) >= ratchet["listed"] and passed >= ratchet["all"]
+
+
+def show_failures(home: Path, outcomes: Outcomes) -> None:
+    """The end of what pytest said, the last time, of each file with a test that failed."""
+    failed = {test.partition("::")[0] for test, outcome in outcomes.items() if outcome == "failed"}
+    for file in sorted(failed):
+        log = log_of(home, file, ".again")
+        print("\n== {}".format(log))
+        print("\n".join(log.read_text().splitlines()[-LINES_SHOWN:]))
 
 
 if __name__ == "__main__":
