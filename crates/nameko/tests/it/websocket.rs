@@ -20,7 +20,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Message, protocol::frame::coding::CloseCode},
+    tungstenite::{
+        Message,
+        error::{Error as WsError, ProtocolError},
+        protocol::frame::coding::CloseCode,
+    },
 };
 
 use crate::{http_client, support::within};
@@ -112,6 +116,14 @@ impl Chat {
     #[websocket_rpc]
     async fn tell(&self, _socket_id: String, target: String, value: Value) -> Result<bool> {
         self.hub.unicast(&target, "told", &value)
+    }
+
+    #[websocket_rpc]
+    async fn flood(&self, _socket_id: String, target: String, messages: usize) -> Result<bool> {
+        let text = "x".repeat(1_000_000);
+        (0..messages).try_fold(true, |all, _| {
+            Ok(all & self.hub.unicast(&target, "told", &text)?)
+        })
     }
 
     #[websocket_rpc]
@@ -537,6 +549,83 @@ async fn a_socket_that_vanishes_while_its_request_runs_does_no_harm() {
     within("the stop", server.container.stop()).await;
 }
 
+/// A page that tells something as it is closed does not wait for the reply.
+#[tokio::test]
+async fn what_a_socket_sent_before_it_left_is_handled_and_only_then_it_is_gone() {
+    let server = serve(Config::default()).await;
+    let mut watcher = server.connect().await;
+    for (test, politely) in [("leave politely", true), ("vanish", false)] {
+        watcher.call("subscribe", json!({"channel": test})).await;
+        let mut leaves = server.connect().await;
+        leaves.call("subscribe", json!({"channel": test})).await;
+        let (begun, end) = hanging(test);
+        leaves
+            .send(json!({"method": "hang", "data": {"test": test}}).to_string())
+            .await;
+        within("the request", begun.notified()).await;
+        for n in 0..10 {
+            let data = json!({"channel": test, "text": n.to_string()});
+            leaves
+                .send(json!({"method": "say", "data": data}).to_string())
+                .await;
+        }
+        let id = leaves.id.clone();
+        if politely {
+            leaves.stream.close(None).await.unwrap();
+        }
+        // What it sends is read before its end is.
+        leaves.stream.get_mut().shutdown().await.unwrap();
+        end.notify_one();
+        for n in 0..10 {
+            let said = watcher.next().await;
+            assert_eq!(
+                (&said["event"], &said["data"]),
+                (&json!("said"), &json!(n.to_string()))
+            );
+        }
+        let left = watcher.next().await;
+        assert_eq!(
+            (&left["event"], &left["data"]),
+            (&json!("left"), &json!(id))
+        );
+    }
+    server.container.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_heard_of_a_socket_that_is_sent_away_also_when_it_has_gone() {
+    let server = serve(Config::default()).await;
+    let mut gone = GONE.subscribe();
+    let mut watcher = server.connect().await;
+    watcher.call("subscribe", json!({"channel": "gate"})).await;
+    let (begun, end) = hanging("refused");
+    let mut stranger = server
+        .connect_to("/ws?hang=refused&at=gate&token=wrong")
+        .await;
+    within("the hook", begun.notified()).await;
+    let data = json!({"channel": "gate", "text": "let me in"});
+    stranger
+        .send(json!({"method": "say", "data": data}).to_string())
+        .await;
+    let id = stranger.id.clone();
+    drop(stranger);
+    let vanished = async {
+        while watcher
+            .call("tell", json!({"target": id, "value": 1}))
+            .await["data"]
+            == true
+        {}
+    };
+    within("the stranger's end", vanished).await;
+    end.notify_one();
+    assert_eq!(watcher.next().await["event"], "met");
+    while within("the hook", gone.recv()).await.unwrap().0 != id {}
+    // A reply, and no event before it.
+    assert_eq!(watcher.call("echo", json!({"value": 1})).await["data"], 1);
+    drop(watcher);
+    server.container.stop().await;
+}
+
 #[tokio::test]
 async fn a_message_that_is_too_large_closes_the_socket() {
     let server = serve(Config::default().with("WEBSOCKET_MAX_MESSAGE", 1000)).await;
@@ -689,6 +778,55 @@ async fn a_stop_lets_the_request_end_and_says_goodbye() {
     assert_eq!(busy.next().await["data"], "stop");
     assert_eq!(busy.closed().await.0, CloseCode::Away);
     drop((idle, busy));
+    within("the stop", stop).await.unwrap();
+}
+
+/// More than the systems on both sides take, so that most of it waits in the service.
+#[tokio::test]
+async fn a_stop_sends_all_that_waits_and_says_goodbye_to_a_peer_that_has_more_to_say() {
+    let config = Config::default().with("WEBSOCKET_MAX_QUEUE", 50_000_000);
+    let server = serve(config).await;
+    let (client, mut talker) = (server.connect().await, server.connect().await);
+    let (begun, end) = hanging("stop and send");
+    let (mut sink, mut stream) = client.stream.split();
+    let hang = json!({"method": "hang", "data": {"test": "stop and send"}});
+    sink.send(Message::text(hang.to_string())).await.unwrap();
+    within("the request", begun.notified()).await;
+    let flood = json!({"target": client.id, "messages": 10});
+    assert_eq!(talker.call("flood", flood).await["data"], true);
+    // More than may wait to be handled.
+    let talking = tokio::spawn(async move {
+        let request = json!({"method": "echo", "data": {"value": "x".repeat(500_000)}}).to_string();
+        for _ in 0..8 {
+            // Nobody may say anything after a goodbye. A connection that was reset is something else.
+            match sink.send(Message::text(request.clone())).await {
+                Err(WsError::Protocol(ProtocolError::SendAfterClosing)) => break,
+                sent => sent.unwrap(),
+            }
+        }
+        sink
+    });
+    let stop = tokio::spawn({
+        let container = server.container.clone();
+        async move { container.stop().await }
+    });
+    assert_eq!(talker.closed().await.0, CloseCode::Away);
+    end.notify_one();
+    let mut types = Vec::new();
+    loop {
+        match within("a message", stream.next()).await.unwrap().unwrap() {
+            Message::Text(text) => types.push(text.contains("\"told\"")),
+            Message::Close(frame) => break assert_eq!(frame.unwrap().code, CloseCode::Away),
+            _ => {}
+        }
+    }
+    // The events, then the reply.
+    assert_eq!(types, [vec![true; 10], vec![false]].concat());
+    drop((
+        within("all to be sent", talking).await.unwrap(),
+        stream,
+        talker,
+    ));
     within("the stop", stop).await.unwrap();
 }
 

@@ -3,6 +3,7 @@
 //! A client connects to `/ws` and is told its id, sends requests and gets replies, and is sent the events of the channels that
 //! the service lets it listen to. Messages are as in Nameko, see the guide.
 
+mod conversation;
 mod entrypoint;
 mod frames;
 mod hub;

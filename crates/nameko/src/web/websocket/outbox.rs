@@ -8,6 +8,9 @@ use std::{
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{Utf8Bytes, protocol::frame::coding::CloseCode};
 
+/// In bytes. A close has 125, two of them for the code. Source: RFC 6455, section 5.5.
+const LONGEST_REASON: usize = 123;
+
 /// Messages for one socket, in order, and how it ends.
 ///
 /// Bounded: a socket that does not read is closed rather than remembered for.
@@ -41,10 +44,12 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// After all that waits was sent.
+    /// After all that waits was sent. A long reason is cut.
     pub(super) fn after_all(code: CloseCode, reason: &str) -> Self {
+        let mut reason = reason.to_owned();
+        reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
         Self {
-            frame: Some((code, reason.to_owned())),
+            frame: Some((code, reason)),
             drains: true,
         }
     }

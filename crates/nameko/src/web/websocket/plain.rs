@@ -1,17 +1,17 @@
 //! A socket without methods and hub, for other front ends; may change at any time.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::request::Parts;
 use tokio::sync::watch;
-use tokio_tungstenite::tungstenite::{Bytes, protocol::frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+pub use super::conversation::SocketListener;
 use super::{
     super::{error::Error, raw::Upgrade, response::Response},
-    inbox::Inbox,
+    conversation,
     outbox::{Closing, Outbox},
     server::{self, Handshake, Settings},
-    wire,
 };
 use crate::config::{Config, ConfigError};
 
@@ -46,10 +46,6 @@ impl Socket {
 
     /// Closes the socket when all that waits is sent. Codes: RFC 6455, section 7.4.
     pub fn close(&self, code: u16, reason: &str) {
-        // A close has 125 bytes, two of them for the code.
-        let reason = reason
-            .get(..reason.floor_char_boundary(120))
-            .unwrap_or(reason);
         self.0
             .close(Closing::after_all(CloseCode::from(code), reason));
     }
@@ -68,15 +64,6 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// Hears what a peer sends.
-pub trait SocketListener: Send + Sync {
-    /// A message: text, or bytes that need not be. The next one comes when this is done.
-    fn message(&self, body: Bytes) -> impl Future<Output = ()> + Send;
-
-    /// The peer has left, or is lost, and what it had sent before was heard, unless the socket was closed. Called once, last.
-    fn left(&self) -> impl Future<Output = ()> + Send;
-}
-
 /// The response that accepts a handshake.
 ///
 /// # Errors
@@ -90,59 +77,19 @@ pub fn handshake(head: &Parts, has_body: bool) -> Result<Response, Error> {
     })
 }
 
-/// Serves `socket` to its end, on the connection that was switched. It is closed between two messages when `stopping` is true.
+/// Serves `socket` to its end, on the connection that was switched. It is closed between two messages when `stopping` is true. A
+/// listener hears that a peer left which was never there.
 pub async fn serve(
     upgrade: Upgrade,
     socket: Socket,
     settings: SocketSettings,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
     listener: impl SocketListener,
 ) {
     let (outbox, settings) = (&*socket.0, settings.0);
-    // Whether nothing more comes of the peer, and whether the listener has heard of that.
-    let (over, left) = (watch::Sender::new(false), watch::Sender::new(false));
-    let leave = || async {
-        over.send_replace(true);
-        // Its sender is here.
-        let _ = left.subscribe().wait_for(|it| *it).await;
-    };
     let Some(stream) = server::switched(upgrade, &settings).await else {
         outbox.close(Closing::gone());
         return listener.left().await;
     };
-    let (inbox, mut waiting) = Inbox::new(settings.max_message);
-    let speaking = async {
-        wire::speak(stream, outbox, inbox, settings.ping, leave()).await;
-        leave().await;
-    };
-    let working = async {
-        let mut ending = over.subscribe();
-        loop {
-            let next = tokio::select! {
-                biased;
-                // An error says that the server is gone.
-                _ = stopping.wait_for(|it| *it) => {
-                    outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
-                    break;
-                }
-                next = async {
-                    outbox.room().await;
-                    waiting.recv().await
-                } => next,
-                _ = ending.wait_for(|it| *it) => None,
-            };
-            match next {
-                Some(next) if !outbox.is_closed_by_us() => {
-                    listener.message(next.message.clone()).await;
-                }
-                _ => break,
-            }
-        }
-        // Whoever reads learns that nobody listens.
-        drop(waiting);
-        let _ = ending.wait_for(|it| *it).await;
-        listener.left().await;
-        left.send_replace(true);
-    };
-    tokio::join!(speaking, working);
+    conversation::converse(stream, outbox, &settings, stopping, &listener).await;
 }

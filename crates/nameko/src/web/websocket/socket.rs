@@ -1,24 +1,20 @@
-//! One socket, from its first message to its last.
+//! One socket of a Rust service: hooks when it comes and goes, a worker for each request.
 
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
-};
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::frame::coding::CloseCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::{WebSocketStream, tungstenite::Bytes};
 
 use super::{
     super::request::Request as HttpRequest,
+    conversation::{self, SocketListener},
     frames::{self, Request},
-    inbox::{Inbox, Waiting},
-    outbox::{Closing, Outbox},
+    outbox::Outbox,
     server::{Occasion, Shared},
-    wire,
 };
 use crate::{
     amqp::Table,
@@ -52,19 +48,15 @@ where
     shared.hub.add(&id, outbox.clone());
     let present = Present {
         id: &id,
+        outbox: &outbox,
         shared: &shared,
+        request,
+        channels: OnceLock::new(),
     };
-    let (inbox, waiting) = Inbox::new(shared.settings.max_message);
-    let connection = async {
-        let mut channels = BTreeSet::new();
-        let left = async { channels = present.leave() };
-        wire::speak(stream, &outbox, inbox, shared.settings.ping, left).await;
-        channels.extend(present.leave());
-        channels
-    };
-    // Who has gone is gone at once; that he went is told when all that was done for him has ended.
-    let working = work(&id, &outbox, &shared, waiting, request);
-    let (channels, ()) = tokio::join!(connection, working);
+    let stopping = shared.stopping.subscribe();
+    conversation::converse(stream, &outbox, &shared.settings, stopping, &present).await;
+    // The connection is closed. It does not wait for these.
+    let channels = present.leave();
     for hook in shared.hooks(Occasion::Disconnect) {
         let arguments = arguments(&hook, &id, |name| match name {
             "channels" => Some(serde_json::json!(channels)),
@@ -82,13 +74,19 @@ struct Connected<'a> {
 /// A socket in the hub; leaves it however the task ends.
 struct Present<'a> {
     id: &'a str,
+    outbox: &'a Arc<Outbox>,
     shared: &'a Shared,
+    /// What opened the socket.
+    request: HttpRequest,
+    /// What it listened to when it left the hub.
+    channels: OnceLock<BTreeSet<String>>,
 }
 
 impl Present<'_> {
     /// It is told nothing any more. What it listened to.
-    fn leave(&self) -> BTreeSet<String> {
-        self.shared.hub.remove(self.id)
+    fn leave(&self) -> &BTreeSet<String> {
+        self.channels
+            .get_or_init(|| self.shared.hub.remove(self.id))
     }
 }
 
@@ -98,43 +96,28 @@ impl Drop for Present<'_> {
     }
 }
 
-/// Handles the requests of a socket, one after the other, until it is closed.
-async fn work(
-    id: &str,
-    outbox: &Arc<Outbox>,
-    shared: &Shared,
-    mut waiting: mpsc::Receiver<Waiting>,
-    request: HttpRequest,
-) {
-    for hook in shared.hooks(Occasion::Connect) {
-        let arguments = arguments(&hook, id, |name| opened_with(&request, name));
-        if let Some(fault) = run_hook(shared, &hook, arguments).await {
-            tracing::debug!(
-                "{} refused a socket: {}: {fault}",
-                hook.name(),
-                fault.exc_type
-            );
-            let mut reason = fault.to_string();
-            reason.truncate(reason.floor_char_boundary(120));
-            return outbox.close(Closing::after_all(CloseCode::Policy, &reason));
-        }
-    }
-    let mut stopping = shared.stopping.subscribe();
-    while !outbox.is_closing() {
-        let next = tokio::select! {
-            biased;
-            _ = stopping.wait_for(|it| *it) => {
-                return outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
+impl SocketListener for Present<'_> {
+    async fn met(&self) -> Result<(), String> {
+        for hook in self.shared.hooks(Occasion::Connect) {
+            let arguments = arguments(&hook, self.id, |name| opened_with(&self.request, name));
+            if let Some(fault) = run_hook(self.shared, &hook, arguments).await {
+                tracing::debug!(
+                    "{} refused a socket: {}: {fault}",
+                    hook.name(),
+                    fault.exc_type
+                );
+                return Err(fault.to_string());
             }
-            next = async {
-                outbox.room().await;
-                waiting.recv().await
-            } => next,
-        };
-        match next {
-            Some(next) if !outbox.is_closing() => handle(id, outbox, shared, &next.message).await,
-            _ => return,
         }
+        Ok(())
+    }
+
+    async fn message(&self, body: Bytes) {
+        handle(self.id, self.outbox, self.shared, &body).await;
+    }
+
+    async fn left(&self) {
+        self.leave();
     }
 }
 

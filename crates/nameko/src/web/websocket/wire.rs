@@ -169,7 +169,9 @@ where
                 };
             }
         };
-        if !outbox.is_closing() && !inbox.push(body).await {
+        // Who says goodbye reads on to the peer's own, also where it had waited for room: a connection that is closed on
+        // unread bytes is reset, and what was sent before may be lost with it.
+        if !outbox.is_closing() && !inbox.push(body).await && !outbox.is_closing() {
             return Ended::There;
         }
     }
@@ -195,10 +197,7 @@ fn fault(error: &WsError) -> Option<(CloseCode, String)> {
         WsError::Protocol(_) => CloseCode::Protocol,
         _ => return None,
     };
-    // The reason of a close has 123 bytes at most.
-    let mut reason = error.to_string();
-    reason.truncate(reason.floor_char_boundary(120));
-    Some((code, reason))
+    Some((code, error.to_string()))
 }
 
 /// Writes what is to be sent, and asks a silent peer whether it is there. Returns when it has sent a close, or cannot send.
