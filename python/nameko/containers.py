@@ -29,13 +29,13 @@ from nameko.exceptions import ConfigurationError, ContainerBeingKilled
 from nameko.extensions import (
     ENTRYPOINT_EXTENSIONS_ATTR,
     DependencyProvider,
-    Extension,
     is_dependency,
     iter_extensions,
 )
+from nameko.lifecycle import Lifecycle
 from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
-from nameko.utils.concurrency import LiveDict, SpawningSet, call_all
+from nameko.utils.concurrency import LiveDict, SpawningSet
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
 from nameko.workers import WorkerPool, WorkerThread, is_prompt
 
@@ -207,6 +207,7 @@ class ServiceContainer:
         self._bind_extensions()
 
         self.started = False
+        self._lifecycle = Lifecycle()
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
@@ -248,14 +249,14 @@ class ServiceContainer:
         return self
 
     def start(self) -> None:
-        """Set up all extensions, then start them all. Returns when the service is serving."""
+        """Set up all extensions, then start them all. Returns when the service is serving, or when
+        another thread has stopped it meanwhile."""
         eventlet_guard()
         _log.debug("starting %s", self)
         self.started = True
         with _log_time("started %s", self):
-            _call_extensions(self.extensions, "setup")
-            if not self._died.ready():
-                _call_extensions(self.extensions, "start")
+            self._lifecycle.set_up(self.extensions)
+            self._lifecycle.start(self.extensions)
 
     def stop(self) -> None:
         """Stop gracefully: entrypoints, then running workers drain, then dependencies, then the
@@ -270,10 +271,13 @@ class ServiceContainer:
 
         _log.debug("stopping %s", self)
         with _log_time("stopped %s", self):
-            _call_extensions(self.entrypoints, "stop")
+            if not self._lifecycle.end():
+                self._wait_for_death()
+                return
+            self._lifecycle.stop(self.entrypoints)
             self._worker_pool.waitall()
-            _call_extensions(self.dependencies, "stop")
-            _call_extensions(self.subextensions, "stop")
+            self._lifecycle.stop(self.dependencies)
+            self._lifecycle.stop(self.subextensions)
             self._kill_managed_threads()
             self._worker_pool.stop()
             self.started = False
@@ -496,7 +500,7 @@ class ServiceContainer:
     def _kill_extensions(self, extensions: Iterable[Any]) -> None:
         # The container is dying already: whatever else goes wrong is logged only.
         try:
-            _call_extensions(extensions, "kill")
+            self._lifecycle.kill(extensions)
         except Exception as exc:
             _log.warning("Extension raised `%s` during kill", exc)
 
@@ -557,17 +561,3 @@ def _log_failure(worker_ctx: WorkerContext, exc: BaseException, **options: Any) 
         _log.warning("(expected) error handling worker %s: %s", worker_ctx, exc, **options)
     else:
         _log.exception("error handling worker %s: %s", worker_ctx, exc, **options)
-
-
-def _call_extensions(extensions: Iterable[Any], name: str) -> None:
-    """Call a lifecycle method of all extensions at once. One that inherits the empty method of
-    :class:`Extension` is left out: it costs no thread."""
-    empty = getattr(Extension, name)
-    calls = [
-        getattr(extension, name)
-        for extension in extensions
-        if getattr(type(extension), name, None) is not empty
-        or name in getattr(extension, "__dict__", ())
-    ]
-    if calls:
-        call_all(calls)

@@ -207,6 +207,9 @@ class QueueConsumer(SharedExtension, ProviderCollector):
     is one connection for each.
     """
 
+    # A start() that waits for the broker is not waited for.
+    stop_interrupts_start = True
+
     def __init__(self, heartbeat: int | None = None) -> None:
         self._heartbeat = heartbeat
         # Guards the two below and the moment of starting.
@@ -216,6 +219,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         # Provider -> the number of its consumer in the compiled half, or, for one that is matched
         # there, the object that matches.
         self._consumers: dict[Any, Any] = {}
+        # Providers that are leaving, or have left.
+        self._leavers: set[Any] = set()
         self._stopped = False
         self._channel: Channel | None = None
         # What feeds the threads of a container that has no pool of them.
@@ -295,7 +300,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
                 options, on_error=self._on_error, on_connected=self.on_connected
             )
             self._channel = Channel(native)
-            for provider in self._providers:
+            # A stop may be under way already.
+            for provider in self._providers - self._leavers:
                 self._consumers[provider] = self._add(native, provider)
             self._native = native
         _log.debug("waiting for consumer ready %s", self)
@@ -337,6 +343,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         with self._lock:
             native = self._native
             consumer = self._consumers.pop(provider, None)
+            self._leavers.add(provider)
         if native is not None and isinstance(consumer, int):
             _log.debug("cancelling consumer [%s]: %s", provider, consumer)
             native.cancel(consumer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from amqp.exceptions import AMQPError
@@ -132,7 +134,7 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
         else:
             parent.loaded([describe(container) for container in runner.containers])
             parent.when_it_lets_go(shutdown.begin)
-        start(runner)
+        start(runner, shutdown)
         if not shutdown.stopping:
             if parent is None:
                 for container in runner.containers:
@@ -141,7 +143,7 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
             else:
                 parent.ready()
         try:
-            _wait(runner)
+            _run_to_end(runner.wait)
         except Exception as exc:
             raise CommandError(
                 "A service died of {}: {} (the log tells where)".format(type(exc).__name__, exc)
@@ -158,9 +160,10 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
     return 0
 
 
-def start(runner: ServiceRunner) -> None:
+def start(runner: ServiceRunner, shutdown: Shutdown) -> None:
+    """Returns when all services serve, or when they have been stopped."""
     try:
-        runner.start()
+        _run_to_end(runner.start, shutdown.over)
     except (OperationalError, AMQPError) as exc:
         runner.kill()
         raise CommandError(str(exc))
@@ -175,19 +178,25 @@ def start(runner: ServiceRunner) -> None:
         raise
 
 
-def _wait(runner: ServiceRunner) -> None:
-    """Wait until the runner has stopped, on another thread. Python sees a signal that comes just
-    before its main thread goes to sleep only when that wakes: here soon, and not after hours."""
-    waiting = spawn(runner.wait)
-    while not waiting.dead:
+def _run_to_end(call: Callable[[], Any], over: threading.Event | None = None) -> None:
+    """Make a call on another thread, and wait until it is done; not much longer than until ``over``
+    is set, where it then still is not.
+
+    This thread is there for signals. Python sees one that comes just before its main thread goes to
+    sleep only when that wakes: here soon, and not after hours.
+    """
+    running = spawn(call)
+    while not running.dead:
+        was_over = over is not None and over.is_set()
         try:
-            waiting.wait(_NAP)
-        except TimeoutError:
-            pass  # of this wait, or what a service died of: that is met below
-    waiting.wait()
+            running.wait(_NAP)
+        except TimeoutError:  # of this wait, or what the call raised: that is met below
+            if was_over and not running.dead:
+                return
+    running.wait()
 
 
-def _broken(what: str, exc: Exception) -> CommandError:
+def _broken(what: str, exc: BaseException) -> CommandError:
     """The error to raise where the user's code raised ``exc``, whose traceback is shown."""
     show_traceback(users_traceback(exc))
     return CommandError("{}: {}: {}, see above".format(what, type(exc).__name__, exc))

@@ -32,7 +32,9 @@ class Shutdown:
         # Whether the runner has been told to stop.
         self.stopping = False
         # What an extension raised when it was to stop.
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
+        # Set when the runner has been stopped, or killed: there is nothing more to wait for.
+        self.over = threading.Event()
         # Calls of begin() come from several threads, and from a signal handler: hence reentrant.
         self._lock = threading.RLock()
         self._previous: dict[int, Any] = {}
@@ -63,7 +65,7 @@ class Shutdown:
             # Nothing where the parent was quicker: systemd signals every process of a unit.
             self.begin()
         elif len(self.signals) == 2:
-            spawn(self.runner.kill)
+            spawn(self._kill)
         else:
             os._exit(128 + signum)
 
@@ -73,7 +75,7 @@ class Shutdown:
         stopping = spawn(self.runner.stop)
         try:
             stopping.wait(self.timeout)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             if stopping.dead:
                 # Whoever waits for the runner waits no longer once it is killed.
                 self.failure = exc
@@ -81,4 +83,12 @@ class Shutdown:
                 _log.warning(
                     "not stopped within %g seconds: what still runs is killed", self.timeout
                 )
+            self._kill()
+        else:
+            self.over.set()
+
+    def _kill(self) -> None:
+        try:
             self.runner.kill()
+        finally:
+            self.over.set()

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,9 @@ const SOUND: Duration = Duration::from_secs(5);
 
 /// More than the polite close of a connection takes.
 const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// How long the broker may take to end a consumer.
+const CANCEL_TIME: Duration = Duration::from_secs(3);
 
 /// Where deliveries go. Called on the I/O task: it must not block.
 pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
@@ -113,12 +116,22 @@ struct Inner {
 struct Wanted {
     /// In the order they were added.
     subscriptions: Vec<(SubscriptionId, Arc<Subscription>)>,
+    /// What the broker was asked to consume on this connection, until it has ended that; true: no delivery reaches its
+    /// sink any more.
+    begun: HashMap<SubscriptionId, Arc<AtomicBool>>,
     /// Who waits for a consumer to be ended.
     cancelling: Vec<oneshot::Sender<()>>,
     /// Consumers that the broker ended.
     ended: Vec<(SubscriptionId, ConsumerTag)>,
     /// The connection, while there is one, so that it can be killed.
     connection: Option<Connection>,
+}
+
+impl Wanted {
+    /// Whether it was added and not cancelled since.
+    fn has(&self, id: SubscriptionId) -> bool {
+        self.subscriptions.iter().any(|(other, _)| *other == id)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,22 +201,27 @@ impl Consumers {
     }
 
     /// Ends a subscription; the queue is left. Deliveries that come until the broker has ended it still reach the sink, none
-    /// after this resolves.
+    /// after this resolves. Waits for the broker for three seconds at most: what comes later goes back to the queue when the
+    /// connection ends.
     pub async fn cancel(&self, id: SubscriptionId) {
         let inner = &self.0.0;
-        let cancelled = {
+        let (over, cancelled) = {
             let mut wanted = lock(&inner.wanted);
             wanted.subscriptions.retain(|(other, _)| *other != id);
-            if wanted.connection.is_none() {
+            // What was not begun will not be, however long the broker takes for what it was asked before.
+            let Some(over) = wanted.begun.get(&id).cloned() else {
                 return;
-            }
+            };
             let (done, cancelled) = oneshot::channel();
             wanted.cancelling.push(done);
-            cancelled
+            (over, cancelled)
         };
         inner.changed.notify_one();
-        // An error: the connection ended, and its consumers with it.
-        let _ = cancelled.await;
+        // An error inside: the connection ended, and its consumers with it.
+        if timeout(CANCEL_TIME, cancelled).await.is_err() {
+            tracing::warn!("the broker has not ended a consumer within {CANCEL_TIME:?}");
+        }
+        over.store(true, Ordering::Release);
     }
 
     /// Closes channel and connection politely: acknowledgements made before are sent first. Takes about a second at most.
@@ -254,12 +272,23 @@ impl Inner {
         let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
     }
 
+    /// Notes that the broker is being asked to consume a subscription; none where it was cancelled meanwhile.
+    fn begin(&self, id: SubscriptionId) -> Option<Arc<AtomicBool>> {
+        let mut wanted = lock(&self.wanted);
+        wanted.has(id).then(|| {
+            let over = Arc::new(AtomicBool::new(false));
+            wanted.begun.insert(id, Arc::clone(&over));
+            over
+        })
+    }
+
     /// Takes the connection back from where it can be killed.
     fn disconnect(&self) -> Option<Connection> {
         let mut wanted = lock(&self.wanted);
         // Who waits for a consumer to end need wait no more.
         wanted.cancelling.clear();
         wanted.ended.clear();
+        wanted.begun.clear();
         wanted.connection.take()
     }
 
@@ -424,6 +453,7 @@ impl Consuming<'_> {
         for id in unwanted {
             if let Some(tag) = self.live.remove(&id) {
                 self.channel.cancel(&tag).await?;
+                lock(&self.inner.wanted).begun.remove(&id);
             }
             history.consumed.remove(&id);
             history.gone.remove(&id);
@@ -443,7 +473,7 @@ impl Consuming<'_> {
     ) -> Result<(), Error> {
         let mut declared = Vec::new();
         for (id, subscription) in wanted {
-            if self.live.contains_key(&id) {
+            if self.live.contains_key(&id) || !lock(&self.inner.wanted).has(id) {
                 continue;
             }
             let recovering = subscription.on_recovered.is_some() && history.consumed.contains(&id);
@@ -467,7 +497,10 @@ impl Consuming<'_> {
         }
         for (id, subscription, queue, survived) in declared {
             self.set_prefetch(&subscription).await?;
-            let tag = self.consume(id, &subscription, &queue).await?;
+            let Some(over) = self.inner.begin(id) else {
+                continue;
+            };
+            let tag = self.consume(id, &subscription, &queue, over).await?;
             self.live.insert(id, tag);
             history.consumed.insert(id);
             if let (Some(on_recovered), Some(true)) = (&subscription.on_recovered, survived) {
@@ -492,6 +525,7 @@ impl Consuming<'_> {
         id: SubscriptionId,
         subscription: &Subscription,
         queue: &str,
+        over: Arc<AtomicBool>,
     ) -> Result<ConsumerTag, Error> {
         let sink = Arc::clone(&subscription.sink);
         // A channel holds its consumers, so this must not hold the consumers in turn.
@@ -499,7 +533,12 @@ impl Consuming<'_> {
         self.channel
             .consume(
                 queue,
-                move |delivery| sink(delivery),
+                move |delivery| {
+                    // One that is dropped goes back to its queue when the connection ends.
+                    if !over.load(Ordering::Acquire) {
+                        sink(delivery);
+                    }
+                },
                 move |tag| {
                     if let Some(inner) = inner.upgrade() {
                         lock(&inner.wanted).ended.push((id, tag));

@@ -1,15 +1,18 @@
 //! The AMQP client against servers that misbehave: each costs its connection, with a reason, and nothing else.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use nameko::amqp::{ConnectOptions, Connection, Error};
+use nameko::amqp::{ConnectOptions, Connection, Consumers, Error, Queue};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
 
-use crate::amqp_basics::soon;
+use crate::amqp_basics::{self, soon};
 
 /// Frame types: method, header, body.
 const METHOD: u8 = 1;
@@ -394,4 +397,45 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
         error.reply_code() == Some(320) && error.is_recoverable(),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_no_longer_answers_does_not_hold_up_the_end_of_a_consumer() {
+    let server = Server::new().await;
+    let consumers = Consumers::new(server.options(), Arc::new(()));
+    let (subscription, mut deliveries) = amqp_basics::subscription(Queue {
+        no_declare: true,
+        ..Queue::new("queue")
+    });
+    let id = consumers.add(subscription);
+    let starting = tokio::spawn({
+        let consumers = consumers.clone();
+        async move { consumers.start().await }
+    });
+    // It opens a channel, sets the prefetch and consumes.
+    let mut stream = soon(server.handshake()).await;
+    for answer in [
+        b"\x00\x14\x00\x0b\x00\x00\x00\x00".as_slice(),
+        b"\x00\x3c\x00\x0b",
+        b"\x00\x3c\x00\x15\x04c1.1",
+    ] {
+        soon(read_frame(&mut stream)).await;
+        stream.write_all(&frame(METHOD, 1, answer)).await.unwrap();
+    }
+    soon(starting).await.unwrap().unwrap();
+    // What it is to consume beside that is declared first, which is not answered.
+    let (second, _) = amqp_basics::subscription(Queue::new("second"));
+    let second = consumers.add(second);
+    soon(read_frame(&mut stream)).await;
+    // Never consumed, it is over at once; the other one when it was waited for.
+    let begun = Instant::now();
+    soon(consumers.cancel(second)).await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    soon(consumers.cancel(id)).await;
+    // What comes all the same is for somebody else.
+    for chunk in [deliver(1), header(3, &[0, 0]), frame(BODY, 1, b"odd")] {
+        stream.write_all(&chunk).await.unwrap();
+    }
+    soon(consumers.stop()).await;
+    assert!(deliveries.try_recv().is_err());
 }

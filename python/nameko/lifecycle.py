@@ -1,0 +1,114 @@
+"""Starting and stopping the extensions of a container, which two threads may do at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+from nameko.extensions import Extension
+from nameko.utils.concurrency import call_all
+
+# How long (s) a stop waits for the start() of an extension, which may wait for what never comes.
+START_GRACE = 1.0
+
+
+class Lifecycle:
+    """Calls ``setup()``, ``start()``, ``stop()`` and ``kill()`` of the extensions of one container.
+
+    A signal stops a container while another thread is starting it. Extensions need not be written
+    for that. Once the container is to end, nothing more is set up or started. An extension is
+    stopped when what is being set up in the container is set up, and when its own ``start()`` has
+    returned, which is waited for :data:`START_GRACE` seconds. A kill waits for neither.
+    """
+
+    def __init__(self) -> None:
+        # Guards what follows; notified when a call is over, and at a kill.
+        self._changed = threading.Condition()
+        # Set for good by the first stop or kill.
+        self._ending = False
+        self._killed = False
+        # Of setup() and start(), those that run.
+        self._running: set[_Call] = set()
+
+    def set_up(self, extensions: Iterable[Any]) -> None:
+        self._begin(extensions, "setup")
+
+    def start(self, extensions: Iterable[Any]) -> None:
+        self._begin(extensions, "start")
+
+    def end(self) -> bool:
+        """The container is to stop. Returns when nothing is being set up any more; False where it
+        was killed before."""
+        with self._changed:
+            self._ending = True
+            self._changed.wait_for(lambda: self._killed or not self._runs("setup"))
+            return not self._killed
+
+    def stop(self, extensions: Iterable[Any]) -> None:
+        _call_all(extensions, "stop", self._stop_one)
+
+    def kill(self, extensions: Iterable[Any]) -> None:
+        with self._changed:
+            self._ending = self._killed = True
+            self._changed.notify_all()
+        _call_all(extensions, "kill", lambda extension: extension.kill())
+
+    def _begin(self, extensions: Iterable[Any], name: str) -> None:
+        _call_all(extensions, name, lambda extension: self._begin_one(extension, name))
+
+    def _begin_one(self, extension: Any, name: str) -> None:
+        call = _Call(name, id(extension), threading.get_ident())
+        with self._changed:
+            if self._ending:
+                return
+            self._running.add(call)
+        try:
+            getattr(extension, name)()
+        finally:
+            with self._changed:
+                self._running.discard(call)
+                self._changed.notify_all()
+                killed = self._killed
+        if killed and name == "start":
+            # It was killed when it had nothing yet that could be.
+            extension.kill()
+
+    def _stop_one(self, extension: Any) -> None:
+        if getattr(extension, "stop_interrupts_start", False) is not True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._killed or not self._runs("start", extension), START_GRACE
+                )
+        extension.stop()
+
+    def _runs(self, name: str, extension: Any = None) -> bool:
+        """Whether another thread is in that method of the extension, or of any."""
+        here = threading.get_ident()
+        return any(
+            call.name == name
+            and call.thread != here
+            and (extension is None or call.extension == id(extension))
+            for call in self._running
+        )
+
+
+class _Call(NamedTuple):
+    name: str
+    extension: int
+    thread: int
+
+
+def _call_all(extensions: Iterable[Any], name: str, call: Callable[[Any], None]) -> None:
+    """``call`` each extension, all at once. One that inherits the empty method of that name of
+    :class:`Extension` is left out: it costs no thread."""
+    empty = getattr(Extension, name)
+    calls: list[Callable[[], Any]] = [
+        partial(call, extension)
+        for extension in extensions
+        if getattr(type(extension), name, None) is not empty
+        or name in getattr(extension, "__dict__", ())
+    ]
+    if calls:
+        call_all(calls)

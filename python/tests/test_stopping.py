@@ -1,0 +1,216 @@
+"""Stopping what is not started yet, or does not let itself be stopped."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from program import PATIENCE, TERM, Program
+from stalling import STAGES, StallingBroker
+
+from nameko.containers import ServiceContainer
+from nameko.extensions import DependencyProvider
+from nameko.rpc import RpcConsumer, RpcProxy, rpc
+from nameko.utils.threads import spawn
+
+# How long a stop may take (s) where nothing is in work: that of a service with work is 30.
+SOON = 10
+
+
+@pytest.fixture
+def make(config, uid):
+    """A container of a service that is called and calls others."""
+    containers = []
+
+    def make(uri=None, **attributes):
+        class Service:
+            name = "service-" + uid
+            other = RpcProxy("other")
+
+            @rpc
+            def method(self):
+                return 1
+
+        for name, value in attributes.items():
+            setattr(Service, name, value)
+        container = ServiceContainer(Service, {**config, "AMQP_URI": uri or config["AMQP_URI"]})
+        containers.append(container)
+        return container
+
+    yield make
+    for container in containers:
+        container.kill()
+
+
+class Recorder(DependencyProvider):
+    """Notes what is done with it, in ``seen``."""
+
+    def __init__(self, seen, **actions):
+        self.seen = seen
+        # What setup() and start() do before they are over.
+        self.actions = actions
+
+    def _do(self, name):
+        if name in self.actions:
+            self.actions[name](self)
+        self.seen.append(name)
+
+    def setup(self):
+        self._do("setup")
+
+    def start(self):
+        self._do("start")
+
+    def stop(self):
+        self.seen.append("stop")
+
+    def kill(self):
+        self.seen.append("kill")
+
+
+class TestInTheMiddleOfAStart:
+    def test_a_service_that_is_being_set_up_stops(self, make, monkeypatch):
+        # The request queue is registered after the methods, and after they were told to stop.
+        set_up, stopping = RpcConsumer.setup, []
+
+        def setup(self):
+            stopping.append(spawn(container.stop))
+            with pytest.raises(TimeoutError):
+                stopping[0].wait(0.2)
+            set_up(self)
+
+        monkeypatch.setattr(RpcConsumer, "setup", setup)
+        container = make()
+        spawn(container.start).wait(SOON)
+        stopping[0].wait(SOON)
+        container.wait()
+
+    def test_an_extension_is_stopped_when_it_is_set_up(self, make):
+        seen, stopping = [], []
+
+        def stop(extension):
+            stopping.append(spawn(extension.container.stop))
+            with pytest.raises(TimeoutError):
+                stopping[0].wait(0.1)
+
+        make(recorder=Recorder(seen, setup=stop)).start()
+        stopping[0].wait(SOON)
+        assert seen == ["setup", "stop"]
+
+    def test_an_extension_is_stopped_when_it_is_started(self, make):
+        seen, stopping = [], []
+
+        def stop(extension):
+            stopping.append(spawn(extension.container.stop))
+            with pytest.raises(TimeoutError):
+                stopping[0].wait(0.1)
+
+        make(recorder=Recorder(seen, start=stop)).start()
+        stopping[0].wait(SOON)
+        assert seen == ["setup", "start", "stop"]
+
+    def test_an_extension_that_does_not_come_to_an_end_of_its_start_is_stopped(self, make):
+        seen, starting, never = [], threading.Event(), threading.Event()
+
+        def start(extension):
+            starting.set()
+            never.wait(PATIENCE)
+
+        container = make(recorder=Recorder(seen, start=start))
+        spawn(container.start)
+        assert starting.wait(SOON)
+        container.stop()
+        assert seen == ["setup", "stop"]
+        never.set()
+
+    def test_an_extension_that_was_killed_in_its_start_is_killed_once_it_has_something(self, make):
+        seen = []
+        container = make(recorder=Recorder(seen, start=lambda extension: container.kill()))
+        container.start()
+        assert seen == ["setup", "kill", "start", "kill"]
+
+    def test_what_is_stopped_before_is_not_started(self, make):
+        seen = []
+        container = make(recorder=Recorder(seen))
+        container.stop()
+        container.start()
+        assert seen == ["stop"]
+
+
+def test_a_broker_that_no_longer_answers_does_not_hold_up_a_stop(config, make):
+    """Whatever it was asked last. All at once: most stops wait for it, for some seconds."""
+
+    def stop(stage):
+        with StallingBroker(config["AMQP_URI"], stage) as broker:
+            container = make(broker.uri)
+            starting = spawn(container.start)
+            if stage == "basic.cancel":
+                starting.wait(SOON)
+            else:
+                assert broker.stalled.wait(SOON)
+            spawn(container.stop).wait(SOON)
+            starting.wait(SOON)
+            assert broker.stalled.is_set()
+
+    with ThreadPoolExecutor(len(STAGES)) as pool:
+        stops = {stage: pool.submit(stop, stage) for stage in STAGES}
+    assert {stage: stop.exception() for stage, stop in stops.items() if stop.exception()} == {}
+
+
+class TestRun:
+    """Of ``nameko run``."""
+
+    def test_a_signal_in_the_middle_of_a_start(self, folder, broker_uri):
+        folder.write("waits.py", SETS_UP_SLOWLY)
+        with Program("run", "waits", "--broker", broker_uri, cwd=folder.path) as program:
+            program.wait_for("setting up")
+            program.signal(TERM)
+            program.wait_for("stopping; once more stops at once")
+            folder.path.joinpath("go").touch()
+            program.wait_for("stopped")
+            assert program.wait() == 0
+        assert "cleaned up" in "".join(program.seen)
+        assert "ready at" not in "".join(program.seen)
+
+    def test_a_start_that_never_ends(self, folder, broker_uri):
+        folder.write("waits.py", SETS_UP_SLOWLY)
+        arguments = ("run", "waits", "--broker", broker_uri, "-dstop_timeout=0.5")
+        with Program(*arguments, cwd=folder.path) as program:
+            program.wait_for("setting up")
+            program.signal(TERM)
+            program.wait_for("not stopped within 0.5 seconds")
+            assert program.wait() == 0
+
+    def test_a_second_signal_ends_a_start_that_never_ends(self, folder, broker_uri):
+        folder.write("waits.py", SETS_UP_SLOWLY)
+        with Program("run", "waits", "--broker", broker_uri, cwd=folder.path) as program:
+            program.wait_for("setting up")
+            program.signal(TERM)
+            program.wait_for("stopping; once more stops at once")
+            program.signal(TERM)
+            assert program.wait() == 128 + TERM
+
+
+SETS_UP_SLOWLY = """
+    import os, time
+    from nameko.extensions import DependencyProvider
+    from nameko.rpc import rpc
+
+    class Slow(DependencyProvider):
+        def setup(self):
+            print("setting up", flush=True)
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            self.is_set_up = True
+
+        def stop(self):
+            assert self.is_set_up
+            print("cleaned up", flush=True)
+
+    class Service:
+        name = "service_{uid}"
+        slow = Slow()
+
+        @rpc
+        def method(self):
+            pass
+"""
