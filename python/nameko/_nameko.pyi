@@ -19,6 +19,7 @@ __all__ = [
     "HttpServer",
     "Jobs",
     "Options",
+    "Originals",
     "Pending",
     "Publisher",
     "ReplyListener",
@@ -68,6 +69,18 @@ class Options:
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class Originals:
+    """What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
+
+    places: (owner, name, original). Of a dict it is the item that is looked at, with None for one that is not to be there; of
+    anything else the attribute.
+    """
+
+    def __new__(cls, places: list[tuple[Any, str, Any]]) -> Originals: ...
+    def hold(self) -> bool:
+        """Whether all of them are there, and nothing where nothing is to be."""
 
 @final
 class HttpServer:
@@ -209,6 +222,14 @@ class Delivery:
 
     @property
     def body(self) -> bytes: ...
+    @property
+    def json(self) -> str | None:
+        """The body, where it is JSON as Nameko writes it and nothing else has a say in how it is read: `application/json` in
+        UTF-8, not compressed, without kombu's `__type__`."""
+
+    def headers_without(self, prefix: str) -> dict[str, Any]:
+        """A new dict of the headers, with `prefix` taken from the names that have it."""
+
     @property
     def headers(self) -> dict[str, Any]: ...
     @property

@@ -180,7 +180,7 @@ class Entrypoint(Extension):
     expected_exceptions: Any = ()
     sensitive_arguments: Any = ()
     # The binder of the method's arguments and the function it was made for.
-    _signature: tuple[Any, _Signature] | None = None
+    _signature: tuple[Any, Signature] | None = None
 
     def __init__(
         self, expected_exceptions: Any = (), sensitive_arguments: Any = (), **kwargs: Any
@@ -210,7 +210,7 @@ class Entrypoint(Extension):
         fn = getattr(self.container.service_cls, self.method_name or "")
         cached = self._signature
         if cached is None or cached[0] is not fn:
-            cached = self._signature = (fn, _Signature(fn))
+            cached = self._signature = (fn, Signature(fn))
         if cached[1].accepts(args, kwargs):
             return
         try:
@@ -241,7 +241,7 @@ class Entrypoint(Extension):
         )
 
 
-class _Signature:
+class Signature:
     """Says quickly that arguments fit a method. A doubt is no: getcallargs then decides."""
 
     __slots__ = ("all_names", "most", "names", "required")

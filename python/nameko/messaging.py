@@ -410,7 +410,12 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         handle, args = self._handle_delivery, (provider, accepted)
         pool = getattr(self.container, "_worker_pool", None)
         if pool is not None:
-            return native.add(queue, partial(pool.handle, handle, *args), pool.jobs, prefetch_count)
+            deliver: Callable[[_nameko.Delivery], None] = partial(pool.handle, handle, *args)
+            # There may be a shorter way.
+            shorten = getattr(type(provider), "shorten", None)
+            if shorten is not None:
+                deliver = shorten(provider, accepted, self._channel, deliver)
+            return native.add(queue, deliver, pool.jobs, prefetch_count)
         # Some other kind of container, as tests have: it lends one thread.
         if self._jobs is None:
             jobs = _nameko.Jobs(1, lambda: self.container.spawn_managed_thread(jobs.run))

@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 import warnings
+from collections.abc import Callable
 from functools import partial
 from logging import getLogger
 from typing import Any
@@ -19,7 +20,7 @@ from nameko import _nameko, loop, serialization
 from nameko._config import queue_arguments
 from nameko.amqp import connection, publish
 from nameko.amqp.entities import queue_to_dict
-from nameko.amqp.message import Message
+from nameko.amqp.message import Channel, Message
 from nameko.amqp.publish import Publisher, UndeliverableMessage
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
@@ -139,10 +140,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
     @prompt
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request."""
-        settings = self._reply_settings
-        if settings is None:
-            settings = self._reply_settings = self._read_reply_settings()
-        uri, exchange, serializer, ssl, login_method = settings
+        uri, exchange, serializer, ssl, login_method = self._reply_settings or self.reply_settings()
         responder = Responder(
             uri, exchange, serializer, message, ssl=ssl, login_method=login_method
         )
@@ -152,15 +150,29 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         self.queue_consumer.ack_message(message)
         return result, exc_info
 
-    def _read_reply_settings(self) -> tuple[Any, ...]:
-        config = self.container.config
-        return (
-            connection.amqp_uri(config),
-            get_rpc_exchange(config),
-            config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
-            config.get(AMQP_SSL_CONFIG_KEY),
-            config.get(LOGIN_METHOD_CONFIG_KEY),
-        )
+    def reply_settings(self) -> tuple[Any, ...]:
+        """Where replies go and how: URI, exchange, serializer, TLS, login method."""
+        if self._reply_settings is None:
+            config = self.container.config
+            self._reply_settings = (
+                connection.amqp_uri(config),
+                get_rpc_exchange(config),
+                config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
+                config.get(AMQP_SSL_CONFIG_KEY),
+                config.get(LOGIN_METHOD_CONFIG_KEY),
+            )
+        return self._reply_settings
+
+    def shorten(
+        self,
+        accept: frozenset[str],
+        channel: Channel | None,
+        long_way: Callable[[_nameko.Delivery], None],
+    ) -> Callable[[_nameko.Delivery], None]:
+        """What takes the deliveries in place of ``long_way``, see :mod:`nameko.shortcut`."""
+        if serialization.JSON_CONTENT_TYPE not in accept:
+            return long_way
+        return Shortcut(self, accept, channel, long_way)
 
     def handle_decode_error(self, message: Any, exc: Exception) -> None:
         """Tell the caller that its request could not be read, where it wants to know."""
@@ -684,3 +696,7 @@ _call = MethodProxy._call
 ServiceRpc = RpcProxy
 Client = MethodProxy
 RpcCall = RpcReply
+
+
+# It takes note of what is above.
+from nameko.shortcut import Shortcut  # noqa: E402

@@ -64,8 +64,10 @@ def _make_json_encoder() -> Any:
     return make(None, encoder.default, text, None, ": ", ", ", False, False, True)
 
 
-_encode_json = _make_json_encoder()
-_scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+# encode_json(value, 0) gives the pieces of a value's text.
+encode_json = _make_json_encoder()
+# scan_json(text, 0) gives the value, and where in the text it ends.
+scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 # What kombu registered under "json"; someone may register another one in its place.
 _KOMBU_JSON_ENCODER = registry._encoders["json"]
 _KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
@@ -80,7 +82,7 @@ def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
     """
     if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
         try:
-            body = "".join(_encode_json(value, 0)).encode("ascii")
+            body = "".join(encode_json(value, 0)).encode("ascii")
             return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
         except (TypeError, ValueError, RecursionError):
             pass  # kombu's encoder knows more types, and says what is wrong with the rest
@@ -104,7 +106,7 @@ def loads(body: bytes, content_type: str | None, content_encoding: str | None, a
     ):
         try:
             text = body.decode("utf-8")
-            value, end = _scan_json(text, 0)
+            value, end = scan_json(text, 0)
             if end == len(text):
                 return value
         except (ValueError, StopIteration):

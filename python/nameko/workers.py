@@ -19,7 +19,7 @@ from nameko.exceptions import ContainerBeingKilled
 from nameko.utils.threads import Event, ThreadKilled, insist, take_back
 from nameko.utils.threads import current as _current
 
-# Per thread: `handle`, that of the worker it runs, and `handling`, the message that it handles.
+# Per thread: `handling`, the message that it handles.
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -321,6 +321,23 @@ class WorkerPool:
             else:
                 self._continue(ends_job=True)
 
+    def run(self, worker: Any) -> None:
+        """Run a worker as the job of this thread, or put it in line for a slot."""
+        with self._lock:
+            if self._discarded:
+                return
+            if not self._free:
+                self._waiting.append(worker)
+                return
+            self._free -= 1
+            self._active += 1
+        handle = WorkerThread()
+        self._begun(handle, worker)
+        if self._run_one(handle, worker):
+            self._continue(ends_job=True)
+        else:
+            self._job_over()
+
     def _job_over(self) -> None:
         with self._lock:
             self._active -= 1
@@ -452,20 +469,17 @@ class WorkerPool:
         try:
             try:
                 handle.ident = threading.get_ident()
-                _current.handle = handle
                 if handle.killed:
                     raise ThreadKilled()
                 coroutine = context.run(part, *args)
             except BaseException as exc:
                 failure = exc
-            _current.handle = None
             if coroutine is not None:
                 self._go_on(handle, worker, context, coroutine)
                 return False
             handle.finish(failure)
         except ThreadKilled as killed:
             # Killed just as it ended.
-            _current.handle = None
             if coroutine is not None:
                 coroutine.close()
             handle.finish(failure or (killed if coroutine is not None else None))

@@ -22,9 +22,11 @@ from nameko.exceptions import (
     deserialize_to_instance,
 )
 from nameko.extensions import DependencyProvider
+from nameko.messaging import QueueConsumer
 from nameko.rpc import (
     ClusterRpc,
     ReplyListener,
+    Responder,
     Rpc,
     RpcConsumer,
     RpcProxy,
@@ -670,3 +672,75 @@ def test_reply_that_nobody_waits_for(serve, service_cls, expect_log):
             routing_key=listener.routing_key,
             correlation_id="nobody",
         )
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (QueueConsumer, "handle_message"),
+        (RpcConsumer, "handle_message"),
+        (RpcConsumer, "get_provider_for_method"),
+        (RpcConsumer, "handle_result"),
+        (Rpc, "handle_message"),
+        (Rpc, "check_signature"),
+        (Rpc, "unpack_message_headers"),
+        (Rpc, "handle_result"),
+        (ServiceContainer, "spawn_worker"),
+        (ServiceContainer, "_run_worker"),
+        (ServiceContainer, "_worker_setup"),
+        (ServiceContainer, "_worker_result"),
+        (ServiceContainer, "_worker_teardown"),
+        (Responder, "send_response"),
+    ],
+)
+def test_what_a_call_passes_may_be_replaced_at_any_time(serve, service_cls, cluster, cls, name):
+    """On the class, and on the one object; also when calls have come by before."""
+    container = serve(service_cls)
+    service = cluster[service_cls.name]
+    objects = {
+        QueueConsumer: get_extension(container, QueueConsumer),
+        RpcConsumer: get_extension(container, RpcConsumer),
+        Rpc: get_extension(container, Rpc, method_name="two"),
+        ServiceContainer: container,
+    }
+    passed = threading.Event()
+
+    def spy(original):
+        def method(*args, **kwargs):
+            passed.set()
+            return original(*args, **kwargs)
+
+        return method
+
+    assert service.two(1) == [1, None]
+    for obj in filter(None, (cls, objects.get(cls))):
+        passed.clear()
+        with patch.object(obj, name, spy(getattr(obj, name))):
+            assert service.two(2) == [2, None]
+            assert passed.wait(10)
+    assert service.two(4) == [4, None]
+
+
+def test_the_method_of_the_class_may_be_replaced(service, service_cls):
+    assert service.two(1) == [1, None]
+    with patch.object(service_cls, "two", lambda self, a, b, c: [a, b, c]):
+        assert service.two(1, 2, 3) == [1, 2, 3]
+    with pytest.raises(IncorrectSignature):
+        service.two(1, 2, 3)
+
+
+def test_a_service_that_cannot_be_made(serve, cluster, uid):
+    class Service:
+        name = "service-" + uid
+
+        def __init__(self):
+            raise RuntimeError("no service today")
+
+        @rpc
+        def method(self):
+            """Not called."""
+
+    serve(Service)
+    for _ in range(2):
+        with pytest.raises(RemoteError, match="no service today"):
+            cluster[Service.name].method()

@@ -62,6 +62,23 @@ impl Delivery {
         body.bind(py).clone()
     }
 
+    /// The body, where it is JSON as Nameko writes it and nothing else has a say in how it is read: `application/json` in
+    /// UTF-8, not compressed, without kombu's `__type__`.
+    #[getter]
+    fn json(&self) -> Option<&str> {
+        let properties = &self.message.properties;
+        let plain = properties.content_type.as_deref() == Some("application/json")
+            && properties.content_encoding.as_deref() == Some("utf-8")
+            && properties.headers.get("compression").is_none();
+        let text = plain.then(|| std::str::from_utf8(&self.message.body).ok());
+        text.flatten().filter(|text| !text.contains("__type__"))
+    }
+
+    /// A new dict of the headers, with `prefix` taken from the names that have it.
+    fn headers_without<'py>(&self, py: Python<'py>, prefix: &str) -> PyResult<Bound<'py, PyDict>> {
+        convert::table_dict_without(py, &self.message.properties.headers, prefix)
+    }
+
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = self.headers.get_or_try_init(py, || {

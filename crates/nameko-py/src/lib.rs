@@ -22,6 +22,7 @@ mod lock;
 mod logs;
 mod notices;
 mod options;
+mod originals;
 mod pending;
 mod probe;
 mod promise;
@@ -42,9 +43,9 @@ mod _nameko {
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, interrupt::interrupt, jobs::Jobs, logs::on_log, options::Options,
-        pending::Pending, probe::probe, publisher::Publisher, replies::ReplyListener,
-        web::body::HttpBody, web::request::HttpRequest, web::server::HttpServer,
-        web::socket::WebSocket,
+        originals::Originals, pending::Pending, probe::probe, publisher::Publisher,
+        replies::ReplyListener, web::body::HttpBody, web::request::HttpRequest,
+        web::server::HttpServer, web::socket::WebSocket,
     };
 
     /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.

@@ -1,0 +1,64 @@
+//! Whether anybody has put something else in the place of what we wrote.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+/// What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct Originals {
+    places: Vec<Place>,
+}
+
+struct Place {
+    owner: Owner,
+    name: Py<PyString>,
+    /// None where the dict is to have no such key.
+    original: Option<Py<PyAny>>,
+}
+
+enum Owner {
+    Dict(Py<PyDict>),
+    Object(Py<PyAny>),
+}
+
+#[pymethods]
+impl Originals {
+    /// `places`: `(owner, name, original)`. Of a dict it is the item that is looked at, with None for one that is not to be
+    /// there; of anything else the attribute.
+    #[new]
+    fn new(places: Vec<(Bound<'_, PyAny>, Bound<'_, PyString>, Option<Py<PyAny>>)>) -> Self {
+        let place = |(owner, name, original): (Bound<'_, PyAny>, Bound<'_, PyString>, _)| {
+            let owner = match owner.cast_into::<PyDict>() {
+                Ok(dict) => Owner::Dict(dict.unbind()),
+                Err(other) => Owner::Object(other.into_inner().unbind()),
+            };
+            Place {
+                owner,
+                name: name.unbind(),
+                original,
+            }
+        };
+        Originals {
+            places: places.into_iter().map(place).collect(),
+        }
+    }
+
+    /// Whether all of them are there, and nothing where nothing is to be.
+    fn hold(&self, py: Python<'_>) -> bool {
+        self.places.iter().all(|place| place.holds(py))
+    }
+}
+
+impl Place {
+    fn holds(&self, py: Python<'_>) -> bool {
+        let found = match &self.owner {
+            Owner::Dict(dict) => dict.bind(py).get_item(&self.name),
+            Owner::Object(object) => object.bind(py).getattr_opt(&self.name),
+        };
+        match (found, &self.original) {
+            (Ok(Some(found)), Some(original)) => found.is(original),
+            (Ok(None), None) => true,
+            _ => false,
+        }
+    }
+}
