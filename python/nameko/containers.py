@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
 import threading
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from logging import getLogger
@@ -254,6 +256,7 @@ class ServiceContainer:
         eventlet_guard()
         _log.debug("starting %s", self)
         self.started = True
+        _started.add(self)
         with _log_time("started %s", self):
             self._lifecycle.set_up(self.extensions)
             self._lifecycle.start(self.extensions)
@@ -555,6 +558,23 @@ class ServiceContainer:
 
     def __repr__(self) -> str:
         return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
+
+
+# Those that were started in this process, as long as somebody has them.
+_started: weakref.WeakSet[ServiceContainer] = weakref.WeakSet()
+
+
+def _forget() -> None:
+    """In a forked child, where none of their threads and connections exists: they have ended."""
+    for container in _started:
+        container.started = False
+        container._being_killed = True  # no worker begins
+        container._died = Event()
+        container._died.send(None)
+    _started.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _log_failure(worker_ctx: WorkerContext, exc: BaseException, **options: Any) -> None:

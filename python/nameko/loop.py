@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import threading
 import weakref
@@ -39,6 +40,17 @@ def process_loop() -> asyncio.AbstractEventLoop:
                 threading.Thread(target=serve, name="nameko-loop", daemon=True).start()
                 _loop = loop
     return _loop
+
+
+def _forget() -> None:
+    """In a forked child, where neither the loop's thread nor what it runs exists."""
+    global _loop, _lock, _called
+    _loop, _lock, _called = None, threading.Lock(), False
+    _starting.clear()
+    _completions.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import uuid
@@ -358,6 +359,8 @@ class ReplyListener(SharedExtension):
         self._reply_events: dict[str | None, Any] = {}
         # The compiled half, once it consumes.
         self._native: _nameko.ReplyListener | None = None
+        # The process that consumes.
+        self._process: int | None = None
         super().__init__(**consumer_options)
 
     def setup(self) -> None:
@@ -381,12 +384,21 @@ class ReplyListener(SharedExtension):
         """Consume in the compiled half. What is not matched there comes to handle_message."""
         accept = self.consumer_options.get("accept") or self.container.accept
         self._acceptable = Acceptable(accept)
+        self._process = os.getpid()
         self._native = _nameko.ReplyListener(consumers, queue_to_dict(self.queue), prefetch)
         self._native.on_unknown(self._handle_delivery)
         return self._native
 
     def get_reply_event(self, correlation_id: str) -> Any:
-        """Where the reply to a call that is about to be made can be waited for."""
+        """Where the reply to a call that is about to be made can be waited for.
+
+        RuntimeError in a forked child, to which no reply would come.
+        """
+        if self._process is not None and self._process != os.getpid():
+            raise RuntimeError(
+                "this client was started in another process, which gets its replies: start a "
+                "client in each process, after the fork (nameko.standalone.rpc.ClusterRpcProxy)"
+            )
         if (
             self._native is not None
             and type(self).handle_message is _handle_reply

@@ -225,10 +225,3 @@ def test_a_client_whose_broker_has_gone_says_so(own_broker, monkeypatch):
         with pytest.raises(OSError, match=r"disconnected.*ECONNREFUSED") as raised:
             proxy.service.method()
         assert isinstance(raised.value, RuntimeError)
-
-
-def test_a_client_of_another_process_says_so(cluster, service, monkeypatch):
-    """After a fork the replies come to the parent: a child would wait for ever."""
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    with pytest.raises(RuntimeError, match="start a client in each process"):
-        cluster[service].any_method()

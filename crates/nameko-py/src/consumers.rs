@@ -32,6 +32,8 @@ const LAST_REPLIES: Duration = Duration::from_secs(5);
 pub(crate) struct Consumers {
     inner: amqp::Consumers,
     listener: Arc<Listener>,
+    /// The process it was made in: in a forked child nothing of it runs, and its connection is not the child's.
+    process: u32,
     /// The subscriptions, by the position that Python knows them by.
     subscriptions: Mutex<Vec<SubscriptionId>>,
 }
@@ -61,6 +63,7 @@ impl Consumers {
         Ok(Consumers {
             inner,
             listener,
+            process: std::process::id(),
             subscriptions: Mutex::default(),
         })
     }
@@ -106,6 +109,9 @@ impl Consumers {
     fn cancel(&self, py: Python<'_>, id: usize) -> PyResult<()> {
         let known = lock(&self.subscriptions).get(id).copied();
         let id = known.ok_or_else(|| PyKeyError::new_err(id))?;
+        if self.is_foreign() {
+            return Ok(());
+        }
         let inner = self.inner.clone();
         wait(
             py,
@@ -118,13 +124,17 @@ impl Consumers {
     /// Closes channel and connection, within a second once the replies sent in the background are out (five seconds at
     /// most). Calls that wait for a reply fail.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_foreign() {
+            return Ok(());
+        }
         self.listener.end();
         let inner = self.inner.clone();
+        let sending = runtime::sending()?;
         wait(
             py,
             None,
             runtime::handle()?.spawn(async move {
-                replies_sent(LAST_REPLIES).await;
+                replies_sent(sending, LAST_REPLIES).await;
                 inner.stop().await;
             }),
         )
@@ -133,6 +143,9 @@ impl Consumers {
 
     /// Drops the connection at once: unacknowledged deliveries go back to their queues. Calls that wait for a reply fail.
     fn kill(&self) {
+        if self.is_foreign() {
+            return;
+        }
         self.listener.end();
         self.inner.kill();
     }
@@ -145,6 +158,11 @@ impl Consumers {
 }
 
 impl Consumers {
+    /// Whether this process is a forked child of the one that consumes.
+    fn is_foreign(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     /// Adds a queue of replies.
     pub(crate) fn listen(&self, subscription: Subscription, table: &Arc<ReplyTable>) {
         lock(&self.listener.replies).push(Arc::downgrade(table));

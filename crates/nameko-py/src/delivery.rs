@@ -1,7 +1,7 @@
 //! A message that came, as Python sees it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use nameko::amqp::{
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::convert;
 use crate::error::Failure;
 use crate::jobs;
-use crate::options::Options;
+use crate::options::{Options, Outlet};
 use crate::wait;
 
 /// A message that came. What Python does not look at is not converted.
@@ -205,7 +205,11 @@ impl Delivery {
             },
             body: convert::body(body),
         };
-        let (publisher, runtime) = options.get().publisher()?;
+        let Outlet {
+            publisher,
+            runtime,
+            sending,
+        } = options.get().publisher()?;
         if wait {
             let publish = async move { publisher.publish(message, Some(Retry::default())).await };
             match wait::wait(py, None, publish)? {
@@ -221,7 +225,7 @@ impl Delivery {
                 acker,
                 publisher: publisher.clone(),
                 runtime,
-                sending: SENDING.clone().try_read_owned().ok(),
+                sending: sending.try_read_owned().ok(),
             };
             match publisher.put(message, |message, published| reply.sent(message, published)) {
                 Ok(unsent) if hold => jobs::flush_later(unsent),
@@ -236,14 +240,11 @@ impl Delivery {
     }
 }
 
-/// Held for reading by each reply that is sent in the background.
-static SENDING: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
-
 /// Resolves when the replies that are being sent in the background have been sent and their requests acknowledged, or
 /// after `patience`.
-pub(crate) async fn replies_sent(patience: Duration) {
+pub(crate) async fn replies_sent(sending: Arc<RwLock<()>>, patience: Duration) {
     // Too late is no failure: the requests are delivered again.
-    let _ = timeout(patience, SENDING.write()).await;
+    let _ = timeout(patience, sending.write()).await;
 }
 
 /// A reply that is sent in the background.

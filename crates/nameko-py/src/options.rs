@@ -3,13 +3,14 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nameko::amqp::{ConnectOptions, Login, Publisher, Tls, Verify, sanitize};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 use tokio::runtime::Handle;
+use tokio::sync::RwLock;
 
 use crate::error::Failure;
 use crate::lock::lock;
@@ -21,7 +22,17 @@ pub(crate) struct Options {
     pub(crate) connect: ConnectOptions,
     uri: String,
     /// The publisher that was found last, while the I/O thread is the one it was found on.
-    publisher: Mutex<Option<(Generation, Publisher, Handle)>>,
+    publisher: Mutex<Option<(Generation, Outlet)>>,
+}
+
+/// Where messages go out, and what that takes.
+#[derive(Clone)]
+pub(crate) struct Outlet {
+    pub(crate) publisher: Publisher,
+    /// The runtime it is used on.
+    pub(crate) runtime: Handle,
+    /// Held for reading by each reply that is sent in the background.
+    pub(crate) sending: Arc<RwLock<()>>,
 }
 
 impl PartialEq for Options {
@@ -40,22 +51,26 @@ impl Hash for Options {
 }
 
 impl Options {
-    /// The process's publisher for them, and the runtime that it is used on.
+    /// The process's publisher for them, and what it is used with.
     ///
     /// # Errors
     ///
     /// RuntimeError when there can be no I/O thread.
-    pub(crate) fn publisher(&self) -> PyResult<(Publisher, Handle)> {
+    pub(crate) fn publisher(&self) -> PyResult<Outlet> {
         let now = runtime::generation();
-        if let Some((then, publisher, handle)) = &*lock(&self.publisher)
+        if let Some((then, outlet)) = &*lock(&self.publisher)
             && *then == now
         {
-            return Ok((publisher.clone(), handle.clone()));
+            return Ok(outlet.clone());
         }
-        let found = (runtime::publisher(&self.connect)?, runtime::handle()?);
+        let found = Outlet {
+            publisher: runtime::publisher(&self.connect)?,
+            runtime: runtime::handle()?,
+            sending: runtime::sending()?,
+        };
         // Finding it may have started the thread.
         let now = runtime::generation();
-        *lock(&self.publisher) = Some((now, found.0.clone(), found.1.clone()));
+        *lock(&self.publisher) = Some((now, found.clone()));
         Ok(found)
     }
 }

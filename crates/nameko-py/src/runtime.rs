@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use nameko::amqp::{ConnectOptions, Publisher};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 
 use crate::lock::lock;
 
@@ -44,6 +44,8 @@ struct Io {
     thread: JoinHandle<()>,
     /// The publishers in use, kept so that a connection outlives the Python object that asked for it first.
     publishers: HashMap<ConnectOptions, Publisher>,
+    /// Held for reading by each reply that is sent in the background.
+    sending: Arc<RwLock<()>>,
 }
 
 /// The runtime's handle.
@@ -73,6 +75,15 @@ pub(crate) fn publisher(options: &ConnectOptions) -> PyResult<Publisher> {
         io.publishers.insert(options.clone(), publisher.clone());
         publisher
     })
+}
+
+/// What replies that are sent in the background hold for reading.
+///
+/// # Errors
+///
+/// As [`handle`].
+pub(crate) fn sending() -> PyResult<Arc<RwLock<()>>> {
+    with_io(|io| io.sending.clone())
 }
 
 /// Closes the publishers and ends the I/O thread. Whatever is used afterwards starts anew.
@@ -143,5 +154,6 @@ fn start(pid: u32) -> std::io::Result<Io> {
         stop,
         thread,
         publishers: HashMap::new(),
+        sending: Arc::default(),
     })
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from types import TracebackType
 from typing import Any
@@ -50,8 +49,6 @@ class ReplyConsumer:
         self._consumers: _nameko.Consumers | None = None
         # Set whenever the connection has been made, again or for the first time.
         self._connected = threading.Event()
-        # The process that has the connection.
-        self._process = 0
         # Why the latest attempt to connect failed.
         self._error: _nameko.AmqpError | None = None
 
@@ -73,7 +70,6 @@ class ReplyConsumer:
         config = provider.container.config
         options = connection.configured_options(config, name=provider.container.service_name)
         self._error = None
-        self._process = os.getpid()
         consumers = _nameko.Consumers(
             options, on_error=self._on_error, on_connected=self._connected.set
         )
@@ -108,11 +104,6 @@ class ReplyConsumer:
         consumers = self._consumers
         if consumers is None:
             raise RuntimeError("This consumer has been stopped, and can no longer be used")
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                "This client was started in another process, which gets its replies: start a "
-                "client in each process, after the fork"
-            )
         if consumers.connected:
             return
         self._connected.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import sys
 import threading
 import time
@@ -126,6 +127,16 @@ def insist(attempt: Callable[[], bool]) -> None:
 _attempts: list[tuple[float, Callable[[], bool]]] = []
 _insisting = False
 _attempts_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """In a forked child, where none of the threads exists."""
+    global _insisting, _attempts_lock
+    _insisting, _attempts_lock = False, threading.Lock()
+    _attempts.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _insist() -> None:
