@@ -136,10 +136,10 @@ class HttpRequest:
     def body(self) -> bytes | HttpBody:
         """The body, to be asked for once; where it is large, what reads it."""
 
-    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer. ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already."""
+    def respond(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer with a status, ``200 OK`` say. ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already."""
 
-    def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
+    def begin(self, status: str, headers: list[tuple[str, str]]) -> None:
         """Begin an answer whose body follows. Raises as `respond`."""
 
     def websocket(self) -> WebSocket | None:

@@ -38,28 +38,33 @@ class ThreadKilled(BaseException):
 class Event:
     """A value or an exception that is sent once and that any number of threads may wait for."""
 
-    __slots__ = ("__weakref__", "_exc", "_links", "_lock", "_sent", "_value")
+    __slots__ = ("__weakref__", "_exc", "_gate", "_links", "_lock", "_sent", "_value")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent = threading.Event()
+        self._sent = False
+        # What threads wait for; made by the first, as most events are sent before.
+        self._gate: threading.Event | None = None
         self._value: Any = None
         self._exc: BaseException | None = None
-        self._links: list[Callable[[Event], Any]] = []
+        # Made when the first is added.
+        self._links: list[Callable[[Event], Any]] | None = None
 
     def ready(self) -> bool:
-        return self._sent.is_set()
+        return self._sent
 
     def send(self, value: Any = None, exc: BaseException | ExcInfo | None = None) -> None:
         """Set the value, or the exception that waiters are to meet. Only the first one counts."""
         with self._lock:
-            if self._sent.is_set():
+            if self._sent:
                 return
             self._value = value
             self._exc = exc[1] if isinstance(exc, tuple) else exc
-            self._sent.set()
-            links, self._links = self._links, []
-        for callback in links:
+            self._sent = True
+            links, self._links = self._links, None
+            if self._gate is not None:
+                self._gate.set()
+        for callback in links or ():
             callback(self)
 
     def send_exception(self, *exc: Any) -> None:
@@ -68,7 +73,9 @@ class Event:
     def link(self, callback: Callable[[Event], Any]) -> None:
         """Call ``callback(event)`` when it is sent; at once where it was already."""
         with self._lock:
-            if not self._sent.is_set():
+            if not self._sent:
+                if self._links is None:
+                    self._links = []
                 self._links.append(callback)
                 return
         callback(self)
@@ -76,7 +83,7 @@ class Event:
     def unlink(self, callback: Callable[[Event], Any]) -> None:
         """Take a link back."""
         with self._lock:
-            if callback in self._links:
+            if self._links is not None and callback in self._links:
                 self._links.remove(callback)
 
     def wait(self, timeout: float | None = None) -> Any:
@@ -84,18 +91,27 @@ class Event:
 
         In the handler of a message, the worker that it spawned runs meanwhile, on this thread.
         """
-        if not self._sent.is_set():
+        if not self._sent:
             handling = getattr(current, "handling", None)
             if handling is not None:
                 with handling.waiting_for(self, timeout):
-                    self._sent.wait(timeout)
+                    self._wait(timeout)
             else:
-                self._sent.wait(timeout)
-        if not self._sent.is_set():
+                self._wait(timeout)
+        if not self._sent:
             raise TimeoutError("nothing was sent within {} seconds".format(timeout))
         if self._exc is not None:
             raise self._exc
         return self._value
+
+    def _wait(self, timeout: float | None) -> None:
+        with self._lock:
+            if self._sent:
+                return
+            if self._gate is None:
+                self._gate = threading.Event()
+            gate = self._gate
+        gate.wait(timeout)
 
 
 def take_back(ident: int) -> None:

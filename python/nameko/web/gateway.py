@@ -104,32 +104,19 @@ class Gateway:
 class Exchange:
     """One request and its response, as the application sees them."""
 
-    __slots__ = (
-        "begun",
-        "environ",
-        "headers",
-        "length",
-        "over",
-        "request",
-        "sent",
-        "since",
-        "status",
-    )
+    # What the application said, `200 OK` say. None before.
+    status: str | None = None
+    # Whether the client has the status and the headers.
+    begun = False
+    over = False
+    # How many bytes of the body were handed over.
+    sent = 0
 
     def __init__(self, request: HttpRequest, environ: dict[str, Any]) -> None:
         self.request = request
         self.environ = environ
         self.since = time.monotonic()
-        # None before the application has said it.
-        self.status: int | None = None
         self.headers: list[tuple[str, str]] = []
-        # What Content-Length says.
-        self.length: int | None = None
-        # Whether the client has the status and the headers.
-        self.begun = False
-        self.over = False
-        # How many bytes of the body were handed over.
-        self.sent = 0
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -142,13 +129,17 @@ class Exchange:
                 exc_info = None
         elif self.status is not None:
             raise AssertionError("start_response() was called before, without exc_info")
-        self.length = None
-        for name, value in headers:
-            if name.lower() == "content-length":
-                self.length = int(value)
-        self.status = int(status[:3])
+        self.status = status
         self.headers = list(headers)
         return self.write
+
+    @property
+    def length(self) -> int | None:
+        """What Content-Length says."""
+        for name, value in self.headers:
+            if name.lower() == "content-length":
+                return int(value)
+        return None
 
     def write(self, data: bytes | str) -> None:
         """Send a part of the body, and before the first one the status and the headers."""
@@ -164,7 +155,8 @@ class Exchange:
             return False
         if isinstance(result, (list, tuple, str, bytes)):
             return True
-        return self.length is not None and len(first) >= self.length
+        length = self.length
+        return length is not None and len(first) >= length
 
     def is_taken(self) -> bool:
         """Whether the request was answered behind WSGI's back: it has become a WebSocket."""
@@ -220,7 +212,7 @@ class Exchange:
         if self.begun:
             self.request.cut()
             return
-        self.status = 500
+        self.status = "500 Internal Server Error"
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
         self.send((traceback.format_exc() if debug else "Internal Server Error\n").encode())
 
@@ -239,24 +231,32 @@ class Exchange:
         self.begun = True
 
     def _end(self) -> None:
+        length = self.length
+        if length is not None and self.sent < length and self.environ["REQUEST_METHOD"] != "HEAD":
+            raise ValueError(
+                "the body has {} bytes, Content-Length says {}".format(self.sent, length)
+            )
         self.over = True
         self.request.end()
         self._log()
 
     def _log(self) -> None:
-        if _log.isEnabledFor(logging.INFO):
-            environ = self.environ
-            _log.info(
-                '%s - - [%s] "%s %s %s" %s %s %.6f',
-                environ["REMOTE_ADDR"],
-                time.strftime("%d/%b/%Y %H:%M:%S"),
-                environ["REQUEST_METHOD"],
-                environ["REQUEST_URI"],
-                environ["SERVER_PROTOCOL"],
-                self.status,
-                self.sent,
-                time.monotonic() - self.since,
-            )
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        environ = self.environ
+        client = environ["REMOTE_ADDR"]
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").replace(" ", "")
+        _log.info(
+            '%s - - [%s] "%s %s %s" %s %s %.6f',
+            "{},{}".format(forwarded, client) if forwarded else client,
+            time.strftime("%d/%b/%Y %H:%M:%S"),
+            environ["REQUEST_METHOD"],
+            environ["REQUEST_URI"],
+            environ["SERVER_PROTOCOL"],
+            (self.status or "")[:3],
+            self.sent,
+            time.monotonic() - self.since,
+        )
 
 
 class _BodyReader(io.RawIOBase):

@@ -1,5 +1,6 @@
 //! The WSGI environ of a request. Source: PEP 3333.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use nameko::web::http::request::Parts;
@@ -20,13 +21,11 @@ pub(super) fn fill(
     let path = head.uri.path();
     environ.set_item(intern!(py, "REQUEST_METHOD"), head.method.as_str())?;
     environ.set_item(intern!(py, "PATH_INFO"), unquote(path))?;
-    environ.set_item(intern!(py, "RAW_PATH_INFO"), path)?;
-    environ.set_item(
-        intern!(py, "QUERY_STRING"),
-        head.uri.query().unwrap_or_default(),
-    )?;
+    environ.set_item(intern!(py, "RAW_PATH_INFO"), wsgi(path))?;
+    let query = head.uri.query().unwrap_or_default();
+    environ.set_item(intern!(py, "QUERY_STRING"), wsgi(query))?;
     let target = head.uri.path_and_query().map_or(path, |it| it.as_str());
-    environ.set_item(intern!(py, "REQUEST_URI"), target)?;
+    environ.set_item(intern!(py, "REQUEST_URI"), wsgi(target))?;
     environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
     environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
     let protocol = match head.version {
@@ -37,6 +36,11 @@ pub(super) fn fill(
     for name in head.headers.keys() {
         let Some(key) = key(py, name) else { continue };
         environ.set_item(key, value(head, name))?;
+    }
+    // Which host is meant, the target says where it is a whole URL. Source: RFC 9112, section 3.2.2.
+    if let Some(authority) = head.uri.authority() {
+        let host = authority.as_str().rsplit('@').next();
+        environ.set_item(intern!(py, "HTTP_HOST"), host)?;
     }
     // What came chunked has a length, too, once it is here.
     if let Some(length) = length
@@ -79,6 +83,15 @@ fn value(head: &Parts, name: &HeaderName) -> String {
         text.push_str(&latin1(HeaderValue::as_bytes(value)));
     }
     text
+}
+
+/// A part of a URL as WSGI has it, with its percent-encoding.
+fn wsgi(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(latin1(text.as_bytes()))
+    }
 }
 
 /// Bytes as WSGI has them in a string: a character for each.

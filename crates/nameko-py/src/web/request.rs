@@ -105,10 +105,10 @@ impl HttpRequest {
         }
     }
 
-    /// Answers. Raises ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already.
+    /// Answers with a status, `200 OK` say. Raises ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already.
     fn respond(
         &self,
-        status: u16,
+        status: &str,
         headers: Vec<(String, String)>,
         body: PyBackedBytes,
     ) -> PyResult<()> {
@@ -119,7 +119,7 @@ impl HttpRequest {
     }
 
     /// Begins an answer whose body follows with `write`, up to `end`. Raises as `respond`.
-    fn begin(&self, status: u16, headers: Vec<(String, String)>) -> PyResult<()> {
+    fn begin(&self, status: &str, headers: Vec<(String, String)>) -> PyResult<()> {
         let (response, pieces) = Head::new(status, headers)?.with_pieces();
         self.answer(response)?;
         lock(&self.state).pieces = Some(pieces);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures_util::stream;
 use nameko::web::http::header;
+use nameko::web::site::{self, ReasonPhrase};
 use nameko::web::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -24,17 +25,17 @@ pub(super) enum Piece {
 /// The status line and the headers of a response.
 pub(super) struct Head {
     status: StatusCode,
+    /// What follows it, where it is not what the standards say.
+    reason: Option<ReasonPhrase>,
     headers: HeaderMap,
 }
 
 impl Head {
     /// # Errors
     /// ValueError for what cannot stand in a response.
-    pub(super) fn new(status: u16, headers: Vec<(String, String)>) -> PyResult<Self> {
-        let status = StatusCode::from_u16(status)
-            .ok()
-            .filter(|it| !it.is_informational())
-            .ok_or_else(|| PyValueError::new_err(format!("{status} is no status of a response")))?;
+    pub(super) fn new(line: &str, headers: Vec<(String, String)>) -> PyResult<Self> {
+        let (status, reason) = status(line)
+            .ok_or_else(|| PyValueError::new_err(format!("{line:?} is no status of a response")))?;
         let mut map = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
             let wrong = || {
@@ -47,24 +48,24 @@ impl Head {
         }
         Ok(Self {
             status,
+            reason,
             headers: map,
         })
     }
 
     /// A response whose body is here. To `HEAD`, only its length is told.
     pub(super) fn with_body(mut self, body: Bytes, to_head: bool) -> Response {
-        let mut response = if body.is_empty() || to_head {
+        let response = if body.is_empty() || to_head {
             if !body.is_empty() {
                 self.headers
                     .entry(header::CONTENT_LENGTH)
                     .or_insert_with(|| HeaderValue::from(body.len()));
             }
-            Response::empty(self.status)
+            Response::empty(StatusCode::OK)
         } else {
-            Response::bytes(body).status(self.status)
+            Response::bytes(body)
         };
-        *response.headers_mut() = self.headers;
-        response
+        self.on(response)
     }
 
     /// A response whose body comes in pieces.
@@ -78,19 +79,42 @@ impl Head {
                 None => Some((Err("the application broke it off"), None)),
             }
         });
-        let mut response = Response::stream(body).status(self.status);
+        (self.on(Response::stream(body)), sender)
+    }
+
+    /// Sets the head of a response.
+    fn on(self, response: Response) -> Response {
+        let mut response = response.status(self.status);
         *response.headers_mut() = self.headers;
-        (response, sender)
+        if let Some(reason) = self.reason {
+            site::set_reason(&mut response, reason);
+        }
+        response
     }
 }
 
-/// WSGI's strings have a character for each byte.
+/// The status of a line like `404 NOT FOUND`, and what follows it, where that is not what is sent anyway.
+fn status(line: &str) -> Option<(StatusCode, Option<ReasonPhrase>)> {
+    let (code, reason) = line.split_once(' ').unwrap_or((line, ""));
+    let status = StatusCode::from_bytes(code.as_bytes())
+        .ok()
+        .filter(|it| !it.is_informational())?;
+    if status.canonical_reason() == Some(reason) {
+        return Some((status, None));
+    }
+    Some((status, Some(ReasonPhrase::try_from(bytes(reason)?).ok()?)))
+}
+
 fn header_value(text: &str) -> Option<HeaderValue> {
     if text.is_ascii() {
         return HeaderValue::from_str(text).ok();
     }
-    let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-    HeaderValue::from_bytes(&bytes.ok()?).ok()
+    HeaderValue::from_bytes(&bytes(text)?).ok()
+}
+
+/// WSGI's strings have a character for each byte.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(|it| u8::try_from(it).ok()).collect()
 }
 
 /// A piece of a body, to be sent.
@@ -99,5 +123,41 @@ pub(super) fn shared(bytes: PyBackedBytes) -> Bytes {
         Bytes::copy_from_slice(&bytes)
     } else {
         Bytes::from_owner(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_may_have_a_reason_of_its_own() {
+        for (line, code, reason) in [
+            ("200 OK", 200, None),
+            ("200 Fine", 200, Some("Fine")),
+            ("404 NOT FOUND", 404, Some("NOT FOUND")),
+            ("404 Not Found", 404, None),
+            ("299 My Reason", 299, Some("My Reason")),
+            ("299 ", 299, Some("")),
+            ("299", 299, Some("")),
+        ] {
+            let (status, given) = status(line).unwrap();
+            let given = given
+                .as_ref()
+                .map(|it| std::str::from_utf8(it.as_bytes()).unwrap());
+            assert_eq!((status.as_u16(), given), (code, reason), "{line}");
+        }
+        for line in [
+            "",
+            "Hello",
+            "100 Continue",
+            "99 x",
+            "1000 x",
+            "200OK",
+            "200 a\r\nb: c",
+            "200 \u{20ac}",
+        ] {
+            assert!(status(line).is_none(), "{line}");
+        }
     }
 }

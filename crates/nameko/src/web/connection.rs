@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header, header::HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version, header, header::HeaderValue, uri::Authority};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -60,6 +60,8 @@ pub(super) async fn serve(
         .half_close(true)
         .keep_alive(!shared.limits.keep_alive.is_zero())
         .max_buf_size(MAX_HEAD)
+        // As they were written before: not every client takes names in any case.
+        .title_case_headers(matches!(shared.target, Target::Site(_)))
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -107,14 +109,23 @@ async fn answer(
     let begun = Instant::now();
     let log = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let head = request.method() == Method::HEAD;
+    let to_head = request.method() == Method::HEAD;
     // A body is unread until its handler has read it.
     wire.set_unread(!request.body().is_end_stream());
-    let response = route(request, shared, &wire, peer).await;
+    let response = if names_its_host(request.version(), request.headers()) {
+        route(request, shared, &wire, peer).await
+    } else {
+        let text = "a request of HTTP/1.1 has one header Host, which names a host";
+        let mut refusal = Error::bad_request(text).into_response();
+        let close = HeaderValue::from_static("close");
+        refusal.headers_mut().insert(header::CONNECTION, close);
+        refusal
+    };
     if let Some((method, path)) = log {
         tracing::debug!(%peer, "{method} {path}: {} in {:?}", response.status_code(), begun.elapsed());
     }
-    let (status, mut headers, content) = response.into_parts();
+    let (mut head, content) = response.into_parts();
+    let (status, headers) = (head.status, &mut head.headers);
     if wire.is_unread() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -122,7 +133,7 @@ async fn answer(
     headers.remove(header::TRANSFER_ENCODING);
     // 204 has none, RFC 9110, section 8.6.
     let no_length = status == StatusCode::NO_CONTENT || matches!(content, Content::Bytes(_));
-    if no_length || !head && matches!(content, Content::Empty) {
+    if no_length || !to_head && matches!(content, Content::Empty) {
         headers.remove(header::CONTENT_LENGTH);
     }
     let body = match content {
@@ -137,10 +148,20 @@ async fn answer(
     if status != StatusCode::SWITCHING_PROTOCOLS {
         wire.set_phase(Phase::Answered);
     }
-    let mut answer = http::Response::new(body);
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    answer
+    http::Response::from_parts(head, body)
+}
+
+/// Whether a request says for which host it is, as it must. Source: RFC 9112, section 3.2.
+fn names_its_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => version < Version::HTTP_11,
+        (Some(host), None) => {
+            host.is_empty()
+                || Authority::try_from(host.as_bytes()).is_ok_and(|it| !it.as_str().contains('@'))
+        }
+        (Some(_), Some(_)) => false,
+    }
 }
 
 async fn route(
@@ -236,5 +257,38 @@ impl Body for Outgoing {
             }
             Self::Stream { .. } => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let names = |version, hosts: &[&'static str]| {
+            let hosts = hosts
+                .iter()
+                .map(|host| (header::HOST, HeaderValue::from_static(host)));
+            names_its_host(version, &hosts.collect())
+        };
+        for host in [
+            "",
+            "x",
+            "x:80",
+            "a.b-c.d_e:1",
+            "1.2.3.4",
+            "[::1]",
+            "[::1]:80",
+        ] {
+            assert!(names(Version::HTTP_11, &[host]), "{host}");
+        }
+        for host in ["a b", "a/b", "u@x", "http://x"] {
+            assert!(!names(Version::HTTP_11, &[host]), "{host}");
+        }
+        assert!(!names(Version::HTTP_11, &[]));
+        assert!(names(Version::HTTP_10, &[]));
+        assert!(!names(Version::HTTP_11, &["x", "x"]));
+        assert!(!names(Version::HTTP_10, &["x", "y"]));
     }
 }

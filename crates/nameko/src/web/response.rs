@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde::{Serialize, Serializer};
 
 use super::{Json, error::ErrorResponse};
@@ -39,6 +40,8 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// ```
 pub struct Response {
     status: StatusCode,
+    /// What follows the status in its line, where it is not what the standards say.
+    reason: Option<ReasonPhrase>,
     headers: HeaderMap,
     content: Content,
 }
@@ -67,6 +70,7 @@ impl Response {
     pub fn empty(status: StatusCode) -> Self {
         Self {
             status,
+            reason: None,
             headers: HeaderMap::new(),
             content: Content::Empty,
         }
@@ -177,6 +181,7 @@ impl Response {
     fn typed(content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
         Self {
             status: StatusCode::OK,
+            reason: None,
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]),
             content: Content::Bytes(body.into()),
         }
@@ -209,6 +214,7 @@ impl Response {
     pub(super) fn shown(&self) -> Self {
         Self {
             status: self.status,
+            reason: self.reason.clone(),
             headers: self.headers.clone(),
             content: match &self.content {
                 Content::Bytes(bytes) => Content::Bytes(bytes.clone()),
@@ -217,8 +223,19 @@ impl Response {
         }
     }
 
-    pub(super) fn into_parts(self) -> (StatusCode, HeaderMap, Content) {
-        (self.status, self.headers, self.content)
+    pub(super) fn set_reason(&mut self, reason: ReasonPhrase) {
+        self.reason = Some(reason);
+    }
+
+    /// The head, and the body that belongs to it.
+    pub(super) fn into_parts(self) -> (http::response::Parts, Content) {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = self.status;
+        head.headers = self.headers;
+        if let Some(reason) = self.reason {
+            head.extensions.insert(reason);
+        }
+        (head, self.content)
     }
 
     pub(super) fn content_type_and_body(self) -> Option<(HeaderValue, Bytes)> {

@@ -23,6 +23,8 @@ use crate::config::{Config, ConfigError};
 
 use super::error::Error;
 
+pub use hyper::ext::ReasonPhrase;
+
 pub use super::{
     raw::RequestBody,
     websocket::plain::{Socket, SocketListener, SocketSettings, handshake, serve as serve_socket},
@@ -206,6 +208,11 @@ pub fn open(request: RawRequest, limits: BodyLimits) -> (Parts, RequestBody, Upg
 /// The response to a request that could not be read.
 pub fn refusal(error: Error) -> Response {
     error.into_response()
+}
+
+/// Sets what follows the status in its line, in the place of what the standards say.
+pub fn set_reason(response: &mut Response, reason: ReasonPhrase) {
+    response.set_reason(reason);
 }
 
 /// The response to a request that comes too late.

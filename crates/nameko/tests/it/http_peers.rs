@@ -89,6 +89,11 @@ async fn what_is_no_request_is_refused_and_the_connection_closed() {
         ("GET /items/1 HTTP/9.9\r\n\r\n".to_owned(), 400),
         ("GET /items/a b HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 400),
         ("GET /items/1 HTTP/1.1\r\nno header\r\n\r\n".to_owned(), 400),
+        ("GET /items/1 HTTP/1.1\r\n\r\n".to_owned(), 400),
+        (
+            "GET /items/1 HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n".to_owned(),
+            400,
+        ),
         (
             format!("GET /items/1 HTTP/1.1\r\nlong: {long}\r\n\r\n"),
             431,
