@@ -194,6 +194,7 @@ impl ToTokens for Entrypoint {
                 .map(|(index, param)| param.take(index, marker.kind));
             let (path, entrypoint) = (&marker.path, marker.entrypoint());
             let options = marker.method_options();
+            let raw = self.raw_message(marker.kind);
             let future = self.future(marker.kind);
             tokens.extend(quote_spanned! {Span::mixed_site()=>
                 #(#conditions)*
@@ -206,7 +207,7 @@ impl ToTokens for Entrypoint {
                     ::nameko::private::method(#name, const { &[#(#described),*] }, |#args| {
                         #(#taken)*
                         ::core::result::Result::Ok(::nameko::private::call(move |service: &Self| #future))
-                    })#options,
+                    })#options #raw,
                 );
             });
         }
@@ -214,6 +215,20 @@ impl ToTokens for Entrypoint {
 }
 
 impl Entrypoint {
+    /// Whether messages are read for the method is a question of its parameters' types.
+    fn raw_message(&self, kind: &Kind) -> Option<TokenStream> {
+        if !matches!(kind.takes, Takes::Message(_)) {
+            return None;
+        }
+        let questions = self.params.iter().map(|it| {
+            let Param { conditions, ty, .. } = it;
+            quote_spanned!(Span::mixed_site()=> #(#conditions)* let raw = raw || ::nameko::private::is_raw::<#ty>();)
+        });
+        Some(
+            quote_spanned!(Span::mixed_site()=> .raw_message({ let raw = false; #(#questions)* raw })),
+        )
+    }
+
     /// The call of the method, with what the parameters took.
     fn future(&self, kind: &Kind) -> TokenStream {
         let Self {
@@ -275,6 +290,9 @@ impl Param {
         let taken = match kind.takes {
             Takes::Request => {
                 quote_spanned!(Span::mixed_site()=> ::nameko::private::extract::<#ty>(args, #name))
+            }
+            Takes::Message(_) => {
+                quote_spanned!(Span::mixed_site()=> ::nameko::private::message::<#ty>(args))
             }
             _ => quote_spanned!(Span::mixed_site()=> args.take::<#ty>()),
         };
@@ -359,12 +377,12 @@ fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
     });
     let most = match kind.takes {
         Takes::Nothing => 0,
-        Takes::One(_) | Takes::AtMostOne(_) => 1,
+        Takes::Message(_) | Takes::AtMostOne(_) => 1,
         _ => usize::MAX,
     };
     for param in required.skip(most) {
         let called = match kind.takes {
-            Takes::One(what) | Takes::AtMostOne(what) => format!("with {what} only"),
+            Takes::Message(what) | Takes::AtMostOne(what) => format!("with {what} only"),
             _ => "without arguments".to_owned(),
         };
         errors.add(
@@ -379,7 +397,7 @@ fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
         .inputs
         .iter()
         .any(|input| matches!(input, FnArg::Typed(param) if !is_self(&param.pat)));
-    if let (Takes::One(what) | Takes::OneAndMore(what), true) = (kind.takes, takes_none) {
+    if let (Takes::Message(what) | Takes::OneAndMore(what), true) = (kind.takes, takes_none) {
         errors.add(
             &sig.ident,
             format!(

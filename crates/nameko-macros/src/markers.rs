@@ -44,8 +44,8 @@ pub(crate) enum Takes {
     Nothing,
     /// One argument, if it wants it.
     AtMostOne(&'static str),
-    /// One argument.
-    One(&'static str),
+    /// A message: its body, or the message as it came.
+    Message(&'static str),
     /// One argument, and what the caller sends.
     OneAndMore(&'static str),
     /// Parts of an HTTP request, each by its type.
@@ -81,7 +81,7 @@ const KINDS: &[Kind] = &[
             "prefetch_count",
         ],
         flags: &["reliable_delivery", "requeue_on_error", "reject_on_error"],
-        takes: Takes::One("what was dispatched"),
+        takes: Takes::Message("what was dispatched"),
         repeats: true,
     },
     Kind {
@@ -90,7 +90,7 @@ const KINDS: &[Kind] = &[
         positional: &["queue"],
         options: &["requeue_on_error", "reject_on_error", "prefetch_count"],
         flags: &["requeue_on_error", "reject_on_error"],
-        takes: Takes::One("the message's body"),
+        takes: Takes::Message("the message's body"),
         repeats: true,
     },
     Kind {

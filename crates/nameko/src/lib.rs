@@ -42,6 +42,7 @@
 //! | to hear of it | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |
 //! | to send messages to any exchange or queue | `#[dependency(Publisher::new(exchange))]` | [`guide::messaging`], [`Publisher`], [`MessagePublisher`] |
 //! | to take messages of any queue | `#[consume(Queue::new("name"))]` | [`Consume`], [`amqp::Queue`] |
+//! | messages as they came, whatever is in them | `async fn look_at(&self, message: RawMessage)` | [`messaging::RawMessage`] |
 //! | to tell events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
 //! | to call services from any program | `Cluster::connect` | [`Cluster`] |
 //! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |

@@ -10,6 +10,7 @@ pub use crate::{
 };
 
 pub use crate::amqp::{Exchange, Queue};
+pub use crate::messaging::RawMessage;
 pub use crate::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, Exception, Language, UserAgent, UserId,
     rpc_client,

@@ -1,6 +1,6 @@
 //! What generated code calls. Not for use by hand; may change at any time.
 
-use std::{future::Future, marker::PhantomData, pin::Pin};
+use std::{any::TypeId, future::Future, marker::PhantomData, pin::Pin};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Raise, RemoteError, Result},
     exceptions::Exception,
     extension::Entrypoint,
+    messaging::{FromMessage, RawMessage},
     protocol::Fault,
     serialization::Payload,
     service::{Call, Entrypoints, Method, Outcome, Reply, Service},
@@ -62,6 +63,16 @@ where
         Ok(value) => Ok(Box::new(value)),
         Err(error) => Err(fault_of(&error, fault(Kind::new()))),
     }
+}
+
+/// What a method takes of a message.
+pub fn message<T: FromMessage>(args: &mut Args) -> Result<T> {
+    T::from_message(args)
+}
+
+/// Whether a method with a parameter of that type takes messages as they came.
+pub fn is_raw<T: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<RawMessage>()
 }
 
 /// What a method takes of an HTTP request.

@@ -205,6 +205,8 @@ pub struct Method<S> {
     pub(crate) expected: &'static [&'static str],
     /// Arguments, or parts of them, that no log shows.
     pub(crate) sensitive: &'static [&'static str],
+    /// Whether its entrypoint gives it messages as they came.
+    pub(crate) raw_message: bool,
     decode: Box<Decode<S>>,
 }
 
@@ -219,6 +221,7 @@ impl<S> Method<S> {
             params,
             expected: &[],
             sensitive: &[],
+            raw_message: false,
             decode: Box::new(decode),
         }
     }
@@ -234,6 +237,14 @@ impl<S> Method<S> {
     #[must_use]
     pub fn sensitive_arguments(mut self, arguments: &'static [&'static str]) -> Self {
         self.sensitive = arguments;
+        self
+    }
+
+    /// Whether an entrypoint that consumes gives messages as they came, each the [origin](Args::origin) of a call: a
+    /// [`RawMessage`](crate::messaging::RawMessage).
+    #[must_use]
+    pub fn raw_message(mut self, raw: bool) -> Self {
+        self.raw_message = raw;
         self
     }
 
@@ -324,7 +335,8 @@ impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot take `{Self}` as an argument",
     label = "this type cannot be read from a message",
-    note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types"
+    note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types",
+    note = "a `RawMessage` is for `#[consume]` and `#[event_handler]`, as their one argument"
 )]
 pub trait Argument: Sized + Send + 'static {
     /// Reads the value.

@@ -25,6 +25,7 @@ pub struct MethodHandle {
     pub(super) expected: &'static [&'static str],
     /// Arguments, or parts of them, that no log shows.
     pub(super) sensitive: &'static [&'static str],
+    pub(super) raw_message: bool,
 }
 
 impl MethodHandle {
@@ -39,6 +40,11 @@ impl MethodHandle {
         let answered = |it: &ErrorResponse| it.status.as_u16() < 500;
         self.expected.contains(&fault.exc_type.as_str())
             || fault.web.as_deref().is_some_and(answered)
+    }
+
+    /// Whether it takes messages as they came, as [`RawMessage`](crate::messaging::RawMessage)s, and does not want them read.
+    pub fn takes_raw_message(&self) -> bool {
+        self.raw_message
     }
 
     /// Its parameters, without `self`.
@@ -77,6 +83,7 @@ impl<S: Service> Host for ServiceHost<S> {
             params: it.params,
             expected: it.expected,
             sensitive: it.sensitive,
+            raw_message: it.raw_message,
         };
         self.methods.iter().enumerate().map(handle).collect()
     }

@@ -10,7 +10,8 @@ use crate::{
     extension::Entrypoint,
 };
 
-/// Calls a method with the body of each message of a queue.
+/// Calls a method with the body of each message of a queue; with all of the message, and its body not read, where the method takes a
+/// [`RawMessage`](super::RawMessage).
 ///
 /// The queue is declared with its exchanges and bindings when the service starts, and after each reconnect. The message is
 /// acknowledged when the method has returned. One that raised is acknowledged too, and gone, unless

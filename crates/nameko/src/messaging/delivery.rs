@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::raw::RawMessage;
 use crate::{
     amqp::{Delivery, Queue, Subscription, SubscriptionId},
     arguments::Arguments,
@@ -118,13 +119,18 @@ impl Handler {
     async fn handle(&self, container: &Container, mut delivery: Delivery) {
         let body = std::mem::take(&mut delivery.body);
         let bytes = body.len();
-        let payload = match self.codec.decode(&delivery.properties, &body) {
-            Ok(payload) => payload,
-            Err(error) => return self.refuse(container, &delivery, bytes, &error.into()),
+        let arguments = if self.method.takes_raw_message() {
+            Arguments::from_origin(RawMessage::new(&delivery, body))
+        } else {
+            match self.codec.decode(&delivery.properties, &body) {
+                Ok(payload) => {
+                    // Workers may take long, and need it no more.
+                    drop(body);
+                    Arguments::new().payload(payload)
+                }
+                Err(error) => return self.refuse(container, &delivery, bytes, &error.into()),
+            }
         };
-        // Workers may take long, and need it no more.
-        drop(body);
-        let arguments = Arguments::new().payload(payload);
         let context_data = worker::context_data(std::mem::take(&mut delivery.properties.headers));
         let acker = &delivery.acker;
         let settle = |outcome: Outcome| async move {

@@ -25,12 +25,15 @@ mod delivery;
 mod options;
 mod outlet;
 mod publisher;
+mod raw;
 
 pub use builder::Publishing;
 pub use consume::Consume;
 pub use publisher::{MessagePublisher, Publisher};
+pub use raw::RawMessage;
 
 pub(crate) use builder::publish_options;
 pub(crate) use delivery::{Deliveries, OnError, takes_one_argument};
 pub(crate) use options::Options;
 pub(crate) use outlet::{Body, Outlet, Target, publish};
+pub(crate) use raw::FromMessage;

@@ -10,6 +10,7 @@ use nameko::{
 
 use crate::{
     event_failures::{send, unreadable},
+    events::ready,
     messaging::put,
     services::{Heard, Hearing},
     support::{self, TestBroker},
@@ -59,6 +60,83 @@ async fn issue_387_what_fails_and_what_cannot_be_read_is_kept_in_a_queue_of_its_
     }
     assert_eq!(kept.iter().map(|it| &it[..]).collect::<BTreeSet<_>>(), sent);
     buried.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Graves {
+    #[dependency(Hearing)]
+    heard: Heard,
+}
+
+#[service("graves")]
+impl Graves {
+    #[consume(Queue::new("graves"))]
+    async fn bury(&self, message: RawMessage) -> Result<()> {
+        let from = message.properties.headers.get("x-first-death-queue");
+        self.heard.record(format!(
+            "{}|{}|{}|{}",
+            from.and_then(|it| it.as_str()).unwrap_or("nowhere"),
+            message.routing_key,
+            message.properties.content_type.as_deref().unwrap_or("none"),
+            String::from_utf8_lossy(&message.body),
+        ));
+        Ok(())
+    }
+
+    #[event_handler("shop", "anything", requeue_on_error)]
+    async fn on_anything(&self, message: RawMessage) -> Result<()> {
+        self.heard.record(format!(
+            "{}|{}|{}",
+            message.exchange,
+            message.redelivered,
+            message.body.len()
+        ));
+        if message.redelivered {
+            return Ok(());
+        }
+        Err(Error::raise("Broken", "the first time"))
+    }
+}
+
+#[tokio::test]
+async fn a_method_takes_messages_as_they_came_whatever_they_are() {
+    let broker = support::broker().await;
+    let channel = channel(&broker).await;
+    let heard = Heard::new();
+    let graves = Container::builder::<Graves>(broker.config())
+        .replace("heard", heard.clone())
+        .build()
+        .unwrap();
+    graves.start().await.unwrap();
+    let buried = Container::new::<Buried>(broker.config()).unwrap();
+    buried.start().await.unwrap();
+    let mut expected = BTreeSet::new();
+    for (content_type, body) in unreadable() {
+        send(&channel, "paid", content_type, body).await;
+        expected.insert(format!(
+            "evt-shop-paid--buried.on_paid|graves|{}|{}",
+            content_type.unwrap_or("none"),
+            String::from_utf8_lossy(body),
+        ));
+    }
+    let found = heard.take_when(expected.len()).await.unwrap();
+    assert_eq!(BTreeSet::from_iter(found), expected);
+
+    // Handlers of events may, and what becomes of a message is what the method says.
+    send(
+        &channel,
+        "anything",
+        Some("application/x-unheard-of"),
+        b"\xff",
+    )
+    .await;
+    let found = heard.take_when(2).await.unwrap();
+    assert_eq!(found, ["shop.events|false|1", "shop.events|true|1"]);
+    buried.stop().await;
+    graves.stop().await;
+    for queue in ["graves", "evt-shop-anything--graves.on_anything"] {
+        assert_eq!(ready(&broker, queue).await, 0, "{queue}");
+    }
 }
 
 #[derive(Dependencies)]

@@ -34,6 +34,12 @@ impl Greeter {
         Ok(())
     }
 
+    #[consume(Queue::new("both"))]
+    async fn both(&self, body: String, message: RawMessage) -> Result<()> {
+        drop((body, message));
+        Ok(())
+    }
+
     #[timer]
     async fn tick(&self, at: u64) -> Result<()> {
         let _ = at;

@@ -64,6 +64,13 @@ impl Every {
         Ok(())
     }
 
+    #[consume(Queue::new("failed"), reject_on_error)]
+    #[event_handler("shop", "failed")]
+    async fn raw(&self, message: RawMessage) -> Result<()> {
+        drop(message);
+        Ok(())
+    }
+
     #[timer(interval = 0.5, eager, expected_exceptions(ValueError))]
     #[timer(5, eager = false)]
     async fn timer(&self) -> Result<()> {
@@ -149,5 +156,5 @@ impl Every {
 fn every_marker_is_an_entrypoint() {
     let container = Container::new::<Every>(Config::default()).unwrap();
     let labels: Vec<_> = container.entrypoints().map(|(label, _)| label).collect();
-    assert_eq!(labels.len(), 19, "{labels:?}");
+    assert_eq!(labels.len(), 21, "{labels:?}");
 }
