@@ -264,6 +264,7 @@ const SHELL_HELP: &str = "\
 In the shell:
   >>> n.rpc.hello_service.hello(name='you')
   'Hello, you!'
+  >>> n.dispatch_event('shop', 'order_paid', {'id': 17})
 
 A script on standard input is run line by line; the first error ends it with exit code 1:
   echo \"n.rpc.hello_service.hello(name='you')\" | nameko shell";

@@ -6,18 +6,21 @@ use std::time::Duration;
 use serde::ser::{Serialize, Serializer};
 
 use super::broker;
-use super::expression::Call;
+use super::expression::{Call, Event};
 use super::literal::Literal;
 use super::scanner::Fault;
-use crate::amqp;
+use crate::amqp::{self, PublishError};
 use crate::config::{Config, ConfigError, DEFAULT_AMQP_URI};
 use crate::error::Error;
+use crate::events::StandaloneDispatcher;
 use crate::serialization;
 use crate::standalone::Cluster;
 
-/// A connection to call services over.
+/// What calls services, and tells them events.
 pub(super) struct Client {
     cluster: Cluster,
+    /// Connects when there is something to tell.
+    events: StandaloneDispatcher,
     broker: String,
 }
 
@@ -45,7 +48,12 @@ impl Client {
             Some(Duration::ZERO) => cluster.timeout(None),
             Some(timeout) => cluster.timeout(timeout),
         };
-        Ok(Self { cluster, broker })
+        let events = StandaloneDispatcher::new(config)?;
+        Ok(Self {
+            cluster,
+            events,
+            broker,
+        })
     }
 
     /// The broker's address, without the password.
@@ -89,6 +97,25 @@ impl Client {
         let json = result.to_json().map_err(|error| unshown(&error))?;
         let text = serialization::python(json.get());
         Literal::parse(&text).map_err(|fault| unshown(&fault))
+    }
+
+    /// Dispatches an event, and returns when the broker has it.
+    pub(super) async fn dispatch(&self, event: &Event) -> Result<(), Failure> {
+        let Event {
+            service,
+            event_type,
+            data,
+        } = event;
+        let sent = self.events.dispatch(service, event_type, data).await;
+        sent.map_err(|error| match error {
+            Error::Publish(PublishError::Refused(ref refusal)) if refusal.is_not_found() => {
+                Failure::from(error).hint(format!(
+                    "no service {service} that dispatches events has been run on {}, and none that handles them",
+                    self.broker
+                ))
+            }
+            other => Failure::from(other),
+        })
     }
 
     pub(super) async fn close(self) {

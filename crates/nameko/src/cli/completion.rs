@@ -1,11 +1,16 @@
-//! Completion of what is typed in the shell: names of services and methods that are known.
+//! Completion of what is typed in the shell: names of services, methods and events that are known.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What stands before an event.
+const DISPATCH: &str = "n.dispatch_event(";
 
 /// Services and their methods, as far as they are known: those of the program itself, and those called before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     services: BTreeMap<String, BTreeSet<String>>,
+    /// Services and the types of events dispatched in their names.
+    events: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Names {
@@ -19,12 +24,28 @@ impl Names {
         }
     }
 
+    /// Keeps a type of events for completion, unless one of the names can't be written in quotes as it is.
+    pub(super) fn learn_event(&mut self, service: &str, event_type: &str) {
+        let is_plain =
+            |text: &str| !text.contains(['\'', '\\']) && !text.contains(char::is_control);
+        if is_plain(service) && is_plain(event_type) {
+            self.events
+                .entry(service.into())
+                .or_default()
+                .insert(event_type.into());
+        }
+    }
+
     /// What could stand at the end of `line`, from which byte on.
     pub(super) fn complete(&self, line: &str) -> (usize, Vec<String>) {
         let typed = line.trim_start();
         let start_of = |partial: &str| line.len() - partial.len();
+        if let Some(arguments) = typed.strip_prefix(DISPATCH) {
+            let (partial, fitting) = self.complete_event(arguments);
+            return (start_of(partial), fitting);
+        }
         let Some(path) = typed.strip_prefix("n.rpc.") else {
-            let words = ["n.rpc.", "n.config", "help", "exit()"];
+            let words = ["n.rpc.", DISPATCH, "n.config", "help", "exit()"];
             let fitting = words
                 .into_iter()
                 .filter(|word| word.starts_with(typed))
@@ -50,6 +71,28 @@ impl Names {
             }
         }
     }
+
+    /// What is typed of a service or a type, and what could stand there, its quote closed.
+    fn complete_event<'a>(&self, arguments: &'a str) -> (&'a str, Vec<String>) {
+        let fitting = |names: &mut dyn Iterator<Item = &String>, partial: &str| {
+            let names: BTreeSet<_> = names.filter(|it| it.starts_with(partial)).collect();
+            names.into_iter().map(|it| format!("{it}', ")).collect()
+        };
+        let mut quotes = arguments.splitn(4, '\'');
+        match (quotes.next(), quotes.next(), quotes.next(), quotes.next()) {
+            (Some(""), Some(partial), None, None) => {
+                let mut names = self.services.keys().chain(self.events.keys());
+                (partial, fitting(&mut names, partial))
+            }
+            (Some(""), Some(service), Some(comma), Some(partial))
+                if comma.trim() == "," && !partial.contains('\'') =>
+            {
+                let mut types = self.events.get(service).into_iter().flatten();
+                (partial, fitting(&mut types, partial))
+            }
+            _ => ("", Vec::new()),
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {
@@ -68,9 +111,32 @@ mod tests {
         names.learn("hello_service", "help_me");
         names.learn("greeter", "greet");
         names.learn("no-name", "x");
+        names.learn_event("shop-1", "paid");
+        names.learn_event("shop-1", "packed");
+        names.learn_event("greeter", "it's");
         let table: &[(&str, usize, &[&str])] = &[
-            ("", 0, &["n.rpc.", "n.config", "help", "exit()"]),
-            ("n", 0, &["n.rpc.", "n.config"]),
+            (
+                "",
+                0,
+                &["n.rpc.", "n.dispatch_event(", "n.config", "help", "exit()"],
+            ),
+            ("n", 0, &["n.rpc.", "n.dispatch_event(", "n.config"]),
+            ("n.d", 0, &["n.dispatch_event("]),
+            ("n.dispatch_event(", 17, &[]),
+            (
+                "n.dispatch_event('",
+                18,
+                &["greeter', ", "hello_service', ", "shop-1', "],
+            ),
+            ("n.dispatch_event('sh", 18, &["shop-1', "]),
+            (
+                "n.dispatch_event('shop-1', '",
+                28,
+                &["packed', ", "paid', "],
+            ),
+            ("n.dispatch_event('shop-1', 'pai", 28, &["paid', "]),
+            ("n.dispatch_event('shop-1', 'paid', '", 36, &[]),
+            ("n.dispatch_event('x', '", 23, &[]),
             ("  n.r", 2, &["n.rpc."]),
             ("n.rpc.", 6, &["greeter.", "hello_service."]),
             ("n.rpc.he", 6, &["hello_service."]),

@@ -1,4 +1,4 @@
-//! The shell's lines: `n.rpc.hello_service.hello(name='zq')`, `n.config`, `help`, `exit()`.
+//! The shell's lines: `n.rpc.hello_service.hello(name='zq')`, `n.dispatch_event('shop', 'paid', 17)`, `n.config`, `help`, `exit()`.
 
 use super::literal::{self, Literal};
 use super::scanner::{Fault, Scanner};
@@ -11,6 +11,8 @@ pub(crate) enum Line {
     Call(Call),
     /// `print(...)` of a call: text is shown without quotes.
     Print(Call),
+    /// `n.dispatch_event(...)`
+    Event(Event),
     /// The whole configuration, or one key of it.
     Config(Option<String>),
     Help,
@@ -24,6 +26,14 @@ pub(crate) struct Call {
     pub(crate) method: String,
     pub(crate) args: Vec<Literal>,
     pub(crate) kwargs: Vec<(String, Literal)>,
+}
+
+/// An event, to be dispatched in a service's name.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) service: String,
+    pub(crate) event_type: String,
+    pub(crate) data: Literal,
 }
 
 impl Line {
@@ -139,10 +149,11 @@ fn root(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
                 Ok(Line::Config(None))
             }
         }
-        "" => Err(scanner.expected("`rpc` or `config`")),
+        "dispatch_event" => event(scanner).map(Line::Event),
+        "" => Err(scanner.expected("`rpc`, `dispatch_event` or `config`")),
         other => Err(Fault::new(
             start,
-            format!("`n` has `rpc` and `config`, not `{other}`"),
+            format!("`n` has `rpc`, `dispatch_event` and `config`, not `{other}`"),
         )),
     }
 }
@@ -180,12 +191,64 @@ fn method(scanner: &mut Scanner<'_>, service: String) -> Result<Call, Fault> {
             "expected `(`: a method is called here, and its reply awaited",
         ));
     }
-    let (args, kwargs) = arguments(scanner)?;
-    Ok(Call {
+    let mut call = Call {
         service,
         method,
-        args,
-        kwargs,
+        ..Call::default()
+    };
+    for Argument { name, value, .. } in arguments(scanner)? {
+        match name {
+            Some(name) => call.kwargs.push((name.into(), value)),
+            None => call.args.push(value),
+        }
+    }
+    Ok(call)
+}
+
+/// What `dispatch_event` takes, by the names that Python's has.
+const EVENT: [&str; 3] = ["service_name", "event_type", "event_data"];
+
+/// `('service', 'type', data)`
+fn event(scanner: &mut Scanner<'_>) -> Result<Event, Fault> {
+    let mut given = EVENT.map(|_| None);
+    for (index, argument) in arguments(scanner)?.into_iter().enumerate() {
+        let place = match argument.name {
+            None => index,
+            Some(name) => EVENT
+                .iter()
+                .position(|it| *it == name)
+                .unwrap_or(usize::MAX),
+        };
+        match given.get_mut(place) {
+            Some(slot @ None) => *slot = Some(argument),
+            Some(Some(_)) => {
+                let name = argument.name.unwrap_or_default();
+                let text = format!("the argument `{name}` is given twice");
+                return Err(Fault::new(argument.at, text));
+            }
+            None => {
+                let text = format!(
+                    "`dispatch_event` takes {}, and nothing else",
+                    EVENT.join(", ")
+                );
+                return Err(Fault::new(argument.at, text));
+            }
+        }
+    }
+    // Behind the closing bracket.
+    let end = scanner.offset().saturating_sub(1);
+    let mut next = given.into_iter();
+    let mut take = |what: &str| {
+        let missing = || {
+            let text = format!("expected {what}: n.dispatch_event('service', 'type', data)");
+            Fault::new(end, text)
+        };
+        next.next().flatten().ok_or_else(missing)
+    };
+    Ok(Event {
+        service: take("the name of a service")?.text("the name of a service")?,
+        event_type: take("the type of the event")?.text("the type of the event")?,
+        data: take("the data of the event")?.value,
     })
 }
 
@@ -226,36 +289,62 @@ fn subscript(scanner: &mut Scanner<'_>) -> Result<String, Fault> {
     Ok(name)
 }
 
-type Arguments = (Vec<Literal>, Vec<(String, Literal)>);
+/// An argument as it stands in a line.
+struct Argument<'a> {
+    name: Option<&'a str>,
+    value: Literal,
+    /// Where it begins.
+    at: usize,
+    /// Where its value does.
+    value_at: usize,
+}
 
-/// `(1, 'x', key=[2])`
-fn arguments(scanner: &mut Scanner<'_>) -> Result<Arguments, Fault> {
+impl Argument<'_> {
+    fn text(self, what: &str) -> Result<String, Fault> {
+        match self.value {
+            Literal::Text(text) => Ok(text),
+            _ => Err(Fault::new(
+                self.value_at,
+                format!("expected {what}, in quotes"),
+            )),
+        }
+    }
+}
+
+/// `(1, 'x', key=[2])`: those without a name come first.
+fn arguments<'a>(scanner: &mut Scanner<'a>) -> Result<Vec<Argument<'a>>, Fault> {
     scanner.open('(')?;
-    let mut args = Vec::new();
-    let mut kwargs: Vec<(String, Literal)> = Vec::new();
+    let mut arguments: Vec<Argument<'a>> = Vec::new();
     while !scanner.closed(')') {
         scanner.space();
-        let start = scanner.offset();
-        if let Some(key) = keyword(scanner) {
-            if kwargs.iter().any(|(known, _)| known == key) {
+        let at = scanner.offset();
+        let name = keyword(scanner);
+        if let Some(key) = name {
+            if arguments.iter().any(|it| it.name == name) {
                 return Err(Fault::new(
-                    start,
+                    at,
                     format!("the argument `{key}` is given twice"),
                 ));
             }
-            let value = literal::value(scanner)?;
-            kwargs.push((key.into(), value));
-        } else if kwargs.is_empty() || scanner.rest().is_empty() {
-            args.push(literal::value(scanner)?);
-        } else {
+        } else if arguments.last().is_some_and(|it| it.name.is_some()) && !scanner.rest().is_empty()
+        {
             return Err(Fault::new(
-                start,
+                at,
                 "expected `name=value`: arguments without a name come first",
             ));
         }
+        scanner.space();
+        let value_at = scanner.offset();
+        let value = literal::value(scanner)?;
+        arguments.push(Argument {
+            name,
+            value,
+            at,
+            value_at,
+        });
         scanner.comma_or(')')?;
     }
-    Ok((args, kwargs))
+    Ok(arguments)
 }
 
 /// Takes `name =`, if that comes next.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::TryFutureExt as _;
+use futures_util::future::BoxFuture;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -18,7 +20,7 @@ use tokio::runtime::Runtime;
 
 use super::client::{Client, Failure};
 use super::completion::Names;
-use super::expression::{Call, Line};
+use super::expression::Line;
 use super::literal::Literal;
 use super::signals::Interrupts;
 use super::terminal::{complain, say};
@@ -28,6 +30,7 @@ const HELP: &str = "\
 n.rpc.service.method('text', 1, key=True)   calls a method and shows its result; values are written as in Python
 n.rpc['my-service'].method()                a name that is none in Python
 print(n.rpc.service.method())               shows text without quotes
+n.dispatch_event('service', 'type', {'id': 1})  tells who listens, in the service's name
 n.config, n.config['AMQP_URI']              the configuration
 exit(), Ctrl-D                              leaves; Ctrl-C abandons a line or a call; Tab completes; arrows recall lines";
 
@@ -59,6 +62,13 @@ struct Shell<'a> {
     client: Client,
 }
 
+/// What a line waits for.
+struct Work<'a> {
+    done: BoxFuture<'a, Result<Literal, Failure>>,
+    /// What the user is told who waits no more.
+    if_abandoned: &'static str,
+}
+
 /// Whether to go on after a line.
 #[derive(PartialEq)]
 enum Next {
@@ -77,10 +87,8 @@ impl Shell<'_> {
                 Err(fault) if fault.is_incomplete() => continue,
                 Err(fault) => return Err(Failure::in_text(&fault, &pending)),
                 Ok(line) => {
-                    if self.execute(&line, |call| {
-                        self.runtime.block_on(self.client.call(call)).map(Some)
-                    })? == Next::Leave
-                    {
+                    let wait = |work: Work<'_>| self.runtime.block_on(work.done).map(Some);
+                    if self.execute(&line, wait)? == Next::Leave {
                         return Ok(());
                     }
                 }
@@ -115,26 +123,26 @@ impl Shell<'_> {
                     continue;
                 }
             };
-            match self.execute(&line, |call| {
-                self.call_unless_interrupted(call, &mut interrupts)
+            match self.execute(&line, |work| {
+                self.wait_unless_interrupted(work, &mut interrupts)
             }) {
-                Ok(Next::Line) => {
-                    if let Line::Call(call) | Line::Print(call) = &line {
-                        editor.learn(&call.service, &call.method);
-                    }
-                }
+                Ok(Next::Line) => editor.learn(&line),
                 Ok(Next::Leave) => return Ok(()),
                 Err(failure) => complain(&failure),
             }
         }
     }
 
-    /// Does what a line says. `call` gives `None` for a call that the user abandoned.
+    /// Does what a line says. `wait` gives `None` for work that the user abandoned.
     fn execute(
         &self,
         line: &Line,
-        call: impl FnOnce(&Call) -> Result<Option<Literal>, Failure>,
+        wait: impl FnOnce(Work<'_>) -> Result<Option<Literal>, Failure>,
     ) -> Result<Next, Failure> {
+        let call = |what| Work {
+            done: Box::pin(self.client.call(what)),
+            if_abandoned: "The call was abandoned; the service may still run it.",
+        };
         match line {
             Line::Empty => {}
             Line::Help => say(HELP)?,
@@ -154,29 +162,36 @@ impl Shell<'_> {
                     say(value)?;
                 }
             },
-            Line::Call(what) => match call(what)? {
+            Line::Call(what) => match wait(call(what))? {
                 None | Some(Literal::None) => {}
                 Some(value) => say(value)?,
             },
-            Line::Print(what) => match call(what)? {
+            Line::Print(what) => match wait(call(what))? {
                 None => {}
                 Some(Literal::Text(text)) => say(text)?,
                 Some(value) => say(value)?,
             },
+            Line::Event(event) => {
+                let dispatch = self.client.dispatch(event);
+                wait(Work {
+                    done: Box::pin(dispatch.map_ok(|()| Literal::None)),
+                    if_abandoned: "The event was abandoned; it may have been dispatched.",
+                })?;
+            }
         }
         Ok(Next::Line)
     }
 
-    fn call_unless_interrupted(
+    fn wait_unless_interrupted(
         &self,
-        call: &Call,
+        work: Work<'_>,
         interrupts: &mut Interrupts,
     ) -> Result<Option<Literal>, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
-                result = self.client.call(call) => result.map(Some),
+                result = work.done => result.map(Some),
                 () = interrupts.next() => {
-                    say("\nThe call was abandoned; the service may still run it.")?;
+                    say(format_args!("\n{}", work.if_abandoned))?;
                     Ok(None)
                 }
             }
@@ -234,9 +249,15 @@ impl Prompt {
         }
     }
 
-    fn learn(&mut self, service: &str, method: &str) {
-        if let Some(help) = self.editor.helper_mut() {
-            help.names.learn(service, method);
+    /// Keeps the names of a line that was right.
+    fn learn(&mut self, line: &Line) {
+        let Some(Help { names }) = self.editor.helper_mut() else {
+            return;
+        };
+        match line {
+            Line::Call(call) | Line::Print(call) => names.learn(&call.service, &call.method),
+            Line::Event(event) => names.learn_event(&event.service, &event.event_type),
+            _ => {}
         }
     }
 }

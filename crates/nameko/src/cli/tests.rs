@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::expression::{Call, Line};
+use super::expression::{Call, Event, Line};
 use super::literal::Literal;
 use crate::serialization;
 
@@ -263,8 +263,23 @@ fn lines_are_understood() {
                 .collect(),
         })
     };
+    let event = |data: &str| {
+        Line::Event(Event {
+            service: "shop".into(),
+            event_type: "paid".into(),
+            data: Literal::parse(data).expect(data),
+        })
+    };
     let table = [
         ("", Line::Empty),
+        (
+            "n.dispatch_event('shop', 'paid', {'id': 1})",
+            event("{'id': 1}"),
+        ),
+        (
+            " n . dispatch_event (\n 'shop', event_data = None, event_type='paid', ) # told",
+            event("None"),
+        ),
         ("  # a comment", Line::Empty),
         ("n.rpc.hello_service.hello()", call(&[], &[])),
         (
@@ -354,7 +369,52 @@ fn lines_that_make_no_sense_are_pointed_at() {
             "expected the end of the line, not `+`",
         ),
         ("n.rpc[1].m()", 7, "expected a name in quotes"),
-        ("n.rcp.s.m()", 3, "`n` has `rpc` and `config`, not `rcp`"),
+        (
+            "n.rcp.s.m()",
+            3,
+            "`n` has `rpc`, `dispatch_event` and `config`, not `rcp`",
+        ),
+        (
+            "n.dispatch_event('shop', 'paid')",
+            32,
+            "expected the data of the event: n.dispatch_event('service', 'type', data)",
+        ),
+        (
+            "n.dispatch_event(event_data=1)",
+            30,
+            "expected the name of a service: n.dispatch_event('service', 'type', data)",
+        ),
+        (
+            "n.dispatch_event('shop', 17, 1)",
+            26,
+            "expected the type of the event, in quotes",
+        ),
+        (
+            "n.dispatch_event(service_name=shop)",
+            31,
+            "`shop` is not a value; text needs quotes: 'shop'",
+        ),
+        (
+            "n.dispatch_event('shop', 'paid', 1, 2)",
+            37,
+            "`dispatch_event` takes service_name, event_type, event_data, and nothing else",
+        ),
+        (
+            "n.dispatch_event('shop', 'paid', data=1)",
+            34,
+            "`dispatch_event` takes service_name, event_type, event_data, and nothing else",
+        ),
+        (
+            "n.dispatch_event('shop', service_name='shop')",
+            26,
+            "the argument `service_name` is given twice",
+        ),
+        ("n.dispatch_event", 17, "expected `(`"),
+        (
+            "print(n.dispatch_event('shop', 'paid', 1))",
+            7,
+            "expected a call: print(n.rpc.service.method(...))",
+        ),
         (
             "print(1)",
             7,

@@ -8,11 +8,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nameko::{Container, prelude::*};
 use pty_process::blocking::Pty;
 
 use crate::NAMEKO;
 use crate::cli_call::greeter;
 use crate::program::{command, run, wait};
+use crate::services::{Heard, Hearing};
+use crate::support::broker;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_prints_results_and_nothing_else() {
@@ -40,6 +43,54 @@ n.rpc.cli_greeter.fail()
     assert_eq!(
         (ended.code, ended.stdout, ended.stderr),
         (Some(0), expected, String::new())
+    );
+    container.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Till {
+    #[dependency(Hearing)]
+    heard: Heard,
+}
+
+#[service("cli_till")]
+impl Till {
+    #[event_handler("cli_shop", "paid")]
+    async fn on_paid(&self, order: serde_json::Value) -> Result<()> {
+        self.heard.record(order.to_string());
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_tells_events() {
+    let broker = broker().await;
+    let heard = Heard::new();
+    let container = Container::builder::<Till>(broker.config())
+        .replace("heard", heard.clone())
+        .build()
+        .unwrap();
+    container.start().await.unwrap();
+    let script = "\
+n.dispatch_event('cli_shop', 'paid', {'id': 17, 'by': None})
+n.dispatch_event('cli_shop', event_type='paid', event_data='é')
+n.dispatch_event('cli_shop', 'unheard of', 1)
+n.dispatch_event('nobody', 'paid', 1)
+";
+    let ended = run(command(NAMEKO, ["shell", "--broker", broker.uri()]), script);
+    let mut heard = heard.take_when(2).await.unwrap();
+    // Each in a worker of its own.
+    heard.sort_by_key(String::len);
+    assert_eq!(heard, ["\"é\"", r#"{"id":17,"by":null}"#]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    assert!(
+        ended.stderr.starts_with("ConnectionError: ")
+            && ended.stderr.contains("'nobody.events'")
+            && ended
+                .stderr
+                .contains("\n  no service nobody that dispatches events has been run on amqp://"),
+        "{}",
+        ended.stderr
     );
     container.stop().await;
 }
@@ -109,6 +160,10 @@ async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
     terminal.wait_for("\n");
     terminal.type_keys("\x03");
     terminal.wait_for("The call was abandoned");
+    // So does an event's; its names complete too.
+    terminal.wait_for(">>> ");
+    terminal.type_keys("n.d\t'cli_g\t'gone', 1)\r");
+    terminal.wait_for("no service cli_greeter that dispatches events");
     // The arrow recalls a line; Ctrl-D leaves.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello('again')\r");
