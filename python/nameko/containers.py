@@ -18,7 +18,7 @@ from types import CoroutineType
 from typing import Any
 
 import nameko
-from nameko import serialization
+from nameko import loop, serialization
 from nameko._config import whole_number
 from nameko.constants import (
     CALL_ID_STACK_CONTEXT_KEY,
@@ -438,6 +438,7 @@ class ServiceContainer:
             method = getattr(worker_ctx.service, worker_ctx.entrypoint.method_name)
             result = method(*worker_ctx.args, **worker_ctx.kwargs)
             if isinstance(result, CoroutineType):
+                loop.worker.set(worker_ctx)
                 return result
         except ThreadKilled:
             raise

@@ -16,12 +16,17 @@ from logging import getLogger
 from typing import Any
 
 from nameko._nameko import Completions, Pending
+from nameko.watchdog import Watchdog
 
 _log = getLogger(__name__)
 
 _lock = threading.Lock()
 # Made when the first coroutine is run; it lives as long as the process.
 _loop: asyncio.AbstractEventLoop | None = None
+_watchdog: Watchdog | None = None
+
+# In the context of a worker's coroutine, and of the tasks that it starts: its WorkerContext.
+worker: contextvars.ContextVar[Any] = contextvars.ContextVar("nameko_worker", default=None)
 
 # What wakes each loop on which a reply is awaited. An entry goes with its loop.
 _completions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Completions] = (
@@ -31,21 +36,23 @@ _completions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Completions] 
 
 def process_loop() -> asyncio.AbstractEventLoop:
     """The loop, running in a daemon thread of its own."""
-    global _loop
+    global _loop, _watchdog
     if _loop is None:
         with _lock:
             if _loop is None:
                 loop = asyncio.new_event_loop()
                 serve = partial(_serve, loop)
-                threading.Thread(target=serve, name="nameko-loop", daemon=True).start()
+                thread = threading.Thread(target=serve, name="nameko-loop", daemon=True)
+                thread.start()
+                _watchdog = Watchdog(loop, thread.ident or 0, _has_work, _name_of)
                 _loop = loop
     return _loop
 
 
 def _forget() -> None:
     """In a forked child, where neither the loop's thread nor what it runs exists."""
-    global _loop, _lock, _called
-    _loop, _lock, _called = None, threading.Lock(), False
+    global _loop, _lock, _watchdog, _called, _running
+    _loop, _lock, _watchdog, _called, _running = None, threading.Lock(), None, False, 0
     _starting.clear()
     _completions.clear()
 
@@ -76,7 +83,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 class Running:
     """A coroutine on the process's loop. ``done(result, exception)`` is called there at its end."""
 
-    __slots__ = ("_cancelled", "_context", "_coroutine", "_done", "_task")
+    __slots__ = ("_begun", "_cancelled", "_context", "_coroutine", "_done", "_task")
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class Running:
         # What it runs in.
         self._context = context
         self._done = done
+        self._begun = False
         self._cancelled = False
         # Set on the loop.
         self._task: asyncio.Task[None] | None = None
@@ -99,6 +107,8 @@ class Running:
         if not _called:
             _called = True
             process_loop().call_soon_threadsafe(_start_all)
+            if _watchdog is not None:
+                _watchdog.wake()
 
     def cancel(self) -> None:
         """Cancel it as soon as the loop comes to it. From any thread."""
@@ -106,6 +116,8 @@ class Running:
         process_loop().call_soon_threadsafe(self._cancel)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        global _running
+        _running += 1
         if sys.version_info >= (3, 11):
             self._task = loop.create_task(self._run(), context=self._context)
         else:
@@ -113,10 +125,12 @@ class Running:
 
     def _cancel(self) -> None:
         # One that has not begun sees it by itself.
-        if self._task is not None:
+        if self._begun and self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
+        global _running
+        self._begun = True
         try:
             if self._cancelled:
                 self._coroutine.close()
@@ -127,7 +141,12 @@ class Running:
             self._done(None, exc)
         else:
             self._done(result, None)
+        finally:
+            _running -= 1
 
+
+# How many have begun and are not over.
+_running = 0
 
 # Coroutines that the loop has yet to begin, and whether it was told of them.
 _starting: deque[Running] = deque()
@@ -141,6 +160,28 @@ def _start_all() -> None:
     loop = process_loop()
     while _starting:
         _starting.popleft()._begin(loop)
+
+
+def _has_work() -> bool:
+    return bool(_running or _starting)
+
+
+def _name_of(task: asyncio.Task[Any] | None) -> str:
+    """What a task on the loop is called in the log; of None, a callback."""
+    if task is None:
+        return "A callback"
+    coroutine = task.get_coro()
+    name = getattr(coroutine, "__qualname__", repr(coroutine))
+    # Python tells it from version 3.12 on.
+    context = task.get_context() if hasattr(task, "get_context") else None
+    if getattr(coroutine, "cr_code", None) is Running._run.__code__:
+        running = coroutine.cr_frame.f_locals["self"]  # type: ignore[union-attr]
+        context, name = running._context, ""
+    worker_ctx = None if context is None else context.get(worker)
+    if worker_ctx is None:
+        return "The task `{}`".format(name)
+    method = "`{}.{}`".format(worker_ctx.service_name, worker_ctx.entrypoint.method_name)
+    return "The task `{}` of {}".format(name, method) if name else method
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

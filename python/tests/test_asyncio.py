@@ -1,8 +1,12 @@
 """``async def`` methods, and clients on an asyncio loop."""
 
 import asyncio
+import contextvars
+import logging
+import queue
 import sys
 import threading
+from types import SimpleNamespace
 
 import kombu
 import pytest
@@ -10,6 +14,7 @@ from amqp.exceptions import NotFound
 from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError
 
+from nameko import loop, watchdog
 from nameko.amqp import UndeliverableMessage
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.events import EventDispatcher, event_handler
@@ -444,3 +449,150 @@ def test_a_method_that_leaves_the_loop_costs_the_others_nothing(serve, cluster, 
     assert service.stops_the_loop() == "went on"
     assert caplog.text.count("left by an exception") == 2
     assert "must not stop the loop" in caplog.text
+
+
+def test_a_coroutine_that_is_cancelled_just_before_it_begins_comes_to_its_end():
+    async def never():
+        raise AssertionError("it ran")
+
+    go, ended = threading.Event(), queue.SimpleQueue()
+    loop.process_loop().call_soon_threadsafe(go.wait, 10)
+    running = loop.Running(never(), contextvars.Context(), lambda *end: ended.put(end))
+    running.start()
+    running.cancel()
+    go.set()
+    result, exc = ended.get(timeout=10)
+    assert result is None
+    assert isinstance(exc, asyncio.CancelledError)
+
+
+class TestBlocking:
+    """A coroutine that keeps the loop from running the others."""
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch):
+        monkeypatch.setattr(watchdog, "THRESHOLD", 0.2)
+
+    @pytest.fixture
+    def logged(self):
+        """What the watchdog logs."""
+        records, handler = queue.SimpleQueue(), logging.Handler()
+        handler.emit = records.put
+        logger = logging.getLogger("nameko.watchdog")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        yield records
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)
+
+    @pytest.fixture
+    def blocking(self, serve, uid):
+        go = threading.Event()
+
+        class Service:
+            name = "service-" + uid
+
+            @rpc
+            async def block(self):
+                self.wait()
+
+            @rpc
+            async def block_in_a_task(self):
+                await asyncio.create_task(self.wait_in_a_task())
+
+            @rpc
+            async def block_in_a_callback(self):
+                asyncio.get_running_loop().call_soon(self.wait)
+                await asyncio.sleep(0)
+
+            def wait(self):
+                assert go.wait(10)
+
+            async def wait_in_a_task(self):
+                self.wait()
+
+        serve(Service)
+        Service.go = go
+        yield Service
+        go.set()
+
+    @pytest.mark.parametrize(
+        ("method", "says"),
+        [
+            ("block", "`{0}.block` has blocked the asyncio loop"),
+            ("block_in_a_task", "wait_in_a_task`{1} has blocked the asyncio loop"),
+            ("block_in_a_callback", "A callback has blocked the asyncio loop"),
+        ],
+    )
+    def test_it_is_named_with_the_place_once(self, blocking, cluster, logged, method, says):
+        of = " of `{}.{}`".format(blocking.name, method) if sys.version_info >= (3, 12) else ""
+        reply = getattr(cluster[blocking.name], method).call_async()
+        warning = logged.get(timeout=10)
+        blocking.go.set()
+        end = logged.get(timeout=10)
+        reply.result()
+        assert logged.empty()
+        assert warning.levelno == logging.WARNING
+        assert says.format(blocking.name, of) in warning.getMessage()
+        assert "blocked the asyncio loop for more than " in end.getMessage()
+        # From the method on, and nothing of asyncio before it.
+        message = warning.getMessage()
+        assert "assert go.wait(10)" in message
+        assert "run_forever" not in message
+        assert "nameko-loop" not in message
+        assert end.levelno == logging.INFO
+
+    @pytest.fixture
+    def watch(self):
+        """``watch(has_work)``: a watchdog of a loop that is none, and what it asks that loop."""
+        asked, closed, dogs = queue.SimpleQueue(), threading.Event(), []
+        loop = SimpleNamespace(is_closed=closed.is_set, call_soon_threadsafe=asked.put)
+
+        def watch(has_work):
+            dogs.append(watchdog.Watchdog(loop, 0, has_work, str))
+            return dogs[0], asked
+
+        yield watch
+        closed.set()
+        while dogs[0]._thread.is_alive():
+            dogs[0].wake()
+            try:
+                asked.get(timeout=0.05)()
+            except queue.Empty:
+                pass
+
+    def test_many_steps_of_which_none_is_long_are_not_blamed_on_one(
+        self, watch, monkeypatch, logged
+    ):
+        looked = queue.SimpleQueue()
+
+        def current_task(_loop):
+            task = object()
+            looked.put(task)
+            return task
+
+        monkeypatch.setattr(watchdog.asyncio, "current_task", current_task)
+        _, asked = watch(lambda: True)
+        for _ in range(2):
+            alive = asked.get(timeout=10)
+            # It waits in between.
+            looked.get(timeout=10)
+            looked.get(timeout=10)
+            alive()
+        assert logged.empty()
+
+    def test_a_loop_with_nothing_to_do_is_left_in_peace(self, watch):
+        looks = threading.Semaphore(0)
+
+        def has_work():
+            looks.release()
+            return False
+
+        dog, asked = watch(has_work)
+        assert looks.acquire(timeout=10)
+        dog.wake()
+        # Once more, as there was nothing, and again before it sleeps.
+        for _ in range(2):
+            assert looks.acquire(timeout=10)
+        assert not looks.acquire(timeout=0.4)
+        assert asked.empty()

@@ -9,7 +9,7 @@ from program import TERM, Program, Terminal, run
 from nameko.cli.logs import JsonFormatter, _parse_filter
 
 LOGGING_SERVICE = """
-    import logging
+    import asyncio, logging
     from nameko.rpc import rpc
 
     class Hello:
@@ -22,6 +22,30 @@ LOGGING_SERVICE = """
         @rpc
         def fail(self):
             raise ValueError("no")
+
+        @rpc
+        async def hello_async(self):
+            await asyncio.gather(self.tell("first"), asyncio.to_thread(self.tell_now, "second"))
+            self.tell_now("third")
+            # Whatever it logs is not of the call that began it.
+            Hello.later = asyncio.create_task(self.tell_when_it_is_over())
+
+        async def tell(self, word):
+            await asyncio.sleep(0)
+            self.tell_now(word)
+
+        def tell_now(self, word):
+            logging.getLogger("shop").debug(word)
+
+        async def tell_when_it_is_over(self):
+            Hello.over = asyncio.Event()
+            await Hello.over.wait()
+            self.tell_now("later")
+
+        @rpc
+        async def go_on(self):
+            Hello.over.set()
+            await Hello.later
 """
 
 
@@ -69,6 +93,22 @@ def test_json(start, cluster, uid, by):
     assert span["parent"].startswith("standalone_rpc_proxy.call.")
     assert failed["span"]["method"] == "fail"
     assert "span" not in events[0]
+
+
+def test_lines_of_async_methods_tell_their_call_too(start, cluster, uid):
+    program = start("--log-format", "json", "--log", "info,shop=debug")
+    service = cluster["hello_" + uid]
+    service.hello_async()
+    service.hello()
+    service.go_on()
+    program.wait_for('"later"')
+    events = {event["message"]: event for event in map(json.loads, program.seen)}
+    spans = [events[word]["span"] for word in ("first", "second", "third")]
+    assert spans[0] == spans[1] == spans[2]
+    assert spans[0]["call_id"].startswith("hello_{}.hello_async.".format(uid))
+    assert spans[0].keys() == events["told"]["span"].keys()
+    assert spans[0]["method"] == "hello_async"
+    assert "span" not in events["later"]
 
 
 def test_a_traceback_of_the_users_is_json_too(folder):

@@ -7,9 +7,11 @@ import logging
 import logging.config
 import os
 import sys
+import threading
 import time
 from typing import Any
 
+from nameko import loop
 from nameko.cli import output
 from nameko.cli.services import spelling
 from nameko.containers import WorkerContext
@@ -142,11 +144,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def _worker_of(record: logging.LogRecord) -> Any:
-    """The context of the worker that logged this, in its thread; None where none did."""
+    """The context of the worker that logged this, in its thread or its coroutine; None where none
+    did."""
     if isinstance(record.args, tuple):
         for argument in record.args:
             if isinstance(argument, WorkerContext):
                 return argument
+    # This is called where the line is logged, as long as the handler is not one for a queue.
+    worker_ctx = loop.worker.get()
+    if worker_ctx is not None and record.thread == threading.get_ident():
+        # A task that outlives the worker it was started by is none of its any more.
+        return worker_ctx if worker_ctx in worker_ctx.container._worker_threads else None
     for container in list(_runner.containers) if _runner is not None else ():
         # Containers of other kinds have no such thing.
         for worker_ctx, thread in list(getattr(container, "_worker_threads", {}).items()):
