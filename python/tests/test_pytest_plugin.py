@@ -458,6 +458,16 @@ def test_tls_needs_a_rabbitmq(pytester):
         pytester.runpytest_inprocess(*options).assert_outcomes(passed=1)
 
 
+def test_a_rabbitmq_that_is_not_there_is_not_waited_for(run):
+    tests = "def test(rabbit_config): assert False, 'not reached'"
+    outcome = run(tests, "--amqp-uri", "amqp://guest:secret@127.0.0.1:1")
+    outcome.assert_outcomes(errors=1)
+    outcome.stdout.fnmatch_lines(
+        "*nothing listens at amqp://guest:*@127.0.0.1:1, where --amqp-uri*"
+    )
+    outcome.stdout.no_fnmatch_line("*secret*")
+
+
 def test_options_say_what_they_do_now(run):
     tests = "def test(request): assert request.config.getoption('RABBIT_AMQP_URI') is None"
     outcome = run(tests, "--amqp-uri", "none", "--blocking-detection")

@@ -165,15 +165,25 @@ def predictable_call_ids() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def _broker_uris(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Any]]:
     """Where the broker and its management API are; and, if it is in this process, the broker."""
+    from nameko._nameko import Broker, probe
+
     uri = request.config.getoption("RABBIT_AMQP_URI")
     if uri:
+        # Services would wait for it, and the tests with them.
+        if not probe(uri):
+            from nameko.utils import sanitize_url
+
+            pytest.fail(
+                "nothing listens at {}, where --amqp-uri says that RabbitMQ is".format(
+                    sanitize_url(uri)
+                ),
+                pytrace=False,
+            )
         parts = urlsplit(uri)
         login = parts.netloc.rpartition("@")[0] or "guest:guest"
         api_uri = "http://{}@{}:15672".format(login, parts.hostname)
         yield uri, request.config.getoption("RABBIT_API_URI") or api_uri, None
         return
-    from nameko._nameko import Broker
-
     broker = Broker(management_port=0)
     yield broker.uri, str(broker.management_uri), broker
     broker.stop()
