@@ -19,6 +19,10 @@ use crate::lock::lock;
 /// The longest time between two looks of the watchdog while jobs wait behind a hot thread that makes progress.
 const SLOWEST_WATCH: Duration = Duration::from_millis(1);
 
+/// How often the watchdog looks by itself when there is nothing to watch any more. In busy times there soon is again, and
+/// being woken for it costs more.
+const IDLE_LOOKS: u32 = 4;
+
 /// As many replies are sent together, at most.
 const TOGETHER: u32 = 8;
 
@@ -336,7 +340,7 @@ impl JobQueue {
 
     /// The watchdog's loop.
     fn watch(&self) {
-        let (mut seen, mut pause) = (0, PATIENCE);
+        let (mut seen, mut pause, mut idle) = (0, PATIENCE, 0);
         let mut state = lock(&self.state);
         while !state.lane.has_ended() {
             if let Some((unsent, _)) = state.unsent.take() {
@@ -349,14 +353,16 @@ impl JobQueue {
             {
                 thread.unpark();
             }
-            // While jobs are begun all the time the looks become rarer: a storm of short jobs needs no watching.
-            pause = if state.lane.begun() == seen {
-                PATIENCE
+            if state.lane.watch_at().is_none() {
+                (idle, pause) = (idle + 1, SLOWEST_WATCH);
+            } else if state.lane.begun() == seen {
+                (idle, pause) = (0, PATIENCE);
             } else {
-                (pause * 2).min(SLOWEST_WATCH)
-            };
+                // While jobs are begun all the time the looks become rarer: a storm of short jobs needs no watching.
+                (idle, pause) = (0, (pause * 2).min(SLOWEST_WATCH));
+            }
             seen = state.lane.begun();
-            state.watched = state.lane.watch_at().is_some();
+            state.watched = idle <= IDLE_LOOKS;
             state = if state.watched {
                 self.watch
                     .wait_timeout(state, pause)
