@@ -20,7 +20,7 @@ from nameko import containers, extensions, rpc, serialization
 from nameko._nameko import Delivery, Originals
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Channel, Message
-from nameko.containers import ServiceContainer, WorkerContext
+from nameko.containers import ServiceContainer
 from nameko.extensions import DependencyProvider
 from nameko.messaging import QueueConsumer
 from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE
@@ -79,7 +79,7 @@ class Shortcut:
                 self.consumer.handle_result(reply.message(), None, sys.exc_info())
                 return None
             data = delivery.headers_without(method.prefix)
-            worker_ctx = WorkerContext(container, service, provider, args, kwargs, data)
+            worker_ctx = containers.WorkerContext(container, service, provider, args, kwargs, data)
             self._run((worker_ctx, reply))
         except ThreadKilled:
             raise
