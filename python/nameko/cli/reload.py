@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -90,22 +91,27 @@ class WatchingParent(Parent):
     def _watch(self) -> None:
         pause = threading.Event()
         while not pause.wait(INTERVAL):
-            file = self._look()
-            if file is not None:
-                self.changed(os.path.relpath(file))
+            files = self._look()
+            if files:
+                for file in files:
+                    _forget_compiled(file)
+                self.changed(os.path.relpath(files[0]))
                 self.let_go()
                 return
 
-    def _look(self) -> str | None:
-        """A file that has changed since the last look."""
+    def _look(self) -> list[str]:
+        """The files that have changed since the last look."""
         with self._look_lock:
             now = self._states()
             # One that is gone is about to be written again, as editors do that.
-            for file, state in now.items():
-                if self._seen.get(file, None if self._waiting else state) != state:
-                    return file
-            self._seen.update(now)
-            return None
+            changed = [
+                file
+                for file, state in now.items()
+                if self._seen.get(file, None if self._waiting else state) != state
+            ]
+            if not changed:
+                self._seen.update(now)
+            return changed
 
     def _states(self) -> dict[str, tuple[int, int]]:
         """What is different once a file has changed; nothing for one that is not there."""
@@ -118,6 +124,15 @@ class WatchingParent(Parent):
                 continue
             states[file] = (stat.st_mtime_ns, stat.st_size)
         return states
+
+
+def _forget_compiled(file: str) -> None:
+    """Have the file compiled again. Python itself looks at whole seconds and the size: it misses
+    a second change of the same second."""
+    try:
+        os.unlink(importlib.util.cache_from_source(file))
+    except (OSError, NotImplementedError):
+        pass  # there is none
 
 
 def _imported_files() -> Iterator[str]:
