@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 import time
+import zlib
 from unittest.mock import patch
 
 import pytest
@@ -744,3 +745,76 @@ def test_a_service_that_cannot_be_made(serve, cluster, uid):
     for _ in range(2):
         with pytest.raises(RemoteError, match="no service today"):
             cluster[Service.name].method()
+
+
+GOOD = '{"args": [1], "kwargs": {"b": "é"}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "properties"),
+    [
+        (GOOD, {}),
+        (" " + GOOD + "\n", {}),
+        (GOOD + "x", {}),
+        (GOOD[:-1], {}),
+        ("", {}),
+        ("[]", {}),
+        ('"args"', {}),
+        ("7", {}),
+        ("{}", {}),
+        ('{"args": [1]}', {}),
+        ('{"args": [1], "kwargs": {"b": 2}, "more": 3}', {}),
+        ('{"args": [0], "args": [1], "kwargs": {}}', {}),
+        ('{"args": 1, "kwargs": {}}', {}),
+        ('{"args": "x", "kwargs": {}}', {}),
+        ('{"args": null, "kwargs": null}', {}),
+        ('{"args": [1], "kwargs": []}', {}),
+        ('{"args": {"a": 1}, "kwargs": {}}', {}),
+        ('{"args": [], "kwargs": {}}', {}),
+        ('{"args": [1, 2, 3], "kwargs": {}}', {}),
+        ('{"args": [1], "kwargs": {"a": 2}}', {}),
+        ('{"args": [1], "kwargs": {"c": 2}}', {}),
+        ('{"args": [NaN, Infinity], "kwargs": {}}', {}),
+        ('{"args": ["\\ud800"], "kwargs": {}}', {}),
+        ('{"args": [12345678901234567890123456789], "kwargs": {}}', {}),
+        ('{"args": [' + "[" * 5000 + "]" * 5000 + '], "kwargs": {}}', {}),
+        ('{"args": [{"__type__": "uuid", "__value__": 7}], "kwargs": {}}', {}),
+        (GOOD.encode("latin-1"), {}),
+        (GOOD.encode("latin-1"), {"content_encoding": "latin-1"}),
+        (GOOD, {"content_encoding": "UTF-8"}),
+        (GOOD, {"content_encoding": "no-such"}),
+        (GOOD, {"content_type": "text/plain"}),
+        (GOOD, {"content_type": "application/x-unknown"}),
+        (zlib.compress(GOOD.encode()), {"headers": {"compression": "application/x-gzip"}}),
+        (GOOD, {"headers": {"compression": "no-such"}}),
+        (GOOD, {"headers": {"nameko.call_id_stack": ["a", "b"], "nameko.x": 1, "own": None}}),
+        (GOOD, {"headers": {"nameko.call_id_stack": 7}}),
+    ],
+    ids=lambda value: str(value)[:50] if isinstance(value, (str, bytes)) else None,
+)
+def test_overriding_changes_nothing_by_itself(serve, caller, uid, body, properties):
+    """Methods on whose way something is overridden answer as those do where nothing is."""
+
+    class OwnRpc(Rpc):
+        def handle_message(self, body, message):
+            super().handle_message(body, message)
+
+    def service_with(entrypoint, name):
+        class Service:
+            context = Context()
+
+            @entrypoint
+            def method(self, a, b=None):
+                stack = self.context.call_id_stack[:-1]
+                return [repr(a), b, stack, sorted(self.context.data)]
+
+        Service.name = name + uid
+        return Service
+
+    replies = []
+    for entrypoint, name in ((rpc, "short-"), (OwnRpc.decorator, "long-")):
+        serve(service_with(entrypoint, name))
+        reply = caller.call(name + uid + ".method", body, **properties)
+        raw = caller.reply
+        replies.append((reply, raw.properties["content_type"], raw.properties["content_encoding"]))
+    assert replies[0] == replies[1]
