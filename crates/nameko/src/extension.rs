@@ -224,6 +224,8 @@ pub(crate) trait DynEntrypoint: Send + Sync {
     fn stop(&self) -> BoxFuture<'_, ()>;
     fn kill(&self);
     fn describe(&self) -> String;
+    /// The entrypoint itself, for who knows its type.
+    fn as_any(&self) -> &dyn Any;
 }
 
 impl<E: Entrypoint> DynEntrypoint for E {
@@ -253,6 +255,10 @@ impl<E: Entrypoint> DynEntrypoint for E {
 
     fn describe(&self) -> String {
         Entrypoint::describe(self)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

@@ -80,7 +80,7 @@ pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T>
     match args.origin::<web::Request>() {
         Some(request) => T::from_request(request, name),
         None => Err(Error::IncorrectSignature(format!(
-            "the parameter `{name}` is taken from an HTTP request, and the call came with none"
+            "the parameter `{name}` is taken from an HTTP request, and the call came with none; a hook gives one with `request`"
         ))),
     }
 }

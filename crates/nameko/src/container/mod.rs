@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch as channel};
 use crate::{
     config::Config,
     error::{Error, Result},
-    extension::DynEntrypoint,
+    extension::{DynEntrypoint, Entrypoint},
     protocol::Fault,
     service::Service,
     tasks::{TaskHandle, Tasks},
@@ -184,6 +184,17 @@ impl Container {
     pub fn entrypoints(&self) -> impl Iterator<Item = (String, &'static str)> + '_ {
         let entrypoints = self.inner.entrypoints.iter();
         entrypoints.map(|it| (it.label.to_string(), it.method.name))
+    }
+
+    /// The entrypoints of type `E` that run the method `name`, each with the method as it was given it.
+    pub(crate) fn entrypoints_of<E: Entrypoint>(
+        &self,
+        name: &str,
+    ) -> impl Iterator<Item = (&E, &MethodHandle)> {
+        let entrypoints = self.inner.entrypoints.iter();
+        entrypoints
+            .filter(move |it| it.method.name == name)
+            .filter_map(|it| Some((it.entrypoint.as_any().downcast_ref()?, &it.method)))
     }
 
     /// The method `name`, as its first entrypoint was given it.

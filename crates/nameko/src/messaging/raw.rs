@@ -91,7 +91,8 @@ impl FromMessage for RawMessage {
         match args.origin::<Self>() {
             Some(message) => Ok(std::mem::take(message)),
             None => Err(Error::IncorrectSignature(
-                "the method takes a message as it came, and the call came with none".to_owned(),
+                "the method takes a message as it came, and the call came with none; a hook gives one with `message`"
+                    .to_owned(),
             )),
         }
     }

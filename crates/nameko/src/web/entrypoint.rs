@@ -7,12 +7,13 @@ use std::{
 };
 
 use futures_util::Stream;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
 use super::{
     error::Error,
     raw::RawRequest,
+    request::Request,
     response::{ByteStream, Response},
     server::{self, Handler, WebServer},
     settings::Limits,
@@ -25,6 +26,7 @@ use crate::{
     extension::Entrypoint,
     protocol::Fault,
     service::Outcome,
+    tasks::TaskHandle,
 };
 
 /// Runs a method for requests to a path: `#[http(GET, "/orders/{id}")]`.
@@ -44,6 +46,38 @@ impl Http {
             path: path.into(),
             server: OnceLock::new(),
         }
+    }
+
+    /// The request as the method gets it, if it is one for this entrypoint of `owner`.
+    pub(crate) fn accept(&self, owner: &str, request: &Request) -> Option<Request> {
+        let (methods, template) = server::parse(&self.methods, &self.path, owner).ok()?;
+        let asks_head = request.method() == Method::HEAD && methods.contains(&Method::GET);
+        if !asks_head && !methods.contains(request.method()) {
+            return None;
+        }
+        let values = template.values(request.uri().path())?;
+        Some(request.with_path_params(template.names(), values))
+    }
+
+    /// Has the method answer a request that was [accepted](Self::accept), in a task of the container. `context_data` comes with it.
+    pub(crate) fn answer(
+        &self,
+        container: &Container,
+        method: &MethodHandle,
+        request: Request,
+        context_data: Table,
+    ) -> Result<(TaskHandle, oneshot::Receiver<Response>)> {
+        let limits = WebServer::of(container)?.limits();
+        let (reply, response) = oneshot::channel();
+        let task = container.spawn(work(
+            container.downgrade(),
+            method.clone(),
+            Arguments::from_origin(request),
+            context_data,
+            limits,
+            reply,
+        ));
+        Ok((task, response))
     }
 }
 
@@ -99,6 +133,8 @@ impl Handler for Endpoint {
             container.downgrade(),
             self.method.clone(),
             Arguments::from_origin(request),
+            // As in Nameko, nothing of the request's headers becomes context data: they come from outside.
+            Table::default(),
             *limits,
             reply,
         ));
@@ -115,6 +151,7 @@ async fn work(
     container: WeakContainer,
     method: MethodHandle,
     arguments: Arguments,
+    context_data: Table,
     limits: Limits,
     reply: oneshot::Sender<Response>,
 ) {
@@ -131,9 +168,8 @@ async fn work(
             }
             std::future::ready(outcome)
         };
-        // As in Nameko, nothing of the request's headers becomes context data: they come from outside.
         container
-            .run_worker(&method, arguments, Table::default(), send)
+            .run_worker(&method, arguments, context_data, send)
             .await
     };
     let ended = match limits.worker_timeout {

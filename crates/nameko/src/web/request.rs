@@ -60,6 +60,14 @@ impl Request {
         }
     }
 
+    /// The same on a path with parameters.
+    pub(super) fn with_path_params(&self, names: Arc<[String]>, values: Vec<String>) -> Self {
+        let Inner {
+            head, body, peer, ..
+        } = &*self.inner;
+        Self::new(head.clone(), body.clone(), names, values, *peer)
+    }
+
     /// `GET`, `POST`, ...
     pub fn method(&self) -> &Method {
         &self.inner.head.method

@@ -66,6 +66,15 @@ impl Template {
         &self.text
     }
 
+    /// The values of the parameters in `path`, decoded, in order. `None` where it is another path.
+    pub(super) fn values(&self, path: &str) -> Option<Vec<String>> {
+        let mut table = matchit::Router::new();
+        table.insert(self.pattern.as_str(), ()).ok()?;
+        let path = normal(path);
+        let found = table.at(&path).ok()?;
+        found.params.iter().map(|(_, it)| decoded(it)).collect()
+    }
+
     /// The parameters' names, in order.
     pub(super) fn names(&self) -> Arc<[String]> {
         self.names.clone()

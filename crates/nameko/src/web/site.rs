@@ -27,7 +27,9 @@ pub use hyper::ext::ReasonPhrase;
 
 pub use super::{
     raw::RequestBody,
-    websocket::plain::{Socket, SocketListener, SocketSettings, handshake, serve as serve_socket},
+    websocket::plain::{
+        Origins, Socket, SocketListener, SocketSettings, handshake, serve as serve_socket,
+    },
 };
 
 /// What a site may be configured with: `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. `WEB_SERVER_ADDRESS` is not read; a body may be of any size, unless

@@ -6,6 +6,7 @@ use nameko::{
     Container, Error,
     amqp::{Channel, Connection, Properties, Publish, Table},
     prelude::*,
+    testing::entrypoint_hook,
 };
 
 use crate::{
@@ -132,6 +133,17 @@ async fn a_method_takes_messages_as_they_came_whatever_they_are() {
     .await;
     let found = heard.take_when(2).await.unwrap();
     assert_eq!(found, ["shop.events|false|1", "shop.events|true|1"]);
+
+    // A test may give it one without a queue.
+    let bury = entrypoint_hook(&graves, "bury");
+    let message = RawMessage {
+        body: "?".into(),
+        ..RawMessage::default()
+    };
+    bury.message::<()>(message).await.unwrap();
+    assert_eq!(heard.take_when(1).await.unwrap(), ["nowhere||none|?"]);
+    let error = bury.call::<()>(("text",)).await.unwrap_err().to_string();
+    assert!(error.contains("with `message`"), "{error}");
     buried.stop().await;
     graves.stop().await;
     for queue in ["graves", "evt-shop-anything--graves.on_anything"] {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use nameko::{
     prelude::*,
+    testing::entrypoint_hook,
     web::{self, Body, Bytes, Form, Headers, Html, Json, Query, Request, Response, StatusCode},
 };
 use serde::{Deserialize, Serialize};
@@ -520,6 +521,67 @@ async fn a_worker_is_made_as_for_any_entrypoint() {
         "{labels:?}"
     );
     container.stop().await;
+}
+
+#[tokio::test]
+async fn a_hook_has_a_method_answer_a_request() {
+    let (container, _) = serve::<Shop>(Config::default()).await;
+    let get = |path: &str| web::http::Request::get(path).body(Bytes::new()).unwrap();
+    let text = |response: &Response| {
+        let body = response.body().unwrap();
+        (
+            response.status_code().as_u16(),
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
+    };
+    let name = entrypoint_hook(&container, "name");
+    let response = name.request(get("/names/a%2Fb/c%20d/e?x=1")).await.unwrap();
+    assert_eq!(text(&response), (200, "a/b|c d/e".to_owned()));
+    let request = web::http::Request::post("/request").header("x-tag", "t");
+    let request = request.body("hello".into()).unwrap();
+    let response = entrypoint_hook(&container, "request")
+        .request(request)
+        .await;
+    assert_eq!(
+        text(&response.unwrap()).1,
+        "POST /request Some(\"t\") 1 hello"
+    );
+    // Any of the paths, and what a client gets where it cannot be done.
+    let twice = entrypoint_hook(&container, "twice");
+    for path in ["/twice", "/again"] {
+        assert_eq!(text(&twice.request(get(path)).await.unwrap()).1, "twice");
+    }
+    let item = entrypoint_hook(&container, "item");
+    let response = item.request(get("/items/many")).await.unwrap();
+    assert_eq!(response.status_code(), 400);
+    let raise = entrypoint_hook(&container, "raise");
+    for (what, status) in [("missing", 404), ("own", 400), ("panic", 500)] {
+        let response = raise.request(get(&format!("/raise/{what}"))).await.unwrap();
+        assert_eq!(response.status_code(), status, "{what}");
+    }
+    let context = entrypoint_hook(&container, "context").context("language", "fr");
+    assert_eq!(
+        text(&context.request(get("/context")).await.unwrap()).1,
+        "1 1"
+    );
+
+    let error = item.request(get("/orders/1")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "item() is not called for GET /orders/1; it has http GET /items/{id}"
+    );
+    let error = entrypoint_hook(&container, "nothing")
+        .request(get("/"))
+        .await;
+    assert!(
+        matches!(error, Err(Error::ExtensionNotFound(_))),
+        "{error:?}"
+    );
+    let error = item.call::<String>((1,)).await.unwrap_err().to_string();
+    assert!(error.contains("a hook gives one with `request`"), "{error}");
+    container.stop().await;
+    let error = item.request(get("/items/1")).await.unwrap_err();
+    assert!(matches!(error, Error::ContainerStopping(_)), "{error}");
 }
 
 #[tokio::test]

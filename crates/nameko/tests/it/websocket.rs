@@ -871,6 +871,37 @@ async fn what_is_no_websocket_handshake_is_refused() {
     server.container.stop().await;
 }
 
+#[tokio::test]
+async fn pages_of_sites_that_are_not_listed_are_refused() {
+    let origins = json!(["self", "https://shop.example"]);
+    let server = serve(Config::default().with("WEBSOCKET_ORIGINS", origins)).await;
+    let own = format!("Origin: http://{}\r\n", server.addr);
+    for (origin, status) in [
+        ("", 101),
+        (own.as_str(), 101),
+        ("Origin: https://shop.example\r\n", 101),
+        ("Origin: https://evil.example\r\n", 403),
+        ("Origin: null\r\n", 403),
+    ] {
+        let mut client = http_client::Client::connect(server.addr).await;
+        let head = format!("GET /ws HTTP/1.1\r\nHost: {}\r\n{origin}", server.addr);
+        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+        client
+            .send(format!("{head}{upgrade}Sec-WebSocket-Key: x\r\n\r\n"))
+            .await;
+        assert_eq!(client.head().await.status, status, "{origin}");
+    }
+    server.container.stop().await;
+
+    let wrong = Config::default().with("WEBSOCKET_ORIGINS", "shop.example");
+    let container = Container::new::<Chat>(wrong).unwrap();
+    let error = container.start().await.unwrap_err().to_string();
+    assert!(
+        error.contains("WEBSOCKET_ORIGINS lists \"shop.example\", which is no origin"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_method_without_a_socket_id_is_an_error_when_the_container_is_made() {
     #[derive(Dependencies)]

@@ -20,7 +20,7 @@ pub struct WebSocketRpc(Mount);
 /// The method gets the socket's id first. A parameter called `query` gets the query of the URL that the client connected to, one
 /// called `headers` its HTTP headers, both as a map of texts (`HashMap<String, String>`); header names are lower case. The
 /// socket's requests wait until the method has ended. An error closes the socket, with code 1008 and the error's text: this
-/// is where a token or the `origin` header is checked.
+/// is where a token is checked. Whose pages may connect at all says the config key `WEBSOCKET_ORIGINS`.
 #[derive(Debug, Default)]
 pub struct WebSocketConnect(Mount);
 

@@ -8,6 +8,7 @@ mod entrypoint;
 mod frames;
 mod hub;
 mod inbox;
+mod origins;
 mod outbox;
 pub(super) mod plain;
 mod server;

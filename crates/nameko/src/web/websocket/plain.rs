@@ -6,13 +6,13 @@ use http::request::Parts;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-pub use super::conversation::SocketListener;
 use super::{
     super::{error::Error, raw::Upgrade, response::Response},
     conversation,
     outbox::{Closing, Outbox},
     server::{self, Handshake, Settings},
 };
+pub use super::{conversation::SocketListener, origins::Origins};
 use crate::config::{Config, ConfigError};
 
 /// What the configuration says about sockets: `WEBSOCKET_*`.

@@ -30,6 +30,7 @@ use super::{
         server::{Handler, WebServer},
     },
     hub::WebSocketHub,
+    origins::Origins,
     outbox::Outbox,
     socket::{self, Opening},
     wire::FAREWELL,
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     pub(super) container: WeakContainer,
     pub(super) hub: WebSocketHub,
     pub(super) settings: Settings,
+    origins: Origins,
     methods: RwLock<Methods>,
     /// True when the container stops.
     pub(super) stopping: watch::Sender<bool>,
@@ -123,6 +125,7 @@ impl WebSocketServer {
                 container: container.downgrade(),
                 hub: WebSocketHub::default(),
                 settings: Settings::from_config(container.config())?,
+                origins: Origins::from_config(container.config())?,
                 methods: RwLock::default(),
                 stopping: watch::Sender::new(false),
             });
@@ -218,6 +221,7 @@ impl Endpoint {
             headers: request.headers(),
             has_body: request.has_body(),
         })?;
+        shared.origins.admit(request.headers())?;
         let (request, upgrade) = request.into_upgrade();
         // Counted from here on: a stop waits for it.
         let guest = shared.hub.enter();
