@@ -273,8 +273,10 @@ class ServiceContainer:
             return
 
         _log.debug("stopping %s", self)
-        with _log_time("stopped %s", self):
-            if not self._lifecycle.end():
+        with _log_time("stopped %s", self), self._lifecycle.ending() as alive:
+            if self._died.ready():
+                return  # by another thread, which was first
+            if not alive:
                 self._wait_for_death()
                 return
             self._lifecycle.stop(self.entrypoints)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ class Lifecycle:
 
     A signal stops a container while another thread is starting it. Extensions need not be written
     for that. Once the container is to end, nothing more is set up or started. An extension is
-    stopped when what is being set up in the container is set up, and when its own ``start()`` has
-    returned, which is waited for :data:`START_GRACE` seconds. A kill waits for neither.
+    stopped when all that are being set up are, and when its own ``start()`` has returned, which is
+    waited for :data:`START_GRACE` seconds. What has no ``stop()`` is not waited for, and a kill
+    waits for nothing.
     """
 
     def __init__(self) -> None:
@@ -29,7 +31,9 @@ class Lifecycle:
         # Set for good by the first stop or kill.
         self._ending = False
         self._killed = False
-        # Of setup() and start(), those that run.
+        # Whether a thread is stopping the container.
+        self._stopping = False
+        # Of setup() and start(), those that run and are waited for.
         self._running: set[_Call] = set()
 
     def set_up(self, extensions: Iterable[Any]) -> None:
@@ -38,13 +42,21 @@ class Lifecycle:
     def start(self, extensions: Iterable[Any]) -> None:
         self._begin(extensions, "start")
 
-    def end(self) -> bool:
-        """The container is to stop. Returns when nothing is being set up any more; False where it
-        was killed before."""
+    @contextmanager
+    def ending(self) -> Iterator[bool]:
+        """While the container is stopped, by one thread at a time. Begins when nothing is being set
+        up any more, with False where it was killed meanwhile."""
         with self._changed:
-            self._ending = True
+            self._changed.wait_for(lambda: self._killed or not self._stopping)
+            self._ending = self._stopping = True
             self._changed.wait_for(lambda: self._killed or not self._runs("setup"))
-            return not self._killed
+            killed = self._killed
+        try:
+            yield not killed
+        finally:
+            with self._changed:
+                self._stopping = False
+                self._changed.notify_all()
 
     def stop(self, extensions: Iterable[Any]) -> None:
         _call_all(extensions, "stop", self._stop_one)
@@ -63,7 +75,8 @@ class Lifecycle:
         with self._changed:
             if self._ending:
                 return
-            self._running.add(call)
+            if _has(extension, "stop"):
+                self._running.add(call)
         try:
             getattr(extension, name)()
         finally:
@@ -101,14 +114,17 @@ class _Call(NamedTuple):
 
 
 def _call_all(extensions: Iterable[Any], name: str, call: Callable[[Any], None]) -> None:
-    """``call`` each extension, all at once. One that inherits the empty method of that name of
-    :class:`Extension` is left out: it costs no thread."""
-    empty = getattr(Extension, name)
+    """``call`` each extension that has a method of that name, all at once. The others cost no
+    thread."""
     calls: list[Callable[[], Any]] = [
-        partial(call, extension)
-        for extension in extensions
-        if getattr(type(extension), name, None) is not empty
-        or name in getattr(extension, "__dict__", ())
+        partial(call, extension) for extension in extensions if _has(extension, name)
     ]
     if calls:
         call_all(calls)
+
+
+def _has(extension: Any, name: str) -> bool:
+    """Whether it has such a method, other than the empty one of :class:`Extension`."""
+    return getattr(type(extension), name, None) is not getattr(Extension, name) or name in getattr(
+        extension, "__dict__", ()
+    )

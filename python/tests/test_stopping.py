@@ -4,10 +4,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from amqp.exceptions import RecoverableConnectionError
+from kombu.exceptions import OperationalError
 from program import PATIENCE, TERM, Program
 from stalling import STAGES, StallingBroker
 
 from nameko.containers import ServiceContainer
+from nameko.events import EventDispatcher
 from nameko.extensions import DependencyProvider
 from nameko.rpc import RpcConsumer, RpcProxy, rpc
 from nameko.utils.threads import spawn
@@ -46,7 +49,7 @@ class Recorder(DependencyProvider):
 
     def __init__(self, seen, **actions):
         self.seen = seen
-        # What setup() and start() do before they are over.
+        # What setup(), start() and stop() do before they are over.
         self.actions = actions
 
     def _do(self, name):
@@ -61,7 +64,7 @@ class Recorder(DependencyProvider):
         self._do("start")
 
     def stop(self):
-        self.seen.append("stop")
+        self._do("stop")
 
     def kill(self):
         self.seen.append("kill")
@@ -127,6 +130,29 @@ class TestInTheMiddleOfAStart:
         container = make(recorder=Recorder(seen, start=lambda extension: container.kill()))
         container.start()
         assert seen == ["setup", "kill", "start", "kill"]
+
+    def test_an_extension_without_a_stop_of_its_own_is_not_waited_for(self, config, make):
+        # Such as one that declares its exchange, on a broker that does not answer.
+        with StallingBroker(config["AMQP_URI"], "exchange.declare") as broker:
+            container = make(broker.uri, dispatch=EventDispatcher())
+            starting = spawn(container.start)
+            assert broker.stalled.wait(SOON)
+            spawn(container.stop).wait(SOON)
+            container.wait()
+        with pytest.raises((OperationalError, RecoverableConnectionError)):
+            starting.wait(SOON)
+
+    def test_two_that_stop_it_at_once_stop_each_extension_once(self, make):
+        seen, go = [], threading.Event()
+        container = make(recorder=Recorder(seen, stop=lambda each: go.wait(SOON)))
+        container.start()
+        first, second = spawn(container.stop), spawn(container.stop)
+        with pytest.raises(TimeoutError):
+            second.wait(0.1)
+        go.set()
+        first.wait(SOON)
+        second.wait(SOON)
+        assert seen == ["setup", "start", "stop"]
 
     def test_what_is_stopped_before_is_not_started(self, make):
         seen = []
