@@ -97,6 +97,8 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// * The method is `async` and takes `&self`: a worker is a fresh value of the struct, made for this one call.
 /// * An argument is an owned type that implements `serde::Deserialize`: `String`, not `&str`. An argument whose type
 ///   is written `Option<T>` may be left out by the caller, and is `None` then.
+///   A `serde_json::Value` takes anything, but makes null of NaN and infinities, which Python's JSON has:
+///   `serialization::Payload` takes those as they are.
 /// * It returns `Result<T, E>`, in which `T` implements `serde::Serialize` and `E` is an error. `nameko::Result<T>`
 ///   is one.
 /// * It is not generic.

@@ -332,6 +332,9 @@ impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
 }
 
 /// A type that an entrypoint method can take as an argument: whatever serde deserialises into an owned value.
+///
+/// A `serde_json::Value` takes anything, with loss: it has no NaN and no infinities, which Python's JSON has, and reads null in their
+/// place. `f64` has them, and a [`Payload`] is any value as it came.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot take `{Self}` as an argument",
     label = "this type cannot be read from a message",
