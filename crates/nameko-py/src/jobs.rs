@@ -17,7 +17,7 @@ use crate::lane::{Lane, PATIENCE, Seat, Turn};
 use crate::lock::lock;
 
 /// The longest time between two looks of the watchdog while jobs wait behind a hot thread that makes progress.
-const SLOWEST_WATCH: Duration = Duration::from_millis(1);
+const SLOWEST_WATCH: Duration = Duration::from_millis(2);
 
 /// How often the watchdog looks by itself when there is nothing to watch any more. In busy times there soon is again, and
 /// being woken for it costs more.
