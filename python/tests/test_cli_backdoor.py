@@ -50,7 +50,10 @@ class Visitor:
         return self.until_prompt()
 
     def hung_up_on(self):
-        while self.socket.recv(4096):
+        try:
+            while self.socket.recv(4096):
+                pass
+        except ConnectionResetError:  # with something unread
             pass
         return True
 
@@ -66,6 +69,32 @@ def test_what_is_in_reach(backdoor):
     assert visitor.asks("for i in range(2):").endswith("... ")
     visitor.asks("    print('line', i)")
     assert visitor.asks("") == "line 0\nline 1\n>>> "
+
+
+@pytest.mark.parametrize("line", ["-" * 100_000 + "1", "1" + "+1" * 100_000])
+def test_what_python_cannot_compile(backdoor, line):
+    visitor = Visitor(backdoor)
+    visitor.asks(line)
+    assert visitor.asks("1 + 1") == "2\n>>> "
+
+
+def test_a_web_page_cannot_run_code(backdoor, runner, caplog):
+    """What a browser sends to a port of localhost when a page asks for it."""
+    visitor = Visitor(backdoor)
+    body = b"runner.greeting = 'taken over'\n"
+    head = "POST / HTTP/1.1\r\nHost: localhost:3000\r\nContent-Length: {}\r\n\r\n"
+    visitor.socket.sendall(head.format(len(body)).encode() + body)
+    assert visitor.hung_up_on()
+    assert runner.greeting == "hello from inside"
+    assert "speaks HTTP: b'POST / HTTP/1.1" in caplog.text
+
+
+def test_a_line_without_end(backdoor, caplog):
+    visitor = Visitor(backdoor)
+    with pytest.raises(OSError):
+        while True:
+            visitor.socket.sendall(b"x" * 1_000_000)
+    assert "has no end" in caplog.text
 
 
 def test_visitors_see_their_own_output_only(backdoor, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import selectors
 import socket
 import sys
@@ -15,6 +16,12 @@ from typing import Any
 from nameko.utils.threads import ManagedThread
 
 _log = getLogger("nameko.backdoor")
+
+# No visitor types a longer line (bytes).
+LONGEST_LINE = 1_000_000
+
+# A web page that sends its visitor's browser to a port of localhost would have its text run.
+_HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
 
 class BackdoorServer(ManagedThread):
@@ -115,9 +122,22 @@ class _Console(InteractiveConsole):
         except SystemExit:
             pass  # meant for this console alone
 
+    def runsource(self, source: str, filename: str = "<input>", symbol: str = "single") -> bool:
+        try:
+            return super().runsource(source, filename, symbol)
+        except (MemoryError, RecursionError):  # too many brackets or signs for the compiler
+            self.showtraceback()
+            return False
+
     def raw_input(self, prompt: str = "") -> str:
         self.write(prompt)
-        line = self._lines.readline()
+        line = self._lines.readline(LONGEST_LINE)
+        if len(line) == LONGEST_LINE:
+            _log.warning("hanging up: a line of the visitor's has no end")
+            raise EOFError
+        if _HTTP_REQUEST.match(line):
+            _log.warning("hanging up on a visitor who speaks HTTP: %r", line[:80])
+            raise EOFError
         if not line or line.startswith(b"\x04"):
             raise EOFError
         if b"\xff\xf4" in line:  # telnet's Ctrl-C
