@@ -44,7 +44,11 @@ class Extension:
         """Called once every extension of the container is set up: begin to act on events."""
 
     def stop(self) -> None:
-        """Called when the container shuts down: end gracefully, return when it is done."""
+        """Called when the container shuts down: end gracefully, return when it is done.
+
+        Not before :meth:`setup` has returned. :meth:`start` may still run where it takes longer
+        than a second. A container that was not started is stopped, too.
+        """
 
     def kill(self) -> None:
         """Called when the container is dying: end as soon as possible.

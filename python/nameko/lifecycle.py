@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from nameko.extensions import Extension
-from nameko.utils.concurrency import call_all
+from nameko.utils.concurrency import begin_all, call_all
 
 # How long (s) a stop waits for the start() of an extension, which may wait for what never comes.
 START_GRACE = 1.0
@@ -59,16 +59,18 @@ class Lifecycle:
                 self._changed.notify_all()
 
     def stop(self, extensions: Iterable[Any]) -> None:
-        _call_all(extensions, "stop", self._stop_one)
+        _call_all(extensions, "stop", self._stop_one, call_all)
 
     def kill(self, extensions: Iterable[Any]) -> None:
         with self._changed:
             self._ending = self._killed = True
             self._changed.notify_all()
-        _call_all(extensions, "kill", lambda extension: extension.kill())
+        _call_all(extensions, "kill", lambda extension: extension.kill(), call_all)
 
     def _begin(self, extensions: Iterable[Any], name: str) -> None:
-        _call_all(extensions, name, lambda extension: self._begin_one(extension, name))
+        # One that fails is told of while others wait, for the broker for example.
+        begin = partial(self._begin_one, name=name)
+        _call_all(extensions, name, begin, begin_all)
 
     def _begin_one(self, extension: Any, name: str) -> None:
         call = _Call(name, id(extension), threading.get_ident())
@@ -113,14 +115,19 @@ class _Call(NamedTuple):
     thread: int
 
 
-def _call_all(extensions: Iterable[Any], name: str, call: Callable[[Any], None]) -> None:
-    """``call`` each extension that has a method of that name, all at once. The others cost no
-    thread."""
+def _call_all(
+    extensions: Iterable[Any],
+    name: str,
+    call: Callable[[Any], None],
+    run: Callable[[list[Callable[[], Any]]], Any],
+) -> None:
+    """``call`` each extension that has a method of that name, all at once; ``run`` does it. The
+    others cost no thread."""
     calls: list[Callable[[], Any]] = [
         partial(call, extension) for extension in extensions if _has(extension, name)
     ]
     if calls:
-        call_all(calls)
+        run(calls)
 
 
 def _has(extension: Any, name: str) -> bool:

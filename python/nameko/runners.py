@@ -11,7 +11,7 @@ from typing import Any
 import nameko
 from nameko._config import is_config
 from nameko.containers import get_container_cls, get_service_name
-from nameko.utils.concurrency import SpawningProxy
+from nameko.utils.concurrency import SpawningProxy, begin_all
 
 _log = getLogger(__name__)
 
@@ -61,10 +61,11 @@ class ServiceRunner:
         self.service_map[service_name] = make_container(self.container_cls, cls, self.config)
 
     def start(self) -> None:
-        """Start all services at once; returns when all are serving."""
+        """Start all services at once; returns when all are serving. Where one cannot start, its
+        exception is raised at once: to be killed is what the others then need."""
         service_names = ", ".join(self.service_names)
         _log.info("starting services: %s", service_names)
-        SpawningProxy(self.containers).start()
+        begin_all([container.start for container in self.containers])
         _log.debug("services started: %s", service_names)
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ from nameko.containers import ServiceContainer
 from nameko.events import EventDispatcher
 from nameko.extensions import DependencyProvider
 from nameko.rpc import RpcConsumer, RpcProxy, rpc
+from nameko.runners import ServiceRunner
 from nameko.utils.threads import spawn
 
 # How long a stop may take (s) where nothing is in work: that of a service with work is 30.
@@ -130,6 +131,26 @@ class TestInTheMiddleOfAStart:
         container = make(recorder=Recorder(seen, start=lambda extension: container.kill()))
         container.start()
         assert seen == ["setup", "kill", "start", "kill"]
+
+    def test_what_cannot_start_is_told_while_the_rest_waits_for_the_broker(self, make):
+        def fail(extension):
+            raise ValueError("no database")
+
+        container = make("amqp://127.0.0.1:1", recorder=Recorder([], start=fail))
+        with pytest.raises(ValueError, match="no database"):
+            spawn(container.start).wait(SOON)
+
+    def test_a_service_that_cannot_start_is_told_while_another_waits_for_the_broker(self, make):
+        class Broken:
+            name = "broken"
+            recorder = Recorder([], setup=lambda extension: 1 / 0)
+
+        runner = ServiceRunner({"AMQP_URI": "amqp://127.0.0.1:1"})
+        runner.add_service(make().service_cls)
+        runner.add_service(Broken)
+        with pytest.raises(ZeroDivisionError):
+            spawn(runner.start).wait(SOON)
+        runner.kill()
 
     def test_an_extension_without_a_stop_of_its_own_is_not_waited_for(self, config, make):
         # Such as one that declares its exchange, on a broker that does not answer.

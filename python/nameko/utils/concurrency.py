@@ -120,6 +120,19 @@ def call_all(calls: list[Callable[[], Any]]) -> list[Any]:
     return results
 
 
+def begin_all(calls: list[Callable[[], Any]]) -> None:
+    """Run the calls at the same time. Returns when all are over, or raises the first exception as
+    soon as there is one: the other calls go on, and may wait for what never comes."""
+    if len(calls) == 1:
+        calls[0]()
+        return
+    finished: queue.SimpleQueue[ManagedThread] = queue.SimpleQueue()
+    for call in calls:
+        spawn(call).link(finished.put)
+    for _ in calls:
+        finished.get().wait()
+
+
 class SpawningSet(set[Any]):
     """A set whose ``all`` calls a method on every item at once."""
 
