@@ -69,7 +69,7 @@ format: $(VENV)/.installed ## Format everything
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed $(VENV)/.peer ## Measure against upstream and bare clients; writes benchmarks/results.md
+bench: $(VENV)/.installed $(VENV)/.peer ## Measure against upstream and bare crates; writes benchmarks/results.md
 	$(BIN)/python benchmarks/run.py
 
 docs: ## Build the Rust documentation into target/doc

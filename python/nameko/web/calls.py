@@ -7,15 +7,22 @@ from typing import Any
 
 from nameko.extensions import Entrypoint
 from nameko.utils.threads import Event
+from nameko.workers import has_prompt_result, prompt
 
 
 class CallEntrypoint(Entrypoint):
     """An entrypoint whose workers are waited for, see :func:`call`."""
 
+    @prompt
     def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
         """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
         event.send(result, exc_info)
         return result, exc_info
+
+    def has_prompt_results(self) -> bool:
+        """Whether :meth:`handle_result` returns at once, so that an asyncio loop may call it: it
+        does where nobody has put another in its place."""
+        return has_prompt_result(self)
 
 
 def call(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:

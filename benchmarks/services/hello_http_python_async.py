@@ -1,0 +1,12 @@
+import json
+
+from nameko.web.handlers import http
+
+
+class HelloService:
+    name = "bench_http_python_async"
+
+    @http("GET", "/hello/<name>")
+    async def hello(self, request, name):
+        body = json.dumps({"greeting": "Hello, {}!".format(name)})
+        return 200, {"Content-Type": "application/json"}, body

@@ -1,0 +1,145 @@
+//! Calls a hello service as a Nameko client does.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    connection::{Connection, Event, headers, properties},
+    hello::{EXCHANGE, Failure, queue},
+    load::{Caller, Run, until_answered},
+};
+use amq_protocol::{
+    protocol::basic,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use serde_json::Value;
+
+const REQUEST: &[u8] = br#"{"args": [], "kwargs": {"name": "zq"}}"#;
+const GREETING: &str = "Hello, zq!";
+
+/// Nameko's reply queues are named like this, after an id that is the routing key of replies as well.
+const REPLY_TO: &str = "6f2d8e9a-51c4-4b0c-9d0e-0c5f3a7b1d42";
+const CALL_ID: &str = "standalone_rpc_proxy.call.7d1f4c52-90ab-4f5e-8a7d-2b6e1c3f9a80";
+
+pub(crate) struct RpcCaller {
+    connection: Connection,
+    service: String,
+    routing_key: ShortString,
+    reply_queue: String,
+    /// Numbers every call, and tells late answers from those that are waited for.
+    calls: u64,
+    events: Vec<Event>,
+}
+
+impl RpcCaller {
+    pub(crate) fn new(uri: &str, service: &str, patience: Duration) -> Result<Self, Failure> {
+        let mut connection = Connection::open(uri)?;
+        connection.give_up_after(Some(patience))?;
+        connection.delete_queue(&queue(service))?;
+        let reply_queue = format!("rpc.reply-standalone_rpc_proxy-{REPLY_TO}");
+        connection.delete_queue(&reply_queue)?;
+        let mut expiry = FieldTable::default();
+        expiry.insert("x-expires".into(), AMQPValue::LongInt(300_000));
+        connection.subscribe(EXCHANGE, &reply_queue, REPLY_TO, expiry, 0, true)?;
+        Ok(Self {
+            connection,
+            service: service.to_owned(),
+            routing_key: ShortString::try_new(format!("{service}.hello"))?,
+            reply_queue,
+            calls: 0,
+            events: Vec::new(),
+        })
+    }
+
+    fn call(&mut self, slot: usize) {
+        self.calls += 1;
+        let publish = basic::Publish {
+            exchange: EXCHANGE.into(),
+            routing_key: self.routing_key.clone(),
+            mandatory: true,
+            immediate: false,
+        };
+        let correlation_id = format!("{slot:08x}-0000-4000-8000-{:012x}", self.calls);
+        let properties = properties()
+            .with_headers(headers(CALL_ID))
+            .with_reply_to(REPLY_TO.into())
+            .with_correlation_id(correlation_id.as_str().into());
+        self.connection
+            .publish(publish, properties, REQUEST.to_vec());
+    }
+}
+
+impl Caller for RpcCaller {
+    fn first_answer(&mut self, patience: Duration) -> Result<(), Failure> {
+        until_answered(patience, || {
+            self.call(0);
+            loop {
+                self.connection.turn(&mut self.events)?;
+                match self.events.pop() {
+                    Some(Event::Delivery { body, .. }) => return check(&body).map(|()| true),
+                    Some(Event::Returned) => return Ok(false),
+                    _ => {}
+                }
+            }
+        })
+    }
+
+    fn run(&mut self, in_flight: usize, calls: usize, seconds: f64) -> Result<Run, Failure> {
+        let mut latencies = Vec::with_capacity(calls);
+        let begin = Instant::now();
+        let end = begin + Duration::from_secs_f64(seconds);
+        let mut begun: Vec<Instant> = vec![begin; in_flight];
+        for slot in 0..in_flight {
+            self.call(slot);
+        }
+        let mut waiting = in_flight;
+        let mut made = in_flight;
+        while waiting > 0 {
+            self.connection.turn(&mut self.events)?;
+            let now = Instant::now();
+            for event in std::mem::take(&mut self.events) {
+                let Event::Delivery {
+                    properties, body, ..
+                } = event
+                else {
+                    return Err(format!("service {} is gone: {event:?}", self.service).into());
+                };
+                check(&body)?;
+                let slot = slot(&properties).ok_or("a reply without our correlation id")?;
+                let since = begun
+                    .get_mut(slot)
+                    .ok_or("a reply to no call of this run")?;
+                latencies.push(now - *since);
+                if now < end && made < calls {
+                    *since = now;
+                    made += 1;
+                    self.call(slot);
+                } else {
+                    waiting -= 1;
+                }
+            }
+        }
+        Ok(Run {
+            latencies,
+            elapsed: begin.elapsed(),
+        })
+    }
+
+    fn clean(mut self) -> Result<(), Failure> {
+        self.connection.delete_queue(&self.reply_queue)?;
+        self.connection.delete_queue(&queue(&self.service))
+    }
+}
+
+fn slot(properties: &basic::AMQPProperties) -> Option<usize> {
+    let id = properties.correlation_id().as_ref()?;
+    usize::from_str_radix(id.as_str().get(..8)?, 16).ok()
+}
+
+fn check(body: &[u8]) -> Result<(), Failure> {
+    let reply: Value = serde_json::from_slice(body)?;
+    if reply["result"] == GREETING && reply["error"].is_null() {
+        Ok(())
+    } else {
+        Err(format!("not the expected answer: {reply}").into())
+    }
+}
