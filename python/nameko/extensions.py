@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from logging import getLogger
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from nameko.exceptions import IncorrectSignature
 from nameko.utils.threads import Event
@@ -17,6 +17,9 @@ from nameko.utils.threads import Event
 _log = getLogger(__name__)
 
 ENTRYPOINT_EXTENSIONS_ATTR = "nameko_entrypoints"
+
+# A method that is decorated, and comes back as it was.
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Extension:
@@ -222,6 +225,14 @@ class Entrypoint(Extension):
             inspect.getcallargs(fn, None, *args, **kwargs)
         except TypeError as exc:
             raise IncorrectSignature(str(exc))
+
+    @overload
+    @classmethod
+    def decorator(cls, fn: Method, /) -> Method: ...
+
+    @overload
+    @classmethod
+    def decorator(cls, *args: Any, **kwargs: Any) -> Callable[[Method], Method]: ...
 
     @classmethod
     def decorator(cls, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from logging import getLogger
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu import Exchange, Queue
 
@@ -28,7 +28,13 @@ from nameko.constants import (
     PREFETCH_COUNT_CONFIG_KEY,
 )
 from nameko.exceptions import ConfigurationError, ContainerBeingKilled
-from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
+from nameko.extensions import (
+    DependencyProvider,
+    Entrypoint,
+    Method,
+    ProviderCollector,
+    SharedExtension,
+)
 from nameko.utils import sanitize_url
 from nameko.utils.threads import ThreadKilled
 from nameko.workers import is_prompt, prompt, run_elsewhere
@@ -469,6 +475,13 @@ class Consumer(Entrypoint, HeaderDecoder):
     """
 
     queue_consumer = QueueConsumer()
+
+    if TYPE_CHECKING:
+        # It always has arguments. A Queue can be called, and is no method all the same.
+        @classmethod
+        def decorator(  # type: ignore[override]
+            cls, *args: Any, **kwargs: Any
+        ) -> Callable[[Method], Method]: ...
 
     # For subclasses whose __init__ does not come here.
     reject_on_error = False
