@@ -97,6 +97,20 @@ def test_a_line_without_end(backdoor, caplog):
     assert "has no end" in caplog.text
 
 
+def test_mistakes_are_shown_to_who_makes_them(backdoor, monkeypatch):
+    """Also where a library reports errors, for which it replaces sys.excepthook."""
+    reported = []
+    monkeypatch.setattr("sys.excepthook", lambda *error: reported.append(error))
+    visitor = Visitor(backdoor)
+    assert visitor.asks("1 / 0").splitlines()[:3] == [
+        "Traceback (most recent call last):",
+        '  File "<console>", line 1, in <module>',
+        "ZeroDivisionError: division by zero",
+    ]
+    assert "SyntaxError" in visitor.asks("1 +* 1")
+    assert reported == []
+
+
 def test_visitors_see_their_own_output_only(backdoor, capsys):
     one, other = Visitor(backdoor), Visitor(backdoor)
     one.asks("x = 'mine'")

@@ -7,6 +7,7 @@ import selectors
 import socket
 import sys
 import threading
+import traceback
 from code import InteractiveConsole
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,8 +127,20 @@ class _Console(InteractiveConsole):
         try:
             return super().runsource(source, filename, symbol)
         except (MemoryError, RecursionError):  # too many brackets or signs for the compiler
-            self.showtraceback()
+            self.showsyntaxerror()
             return False
+
+    # The two below show it to the visitor also where the process has an excepthook of its own, as
+    # those have that report errors to somebody: a visitor's mistakes are the visitor's.
+
+    def showtraceback(self) -> None:
+        kind, exc, frames = sys.exc_info()
+        # The first frame is the console's.
+        self.write("".join(traceback.format_exception(kind, exc, frames and frames.tb_next)))
+
+    def showsyntaxerror(self, filename: str | None = None, **options: Any) -> None:
+        kind, exc, _ = sys.exc_info()
+        self.write("".join(traceback.format_exception_only(kind, exc)))
 
     def raw_input(self, prompt: str = "") -> str:
         self.write(prompt)
