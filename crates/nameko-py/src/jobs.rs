@@ -428,6 +428,15 @@ impl Drop for Worker {
     }
 }
 
+/// Says that the job of this thread is nearly over. What its end leads to comes soon after, and is left to this thread
+/// even though the job took its time: a second one would only fight with it for the GIL.
+pub(crate) fn nearly_over() {
+    let current = CURRENT.with_borrow(Clone::clone);
+    if let Some((queue, seat)) = current {
+        lock(&queue.state).lane.renew(seat, Instant::now());
+    }
+}
+
 /// Says that this thread is about to wait: if it is a worker, another one takes the jobs behind its own.
 pub(crate) fn about_to_block() {
     let current = CURRENT.with_borrow(Clone::clone);

@@ -116,6 +116,15 @@ impl<T> Lane<T> {
         }
     }
 
+    /// The thread's job gets on: the thread is as good as in a new one.
+    pub(crate) fn renew(&mut self, seat: Seat, now: Instant) {
+        if let Some((hot, begun)) = &mut self.hot
+            && *hot == seat
+        {
+            *begun = now;
+        }
+    }
+
     /// When somebody has to look again whether the hot thread still makes progress; none while nothing waits behind it,
     /// or nobody could be called anyway.
     pub(crate) fn watch_at(&self) -> Option<Instant> {
@@ -255,6 +264,18 @@ mod tests {
             assert_eq!(lane.watch(now), None);
         }
         assert_eq!(lane.take(hot, now), Turn::Park);
+    }
+
+    #[test]
+    fn a_thread_that_gets_on_keeps_the_jobs_behind_its_own() {
+        let (mut lane, _, now) = idle(3);
+        let first = lane.push(1, now).unwrap().unwrap();
+        assert_eq!(lane.take(first, now), Turn::Run(1));
+        let later = now + PATIENCE;
+        lane.renew(first, later);
+        assert_eq!(lane.push(2, later), Ok(None));
+        assert_eq!(lane.watch_at(), Some(later + PATIENCE));
+        assert!(lane.watch(later + PATIENCE).is_some(), "it is stuck then");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::jobs;
 use crate::lock::lock;
 use crate::wait::wait;
 use crate::web::body::{Body, HttpBody};
@@ -113,6 +114,8 @@ impl HttpRequest {
         body: PyBackedBytes,
     ) -> PyResult<()> {
         let head = Head::new(status, headers)?;
+        // The client's next request is not far.
+        jobs::nearly_over();
         self.answer(head.with_body(shared(body), self.head.method == Method::HEAD))?;
         self.done();
         Ok(())
