@@ -85,15 +85,16 @@ def test_a_client_that_was_made_before_the_fork(broker_uri, uid):
         in_child(lambda: cluster[name].echo(2))
         in_child(client.stop)
         in_child(lambda: [client.stop(), call(client)])
+        in_child(lambda: client.start()[name].echo("started anew"))
         in_child(call)
         in_child(lambda: asyncio.run(call_on_loop()))
         print(cluster[name].echo("the parent's works on"))
         client.stop()
     """
-    refused, stopped, again, fresh, awaited, parent = run(code, broker_uri, uid)
+    refused, stopped, again, anew, fresh, awaited, parent = run(code, broker_uri, uid)
     assert refused.startswith("RuntimeError this client was started in another process")
-    assert (stopped, again, fresh) == ("None", "[None, 'called']", "called")
-    assert (awaited, parent) == ("awaited", "the parent's works on")
+    assert (stopped, again, anew) == ("None", "[None, 'called']", "started anew")
+    assert (fresh, awaited, parent) == ("called", "awaited", "the parent's works on")
 
 
 def test_a_method_that_forks(broker_uri, uid):

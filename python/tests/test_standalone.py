@@ -81,6 +81,18 @@ def test_it_can_be_started_again_and_not_used_when_stopped(service, config):
         assert str(raised.value) == "This consumer has been stopped, and can no longer be used"
 
 
+def test_threads_may_each_start_it(service, config):
+    """As those of a web server do that start a client at their first request."""
+    client = ClusterRpcProxy(config, timeout=10)
+
+    def start_and_call(n):
+        return client.start()[service].echo(n)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(start_and_call, range(100))) == list(range(100))
+    client.stop()
+
+
 def test_replies_may_be_asked_for_in_any_order_and_more_than_once(service, config):
     with ServiceRpcProxy(service, config) as proxy:
         replies = [proxy.echo.call_async(i) for i in range(5)]

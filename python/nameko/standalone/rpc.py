@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from types import TracebackType
 from typing import Any
@@ -188,18 +189,26 @@ class StandaloneProxyBase:
         self._reply_listener = reply_listener_cls(timeout=timeout).bind(container)
         # Publisher options of every call.
         self._options = options
+        # The process in which it is started; set with the lock.
+        self._started_in: int | None = None
+        self._start_lock = threading.Lock()
 
     def start(self) -> Any:
-        """Connect; returns the proxy to call. May be started again after stop().
+        """Connect; returns the proxy to call. Nothing happens where it is started already: threads
+        may each start it when they need it. May be started again after stop(), and after a fork.
 
         The exceptions of kombu and py-amqp where the broker cannot be reached or refuses.
         """
         eventlet_guard()
-        self._reply_listener.setup()
+        with self._start_lock:
+            if self._started_in != os.getpid():
+                self._reply_listener.setup()
+                self._started_in = os.getpid()
         return self._proxy
 
     def stop(self) -> None:
         """Close the connection. Calls that wait for a reply fail."""
+        self._started_in = None
         self._reply_listener.stop()
 
     def __enter__(self) -> Any:
