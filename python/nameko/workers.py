@@ -7,8 +7,7 @@ import itertools
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
@@ -559,9 +558,10 @@ class _Handling:
         if worker is not None:
             self.pool._begin_or_wait(worker, elsewhere=True)
 
-    @contextmanager
-    def waiting_for(self, event: Event, timeout: float | None) -> Iterator[None]:
-        """While the handler waits for an event. Its worker begins before."""
+    def wait(
+        self, event: Event, wait: Callable[[float | None], None], timeout: float | None
+    ) -> None:
+        """The handler has to ``wait(timeout)`` for an event. Its worker begins before."""
         pool = self.pool
         if timeout is not None:
             # On this thread it could keep the handler from coming back in time.
@@ -575,12 +575,14 @@ class _Handling:
                     pool._continue_elsewhere()
             finally:
                 _current.handling = self
+        if event.ready():
+            return
         with pool._lock:
-            if pool._discarded and not event.ready():
+            if pool._discarded:
                 raise ThreadKilled()
             pool._awaited.append(event)
         try:
-            yield
+            wait(timeout)
         finally:
             with pool._lock:
                 pool._awaited.remove(event)

@@ -1,5 +1,6 @@
 //! Whether anybody has put something else in the place of what we wrote.
 
+use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -26,26 +27,30 @@ impl Originals {
     /// `places`: `(owner, name, original)`. Of a dict it is the item that is looked at, with None for one that is not to be
     /// there; of anything else the attribute.
     #[new]
-    fn new(places: Vec<(Bound<'_, PyAny>, Bound<'_, PyString>, Option<Py<PyAny>>)>) -> Self {
-        let place = |(owner, name, original): (Bound<'_, PyAny>, Bound<'_, PyString>, _)| {
-            let owner = match owner.cast_into::<PyDict>() {
-                Ok(dict) => Owner::Dict(dict.unbind()),
-                Err(other) => Owner::Object(other.into_inner().unbind()),
-            };
-            Place {
-                owner,
-                name: name.unbind(),
-                original,
-            }
-        };
-        Originals {
-            places: places.into_iter().map(place).collect(),
-        }
+    fn new(places: Vec<Place>) -> Self {
+        Originals { places }
     }
 
     /// Whether all of them are there, and nothing where nothing is to be.
     fn hold(&self, py: Python<'_>) -> bool {
         self.places.iter().all(|place| place.holds(py))
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Place {
+    type Error = PyErr;
+
+    fn extract(place: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let (owner, name, original) = place.extract::<(Bound<'py, PyAny>, _, _)>()?;
+        let owner = match owner.cast_into::<PyDict>() {
+            Ok(dict) => Owner::Dict(dict.unbind()),
+            Err(other) => Owner::Object(other.into_inner().unbind()),
+        };
+        Ok(Place {
+            owner,
+            name,
+            original,
+        })
     }
 }
 

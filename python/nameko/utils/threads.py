@@ -94,8 +94,7 @@ class Event:
         if not self._sent:
             handling = getattr(current, "handling", None)
             if handling is not None:
-                with handling.waiting_for(self, timeout):
-                    self._wait(timeout)
+                handling.wait(self, self._wait, timeout)
             else:
                 self._wait(timeout)
         if not self._sent:
