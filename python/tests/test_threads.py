@@ -30,7 +30,7 @@ def kill_all(count, body, together=1):
             thread.interrupt()
         for thread in killed:
             with pytest.raises(ThreadKilled):
-                thread.wait(10)
+                thread.wait(50)
 
 
 def again_and_again(begun, body):
