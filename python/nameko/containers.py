@@ -397,7 +397,7 @@ class ServiceContainer:
     def _ends_quickly(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether nothing that could take long comes after the method."""
         worker_ctx, handle_result = worker
-        is_quick = getattr(handle_result, "is_quick", None)
+        is_quick = getattr(getattr(handle_result, "__self__", None), "is_quick", None)
         if is_quick is not None:
             return bool(is_quick())
         if handle_result is not None:

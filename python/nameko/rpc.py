@@ -173,7 +173,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         """What takes the deliveries in place of ``long_way``, see :mod:`nameko.shortcut`."""
         if serialization.JSON_CONTENT_TYPE not in accept:
             return long_way
-        return Shortcut(self, accept, channel, long_way)
+        return Shortcut(self, accept, channel, long_way).handle
 
     def handle_decode_error(self, message: Any, exc: Exception) -> None:
         """Tell the caller that its request could not be read, where it wants to know."""

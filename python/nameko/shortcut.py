@@ -50,7 +50,8 @@ class Shortcut:
         # By routing key; those that were called.
         self._methods: dict[str, _Method] = {}
 
-    def __call__(self, delivery: Delivery) -> None:
+    def handle(self, delivery: Delivery) -> None:
+        """Have the request answered. Returns when the worker is over, or waits for its turn."""
         try:
             method = self._methods.get(delivery.routing_key) or self._find(delivery.routing_key)
             text = delivery.json
@@ -80,7 +81,7 @@ class Shortcut:
                 return None
             data = delivery.headers_without(method.prefix)
             worker_ctx = containers.WorkerContext(container, service, provider, args, kwargs, data)
-            self._run((worker_ctx, reply))
+            self._run((worker_ctx, reply.send))
         except ThreadKilled:
             raise
         except BaseException:
@@ -136,7 +137,7 @@ class _Method:
 
 
 class _Reply:
-    """What handles the result of a worker: it answers the request that the worker was made for."""
+    """Answers the request that a worker was made for."""
 
     __slots__ = ("_delivery", "_message", "_method", "_shortcut")
 
@@ -150,12 +151,13 @@ class _Reply:
         """Whether it returns at once, and nothing that could take long comes after it."""
         return self._method.originals.hold() and self._method.unobserved.hold()
 
-    def __call__(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+    def send(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """What a worker calls as its ``handle_result``."""
         method = self._method
         if exc_info is None and method.unobserved.hold():
             try:
-                pieces = serialization.encode_json({"result": result, "error": None}, 0)
-                body = "".join(pieces).encode("ascii")
+                value = "".join(serialization.encode_json(result, 0))
+                body = ('{"result": ' + value + ', "error": null}').encode("ascii")
             except (TypeError, ValueError, RecursionError):
                 pass  # there are other encoders, and a reply for what none of them takes
             else:

@@ -121,7 +121,7 @@ class WorkerThread:
             with _kill_lock:
                 # An exception on its way must not hit what this thread does next.
                 take_back(threading.get_ident())
-        if self._event is not None or self._links:
+        if self._event is not None or self._links is not None:
             self._tell()
 
     def _tell(self) -> None:
@@ -332,7 +332,7 @@ class WorkerPool:
             self._active += 1
         handle = WorkerThread()
         self._begun(handle, worker)
-        if self._run_one(handle, worker):
+        if self._run_part(handle, worker, contextvars.Context(), self._run, *worker):
             self._continue(ends_job=True)
         else:
             self._job_over()

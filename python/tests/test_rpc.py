@@ -1,10 +1,13 @@
 """Remote calls: what a caller gets, what a service sees, and what no message can do to it."""
 
 import asyncio
+import datetime
+import json
 import logging
 import sys
 import threading
 import time
+import uuid
 import zlib
 from unittest.mock import patch
 
@@ -818,3 +821,46 @@ def test_overriding_changes_nothing_by_itself(serve, caller, uid, body, properti
         raw = caller.reply
         replies.append((reply, raw.properties["content_type"], raw.properties["content_encoding"]))
     assert replies[0] == replies[1]
+
+
+def test_results_are_written_the_same_whatever_is_overridden(serve, caller, uid):
+    loop = []
+    loop.append(loop)
+    results = {
+        "none": None,
+        "truth": True,
+        "number": -0.5,
+        "not a number": float("nan"),
+        "large": 10**30,
+        "text": 'é "\u2028\ud800',
+        "list": [1, [2, {"3": None}]],
+        "keys": {1: "a", None: "b", "c": ()},
+        "time": datetime.datetime(2020, 1, 2, 3, 4, 5),
+        "uuid": uuid.UUID(int=7),
+        "bytes": b"\xff",
+        "set": {1},
+        "object": object,
+        "loop": loop,
+    }
+
+    class OwnRpc(Rpc):
+        def handle_result(self, *args):
+            return super().handle_result(*args)
+
+    def service_with(entrypoint, name):
+        class Service:
+            @entrypoint
+            def method(self, key):
+                return results[key]
+
+        Service.name = name + uid
+        return Service
+
+    serve(service_with(rpc, "short-"))
+    serve(service_with(OwnRpc.decorator, "long-"))
+    for key in results:
+        bodies = []
+        for name in ("short-", "long-"):
+            caller.call(name + uid + ".method", json.dumps({"args": [key], "kwargs": {}}))
+            bodies.append(caller.reply.body)
+        assert bodies[0] == bodies[1], key
