@@ -20,6 +20,7 @@ from typing import Any
 import nameko
 from nameko import loop, serialization
 from nameko._config import whole_number
+from nameko._nameko import Originals
 from nameko.constants import (
     CALL_ID_STACK_CONTEXT_KEY,
     DEFAULT_MAX_WORKERS,
@@ -38,6 +39,7 @@ from nameko.lifecycle import Lifecycle
 from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet
+from nameko.utils.originals import methods_of
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
 from nameko.workers import WorkerPool, WorkerThread, is_prompt
 
@@ -210,6 +212,8 @@ class ServiceContainer:
 
         self.started = False
         self._lifecycle = Lifecycle()
+        # What nobody has replaced where results are not observed; made when it is first asked for.
+        self._unobserved: Originals | None = None
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
@@ -370,25 +374,12 @@ class ServiceContainer:
 
         Where nothing does, a worker is over before the broker has confirmed its reply.
         """
-        cls = type(self)
-        if (
-            cls._worker_result is not ServiceContainer._worker_result
-            or cls._worker_teardown is not ServiceContainer._worker_teardown
-            or "_worker_result" in self.__dict__
-            or "_worker_teardown" in self.__dict__
-        ):
-            return True
-        for provider in self.dependencies:
-            provider_cls = type(provider)
-            if (
-                getattr(provider_cls, "worker_result", None) is not DependencyProvider.worker_result
-                or getattr(provider_cls, "worker_teardown", None)
-                is not DependencyProvider.worker_teardown
-                or "worker_result" in provider.__dict__
-                or "worker_teardown" in provider.__dict__
-            ):
-                return True
-        return False
+        if self._unobserved is None:
+            places = methods_of(self, _OBSERVERS)
+            for dependency in self.dependencies:
+                places += methods_of(dependency, _OBSERVING_DEPENDENCY)
+            self._unobserved = Originals(places)
+        return not self._unobserved.hold()
 
     def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
         # Looked up for each: somebody may have put another in its place.
@@ -397,16 +388,15 @@ class ServiceContainer:
     def _ends_quickly(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether nothing that could take long comes after the method."""
         worker_ctx, handle_result = worker
-        is_quick = getattr(getattr(handle_result, "__self__", None), "is_quick", None)
-        if is_quick is not None:
-            return bool(is_quick())
         if handle_result is not None:
             entrypoint = worker_ctx.entrypoint
             has_prompt_results = getattr(entrypoint, "has_prompt_results", None)
+            if has_prompt_results is None or not has_prompt_results():
+                return False
+            # It is the entrypoint's own, or does the same.
             if (
-                has_prompt_results is None
-                or getattr(handle_result, "func", None) != entrypoint.handle_result
-                or not has_prompt_results()
+                getattr(handle_result, "func", None) != entrypoint.handle_result
+                and getattr(handle_result, "prompt", None) is not True
             ):
                 return False
         return not self.results_are_observed()
@@ -562,6 +552,16 @@ class ServiceContainer:
     def __repr__(self) -> str:
         return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
 
+
+# What looks at a worker's result, as we wrote it: it does nothing by itself.
+_OBSERVERS = {
+    "_worker_result": ServiceContainer._worker_result,
+    "_worker_teardown": ServiceContainer._worker_teardown,
+}
+_OBSERVING_DEPENDENCY = {
+    "worker_result": DependencyProvider.worker_result,
+    "worker_teardown": DependencyProvider.worker_teardown,
+}
 
 # Those that were started in this process, as long as somebody has them.
 _started: weakref.WeakSet[ServiceContainer] = weakref.WeakSet()

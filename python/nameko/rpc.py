@@ -141,7 +141,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
     @prompt
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request."""
-        uri, exchange, serializer, ssl, login_method = self._reply_settings or self.reply_settings()
+        uri, exchange, serializer, ssl, login_method = self.reply_settings()
         responder = Responder(
             uri, exchange, serializer, message, ssl=ssl, login_method=login_method
         )

@@ -21,10 +21,11 @@ from nameko._nameko import Delivery, Originals
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Channel, Message
 from nameko.containers import ServiceContainer
-from nameko.extensions import DependencyProvider
 from nameko.messaging import QueueConsumer
 from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE
+from nameko.utils.originals import methods_of
 from nameko.utils.threads import ThreadKilled
+from nameko.workers import prompt
 
 
 class Shortcut:
@@ -111,24 +112,12 @@ class _Method:
         self.originals = Originals(
             [
                 *_PARTS,
-                *_methods_of(container, _CONTAINER),
-                *_methods_of(consumer.queue_consumer, _QUEUE_CONSUMER),
-                *_methods_of(consumer, _RPC_CONSUMER),
-                *_methods_of(provider, _RPC),
+                *methods_of(container, _CONTAINER),
+                *methods_of(consumer.queue_consumer, _QUEUE_CONSUMER),
+                *methods_of(consumer, _RPC_CONSUMER),
+                *methods_of(provider, _RPC),
                 (type(provider), "header_prefix", type(provider).header_prefix),
                 (container.service_cls, name, fn),
-            ]
-        )
-        # While these hold, nothing looks at a worker once its result is handled: it is over before
-        # the broker has confirmed its reply.
-        self.unobserved = Originals(
-            [
-                *_methods_of(container, _OBSERVERS),
-                *(
-                    place
-                    for dependency in container.dependencies
-                    for place in _methods_of(dependency, _OBSERVING_DEPENDENCY)
-                ),
             ]
         )
         uri, exchange, _, ssl, login_method = consumer.reply_settings()
@@ -139,28 +128,26 @@ class _Method:
 class _Reply:
     """Answers the request that a worker was made for."""
 
-    __slots__ = ("_delivery", "_message", "_method", "_shortcut")
+    __slots__ = ("_delivery", "_method", "_shortcut")
 
     def __init__(self, shortcut: Shortcut, method: _Method, delivery: Delivery) -> None:
         self._shortcut = shortcut
         self._method = method
         self._delivery = delivery
-        self._message: Message | None = None
 
-    def is_quick(self) -> bool:
-        """Whether it returns at once, and nothing that could take long comes after it."""
-        return self._method.originals.hold() and self._method.unobserved.hold()
-
+    @prompt
     def send(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """What a worker calls as its ``handle_result``."""
         method = self._method
-        if exc_info is None and method.unobserved.hold():
+        if exc_info is None and not worker_ctx.container.results_are_observed():
             try:
                 value = "".join(serialization.encode_json(result, 0))
                 body = ('{"result": ' + value + ', "error": null}').encode("ascii")
             except (TypeError, ValueError, RecursionError):
                 pass  # there are other encoders, and a reply for what none of them takes
             else:
+                # By position, which is faster: it is acknowledged, not waited for, and held back
+                # for what is sent next.
                 self._delivery.respond(
                     method.options,
                     method.exchange,
@@ -176,19 +163,7 @@ class _Reply:
 
     def message(self) -> Message:
         """The request, for methods that want it whole."""
-        if self._message is None:
-            shortcut = self._shortcut
-            self._message = Message(self._delivery, shortcut.channel, shortcut.accept)
-        return self._message
-
-
-def _methods_of(obj: Any, methods: dict[str, Any]) -> list[tuple[Any, str, Any]]:
-    """The places of an object's methods, on its class. It has none of its own."""
-    return [
-        place
-        for name, original in methods.items()
-        for place in ((type(obj), name, original), (obj.__dict__, name, None))
-    ]
+        return Message(self._delivery, self._shortcut.channel, self._shortcut.accept)
 
 
 # The methods that a request passes by the long way, as we wrote them. They are noted before
@@ -220,13 +195,3 @@ _PARTS = [
     (registry._encoders, "json", registry._encoders["json"]),
     (registry._decoders, JSON_CONTENT_TYPE, registry._decoders[JSON_CONTENT_TYPE]),
 ]
-
-# Those that look at a worker's result.
-_OBSERVERS = {
-    "_worker_result": ServiceContainer._worker_result,
-    "_worker_teardown": ServiceContainer._worker_teardown,
-}
-_OBSERVING_DEPENDENCY = {
-    "worker_result": DependencyProvider.worker_result,
-    "worker_teardown": DependencyProvider.worker_teardown,
-}

@@ -332,7 +332,7 @@ class WorkerPool:
             self._active += 1
         handle = WorkerThread()
         self._begun(handle, worker)
-        if self._run_part(handle, worker, contextvars.Context(), self._run, *worker):
+        if self._run_one(handle, worker):
             self._continue(ends_job=True)
         else:
             self._job_over()

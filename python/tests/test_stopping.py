@@ -88,7 +88,11 @@ class TestInTheMiddleOfAStart:
         stopping[0].wait(SOON)
         container.wait()
 
-    def test_an_extension_is_stopped_when_it_is_set_up(self, make):
+    @pytest.mark.parametrize(
+        ("during", "calls"),
+        [("setup", ["setup", "stop"]), ("start", ["setup", "start", "stop"])],
+    )
+    def test_an_extension_is_stopped_when_that_is_over(self, make, during, calls):
         seen, stopping = [], []
 
         def stop(extension):
@@ -96,21 +100,9 @@ class TestInTheMiddleOfAStart:
             with pytest.raises(TimeoutError):
                 stopping[0].wait(0.1)
 
-        make(recorder=Recorder(seen, setup=stop)).start()
+        make(recorder=Recorder(seen, **{during: stop})).start()
         stopping[0].wait(SOON)
-        assert seen == ["setup", "stop"]
-
-    def test_an_extension_is_stopped_when_it_is_started(self, make):
-        seen, stopping = [], []
-
-        def stop(extension):
-            stopping.append(spawn(extension.container.stop))
-            with pytest.raises(TimeoutError):
-                stopping[0].wait(0.1)
-
-        make(recorder=Recorder(seen, start=stop)).start()
-        stopping[0].wait(SOON)
-        assert seen == ["setup", "start", "stop"]
+        assert seen == calls
 
     def test_an_extension_that_does_not_come_to_an_end_of_its_start_is_stopped(self, make):
         seen, starting, never = [], threading.Event(), threading.Event()

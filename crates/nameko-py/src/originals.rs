@@ -3,6 +3,7 @@
 use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use pyo3::{PyTraverseError, PyVisit};
 
 /// What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -29,6 +30,21 @@ impl Originals {
     #[new]
     fn new(places: Vec<Place>) -> Self {
         Originals { places }
+    }
+
+    /// An object may keep what looks at it: the collector sees such a circle.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for Place {
+            owner, original, ..
+        } in &self.places
+        {
+            match owner {
+                Owner::Dict(dict) => visit.call(dict)?,
+                Owner::Object(object) => visit.call(object)?,
+            }
+            visit.call(original)?;
+        }
+        Ok(())
     }
 
     /// Whether all of them are there, and nothing where nothing is to be.
