@@ -64,7 +64,7 @@
 #[allow(unused_extern_crates)]
 extern crate self as nameko;
 
-pub mod amqp;
+pub use nameko_amqp as amqp;
 mod arguments;
 pub mod cli;
 pub mod config;

@@ -19,7 +19,7 @@ use super::client::Failure;
 use super::parent::BYTE;
 use super::signals::Received;
 use super::terminal::{announce, complain, end_line};
-use crate::amqp::backoff::Backoff;
+use crate::amqp::Backoff;
 
 /// A process that could be called for that long is in good health: when it dies, the next one is started soon.
 const HEALTHY: Duration = Duration::from_secs(30);

@@ -69,7 +69,7 @@ impl Table {
     /// Sets `name`, in a chain of calls.
     ///
     /// ```
-    /// use nameko::amqp::Table;
+    /// use nameko_amqp::Table;
     ///
     /// let arguments = Table::new().with("x-queue-type", "quorum").with("x-delivery-limit", 5);
     /// assert_eq!(arguments.len(), 2);

@@ -159,7 +159,7 @@ impl Exchange {
 ///
 /// ```
 /// use std::time::Duration;
-/// use nameko::amqp::{Exchange, Queue};
+/// use nameko_amqp::{Exchange, Queue};
 ///
 /// let queue = Queue::new("orders")
 ///     .bind(Exchange::topic("shop"), "order.*")
@@ -362,6 +362,6 @@ impl Binding {
 }
 
 /// As the broker counts time.
-pub(crate) fn milliseconds(time: Duration) -> i64 {
+pub fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use nameko::amqp::{ConnectOptions, Consumers, Delivery, Exchange, Publish, Publisher, Queue, Retry, Subscription};
+//! use nameko_amqp::{ConnectOptions, Consumers, Delivery, Exchange, Publish, Publisher, Queue, Retry, Subscription};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let options = ConnectOptions::from_uri("amqp://guest:guest@localhost")?;
@@ -59,7 +59,7 @@
 //! `frame`, `decode` and `encode` are the wire; no type of the codec is in a public signature. Deliberately absent:
 //! transactions, `basic.recover`, `channel.flow` from our side, consuming without acknowledgements, server-side `nowait`.
 
-pub(crate) mod backoff;
+mod backoff;
 mod channel;
 mod channel_state;
 #[cfg(test)]
@@ -85,6 +85,8 @@ mod tls;
 mod topology;
 mod uri;
 
+#[doc(hidden)]
+pub use backoff::Backoff;
 pub use channel::{Channel, Confirm, QueueDeclared};
 pub use connection::Connection;
 pub use consumers::{Consumers, Observer, Sink, Subscription, SubscriptionId};
@@ -92,9 +94,11 @@ pub use delivery::{Acker, ConsumerTag, Delivery};
 pub use error::{Error, Peer, PublishError};
 pub use options::{ConnectOptions, Login, Tls, Verify};
 pub use properties::{Properties, Text};
-pub(crate) use publisher::Declarations;
+#[doc(hidden)]
+pub use publisher::Declarations;
 pub use publisher::{Publish, Publisher, Retry, Unsent};
 pub use table::{Headers, Table, Value};
-pub(crate) use topology::milliseconds;
+#[doc(hidden)]
+pub use topology::milliseconds;
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};
 pub use uri::{Uri, sanitize};

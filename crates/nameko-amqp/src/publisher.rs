@@ -115,15 +115,18 @@ impl Unsent {
 
 /// What is declared before a message is published, once on each connection.
 #[derive(Debug, Default)]
-pub(crate) struct Declarations {
-    pub(crate) exchanges: Vec<Exchange>,
-    pub(crate) queues: Vec<Queue>,
+pub struct Declarations {
+    /// Exchanges, declared first.
+    pub exchanges: Vec<Exchange>,
+    /// Queues, with their bindings.
+    pub queues: Vec<Queue>,
     /// The connection on which it was declared last.
     on: Mutex<Weak<Shared>>,
 }
 
 impl Declarations {
-    pub(crate) fn new(exchanges: Vec<Exchange>, queues: Vec<Queue>) -> Self {
+    /// A set of declarations.
+    pub fn new(exchanges: Vec<Exchange>, queues: Vec<Queue>) -> Self {
         Self {
             exchanges,
             queues,
@@ -269,7 +272,7 @@ impl Publisher {
     }
 
     /// Publishes, `confirmed` or not, when what `declarations` hold is declared on the connection.
-    pub(crate) async fn publish_as(
+    pub async fn publish_as(
         &self,
         message: &Publish,
         retry: Option<Retry>,
@@ -322,7 +325,7 @@ impl Publisher {
     }
 
     /// Why nothing could be published at some time since `start`: for who gives up before the last retry.
-    pub(crate) fn failure_since(&self, start: Instant) -> Option<Error> {
+    pub fn failure_since(&self, start: Instant) -> Option<Error> {
         let failure = lock(&self.0.failure).clone();
         failure
             .filter(|(at, _)| *at >= start)
@@ -330,7 +333,7 @@ impl Publisher {
     }
 
     /// Whom it publishes to, if there is an address at all.
-    pub(crate) fn peer(&self) -> Option<Peer> {
+    pub fn peer(&self) -> Option<Peer> {
         self.0.options.uris.first().map(Peer::from)
     }
 
@@ -437,7 +440,7 @@ impl Publisher {
     }
 
     /// As [`declared`](Self::declared), but waits for a broker that is away or refuses the login, as consumers do.
-    pub(crate) async fn declared_in_time(&self, declarations: &Declarations) -> Result<(), Error> {
+    pub async fn declared_in_time(&self, declarations: &Declarations) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         loop {
             let error = match self.declared(declarations).await {

@@ -11,20 +11,20 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Waits that double from 200 ms to 30 s, each shortened at random by up to a quarter so that the clients of a broker that
 /// comes back do not all come at once.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The next wait.
-    pub(crate) fn next(&mut self) -> Duration {
+    pub fn next(&mut self) -> Duration {
         let wait = wait(self.failures, random());
         self.failures = self.failures.saturating_add(1);
         wait
     }
 
     /// It worked: begin again with the shortest wait.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
