@@ -1,4 +1,4 @@
-# Every command of the project. CI and people call the same ones.
+# Every command of the project: contributors and CI run the same targets.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -6,28 +6,30 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The RabbitMQ that `make test-rabbitmq` tests on: its user may make virtual hosts, its management plugin is on.
+# The RabbitMQ of `make test-rabbitmq`. Its user needs permission to create virtual hosts, and the
+# management plugin must be enabled.
 RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672
 
-# Builds show their progress on a terminal, and are quiet in a log.
+# Builds show progress on a terminal only.
 QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq check check-rust check-python
-.PHONY: format bench docs wheel clean
+.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq
+.PHONY: check check-rust check-python check-prose format bench docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-run: $(VENV)/.installed ## Run the hello services, Rust and Python, and call them in a shell
+run: $(VENV)/.installed ## Start the hello services (Rust and Python), call them and open a shell
 	@echo "Building the Rust example"
 	@cargo build $(QUIET) --package nameko-examples --bin hello
 	@scripts/demo
 
 test: test-rust test-python test-community test-compat ## Run every test, on the embedded broker
 
-# All of it at once: for a part of it cargo chooses other features of the dependencies, and builds them once more.
+# The whole workspace in one build: a build of a single package unifies the features of the
+# dependencies differently and compiles them again.
 built:
 	@cargo build $(QUIET) --workspace --all-targets
 
@@ -37,20 +39,19 @@ test-rust: built
 test-python: built $(VENV)/.installed $(VENV)/.peer
 	$(BIN)/python -m pytest -q
 
-# Services with the community's extensions, and drivers, on servers of their own.
-test-community: $(VENV)/.community
+test-community: $(VENV)/.community ## Run services with community extensions, on a private Redis and PostgreSQL
 	scripts/with_redis scripts/with_postgresql $(VENV)/community/bin/python -m pytest -q python/tests/community
 
-test-compat: $(VENV)/.compat ## Run upstream Nameko's own tests on this package
+test-compat: $(VENV)/.compat ## Run upstream Nameko's test suite on this package
 	@$(VENV)/compat/venv/bin/python python/tests/compat/run.py $(VENV)/compat
 
-test-rabbitmq: $(VENV)/.installed ## Run the same tests on RabbitMQ; fails when there is none at RABBITMQ_URI
+test-rabbitmq: $(VENV)/.installed ## Run every test on the RabbitMQ at RABBITMQ_URI
 	@$(BIN)/python scripts/require_rabbitmq.py "$(RABBITMQ_URI)"
 	NAMEKO_TEST_AMQP_URI="$(RABBITMQ_URI)" $(MAKE) test
 
-check: check-rust check-python ## Formatting, lints, types and docs, with no warning left
+check: check-rust check-python ## Check formatting, lints, types and documentation; warnings are errors
 
-# The benchmarks in the target directory of the project: most of what they depend on is there already.
+# The benchmarks share the target directory of the project, and with it most compiled dependencies.
 check-rust:
 	cargo fmt --all --check
 	cargo fmt --manifest-path benchmarks/Cargo.toml --check
@@ -64,12 +65,15 @@ check-python: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/stubtest nameko._nameko
 
+check-prose: ## Count vague sentences in comments and documentation, see docs/contributing/style.md
+	@$(PYTHON) scripts/check_prose.py
+
 format: $(VENV)/.installed ## Format everything
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed $(VENV)/.peer ## Measure against upstream and bare crates; writes benchmarks/results.md
+bench: $(VENV)/.installed $(VENV)/.peer ## Compare with upstream and bare crates; writes benchmarks/results.md
 	$(BIN)/python benchmarks/run.py
 
 docs: ## Build the Rust documentation into target/doc
@@ -78,37 +82,38 @@ docs: ## Build the Rust documentation into target/doc
 wheel: $(VENV)/.tools ## Build the Python package's wheel into dist/
 	$(BIN)/maturin build --release --out dist
 
-clean: ## Remove what was built
+clean: ## Remove build artifacts and environments
 	rm -rf target benchmarks/target dist $(VENV)
 
-# The tools of the Python half.
+# Build, test and lint tools of the Python package.
 $(VENV)/.tools: scripts/requirements-dev.txt
-	@echo "Making a Python environment in $(VENV)"
+	@echo "Creating a Python environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r scripts/requirements-dev.txt
 	@touch $@
 
-# The package itself, as an editable install of the sources with the compiled module beside them.
+# An editable install of the package: its sources, with the compiled module beside them.
 $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
-	@echo "Building the Python package (some minutes the first time)"
+	@echo "Building the Python package (takes a few minutes the first time)"
 	@PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop $(QUIET)
 	@touch $@
 
-# Upstream Nameko, which the tests and the benchmarks talk to. It gets an environment of its own.
+# Upstream Nameko, the peer of the interop tests and the benchmarks, in a separate environment.
 $(VENV)/.peer: scripts/requirements-peer.txt $(VENV)/.tools
 	@$(PYTHON) -m venv $(VENV)/peer
 	@$(VENV)/peer/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-peer.txt
 	@touch $@
 
-# The community's extensions, in an environment that has this package as pip leaves it, and nothing that brings another.
+# Community extensions, in an environment with a regular install of this package, so that pip does
+# not resolve their requirement to upstream's.
 $(VENV)/.community: scripts/requirements-community.txt pyproject.toml | $(VENV)/.installed
-	@echo "Installing extensions of the community in $(VENV)/community"
+	@echo "Installing community extensions in $(VENV)/community"
 	@$(PYTHON) -m venv --clear $(VENV)/community
 	@cp -r $(VENV)/lib/python3*/site-packages/nameko* $(VENV)/community/lib/python3*/site-packages/
 	@$(VENV)/community/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-community.txt
 	@touch $@
 
-# Upstream's tests, and what they need on top of our own environment.
+# Upstream's tests and their additional requirements.
 $(VENV)/.compat: $(addprefix python/tests/compat/,prepare.py requirements.txt upstream.txt) | $(VENV)/.installed
 	@echo "Fetching upstream's tests into $(VENV)/compat"
 	@$(BIN)/python python/tests/compat/prepare.py $(VENV)/compat
