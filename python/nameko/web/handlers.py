@@ -9,14 +9,14 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
 
 from nameko.exceptions import BadRequest, serialize
-from nameko.web.calls import CallEntrypoint, call
 from nameko.web.server import WebServer
+from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
 from nameko.workers import prompt
 
 _log = getLogger(__name__)
 
 
-class HttpRequestHandler(CallEntrypoint):
+class HttpRequestHandler(SyncEntrypoint):
     """Runs the method for requests to a URL: ``@http("GET", "/orders/<int:order_id>")``.
 
     ``method``: one HTTP method, or several with commas between them. ``url``: a rule of werkzeug.
@@ -58,7 +58,7 @@ class HttpRequestHandler(CallEntrypoint):
             args, kwargs = self.get_entrypoint_parameters(request)
 
             self.check_signature(args, kwargs)
-            result = call(self, args, kwargs, context_data)
+            result = run_worker(self, args, kwargs, context_data)
             return self.response_from_result(result)
         except Exception as exc:
             return self.response_from_exception(exc)

@@ -22,7 +22,7 @@ from nameko.constants import WEB_SERVER_CONFIG_KEY
 from nameko.exceptions import ConfigurationError
 from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension
 from nameko.utils.threads import KILL_GRACE
-from nameko.web.gateway import Gateway
+from nameko.web.wsgi import Gateway
 
 _log = getLogger(__name__)
 

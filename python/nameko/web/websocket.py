@@ -25,8 +25,8 @@ from nameko.exceptions import (
 )
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
 from nameko.utils.threads import ThreadKilled
-from nameko.web.calls import CallEntrypoint, call
 from nameko.web.server import WebServer
+from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
 from nameko.workers import prompt
 
 _log = getLogger(__name__)
@@ -125,7 +125,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         for provider in list(self._providers):
             if isinstance(provider, WebSocketConnect):
                 try:
-                    call(provider, (socket_id, request), {}, dict(context_data))
+                    run_worker(provider, (socket_id, request), {}, dict(context_data))
                 except Exception as exc:
                     # As "policy violation", RFC 6455, section 7.4.1.
                     socket.close(1008, str(exc))
@@ -353,7 +353,7 @@ class _SocketEntrypoint(Entrypoint):
         super().stop()
 
 
-class WebSocketRpc(_SocketEntrypoint, CallEntrypoint):
+class WebSocketRpc(_SocketEntrypoint, SyncEntrypoint):
     """Runs the method for messages that name it. It gets the id of the socket, and the message's
     ``data`` as keyword arguments."""
 
@@ -361,10 +361,10 @@ class WebSocketRpc(_SocketEntrypoint, CallEntrypoint):
     def handle_message(self, socket_id: str, data: Any, context_data: dict[str, Any]) -> Any:
         """What the method returns for a message."""
         self.check_signature((socket_id,), data)
-        return call(self, (socket_id,), data, context_data)
+        return run_worker(self, (socket_id,), data, context_data)
 
 
-class WebSocketConnect(_SocketEntrypoint, CallEntrypoint):
+class WebSocketConnect(_SocketEntrypoint, SyncEntrypoint):
     """Runs the method for each socket that connects, before its first message: ``method(socket_id,
     request)`` with the werkzeug request of the handshake. Where it raises, the socket is closed
     with code 1008 and the exception's text."""

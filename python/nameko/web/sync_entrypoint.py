@@ -10,8 +10,8 @@ from nameko.utils.threads import Event
 from nameko.workers import has_prompt_result, prompt
 
 
-class CallEntrypoint(Entrypoint):
-    """An entrypoint whose workers are waited for, see :func:`call`."""
+class SyncEntrypoint(Entrypoint):
+    """An entrypoint whose workers are waited for, see :func:`run_worker`."""
 
     @prompt
     def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
@@ -25,7 +25,7 @@ class CallEntrypoint(Entrypoint):
         return has_prompt_result(self)
 
 
-def call(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:
+def run_worker(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:
     """Run a worker of ``entrypoint``, on this thread where it is a
     :func:`~nameko.workers.prompt` one; what it returned or raised.
 
