@@ -64,7 +64,7 @@ def setup_logging(args: Any, config: dict[str, Any], process: int | None = None)
     handler = logging.StreamHandler()
     if log_format == "json":
         handler.setFormatter(JsonFormatter(process))
-        output.speak_json()
+        output.use_json()
     else:
         colours = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         handler.setFormatter(TextFormatter(process, colours))
@@ -75,7 +75,7 @@ def setup_logging(args: Any, config: dict[str, Any], process: int | None = None)
         logging.getLogger(name).setLevel(level)
 
 
-def tell_of_workers(runner: ServiceRunner | None) -> None:
+def track_workers_of(runner: ServiceRunner | None) -> None:
     """From now on, what workers of this runner log as JSON tells of the call they work on."""
     global _runner
     _runner = runner

@@ -13,7 +13,7 @@ import yaml
 
 import nameko
 from nameko.cli import commands
-from nameko.cli.output import complain, drop_output
+from nameko.cli.output import drop_output, error
 from nameko.exceptions import CommandError, ConfigurationError
 
 try:
@@ -124,7 +124,7 @@ def main() -> int:
     try:
         code: int = args.main(args, *unknown_args) or 0
     except (CommandError, ConfigurationError) as exc:
-        complain(exc)
+        error(exc)
         return 1
     except KeyboardInterrupt:
         return 130

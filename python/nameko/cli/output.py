@@ -1,4 +1,4 @@
-"""What a command says to its user, on standard output."""
+"""Messages of the commands, on standard output."""
 
 from __future__ import annotations
 
@@ -8,56 +8,54 @@ import sys
 
 _log = logging.getLogger("nameko.run")
 
-# Whether the log is JSON: what would be said goes there too then, so that nothing else is between
-# its lines.
+# Set while the log is JSON. Messages go to the log then, so that its lines stay uninterrupted.
 _json = False
 
-# What each line begins with: the number of this process, where it is one of several.
-_mark = ""
+# Prepended to each line. Identifies the process when there are several.
+_prefix = ""
 
 
-def speak_json() -> None:
-    """From now on, say everything in the log."""
+def use_json() -> None:
+    """Writes all further messages to the log."""
     global _json
     _json = True
 
 
-def speak_as(process: int) -> None:
-    """From now on, tell in each line that this process says it."""
-    global _mark
-    _mark = "[{}] ".format(process)
+def set_prefix(prefix: str) -> None:
+    """Sets the prefix of all further lines."""
+    global _prefix
+    _prefix = prefix
 
 
-def say(text: str) -> None:
-    """Tell the user, at once. Neither a reader who went away nor a full disk stops us."""
+def echo(text: str) -> None:
+    """Prints a line, unbuffered. A closed pipe or a full disk is not an error."""
     if _json:
         _log.info("%s", text)
         return
     try:
-        print(_mark + text, flush=True)
+        print(_prefix + text, flush=True)
     except OSError:
         drop_output()
 
 
-def complain(error: BaseException) -> None:
-    """Say why the command cannot do what it was asked for."""
+def error(exc: BaseException) -> None:
+    """Prints the reason why a command failed."""
     if _json:
-        _log.error("%s", error)
+        _log.error("%s", exc)
     else:
-        say("Error: {}".format(error))
+        echo("Error: {}".format(exc))
 
 
 def show_traceback(text: str) -> None:
-    """Show what the user's code raised, on standard error."""
+    """Prints a traceback of the user's code on standard error."""
     if _json:
         _log.error("%s", text.rstrip().rpartition("\n")[2], extra={"exception": text})
     else:
-        print(_mark + text, file=sys.stderr, end="", flush=True)
+        print(_prefix + text, file=sys.stderr, end="", flush=True)
 
 
 def drop_output() -> None:
-    """Let go of standard output, which takes nothing any more: the interpreter must not complain
-    about that at exit."""
+    """Redirects standard output to /dev/null, so that the flush at exit does not fail."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

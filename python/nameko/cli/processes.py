@@ -17,7 +17,7 @@ from typing import Any
 from nameko.amqp import connection
 from nameko.cli.config import number_of_seconds
 from nameko.cli.fleet import Fleet, Verdict
-from nameko.cli.output import complain, say
+from nameko.cli.output import echo, error
 from nameko.cli.run import DEFAULT_STOP_TIMEOUT, STOP_TIMEOUT, embedded_broker
 from nameko.constants import AMQP_URI_CONFIG_KEY
 from nameko.exceptions import CommandError
@@ -47,7 +47,7 @@ def run(args: Any, config: dict[str, Any]) -> int:
         config[AMQP_URI_CONFIG_KEY] = environment[AMQP_URI_CONFIG_KEY] = broker.uri
     place = sanitize_url(connection.amqp_uri(config))
     try:
-        say("connecting to {}".format(place))
+        echo("connecting to {}".format(place))
         supervisor = Supervisor(Program(args, environment), place, timeout)
         return asyncio.run(supervisor.supervise())
     finally:
@@ -192,7 +192,7 @@ class Supervisor:
             for process in self._processes.values():
                 process.kill()
         if self._gave_up:
-            complain(
+            error(
                 CommandError(
                     "no process could start; the last one ended with exit code {}".format(
                         self._code
@@ -200,7 +200,7 @@ class Supervisor:
                 )
             )
         elif not self._code:
-            say("stopped")
+            echo("stopped")
         return self._code
 
     def _keep(self, number: int) -> None:
@@ -262,16 +262,16 @@ class Supervisor:
                 self._announce(news["loaded"])
             if "changed" in news:
                 process.changed = news["changed"]
-                say("{} has changed: starting again".format(process.changed))
+                echo("{} has changed: starting again".format(process.changed))
             if "ready" in news:
                 process.ready_since = time.monotonic()
                 verdict = self.fleet.ready(number)
                 if self.program.workers is None:
-                    say("ready at {}; Ctrl-C stops".format(self.place))
+                    echo("ready at {}; Ctrl-C stops".format(self.place))
                     continue
                 _log.info("process %s is ready", number)
                 if verdict is Verdict.ALL_READY and not self._stopping.is_set():
-                    say(
+                    echo(
                         "ready at {}, {} processes; Ctrl-C stops".format(
                             self.place, self.fleet.count
                         )
@@ -281,7 +281,7 @@ class Supervisor:
         """A process has found its services: tell of them, and start those that waited for that."""
         if self.program.workers is None or len(self._keepers) < self.fleet.count:
             for line in services:
-                say(line)
+                echo(line)
         if not self._stopping.is_set():
             for number in range(len(self._keepers) + 1, self.fleet.count + 1):
                 self._keep(number)
@@ -289,7 +289,7 @@ class Supervisor:
     def _handle_signal(self, signum: int) -> None:
         self._signals.append(signum)
         if not self._stopping.is_set():
-            say("stopping; once more stops at once")
+            echo("stopping; once more stops at once")
             self._stop_all()
         elif len(self._signals) > 1:
             self._code = 128 + signum

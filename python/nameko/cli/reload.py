@@ -12,7 +12,7 @@ from typing import Any
 
 import nameko
 from nameko.cli.config import number_of_seconds
-from nameko.cli.output import complain, show_traceback
+from nameko.cli.output import error, show_traceback
 from nameko.cli.parent import Parent
 from nameko.cli.services import users_traceback
 from nameko.exceptions import CommandError, ConfigurationError
@@ -43,7 +43,7 @@ def serve(args: Any) -> int:
             return load_and_run(args, config, parent)
         except (CommandError, ConfigurationError) as exc:
             parent.watch_everything()
-            complain(exc)
+            error(exc)
         except (Exception, SystemExit) as exc:
             parent.watch_everything()
             show_traceback(users_traceback(exc))

@@ -15,8 +15,8 @@ from nameko import _nameko
 from nameko.amqp import connection
 from nameko.cli.config import load_config, number_of_seconds
 from nameko.cli.console import BackdoorServer
-from nameko.cli.logs import setup_logging, tell_of_workers
-from nameko.cli.output import say, show_traceback, speak_as
+from nameko.cli.logs import setup_logging, track_workers_of
+from nameko.cli.output import echo, set_prefix, show_traceback
 from nameko.cli.parent import Parent
 from nameko.cli.services import describe, find_services, import_service, users_traceback
 from nameko.cli.shutdown import Shutdown
@@ -54,7 +54,7 @@ def main(args: Any) -> int:
     if args.link is None:
         return load_and_run(args, values, None)
     if args.process is not None:
-        speak_as(args.process)
+        set_prefix("[{}] ".format(args.process))
     # All listen at one address.
     values.setdefault(REUSE_PORT, True)
     return load_and_run(args, values, Parent(args.link))
@@ -114,7 +114,7 @@ def run(
     try:
         if backdoor_port is not None:
             _, backdoor = setup_backdoor(runner, backdoor_port)
-            say("backdoor: nameko backdoor {}".format(backdoor.target))
+            echo("backdoor: nameko backdoor {}".format(backdoor.target))
         return serve(runner, Shutdown(runner, timeout, announce=parent is None), parent)
     finally:
         if backdoor is not None:
@@ -127,10 +127,10 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
     """Start the runner, say what it serves, and wait for its end."""
     broker = sanitize_url(connection.amqp_uri(runner.config))
     shutdown.install()
-    tell_of_workers(runner)
+    track_workers_of(runner)
     try:
         if parent is None:
-            say("connecting to {}".format(broker))
+            echo("connecting to {}".format(broker))
         else:
             parent.loaded([describe(container) for container in runner.containers])
             parent.when_it_lets_go(shutdown.begin)
@@ -138,8 +138,8 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
         if not shutdown.stopping:
             if parent is None:
                 for container in runner.containers:
-                    say(describe(container))
-                say("ready at {}; Ctrl-C stops".format(broker))
+                    echo(describe(container))
+                echo("ready at {}; Ctrl-C stops".format(broker))
             else:
                 parent.ready()
         try:
@@ -149,14 +149,14 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
                 "A service died of {}: {} (the log tells where)".format(type(exc).__name__, exc)
             )
     finally:
-        tell_of_workers(None)
+        track_workers_of(None)
         shutdown.uninstall()
     if shutdown.failure is not None:
         raise _broken("A service could not stop", shutdown.failure)
     if len(shutdown.signals) > 1:
         return 128 + shutdown.signals[1]
     if shutdown.stopping and parent is None:
-        say("stopped")
+        echo("stopped")
     return 0
 
 
@@ -235,7 +235,7 @@ def embedded_broker(config: dict[str, Any]) -> _nameko.Broker | None:
         broker = _nameko.Broker("127.0.0.1", 5672)
     except OSError:
         return None  # another process was quicker
-    say(
+    echo(
         "no broker is configured and none runs at localhost:5672: started one in this process, at "
         "127.0.0.1:{}; it is for trying out, its messages live in memory".format(broker.port)
     )

@@ -1,10 +1,9 @@
-"""The plain shell: Python's own interactive console, or a script from standard input."""
+"""Runs a script from standard input line by line, like the interactive console."""
 
 from __future__ import annotations
 
 import codeop
 import re
-import sys
 from code import InteractiveConsole
 from collections.abc import Iterable
 from typing import Any
@@ -64,23 +63,3 @@ class ScriptConsole(InteractiveConsole):
         except BaseException:
             self.showtraceback()
             raise SystemExit(1) from None
-
-
-def interact(
-    banner: str | None = None,
-    local: dict[str, Any] | None = None,
-    raise_expections: bool = False,
-) -> None:
-    """Open a console on the terminal; with ``raise_expections`` run standard input as a script."""
-    if raise_expections:
-        ScriptConsole(local).run(sys.stdin or ())
-        return
-    try:
-        import readline
-        import rlcompleter
-    except ImportError:
-        pass
-    else:
-        readline.set_completer(rlcompleter.Completer(local).complete)
-        readline.parse_and_bind("tab: complete")
-    InteractiveConsole(locals=local).interact(banner=banner, exitmsg="")

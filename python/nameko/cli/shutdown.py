@@ -8,7 +8,7 @@ import threading
 from logging import getLogger
 from typing import Any
 
-from nameko.cli.output import say
+from nameko.cli.output import echo
 from nameko.runners import ServiceRunner
 from nameko.utils.threads import spawn
 
@@ -71,7 +71,7 @@ class Shutdown:
 
     def _stop(self) -> None:
         if self.announce:
-            say("stopping; once more stops at once")
+            echo("stopping; once more stops at once")
         stopping = spawn(self.runner.stop)
         try:
             stopping.wait(self.timeout)
