@@ -7,7 +7,7 @@ HOME holds the tests; run.py is run by the Python that they need (the Makefile m
 file of tests gets a process of its own, as many at a time as there are cores. They run on an
 embedded broker, or on the RabbitMQ at URI; its management API is on port 15672 if nothing is said.
 
-All tests in upstream-tests.txt have to pass, and of all tests as many as ratchet.json says. With
+All tests in upstream-tests.txt have to pass, and of all tests as many as baseline.json says. With
 FILEs only those run, and nothing is compared.
 """
 
@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from figures import Figures
+from stats_proxy import StatsProxy
 from tls import Gateway, write_certificates
 from toxiproxy import Toxiproxy
 
@@ -54,7 +54,7 @@ def main() -> int:
 
     if args.amqp_uri:
         uri = args.amqp_uri
-        api_uri = Figures(args.rabbit_api_uri or api_beside(uri), uri).uri
+        api_uri = StatsProxy(args.rabbit_api_uri or api_beside(uri), uri).uri
     else:
         embedded = Broker(management_port=0)
         uri, api_uri = embedded.uri, embedded.management_uri
@@ -179,19 +179,19 @@ def judge(outcomes: Outcomes) -> bool:
 
     A test counts as passed where upstream itself skips it: for a combination that makes no sense.
     """
-    ratchet = json.loads((HERE / "ratchet.json").read_text())
+    baseline = json.loads((HERE / "baseline.json").read_text())
     good = {test for test, outcome in outcomes.items() if outcome in ("passed", "skipped")}
     listed = lines("upstream-tests.txt")
     passed = list(outcomes.values()).count("passed")
     print(
         "Of upstream's tests {} pass (at least {} have to), of the {} listed ones {} ({}).".format(
-            passed, ratchet["all"], len(listed), len(good.intersection(listed)), ratchet["listed"]
+            passed, baseline["all"], len(listed), len(good.intersection(listed)), baseline["listed"]
         )
     )
     for test in listed:
         if test not in good:
             print("  listed, but {}: {}".format(outcomes.get(test, "not run"), test))
-    return len(good.intersection(listed)) >= ratchet["listed"] and passed >= ratchet["all"]
+    return len(good.intersection(listed)) >= baseline["listed"] and passed >= baseline["all"]
 
 
 def show_failures(home: Path, outcomes: Outcomes) -> None:

@@ -26,7 +26,7 @@ _PATIENCE = 15
 _SAMPLES = 3
 
 
-class Figures:
+class StatsProxy:
     """Serves the management API of a RabbitMQ at :attr:`uri`, until the process ends."""
 
     def __init__(self, api_uri: str, amqp_uri: str) -> None:
@@ -37,13 +37,13 @@ class Figures:
         # Seconds between two collections; set once it is known.
         self._interval = 0.0
         self._known = threading.Event()
-        figures = self
+        proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def forward(self) -> None:
-                figures.forward(self)
+                proxy.forward(self)
 
             do_GET = do_PUT = do_POST = do_DELETE = forward
 
@@ -52,11 +52,11 @@ class Figures:
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.uri = "http://{}@127.0.0.1:{}".format(login, server.server_address[1])
-        threading.Thread(target=server.serve_forever, name="figures", daemon=True).start()
+        threading.Thread(target=server.serve_forever, name="stats-proxy", daemon=True).start()
         threading.Thread(target=self._measure, name="interval", daemon=True).start()
 
     def forward(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        if handler.command == "GET" and _is_figure(handler.path):
+        if handler.command == "GET" and _is_stat(handler.path):
             self._known.wait()
             time.sleep(self._interval)
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
@@ -122,7 +122,7 @@ def _ask(request: urllib.request.Request) -> tuple[int, str, bytes]:
         return answer.status, answer.headers.get("Content-Type", "text/plain"), answer.read()
 
 
-def _is_figure(path: str) -> bool:
+def _is_stat(path: str) -> bool:
     """Whether it asks for connections or for one queue."""
     return path.strip("/") == "api/connections" or _is_of_queue(path)
 
