@@ -19,7 +19,7 @@ __all__ = [
     "HttpServer",
     "Jobs",
     "Options",
-    "Originals",
+    "PatchGuard",
     "Pending",
     "Publisher",
     "ReplyListener",
@@ -71,15 +71,15 @@ class Options:
     def __ne__(self, other: object, /) -> bool: ...
 
 @final
-class Originals:
+class PatchGuard:
     """What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
 
-    places: (owner, name, original). Of a dict it is the item that is looked at, with None for one that is not to be there; of
+    expected: (owner, name, original). Of a dict it is the item that is looked at, with None for one that is not to be there; of
     anything else the attribute.
     """
 
-    def __new__(cls, places: list[tuple[Any, str, Any]]) -> Originals: ...
-    def hold(self) -> bool:
+    def __new__(cls, expected: list[tuple[Any, str, Any]]) -> PatchGuard: ...
+    def intact(self) -> bool:
         """Whether all of them are there, and nothing where nothing is to be."""
 
 @final
@@ -105,7 +105,7 @@ class HttpServer:
     def serve(self, handler: Callable[[HttpRequest], object], jobs: Jobs, limit: int) -> None:
         """Give every request to `handler` as a job of `jobs`, at most `limit` at a time: others wait their turn."""
 
-    def withdraw(self) -> None:
+    def stop_listening(self) -> None:
         """Take no more requests and close the port. Requests in work go on."""
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -125,12 +125,12 @@ class HttpServer:
 
 @final
 class HttpRequest:
-    """A request of a client, which is answered once, with `respond` or with `begin`, `write` and `end`.
+    """A request of a client, which is answered once, with `respond` or with `start_response`, `write` and `end`.
 
     One that is dropped before: the client is told that the service stops.
     """
 
-    def fill(self, environ: dict[str, Any]) -> None:
+    def fill_environ(self, environ: dict[str, Any]) -> None:
         """Add what the request's head says to a WSGI environ."""
 
     def body(self) -> bytes | HttpBody:
@@ -139,7 +139,7 @@ class HttpRequest:
     def respond(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         """Answer with a status, ``200 OK`` say. ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already."""
 
-    def begin(self, status: str, headers: list[tuple[str, str]]) -> None:
+    def start_response(self, status: str, headers: list[tuple[str, str]]) -> None:
         """Begin an answer whose body follows. Raises as `respond`."""
 
     def websocket(self) -> WebSocket | None:
@@ -156,7 +156,7 @@ class HttpRequest:
     def end(self) -> None:
         """The body is whole."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Break off: the client sees that the body is not whole. Unanswered, it is answered with 500."""
 
 @final
@@ -175,7 +175,7 @@ class WebSocket:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, once all that was sent before is out; one that was not accepted as soon as it is."""
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Answer the handshake with 500, unless it was accepted."""
 
     @property
@@ -223,11 +223,11 @@ class Delivery:
     @property
     def body(self) -> bytes: ...
     @property
-    def json(self) -> str | None:
+    def json_text(self) -> str | None:
         """The body, where it is JSON as Nameko writes it and nothing else has a say in how it is read: `application/json` in
         UTF-8, not compressed, without kombu's `__type__`."""
 
-    def headers_without(self, prefix: str) -> dict[str, Any]:
+    def headers_without_prefix(self, prefix: str) -> dict[str, Any]:
         """A new dict of the headers, with `prefix` taken from the names that have it."""
 
     @property
@@ -275,7 +275,7 @@ class Delivery:
         content_encoding: str,
         ack: bool = True,
         wait: bool = True,
-        hold: bool = False,
+        batch: bool = False,
     ) -> None:
         """The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is
         acknowledged. ValueError without `reply_to`; AmqpError when it cannot be published (not acknowledged then).
@@ -289,7 +289,7 @@ class Consumers:
     """One connection with one channel for all queues of a container, kept alive. Deliveries become jobs.
 
     `on_error(error, retry_in_seconds)` is called after each failed attempt to connect, `on_connected()` whenever every
-    queue is consumed; both on the thread `nameko-notices`.
+    queue is consumed; both on the thread `nameko-callbacks`.
     """
 
     def __new__(
@@ -350,7 +350,7 @@ class ReplyListener:
         """Replies waited for."""
 
     def on_unknown(self, callback: Callable[[Delivery], object]) -> None:
-        """Have `callback(delivery)` called, on the thread `nameko-notices`, for each reply that nobody waits for here."""
+        """Have `callback(delivery)` called, on the thread `nameko-callbacks`, for each reply that nobody waits for here."""
 
     def discard(self, correlation_id: str) -> None:
         """Expect the reply no more."""
@@ -503,8 +503,8 @@ def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
     whose exceptions are dropped. Returns whether it will be raised."""
 
 def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None:
-    """Have `callback(level, logger, text)` called, on the thread `nameko-notices`, for each record of the compiled half
+    """Have `callback(level, logger, text)` called, on the thread `nameko-callbacks`, for each record of the compiled half
     from `level` on, with `logging`'s numbers and names. Replaces the callback before."""
 
 def shutdown() -> None:
-    """Close the publishers, and end the I/O thread and the thread `nameko-notices`. For `atexit`."""
+    """Close the publishers, and end the I/O thread and the thread `nameko-callbacks`. For `atexit`."""

@@ -20,7 +20,7 @@ from typing import Any
 import nameko
 from nameko import loop, serialization
 from nameko._config import whole_number
-from nameko._nameko import Originals
+from nameko._nameko import PatchGuard
 from nameko.constants import (
     CALL_ID_STACK_CONTEXT_KEY,
     DEFAULT_MAX_WORKERS,
@@ -213,7 +213,7 @@ class ServiceContainer:
         self.started = False
         self._lifecycle = Lifecycle()
         # What nobody has replaced where results are not observed; made when it is first asked for.
-        self._unobserved: Originals | None = None
+        self._unobserved: PatchGuard | None = None
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
@@ -378,8 +378,8 @@ class ServiceContainer:
             places = methods_of(self, _OBSERVERS)
             for dependency in self.dependencies:
                 places += methods_of(dependency, _OBSERVING_DEPENDENCY)
-            self._unobserved = Originals(places)
-        return not self._unobserved.hold()
+            self._unobserved = PatchGuard(places)
+        return not self._unobserved.intact()
 
     def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
         # Looked up for each: somebody may have put another in its place.

@@ -17,7 +17,7 @@ from typing import Any
 from kombu.serialization import registry
 
 from nameko import containers, extensions, rpc, serialization
-from nameko._nameko import Delivery, Originals
+from nameko._nameko import Delivery, PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Channel, Message
 from nameko.containers import ServiceContainer
@@ -55,12 +55,12 @@ class Shortcut:
         """Have the request answered. Returns when the worker is over, or waits for its turn."""
         try:
             method = self._methods.get(delivery.routing_key) or self._find(delivery.routing_key)
-            text = delivery.json
+            text = delivery.json_text
             if (
                 method is None
                 or text is None
                 or delivery.reply_to is None
-                or not method.originals.hold()
+                or not method.originals.intact()
                 or containers._log.isEnabledFor(logging.DEBUG)
                 or self.container._being_killed
             ):
@@ -80,7 +80,7 @@ class Shortcut:
             except Exception:
                 self.consumer.handle_result(reply.message(), None, sys.exc_info())
                 return None
-            data = delivery.headers_without(method.prefix)
+            data = delivery.headers_without_prefix(method.prefix)
             worker_ctx = containers.WorkerContext(container, service, provider, args, kwargs, data)
             self._run((worker_ctx, reply.send))
         except ThreadKilled:
@@ -109,7 +109,7 @@ class _Method:
         name = str(provider.method_name)
         fn = getattr(container.service_cls, name)
         self.accepts = extensions.Signature(fn).accepts
-        self.originals = Originals(
+        self.originals = PatchGuard(
             [
                 *_PARTS,
                 *methods_of(container, _CONTAINER),

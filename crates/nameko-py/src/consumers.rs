@@ -10,12 +10,12 @@ use pyo3::types::PyDict;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::callbacks;
 use crate::convert;
 use crate::delivery::replies_sent;
 use crate::error::Failure;
 use crate::jobs::{Job, Jobs};
 use crate::lock::lock;
-use crate::notices;
 use crate::options::Options;
 use crate::replies::ReplyTable;
 use crate::runtime;
@@ -41,7 +41,7 @@ pub(crate) struct Consumers {
 #[pymethods]
 impl Consumers {
     /// `on_error(error, retry_in_seconds)` is called after each failed attempt to connect, `on_connected()` when
-    /// everything is consumed; both on the thread `nameko-notices`.
+    /// everything is consumed; both on the thread `nameko-callbacks`.
     #[new]
     #[pyo3(signature = (options, on_error = None, on_connected = None))]
     fn new(
@@ -50,7 +50,7 @@ impl Consumers {
         on_error: Option<Py<PyAny>>,
         on_connected: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        notices::ensure(py)?;
+        callbacks::ensure(py)?;
         let listener = Arc::new(Listener {
             callbacks: Mutex::new(Callbacks {
                 on_error: on_error.map(Arc::new),
@@ -257,7 +257,7 @@ impl Observer for Listener {
         self.begin_grace();
         let failure = Failure::from(error);
         if let Some(callback) = lock(&self.callbacks).on_error.clone() {
-            notices::post(Job::Native(Box::new(move |py| {
+            callbacks::post(Job::Native(Box::new(move |py| {
                 let error = failure.into_err(py).into_value(py);
                 callback
                     .call1(py, (error, retry_in.as_secs_f64()))
@@ -274,7 +274,7 @@ impl Observer for Listener {
     fn connected(&self, reconnect: bool) {
         self.set_grace(None);
         if let Some(callback) = lock(&self.callbacks).on_connected.clone() {
-            notices::post(Job::Native(Box::new(move |py| {
+            callbacks::post(Job::Native(Box::new(move |py| {
                 callback.call0(py).map(drop)
             })));
         }

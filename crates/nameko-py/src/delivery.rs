@@ -65,7 +65,7 @@ impl Delivery {
     /// The body, where it is JSON as Nameko writes it and nothing else has a say in how it is read: `application/json` in
     /// UTF-8, not compressed, without kombu's `__type__`.
     #[getter]
-    fn json(&self) -> Option<&str> {
+    fn json_text(&self) -> Option<&str> {
         let properties = &self.message.properties;
         let plain = properties.content_type.as_deref() == Some("application/json")
             && properties.content_encoding.as_deref() == Some("utf-8")
@@ -75,7 +75,11 @@ impl Delivery {
     }
 
     /// A new dict of the headers, with `prefix` taken from the names that have it.
-    fn headers_without<'py>(&self, py: Python<'py>, prefix: &str) -> PyResult<Bound<'py, PyDict>> {
+    fn headers_without_prefix<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: &str,
+    ) -> PyResult<Bound<'py, PyDict>> {
         convert::table_dict_without(py, &self.message.properties.headers, prefix)
     }
 
@@ -164,9 +168,9 @@ impl Delivery {
 
     /// The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is acknowledged.
     ///
-    /// With `wait=False` it returns at once and that goes on in the background; a failure is logged then. With `hold` too
+    /// With `wait=False` it returns at once and that goes on in the background; a failure is logged then. With `batch` too
     /// it is sent when the job of this thread is over, with the replies of the jobs behind it. A reply that could not be delivered because the broker was away leaves the request to be delivered again.
-    #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true, hold = false))]
+    #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true, batch = false))]
     #[expect(
         clippy::too_many_arguments,
         reason = "the arguments of a Python function"
@@ -181,7 +185,7 @@ impl Delivery {
         content_encoding: &str,
         ack: bool,
         wait: bool,
-        hold: bool,
+        batch: bool,
     ) -> PyResult<()> {
         let request = &self.message.properties;
         let Some(reply_to) = request.reply_to.as_deref() else {
@@ -228,7 +232,7 @@ impl Delivery {
                 sending: sending.try_read_owned().ok(),
             };
             match publisher.put(message, |message, published| reply.sent(message, published)) {
-                Ok(unsent) if hold => jobs::flush_later(unsent),
+                Ok(unsent) if batch => jobs::flush_later(unsent),
                 Ok(unsent) => unsent.flush(),
                 Err(back) => {
                     let (message, then) = *back;

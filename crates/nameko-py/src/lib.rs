@@ -2,7 +2,7 @@
 //!
 //! Connections, topology, confirms, the matching of replies, HTTP, the queue of worker threads and the embedded broker live
 //! here, on one I/O thread that never enters Python ([`runtime`]). It pushes into queues; Python threads take from
-//! them: [`jobs`] for the workers of a container, [`completions`] for an asyncio loop, [`notices`] for callbacks about
+//! them: [`jobs`] for the workers of a container, [`completions`] for an asyncio loop, [`callbacks`] for callbacks about
 //! connections and log records. So nothing that a handler does can hold up heartbeats, acknowledgements, replies or
 //! stopping. What Python sees is described in `python/nameko/_nameko.pyi`.
 //!
@@ -10,6 +10,7 @@
 //! override them.
 
 mod broker;
+mod callbacks;
 mod completions;
 mod consumers;
 mod convert;
@@ -20,9 +21,8 @@ mod jobs;
 mod lane;
 mod lock;
 mod logs;
-mod notices;
 mod options;
-mod originals;
+mod patch_guard;
 mod pending;
 mod probe;
 mod promise;
@@ -43,16 +43,16 @@ mod _nameko {
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, interrupt::interrupt, jobs::Jobs, logs::on_log, options::Options,
-        originals::Originals, pending::Pending, probe::probe, publisher::Publisher,
+        patch_guard::PatchGuard, pending::Pending, probe::probe, publisher::Publisher,
         replies::ReplyListener, web::body::HttpBody, web::request::HttpRequest,
         web::server::HttpServer, web::socket::WebSocket,
     };
 
-    /// Closes the publishers, and ends the I/O thread and the thread `nameko-notices`. For `atexit`.
+    /// Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For `atexit`.
     #[pyfunction]
     fn shutdown(py: Python<'_>) -> PyResult<()> {
         py.detach(runtime::shutdown);
-        notices::end(py)
+        callbacks::end(py)
     }
 
     #[pymodule_init]

@@ -1,4 +1,4 @@
-//! What the Rust side logs, handed to Python's `logging` on the thread `nameko-notices`.
+//! What the Rust side logs, handed to Python's `logging` on the thread `nameko-callbacks`.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,9 +10,9 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::callbacks;
 use crate::jobs::Job;
 use crate::lock::lock;
-use crate::notices;
 
 /// Where records go; none before `on_log`.
 static CALLBACK: Mutex<Option<Arc<Py<PyAny>>>> = Mutex::new(None);
@@ -25,7 +25,7 @@ static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
 #[pyfunction]
 #[pyo3(signature = (callback, level = 30))]
 pub(crate) fn on_log(py: Python<'_>, callback: Py<PyAny>, level: u8) -> PyResult<()> {
-    notices::ensure(py)?;
+    callbacks::ensure(py)?;
     let before = lock(&CALLBACK).replace(Arc::new(callback));
     drop(before);
     LEAST.store(level, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Subscriber for ToPython {
         let mut text = Text::default();
         event.record(&mut text);
         let text = text.message + &text.fields;
-        notices::post(Job::Native(Box::new(move |py| {
+        callbacks::post(Job::Native(Box::new(move |py| {
             callback.call1(py, (level, logger, text)).map(drop)
         })));
     }

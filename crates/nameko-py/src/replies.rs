@@ -8,13 +8,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::callbacks;
 use crate::consumers::Consumers;
 use crate::convert;
 use crate::delivery::Delivery as PyDelivery;
 use crate::error::Failure;
 use crate::jobs::Job;
 use crate::lock::lock;
-use crate::notices;
 use crate::pending::Pending;
 use crate::promise::{Outcome, Promise};
 
@@ -174,7 +174,7 @@ impl ReplyTable {
         if let Some(promise) = promise {
             promise.fulfil(Outcome::Reply(Box::new(delivery)));
         } else if let Some(callback) = on_unknown {
-            notices::post(Job::Native(Box::new(move |py| {
+            callbacks::post(Job::Native(Box::new(move |py| {
                 let message = PyDelivery::settled(Box::new(delivery));
                 callback.call1(py, (message,)).map(drop)
             })));

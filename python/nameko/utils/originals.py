@@ -1,4 +1,4 @@
-"""Where to look whether somebody has replaced a method, see :class:`nameko._nameko.Originals`."""
+"""Where to look whether somebody has replaced a method, see :class:`nameko._nameko.PatchGuard`."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class WebServer(ProviderCollector, SharedExtension):
             self._withdrawn = True
             # The port is closed when nobody has it any more.
             self._close_socket()
-            self._http.withdraw()
+            self._http.stop_listening()
             if not self._http.drain(self._http.stop_timeout):
                 _log.warning(
                     "requests are still in work %s seconds after the service was stopped; their "

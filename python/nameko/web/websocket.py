@@ -115,7 +115,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
                 self.remove_socket(socket_id)
                 raise
         except BaseException:
-            socket.refuse()
+            socket.reject()
             raise
 
     def _greet(

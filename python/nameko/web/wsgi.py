@@ -58,7 +58,7 @@ class Gateway:
         """Answer one request. Returns when it is answered, or the rest is up to another thread."""
         environ = self.environ.copy()
         environ["wsgi.errors"] = sys.stderr
-        request.fill(environ)
+        request.fill_environ(environ)
         body = request.body()
         if isinstance(body, bytes):
             environ["wsgi.input"] = io.BytesIO(body)
@@ -69,7 +69,7 @@ class Gateway:
         try:
             self._run(exchange)
         except ThreadKilled:
-            request.cut()
+            request.abort()
             raise
         except ConnectionError as exc:
             exchange.client_gone(exc)
@@ -192,7 +192,7 @@ class Exchange:
                 if finish is not None:
                     finish()
         except ThreadKilled:
-            self.request.cut()
+            self.request.abort()
             raise
         except ConnectionError as exc:
             self.client_gone(exc)
@@ -210,7 +210,7 @@ class Exchange:
         if self.over or self.is_taken():
             return
         if self.begun:
-            self.request.cut()
+            self.request.abort()
             return
         self.status = "500 Internal Server Error"
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
@@ -219,7 +219,7 @@ class Exchange:
     def client_gone(self, exc: BaseException) -> None:
         """The connection is lost: nobody to tell."""
         _log.debug("client of %s has gone: %s", self.environ.get("RAW_PATH_INFO"), exc)
-        self.request.cut()
+        self.request.abort()
 
     def _check_started(self) -> None:
         if self.status is None:
@@ -227,7 +227,7 @@ class Exchange:
 
     def _begin(self) -> None:
         self._check_started()
-        self.request.begin(self.status, self.headers)  # type: ignore[arg-type]
+        self.request.start_response(self.status, self.headers)  # type: ignore[arg-type]
         self.begun = True
 
     def _end(self) -> None:

@@ -92,7 +92,7 @@ impl HttpRequest {
 #[pymethods]
 impl HttpRequest {
     /// Adds what the request's head says to a WSGI environ.
-    fn fill(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn fill_environ(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
         environ::fill(environ, &self.head, self.peer, self.length)
     }
 
@@ -122,7 +122,7 @@ impl HttpRequest {
     }
 
     /// Begins an answer whose body follows with `write`, up to `end`. Raises as `respond`.
-    fn begin(&self, status: &str, headers: Vec<(String, String)>) -> PyResult<()> {
+    fn start_response(&self, status: &str, headers: Vec<(String, String)>) -> PyResult<()> {
         let (response, pieces) = Head::new(status, headers)?.with_pieces();
         self.answer(response)?;
         lock(&self.state).pieces = Some(pieces);
@@ -194,7 +194,7 @@ impl HttpRequest {
     }
 
     /// Breaks off: the client sees that the body is not whole. Unanswered, it is answered with 500.
-    fn cut(&self) {
+    fn abort(&self) {
         let (reply, pieces) = {
             let mut state = lock(&self.state);
             (state.reply.take(), state.pieces.take())

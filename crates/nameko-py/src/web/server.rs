@@ -128,7 +128,7 @@ impl HttpServer {
     }
 
     /// Takes no more requests and closes the port. Requests in work go on.
-    fn withdraw(&self, py: Python<'_>) -> PyResult<()> {
+    fn stop_listening(&self, py: Python<'_>) -> PyResult<()> {
         match self.site() {
             Some(site) => {
                 let closed = runtime::handle()?.spawn(async move { site.withdraw().await });

@@ -137,7 +137,7 @@ impl WebSocket {
     }
 
     /// Answers the handshake with 500, unless it was accepted.
-    fn refuse(&self) {
+    fn reject(&self) {
         let opening = lock(&self.opening).take();
         if let Some(opening) = opening {
             // A client that has gone misses nothing.

@@ -1,4 +1,4 @@
-//! Callbacks about connections, and log records: queued on any thread, run by one Python thread, `nameko-notices`.
+//! Callbacks about connections, and log records: queued on any thread, run by one Python thread, `nameko-callbacks`.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,11 +9,11 @@ use crate::jobs::{Job, JobQueue, Jobs};
 use crate::lock::lock;
 
 /// As many may wait to be run; more are dropped. Reached only when a callback hangs.
-const MOST: usize = 10_000;
+const MAX_QUEUED_CALLBACKS: usize = 10_000;
 
-static NOTICES: Mutex<Option<Notices>> = Mutex::new(None);
+static CALLBACKS: Mutex<Option<Callbacks>> = Mutex::new(None);
 
-struct Notices {
+struct Callbacks {
     /// The process it was made in: threads do not survive a fork.
     pid: u32,
     queue: Arc<JobQueue>,
@@ -23,32 +23,32 @@ struct Notices {
 /// Starts the thread, if it does not run.
 pub(crate) fn ensure(py: Python<'_>) -> PyResult<()> {
     let pid = std::process::id();
-    if lock(&NOTICES)
+    if lock(&CALLBACKS)
         .as_ref()
-        .is_some_and(|notices| notices.pid == pid)
+        .is_some_and(|callbacks| callbacks.pid == pid)
     {
         return Ok(());
     }
     let jobs = Bound::new(py, Jobs::alone())?;
     let arguments = PyDict::new(py);
     arguments.set_item("target", jobs.getattr("run")?)?;
-    arguments.set_item("name", "nameko-notices")?;
+    arguments.set_item("name", "nameko-callbacks")?;
     arguments.set_item("daemon", true)?;
     let thread = py
         .import("threading")?
         .getattr("Thread")?
         .call((), Some(&arguments))?;
-    let notices = Notices {
+    let callbacks = Callbacks {
         pid,
         queue: jobs.get().queue.clone(),
         thread: thread.clone().unbind(),
     };
     let superfluous = {
-        let mut slot = lock(&NOTICES);
+        let mut slot = lock(&CALLBACKS);
         if slot.as_ref().is_some_and(|running| running.pid == pid) {
-            Some(notices)
+            Some(callbacks)
         } else {
-            slot.replace(notices)
+            slot.replace(callbacks)
         }
     };
     drop(superfluous);
@@ -57,9 +57,11 @@ pub(crate) fn ensure(py: Python<'_>) -> PyResult<()> {
 
 /// Queues something to run. Dropped when the thread does not run.
 pub(crate) fn post(job: Job) {
-    let queue = lock(&NOTICES).as_ref().map(|notices| notices.queue.clone());
+    let queue = lock(&CALLBACKS)
+        .as_ref()
+        .map(|callbacks| callbacks.queue.clone());
     if let Some(queue) = queue
-        && queue.pending() < MOST
+        && queue.pending() < MAX_QUEUED_CALLBACKS
     {
         // After the end nobody wants to know.
         let _ = queue.push(job);
@@ -68,12 +70,12 @@ pub(crate) fn post(job: Job) {
 
 /// Runs what is queued and ends the thread, within a second.
 pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
-    let Some(notices) = lock(&NOTICES).take() else {
+    let Some(callbacks) = lock(&CALLBACKS).take() else {
         return Ok(());
     };
-    if notices.pid != std::process::id() {
+    if callbacks.pid != std::process::id() {
         return Ok(());
     }
-    notices.queue.end(false);
-    notices.thread.call_method1(py, "join", (1.0,)).map(drop)
+    callbacks.queue.end(false);
+    callbacks.thread.call_method1(py, "join", (1.0,)).map(drop)
 }

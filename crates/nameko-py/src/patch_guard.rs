@@ -7,7 +7,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 /// What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
 #[pyclass(frozen, module = "nameko._nameko")]
-pub(crate) struct Originals {
+pub(crate) struct PatchGuard {
     places: Vec<Place>,
 }
 
@@ -24,12 +24,12 @@ enum Owner {
 }
 
 #[pymethods]
-impl Originals {
-    /// `places`: `(owner, name, original)`. Of a dict it is the item that is looked at, with None for one that is not to be
+impl PatchGuard {
+    /// `expected`: `(owner, name, original)`. Of a dict it is the item that is looked at, with None for one that is not to be
     /// there; of anything else the attribute.
     #[new]
-    fn new(places: Vec<Place>) -> Self {
-        Originals { places }
+    fn new(expected: Vec<Place>) -> Self {
+        PatchGuard { places: expected }
     }
 
     /// An object may keep what looks at it: the collector sees such a circle.
@@ -48,7 +48,7 @@ impl Originals {
     }
 
     /// Whether all of them are there, and nothing where nothing is to be.
-    fn hold(&self, py: Python<'_>) -> bool {
+    fn intact(&self, py: Python<'_>) -> bool {
         self.places.iter().all(|place| place.holds(py))
     }
 }
