@@ -23,7 +23,7 @@ def samples(page):
             yield code
 
 
-PAGES = [page for page in sorted(DOCS.glob("*.md")) if SAMPLES.search(page.read_text())]
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if SAMPLES.search(page.read_text())]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -270,7 +270,7 @@ def test_a_rabbit_config_that_gives_nothing_back_has_a_uri_all_the_same(run):
 
 
 def test_the_guides_tests(run):
-    page = Path(__file__).parents[2] / "docs" / "testing.md"
+    page = Path(__file__).parents[2] / "docs" / "guides" / "testing.md"
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
     run("\n".join(blocks)).assert_outcomes(passed=2)
 

@@ -4,57 +4,57 @@
 //! you need them, and [production] when others do.
 
 pub mod install {
-    #![doc = include_str!("../../../docs/install.md")]
+    #![doc = include_str!("../docs/install.md")]
 }
 
 pub mod hello {
-    #![doc = include_str!("../../../docs/hello.md")]
+    #![doc = include_str!("../docs/hello.md")]
 }
 
 pub mod concepts {
-    #![doc = include_str!("../../../docs/concepts.md")]
+    #![doc = include_str!("../docs/concepts.md")]
 }
 
 pub mod rpc {
-    #![doc = include_str!("../../../docs/rpc.md")]
+    #![doc = include_str!("../docs/rpc.md")]
 }
 
 pub mod context {
-    #![doc = include_str!("../../../docs/context.md")]
+    #![doc = include_str!("../docs/context.md")]
 }
 
 pub mod events {
-    #![doc = include_str!("../../../docs/events.md")]
+    #![doc = include_str!("../docs/events.md")]
 }
 
 pub mod messaging {
-    #![doc = include_str!("../../../docs/messaging.md")]
+    #![doc = include_str!("../docs/messaging.md")]
 }
 
 pub mod http {
-    #![doc = include_str!("../../../docs/http.md")]
+    #![doc = include_str!("../docs/http.md")]
 }
 
 pub mod websocket {
-    #![doc = include_str!("../../../docs/websocket.md")]
+    #![doc = include_str!("../docs/websocket.md")]
 }
 
 pub mod timers {
-    #![doc = include_str!("../../../docs/timers.md")]
+    #![doc = include_str!("../docs/timers.md")]
 }
 
 pub mod extensions {
-    #![doc = include_str!("../../../docs/extensions.md")]
+    #![doc = include_str!("../docs/extensions.md")]
 }
 
 pub mod testing {
-    #![doc = include_str!("../../../docs/testing.md")]
+    #![doc = include_str!("../docs/testing.md")]
 }
 
 pub mod serialization {
-    #![doc = include_str!("../../../docs/serialization.md")]
+    #![doc = include_str!("../docs/serialization.md")]
 }
 
 pub mod production {
-    #![doc = include_str!("../../../docs/production.md")]
+    #![doc = include_str!("../docs/production.md")]
 }

@@ -1,6 +1,6 @@
 """Extensions that run in the tests of this project, unchanged, and what is to be known of each.
 
-``docs/community.md`` tells the same in more words.
+``docs/migration/extensions.md`` tells the same in more words.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ TRIED: dict[str, Extension] = {
                 Severity.BREAKS,
                 "SentryReporter",
                 "it sends reports from greenlets, which do not run now: none arrives",
-                "a subclass whose transport has threads, see docs/community.md; or sentry-sdk",
+                "a subclass whose transport has threads, see docs/migration/extensions.md;"
+                " or sentry-sdk",
             ),
         ),
     ),
