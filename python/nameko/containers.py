@@ -39,9 +39,9 @@ from nameko.lifecycle import Lifecycle
 from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet
-from nameko.utils.originals import methods_of
+from nameko.utils.patch_guard import guarded_methods
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
-from nameko.workers import WorkerPool, WorkerThread, is_prompt
+from nameko.workers import WorkerPool, WorkerThread, is_nonblocking
 
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
@@ -120,7 +120,7 @@ class WorkerContext:
     _call_id: str | None = None
     _call_id_stack: list[str] | None = None
     # When it began, by time.time(); only where its duration is logged.
-    _began: float | None = None
+    _started_at: float | None = None
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class ServiceContainer:
         self.started = False
         self._lifecycle = Lifecycle()
         # What nobody has replaced where results are not observed; made when it is first asked for.
-        self._unobserved: PatchGuard | None = None
+        self._result_hook_guard: PatchGuard | None = None
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
@@ -228,9 +228,9 @@ class ServiceContainer:
             name=self.service_name,
             run=self._work,
             resume=self._resume_worker,
-            is_quick=self._ends_quickly,
-            begun=self._worker_begun,
-            done=self._worker_done,
+            ends_inline=self._worker_ends_inline,
+            on_start=self._on_worker_start,
+            on_end=self._on_worker_end,
         )
 
     def _bind_extensions(self) -> None:
@@ -342,8 +342,8 @@ class ServiceContainer:
         ``handle_result(worker_ctx, result, exc_info)`` is called in the worker with what the
         method returned or raised. It returns what dependencies are to see of it.
 
-        The worker of a :func:`~nameko.workers.prompt` handler of a message begins when that has
-        returned, or waits for an event.
+        The worker of a :func:`~nameko.workers.nonblocking` handler of a message begins when that
+        has returned, or waits for an event.
 
         ContainerBeingKilled where the container is dying, or has stopped.
         """
@@ -353,7 +353,7 @@ class ServiceContainer:
         service = self.service_cls()
         worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, data=context_data)
         _log.debug("spawning %s", worker_ctx)
-        self._worker_pool.spawn((worker_ctx, handle_result), elsewhere=not is_prompt(entrypoint))
+        self._worker_pool.spawn((worker_ctx, handle_result), inline=is_nonblocking(entrypoint))
         return worker_ctx
 
     def spawn_managed_thread(self, fn: Any, identifier: str | None = None) -> ManagedThread:
@@ -369,29 +369,29 @@ class ServiceContainer:
         thread.link(self._handle_managed_thread_exited, identifier)
         return thread.start()
 
-    def results_are_observed(self) -> bool:
+    def has_result_hooks(self) -> bool:
         """Whether anything looks at a worker once its result is handled.
 
         Where nothing does, a worker is over before the broker has confirmed its reply.
         """
-        if self._unobserved is None:
-            places = methods_of(self, _OBSERVERS)
+        if self._result_hook_guard is None:
+            places = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
             for dependency in self.dependencies:
-                places += methods_of(dependency, _OBSERVING_DEPENDENCY)
-            self._unobserved = PatchGuard(places)
-        return not self._unobserved.intact()
+                places += guarded_methods(dependency, _DEPENDENCY_RESULT_HOOKS)
+            self._result_hook_guard = PatchGuard(places)
+        return not self._result_hook_guard.intact()
 
     def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
         # Looked up for each: somebody may have put another in its place.
         return self._run_worker(*worker)
 
-    def _ends_quickly(self, worker: tuple[WorkerContext, Any]) -> bool:
+    def _worker_ends_inline(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether nothing that could take long comes after the method."""
         worker_ctx, handle_result = worker
         if handle_result is not None:
             entrypoint = worker_ctx.entrypoint
-            has_prompt_results = getattr(entrypoint, "has_prompt_results", None)
-            if has_prompt_results is None or not has_prompt_results():
+            handle_result_is_nonblocking = getattr(entrypoint, "handle_result_is_nonblocking", None)
+            if handle_result_is_nonblocking is None or not handle_result_is_nonblocking():
                 return False
             # It is the entrypoint's own, or does the same.
             if (
@@ -399,12 +399,12 @@ class ServiceContainer:
                 and getattr(handle_result, "prompt", None) is not True
             ):
                 return False
-        return not self.results_are_observed()
+        return not self.has_result_hooks()
 
-    def _worker_begun(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
+    def _on_worker_start(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
         self._worker_threads[worker[0]] = thread
 
-    def _worker_done(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
+    def _on_worker_end(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
         self._worker_threads.pop(worker[0], None)
         if thread.exc is not None:
             self._handle_thread_exited(thread)
@@ -415,7 +415,7 @@ class ServiceContainer:
         """Run a worker; or, of an ``async def`` method, what comes before it, and return it."""
         verbose = _log.isEnabledFor(logging.DEBUG)
         if verbose:
-            worker_ctx._began = time.time()
+            worker_ctx._started_at = time.time()
             _log.debug("setting up %s", worker_ctx)
             _log.debug(
                 "call stack for %s: %s", worker_ctx, "->".join(map(str, worker_ctx.call_id_stack))
@@ -476,8 +476,8 @@ class ServiceContainer:
         # The traceback refers to this frame: without it the worker can be freed at once.
         del exc_info
         self._worker_teardown(worker_ctx)
-        if verbose and worker_ctx._began is not None:
-            _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - worker_ctx._began)
+        if verbose and worker_ctx._started_at is not None:
+            _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - worker_ctx._started_at)
 
     def _inject_dependencies(self, worker_ctx: WorkerContext) -> None:
         service = worker_ctx.service
@@ -554,11 +554,11 @@ class ServiceContainer:
 
 
 # What looks at a worker's result, as we wrote it: it does nothing by itself.
-_OBSERVERS = {
+_CONTAINER_RESULT_HOOKS = {
     "_worker_result": ServiceContainer._worker_result,
     "_worker_teardown": ServiceContainer._worker_teardown,
 }
-_OBSERVING_DEPENDENCY = {
+_DEPENDENCY_RESULT_HOOKS = {
     "worker_result": DependencyProvider.worker_result,
     "worker_teardown": DependencyProvider.worker_teardown,
 }
@@ -567,7 +567,7 @@ _OBSERVING_DEPENDENCY = {
 _started: weakref.WeakSet[ServiceContainer] = weakref.WeakSet()
 
 
-def _forget() -> None:
+def _reset_after_fork() -> None:
     """In a forked child, where none of their threads and connections exists: they have ended."""
     for container in _started:
         container.started = False
@@ -577,7 +577,7 @@ def _forget() -> None:
     _started.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _log_failure(worker_ctx: WorkerContext, exc: BaseException, **options: Any) -> None:

@@ -29,7 +29,7 @@ from kombu import Queue
 
 from nameko._config import queue_arguments
 from nameko.amqp.publish import publish_or_await
-from nameko.messaging import Consumer, Publisher, warn_of_none
+from nameko.messaging import Consumer, Publisher, warn_about_none_values
 from nameko.standalone.events import get_event_exchange
 
 _log = getLogger(__name__)
@@ -60,7 +60,7 @@ class EventDispatcher(Publisher):
         super().setup()
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
-        warn_of_none(worker_ctx.data)
+        warn_about_none_values(worker_ctx.data)
 
         def dispatch(event_type: str, event_data: Any) -> Any:
             return publish_or_await(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from nameko.extensions import Extension
-from nameko.utils.concurrency import begin_all, call_all
+from nameko.utils.concurrency import call_all, start_all
 
 # How long (s) a stop waits for the start() of an extension, which may wait for what never comes.
 START_GRACE = 1.0
@@ -37,10 +37,10 @@ class Lifecycle:
         self._running: set[_Call] = set()
 
     def set_up(self, extensions: Iterable[Any]) -> None:
-        self._begin(extensions, "setup")
+        self._start_all(extensions, "setup")
 
     def start(self, extensions: Iterable[Any]) -> None:
-        self._begin(extensions, "start")
+        self._start_all(extensions, "start")
 
     @contextmanager
     def ending(self) -> Iterator[bool]:
@@ -49,7 +49,7 @@ class Lifecycle:
         with self._changed:
             self._changed.wait_for(lambda: self._killed or not self._stopping)
             self._ending = self._stopping = True
-            self._changed.wait_for(lambda: self._killed or not self._runs("setup"))
+            self._changed.wait_for(lambda: self._killed or not self._is_running("setup"))
             killed = self._killed
         try:
             yield not killed
@@ -67,17 +67,17 @@ class Lifecycle:
             self._changed.notify_all()
         _call_all(extensions, "kill", lambda extension: extension.kill(), call_all)
 
-    def _begin(self, extensions: Iterable[Any], name: str) -> None:
+    def _start_all(self, extensions: Iterable[Any], name: str) -> None:
         # One that fails is told of while others wait, for the broker for example.
-        begin = partial(self._begin_one, name=name)
-        _call_all(extensions, name, begin, begin_all)
+        begin = partial(self._start_one, name=name)
+        _call_all(extensions, name, begin, start_all)
 
-    def _begin_one(self, extension: Any, name: str) -> None:
+    def _start_one(self, extension: Any, name: str) -> None:
         call = _Call(name, id(extension), threading.get_ident())
         with self._changed:
             if self._ending:
                 return
-            if _has(extension, "stop"):
+            if _overrides(extension, "stop"):
                 self._running.add(call)
         try:
             getattr(extension, name)()
@@ -94,11 +94,11 @@ class Lifecycle:
         if getattr(extension, "stop_interrupts_start", False) is not True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._killed or not self._runs("start", extension), START_GRACE
+                    lambda: self._killed or not self._is_running("start", extension), START_GRACE
                 )
         extension.stop()
 
-    def _runs(self, name: str, extension: Any = None) -> bool:
+    def _is_running(self, name: str, extension: Any = None) -> bool:
         """Whether another thread is in that method of the extension, or of any."""
         here = threading.get_ident()
         return any(
@@ -124,13 +124,13 @@ def _call_all(
     """``call`` each extension that has a method of that name, all at once; ``run`` does it. The
     others cost no thread."""
     calls: list[Callable[[], Any]] = [
-        partial(call, extension) for extension in extensions if _has(extension, name)
+        partial(call, extension) for extension in extensions if _overrides(extension, name)
     ]
     if calls:
         run(calls)
 
 
-def _has(extension: Any, name: str) -> bool:
+def _overrides(extension: Any, name: str) -> bool:
     """Whether it has such a method, other than the empty one of :class:`Extension`."""
     return getattr(type(extension), name, None) is not getattr(Extension, name) or name in getattr(
         extension, "__dict__", ()

@@ -44,20 +44,26 @@ def process_loop() -> asyncio.AbstractEventLoop:
                 serve = partial(_serve, loop)
                 thread = threading.Thread(target=serve, name="nameko-loop", daemon=True)
                 thread.start()
-                _watchdog = Watchdog(loop, thread.ident or 0, _has_work, _name_of)
+                _watchdog = Watchdog(loop, thread.ident or 0, _has_work, _describe_task)
                 _loop = loop
     return _loop
 
 
-def _forget() -> None:
+def _reset_after_fork() -> None:
     """In a forked child, where neither the loop's thread nor what it runs exists."""
-    global _loop, _lock, _watchdog, _called, _running
-    _loop, _lock, _watchdog, _called, _running = None, threading.Lock(), None, False, 0
-    _starting.clear()
+    global _loop, _lock, _watchdog, _start_scheduled, _running_count
+    _loop, _lock, _watchdog, _start_scheduled, _running_count = (
+        None,
+        threading.Lock(),
+        None,
+        False,
+        0,
+    )
+    _pending_runs.clear()
     _completions.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -80,10 +86,10 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
                 )
 
 
-class Running:
+class CoroutineRun:
     """A coroutine on the process's loop. ``done(result, exception)`` is called there at its end."""
 
-    __slots__ = ("_begun", "_cancelled", "_context", "_coroutine", "_done", "_task")
+    __slots__ = ("_cancelled", "_context", "_coroutine", "_done", "_started", "_task")
 
     def __init__(
         self,
@@ -95,18 +101,18 @@ class Running:
         # What it runs in.
         self._context = context
         self._done = done
-        self._begun = False
+        self._started = False
         self._cancelled = False
         # Set on the loop.
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start it. To be called once, from any thread."""
-        global _called
-        _starting.append(self)
-        if not _called:
-            _called = True
-            process_loop().call_soon_threadsafe(_start_all)
+        global _start_scheduled
+        _pending_runs.append(self)
+        if not _start_scheduled:
+            _start_scheduled = True
+            process_loop().call_soon_threadsafe(_start_pending)
             if _watchdog is not None:
                 _watchdog.wake()
 
@@ -115,9 +121,9 @@ class Running:
         self._cancelled = True
         process_loop().call_soon_threadsafe(self._cancel)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        global _running
-        _running += 1
+    def _start_task(self, loop: asyncio.AbstractEventLoop) -> None:
+        global _running_count
+        _running_count += 1
         if sys.version_info >= (3, 11):
             self._task = loop.create_task(self._run(), context=self._context)
         else:
@@ -125,12 +131,12 @@ class Running:
 
     def _cancel(self) -> None:
         # One that has not begun sees it by itself.
-        if self._begun and self._task is not None:
+        if self._started and self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
-        global _running
-        self._begun = True
+        global _running_count
+        self._started = True
         try:
             if self._cancelled:
                 self._coroutine.close()
@@ -142,31 +148,31 @@ class Running:
         else:
             self._done(result, None)
         finally:
-            _running -= 1
+            _running_count -= 1
 
 
 # How many have begun and are not over.
-_running = 0
+_running_count = 0
 
 # Coroutines that the loop has yet to begin, and whether it was told of them.
-_starting: deque[Running] = deque()
-_called = False
+_pending_runs: deque[CoroutineRun] = deque()
+_start_scheduled = False
 
 
-def _start_all() -> None:
-    global _called
+def _start_pending() -> None:
+    global _start_scheduled
     # First, so that one that is added from now on tells again.
-    _called = False
+    _start_scheduled = False
     loop = process_loop()
-    while _starting:
-        _starting.popleft()._begin(loop)
+    while _pending_runs:
+        _pending_runs.popleft()._start_task(loop)
 
 
 def _has_work() -> bool:
-    return bool(_running or _starting)
+    return bool(_running_count or _pending_runs)
 
 
-def _name_of(task: asyncio.Task[Any] | None) -> str:
+def _describe_task(task: asyncio.Task[Any] | None) -> str:
     """What a task on the loop is called in the log; of None, a callback."""
     if task is None:
         return "A callback"
@@ -174,7 +180,7 @@ def _name_of(task: asyncio.Task[Any] | None) -> str:
     name = getattr(coroutine, "__qualname__", repr(coroutine))
     # Python tells it from version 3.12 on.
     context = task.get_context() if hasattr(task, "get_context") else None
-    if getattr(coroutine, "cr_code", None) is Running._run.__code__:
+    if getattr(coroutine, "cr_code", None) is CoroutineRun._run.__code__:
         running = coroutine.cr_frame.f_locals["self"]  # type: ignore[union-attr]
         context, name = running._context, ""
     worker_ctx = None if context is None else context.get(worker)

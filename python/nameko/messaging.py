@@ -37,7 +37,7 @@ from nameko.extensions import (
 )
 from nameko.utils import sanitize_url
 from nameko.utils.threads import ThreadKilled
-from nameko.workers import is_prompt, prompt, run_elsewhere
+from nameko.workers import is_nonblocking, nonblocking, offload
 
 _log = getLogger(__name__)
 
@@ -58,7 +58,7 @@ def decode_from_headers(headers: Mapping[str, Any], prefix: str = HEADER_PREFIX)
     return {key.removeprefix(prefix + "."): value for key, value in headers.items()}
 
 
-def warn_of_none(context_data: Any) -> None:
+def warn_about_none_values(context_data: Any) -> None:
     """A warning where a value cannot be a header."""
     if isinstance(context_data, dict) and None in context_data.values():
         warnings.warn(
@@ -80,7 +80,7 @@ class HeaderEncoder:
 
     def get_message_headers(self, worker_ctx: Any) -> dict[str, Any]:
         data = worker_ctx.context_data
-        warn_of_none(data)
+        warn_about_none_values(data)
         return {
             self._get_header_name(key): value for key, value in data.items() if value is not None
         }
@@ -101,7 +101,7 @@ class HeaderDecoder:
         return {self._strip_header_name(key): value for key, value in message.headers.items()}
 
 
-def warn_of_compat_attributes(extension: Any, what: str, options: dict[str, Any]) -> None:
+def warn_about_compat_attributes(extension: Any, what: str, options: dict[str, Any]) -> None:
     """Take publisher options from class attributes, where versions before 2.7 had them."""
     for name in ("retry", "retry_policy", "use_confirms"):
         if hasattr(extension, name):
@@ -152,7 +152,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
             if exchange is None:
                 self.exchange = queue.exchange
             self.declare.append(queue)
-        warn_of_compat_attributes(self, "instantiation", self.options)
+        warn_about_compat_attributes(self, "instantiation", self.options)
 
     @property
     def amqp_uri(self) -> str:
@@ -183,7 +183,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
         )
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
-        warn_of_none(worker_ctx.data)
+        warn_about_none_values(worker_ctx.data)
 
         def publish(msg: Any, **kwargs: Any) -> Any:
             # The context data as it is now: the worker may have added to it.
@@ -226,7 +226,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         # there, the object that matches.
         self._consumers: dict[Any, Any] = {}
         # Providers that are leaving, or have left.
-        self._leavers: set[Any] = set()
+        self._unregistering: set[Any] = set()
         self._stopped = False
         self._channel: Channel | None = None
         # What feeds the threads of a container that has no pool of them.
@@ -307,7 +307,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             )
             self._channel = Channel(native)
             # A stop may be under way already.
-            for provider in self._providers - self._leavers:
+            for provider in self._providers - self._unregistering:
                 self._consumers[provider] = self._add(native, provider)
             self._native = native
         _log.debug("waiting for consumer ready %s", self)
@@ -349,7 +349,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         with self._lock:
             native = self._native
             consumer = self._consumers.pop(provider, None)
-            self._leavers.add(provider)
+            self._unregistering.add(provider)
         if native is not None and isinstance(consumer, int):
             _log.debug("cancelling consumer [%s]: %s", provider, consumer)
             native.cancel(consumer)
@@ -371,7 +371,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         if not (isinstance(message, Message) and message.acknowledged):
             message.reject()
 
-    @prompt
+    @nonblocking
     def handle_message(self, provider: Any, body: Any, message: Any) -> None:
         """Called on a worker thread for each message."""
         provider.handle_message(body, message)
@@ -418,9 +418,9 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         if pool is not None:
             deliver: Callable[[_nameko.Delivery], None] = partial(pool.handle, handle, *args)
             # There may be a shorter way.
-            shorten = getattr(type(provider), "shorten", None)
-            if shorten is not None:
-                deliver = shorten(provider, accepted, self._channel, deliver)
+            fast_path_handler = getattr(type(provider), "fast_path_handler", None)
+            if fast_path_handler is not None:
+                deliver = fast_path_handler(provider, accepted, self._channel, deliver)
             return native.add(queue, deliver, pool.jobs, prefetch_count)
         # Some other kind of container, as tests have: it lends one thread.
         if self._jobs is None:
@@ -432,8 +432,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         self, provider: Any, accepted: frozenset[str], delivery: _nameko.Delivery
     ) -> None:
         try:
-            if not (is_prompt(self) and is_prompt(provider)):
-                run_elsewhere()
+            if not (is_nonblocking(self) and is_nonblocking(provider)):
+                offload()
             message = Message(delivery, self._channel, accepted)
             try:
                 body = message.decode()
@@ -510,7 +510,7 @@ class Consumer(Entrypoint, HeaderDecoder):
     def stop(self) -> None:
         self.queue_consumer.unregister_provider(self)
 
-    @prompt
+    @nonblocking
     def handle_message(self, body: Any, message: Any) -> None:
         try:
             self.container.spawn_worker(

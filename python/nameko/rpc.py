@@ -42,7 +42,7 @@ from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector,
 from nameko.messaging import HeaderDecoder, HeaderEncoder, QueueConsumer, take_consumer_options
 from nameko.replies import Acceptable, HandledReply, ReplyEvent, RpcReply
 from nameko.utils.threads import Event
-from nameko.workers import has_prompt_result, prompt
+from nameko.workers import handle_result_is_nonblocking, nonblocking
 
 _log = getLogger(__name__)
 
@@ -126,7 +126,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
                         return provider
         raise MethodNotFound(routing_key.split(".")[-1])
 
-    @prompt
+    @nonblocking
     def handle_message(self, body: Any, message: Any) -> None:
         if isinstance(message, Message):
             routing_key = message.delivery.routing_key
@@ -138,7 +138,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         except Exception:
             self.handle_result(message, None, sys.exc_info())
 
-    @prompt
+    @nonblocking
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Send the reply, then acknowledge the request."""
         uri, exchange, serializer, ssl, login_method = self.reply_settings()
@@ -146,7 +146,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
             uri, exchange, serializer, message, ssl=ssl, login_method=login_method
         )
         if isinstance(message, Message):
-            message.reply_in_background = not self.container.results_are_observed()
+            message.reply_in_background = not self.container.has_result_hooks()
         result, exc_info = responder.send_response(result, exc_info)
         self.queue_consumer.ack_message(message)
         return result, exc_info
@@ -164,16 +164,16 @@ class RpcConsumer(SharedExtension, ProviderCollector):
             )
         return self._reply_settings
 
-    def shorten(
+    def fast_path_handler(
         self,
         accept: frozenset[str],
         channel: Channel | None,
-        long_way: Callable[[_nameko.Delivery], None],
+        slow_path: Callable[[_nameko.Delivery], None],
     ) -> Callable[[_nameko.Delivery], None]:
-        """What takes the deliveries in place of ``long_way``, see :mod:`nameko.shortcut`."""
+        """What takes the deliveries in place of ``slow_path``, see :mod:`nameko.fastpath`."""
         if serialization.JSON_CONTENT_TYPE not in accept:
-            return long_way
-        return Shortcut(self, accept, channel, long_way).handle
+            return slow_path
+        return FastPath(self, accept, channel, slow_path).handle
 
     def handle_decode_error(self, message: Any, exc: Exception) -> None:
         """Tell the caller that its request could not be read, where it wants to know."""
@@ -202,7 +202,7 @@ class Rpc(Entrypoint, HeaderDecoder):
     def stop(self) -> None:
         self.rpc_consumer.unregister_provider(self)
 
-    @prompt
+    @nonblocking
     def handle_message(self, body: Any, message: Any) -> None:
         try:
             args = body["args"]
@@ -221,20 +221,22 @@ class Rpc(Entrypoint, HeaderDecoder):
         except ContainerBeingKilled:
             self.rpc_consumer.requeue_message(message)
 
-    @prompt
+    @nonblocking
     def handle_result(
         self, message: Any, worker_ctx: Any, result: Any, exc_info: Any
     ) -> tuple[Any, Any]:
         consumer = self.rpc_consumer
         # Nothing that takes long comes after it where nobody has overridden anything.
         if isinstance(message, Message):
-            message.reply_is_last = self.has_prompt_results()
+            message.reply_is_last = self.handle_result_is_nonblocking()
         return consumer.handle_result(message, result, exc_info)
 
-    def has_prompt_results(self) -> bool:
+    def handle_result_is_nonblocking(self) -> bool:
         """Whether its :meth:`handle_result` returns at once, so that an asyncio loop may call it:
         it does where nobody has put another in its place."""
-        return has_prompt_result(self) and has_prompt_result(self.rpc_consumer)
+        return handle_result_is_nonblocking(self) and handle_result_is_nonblocking(
+            self.rpc_consumer
+        )
 
 
 rpc = Rpc.decorator
@@ -711,4 +713,4 @@ RpcCall = RpcReply
 
 
 # It takes note of what is above.
-from nameko.shortcut import Shortcut  # noqa: E402
+from nameko.fastpath import FastPath  # noqa: E402

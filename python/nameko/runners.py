@@ -11,7 +11,7 @@ from typing import Any
 import nameko
 from nameko._config import is_config
 from nameko.containers import get_container_cls, get_service_name
-from nameko.utils.concurrency import SpawningProxy, begin_all
+from nameko.utils.concurrency import SpawningProxy, start_all
 
 _log = getLogger(__name__)
 
@@ -65,7 +65,7 @@ class ServiceRunner:
         exception is raised at once: to be killed is what the others then need."""
         service_names = ", ".join(self.service_names)
         _log.info("starting services: %s", service_names)
-        begin_all([container.start for container in self.containers])
+        start_all([container.start for container in self.containers])
         _log.debug("services started: %s", service_names)
 
     def stop(self) -> None:

@@ -15,42 +15,42 @@ from typing import Any, TypeVar
 from nameko import loop
 from nameko._nameko import Jobs, interrupt
 from nameko.exceptions import ContainerBeingKilled
-from nameko.utils.threads import Event, ThreadKilled, insist, take_back
+from nameko.utils.threads import Event, ThreadKilled, clear_pending_exc, retry_interrupt
 from nameko.utils.threads import current as _current
 
-# Per thread: `handling`, the message that it handles.
+# Per thread: `message`, the message that it handles.
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def prompt(handle_message: F) -> F:
+def nonblocking(handle_message: F) -> F:
     """Say of an entrypoint's ``handle_message`` or ``handle_request``, or of what calls it, that
     the worker it spawned may begin when it returns: it returns at once, or waits for nothing but an
     :class:`Event`. The workers of any other run on other threads.
 
     Of a ``handle_result``: that it returns at once, where what it relies on does.
     """
-    handle_message.prompt = True  # type: ignore[attr-defined]
+    handle_message.nonblocking = True  # type: ignore[attr-defined]
     return handle_message
 
 
-def is_prompt(handler: Any) -> bool:
+def is_nonblocking(handler: Any) -> bool:
     """Whether its ``handle_message``, or a web entrypoint's ``handle_request``, is one that was
-    said to be :func:`prompt`."""
+    said to be :func:`nonblocking`."""
     handle = getattr(handler, "handle_message", None) or getattr(handler, "handle_request", None)
-    return getattr(handle, "prompt", None) is True
+    return getattr(handle, "nonblocking", None) is True
 
 
-def has_prompt_result(handler: Any) -> bool:
-    """Whether its ``handle_result`` is one that was said to be :func:`prompt`."""
-    return getattr(getattr(handler, "handle_result", None), "prompt", None) is True
+def handle_result_is_nonblocking(handler: Any) -> bool:
+    """Whether its ``handle_result`` is one that was said to be :func:`nonblocking`."""
+    return getattr(getattr(handler, "handle_result", None), "nonblocking", None) is True
 
 
-def run_elsewhere() -> None:
+def offload() -> None:
     """Have other threads run what is spawned by the message that this thread handles."""
-    handling: _Handling | None = getattr(_current, "handling", None)
-    if handling is not None:
-        handling.run_elsewhere()
+    context: _MessageContext | None = getattr(_current, "message", None)
+    if context is not None:
+        context.offload()
 
 
 class WorkerThread:
@@ -63,7 +63,7 @@ class WorkerThread:
     # What ended it other than returning.
     exc: BaseException | None = None
     # The coroutine, while it is one.
-    _coroutine: loop.Running | None = None
+    _coroutine: loop.CoroutineRun | None = None
     _event: Event | None = None
     # Made when the first is added.
     _links: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
@@ -96,7 +96,7 @@ class WorkerThread:
                 self._links = []
             self._links.append((callback, args))
         if self.over:
-            self._tell()
+            self._notify()
 
     def kill(self, *exc: Any) -> None:
         """Raise :class:`ThreadKilled` in the worker as soon as that can be done, and does no harm;
@@ -107,7 +107,7 @@ class WorkerThread:
         if coroutine is not None:
             coroutine.cancel()
         elif first:
-            insist(self._try_to_interrupt)
+            retry_interrupt(self._try_to_interrupt)
 
     def _try_to_interrupt(self) -> bool:
         with _kill_lock:
@@ -120,11 +120,11 @@ class WorkerThread:
         if self.killed:
             with _kill_lock:
                 # An exception on its way must not hit what this thread does next.
-                take_back(threading.get_ident())
+                clear_pending_exc(threading.get_ident())
         if self._event is not None or self._links is not None:
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with _kill_lock:
             links, self._links = self._links, None
         if self._event is not None:
@@ -144,7 +144,7 @@ class WorkerPool:
     handled runs on the same thread, when the handler has returned or when it waits for an
     :class:`Event`, if one of the ``size`` slots is free; if none is, it waits for one without
     holding up the thread. The workers of a handler that is not known to come to that (see
-    :func:`prompt`) run on other threads. A worker spawned from anywhere else makes its spawner
+    :func:`nonblocking`) run on other threads. A worker spawned from anywhere else makes its spawner
     wait for the slot. So at most ``size`` workers run at once, and messages that need no worker
     never wait for one.
 
@@ -159,9 +159,9 @@ class WorkerPool:
         name: str,
         run: Callable[..., Coroutine[Any, Any, Any] | None],
         resume: Callable[[Any, Any, BaseException | None], None],
-        is_quick: Callable[[Any], bool],
-        begun: Callable[[WorkerThread, Any], None],
-        done: Callable[[WorkerThread, Any], None],
+        ends_inline: Callable[[Any], bool],
+        on_start: Callable[[WorkerThread, Any], None],
+        on_end: Callable[[WorkerThread, Any], None],
     ) -> None:
         self.size = size
         self._max_threads = max_threads
@@ -171,10 +171,10 @@ class WorkerPool:
         self._run = run
         self._resume = resume
         # Whether resume() may be called on the loop that ran the coroutine.
-        self._is_quick = is_quick
+        self._ends_inline = ends_inline
         # Called with its handle when a worker has its slot, and when it is over.
-        self._begun = begun
-        self._done = done
+        self._on_start = on_start
+        self._on_end = on_end
         self._jobs: Jobs | None = None
         # The queue of workers with a slot that run on another thread than their spawner's: they
         # never wait behind messages whose handlers wait for them.
@@ -186,12 +186,12 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._free = size
-        # Jobs begun and not over.
+        # Jobs that are running.
         self._active = 0
         # Threads in waitall().
         self._drainers = 0
         # Sent when the queue has come to where a thread in waitall() left its mark.
-        self._marks: list[Event] = []
+        self._drain_markers: list[Event] = []
         # Workers and spawners that wait for a slot, first come first served.
         self._waiting: deque[Any] = deque()
         # The events that handlers wait for; sent when the pool is ended at once.
@@ -206,11 +206,11 @@ class WorkerPool:
                     self._jobs = self._make_queue(self._max_threads, "worker")
         return self._jobs
 
-    def _run_elsewhere(self, handle: WorkerThread, worker: Any) -> None:
+    def _run_offloaded(self, handle: WorkerThread, worker: Any) -> None:
         """Run a worker, which has a slot, on another thread."""
-        self._put_run(handle, worker, partial(self._run_job, self._run_one, handle, worker))
+        self._enqueue_run(handle, worker, partial(self._run_job, self._run_one, handle, worker))
 
-    def _put_run(self, handle: WorkerThread, worker: Any, run: Callable[[], None]) -> None:
+    def _enqueue_run(self, handle: WorkerThread, worker: Any, run: Callable[[], None]) -> None:
         with self._lock:
             if self._runs is None:
                 self._runs = self._make_queue(self.size, "runner")
@@ -220,7 +220,7 @@ class WorkerPool:
         except RuntimeError:
             # The end came first.
             handle.finish(ThreadKilled())
-            self._done(handle, worker)
+            self._on_end(handle, worker)
 
     def _make_queue(self, max_threads: int, what: str) -> Jobs:
         numbers = itertools.count(1)
@@ -261,16 +261,16 @@ class WorkerPool:
             if jobs is None or self._discarded or not jobs.unfinished():
                 return
             # Something is in the queue, or was taken from it just now: look again behind it.
-            if not self._wait_for_mark(jobs):
+            if not self._drain_queue(jobs):
                 return
 
-    def _wait_for_mark(self, jobs: Jobs) -> bool:
+    def _drain_queue(self, jobs: Jobs) -> bool:
         """False where the queue has been ended by somebody else."""
         mark = Event()
         with self._lock:
             if self._discarded:
                 return False
-            self._marks.append(mark)
+            self._drain_markers.append(mark)
         try:
             jobs.put(mark.send)
             mark.wait()
@@ -279,7 +279,7 @@ class WorkerPool:
             return False
         finally:
             with self._lock:
-                self._marks.remove(mark)
+                self._drain_markers.remove(mark)
 
     def stop(self, discard: bool = False) -> None:
         """End the threads: when the queue is empty, or at once, giving queued messages back."""
@@ -295,7 +295,7 @@ class WorkerPool:
                 self._idle.notify_all()
                 # The queue drops the marks. Nothing sends what handlers wait for, as a worker
                 # that is killed has no result.
-                waking = self._marks + self._awaited
+                waking = self._drain_markers + self._awaited
             queues = [queue for queue in (self._jobs, self._runs) if queue is not None]
         for event in waking:
             event.send(exc=ThreadKilled())
@@ -306,19 +306,19 @@ class WorkerPool:
         """Handle a message: the job that a delivery becomes."""
         with self._lock:
             self._active += 1
-        handling = _Handling(self)
-        _current.handling = handling
+        context = _MessageContext(self)
+        _current.message = context
         try:
             handler(*args)
         except ThreadKilled:
             if not self._discarded:
                 raise
         finally:
-            _current.handling = None
-            if handling.worker is None or not self._begin_or_wait(handling.worker):
-                self._job_over()
+            _current.message = None
+            if context.worker is None or not self._start_or_enqueue(context.worker):
+                self._end_job()
             else:
-                self._continue(ends_job=True)
+                self._release_slot(ends_job=True)
 
     def run(self, worker: Any) -> None:
         """Run a worker as the job of this thread, or put it in line for a slot."""
@@ -331,27 +331,27 @@ class WorkerPool:
             self._free -= 1
             self._active += 1
         handle = WorkerThread()
-        self._begun(handle, worker)
+        self._on_start(handle, worker)
         if self._run_one(handle, worker):
-            self._continue(ends_job=True)
+            self._release_slot(ends_job=True)
         else:
-            self._job_over()
+            self._end_job()
 
-    def _job_over(self) -> None:
+    def _end_job(self) -> None:
         with self._lock:
             self._active -= 1
-            self._tell_if_idle()
+            self._notify_if_idle()
 
-    def spawn(self, worker: Any, elsewhere: bool = False) -> None:
+    def spawn(self, worker: Any, inline: bool = True) -> None:
         """Have ``run(*worker)`` called on a thread of the pool, once a slot is free.
 
-        ``elsewhere``: on another thread than this, also where the handler of a message spawns it.
+        ``inline=False``: on another thread than this, also in the handler of a message.
 
         ContainerBeingKilled where the pool is stopped, also meanwhile.
         """
-        handling: _Handling | None = getattr(_current, "handling", None)
-        if handling is not None and handling.pool is self:
-            handling.spawned(worker, elsewhere)
+        context: _MessageContext | None = getattr(_current, "message", None)
+        if context is not None and context.pool is self:
+            context.spawned(worker, inline)
             return
         with self._lock:
             self._refuse_if_stopped()
@@ -366,35 +366,35 @@ class WorkerPool:
                 spawner.wait()
                 self._refuse_if_stopped()
             except BaseException:
-                self._leave_queue(spawner)
+                self._abandon_slot(spawner)
                 raise
         handle = WorkerThread()
-        self._begun(handle, worker)
-        self._run_elsewhere(handle, worker)
+        self._on_start(handle, worker)
+        self._run_offloaded(handle, worker)
 
     def _refuse_if_stopped(self) -> None:
         if self._stopped:
             raise ContainerBeingKilled()
 
-    def _leave_queue(self, spawner: threading.Event) -> None:
+    def _abandon_slot(self, spawner: threading.Event) -> None:
         with self._lock:
             if self._discarded:
                 return
             if spawner in self._waiting:
                 self._waiting.remove(spawner)
                 return
-        self._continue_elsewhere()
+        self._release_slot_offloaded()
 
     def _run_job(self, part: Callable[..., bool], *args: Any) -> None:
         with self._lock:
             self._active += 1
         try:
             if part(*args):
-                self._continue()
+                self._release_slot()
         finally:
-            self._job_over()
+            self._end_job()
 
-    def _begin_or_wait(self, worker: Any, elsewhere: bool = False) -> bool:
+    def _start_or_enqueue(self, worker: Any, inline: bool = True) -> bool:
         """Run a worker that a handler spawned, or put it in line for a slot.
 
         True where this thread has run it and has its slot to pass on.
@@ -407,13 +407,13 @@ class WorkerPool:
                 return False
             self._free -= 1
         handle = WorkerThread()
-        self._begun(handle, worker)
-        if elsewhere:
-            self._run_elsewhere(handle, worker)
+        self._on_start(handle, worker)
+        if not inline:
+            self._run_offloaded(handle, worker)
             return False
         return self._run_one(handle, worker)
 
-    def _continue(self, ends_job: bool = False) -> None:
+    def _release_slot(self, ends_job: bool = False) -> None:
         """Pass this thread's slot on, or give it back. Runs the waiting workers on the way.
 
         ``ends_job``: and then the job of this thread is over.
@@ -424,39 +424,39 @@ class WorkerPool:
                     self._free += 1
                     if ends_job:
                         self._active -= 1
-                    self._tell_if_idle()
+                    self._notify_if_idle()
                     return
                 following = self._waiting.popleft()
             if isinstance(following, threading.Event):
                 following.set()
                 break
             handle = WorkerThread()
-            self._begun(handle, following)
+            self._on_start(handle, following)
             if not self._run_one(handle, following):
                 break
         if ends_job:
-            self._job_over()
+            self._end_job()
 
-    def _continue_elsewhere(self) -> None:
-        """As :meth:`_continue`, but leave a waiting worker to another thread."""
+    def _release_slot_offloaded(self) -> None:
+        """As :meth:`_release_slot`, but leave a waiting worker to another thread."""
         with self._lock:
             if not self._waiting:
                 self._free += 1
-                self._tell_if_idle()
+                self._notify_if_idle()
                 return
             following = self._waiting.popleft()
         if isinstance(following, threading.Event):
             following.set()
             return
         handle = WorkerThread()
-        self._begun(handle, following)
-        self._run_elsewhere(handle, following)
+        self._on_start(handle, following)
+        self._run_offloaded(handle, following)
 
     def _run_one(self, handle: WorkerThread, worker: Any) -> bool:
         """Run a worker. False where it goes on as a coroutine, which takes the slot along."""
-        return self._run_part(handle, worker, contextvars.Context(), self._run, *worker)
+        return self._run_step(handle, worker, contextvars.Context(), self._run, *worker)
 
-    def _run_part(
+    def _run_step(
         self,
         handle: WorkerThread,
         worker: Any,
@@ -474,7 +474,7 @@ class WorkerPool:
             except BaseException as exc:
                 failure = exc
             if coroutine is not None:
-                self._go_on(handle, worker, context, coroutine)
+                self._suspend(handle, worker, context, coroutine)
                 return False
             handle.finish(failure)
         except ThreadKilled as killed:
@@ -482,28 +482,30 @@ class WorkerPool:
             if coroutine is not None:
                 coroutine.close()
             handle.finish(failure or (killed if coroutine is not None else None))
-        self._done(handle, worker)
+        self._on_end(handle, worker)
         return True
 
-    def _go_on(
+    def _suspend(
         self,
         handle: WorkerThread,
         worker: Any,
         context: contextvars.Context,
         coroutine: Coroutine[Any, Any, Any],
     ) -> None:
-        running = loop.Running(coroutine, context, partial(self._came, handle, worker, context))
+        running = loop.CoroutineRun(
+            coroutine, context, partial(self._on_coroutine_done, handle, worker, context)
+        )
         with _kill_lock:
             handle.ident = None
             handle._coroutine = running
             killed = handle.killed
         if killed:
             # What was to be raised in this thread is done on the loop.
-            take_back(threading.get_ident())
+            clear_pending_exc(threading.get_ident())
             running.cancel()
         running.start()
 
-    def _came(
+    def _on_coroutine_done(
         self,
         handle: WorkerThread,
         worker: Any,
@@ -515,13 +517,13 @@ class WorkerPool:
         handle._coroutine = None
         # A copy, as the coroutine is still in its context.
         part = (handle, worker, context.copy(), self._resume, worker, result, exc)
-        if self._is_quick(worker):
-            if self._run_part(*part):
-                self._continue_elsewhere()
+        if self._ends_inline(worker):
+            if self._run_step(*part):
+                self._release_slot_offloaded()
         else:
-            self._put_run(handle, worker, partial(self._run_job, self._run_part, *part))
+            self._enqueue_run(handle, worker, partial(self._run_job, self._run_step, *part))
 
-    def _tell_if_idle(self) -> None:
+    def _notify_if_idle(self) -> None:
         if self._drainers and self._is_idle():
             self._idle.notify_all()
 
@@ -531,32 +533,32 @@ class WorkerPool:
         )
 
 
-class _Handling:
+class _MessageContext:
     """A message that is handled by a thread of the pool."""
 
-    __slots__ = ("_elsewhere", "pool", "worker")
+    __slots__ = ("_offloaded", "pool", "worker")
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
         # The worker it spawned, until it begins.
         self.worker: Any = None
         # Whether workers are not to be kept for this thread.
-        self._elsewhere = False
+        self._offloaded = False
 
-    def spawned(self, worker: Any, elsewhere: bool) -> None:
+    def spawned(self, worker: Any, inline: bool) -> None:
         # Of two, one may wait for the other.
-        if elsewhere or self._elsewhere or self.worker is not None:
-            self.run_elsewhere()
-            self.pool._begin_or_wait(worker, elsewhere=True)
+        if not inline or self._offloaded or self.worker is not None:
+            self.offload()
+            self.pool._start_or_enqueue(worker, inline=False)
         else:
             self.worker = worker
 
-    def run_elsewhere(self) -> None:
+    def offload(self) -> None:
         """Run the worker, and those that follow, on other threads."""
-        self._elsewhere = True
+        self._offloaded = True
         worker, self.worker = self.worker, None
         if worker is not None:
-            self.pool._begin_or_wait(worker, elsewhere=True)
+            self.pool._start_or_enqueue(worker, inline=False)
 
     def wait(
         self, event: Event, wait: Callable[[float | None], None], timeout: float | None
@@ -565,16 +567,16 @@ class _Handling:
         pool = self.pool
         if timeout is not None:
             # On this thread it could keep the handler from coming back in time.
-            self.run_elsewhere()
+            self.offload()
         elif self.worker is not None:
             worker, self.worker = self.worker, None
-            _current.handling = None
+            _current.message = None
             try:
-                if pool._begin_or_wait(worker):
+                if pool._start_or_enqueue(worker):
                     # Others' workers are for other threads: this one has a message to handle.
-                    pool._continue_elsewhere()
+                    pool._release_slot_offloaded()
             finally:
-                _current.handling = self
+                _current.message = self
         if event.ready():
             return
         with pool._lock:

@@ -457,7 +457,7 @@ def test_a_coroutine_that_is_cancelled_just_before_it_begins_comes_to_its_end():
 
     go, ended = threading.Event(), queue.SimpleQueue()
     loop.process_loop().call_soon_threadsafe(go.wait, 10)
-    running = loop.Running(never(), contextvars.Context(), lambda *end: ended.put(end))
+    running = loop.CoroutineRun(never(), contextvars.Context(), lambda *end: ended.put(end))
     running.start()
     running.cancel()
     go.set()

@@ -18,7 +18,7 @@ from nameko.standalone.rpc import ServiceRpcProxy
 from nameko.testing.services import dummy
 from nameko.testing.utils import get_extension
 from nameko.utils.threads import Event, ThreadKilled
-from nameko.workers import has_prompt_result, is_prompt, prompt
+from nameko.workers import handle_result_is_nonblocking, is_nonblocking, nonblocking
 
 
 class Service:
@@ -87,13 +87,15 @@ def handle(container, handler):
 
 
 @pytest.fixture
-def prompt_entrypoints(monkeypatch):
+def nonblocking_entrypoints(monkeypatch):
     """Entrypoints say that their handler waits for nothing but an Event."""
-    monkeypatch.setattr(Entrypoint, "handle_message", prompt(lambda *args: None), raising=False)
+    monkeypatch.setattr(
+        Entrypoint, "handle_message", nonblocking(lambda *args: None), raising=False
+    )
 
 
 class TestHandlerThatWaitsForItsWorker:
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_with_our_event_the_worker_runs_on_its_thread(self, start):
         container = start()
 
@@ -106,7 +108,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert result == "result"
         assert container.service_cls.threads == [thread]
 
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_not_waiting_the_worker_begins_when_it_has_returned(self, start):
         container = start()
         outcome = handle(
@@ -116,7 +118,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert done.wait(10) == 1
         assert container.service_cls.threads == [thread]
 
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_a_timeout_is_kept(self, start):
         container = start()
 
@@ -142,7 +144,7 @@ class TestHandlerThatWaitsForItsWorker:
         thread = handle(container, handler).wait(10)
         assert thread not in container.service_cls.threads
 
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_of_two_workers_one_may_wait_for_the_other(self, start):
         container = start()
 
@@ -155,7 +157,7 @@ class TestHandlerThatWaitsForItsWorker:
 
         assert handle(container, handler).wait(10) is None
 
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_its_worker_waits_for_a_slot(self, start):
         container = start(**{MAX_WORKERS_CONFIG_KEY: 1})
         held = spawn(container, "held")
@@ -195,7 +197,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert [outcome.wait(10) for outcome in outcomes] == ["result"] * count
         container.stop()
 
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_kill_ends_it(self, start):
         container = start()
         outcome = handle(container, lambda: spawn(container, "held").wait())
@@ -205,7 +207,7 @@ class TestHandlerThatWaitsForItsWorker:
         with pytest.raises(ThreadKilled):
             outcome.wait(10)
 
-    @pytest.mark.usefixtures("prompt_entrypoints")
+    @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_kill_ends_it_while_its_worker_waits_for_a_slot(self, start):
         container = start(**{MAX_WORKERS_CONFIG_KEY: 1})
         spawn(container, "held")
@@ -306,8 +308,8 @@ def test_a_spawner_that_waits_while_the_container_is_killed_is_told(start):
 def test_handlers_of_nameko_keep_their_workers_on_their_threads():
     """What costs a call a second thread when it gets lost."""
     for cls in (QueueConsumer, RpcConsumer, Rpc, Consumer, EventHandler):
-        assert is_prompt(cls.__new__(cls)), cls
-    assert has_prompt_result(Rpc.__new__(Rpc))
+        assert is_nonblocking(cls.__new__(cls)), cls
+    assert handle_result_is_nonblocking(Rpc.__new__(Rpc))
 
 
 class TestCoroutines:

@@ -120,7 +120,7 @@ def call_all(calls: list[Callable[[], Any]]) -> list[Any]:
     return results
 
 
-def begin_all(calls: list[Callable[[], Any]]) -> None:
+def start_all(calls: list[Callable[[], Any]]) -> None:
     """Run the calls at the same time. Returns when all are over, or raises the first exception as
     soon as there is one: the other calls go on, and may wait for what never comes."""
     if len(calls) == 1:

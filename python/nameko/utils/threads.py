@@ -21,13 +21,13 @@ KILL_GRACE = 1.0
 
 # How long it is tried to interrupt a thread that is never where it may be interrupted (s), and the
 # pauses between two attempts (s).
-PERSISTENCE = 60.0
-FIRST_PAUSE = 0.001
-LONGEST_PAUSE = 0.05
+INTERRUPT_TIMEOUT = 60.0
+INTERRUPT_FIRST_DELAY = 0.001
+INTERRUPT_MAX_DELAY = 0.05
 
 _numbers = itertools.count(1)
 
-# Per thread: ``handling``, the message that it handles (see nameko.workers), if it handles one.
+# Per thread: ``message``, the message that it handles (see nameko.workers), if it handles one.
 current = threading.local()
 
 
@@ -92,9 +92,9 @@ class Event:
         In the handler of a message, the worker that it spawned runs meanwhile, on this thread.
         """
         if not self._sent:
-            handling = getattr(current, "handling", None)
-            if handling is not None:
-                handling.wait(self, self._wait, timeout)
+            context = getattr(current, "message", None)
+            if context is not None:
+                context.wait(self, self._wait, timeout)
             else:
                 self._wait(timeout)
         if not self._sent:
@@ -113,7 +113,7 @@ class Event:
         gate.wait(timeout)
 
 
-def take_back(ident: int) -> None:
+def clear_pending_exc(ident: int) -> None:
     """Take back an exception that was to be raised in the thread ``ident`` and was not met yet.
 
     That of the thread itself may be raised in here.
@@ -121,45 +121,45 @@ def take_back(ident: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
 
 
-def insist(attempt: Callable[[], bool]) -> None:
+def retry_interrupt(attempt: Callable[[], bool]) -> None:
     """Call ``attempt()`` until it is true: now, and then every now and then on another thread.
 
     It tries to interrupt a thread, and is true too where nothing is left to interrupt. It is given
-    up after :data:`PERSISTENCE`.
+    up after :data:`INTERRUPT_TIMEOUT`.
     """
-    global _insisting
+    global _retrying
     if attempt():
         return
     with _attempts_lock:
-        _attempts.append((time.monotonic() + PERSISTENCE, attempt))
-        if _insisting:
+        _attempts.append((time.monotonic() + INTERRUPT_TIMEOUT, attempt))
+        if _retrying:
             return
-        _insisting = True
-    threading.Thread(target=_insist, name="nameko-interrupts", daemon=True).start()
+        _retrying = True
+    threading.Thread(target=_retry_interrupts, name="nameko-interrupts", daemon=True).start()
 
 
 # What is tried again, until when; and whether a thread does so. It ends when nothing is left.
 _attempts: list[tuple[float, Callable[[], bool]]] = []
-_insisting = False
+_retrying = False
 _attempts_lock = threading.Lock()
 
 
-def _forget() -> None:
+def _reset_after_fork() -> None:
     """In a forked child, where none of the threads exists."""
-    global _insisting, _attempts_lock
-    _insisting, _attempts_lock = False, threading.Lock()
+    global _retrying, _attempts_lock
+    _retrying, _attempts_lock = False, threading.Lock()
     _attempts.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def _insist() -> None:
-    global _insisting
-    pause = FIRST_PAUSE
+def _retry_interrupts() -> None:
+    global _retrying
+    pause = INTERRUPT_FIRST_DELAY
     while True:
         time.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE)
+        pause = min(pause * 1.5, INTERRUPT_MAX_DELAY)
         with _attempts_lock:
             attempts = _attempts.copy()
             _attempts.clear()
@@ -168,10 +168,10 @@ def _insist() -> None:
         with _attempts_lock:
             _attempts.extend(left)
             if not _attempts:
-                _insisting = False
+                _retrying = False
                 return
             if len(_attempts) > len(left):
-                pause = FIRST_PAUSE  # others came
+                pause = INTERRUPT_FIRST_DELAY  # others came
 
 
 class ManagedThread:
@@ -247,7 +247,7 @@ class ManagedThread:
             self._killed = exc or ThreadKilled()
             ident = self._thread.ident
         if ident is not None and ident != threading.get_ident():
-            insist(self._try_to_interrupt)
+            retry_interrupt(self._try_to_interrupt)
 
     def _try_to_interrupt(self) -> bool:
         with self._lock:

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Request, Response
 from nameko.exceptions import BadRequest, serialize
 from nameko.web.server import WebServer
 from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
-from nameko.workers import prompt
+from nameko.workers import nonblocking
 
 _log = getLogger(__name__)
 
@@ -46,7 +46,7 @@ class HttpRequestHandler(SyncEntrypoint):
         """The positional and the keyword arguments of the method."""
         return (request,), request.path_values  # type: ignore[attr-defined]
 
-    @prompt
+    @nonblocking
     def handle_request(self, request: Request) -> Any:
         """Run a worker for the request. Returns the response, a WSGI application.
 

@@ -7,27 +7,27 @@ from typing import Any
 
 from nameko.extensions import Entrypoint
 from nameko.utils.threads import Event
-from nameko.workers import has_prompt_result, prompt
+from nameko.workers import handle_result_is_nonblocking, nonblocking
 
 
 class SyncEntrypoint(Entrypoint):
     """An entrypoint whose workers are waited for, see :func:`run_worker`."""
 
-    @prompt
+    @nonblocking
     def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
         """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
         event.send(result, exc_info)
         return result, exc_info
 
-    def has_prompt_results(self) -> bool:
+    def handle_result_is_nonblocking(self) -> bool:
         """Whether :meth:`handle_result` returns at once, so that an asyncio loop may call it: it
         does where nobody has put another in its place."""
-        return has_prompt_result(self)
+        return handle_result_is_nonblocking(self)
 
 
 def run_worker(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:
     """Run a worker of ``entrypoint``, on this thread where it is a
-    :func:`~nameko.workers.prompt` one; what it returned or raised.
+    :func:`~nameko.workers.nonblocking` one; what it returned or raised.
 
     The worker is over by then: its dependencies have seen the result before the client does.
     """

@@ -27,7 +27,7 @@ from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector,
 from nameko.utils.threads import ThreadKilled
 from nameko.web.server import WebServer
 from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
-from nameko.workers import prompt
+from nameko.workers import nonblocking
 
 _log = getLogger(__name__)
 
@@ -357,7 +357,7 @@ class WebSocketRpc(_SocketEntrypoint, SyncEntrypoint):
     """Runs the method for messages that name it. It gets the id of the socket, and the message's
     ``data`` as keyword arguments."""
 
-    @prompt
+    @nonblocking
     def handle_message(self, socket_id: str, data: Any, context_data: dict[str, Any]) -> Any:
         """What the method returns for a message."""
         self.check_signature((socket_id,), data)

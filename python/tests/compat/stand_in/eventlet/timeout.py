@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 from nameko._nameko import interrupt
-from nameko.utils.threads import insist
+from nameko.utils.threads import retry_interrupt
 
 # A limit of 0 is one on waiting: what does not wait gets through (s).
 _LEAST = 0.05
@@ -35,7 +35,7 @@ class Timeout(BaseException):
         else:
             # Only a class can be raised in another thread.
             self._raised = type("Timeout", (Timeout,), {"__init__": BaseException.__init__})
-            expire = partial(insist, partial(self._interrupt, thread.ident))
+            expire = partial(retry_interrupt, partial(self._interrupt, thread.ident))
         self._timer = threading.Timer(max(self.seconds, _LEAST), expire)
         self._timer.daemon = True
         self._timer.start()

@@ -23,15 +23,15 @@ from nameko.amqp.message import Channel, Message
 from nameko.containers import ServiceContainer
 from nameko.messaging import QueueConsumer
 from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE
-from nameko.utils.originals import methods_of
+from nameko.utils.patch_guard import guarded_methods
 from nameko.utils.threads import ThreadKilled
-from nameko.workers import prompt
+from nameko.workers import nonblocking
 
 
-class Shortcut:
+class FastPath:
     """Takes the requests to a service, each by the way that it can go.
 
-    ``long_way(delivery)`` is the other one, ``accept`` the content types that may be decoded.
+    ``slow_path(delivery)`` is the other one, ``accept`` the content types that may be decoded.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Shortcut:
         consumer: rpc.RpcConsumer,
         accept: frozenset[str],
         channel: Channel | None,
-        long_way: Callable[[Delivery], None],
+        slow_path: Callable[[Delivery], None],
     ) -> None:
         self.consumer = consumer
         # Not the weak proxy that an extension has: workers are made with it.
         self.container = consumer.container.interface
         self.channel = channel
         self.accept = accept
-        self._long_way = long_way
+        self._slow_path = slow_path
         self._run = consumer.container._worker_pool.run
         # By routing key; those that were called.
         self._methods: dict[str, _Method] = {}
@@ -64,14 +64,14 @@ class Shortcut:
                 or containers._log.isEnabledFor(logging.DEBUG)
                 or self.container._being_killed
             ):
-                return self._long_way(delivery)
+                return self._slow_path(delivery)
             try:
                 body, end = serialization.scan_json(text, 0)
                 args, kwargs = body["args"], body["kwargs"]
             except (ValueError, StopIteration, RecursionError, LookupError, TypeError):
-                return self._long_way(delivery)
+                return self._slow_path(delivery)
             if end != len(text) or not method.accepts(args, kwargs):
-                return self._long_way(delivery)
+                return self._slow_path(delivery)
 
             container, provider = self.container, method.provider
             reply = _Reply(self, method, delivery)
@@ -102,8 +102,8 @@ class Shortcut:
 class _Method:
     """A method that can be called by the short way, while its ``originals`` hold."""
 
-    def __init__(self, shortcut: Shortcut, provider: rpc.Rpc) -> None:
-        container, consumer = shortcut.container, shortcut.consumer
+    def __init__(self, fast_path: FastPath, provider: rpc.Rpc) -> None:
+        container, consumer = fast_path.container, fast_path.consumer
         self.provider = provider
         self.prefix = provider.header_prefix + "."
         name = str(provider.method_name)
@@ -112,10 +112,10 @@ class _Method:
         self.originals = PatchGuard(
             [
                 *_PARTS,
-                *methods_of(container, _CONTAINER),
-                *methods_of(consumer.queue_consumer, _QUEUE_CONSUMER),
-                *methods_of(consumer, _RPC_CONSUMER),
-                *methods_of(provider, _RPC),
+                *guarded_methods(container, _CONTAINER),
+                *guarded_methods(consumer.queue_consumer, _QUEUE_CONSUMER),
+                *guarded_methods(consumer, _RPC_CONSUMER),
+                *guarded_methods(provider, _RPC),
                 (type(provider), "header_prefix", type(provider).header_prefix),
                 (container.service_cls, name, fn),
             ]
@@ -128,18 +128,18 @@ class _Method:
 class _Reply:
     """Answers the request that a worker was made for."""
 
-    __slots__ = ("_delivery", "_method", "_shortcut")
+    __slots__ = ("_delivery", "_fast_path", "_method")
 
-    def __init__(self, shortcut: Shortcut, method: _Method, delivery: Delivery) -> None:
-        self._shortcut = shortcut
+    def __init__(self, fast_path: FastPath, method: _Method, delivery: Delivery) -> None:
+        self._fast_path = fast_path
         self._method = method
         self._delivery = delivery
 
-    @prompt
+    @nonblocking
     def send(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """What a worker calls as its ``handle_result``."""
         method = self._method
-        if exc_info is None and not worker_ctx.container.results_are_observed():
+        if exc_info is None and not worker_ctx.container.has_result_hooks():
             try:
                 value = "".join(serialization.encode_json(result, 0))
                 body = ('{"result": ' + value + ', "error": null}').encode("ascii")
@@ -163,7 +163,7 @@ class _Reply:
 
     def message(self) -> Message:
         """The request, for methods that want it whole."""
-        return Message(self._delivery, self._shortcut.channel, self._shortcut.accept)
+        return Message(self._delivery, self._fast_path.channel, self._fast_path.accept)
 
 
 # The methods that a request passes by the long way, as we wrote them. They are noted before

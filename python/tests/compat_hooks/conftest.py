@@ -11,9 +11,7 @@ from nameko.amqp.publish import Publisher as PublisherCore
 
 @pytest.fixture
 def queue(uid):
-    return Queue(
-        "habit-" + uid, Exchange("habits-" + uid, auto_delete=True), "key", auto_delete=True
-    )
+    return Queue("hook-" + uid, Exchange("hooks-" + uid, auto_delete=True), "key", auto_delete=True)
 
 
 @pytest.fixture

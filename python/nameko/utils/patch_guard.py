@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def methods_of(obj: Any, methods: dict[str, Any]) -> list[tuple[Any, str, Any]]:
+def guarded_methods(obj: Any, methods: dict[str, Any]) -> list[tuple[Any, str, Any]]:
     """The places of an object's methods, name -> function: on its class, while it has none of its
     own."""
     return [
