@@ -1,4 +1,4 @@
-//! What a container or client writes in, and what it accepts.
+//! The codec of a container or client: the format it writes and the formats it accepts.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::{
     protocol,
 };
 
-/// How long a compressed body may become, unless the config key says otherwise.
-const LIMIT: usize = 64 << 20;
-/// The config key of that limit, in bytes.
-pub(super) const LIMIT_KEY: &str = "max_decompressed_size";
+/// Default limit of a decompressed body, in bytes.
+const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
+/// Config key of the limit of a decompressed body, in bytes.
+pub(super) const MAX_DECOMPRESSED_KEY: &str = "max_decompressed_size";
 
-/// What a container or client serialises with: one format to write, and those it accepts.
+/// Serializes and deserializes message bodies: one format to write, a list of formats to accept.
 ///
 /// ```
 /// use nameko::{Config, serialization::Codec};
@@ -35,36 +35,38 @@ pub(super) const LIMIT_KEY: &str = "max_decompressed_size";
 pub struct Codec {
     format: Format,
     accepted: Vec<Format>,
-    /// How many bytes a compressed body may become.
-    limit: usize,
+    /// Limit of a decompressed body, in bytes.
+    max_decompressed: usize,
 }
 
-/// The body of a message, and what its properties say of it.
+/// A serialized message body with the properties that describe it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     /// The body.
     pub body: Vec<u8>,
-    /// The MIME type of what was written, before compression.
+    /// MIME type of the body before compression.
     pub content_type: Text,
-    /// Its character set, or `binary`.
+    /// Character set of the body, or `binary`.
     pub content_encoding: Text,
-    /// How the body was made smaller. To be told in the header `compression`.
+    /// Compression of the body; goes into the header `compression`.
     pub compression: Option<Compression>,
 }
 
 impl Codec {
-    /// What the configuration asks for: `serializer` (by default `json`) is written, `ACCEPT` (by default that one only)
-    /// lists what is read. `SERIALIZERS`, in which Python services name the code of their own formats, may name only
-    /// formats that this program has [`register`](super::register)ed.
+    /// Creates the codec that the configuration selects.
+    ///
+    /// `serializer` (default: `json`) is the format to write, `ACCEPT` (default: the same one) lists
+    /// the formats to read. `SERIALIZERS`, where Python services register custom formats, may only
+    /// name formats that this program has [`register`](super::register)ed.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] where a format is named that nobody registered.
+    /// [`ConfigError::Invalid`] if a format is not registered.
     pub fn of(config: &Config) -> Result<Arc<Self>, ConfigError> {
         for name in config
             .get("SERIALIZERS")
-            .and_then(|it| it.as_object())
+            .and_then(|serializers| serializers.as_object())
             .into_iter()
-            .flat_map(|it| it.keys())
+            .flat_map(|serializers| serializers.keys())
         {
             known(config, "SERIALIZERS", name)?;
         }
@@ -74,9 +76,9 @@ impl Codec {
             None | Some(serde_json::Value::Null) => vec![format.clone()],
             Some(serde_json::Value::Array(names)) => names
                 .iter()
-                .map(|it| match it.as_str() {
+                .map(|name| match name.as_str() {
                     Some(name) => known(config, "ACCEPT", name),
-                    None => Err(config.invalid("ACCEPT", format!("lists {it}, which is no text"))),
+                    None => Err(config.invalid("ACCEPT", format!("lists {name}, not a string"))),
                 })
                 .collect::<Result<_, _>>()?,
             Some(_) => {
@@ -86,36 +88,37 @@ impl Codec {
                 ));
             }
         };
-        let limit = match config.int(LIMIT_KEY)? {
-            None => LIMIT,
-            Some(bytes) => usize::try_from(bytes)
-                .map_err(|_| config.invalid(LIMIT_KEY, "must be a number of bytes, 0 or more"))?,
+        let max_decompressed = match config.int(MAX_DECOMPRESSED_KEY)? {
+            None => MAX_DECOMPRESSED_BYTES,
+            Some(bytes) => usize::try_from(bytes).map_err(|_| {
+                config.invalid(MAX_DECOMPRESSED_KEY, "must be a number of bytes, 0 or more")
+            })?,
         };
         Ok(Arc::new(Self {
             format,
             accepted,
-            limit,
+            max_decompressed,
         }))
     }
 
-    /// Writes and accepts the format of that name, whatever the configuration says: `json`, `msgpack`, `raw` (text or bytes
-    /// as they are), or one that was [`register`](super::register)ed.
+    /// Creates a codec that writes and accepts one format: `json`, `msgpack`, `raw` (text or bytes,
+    /// unchanged), or a [`register`](super::register)ed one.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] where nobody registered it.
+    /// [`ConfigError::Invalid`] if the format is not registered.
     pub fn named(name: &str) -> Result<Arc<Self>, ConfigError> {
         let format = known(&Config::default(), "serializer", name)?;
         Ok(Arc::new(Self {
             accepted: vec![format.clone()],
             format,
-            limit: LIMIT,
+            max_decompressed: MAX_DECOMPRESSED_BYTES,
         }))
     }
 
-    /// The same, but writes the format of that name, and accepts it beside the others.
+    /// Returns a copy that writes another format, and accepts it in addition to the others.
     ///
     /// # Errors
-    /// As of [`named`](Self::named).
+    /// As for [`named`](Self::named).
     pub fn writing(&self, name: &str) -> Result<Arc<Self>, ConfigError> {
         let format = known(&Config::default(), "serializer", name)?;
         let mut accepted = self.accepted.clone();
@@ -123,24 +126,28 @@ impl Codec {
         Ok(Arc::new(Self {
             format,
             accepted,
-            limit: self.limit,
+            max_decompressed: self.max_decompressed,
         }))
     }
 
-    /// Writes a value.
+    /// Serializes a value.
     ///
     /// # Errors
-    /// The value has no form in the format: [`Error::is_write`].
+    /// If the format cannot represent the value: [`Error::is_write`].
     pub fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Encoded, Error> {
         self.format.encode(value)
     }
 
-    /// Reads the body of a message: decompresses it as its header `compression` says, and reads it as its content type
-    /// says, if that is accepted here. `application/data` and `application/text` always are, and a message without a
-    /// content type counts as the former: they are text, or bytes where the content encoding is `binary`.
+    /// Decompresses and deserializes the body of a message.
+    ///
+    /// The header `compression` selects the decompressor and the content type the format, which must
+    /// be accepted. `application/data` and `application/text` are always accepted; a message without
+    /// a content type counts as `application/data`. Both yield text, or bytes if the content
+    /// encoding is `binary`.
     ///
     /// # Errors
-    /// [`Error::is_unreadable`], with what is wrong.
+    /// If the body cannot be decompressed, its format is not accepted, or its content is malformed:
+    /// [`Error::is_unreadable`].
     pub fn decode(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
         let body = self.decompress(properties, body)?;
         let content_type = properties.content_type.as_deref().unwrap_or(protocol::RAW);
@@ -150,7 +157,8 @@ impl Codec {
         self.accepted(content_type)?.decode(&body)
     }
 
-    /// As [`decode`](Self::decode), for a message that this program wrote: in any format that it knows.
+    /// Like [`decode`](Self::decode), for messages written by this program: accepts every known
+    /// format.
     pub(crate) fn read_own(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
         match properties.content_type.as_deref() {
             Some(protocol::RAW) => self.decode(properties, body),
@@ -160,13 +168,15 @@ impl Codec {
         }
     }
 
-    /// The body as it was before it was compressed.
+    /// Returns the decompressed body.
     pub(crate) fn decompress(&self, properties: &Properties, body: &Bytes) -> Result<Bytes, Error> {
         match properties.headers.get(protocol::COMPRESSION) {
             None | Some(Value::Null) => Ok(body.clone()),
             Some(Value::String(name)) if name.is_empty() => Ok(body.clone()),
             Some(Value::String(name)) => match Compression::named(name) {
-                Some(compression) => Ok(compression.decompress(body, self.limit)?.into()),
+                Some(compression) => {
+                    Ok(compression.decompress(body, self.max_decompressed)?.into())
+                }
                 None => Err(Error::read(format_args!(
                     "its compression `{name}` is not known: send {} or {}",
                     Compression::Gzip,
@@ -174,47 +184,48 @@ impl Codec {
                 ))),
             },
             Some(other) => Err(Error::read(format_args!(
-                "its header `{}` is {other:?}, which is no text",
+                "its header `{}` is {other:?}, not a string",
                 protocol::COMPRESSION
             ))),
         }
     }
 
-    /// The accepted format of that content type.
+    /// Looks up the accepted format of a content type.
     pub(crate) fn accepted(&self, content_type: &str) -> Result<&Format, Error> {
         self.accepted
             .iter()
-            .find(|it| protocol::is_type(content_type, &it.content_type()))
+            .find(|format| protocol::is_type(content_type, &format.content_type()))
             .ok_or_else(|| {
                 let accepted: Vec<_> = self.accepted.iter().map(Format::content_type).collect();
                 Error::content_type(content_type, accepted.join(" or "))
             })
     }
 
-    /// What the reply to a request is written in: as the request is, where we know how that is, accepted or not.
+    /// Selects the format of the reply to a request: the request's own format if it is known,
+    /// accepted or not, else the one that this codec writes.
     pub(crate) fn reply_format(&self, request: &Properties) -> Format {
         let content_type = request.content_type.as_deref();
         content_type
-            .and_then(|it| {
-                self.accepted(it)
+            .and_then(|content_type| {
+                self.accepted(content_type)
                     .ok()
                     .cloned()
-                    .or_else(|| Format::of_content_type(it))
+                    .or_else(|| Format::of_content_type(content_type))
             })
             .unwrap_or_else(|| self.format.clone())
     }
 
-    /// What is written.
+    /// The format to write.
     pub(crate) fn format(&self) -> &Format {
         &self.format
     }
 }
 
 impl Encoded {
-    /// The same with a smaller body.
+    /// Compresses the body.
     ///
     /// # Errors
-    /// The compressor's own.
+    /// If the compressor fails.
     pub fn compress(self, compression: Compression) -> Result<Self, Error> {
         Ok(Self {
             body: compression.compress(&self.body)?,
@@ -224,13 +235,13 @@ impl Encoded {
     }
 }
 
-/// The format of that name, which stands under `key`.
+/// Looks up the format that the config key `key` names.
 fn known(config: &Config, key: &str, name: &str) -> Result<Format, ConfigError> {
     Format::named(name).ok_or_else(|| {
         config.invalid(
             key,
             format!(
-                "is not known: Please register a serializer for \"{name}\" format, or name one that there is: json, msgpack"
+                "is not known: Please register a serializer for \"{name}\" format, or use json or msgpack"
             ),
         )
     })

@@ -1,4 +1,4 @@
-//! Compressed bodies: the header `compression` says how, in kombu's words.
+//! Compressed bodies, named in the header `compression` as kombu does.
 
 use std::fmt;
 use std::io::{self, Read, Write as _};
@@ -8,18 +8,18 @@ use flate2::{read::MultiGzDecoder, read::ZlibDecoder, write::ZlibEncoder};
 
 use super::Error;
 
-/// How the body of a message is made smaller.
+/// A compression of message bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// `application/x-gzip`. As in kombu, what bears this name is a zlib stream.
+    /// `application/x-gzip`. A zlib stream, as in kombu, despite the name.
     Gzip,
-    /// `application/x-bz2`: smaller, and slower.
+    /// `application/x-bz2`. Smaller and slower than gzip.
     Bzip2,
 }
 
 impl Compression {
-    /// From one of kombu's names for it: `gzip`, `zlib`, `bzip2`, `bzip`, or the MIME type.
+    /// Looks up a compression by kombu's names: `gzip`, `zlib`, `bzip2`, `bzip`, or the MIME type.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "gzip" | "zlib" | "application/x-gzip" => Some(Self::Gzip),
@@ -28,7 +28,7 @@ impl Compression {
         }
     }
 
-    /// The MIME type that stands in the header.
+    /// Returns the MIME type, the value of the header.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Gzip => "application/x-gzip",
@@ -50,9 +50,9 @@ impl Compression {
         compressed.map_err(Error::write)
     }
 
-    /// The body as it was, if that is not longer than `limit` bytes.
+    /// Decompresses a body to at most `limit` bytes.
     pub(super) fn decompress(self, body: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-        // gzip files have a magic number that no zlib stream begins with; other clients send those.
+        // Other clients send gzip files; no zlib stream begins with the gzip magic number.
         let plain = match self {
             Self::Gzip if body.starts_with(&[0x1f, 0x8b]) => {
                 read_all(MultiGzDecoder::new(body), limit)
@@ -65,9 +65,11 @@ impl Compression {
             Ok(None) => Err(Error::read(format_args!(
                 "its {} bytes are more than {limit} when decompressed; the config key `{}` allows more",
                 body.len(),
-                super::codec::LIMIT_KEY,
+                super::codec::MAX_DECOMPRESSED_KEY,
             ))),
-            Err(error) => Err(Error::read(format_args!("its body is no {self}: {error}"))),
+            Err(error) => Err(Error::read(format_args!(
+                "its body is not valid {self}: {error}"
+            ))),
         }
     }
 }
@@ -76,7 +78,7 @@ fn read_all(decoder: impl Read, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut plain = Vec::new();
     let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     decoder.take(bound).read_to_end(&mut plain)?;
-    Ok(Some(plain).filter(|it| it.len() <= limit))
+    Ok(Some(plain).filter(|plain| plain.len() <= limit))
 }
 
 impl fmt::Display for Compression {

@@ -1,8 +1,8 @@
-//! Why a value could not be written, or a message not be read.
+//! Serialization errors.
 
 use std::fmt;
 
-/// A value could not be turned into the body of a message, or the body of a message not into a value.
+/// A serialization or deserialization error.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -18,28 +18,30 @@ enum Kind {
 }
 
 impl Error {
-    /// A body could not be read; `detail` says why.
+    /// Creates an error for a body that cannot be deserialized, for the reason `detail`.
     pub fn read(detail: impl fmt::Display) -> Self {
         Self::new(Kind::Read, format!("the message can't be read: {detail}"))
     }
 
-    /// A value could not be written; `detail` says why.
+    /// Creates an error for a value that cannot be serialized, for the reason `detail`.
     pub fn write(detail: impl fmt::Display) -> Self {
         Self::new(Kind::Write, format!("the value can't be written: {detail}"))
     }
 
-    /// Whether it was a value of ours that has no form in the format, not a message of a peer's.
+    /// Returns `true` if serializing a local value failed.
     pub fn is_write(&self) -> bool {
         self.kind == Kind::Write
     }
 
-    /// Whether a peer's message can't be read at all: what is in it is not what its properties say, or they name a format
-    /// that is not accepted here. Not so where it could be read, and holds a value of another type than expected.
+    /// Returns `true` if a peer's message cannot be read at all: its body does not match its
+    /// properties, or its format is not accepted.
+    ///
+    /// A well-formed value of an unexpected type is not unreadable.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.kind, Kind::Read | Kind::ContentType)
     }
 
-    /// A message is of a content type that is not accepted here; `accepted` lists those that are.
+    /// Creates an error for a content type that is not in the list `accepted`.
     pub(super) fn content_type(content_type: &str, accepted: impl fmt::Display) -> Self {
         Self::new(
             Kind::ContentType,
@@ -47,12 +49,12 @@ impl Error {
         )
     }
 
-    /// A value is there, but not of the type that was expected.
+    /// Creates an error for a well-formed value of an unexpected type.
     pub(super) fn mismatch(detail: impl fmt::Display) -> Self {
         Self::new(Kind::Mismatch, detail.to_string())
     }
 
-    /// The same, with the place where it happened before it.
+    /// Prefixes the message with the place where the error occurred.
     pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
@@ -71,19 +73,19 @@ impl Error {
 
     pub(crate) fn json_read(detail: impl fmt::Display) -> Self {
         let detail = detail.to_string();
-        let what = if detail.contains("hex escape") {
-            "the JSON holds half of a surrogate pair (like \\ud800), which is no text"
+        let problem = if detail.contains("hex escape") {
+            "the JSON holds a lone surrogate (like \\ud800), which is not valid text"
         } else {
             "the JSON can't be read"
         };
-        Self::new(Kind::Read, format!("{what}: {detail}"))
+        Self::new(Kind::Read, format!("{problem}: {detail}"))
     }
 
     pub(super) fn json_write(detail: impl fmt::Display) -> Self {
         Self::write_as("JSON", detail)
     }
 
-    /// What serde_json says about a text.
+    /// Converts an error of serde_json.
     pub(super) fn of_json(error: serde_json::Error) -> Self {
         if !error.is_data() {
             return Self::json_read(error);

@@ -1,4 +1,4 @@
-//! One format: how a value is written, and how a body is read.
+//! A message format: serializes values and deserializes bodies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, sync::Arc};
@@ -12,18 +12,18 @@ use crate::{
     protocol::{self, Fault},
 };
 
-/// A format that the process knows.
+/// A format known to the process: built in or registered.
 #[derive(Clone)]
 pub(crate) enum Format {
     Json,
     MessagePack,
-    /// Text or bytes as they are.
+    /// Text or bytes, unchanged.
     Raw,
     Registered(Arc<dyn Serializer>),
 }
 
 impl Format {
-    /// By the name that configurations use.
+    /// Looks up a format by its name in configurations.
     pub(super) fn named(name: &str) -> Option<Self> {
         match (registry::named(name), name) {
             (Some(serializer), _) => Some(Self::Registered(serializer)),
@@ -34,14 +34,14 @@ impl Format {
         }
     }
 
-    /// By what messages call it.
+    /// Looks up a format by the content type of messages.
     pub(super) fn of_content_type(content_type: &str) -> Option<Self> {
         if let Some(serializer) = registry::of_content_type(content_type) {
             return Some(Self::Registered(serializer));
         }
         [Self::Json, Self::MessagePack]
             .into_iter()
-            .find(|it| protocol::is_type(content_type, &it.content_type()))
+            .find(|format| protocol::is_type(content_type, &format.content_type()))
     }
 
     pub(crate) fn content_type(&self) -> Text {
@@ -65,7 +65,7 @@ impl Format {
         Ok(self.encoded(body))
     }
 
-    /// A body that is written in this format already.
+    /// Wraps a body that is already in this format.
     pub(crate) fn encoded(&self, body: Vec<u8>) -> Encoded {
         let content_encoding = match self {
             Self::Json => protocol::UTF_8.into(),
@@ -90,21 +90,21 @@ impl Format {
     }
 }
 
-/// The serialiser is a program's own: its panic is an error like others.
-fn guard<T>(what: &str, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+/// Turns a panic of a user's serializer into an error.
+fn guard<T>(action: &str, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let message = format!(
-            "the serialiser panicked while {what}: {}",
+            "the serializer panicked while {action}: {}",
             Fault::panic(&*panic)
         );
-        Err(match what {
+        Err(match action {
             "writing" => Error::write(message),
             _ => Error::read(message),
         })
     })
 }
 
-/// Text as UTF-8, bytes as they are.
+/// Encodes text as UTF-8 and bytes unchanged; refuses other types.
 fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
     let packed = Payload::packed(value)?;
     let (body, content_encoding) = match (packed.read::<String>(), packed.read::<Vec<u8>>()) {
@@ -112,7 +112,7 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
         (_, Ok(bytes)) => (bytes, protocol::BINARY),
         _ => {
             return Err(Error::write(
-                "the serialiser `raw` takes text and bytes only",
+                "the serializer `raw` takes text and bytes only",
             ));
         }
     };
@@ -122,9 +122,9 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
     })
 }
 
-/// The text of a body that no serialiser wrote, or its bytes where its encoding is binary.
+/// Decodes an unserialized body to text, or to bytes if its content encoding is `binary`.
 ///
-/// Source: `kombu.serialization.loads`, which decodes by `content_encoding`.
+/// Source: `kombu.serialization.loads`.
 pub(super) fn text(content_encoding: Option<&str>, body: &[u8]) -> Result<Payload, Error> {
     let encoding = content_encoding
         .unwrap_or(protocol::UTF_8)
@@ -146,7 +146,7 @@ pub(super) fn text(content_encoding: Option<&str>, body: &[u8]) -> Result<Payloa
     }
 }
 
-/// Bytes that are written as such.
+/// Serializes as bytes, not as a list of numbers.
 struct Octets<'a>(&'a [u8]);
 
 impl Serialize for Octets<'_> {

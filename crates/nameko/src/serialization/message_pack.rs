@@ -1,6 +1,8 @@
-//! MessagePack, as kombu's serialiser `msgpack` writes and reads it: text and bytes are told apart, structs are maps.
+//! MessagePack as written and read by kombu's serializer `msgpack`: text and bytes are distinct
+//! types, structs are maps.
 //!
-//! Types that serde writes as text in JSON (a UUID, an address) are text here too, as that is what peers expect.
+//! Types that serde writes as text in JSON (a UUID, an address) are text here too, since peers
+//! expect it.
 
 use std::fmt::Display;
 
@@ -11,8 +13,8 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 
 use super::{Error, Payload, transcode::Transcode};
 
-/// How deep lists and maps may stand in each other: as deep as in JSON.
-const DEPTH: usize = 128;
+/// Maximum nesting of lists and maps; the same as serde_json's.
+const MAX_DEPTH: usize = 128;
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(128);
@@ -25,7 +27,7 @@ pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error>
     Ok(out)
 }
 
-/// The one value that a body holds. Nothing a peer sends is believed before: lengths and depth are checked here.
+/// Validates the lengths and the nesting of a body, which must hold exactly one value.
 pub(super) fn decode(body: &Bytes) -> Result<Payload, Error> {
     if body.is_empty() {
         return Err(Error::read("its body is empty"));
@@ -54,16 +56,19 @@ pub(super) fn transcode<S: Serializer>(value: &[u8], serializer: S) -> Result<S:
     Transcode::new(&mut deserializer(value)).serialize(serializer)
 }
 
-/// What stands at the top of a value.
+/// Returns the marker of a value.
 pub(super) fn marker(value: &[u8]) -> Marker {
-    value.first().map_or(Marker::Reserved, |it| (*it).into())
+    value
+        .first()
+        .map_or(Marker::Reserved, |byte| (*byte).into())
 }
 
-/// The items of a list, or the keys and values of a map one after the other; none of any other value.
+/// Iterates over the items of a list, or the alternating keys and values of a map; empty for any
+/// other value.
 pub(super) fn items(value: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
     let header = Header::read(value).ok();
     let header = header.filter(|_| is_compound(marker(value)));
-    let (start, items) = header.map_or((value.len(), 0), |it| (it.size, it.items));
+    let (start, items) = header.map_or((value.len(), 0), |header| (header.size, header.items));
     let mut rest = value.slice(start..);
     (0..items).map_while(move |_| {
         let size = length(&rest).ok()?;
@@ -71,7 +76,7 @@ pub(super) fn items(value: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
     })
 }
 
-/// A kind of value, in a sentence.
+/// Returns the kind of a value, as a phrase for error messages.
 pub(super) fn kind(marker: Marker) -> &'static str {
     match marker {
         Marker::Null => "null",
@@ -106,27 +111,28 @@ type Reader<'a> = rmp_serde::Deserializer<
 
 fn deserializer(value: &[u8]) -> Reader<'_> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(value).with_human_readable();
-    // `length` has counted already. This counts extension types too, and stops one before.
-    deserializer.set_max_depth(DEPTH + 2);
+    // `length` has enforced the limit. rmp_serde also counts extension types and stops one level
+    // earlier.
+    deserializer.set_max_depth(MAX_DEPTH + 2);
     deserializer
 }
 
-/// How many bytes the value takes that `data` begins with.
+/// Returns the size in bytes of the value at the start of `data`.
 fn length(data: &[u8]) -> Result<usize, Error> {
     let mut at: usize = 0;
-    // Of each list and map that is open, how many items are still to come.
+    // The number of remaining items of each open list and map.
     let mut open: Vec<u64> = Vec::new();
     loop {
         let rest = data.get(at..).unwrap_or_default();
         let header = Header::read(rest)?;
         at = at
             .checked_add(header.size)
-            .filter(|it| *it <= data.len())
+            .filter(|end| *end <= data.len())
             .ok_or_else(cut)?;
         if header.items > 0 {
-            if open.len() == DEPTH {
+            if open.len() == MAX_DEPTH {
                 return Err(unreadable(format_args!(
-                    "lists and maps stand in each other more than {DEPTH} deep"
+                    "lists and maps are nested more than {MAX_DEPTH} levels deep"
                 )));
             }
             open.push(header.items);
@@ -145,11 +151,11 @@ fn length(data: &[u8]) -> Result<usize, Error> {
     }
 }
 
-/// What a value begins with.
+/// The header of a value.
 struct Header {
-    /// How many bytes it takes, without the items of a list or map.
+    /// Size in bytes, without the items of a list or map.
     size: usize,
-    /// How many values follow it: the items of a list, the keys and values of a map.
+    /// Number of values that follow: the items of a list, the keys and values of a map.
     items: u64,
 }
 
@@ -163,7 +169,8 @@ impl Header {
             let bytes = data.get(1..1 + bytes).ok_or_else(cut)?;
             Ok(bytes.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)))
         };
-        // Text, bytes or an extension, whose length takes `bytes` bytes; an extension's type takes one more.
+        // Text, bytes or an extension, with a length field of `bytes` bytes; an extension has one
+        // more byte for its type.
         let sized = |bytes: usize, extra: usize| -> Result<Self, Error> {
             let length = usize::try_from(number(bytes)?).map_err(|_| cut())?;
             let size = length.checked_add(1 + bytes + extra).ok_or_else(cut)?;
@@ -207,7 +214,7 @@ impl Header {
             }),
             Marker::Map16 => list(2, 2),
             Marker::Map32 => list(4, 2),
-            Marker::Reserved => Err(unreadable("byte 0xc1 begins no value")),
+            Marker::Reserved => Err(unreadable("byte 0xc1 does not start a value")),
         }
     }
 }

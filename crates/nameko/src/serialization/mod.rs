@@ -1,10 +1,11 @@
-//! How values become the bodies of messages, and back.
+//! Serialization of message bodies.
 //!
-//! A message says in its properties how its body is written: `content_type` and `content_encoding`. A service writes in one
-//! format, the config key `serializer` (`json` unless it says otherwise), and reads those that the config key `ACCEPT` lists
-//! (by default that one only). [`Codec`] is both.
+//! The properties `content_type` and `content_encoding` of a message name the format of its body.
+//! A service writes one format, set by the config key `serializer` (default: `json`), and reads the
+//! formats listed under the config key `ACCEPT` (default: the same one). A [`Codec`] holds both.
 //!
-//! JSON is written and read as Python's `json` module does: [`to_vec`], [`from_slice`]. [`register`] adds formats of your own.
+//! JSON is written and read as by Python's `json` module: [`to_vec`], [`from_slice`]. [`register`]
+//! adds custom formats.
 
 mod codec;
 mod compression;
@@ -25,5 +26,5 @@ pub(crate) use self::json::{json_kind, python_float, received};
 pub(crate) use self::payload::Parts;
 pub use self::payload::Payload;
 pub use self::registry::{Serializer, register};
-/// What a [`Serializer`] is given to write: any value that serde serialises.
+/// Any value that serde serializes, behind a trait object: the input of [`Serializer::encode`].
 pub use erased_serde::Serialize as DynSerialize;

@@ -1,4 +1,4 @@
-//! A value that came in a message and was not read yet.
+//! A received value that is not deserialized yet.
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 
 use super::{Error, json, message_pack, transcode::Transcode};
 
-/// A value that came in a message, not yet read as a type of ours.
+/// A received value that is not deserialized yet.
 ///
-/// It can be read from any self-describing format of serde's, which is how a [`Serializer`](super::Serializer) of your
-/// own makes one.
+/// Deserializes from any self-describing serde format, so a custom
+/// [`Serializer`](super::Serializer) can produce it.
 ///
 /// ```
 /// use nameko::serialization::{Payload, from_str};
@@ -23,33 +23,33 @@ pub struct Payload(Content);
 
 #[derive(Debug, Clone)]
 enum Content {
-    /// In the [`standard`](json::standard) form.
+    /// JSON text in the [`standard`](json::standard) form.
     Json(Box<RawValue>),
-    /// One value that was walked through once, so that it is whole. What other formats are turned into, too.
+    /// One complete, validated MessagePack value; custom formats are transcoded to it.
     MessagePack(Bytes),
 }
 
-/// A value taken apart, one level deep. One by one: a peer may send many.
+/// The top level of a value. Lazy, since a peer may send many items.
 pub(crate) enum Parts {
     List(Box<dyn Iterator<Item = Payload>>),
     Map(Box<dyn Iterator<Item = (Payload, Payload)>>),
-    /// Neither of them.
+    /// Neither a list nor a map.
     Other,
 }
 
 impl Payload {
-    /// A value of ours.
+    /// Serializes a value.
     ///
     /// # Errors
-    /// It has no JSON form.
+    /// If JSON cannot represent the value.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         json::to_raw(value).map(Self::json)
     }
 
-    /// Reads the value as a `T`.
+    /// Deserializes the value as a `T`.
     ///
     /// # Errors
-    /// It is none.
+    /// If the value is not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match &self.0 {
             Content::Json(text) => json::from_str(text.get()),
@@ -57,10 +57,11 @@ impl Payload {
         }
     }
 
-    /// The value as JSON text in the [`standard`](super::standard) form: bytes as a list of numbers, keys as text.
+    /// Returns the value as JSON text in the [`standard`](super::standard) form, with bytes as a
+    /// list of numbers and keys as text.
     ///
     /// # Errors
-    /// It has no JSON form.
+    /// If JSON cannot represent the value.
     pub fn to_json(&self) -> Result<Box<RawValue>, Error> {
         match &self.0 {
             Content::Json(text) => Ok(text.clone()),
@@ -68,7 +69,7 @@ impl Payload {
         }
     }
 
-    /// The value that stands for nothing.
+    /// Returns the null value.
     pub(crate) fn null() -> Self {
         Self::message_pack(Bytes::from_static(&[NIL]))
     }
@@ -77,17 +78,17 @@ impl Payload {
         Self(Content::Json(text))
     }
 
-    /// Of one whole value.
+    /// Wraps one complete MessagePack value.
     pub(super) fn message_pack(value: Bytes) -> Self {
         Self(Content::MessagePack(value))
     }
 
-    /// A value of ours, with bytes as bytes and keys as they are.
+    /// Serializes a value as MessagePack, which keeps bytes and non-text keys.
     pub(crate) fn packed<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        message_pack::to_vec(value).map(|it| Self::message_pack(it.into()))
+        message_pack::to_vec(value).map(|packed| Self::message_pack(packed.into()))
     }
 
-    /// The text, where it is JSON.
+    /// Returns the text of a JSON value.
     pub(crate) fn as_json(&self) -> Option<&str> {
         match &self.0 {
             Content::Json(text) => Some(text.get()),
@@ -95,7 +96,7 @@ impl Payload {
         }
     }
 
-    /// The bytes, where it is MessagePack.
+    /// Returns the bytes of a MessagePack value.
     fn as_packed(&self) -> Option<&[u8]> {
         match &self.0 {
             Content::Json(_) => None,
@@ -103,7 +104,9 @@ impl Payload {
         }
     }
 
-    /// Whether Python takes it for false: nothing, no, zero, or empty. Not for JSON.
+    /// Returns `true` for values that are false in Python: null, false, zero, empty.
+    ///
+    /// Supports MessagePack only.
     pub(crate) fn is_falsy(&self) -> bool {
         const FALSE: u8 = 0xc2;
         const EMPTY: [u8; 3] = [0x80, 0x90, 0xa0];
@@ -113,13 +116,16 @@ impl Payload {
         }
     }
 
-    /// What it is, in a sentence. Not for JSON.
+    /// Returns the kind of a MessagePack value, as a phrase for error messages.
     pub(crate) fn kind(&self) -> &'static str {
-        self.as_packed()
-            .map_or("JSON", |it| message_pack::kind(message_pack::marker(it)))
+        self.as_packed().map_or("JSON", |packed| {
+            message_pack::kind(message_pack::marker(packed))
+        })
     }
 
-    /// Takes it apart. Not for JSON, which is better read as what one expects.
+    /// Splits a MessagePack list or map into its items.
+    ///
+    /// JSON is not split: callers deserialize it into the type they expect.
     pub(crate) fn parts(&self) -> Parts {
         let Content::MessagePack(value) = &self.0 else {
             return Parts::Other;
@@ -136,7 +142,7 @@ impl Payload {
     }
 }
 
-/// MessagePack's null.
+/// The MessagePack encoding of null.
 const NIL: u8 = 0xc0;
 
 impl Serialize for Payload {

@@ -1,15 +1,15 @@
-//! The formats there are: those of this crate, and those that programs add.
+//! The registry of custom formats.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{DynSerialize, Error, Payload};
 
-/// A format of messages, to be added with [`register`].
+/// A custom message format, added with [`register`].
 ///
 /// ```
 /// use nameko::serialization::{self, DynSerialize, Error, Payload, Serializer};
 ///
-/// /// JSON in capital letters, as the tests of Nameko have it.
+/// /// JSON in capital letters.
 /// struct UpperJson;
 ///
 /// impl Serializer for UpperJson {
@@ -33,35 +33,39 @@ use super::{DynSerialize, Error, Payload};
 /// serialization::register(UpperJson);
 /// ```
 pub trait Serializer: Send + Sync + 'static {
-    /// What the config keys `serializer` and `ACCEPT` call it.
+    /// Returns the name for the config keys `serializer` and `ACCEPT`.
     fn name(&self) -> &str;
 
-    /// What messages call it: a MIME type.
+    /// Returns the MIME type for the `content_type` of messages.
     fn content_type(&self) -> &str;
 
-    /// The character set of what it writes, `binary` where that is no text.
+    /// Returns the character set of the output, or `binary`.
     fn content_encoding(&self) -> &str {
         "utf-8"
     }
 
-    /// Writes a value.
+    /// Serializes a value.
     ///
     /// # Errors
-    /// [`Error::write`] where the value has no form in this format.
+    /// [`Error::write`] if the format cannot represent the value.
     fn encode(&self, value: &dyn DynSerialize) -> Result<Vec<u8>, Error>;
 
-    /// Reads the one value that `body` holds. A [`Payload`] can be read from any self-describing format that serde knows.
+    /// Deserializes `body`, which must hold exactly one value.
+    ///
+    /// A [`Payload`] can be deserialized from any self-describing serde format.
     ///
     /// # Errors
-    /// [`Error::read`] where `body` does not hold one.
+    /// [`Error::read`] if `body` is malformed.
     fn decode(&self, body: &[u8]) -> Result<Payload, Error>;
 }
 
-/// Adds a format for the whole process. One of the same name or content type is replaced, as in kombu.
+/// Registers a format for the whole process.
+///
+/// Replaces formats of the same name or content type, as kombu does.
 pub fn register(serializer: impl Serializer) {
     let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
-    registered.retain(|it| {
-        it.name() != serializer.name() && it.content_type() != serializer.content_type()
+    registered.retain(|other| {
+        other.name() != serializer.name() && other.content_type() != serializer.content_type()
     });
     registered.push(Arc::new(serializer));
 }
@@ -69,14 +73,17 @@ pub fn register(serializer: impl Serializer) {
 static REGISTERED: RwLock<Vec<Arc<dyn Serializer>>> = RwLock::new(Vec::new());
 
 pub(super) fn named(name: &str) -> Option<Arc<dyn Serializer>> {
-    find(|it| it.name() == name)
+    find(|serializer| serializer.name() == name)
 }
 
 pub(super) fn of_content_type(content_type: &str) -> Option<Arc<dyn Serializer>> {
-    find(|it| it.content_type().eq_ignore_ascii_case(content_type))
+    find(|serializer| serializer.content_type().eq_ignore_ascii_case(content_type))
 }
 
-fn find(wanted: impl Fn(&dyn Serializer) -> bool) -> Option<Arc<dyn Serializer>> {
+fn find(matches: impl Fn(&dyn Serializer) -> bool) -> Option<Arc<dyn Serializer>> {
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
-    registered.iter().find(|it| wanted(&***it)).cloned()
+    registered
+        .iter()
+        .find(|serializer| matches(&***serializer))
+        .cloned()
 }

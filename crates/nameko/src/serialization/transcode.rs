@@ -1,4 +1,4 @@
-//! From one format of serde's to another, without knowing the type in between.
+//! Transcoding between serde formats without an intermediate type.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 
-/// Serialises whatever the deserializer holds. Once: what is read is gone.
+/// Serializes the value of a deserializer. Works once: serializing consumes the deserializer.
 pub(super) struct Transcode<D>(Cell<Option<D>>);
 
 impl<D> Transcode<D> {
@@ -18,7 +18,7 @@ impl<D> Transcode<D> {
 impl<'de, D: Deserializer<'de>> Serialize for Transcode<D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(deserializer) = self.0.take() else {
-            return Err(S::Error::custom("the value was already written"));
+            return Err(S::Error::custom("the value was already serialized"));
         };
         deserializer
             .deserialize_any(To(serializer))
@@ -26,7 +26,7 @@ impl<'de, D: Deserializer<'de>> Serialize for Transcode<D> {
     }
 }
 
-/// A serializer as the visitor of a deserializer.
+/// A visitor that forwards to a serializer.
 struct To<S>(S);
 
 macro_rules! visit {
@@ -69,9 +69,7 @@ impl<'de, S: Serializer> Visitor<'de> for To<S> {
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, _: D) -> Result<S::Ok, D::Error> {
-        Err(D::Error::custom(
-            "an extension type of the format is not understood",
-        ))
+        Err(D::Error::custom("extension types are not supported"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<S::Ok, A::Error> {

@@ -1,12 +1,12 @@
-//! JSON as Python's `json` module writes and reads it, since that is what every Nameko peer speaks.
+//! JSON as written and read by Python's `json` module, the format of Nameko peers.
 //!
-//! Written text is that of `json.dumps`: `", "` and `": "`, everything but ASCII escaped, floats as Python's `repr`
-//! (`1.0`, `1e+16`), `NaN` and `Infinity` for numbers that JSON does not have. Reading takes all of that.
+//! The output is that of `json.dumps`: separators `", "` and `": "`, non-ASCII escaped, floats as by
+//! Python's `repr` (`1.0`, `1e+16`), `NaN` and `Infinity` for the numbers that JSON lacks. The reader
+//! accepts all of it.
 //!
-//! serde_json does the work. What it does not know are the three numbers: within this crate they travel as
-//! spellings of ordinary numbers that nobody else uses, so that a
-//! [`RawValue`] can hold any text a peer sends. [`standard`] and [`python`] lead
-//! from one form to the other, at the two edges where messages come in and go out.
+//! serde_json does the work, but rejects `NaN`, `Infinity` and `-Infinity`. Inside this crate they are
+//! replaced by reserved spellings of ordinary numbers, so that a [`RawValue`] can hold any text of a
+//! peer. [`standard`] and [`python`] convert between the two forms where messages enter and leave.
 
 mod non_finite;
 mod python_text;
@@ -25,7 +25,7 @@ use self::python_text::Dialect;
 pub(crate) use self::python_text::python_float;
 use super::{Error, Payload};
 
-/// The value as Python's `json.dumps` writes it.
+/// Serializes a value as Python's `json.dumps` does.
 ///
 /// ```
 /// let text = nameko::serialization::to_vec(&("é", 1.0, f64::NAN))?;
@@ -34,21 +34,21 @@ use super::{Error, Payload};
 /// ```
 ///
 /// # Errors
-/// The value has no JSON form: a map whose keys are neither text nor plain values, or its own `Serialize` fails.
+/// If JSON cannot represent the value (a map with compound keys), or its `Serialize` fails.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     write(value, Dialect::Python)
 }
 
-/// The value as JSON text in the [`standard`] form, which can stand as a part of a larger message.
+/// Serializes a value as JSON text in the [`standard`] form, for embedding in a larger message.
 ///
 /// # Errors
-/// As of [`to_vec`].
+/// As for [`to_vec`].
 pub fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, Error> {
     let text = String::from_utf8(write(value, Dialect::Standard)?).map_err(Error::json_write)?;
     RawValue::from_string(text).map_err(Error::json_write)
 }
 
-/// What a JSON text is, by how it begins: for errors about it.
+/// Returns the kind of a JSON text by its first character, as a phrase for error messages.
 pub(crate) fn json_kind(text: &str) -> &'static str {
     match text.as_bytes().first() {
         Some(b'[') => "a list",
@@ -60,21 +60,21 @@ pub(crate) fn json_kind(text: &str) -> &'static str {
     }
 }
 
-/// Reads a value from JSON text, Python's or [`standard`].
+/// Deserializes a value from JSON text, Python's or [`standard`].
 ///
-/// A `f32` or `f64` takes `NaN` and `Infinity`; a [`serde_json::Value`], which can't hold them, takes null in their place;
-/// other types refuse them.
+/// `NaN` and `Infinity` deserialize as `f32` or `f64`. A [`serde_json::Value`] cannot hold them and
+/// becomes null; other types return an error.
 ///
 /// # Errors
-/// The text is not JSON, or not what `T` expects.
+/// If the text is not JSON, or not a `T`.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     from_str(utf_8(text)?)
 }
 
-/// As [`from_slice`].
+/// Like [`from_slice`], for a `str`.
 ///
 /// # Errors
-/// As there.
+/// As for [`from_slice`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let text = standard(text)?;
     if non_finite::occurs_in(&text) {
@@ -84,7 +84,8 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     }
 }
 
-/// The text of a message's body in the [`standard`] form, whatever kombu made of it. Not yet checked to be JSON.
+/// Converts a message body to the [`standard`] form, including kombu's tagged values. Does not
+/// validate the JSON.
 pub(crate) fn received(body: &[u8]) -> Result<Cow<'_, str>, Error> {
     if body.is_empty() {
         return Err(Error::read("its body is empty"));
@@ -101,16 +102,16 @@ fn utf_8(text: &[u8]) -> Result<&str, Error> {
         .map_err(|error| Error::json_read(format_args!("it is not UTF-8 text: {error}")))
 }
 
-/// The one value that a body holds.
+/// Validates a body, which must hold exactly one value.
 pub(super) fn decode(body: &[u8]) -> Result<Payload, Error> {
     RawValue::from_string(received(body)?.into_owned())
         .map(Payload::json)
         .map_err(Error::json_read)
 }
 
-/// Writes the value of a standard text in another format.
+/// Transcodes standard JSON text to another serde format.
 pub(super) fn transcode<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    // serde_json would make floats of them.
+    // serde_json would convert larger integers to floats.
     match non_finite::huge_integer(text) {
         Some(digits) => Err(S::Error::custom(format_args!(
             "the integer {digits} takes more than 64 bits"

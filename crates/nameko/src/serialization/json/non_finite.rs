@@ -1,16 +1,17 @@
-//! `NaN`, `Infinity` and `-Infinity`: numbers in Python's JSON and in no other.
+//! `NaN`, `Infinity` and `-Infinity`, which Python's JSON adds to the standard.
 //!
-//! Each has a stand-in: a double that no one uses, in a spelling no one writes (the exponent has a needless zero).
-//! A text that holds a stand-in's double in another spelling beside such a token is refused, so nothing is ever mistaken.
+//! Each has a stand-in: a reserved double near the largest one, spelled with a redundant zero in the
+//! exponent. A text with both such a token and a stand-in's double is rejected, so that the
+//! conversion is never ambiguous.
 
 use std::borrow::Cow;
 
 use crate::serialization::Error;
 
-/// What every stand-in's spelling begins with.
-const MARK: &str = "1.79769313486230";
-/// And ends with; nobody, Python and serde_json included, writes the zero.
-const TAIL: &str = "e+0308";
+/// Prefix of every stand-in.
+const PREFIX: &str = "1.79769313486230";
+/// Suffix of every stand-in. Neither Python nor serde_json writes the zero.
+const SUFFIX: &str = "e+0308";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Special {
@@ -22,7 +23,7 @@ pub(super) enum Special {
 impl Special {
     const ALL: [Self; 3] = [Self::NaN, Self::Infinity, Self::NegativeInfinity];
 
-    /// The special number that a float is, if it is one.
+    /// Returns the special number for a non-finite float.
     pub(super) fn of(value: f64) -> Option<Self> {
         match value {
             _ if value.is_nan() => Some(Self::NaN),
@@ -32,7 +33,7 @@ impl Special {
         }
     }
 
-    /// The special number that a stand-in stands for.
+    /// Returns the special number for a stand-in.
     pub(super) fn of_stand_in(value: f64) -> Option<Self> {
         if value.abs() < 1.797_693_134_862_30e308 {
             return None;
@@ -42,7 +43,7 @@ impl Special {
             .find(|special| special.stand_in() == value)
     }
 
-    /// Python's word.
+    /// Returns Python's token.
     pub(super) const fn token(self) -> &'static str {
         match self {
             Self::NaN => "NaN",
@@ -76,16 +77,19 @@ impl Special {
     }
 }
 
-/// Whether a standard text may hold a stand-in.
+/// Returns `true` if a standard text may hold a stand-in.
 pub(super) fn occurs_in(text: &str) -> bool {
-    text.contains(TAIL) && text.contains(MARK)
+    text.contains(SUFFIX) && text.contains(PREFIX)
 }
 
-/// Python's JSON text in standard JSON: the tokens `NaN`, `Infinity` and `-Infinity` become ordinary numbers that
-/// [`from_slice`](super::from_slice) knows. Any other text is given back as it is, valid or not.
+/// Converts Python's JSON to standard JSON.
+///
+/// The tokens `NaN`, `Infinity` and `-Infinity` become reserved numbers that
+/// [`from_slice`](super::from_slice) converts back. Any other text is returned unchanged, valid or
+/// not.
 ///
 /// # Errors
-/// The text holds such a token, and also one of the numbers that stand for them.
+/// If the text holds both such a token and a reserved number.
 pub fn standard(text: &str) -> Result<Cow<'_, str>, Error> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Ok(Cow::Borrowed(text));
@@ -106,7 +110,7 @@ pub fn standard(text: &str) -> Result<Cow<'_, str>, Error> {
                 clash |= piece.len() > 15
                     && piece
                         .parse()
-                        .is_ok_and(|it| Special::of_stand_in(it).is_some());
+                        .is_ok_and(|number| Special::of_stand_in(number).is_some());
                 out.push_str(piece);
             }
         }
@@ -120,7 +124,7 @@ pub fn standard(text: &str) -> Result<Cow<'_, str>, Error> {
     }
 }
 
-/// Standard JSON text in Python's: what [`standard`] made becomes `NaN`, `Infinity` and `-Infinity` again.
+/// Converts standard JSON to Python's: the inverse of [`standard`].
 pub fn python(text: &str) -> Cow<'_, str> {
     if !occurs_in(text) {
         return Cow::Borrowed(text);
@@ -137,7 +141,7 @@ pub fn python(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The first integer of a text that neither an `i64` nor a `u64` holds.
+/// Returns the first integer of a text that fits neither `i64` nor `u64`.
 pub(super) fn huge_integer(text: &str) -> Option<&str> {
     pieces(text).find(|piece| {
         let digits = piece.strip_prefix('-').unwrap_or(piece);
@@ -148,7 +152,7 @@ pub(super) fn huge_integer(text: &str) -> Option<&str> {
     })
 }
 
-/// Cuts a text into strings (with their quotes), words and numbers, and what stands between those.
+/// Splits a text into strings (with quotes), words and numbers, and the separators between them.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -166,7 +170,8 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Of a string that begins at the start of the text; the whole text when it does not end.
+/// Returns the length of the string literal at the start of the text, or of the whole text if it is
+/// unterminated.
 pub(super) fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, b) in text.bytes().enumerate().skip(1) {
@@ -189,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stand_ins_are_what_their_texts_say() {
+    fn stand_ins_parse_to_their_values() {
         for special in Special::ALL {
             let text = special.stand_in_text();
             assert_eq!(
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_would_be_mistaken_is_refused() {
+    fn an_ambiguous_number_is_rejected() {
         assert!(standard("[NaN, 1.797693134862303e308]").is_err());
         assert!(standard("[NaN, 1.797693134862304e308]").is_ok());
         assert_eq!(

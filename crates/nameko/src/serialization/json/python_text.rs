@@ -1,4 +1,4 @@
-//! The look of Python's `json.dumps`.
+//! A serde_json formatter with the output of Python's `json.dumps`.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -7,12 +7,12 @@ use serde_json::ser::Formatter;
 
 use super::non_finite::Special;
 
-/// How numbers that JSON does not have are written.
+/// The spelling of numbers that JSON lacks.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Dialect {
-    /// `NaN`, `Infinity`: what goes to peers.
+    /// `NaN`, `Infinity`: for messages to peers.
     Python,
-    /// As the ordinary numbers that stand for them within this crate.
+    /// As stand-ins: for text inside this crate.
     Standard,
 }
 
@@ -49,7 +49,8 @@ impl Formatter for Dialect {
         }
     }
 
-    // The shortest digits of the `f32`: 0.1 stays 0.1, where the double nearest to it is 0.10000000149011612.
+    // The shortest digits of the `f32`: 0.1 stays 0.1; converted to a double it would become
+    // 0.10000000149011612.
     fn write_f32<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
         writer.write_all(python_float(value).as_bytes())
     }
@@ -75,10 +76,10 @@ impl Formatter for Dialect {
     }
 }
 
-/// A finite float as Python's `repr` writes it: the shortest digits that read back as the same number, with an exponent
+/// Formats a finite float as Python's `repr`: the shortest digits that round-trip, with an exponent
 /// from 1e16 up and below 1e-4.
 pub(crate) fn python_float(value: impl fmt::Display + fmt::LowerExp) -> String {
-    // "d.ddde-x": the shortest digits and where the point belongs.
+    // "d.ddde-x": the shortest digits and the position of the point.
     let scientific = format!("{value:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else {
         return scientific;

@@ -1,4 +1,4 @@
-//! A deserializer that passes everything on, but hands out the special floats where a text has their stand-ins.
+//! A deserializer adapter that converts stand-ins to non-finite floats.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::non_finite::Special;
 
-/// Reads a standard text that may hold stand-ins.
+/// Deserializes a standard text, with or without stand-ins.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Floats(&mut deserializer)).map_err(Error::of_json)?;
@@ -20,13 +20,13 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     Ok(value)
 }
 
-/// Writes the value of a standard text in another format.
+/// Transcodes a standard text to another serde format.
 pub(super) fn transcode<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     Transcode::new(Floats(&mut deserializer)).serialize(serializer)
 }
 
-/// Wraps a deserializer, and the visitors, seeds and accesses within it.
+/// Wraps a deserializer, and the visitors, seeds and accesses inside it.
 struct Floats<T>(T);
 
 macro_rules! wrap_visitor {
@@ -39,7 +39,7 @@ macro_rules! wrap_visitor {
     (@call $inner:expr, $method:ident, ($($argument:ident),*), $visitor:ident) => {
         $inner.$method($($argument,)* Floats($visitor))
     };
-    // Numbers: what is there decides, so that the visitor says by name what it can't take.
+    // Numbers: dispatch on the number in the text, so that the visitor's error names its type.
     (@call $inner:expr, $method:ident, (), $visitor:ident, $instead:ident) => {
         $inner.$instead(Floats($visitor))
     };
@@ -71,7 +71,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Floats<D> {
         deserialize_option();
         deserialize_unit();
         deserialize_unit_struct(name: &'static str);
-        // Also raw text: its visitor gets it with the stand-ins, which is what raw text is within this crate.
+        // Includes raw text, which keeps its stand-ins.
         deserialize_newtype_struct(name: &'static str);
         deserialize_seq();
         deserialize_tuple(len: usize);
@@ -169,7 +169,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Floats<A> {
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Floats<A> {
     type Error = A::Error;
 
-    // Keys are text: serde_json reads numbers in them by itself.
+    // Keys are text: serde_json parses numeric keys itself.
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,

@@ -1,16 +1,17 @@
-//! Values that JSON has no form for, as kombu writes them since 5.3: `{"__type__": "uuid", "__value__": {"hex": ".."}}`.
+//! Tagged values, written by kombu since 5.3 for types that JSON lacks:
+//! `{"__type__": "uuid", "__value__": {"hex": ".."}}`.
 //!
-//! They are read as kombu 5.2 wrote them, and as serde reads such types: dates, decimals and UUIDs as text. Bytes become a
-//! list of numbers. Source: `kombu/utils/json.py`.
+//! They are converted to the plain form of kombu 5.2, which serde reads too: dates, decimals and UUIDs
+//! as text, bytes as a list of numbers. Source: `kombu/utils/json.py`.
 
 use std::borrow::Cow;
 
 use uuid::Uuid;
 
-/// What kombu's text begins with. It stands in no string: there, quotes are escaped.
+/// Prefix of a tagged value. Cannot occur inside a string, where quotes are escaped.
 const START: &str = r#"{"__type__": ""#;
 
-/// The text with such values in plain JSON. Types that kombu does not know stay as they are.
+/// Replaces tagged values by plain JSON. Unknown types are left unchanged.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
     if !text.contains(START) {
         return Cow::Borrowed(text);
@@ -34,7 +35,7 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The value whose type `tagged` begins with, and what follows it.
+/// Parses the tagged value after its prefix; returns its plain JSON and the rest of the text.
 fn value(tagged: &str) -> Option<(String, &str)> {
     let (kind, rest) = tagged.split_once('"')?;
     let rest = rest.strip_prefix(r#", "__value__": "#)?;
@@ -58,7 +59,7 @@ fn value(tagged: &str) -> Option<(String, &str)> {
     Some((value, after))
 }
 
-/// RFC 4648, section 4.
+/// Decodes base64 (RFC 4648, section 4).
 fn from_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
@@ -86,9 +87,9 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// The texts are what `kombu.utils.json.dumps` of kombu 5.7 writes.
+    /// The inputs are output of `kombu.utils.json.dumps`, kombu 5.7.
     #[test]
-    fn what_kombu_marks_is_read_as_plain_values() {
+    fn tagged_values_of_kombu_become_plain_values() {
         for (kombu, expected) in [
             (
                 r#"[{"__type__": "datetime", "__value__": "2020-01-02T03:04:05"}, 1]"#,
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_stays() {
+    fn malformed_and_unknown_tags_are_left_unchanged() {
         for text in [
             r#"{"__type__": "mine", "__value__": 1}"#,
             r#"{"__type__": "date", "__value__": 1}"#,

@@ -1,4 +1,4 @@
-//! A serializer that passes everything on, but for floats that are not finite: serde_json would write them as null.
+//! A serializer adapter that writes non-finite floats as stand-ins: serde_json would write null.
 
 use serde::Serialize;
 use serde::ser::{
@@ -8,7 +8,7 @@ use serde::ser::{
 
 use super::non_finite::Special;
 
-/// Wraps a serializer, and the values and compounds within it.
+/// Wraps a serializer, and the values and compounds inside it.
 pub(super) struct Floats<S>(pub(super) S);
 
 impl<T: Serialize + ?Sized> Serialize for Floats<&T> {
@@ -17,7 +17,7 @@ impl<T: Serialize + ?Sized> Serialize for Floats<&T> {
     }
 }
 
-macro_rules! pass_on {
+macro_rules! forward {
     ($($method:ident($value:ty))*) => { $(
         fn $method(self, value: $value) -> Result<S::Ok, S::Error> {
             self.0.$method(value)
@@ -36,7 +36,7 @@ impl<S: Serializer> Serializer for Floats<S> {
     type SerializeStruct = Floats<S::SerializeStruct>;
     type SerializeStructVariant = Floats<S::SerializeStructVariant>;
 
-    pass_on! {
+    forward! {
         serialize_bool(bool) serialize_char(char) serialize_str(&str) serialize_bytes(&[u8])
         serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64) serialize_i128(i128)
         serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_u128(u128)
@@ -187,7 +187,7 @@ impl<S: SerializeMap> SerializeMap for Floats<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    // A key is text, or becomes text: no float in it stays a number.
+    // Keys are or become text: no float in them stays a number.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
         self.0.serialize_key(key)
     }
