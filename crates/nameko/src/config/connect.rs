@@ -1,4 +1,4 @@
-//! From configuration keys to how to connect to the broker.
+//! Connection options from configuration keys.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,15 +9,17 @@ use super::{Config, ConfigError, DEFAULT_AMQP_URI, describe};
 use crate::amqp::{ConnectOptions, Login, Tls, Uri, Verify};
 
 impl Config {
-    /// How to connect to the broker: `AMQP_URI` (by default [`DEFAULT_AMQP_URI`]), `AMQP_SSL`, `HEARTBEAT` in seconds
-    /// (60; 0 or null for none), `LOGIN_METHOD`.
+    /// Returns the options for connecting to the broker.
+    ///
+    /// Reads `AMQP_URI` (default: [`DEFAULT_AMQP_URI`]), `AMQP_SSL`, `HEARTBEAT` in seconds
+    /// (default: 60; 0 or null disables it) and `LOGIN_METHOD`.
     ///
     /// # Errors
-    /// One of these has a value that makes no sense.
+    /// If one of these keys has an invalid value.
     pub fn connect_options(&self) -> Result<ConnectOptions, ConfigError> {
         let uri = self
             .str("AMQP_URI")?
-            .filter(|it| !it.is_empty())
+            .filter(|uri| !uri.is_empty())
             .unwrap_or(DEFAULT_AMQP_URI);
         let uris = Uri::parse_list(uri)
             .map_err(|error| self.invalid("AMQP_URI", format!("is wrong: {error}")))?;
@@ -71,7 +73,7 @@ impl Config {
         }
     }
 
-    /// The options of Python's `ssl.wrap_socket`, as upstream takes them.
+    /// Converts the options of Python's `ssl.wrap_socket`, which upstream's `AMQP_SSL` holds.
     fn tls_options(&self, options: &Map<String, Value>) -> Result<Tls, ConfigError> {
         let wrong = |name: &str, expected: &str, found: &Value| {
             self.invalid(
@@ -98,7 +100,7 @@ impl Config {
                         .as_bool()
                         .ok_or_else(|| wrong(name, "true or false", value))?;
                 }
-                // Python's constants, by number as in upstream's files, or by name.
+                // Python's constants, by number (as in upstream's files) or by name.
                 "cert_reqs" => {
                     tls.verify = match (value.as_i64(), value.as_str()) {
                         (Some(0), _) | (_, Some("CERT_NONE")) => Verify::None,
@@ -117,7 +119,7 @@ impl Config {
                     let known = "ca_certs, certfile, keyfile, cert_reqs and check_hostname";
                     return Err(self.invalid(
                         "AMQP_SSL",
-                        format!("has the option `{other}`, which is not known: {known} are"),
+                        format!("has the unknown option `{other}`; known are {known}"),
                     ));
                 }
             }

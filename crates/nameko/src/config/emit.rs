@@ -1,4 +1,5 @@
-//! JSON values to YAML text, laid out as PyYAML's `dump(default_flow_style=False)` does: sorted keys, a list's dashes under its key.
+//! YAML output in the layout of PyYAML's `dump(default_flow_style=False)`: sorted keys, the dashes of
+//! a list aligned with its key.
 
 use std::fmt::Write as _;
 
@@ -6,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{environment, scalar};
 
-/// The text of a mapping; ends with a line break.
+/// Writes a mapping as YAML text that ends with a line break.
 pub(super) fn mapping(entries: &Map<String, Value>) -> String {
     let mut out = String::new();
     if entries.is_empty() {
@@ -17,7 +18,8 @@ pub(super) fn mapping(entries: &Map<String, Value>) -> String {
     out
 }
 
-/// `inline`: the first entry continues a line that is already indented (`- key: value`).
+/// Writes the entries of a mapping. With `inline`, the first entry continues an indented line
+/// (`- key: value`).
 fn write_mapping(out: &mut String, entries: &Map<String, Value>, indent: usize, inline: bool) {
     let mut sorted: Vec<_> = entries.iter().collect();
     sorted.sort_by_key(|(key, _)| *key);
@@ -62,7 +64,7 @@ fn write_sequence(out: &mut String, items: &[Value], indent: usize, inline: bool
     }
 }
 
-/// A scalar or an empty collection, and the end of its line.
+/// Writes a scalar or an empty collection, and a line break.
 fn write_scalar(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("null"),
@@ -79,7 +81,7 @@ fn write_number(out: &mut String, number: &serde_json::Number) {
     match number.as_f64() {
         Some(float) if number.is_f64() => {
             let text = crate::serialization::python_float(float);
-            // YAML 1.1 takes `1e+16` for text: it wants a dot.
+            // YAML 1.1 requires a dot in floats: `1e+16` is text.
             match text.split_once('e') {
                 Some((digits, exponent)) if !digits.contains('.') => {
                     let _ = write!(out, "{digits}.0e{exponent}");
@@ -123,7 +125,7 @@ fn write_text(out: &mut String, text: &str) {
     }
 }
 
-/// Whether the text can stand without quotes and be read back as this very text.
+/// Returns `true` if the unquoted text reads back as the same text.
 fn is_plain(text: &str) -> bool {
     let safe_start = text.starts_with(|c: char| {
         c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '$' | '+' | '(')
@@ -133,7 +135,7 @@ fn is_plain(text: &str) -> bool {
         && !text.contains(": ")
         && !text.contains(" #")
         && text.chars().all(|c| c.is_alphanumeric() || " _-./:@$+=~()#;<>*&!?%'\"^|".contains(c))
-        && !environment::is_wanted(text)
+        && !environment::may_hold_reference(text)
         && !text.starts_with("...")
         && matches!(scalar::resolve(text), Ok(Value::String(_)))
         // PyYAML reads these as dates.
@@ -154,13 +156,13 @@ mod tests {
     fn text(value: Value) -> String {
         match value {
             Value::Object(entries) => mapping(&entries),
-            other => panic!("{other} is no mapping"),
+            other => panic!("not a mapping: {other}"),
         }
     }
 
     #[test]
     fn looks_like_pyyamls() {
-        // What yaml.dump(..., default_flow_style=False) gives.
+        // Output of yaml.dump(..., default_flow_style=False).
         let table = [
             (json!({}), "{}\n"),
             (
@@ -204,7 +206,7 @@ mod tests {
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),
             any::<f64>()
-                .prop_filter("JSON holds finite numbers", |it| it.is_finite())
+                .prop_filter("JSON holds finite numbers", |number| number.is_finite())
                 .prop_map(Value::from),
             any::<String>().prop_map(Value::from),
             odd.prop_map(Value::from),
@@ -213,14 +215,14 @@ mod tests {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
                 prop::collection::vec(("[a-z1:~<-]{0,4}", inner), 0..4)
-                    .prop_map(|it| Value::Object(it.into_iter().collect())),
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
             ]
         })
     }
 
     proptest! {
         #[test]
-        fn reads_back_as_it_was(value in any_value()) {
+        fn output_reads_back_as_the_same_value(value in any_value()) {
             let entries = Map::from_iter([("key".to_owned(), value)]);
             let text = mapping(&entries);
             match crate::config::yaml::load(&text, "dump", &|_| None) {

@@ -1,30 +1,32 @@
-//! Environment variables in configuration text: `${NAME}`, `${NAME:default}`, and defaults that hold further ones.
+//! Environment variables in configuration text: `${NAME}`, `${NAME:default}`, nested defaults.
 
 use std::ffi::OsString;
 
-/// Where values of environment variables come from: the process, or a table in a test.
+/// Source of environment variables: the process, or a table in a test.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Why a value could not be filled in.
+/// A failed substitution.
 #[derive(Debug, PartialEq)]
 pub(super) enum SubstitutionError {
-    /// The variable is not set, and the text gives no default.
+    /// The variable is not set and has no default.
     Missing(String),
     /// The variable's value is not UTF-8.
     NotText(String),
 }
 
-/// Whether a plain scalar asks for substitution: `${` with a `}` somewhere behind it.
-pub(super) fn is_wanted(text: &str) -> bool {
+/// Returns `true` if a plain scalar may hold a reference: `${` followed by a `}`.
+pub(super) fn may_hold_reference(text: &str) -> bool {
     text.split_once("${")
         .is_some_and(|(_, rest)| rest.contains('}'))
 }
 
-/// Puts the variables' values in. What a variable holds is not searched again; a default is.
-/// Text that only looks like a reference (`${}`, `${A B}`, no closing brace) stays as it is.
+/// Substitutes environment variables.
+///
+/// Defaults are substituted recursively, values of variables are not. Malformed references (`${}`,
+/// `${A B}`, no closing brace) are left unchanged.
 pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<String, SubstitutionError> {
     let mut out = String::with_capacity(text.len());
-    // What is left to read, the next piece last. A default is read like the text around it.
+    // The remaining pieces in reverse order. A default is parsed like the text around it.
     let mut pieces = vec![text];
     while let Some(piece) = pieces.pop() {
         let Some(start) = piece.find("${") else {
@@ -66,7 +68,7 @@ struct Reference<'a> {
     after: &'a str,
 }
 
-/// Reads a reference that begins at the start of `text` with `${`.
+/// Parses the reference at the start of `text`, which begins with `${`.
 fn parse(text: &str) -> Option<Reference<'_>> {
     let body = text.strip_prefix("${")?;
     let end = body.find(|c: char| matches!(c, '{' | '}' | ':') || c.is_whitespace())?;

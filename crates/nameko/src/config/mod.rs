@@ -1,4 +1,4 @@
-//! Configuration: a YAML file with environment variables in it, as upstream's files are, or values set in code.
+//! Configuration from a YAML file with environment variables, in upstream's format, or from code.
 //!
 //! A file is a mapping of keys. Plain values may refer to environment variables:
 //!
@@ -9,8 +9,8 @@
 //! token: !raw_env_var "${TOKEN}"       # always text, whatever the variable holds
 //! ```
 //!
-//! `!env_var "..."` replaces within quotes too. A variable that is not set and has no default is an error;
-//! `${NAME:}` asks for nothing instead.
+//! `!env_var "..."` substitutes inside quotes too. An unset variable without a default is an error;
+//! `${NAME:}` has an empty default.
 
 mod connect;
 mod emit;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// Where clients connect when nothing is configured.
+/// Broker URI used if none is configured.
 pub const DEFAULT_AMQP_URI: &str = "pyamqp://guest:guest@localhost";
 
 /// A configuration: keys and JSON values, cheap to clone.
@@ -47,20 +47,23 @@ pub struct Config(Arc<Inner>);
 #[derive(Clone, Default)]
 struct Inner {
     values: Map<String, Value>,
-    /// Where the value of a key was written, for keys that came from a text.
+    /// Source positions of values from a text, by key.
     places: HashMap<String, Place>,
 }
 
 impl Config {
-    /// A configuration that sets nothing.
+    /// Creates an empty configuration.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads YAML text, with the process's environment variables. `origin` is what errors call the text.
+    /// Parses YAML text and substitutes the process's environment variables.
+    ///
+    /// `origin` names the text in errors.
     ///
     /// # Errors
-    /// The text is not YAML or not a mapping, or refers to a variable that is not set; each with its place.
+    /// If the text is not YAML or not a mapping, or refers to an unset variable. The error holds the
+    /// position.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let document = yaml::load(text, origin, &yaml::process_environment)?;
         Ok(Self(Arc::new(Inner {
@@ -69,10 +72,10 @@ impl Config {
         })))
     }
 
-    /// Reads a YAML file, as [`from_yaml`](Self::from_yaml).
+    /// Parses a YAML file, see [`from_yaml`](Self::from_yaml).
     ///
     /// # Errors
-    /// As there; or the file can't be read.
+    /// If the file cannot be read, or as for [`from_yaml`](Self::from_yaml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let text = std::fs::read(path)
@@ -89,10 +92,11 @@ impl Config {
         )
     }
 
-    /// Reads `KEY=VALUE`, where the value is YAML: `max_workers=4`, `AMQP_URI=amqp://localhost`, `feature={on: true}`.
+    /// Parses `KEY=VALUE` with a YAML value: `max_workers=4`, `AMQP_URI=amqp://localhost`,
+    /// `feature={on: true}`.
     ///
     /// # Errors
-    /// There is no `=`, the key is empty, or the value is not YAML.
+    /// If the `=` is missing, the key is empty, or the value is not YAML.
     pub fn from_definition(definition: &str) -> Result<Self, ConfigError> {
         let origin = format!("-d {}", definition.split('=').next().unwrap_or_default());
         let Some((key, value)) = definition
@@ -107,7 +111,7 @@ impl Config {
         Ok(Self::new().with(key, value))
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.values.get(key)
     }
@@ -120,14 +124,14 @@ impl Config {
         inner.values.insert(key, value.into());
     }
 
-    /// Sets a key, in a chain of calls.
+    /// Sets a key; for chained calls.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.set(key, value);
         self
     }
 
-    /// Takes over every key of `other`; where both have one, `other`'s value stays.
+    /// Merges `other` into this configuration. Values of `other` win.
     pub fn merge(&mut self, other: &Self) {
         let inner = Arc::make_mut(&mut self.0);
         for (key, value) in &other.0.values {
@@ -139,45 +143,47 @@ impl Config {
         }
     }
 
-    /// All keys and values.
+    /// Returns all keys and values.
     pub fn values(&self) -> &Map<String, Value> {
         &self.0.values
     }
 
-    /// Text under a key; `None` when the key is absent or null.
+    /// Returns the string value of a key, or `None` if the key is absent or null.
     ///
     /// # Errors
-    /// The value is something else.
+    /// If the value has another type.
     pub fn str(&self, key: &str) -> Result<Option<&str>, ConfigError> {
         self.typed(key, "text", Value::as_str)
     }
 
-    /// A whole number under a key; `None` when the key is absent or null.
+    /// Returns the integer value of a key, or `None` if the key is absent or null.
     ///
     /// # Errors
-    /// The value is something else, or does not fit in 64 signed bits.
+    /// If the value has another type or does not fit in an `i64`.
     pub fn int(&self, key: &str) -> Result<Option<i64>, ConfigError> {
         self.typed(key, "a whole number", Value::as_i64)
     }
 
-    /// A number under a key; `None` when the key is absent or null.
+    /// Returns the number value of a key, or `None` if the key is absent or null.
     ///
     /// # Errors
-    /// The value is something else.
+    /// If the value has another type.
     pub fn float(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    /// A yes or no under a key; `None` when the key is absent or null.
+    /// Returns the boolean value of a key, or `None` if the key is absent or null.
     ///
     /// # Errors
-    /// The value is something else.
+    /// If the value has another type.
     pub fn bool(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    /// The value of a key as a type of yours: a struct that derives `serde::Deserialize`, for a section of the file. A key that
-    /// is absent reads as null, so an `Option` is `None` then.
+    /// Deserializes the value of a key, such as a section of the file into a struct that derives
+    /// `serde::Deserialize`.
+    ///
+    /// An absent key deserializes as null, so an `Option` is `None`.
     ///
     /// ```
     /// # use nameko::Config;
@@ -195,38 +201,39 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// The key is absent and the type needs it, or its value is not what the type expects.
+    /// If a required key is absent, or its value is not a `T`.
     pub fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, ConfigError> {
         let value = self.get(key).unwrap_or(&Value::Null);
         T::deserialize(value).map_err(|error| match self.get(key) {
-            None => self.invalid(key, "is not set, and has to be"),
+            None => self.invalid(key, "is required but not set"),
             Some(_) => self.invalid(key, format!("is wrong: {error}")),
         })
     }
 
-    /// All of it as a type of yours. Keys that the type does not know are left out.
+    /// Deserializes the whole configuration. Keys unknown to the type are ignored.
     ///
     /// # Errors
-    /// A key that the type needs is absent, or the value of one is not what the type expects.
+    /// If a required key is absent, or a value has the wrong type.
     pub fn read_all<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         T::deserialize(&self.0.values).map_err(|error| ConfigError::Whole {
             message: error.to_string(),
         })
     }
 
-    /// The broker's address as it is configured (`AMQP_URI`), when it is text and not empty.
+    /// Returns the configured broker URI (`AMQP_URI`) if it is a non-empty string.
     pub fn amqp_uri(&self) -> Option<&str> {
         self.get("AMQP_URI")
             .and_then(Value::as_str)
             .filter(|uri| !uri.is_empty())
     }
 
-    /// The configuration as a YAML text that reads back as the same values. Passwords are not hidden.
+    /// Returns the configuration as YAML text that parses to the same values. Passwords are not
+    /// redacted.
     pub fn to_yaml(&self) -> String {
         emit::mapping(&self.0.values)
     }
 
-    /// An error about a key's value that says where the value was written.
+    /// Creates an error about the value of a key, with the position of the value.
     pub fn invalid(&self, key: &str, message: impl Into<String>) -> ConfigError {
         ConfigError::Invalid {
             key: key.into(),
@@ -253,7 +260,7 @@ impl Config {
     }
 }
 
-/// Values may hold passwords: only the keys are shown.
+/// Shows the keys only: values may hold passwords.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Config")
@@ -278,15 +285,15 @@ impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Config {
     }
 }
 
-/// A place in a configuration text. Shown as `config.yaml:3:12`.
+/// A position in a configuration text. Displayed as `config.yaml:3:12`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {
-    /// What the text is called: the file's path.
+    /// Name of the text: the path of the file.
     pub origin: Arc<str>,
-    /// The line, counted from one.
+    /// Line, starting at 1.
     pub line: usize,
-    /// The column in characters, counted from one.
+    /// Column in characters, starting at 1.
     pub column: usize,
 }
 
@@ -296,62 +303,62 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with a configuration.
+/// A configuration error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file does not exist, is not readable, or is not UTF-8.
     #[error("can't read the configuration file {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The text is not YAML, or YAML that a configuration can't hold.
+    /// The text is not YAML, or not valid for a configuration.
     #[error("{at}: {message}")]
     Yaml {
-        /// Where.
+        /// Position of the error.
         at: Place,
-        /// What is wrong there.
+        /// Description of the error.
         message: String,
     },
-    /// The text refers to an environment variable that is not set, without a default.
+    /// The text refers to an unset environment variable without a default.
     #[error(
         "{at}: the environment variable {name} is not set; set it, or write a default: ${{{name}:default}}"
     )]
     MissingVariable {
-        /// Where.
+        /// Position of the reference.
         at: Place,
-        /// The variable.
+        /// Name of the variable.
         name: String,
     },
-    /// A key holds a value that it can't have.
+    /// The value of a key is invalid.
     #[error("{at}{key} {message}")]
     Invalid {
-        /// The key.
+        /// Name of the key.
         key: String,
-        /// Where its value was written, if in a text.
+        /// Position of the value, if it came from a text.
         at: MaybePlace,
-        /// What is wrong: continues a sentence that begins with the key.
+        /// Description of the error; continues a sentence that begins with the key.
         message: String,
     },
-    /// The configuration as a whole is not what a type expects.
+    /// The configuration as a whole does not match a type.
     #[error("the configuration is wrong: {message}")]
     Whole {
-        /// What is wrong.
+        /// Description of the error.
         message: String,
     },
-    /// A `-d` argument that is not `KEY=VALUE`.
+    /// A `-d` argument is not `KEY=VALUE`.
     #[error("`{definition}` does not define anything; write KEY=VALUE")]
     Definition {
-        /// The argument.
+        /// Value of the argument.
         definition: String,
     },
 }
 
-/// A [`Place`], or none for a value that was set in code. Shown with a colon and a space after it, or as nothing.
+/// The optional [`Place`] of a value; absent for values set in code. Displayed as `PLACE: `, or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaybePlace(pub Option<Place>);
 
@@ -370,7 +377,7 @@ impl fmt::Display for MaybePlace {
     }
 }
 
-/// What a value is, in a sentence.
+/// Describes a value for error messages.
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "nothing".into(),

@@ -1,12 +1,13 @@
-//! What a plain YAML scalar means, by the rules PyYAML's safe loader follows (YAML 1.1), so that one file means the
-//! same to a Rust and to a Python service: `yes` is true, `010` is eight, `1:30` is ninety, `1e3` is text.
+//! Resolution of plain YAML scalars by the rules of PyYAML's safe loader (YAML 1.1), so that a file has
+//! the same meaning for Rust and Python services: `yes` is true, `010` is 8, `1:30` is 90, `1e3` is
+//! text.
 
 use serde_json::{Number, Value};
 
-/// Reads a plain scalar.
+/// Resolves a plain scalar.
 ///
 /// # Errors
-/// Says why a number can't be held: too large for 64 bits, or not finite.
+/// If a number does not fit in 64 bits, or is not finite.
 pub(super) fn resolve(text: &str) -> Result<Value, String> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
@@ -32,7 +33,7 @@ pub(super) fn resolve(text: &str) -> Result<Value, String> {
     }
 }
 
-/// `None` when the text is no integer.
+/// Parses an integer; `None` if the text is not one.
 fn integer(text: &str) -> Option<Result<Number, String>> {
     let (negative, digits) = sign(text);
     let magnitude = if let Some(binary) = digits.strip_prefix("0b") {
@@ -65,7 +66,7 @@ fn integer(text: &str) -> Option<Result<Number, String>> {
     )
 }
 
-/// Outer `None`: not digits of that base. Inner `None`: more than 128 bits.
+/// Parses digits of a base. Outer `None`: not digits of that base. Inner `None`: more than 128 bits.
 fn in_base(digits: &str, base: u32) -> Option<Option<u128>> {
     if !digits.chars().all(|c| c == '_' || c.is_digit(base)) {
         return None;
@@ -86,7 +87,8 @@ fn to_number(negative: bool, magnitude: u128) -> Option<Number> {
     }
 }
 
-/// `None` when the text is no float. Needs a dot, as YAML 1.1 does, and a sign in the exponent.
+/// Parses a float; `None` if the text is not one. YAML 1.1 requires a dot, and a sign in the
+/// exponent.
 fn float(text: &str) -> Option<f64> {
     let (negative, body) = sign(text);
     let value = match body {
@@ -145,7 +147,7 @@ fn start_of_float(digits: &str) -> Option<f64> {
     }
 }
 
-/// A part of a base-sixty number: one or two digits below sixty.
+/// Parses a digit group of a base-60 number: one or two digits below 60.
 fn sixty(part: &str) -> Option<u8> {
     let digits = matches!(part.len(), 1 | 2) && part.bytes().all(|b| b.is_ascii_digit());
     if digits {
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_scalars_mean_what_pyyaml_reads() {
+    fn plain_scalars_resolve_as_in_pyyaml() {
         let table = [
             ("", json!(null)),
             ("~", json!(null)),
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_can_not_be_held_are_refused() {
+    fn numbers_out_of_range_are_errors() {
         for text in [
             "18446744073709551616",
             "-9223372036854775809",

@@ -1,4 +1,4 @@
-//! Reading configuration texts, with environment variables of the test's own.
+//! Tests of configuration texts, with a table of environment variables.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -22,7 +22,7 @@ fn read(text: &str, vars: Variables<'_>) -> Result<Value, ConfigError> {
 }
 
 #[test]
-fn environment_variables_are_filled_in_as_upstream_does() {
+fn environment_variables_are_substituted_as_by_upstream() {
     let ints = [("INT_1", "1"), ("INT_2", "2")];
     let list = json!({"FOO": [1, 2, 3]});
     let table: &[(&str, Variables<'_>, Value)] = &[
@@ -144,7 +144,7 @@ fn environment_variables_are_filled_in_as_upstream_does() {
 }
 
 #[test]
-fn yaml_is_read_as_pyyaml_does() {
+fn yaml_is_parsed_as_by_pyyaml() {
     let table = [
         ("", json!({})),
         ("# nothing\n", json!({})),
@@ -183,7 +183,7 @@ fn yaml_is_read_as_pyyaml_does() {
 }
 
 #[test]
-fn errors_say_where_and_what() {
+fn errors_have_a_position_and_a_reason() {
     let deep = "[".repeat(100);
     let table: &[(&str, Variables<'_>, &str)] = &[
         (
@@ -206,7 +206,7 @@ fn errors_say_where_and_what() {
         (
             "a: 1\na: 2",
             &[],
-            "config.yaml:2:1: the key `a` stands here a second time",
+            "config.yaml:2:1: the key `a` is duplicated here",
         ),
         (
             "a: 1\n---\nb: 1",
@@ -221,7 +221,7 @@ fn errors_say_where_and_what() {
         (
             "a: !thing {b: 1}",
             &[],
-            "config.yaml:1:4: the tag `!thing` is not known",
+            "config.yaml:1:4: unknown tag `!thing`",
         ),
         (
             "a: 99999999999999999999",
@@ -252,7 +252,7 @@ fn errors_say_where_and_what() {
 }
 
 #[test]
-fn aliases_can_not_fill_the_memory() {
+fn nested_aliases_are_limited() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..10 {
         let before = format!("*a{}, ", level - 1).repeat(10);
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn no_yaml_like_text_panics(text in "[-a1:{}\\[\\]\"'&*!|>#%@`,?$~<. \n\t\\\\]{0,60}", value in "[-a1:{}\\[\\]\"'&*!${A} \n]{0,20}") {
+    fn arbitrary_yaml_like_text_never_panics(text in "[-a1:{}\\[\\]\"'&*!|>#%@`,?$~<. \n\t\\\\]{0,60}", value in "[-a1:{}\\[\\]\"'&*!${A} \n]{0,20}") {
         let _ = read(&text, &[("a", &value), ("A", &value)]);
         let _ = read(&format!("a: {text}"), &[("a", &value), ("A", &value)]);
     }

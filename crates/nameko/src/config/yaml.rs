@@ -1,4 +1,4 @@
-//! YAML text to JSON values, with the place of everything that is wrong.
+//! YAML text to JSON values, with positions in errors.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -10,21 +10,21 @@ use serde_json::{Map, Value};
 use super::environment::{self, SubstitutionError};
 use super::{ConfigError, Place, scalar};
 
-/// Collections within collections; a configuration needs a handful.
+/// Maximum nesting of collections.
 const MAX_DEPTH: usize = 64;
-/// Nodes that aliases may repeat in all: ten lines of nested aliases could otherwise fill the memory.
+/// Maximum number of nodes copied for aliases: nested aliases grow exponentially.
 const MAX_ALIASED_NODES: usize = 100_000;
-/// Values of environment variables that refer to further variables.
+/// Maximum nesting of substituted values that contain further references.
 const MAX_SUBSTITUTIONS: usize = 16;
 
-/// A document that is a mapping: its entries, and where each one's value stands.
+/// A configuration document: its entries and their positions.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) entries: Map<String, Value>,
     pub(super) places: HashMap<String, Place>,
 }
 
-/// Reads the one document of a configuration text. An empty text is an empty mapping.
+/// Parses the single document of a configuration text. An empty text is an empty mapping.
 pub(super) fn load(
     text: &str,
     origin: &str,
@@ -55,7 +55,7 @@ pub(super) fn load(
     }
 }
 
-/// Reads one value: what stands behind `-d KEY=`.
+/// Parses a single value, the right side of `-d KEY=`.
 pub(super) fn load_value(
     text: &str,
     origin: &str,
@@ -67,16 +67,27 @@ pub(super) fn load_value(
 struct Loader<'a> {
     origin: Arc<str>,
     lookup: environment::Lookup<'a>,
-    /// Of the entries of the outermost mapping.
+    /// Positions of the top-level values, by key.
     places: HashMap<String, Place>,
-    /// How many substituted values are being read within each other.
+    /// Current nesting of substituted values.
     substitutions: usize,
-    /// While a substituted value is read: where the reference to it stands. Errors are reported there.
+    /// Position of the reference while its substituted value is parsed; errors are reported there.
     outer_place: Option<Place>,
 }
 
-/// A collection whose end has not come yet.
-struct Open {
+/// The document under construction.
+#[derive(Default)]
+struct Tree {
+    /// Unfinished collections, the innermost last.
+    open: Vec<Collection>,
+    anchors: HashMap<usize, Value>,
+    /// Number of nodes copied for aliases.
+    aliased: usize,
+    root: Option<Value>,
+}
+
+/// An unfinished collection.
+struct Collection {
     anchor: usize,
     place: Place,
     kind: Kind,
@@ -108,109 +119,63 @@ impl<'a> Loader<'a> {
     }
 
     fn load(&mut self, text: &str) -> Result<Value, ConfigError> {
-        let mut parser = Parser::new_from_str(text);
-        let mut open: Vec<Open> = Vec::new();
-        let mut anchors: HashMap<usize, Value> = HashMap::new();
-        let mut aliased = 0;
-        let mut root: Option<Value> = None;
-        while let Some(event) = parser.next_event() {
+        let mut tree = Tree::default();
+        for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| ConfigError::Yaml {
                 at: self.place(error.marker()),
                 message: format!("this is not YAML: {}", error.info()),
             })?;
-            let place = self.place(&span.start);
-            let (value, anchor, place) = match event {
-                Event::StreamEnd => break,
-                Event::Nothing | Event::StreamStart | Event::DocumentEnd => continue,
-                Event::DocumentStart(_) => {
-                    if root.is_some() {
-                        return Err(fault(
-                            place,
-                            "a second document begins here; a configuration is one document",
-                        ));
-                    }
-                    continue;
-                }
-                Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))
-                    if !is_collection_tag(&tag) =>
-                {
-                    return Err(unknown_tag(place, &tag));
-                }
-                Event::SequenceStart(anchor, _) => {
-                    push(
-                        &mut open,
-                        Open {
-                            anchor,
-                            place,
-                            kind: Kind::Sequence(Vec::new()),
-                        },
-                    )?;
-                    continue;
-                }
-                Event::MappingStart(anchor, _) => {
-                    let kind = Kind::Mapping {
-                        entries: Map::new(),
-                        key: None,
-                        merged: Vec::new(),
-                    };
-                    push(
-                        &mut open,
-                        Open {
-                            anchor,
-                            place,
-                            kind,
-                        },
-                    )?;
-                    continue;
-                }
-                Event::SequenceEnd | Event::MappingEnd => {
-                    let Some(ended) = open.pop() else { continue };
-                    (ended.kind.into_value(), ended.anchor, ended.place)
-                }
-                Event::Alias(id) => {
-                    let Some(value) = anchors.get(&id) else {
-                        return Err(fault(
-                            place,
-                            "this alias stands inside the value it refers to",
-                        ));
-                    };
-                    aliased += count(value);
-                    if aliased > MAX_ALIASED_NODES {
-                        return Err(fault(place, "the aliases (`*name`) repeat too much"));
-                    }
-                    (value.clone(), 0, place)
-                }
-                Event::Scalar(text, style, anchor, tag) => {
-                    let plain = style == ScalarStyle::Plain;
-                    let merge = plain && tag.is_none() && text == "<<";
-                    if merge
-                        && open
-                            .last_mut()
-                            .is_some_and(|parent| parent.kind.expect_merge())
-                    {
-                        continue;
-                    }
-                    (
-                        self.scalar(&text, plain, tag.as_deref(), &place)?,
-                        anchor,
-                        place,
-                    )
-                }
-            };
-            if anchor > 0 {
-                anchors.insert(anchor, value.clone());
-            }
-            match open.last_mut() {
-                None => root = Some(value),
-                Some(parent) => {
-                    let name = parent.kind.insert(value, &place)?;
-                    if let (Some(name), 1, 0) = (name, open.len(), self.substitutions) {
-                        self.places.insert(name, place);
-                    }
-                }
-            }
+            self.handle(&mut tree, event, self.place(&span.start))?;
         }
-        Ok(root.unwrap_or(Value::Null))
+        Ok(tree.root.unwrap_or(Value::Null))
+    }
+
+    fn handle(
+        &mut self,
+        tree: &mut Tree,
+        event: Event<'_>,
+        place: Place,
+    ) -> Result<(), ConfigError> {
+        let (value, anchor, place) = match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {
+                return Ok(());
+            }
+            Event::DocumentStart(_) if tree.root.is_some() => {
+                return Err(fault(
+                    place,
+                    "a second document begins here; a configuration is one document",
+                ));
+            }
+            Event::DocumentStart(_) => return Ok(()),
+            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))
+                if !is_collection_tag(&tag) =>
+            {
+                return Err(unknown_tag(place, &tag));
+            }
+            Event::SequenceStart(anchor, _) => return tree.open(anchor, place, Kind::sequence()),
+            Event::MappingStart(anchor, _) => return tree.open(anchor, place, Kind::mapping()),
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(ended) = tree.open.pop() else {
+                    return Ok(());
+                };
+                (ended.kind.into_value(), ended.anchor, ended.place)
+            }
+            Event::Alias(id) => (tree.resolve_alias(id, &place)?, 0, place),
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                if plain && tag.is_none() && text == "<<" && tree.expect_merge() {
+                    return Ok(());
+                }
+                let value = self.scalar(&text, plain, tag.as_deref(), &place)?;
+                (value, anchor, place)
+            }
+        };
+        let depth = tree.open.len();
+        let name = tree.insert(value, anchor, &place)?;
+        if let (Some(name), 1, 0) = (name, depth, self.substitutions) {
+            self.places.insert(name, place);
+        }
+        Ok(())
     }
 
     fn scalar(
@@ -224,7 +189,7 @@ impl<'a> Loader<'a> {
             |value: Result<Value, String>| value.map_err(|message| fault(place.clone(), message));
         let Some(tag) = tag else {
             return match plain {
-                true if environment::is_wanted(text) => self.substituted(text, place),
+                true if environment::may_hold_reference(text) => self.substituted(text, place),
                 true => number(scalar::resolve(text)),
                 false => Ok(Value::from(text)),
             };
@@ -243,14 +208,14 @@ impl<'a> Loader<'a> {
                 true => Ok(value),
                 false => Err(fault(
                     place.clone(),
-                    format!("`{text}` is no !!{}", tag.suffix),
+                    format!("`{text}` is not a !!{}", tag.suffix),
                 )),
             };
         }
         match (tag.handle.as_str(), tag.suffix.as_str()) {
             ("!", "env_var") => self.substituted(text, place),
             ("!", "raw_env_var") => self.substitute(text, place).map(Value::from),
-            // The non-specific tag: a string, whatever it looks like.
+            // The non-specific tag: always a string.
             ("", "!") | ("!", "") => Ok(Value::from(text)),
             _ => Err(unknown_tag(place.clone(), tag)),
         }
@@ -269,7 +234,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// Fills in the variables, and reads the outcome as YAML again: `${PORT:5672}` is a number.
+    /// Substitutes variables and parses the result as YAML: `${PORT:5672}` is a number.
     fn substituted(&mut self, text: &str, place: &Place) -> Result<Value, ConfigError> {
         let filled = self.substitute(text, place)?;
         if filled == text {
@@ -278,7 +243,7 @@ impl<'a> Loader<'a> {
         if self.substitutions == MAX_SUBSTITUTIONS {
             return Err(fault(
                 place.clone(),
-                "the environment variables here refer to each other without end",
+                "the environment variables here refer to each other in a cycle",
             ));
         }
         let outer = self.outer_place.replace(place.clone());
@@ -288,8 +253,7 @@ impl<'a> Loader<'a> {
         self.outer_place = outer;
         match value {
             Err(ConfigError::Yaml { at, message }) if self.substitutions == 0 => {
-                let hint =
-                    "with its variables filled in, this value is read as YAML; to take it as text";
+                let hint = "after substitution this value is parsed as YAML; to keep it as text";
                 Err(fault(
                     at,
                     format!("{message} ({hint}: !raw_env_var \"{text}\")"),
@@ -299,7 +263,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Lines and columns are counted from one.
+    /// Converts a parser position; lines and columns start at 1.
     fn place(&self, marker: &Marker) -> Place {
         self.outer_place.clone().unwrap_or_else(|| Place {
             origin: self.origin.clone(),
@@ -309,7 +273,80 @@ impl<'a> Loader<'a> {
     }
 }
 
+impl Tree {
+    fn open(&mut self, anchor: usize, place: Place, kind: Kind) -> Result<(), ConfigError> {
+        if self.open.len() == MAX_DEPTH {
+            return Err(fault(
+                place,
+                format!("collections are nested more than {MAX_DEPTH} levels deep"),
+            ));
+        }
+        self.open.push(Collection {
+            anchor,
+            place,
+            kind,
+        });
+        Ok(())
+    }
+
+    fn resolve_alias(&mut self, id: usize, place: &Place) -> Result<Value, ConfigError> {
+        let Some(value) = self.anchors.get(&id) else {
+            return Err(fault(
+                place.clone(),
+                "this alias is inside the value it refers to",
+            ));
+        };
+        self.aliased += count(value);
+        if self.aliased > MAX_ALIASED_NODES {
+            return Err(fault(
+                place.clone(),
+                "the aliases (`*name`) repeat too much",
+            ));
+        }
+        Ok(value.clone())
+    }
+
+    /// Marks `<<` as the pending key if a mapping expects a key; returns `false` otherwise.
+    fn expect_merge(&mut self) -> bool {
+        self.open
+            .last_mut()
+            .is_some_and(|parent| parent.kind.expect_merge())
+    }
+
+    /// Adds a complete node to the innermost collection, and returns the key if the node is the
+    /// value of one.
+    fn insert(
+        &mut self,
+        value: Value,
+        anchor: usize,
+        place: &Place,
+    ) -> Result<Option<String>, ConfigError> {
+        if anchor > 0 {
+            self.anchors.insert(anchor, value.clone());
+        }
+        match self.open.last_mut() {
+            None => {
+                self.root = Some(value);
+                Ok(None)
+            }
+            Some(parent) => parent.kind.insert(value, place),
+        }
+    }
+}
+
 impl Kind {
+    fn sequence() -> Self {
+        Self::Sequence(Vec::new())
+    }
+
+    fn mapping() -> Self {
+        Self::Mapping {
+            entries: Map::new(),
+            key: None,
+            merged: Vec::new(),
+        }
+    }
+
     fn into_value(self) -> Value {
         match self {
             Self::Sequence(items) => Value::Array(items),
@@ -326,7 +363,7 @@ impl Kind {
         }
     }
 
-    /// Where a mapping's next key would stand, takes `<<` for it; `false` elsewhere.
+    /// Marks `<<` as the pending key if a key is expected; returns `false` otherwise.
     fn expect_merge(&mut self) -> bool {
         match self {
             Self::Mapping {
@@ -339,7 +376,7 @@ impl Kind {
         }
     }
 
-    /// Takes the next node; for a mapping's value, gives back its key.
+    /// Adds the next node; for the value of a mapping, returns its key.
     fn insert(&mut self, node: Value, place: &Place) -> Result<Option<String>, ConfigError> {
         match self {
             Self::Sequence(items) => items.push(node),
@@ -353,7 +390,7 @@ impl Kind {
                     if entries.contains_key(&name) {
                         return Err(fault(
                             place.clone(),
-                            format!("the key `{name}` stands here a second time; remove one"),
+                            format!("the key `{name}` is duplicated here; remove one"),
                         ));
                     }
                     *key = Some(Key::Name(name));
@@ -383,7 +420,7 @@ impl Kind {
     }
 }
 
-/// A key as JSON spells it: keys of JSON objects are text.
+/// Converts a key to text, as the keys of JSON objects are.
 fn name_of(key: Value, place: &Place) -> Result<String, ConfigError> {
     match key {
         Value::String(name) => Ok(name),
@@ -392,17 +429,6 @@ fn name_of(key: Value, place: &Place) -> Result<String, ConfigError> {
             Err(fault(place.clone(), "a key must be text, not a collection"))
         }
     }
-}
-
-fn push(open: &mut Vec<Open>, collection: Open) -> Result<(), ConfigError> {
-    if open.len() == MAX_DEPTH {
-        return Err(fault(
-            collection.place,
-            format!("more than {MAX_DEPTH} collections stand within each other"),
-        ));
-    }
-    open.push(collection);
-    Ok(())
 }
 
 fn count(value: &Value) -> usize {
@@ -420,7 +446,7 @@ fn is_collection_tag(tag: &Tag) -> bool {
 fn unknown_tag(place: Place, tag: &Tag) -> ConfigError {
     fault(
         place,
-        format!("the tag `{tag}` is not known here; !env_var and !raw_env_var are"),
+        format!("unknown tag `{tag}`; supported are !env_var and !raw_env_var"),
     )
 }
 
@@ -431,7 +457,7 @@ fn fault(at: Place, message: impl Into<String>) -> ConfigError {
     }
 }
 
-/// The process's own variables.
+/// Reads an environment variable of the process.
 pub(super) fn process_environment(name: &str) -> Option<OsString> {
     // `var_os` panics on a name with `=` or a NUL byte on some platforms.
     if name.is_empty() || name.contains(['=', '\0']) {

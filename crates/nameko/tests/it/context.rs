@@ -133,7 +133,7 @@ async fn a_service_does_not_start_with_a_wrong_section() {
             "size: 7\nlimits: {lines: many}",
             "test.yaml:2:9: limits is wrong: invalid type: string \"many\", expected u32",
         ),
-        ("size: 7", "limits is not set, and has to be"),
+        ("size: 7", "limits is required but not set"),
     ] {
         let mut config = broker.config();
         config.merge(&Config::from_yaml(text, "test.yaml").unwrap());
