@@ -216,7 +216,7 @@ fn errors_have_a_position_and_a_reason() {
         (
             "a: !!python/object:os.system x",
             &[],
-            "config.yaml:1:4: the tag",
+            "config.yaml:1:4: unknown tag `tag:yaml.org",
         ),
         (
             "a: !thing {b: 1}",
