@@ -1,14 +1,14 @@
 //! Acknowledging, rejecting and recovering deliveries, and the limits on how many may be open.
 
 use crate::{
-    deaths::Reason,
     error::{AmqpError, Result},
-    vhost::{ChannelId, QueueId, State, Unacked},
+    vhost::{ChannelId, QueueId, Unacked, VHostState},
+    x_death::Reason,
 };
 
 /// What becomes of deliveries that are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Settlement {
     /// Done with, by `basic.ack`.
     Done,
     /// Not wanted: dead letters, where the queue has such.
@@ -17,14 +17,14 @@ pub(crate) enum Outcome {
     Requeue,
 }
 
-impl State {
+impl VHostState {
     /// Settles one delivery or, with `multiple`, all up to it; tag 0 with `multiple` is all there are.
     pub(crate) fn settle(
         &mut self,
         channel: ChannelId,
         tag: u64,
         multiple: bool,
-        outcome: Outcome,
+        outcome: Settlement,
     ) -> Result<()> {
         let Some(on) = self.channels.get_mut(&channel) else {
             return Ok(());
@@ -53,7 +53,7 @@ impl State {
     pub(crate) fn recover(&mut self, channel: ChannelId) {
         if let Some(on) = self.channels.get_mut(&channel) {
             let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values(), Outcome::Requeue);
+            self.settle_all(channel, all.into_values(), Settlement::Requeue);
         }
     }
 
@@ -120,9 +120,9 @@ impl State {
         &mut self,
         channel: ChannelId,
         settled: impl DoubleEndedIterator<Item = Unacked>,
-        outcome: Outcome,
+        outcome: Settlement,
     ) {
-        if outcome == Outcome::Requeue {
+        if outcome == Settlement::Requeue {
             let settled: Vec<Unacked> = settled
                 .inspect(|unacked| self.uncount(channel, unacked))
                 .collect();
@@ -136,7 +136,7 @@ impl State {
                 let Some(queue) = self.queues.get_mut(&unacked.queue) else {
                     continue;
                 };
-                if outcome == Outcome::Reject {
+                if outcome == Settlement::Reject {
                     queue.die(unacked.entry.message, Reason::Rejected, &mut self.dead);
                 }
                 if !queue.is_empty() && !queues.contains(&unacked.queue) {

@@ -6,8 +6,8 @@ use amq_protocol::types::FieldTable;
 
 use crate::{
     error::{AmqpError, Code, Result},
+    field_values::{boolean, integer, string, type_name},
     message::Name,
-    values::{boolean, integer, string, type_name},
 };
 
 /// The longest time an argument may name: ten years, in milliseconds, as in RabbitMQ.
@@ -100,7 +100,7 @@ pub(crate) enum Overflow {
 
 /// Where dead letters of a queue go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DeadLetterTo {
+pub(crate) struct DeadLetterTarget {
     /// `x-dead-letter-exchange`; it need not be there.
     pub(crate) exchange: Name,
     /// `x-dead-letter-routing-key`; without it a message keeps its own.
@@ -115,7 +115,7 @@ pub(crate) struct QueueArguments {
     pub(crate) expires: Option<Duration>,
     /// `x-message-ttl`: a message is dropped when it was ready for so long.
     pub(crate) message_ttl: Option<Duration>,
-    pub(crate) dead_letters: Option<DeadLetterTo>,
+    pub(crate) dead_letters: Option<DeadLetterTarget>,
     /// `x-max-length`: most ready messages.
     pub(crate) max_length: Option<u64>,
     /// `x-max-length-bytes`: most bytes in bodies of ready messages.
@@ -213,7 +213,7 @@ impl QueueArguments {
             }
             "x-message-ttl" => self.message_ttl = Some(time(integer(value)?)?),
             "x-dead-letter-exchange" => {
-                self.dead_letters = Some(DeadLetterTo {
+                self.dead_letters = Some(DeadLetterTarget {
                     exchange: string(value)?.into(),
                     key: None,
                 });

@@ -3,8 +3,8 @@
 use amq_protocol::types::{AMQPValue, parsing::parse_field_table};
 
 use crate::{
+    depth_limit::check_table,
     error::{AmqpError, Code, Result},
-    nesting::check_table,
 };
 
 /// The mechanisms as `connection.start` offers them.

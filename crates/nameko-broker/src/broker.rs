@@ -11,9 +11,9 @@ use tokio::{
 };
 
 use crate::{
+    broker_state::{BrokerState, stopped},
     expiry,
     settings::{BrokerBuilder, Settings},
-    shared::{Shared, stopped},
     transport,
 };
 
@@ -33,7 +33,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// is for.
 #[derive(Debug)]
 pub struct Broker {
-    shared: Arc<Shared>,
+    shared: Arc<BrokerState>,
     addr: SocketAddr,
     #[cfg(feature = "management")]
     management_addr: Option<SocketAddr>,
@@ -125,7 +125,7 @@ impl Broker {
                     .map_err(|source| BrokerError::ListenManagement { port, source })?,
             ),
         };
-        let (shared, vhosts) = Shared::new(settings);
+        let (shared, vhosts) = BrokerState::new(settings);
         let shared = Arc::new(shared);
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -295,7 +295,7 @@ impl Broker {
 }
 
 /// Accepts clients until the broker stops, then has their connections closed and waits for them.
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, shared: Arc<BrokerState>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

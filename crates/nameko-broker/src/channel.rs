@@ -7,7 +7,7 @@ use crate::{
     error::{AmqpError, Code, Result},
     frame::{ContentHeader, parse_header, parse_method},
     message::Name,
-    outbox::Outbox,
+    send_buffer::SendBuffer,
     vhost::{ChannelId, ConnectionId, VHost},
 };
 
@@ -19,9 +19,9 @@ const FIRST_RESERVE: u64 = 64 << 10;
 
 /// What a channel uses of its connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Context<'a> {
+pub(crate) struct ChannelContext<'a> {
     pub(crate) vhost: &'a VHost,
-    pub(crate) outbox: &'a Outbox,
+    pub(crate) outbox: &'a SendBuffer,
     pub(crate) connection: ConnectionId,
     pub(crate) user: &'a str,
     /// Largest body, in bytes.
@@ -39,20 +39,20 @@ pub(crate) struct Channel {
     /// The queue last declared here, which an empty name stands for.
     pub(crate) last_queue: Option<Name>,
     pub(crate) confirms: Option<Confirms>,
-    incoming: Incoming,
+    incoming: ExpectedFrame,
 }
 
 /// What the next frame has to be.
 #[derive(Debug)]
-enum Incoming {
+enum ExpectedFrame {
     Method,
     Header(basic::Publish),
-    Body(Box<Publishing>),
+    Body(Box<PublishAssembly>),
 }
 
 /// A message whose body is still coming.
 #[derive(Debug)]
-pub(crate) struct Publishing {
+pub(crate) struct PublishAssembly {
     pub(crate) method: basic::Publish,
     pub(crate) header: ContentHeader,
     /// The header frame's payload.
@@ -79,7 +79,7 @@ pub(crate) enum Event {
     /// A method that is the connection's or the dispatcher's to do.
     Method(AMQPClass),
     /// A message is complete.
-    Publish(Box<Publishing>),
+    Publish(Box<PublishAssembly>),
 }
 
 impl Channel {
@@ -90,21 +90,21 @@ impl Channel {
             closing: false,
             last_queue: None,
             confirms: None,
-            incoming: Incoming::Method,
+            incoming: ExpectedFrame::Method,
         }
     }
 
     /// Takes a method frame.
     pub(crate) fn on_method(&mut self, payload: &[u8]) -> Result<Event> {
         match &self.incoming {
-            Incoming::Method => {}
-            Incoming::Header(_) => {
+            ExpectedFrame::Method => {}
+            ExpectedFrame::Header(_) => {
                 return Err(AmqpError::unexpected_frame(
                     "expected content header for class 60, got non content header frame instead",
                 )
                 .in_method(PUBLISH));
             }
-            Incoming::Body(_) => {
+            ExpectedFrame::Body(_) => {
                 return Err(AmqpError::unexpected_frame(
                     "expected content body, got non content body frame instead",
                 )
@@ -113,7 +113,7 @@ impl Channel {
         }
         match parse_method(payload)? {
             AMQPClass::Basic(basic::AMQPMethod::Publish(publish)) => {
-                self.incoming = Incoming::Header(publish);
+                self.incoming = ExpectedFrame::Header(publish);
                 Ok(Event::Nothing)
             }
             method => Ok(Event::Method(method)),
@@ -122,8 +122,8 @@ impl Channel {
 
     /// Takes a content header frame.
     pub(crate) fn on_header(&mut self, payload: &[u8], max_message_size: u64) -> Result<Event> {
-        let method = match std::mem::replace(&mut self.incoming, Incoming::Method) {
-            Incoming::Header(method) => method,
+        let method = match std::mem::replace(&mut self.incoming, ExpectedFrame::Method) {
+            ExpectedFrame::Header(method) => method,
             other => return Err(unexpected_content(&other)),
         };
         let header = parse_header(payload).map_err(|e| e.in_method(PUBLISH))?;
@@ -143,7 +143,7 @@ impl Channel {
             .in_method(PUBLISH));
         }
         let empty = header.body_size == 0;
-        let publishing = Box::new(Publishing {
+        let publishing = Box::new(PublishAssembly {
             method,
             header,
             raw_header: Bytes::copy_from_slice(payload),
@@ -153,14 +153,14 @@ impl Channel {
         if empty {
             return Ok(Event::Publish(publishing));
         }
-        self.incoming = Incoming::Body(publishing);
+        self.incoming = ExpectedFrame::Body(publishing);
         Ok(Event::Nothing)
     }
 
     /// Takes a content body frame.
     pub(crate) fn on_body(&mut self, payload: &[u8]) -> Result<Event> {
-        let mut publishing = match std::mem::replace(&mut self.incoming, Incoming::Method) {
-            Incoming::Body(publishing) => publishing,
+        let mut publishing = match std::mem::replace(&mut self.incoming, ExpectedFrame::Method) {
+            ExpectedFrame::Body(publishing) => publishing,
             other => return Err(unexpected_content(&other)),
         };
         let size = publishing.header.body_size;
@@ -185,24 +185,24 @@ impl Channel {
             publishing.parts.reserve(size.min(FIRST_RESERVE) as usize);
         }
         publishing.parts.extend_from_slice(payload);
-        self.incoming = Incoming::Body(publishing);
+        self.incoming = ExpectedFrame::Body(publishing);
         Ok(Event::Nothing)
     }
 
     /// Bytes of a body that is still coming.
     pub(crate) fn buffered(&self) -> u64 {
         match &self.incoming {
-            Incoming::Body(publishing) => publishing.parts.len() as u64,
+            ExpectedFrame::Body(publishing) => publishing.parts.len() as u64,
             _ => 0,
         }
     }
 
     /// Closes from the server's side: the client's work ends now, its `channel.close-ok` is waited for.
-    pub(crate) fn close(&mut self, context: &Context<'_>, error: &AmqpError) {
+    pub(crate) fn close(&mut self, context: &ChannelContext<'_>, error: &AmqpError) {
         self.flush_confirms(context);
         context.vhost.lock().close_channel(self.id);
         self.closing = true;
-        self.incoming = Incoming::Method;
+        self.incoming = ExpectedFrame::Method;
         let close = protocol::Close {
             reply_code: error.code.id(),
             reply_text: error.reply_text(),
@@ -216,7 +216,7 @@ impl Channel {
     }
 
     /// Sends the confirms that are due, as one.
-    pub(crate) fn flush_confirms(&mut self, context: &Context<'_>) {
+    pub(crate) fn flush_confirms(&mut self, context: &ChannelContext<'_>) {
         let Some(confirms) = &mut self.confirms else {
             return;
         };
@@ -234,16 +234,16 @@ impl Channel {
     }
 }
 
-fn unexpected_content(incoming: &Incoming) -> AmqpError {
+fn unexpected_content(incoming: &ExpectedFrame) -> AmqpError {
     match incoming {
-        Incoming::Method => {
+        ExpectedFrame::Method => {
             AmqpError::unexpected_frame("expected method frame, got non method frame instead")
         }
-        Incoming::Header(_) => AmqpError::unexpected_frame(
+        ExpectedFrame::Header(_) => AmqpError::unexpected_frame(
             "expected content header for class 60, got non content header frame instead",
         )
         .in_method(PUBLISH),
-        Incoming::Body(_) => {
+        ExpectedFrame::Body(_) => {
             AmqpError::unexpected_frame("expected content body, got non content body frame instead")
                 .in_method(PUBLISH)
         }

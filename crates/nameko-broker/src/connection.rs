@@ -10,11 +10,11 @@ use amq_protocol::{
 use bytes::{Buf, BytesMut};
 
 use crate::{
-    channel::{Channel, Context, Event},
+    broker_state::BrokerState,
+    channel::{Channel, ChannelContext, Event},
     error::{AmqpError, Code, Result},
-    frame::{Frame, Kind, describe, method_id, next_frame, parse_method},
-    outbox::Outbox,
-    shared::Shared,
+    frame::{Frame, FrameKind, describe, method_id, next_frame, parse_method},
+    send_buffer::SendBuffer,
     vhost::VHost,
 };
 
@@ -42,8 +42,8 @@ pub(crate) enum Phase {
 /// One client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) shared: Arc<BrokerState>,
+    pub(crate) outbox: Arc<SendBuffer>,
     pub(crate) phase: Phase,
     pub(crate) user: String,
     /// How it logged in; the virtual host's list gets it.
@@ -64,7 +64,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
+    pub(crate) fn new(shared: Arc<BrokerState>, outbox: Arc<SendBuffer>) -> Self {
         outbox.set_frame_max(FIRST_FRAME_MAX);
         Self {
             shared,
@@ -172,12 +172,12 @@ impl Connection {
 
     fn on_frame(&mut self, frame: Frame<'_>) {
         let result = match (frame.channel, frame.kind) {
-            (0, Kind::Heartbeat) => Ok(()),
-            (0, Kind::Method) => parse_method(frame.payload)
+            (0, FrameKind::Heartbeat) => Ok(()),
+            (0, FrameKind::Method) => parse_method(frame.payload)
                 .and_then(|method| self.on_connection_method(method))
                 .map_err(|e| e.in_method(method_id(frame.payload))),
             _ if self.phase == Phase::Closing => Ok(()),
-            (0, _) | (_, Kind::Heartbeat) => Err(unexpected(&frame)),
+            (0, _) | (_, FrameKind::Heartbeat) => Err(unexpected(&frame)),
             _ if self.phase == Phase::Running => return self.on_channel_frame(frame),
             _ => Err(unexpected(&frame)),
         };
@@ -228,7 +228,7 @@ impl Connection {
         };
         let outbox = self.outbox.clone();
         let user = std::mem::take(&mut self.user);
-        let context = Context {
+        let context = ChannelContext {
             vhost: &vhost,
             outbox: &outbox,
             connection: outbox.connection,
@@ -238,7 +238,7 @@ impl Connection {
         let result = self.try_channel_frame(&context, frame);
         if let Err(error) = result {
             let error = match frame.kind {
-                Kind::Method => error.in_method(method_id(frame.payload)),
+                FrameKind::Method => error.in_method(method_id(frame.payload)),
                 _ => error,
             };
             match self.channels.get_mut(&frame.channel) {
@@ -252,7 +252,7 @@ impl Connection {
         self.user = user;
     }
 
-    fn try_channel_frame(&mut self, context: &Context<'_>, frame: Frame<'_>) -> Result<()> {
+    fn try_channel_frame(&mut self, context: &ChannelContext<'_>, frame: Frame<'_>) -> Result<()> {
         let number = frame.channel;
         let Some(channel) = self.channels.get_mut(&number) else {
             return self.open_channel(context, frame);
@@ -261,12 +261,12 @@ impl Connection {
             return self.closing_channel(context, frame);
         }
         let event = match frame.kind {
-            Kind::Method => channel.on_method(frame.payload)?,
-            Kind::Header => channel.on_header(frame.payload, context.max_message_size)?,
-            Kind::Body => channel.on_body(frame.payload)?,
-            Kind::Heartbeat => return Err(unexpected(&frame)),
+            FrameKind::Method => channel.on_method(frame.payload)?,
+            FrameKind::Header => channel.on_header(frame.payload, context.max_message_size)?,
+            FrameKind::Body => channel.on_body(frame.payload)?,
+            FrameKind::Heartbeat => return Err(unexpected(&frame)),
         };
-        let more = channel.buffered() > 0 && frame.kind == Kind::Body;
+        let more = channel.buffered() > 0 && frame.kind == FrameKind::Body;
         if more && self.unfinished() > context.max_message_size.saturating_mul(2) {
             return Err(AmqpError::new(
                 Code::ResourceError,
@@ -303,7 +303,7 @@ impl Connection {
     }
 
     /// The first frame of a channel has to open it.
-    fn open_channel(&mut self, context: &Context<'_>, frame: Frame<'_>) -> Result<()> {
+    fn open_channel(&mut self, context: &ChannelContext<'_>, frame: Frame<'_>) -> Result<()> {
         let open = self.channels.len();
         if self.channel_max != 0 && open >= self.channel_max.into() {
             return Err(AmqpError::not_allowed(format!(
@@ -311,7 +311,7 @@ impl Connection {
                 self.channel_max
             )));
         }
-        if frame.kind != Kind::Method {
+        if frame.kind != FrameKind::Method {
             return Err(AmqpError::unexpected_frame(
                 "expected method frame, got non method frame instead",
             ));
@@ -338,8 +338,8 @@ impl Connection {
     }
 
     /// On a channel the server closed only the client's agreement counts.
-    fn closing_channel(&mut self, context: &Context<'_>, frame: Frame<'_>) -> Result<()> {
-        if frame.kind != Kind::Method {
+    fn closing_channel(&mut self, context: &ChannelContext<'_>, frame: Frame<'_>) -> Result<()> {
+        if frame.kind != FrameKind::Method {
             return Ok(());
         }
         match method_id(frame.payload) {
@@ -386,7 +386,7 @@ impl Connection {
         let Some(vhost) = &self.vhost else {
             return;
         };
-        let context = Context {
+        let context = ChannelContext {
             vhost,
             outbox: &self.outbox,
             connection: self.outbox.connection,
@@ -419,10 +419,10 @@ impl Drop for Connection {
 
 fn unexpected(frame: &Frame<'_>) -> AmqpError {
     let kind = match frame.kind {
-        Kind::Method => 1,
-        Kind::Header => 2,
-        Kind::Body => 3,
-        Kind::Heartbeat => 8,
+        FrameKind::Method => 1,
+        FrameKind::Header => 2,
+        FrameKind::Body => 3,
+        FrameKind::Heartbeat => 8,
     };
     AmqpError::unexpected_frame(describe(kind, frame.payload))
 }

@@ -13,8 +13,8 @@ use crate::{
     error::{AmqpError, Code, Result},
     message::{Entry, Name},
     queue::Queue,
-    turns::Turns,
-    vhost::{ChannelId, ConsumerId, QueueId, State, Unacked},
+    round_robin::RoundRobin,
+    vhost::{ChannelId, ConsumerId, QueueId, Unacked, VHostState},
 };
 
 /// A consumer of one queue on one channel.
@@ -32,7 +32,7 @@ pub(crate) struct Consumer {
 
 /// What `basic.consume` asks for.
 #[derive(Debug)]
-pub(crate) struct Consume<'a> {
+pub(crate) struct ConsumeRequest<'a> {
     pub(crate) queue: &'a str,
     pub(crate) tag: &'a str,
     pub(crate) no_ack: bool,
@@ -41,9 +41,9 @@ pub(crate) struct Consume<'a> {
     pub(crate) table: FieldTable,
 }
 
-impl State {
+impl VHostState {
     /// Adds a consumer, tells the client and starts delivering.
-    pub(crate) fn consume(&mut self, channel: ChannelId, ask: &Consume<'_>) -> Result<()> {
+    pub(crate) fn consume(&mut self, channel: ChannelId, ask: &ConsumeRequest<'_>) -> Result<()> {
         let Some(on) = self.channels.get(&channel) else {
             return Ok(());
         };
@@ -103,7 +103,7 @@ impl State {
 
     /// Whether a queue takes such a consumer beside those it has, on a channel whose prefetch is `limited` as a whole or
     /// not; gives its priority.
-    fn check_consume(&self, id: QueueId, ask: &Consume<'_>, limited: bool) -> Result<i64> {
+    fn check_consume(&self, id: QueueId, ask: &ConsumeRequest<'_>, limited: bool) -> Result<i64> {
         let Some(queue) = self.queues.get(&id) else {
             return Ok(0);
         };
@@ -167,7 +167,7 @@ impl State {
     }
 
     /// Tells consumers of a queue that is gone, where the client understands that.
-    pub(crate) fn notify_cancelled(&mut self, consumers: &Turns) {
+    pub(crate) fn notify_cancelled(&mut self, consumers: &RoundRobin) {
         for id in consumers.iter() {
             let Some(consumer) = self.consumers.remove(&id) else {
                 continue;
@@ -280,7 +280,7 @@ impl State {
 /// Whether a consumer's limits and its connection let it take one more message.
 fn may_take(
     consumers: &HashMap<ConsumerId, Consumer>,
-    channels: &HashMap<ChannelId, crate::vhost::Consuming>,
+    channels: &HashMap<ChannelId, crate::vhost::ChannelConsumers>,
     id: ConsumerId,
 ) -> bool {
     let Some(consumer) = consumers.get(&id) else {

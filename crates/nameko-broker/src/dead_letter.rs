@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::{
-    arguments::DeadLetterTo,
-    deaths::{self, Death, Reason},
+    arguments::DeadLetterTarget,
     headers::{self, Headers, without_expiration},
     message::{Message, Name},
     publish::copies,
-    vhost::State,
+    vhost::VHostState,
+    x_death::{self, Death, Reason},
 };
 
 /// How many are dealt with before others get the virtual host again.
@@ -22,12 +22,12 @@ const AT_ONCE: usize = 100;
 pub(crate) struct DeadLetter {
     /// The queue it left.
     pub(crate) queue: Name,
-    pub(crate) to: DeadLetterTo,
+    pub(crate) to: DeadLetterTarget,
     pub(crate) message: Arc<Message>,
     pub(crate) reason: Reason,
 }
 
-impl State {
+impl VHostState {
     /// Publishes the dead letters that are there and what they lead to, up to a number. The timer goes on with the rest.
     pub(crate) fn bury(&mut self) {
         for _ in 0..AT_ONCE {
@@ -80,7 +80,7 @@ impl State {
                 let cycle = self
                     .queues
                     .get(id)
-                    .is_some_and(|queue| deaths::is_cycle(&headers, &queue.name));
+                    .is_some_and(|queue| x_death::is_cycle(&headers, &queue.name));
                 if cycle {
                     tracing::debug!(queue = %letter.queue, "a circle of dead letters ends here");
                 }
@@ -112,7 +112,7 @@ fn published_again(letter: &DeadLetter, exchange: Name, time: u64) -> Option<(Me
             expiration: expiration.as_ref().map(|text| text.as_str()),
             time,
         };
-        deaths::add(headers, &death);
+        x_death::add(headers, &death);
         if letter.to.key.is_some() {
             headers.remove("CC");
         }

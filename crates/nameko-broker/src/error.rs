@@ -124,7 +124,7 @@ impl AmqpError {
         Self::new(Code::UnexpectedFrame, text)
     }
 
-    /// Names the method that failed, unless an inner layer did already.
+    /// ConnectionIndex the method that failed, unless an inner layer did already.
     pub(crate) fn in_method(mut self, method: (u16, u16)) -> Self {
         if self.method == (0, 0) {
             self.method = method;

@@ -4,7 +4,9 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use crate::{binding::Binding, headers::Headers, message::Name, topic::TopicTree, values::same};
+use crate::{
+    binding::Binding, field_values::same, headers::Headers, message::Name, topic::TopicTree,
+};
 
 /// How an exchange chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

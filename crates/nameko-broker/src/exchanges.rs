@@ -6,12 +6,12 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
     binding::{Binding, Destination},
-    equivalence::{check_equivalence, check_same},
+    declare_check::{check_equivalence, check_same},
     error::{AmqpError, Code, Result},
     exchange::{Exchange, ExchangeKind},
+    field_values::{bare, type_name},
     message::Name,
-    values::{bare, type_name},
-    vhost::{ConnectionId, State},
+    vhost::{ConnectionId, VHostState},
 };
 
 /// What `exchange.declare` asks for.
@@ -33,7 +33,7 @@ pub(crate) enum BindTo<'a> {
     Exchange(&'a str),
 }
 
-impl State {
+impl VHostState {
     /// Declares an exchange, or checks that it is there and as asked for.
     pub(crate) fn declare_exchange(&mut self, ask: DeclareExchange<'_>) -> Result<()> {
         let name = strip_line_ends(ask.name);
@@ -224,7 +224,7 @@ pub(crate) fn strip_line_ends(name: &str) -> String {
     name.replace(['\n', '\r'], "")
 }
 
-/// Names that start with `amq.` are the broker's.
+/// ConnectionIndex that start with `amq.` are the broker's.
 pub(crate) fn refuse_reserved(kind: &str, name: &str) -> Result<()> {
     if name.starts_with("amq.") {
         return Err(AmqpError::access_refused(format!(

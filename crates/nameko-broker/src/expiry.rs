@@ -10,11 +10,11 @@ use tokio::{
 };
 
 use crate::{
-    shared::stopped,
-    vhost::{QueueId, State, VHost},
+    broker_state::stopped,
+    vhost::{QueueId, VHost, VHostState},
 };
 
-impl State {
+impl VHostState {
     /// Sees to it that the timer looks at a queue in time.
     ///
     /// A deadline is only ever moved forward here. One that turned out too early is put right when it is due, so a busy

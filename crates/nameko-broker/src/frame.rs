@@ -16,8 +16,8 @@ use amq_protocol::{
 };
 
 use crate::{
+    depth_limit,
     error::{AmqpError, Code, Result},
-    nesting,
 };
 
 /// Bytes before the payload.
@@ -28,14 +28,14 @@ pub(crate) const OVERHEAD: usize = HEAD + 1;
 /// A whole frame, still in the read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FrameKind,
     pub(crate) channel: u16,
     pub(crate) payload: &'a [u8],
 }
 
 /// The four kinds of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     Method,
     Header,
     Body,
@@ -61,10 +61,10 @@ pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame
     let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
     // Unlike RabbitMQ, which reads on: with a wrong type nothing that follows can be trusted.
     let known = match kind {
-        constants::FRAME_METHOD => Kind::Method,
-        constants::FRAME_HEADER => Kind::Header,
-        constants::FRAME_BODY => Kind::Body,
-        constants::FRAME_HEARTBEAT => Kind::Heartbeat,
+        constants::FRAME_METHOD => FrameKind::Method,
+        constants::FRAME_HEADER => FrameKind::Header,
+        constants::FRAME_BODY => FrameKind::Body,
+        constants::FRAME_HEARTBEAT => FrameKind::Heartbeat,
         _ => return Err(frame_error(kind, &[], "unknown_frame")),
     };
     // RabbitMQ allows for clients that forget to count the eight bytes around the payload.
@@ -108,7 +108,7 @@ pub(crate) fn parse_method(payload: &[u8]) -> Result<AMQPClass> {
     if let Some(frequent) = parse_frequent(id, arguments) {
         return Ok(AMQPClass::Basic(frequent));
     }
-    nesting::check_method(id, arguments).map_err(|e| e.in_method(id))?;
+    depth_limit::check_method(id, arguments).map_err(|e| e.in_method(id))?;
     match parse_class(payload) {
         Ok(([], method)) => Ok(method),
         _ => Err(
@@ -158,7 +158,7 @@ pub(crate) fn parse_header(payload: &[u8]) -> Result<ContentHeader> {
     let (rest, class_id) = parse_id(payload).map_err(|_| bad())?;
     let (rest, _weight) = parse_short_uint(rest).map_err(|_| bad())?;
     let (rest, body_size) = parse_long_long_uint(rest).map_err(|_| bad())?;
-    nesting::check_properties(rest)?;
+    depth_limit::check_properties(rest)?;
     match basic::parse_properties(rest) {
         Ok(([], properties)) => Ok(ContentHeader {
             class_id,
@@ -203,7 +203,7 @@ mod tests {
         let (frame, size) = next_frame(&HEARTBEAT, 4096).unwrap().unwrap();
         assert_eq!(
             (frame.kind, frame.channel, frame.payload, size),
-            (Kind::Heartbeat, 0, &[][..], 8)
+            (FrameKind::Heartbeat, 0, &[][..], 8)
         );
     }
 
@@ -246,7 +246,7 @@ mod tests {
         /// Random arguments of each method, since random ids seldom name one.
         #[test]
         fn random_arguments_never_panic(
-            id in prop::sample::select(nesting::METHODS.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
+            id in prop::sample::select(depth_limit::METHODS.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
             arguments in prop::collection::vec(prop_oneof![0u8..4, any::<u8>(), Just(b'F'), Just(b'S')], 0..64),
         ) {
             let mut payload = [id.0.to_be_bytes(), id.1.to_be_bytes()].concat();

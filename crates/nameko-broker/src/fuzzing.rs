@@ -10,9 +10,9 @@ use amq_protocol::{
 use bytes::BytesMut;
 
 use crate::{
+    broker_state::BrokerState,
     connection::{Connection, Phase},
     settings::Settings,
-    shared::Shared,
 };
 
 /// Says `bytes` to a fresh broker, so many at a time, after a proper handshake with `opened`; gives what it answered.
@@ -21,7 +21,7 @@ use crate::{
 ///
 /// When the broker does, when it does not come to rest, or when its answer is not made of frames.
 pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
-    let (shared, _timers) = Shared::new(Settings::default());
+    let (shared, _timers) = BrokerState::new(Settings::default());
     let shared = Arc::new(shared);
     let registration = shared.register(None);
     let mut connection = Connection::new(shared, registration.outbox.clone());
@@ -168,12 +168,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::nesting;
+    use crate::depth_limit;
 
     /// A frame that may make sense: a known method with random arguments, or content.
     fn frame() -> impl Strategy<Value = Vec<u8>> {
         // What names a queue itself or counts confirms answers differently each time or for each batch.
-        let ids: Vec<(u16, u16)> = nesting::METHODS
+        let ids: Vec<(u16, u16)> = depth_limit::METHODS
             .iter()
             .map(|(id, _)| *id)
             .filter(|id| ![(50, 10), (60, 20), (85, 10)].contains(id))

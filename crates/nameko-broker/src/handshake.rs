@@ -9,8 +9,8 @@ use amq_protocol::{
 
 use crate::{
     auth,
-    client::Opened,
     connection::{Connection, FIRST_FRAME_MAX, Phase},
+    connection_info::VHostSession,
     error::{AmqpError, Result},
 };
 
@@ -104,7 +104,7 @@ impl Connection {
 
     /// Enters a virtual host.
     pub(crate) fn on_open(&mut self, name: &str) -> Result<()> {
-        let opened = Opened {
+        let opened = VHostSession {
             vhost: name.to_owned(),
             user: self.user.clone(),
             mechanism: std::mem::take(&mut self.mechanism),

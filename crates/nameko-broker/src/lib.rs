@@ -47,25 +47,28 @@
 //!
 //! `broker` accepts sockets; `transport` is one task per socket; `connection`, `handshake` and `channel` are the protocol's state, free
 //! of I/O; `methods` turns methods into operations on a `vhost`, which holds exchanges, queues and consumers behind one
-//! lock; `outbox` is what goes back. Decisions are pure: `topic`, `exchange`, `queue` (with `ready` and `turns`), `arguments`,
-//! `equivalence`, `deaths`, `frame`, `nesting`. `management` is the API over HTTP, on the same virtual hosts.
+//! lock; `send_buffer` is what goes back. Decisions are pure: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`), `arguments`,
+//! `declare_check`, `x_death`, `frame`, `depth_limit`. `management` is the API over HTTP, on the same virtual hosts.
 
 mod acknowledgements;
 mod arguments;
 mod auth;
 mod binding;
 mod broker;
+mod broker_state;
 mod channel;
-mod client;
 mod connection;
+mod connection_info;
 mod consumer;
 mod dead_letter;
-mod deaths;
-mod equivalence;
+mod declare_check;
+mod depth_limit;
+mod direct_reply;
 mod error;
 mod exchange;
 mod exchanges;
 mod expiry;
+mod field_values;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -76,21 +79,18 @@ mod headers;
 mod management;
 mod message;
 mod methods;
-mod nesting;
-mod outbox;
 mod publish;
 mod queue;
 mod queues;
-mod ready;
-mod replies;
+mod ready_messages;
+mod round_robin;
+mod send_buffer;
 mod settings;
-mod shared;
 mod sync;
 mod topic;
 mod transport;
-mod turns;
-mod values;
 mod vhost;
+mod x_death;
 
 pub use broker::{Broker, BrokerError, BrokerStats, QueueStats};
 pub use settings::BrokerBuilder;

@@ -6,19 +6,23 @@ use amq_protocol::{
 };
 
 use crate::{
-    acknowledgements::Outcome,
-    channel::{Channel, Confirms, Context, PUBLISH, Publishing},
-    consumer::{Consume, short},
+    acknowledgements::Settlement,
+    channel::{Channel, ChannelContext, Confirms, PUBLISH, PublishAssembly},
+    consumer::{ConsumeRequest, short},
+    direct_reply::REPLY_TO,
     error::{AmqpError, Code, Result},
     exchanges::{BindTo, DeclareExchange},
-    publish::{Offered, Published},
+    publish::{IncomingPublish, Published},
     queues::{DeclareQueue, count},
-    replies::REPLY_TO,
 };
 
 impl Channel {
     /// Does a method and answers it.
-    pub(crate) fn dispatch(&mut self, context: &Context<'_>, method: AMQPClass) -> Result<()> {
+    pub(crate) fn dispatch(
+        &mut self,
+        context: &ChannelContext<'_>,
+        method: AMQPClass,
+    ) -> Result<()> {
         match method {
             AMQPClass::Basic(method) => self.basic(context, method),
             AMQPClass::Queue(method) => self.queue(context, method),
@@ -54,13 +58,21 @@ impl Channel {
     }
 
     /// Publishes a message whose content is complete.
-    pub(crate) fn publish(&mut self, context: &Context<'_>, publishing: Publishing) -> Result<()> {
+    pub(crate) fn publish(
+        &mut self,
+        context: &ChannelContext<'_>,
+        publishing: PublishAssembly,
+    ) -> Result<()> {
         self.try_publish(context, publishing)
             .map_err(|e| e.in_method(PUBLISH))
     }
 
-    fn try_publish(&mut self, context: &Context<'_>, publishing: Publishing) -> Result<()> {
-        let Publishing {
+    fn try_publish(
+        &mut self,
+        context: &ChannelContext<'_>,
+        publishing: PublishAssembly,
+    ) -> Result<()> {
+        let PublishAssembly {
             method,
             header,
             raw_header,
@@ -73,7 +85,7 @@ impl Channel {
         let properties = header.properties;
         let mut state = context.vhost.lock();
         let headers = properties.headers().as_ref().map(FieldTable::inner);
-        let offered = Offered {
+        let offered = IncomingPublish {
             exchange: method.exchange.as_str(),
             routing_key: String::from(method.routing_key),
             properties: &properties,
@@ -129,15 +141,15 @@ impl Channel {
         }
     }
 
-    fn basic(&mut self, context: &Context<'_>, method: basic::AMQPMethod) -> Result<()> {
+    fn basic(&mut self, context: &ChannelContext<'_>, method: basic::AMQPMethod) -> Result<()> {
         use basic::AMQPMethod as Method;
         match method {
-            Method::Ack(ack) => {
-                context
-                    .vhost
-                    .lock()
-                    .settle(self.id, ack.delivery_tag, ack.multiple, Outcome::Done)
-            }
+            Method::Ack(ack) => context.vhost.lock().settle(
+                self.id,
+                ack.delivery_tag,
+                ack.multiple,
+                Settlement::Done,
+            ),
             Method::Reject(reject) => {
                 let outcome = outcome(reject.requeue);
                 context
@@ -167,7 +179,7 @@ impl Channel {
                 Ok(())
             }
             Method::Consume(consume) => {
-                let ask = Consume {
+                let ask = ConsumeRequest {
                     queue: self.queue_name(consume.queue.as_str())?,
                     tag: consume.consumer_tag.as_str(),
                     no_ack: consume.no_ack,
@@ -246,7 +258,7 @@ impl Channel {
         }
     }
 
-    fn queue(&mut self, context: &Context<'_>, method: queue::AMQPMethod) -> Result<()> {
+    fn queue(&mut self, context: &ChannelContext<'_>, method: queue::AMQPMethod) -> Result<()> {
         use queue::AMQPMethod as Method;
         match method {
             Method::Declare(declare) => {
@@ -338,7 +350,11 @@ impl Channel {
         Ok(())
     }
 
-    fn exchange(&mut self, context: &Context<'_>, method: exchange::AMQPMethod) -> Result<()> {
+    fn exchange(
+        &mut self,
+        context: &ChannelContext<'_>,
+        method: exchange::AMQPMethod,
+    ) -> Result<()> {
         use exchange::AMQPMethod as Method;
         let mut state = context.vhost.lock();
         let (nowait, ok) = match method {
@@ -388,7 +404,7 @@ impl Channel {
         Ok(())
     }
 
-    fn answer(&self, context: &Context<'_>, nowait: bool, method: AMQPClass) {
+    fn answer(&self, context: &ChannelContext<'_>, nowait: bool, method: AMQPClass) {
         if !nowait {
             context.outbox.method(self.number, method);
         }
@@ -412,11 +428,11 @@ impl Channel {
     }
 }
 
-fn outcome(requeue: bool) -> Outcome {
+fn outcome(requeue: bool) -> Settlement {
     if requeue {
-        Outcome::Requeue
+        Settlement::Requeue
     } else {
-        Outcome::Reject
+        Settlement::Reject
     }
 }
 

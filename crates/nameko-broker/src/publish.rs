@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crate::{
     arguments::expiration,
     binding::Destination,
+    direct_reply::asks_for_reply,
     error::{AmqpError, Result},
+    field_values::type_name,
     headers::{self, Headers},
     message::{Message, Name},
-    replies::asks_for_reply,
-    values::type_name,
-    vhost::{ChannelId, QueueId, State},
+    vhost::{ChannelId, QueueId, VHostState},
 };
 
 /// From so many queues on a list of them is slower than a set.
@@ -24,7 +24,7 @@ const MANY: usize = 32;
 
 /// A message as somebody publishes it.
 #[derive(Debug)]
-pub(crate) struct Offered<'a> {
+pub(crate) struct IncomingPublish<'a> {
     pub(crate) exchange: &'a str,
     pub(crate) routing_key: String,
     pub(crate) properties: &'a AMQPProperties,
@@ -47,7 +47,7 @@ pub(crate) enum Published {
     Refused,
 }
 
-impl State {
+impl VHostState {
     /// Checks that one may publish to an exchange; gives its name to share.
     pub(crate) fn publishable(&self, exchange: &str) -> Result<Name> {
         let exchange = self.exchange_or_error(exchange)?;
@@ -61,7 +61,7 @@ impl State {
     }
 
     /// Checks a message; gives it as it is to be routed.
-    pub(crate) fn accept(&self, offered: Offered<'_>) -> Result<Message> {
+    pub(crate) fn accept(&self, offered: IncomingPublish<'_>) -> Result<Message> {
         let exchange = self.publishable(offered.exchange)?;
         let properties = offered.properties;
         if let Some(claimed) = properties.user_id()

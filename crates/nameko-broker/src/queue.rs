@@ -7,11 +7,11 @@ use amq_protocol::types::FieldTable;
 use crate::{
     arguments::{Overflow, QueueArguments, QueueKind},
     dead_letter::DeadLetter,
-    deaths::Reason,
     message::{Entry, Message, Name},
-    ready::Ready,
-    turns::Turns,
+    ready_messages::ReadyMessages,
+    round_robin::RoundRobin,
     vhost::{ConnectionId, ConsumerId},
+    x_death::Reason,
 };
 
 /// A queue and what is ready in it. Delivered and not yet acknowledged messages are kept by their channel.
@@ -25,7 +25,7 @@ pub(crate) struct Queue {
     /// As declared, to compare with later declarations.
     pub(crate) table: FieldTable,
     pub(crate) arguments: QueueArguments,
-    pub(crate) consumers: Turns,
+    pub(crate) consumers: RoundRobin,
     /// The consumer that wants no others beside it.
     pub(crate) exclusive_consumer: Option<ConsumerId>,
     /// The one that gets everything, where there is a single active consumer and somebody consumes.
@@ -34,7 +34,7 @@ pub(crate) struct Queue {
     pub(crate) used_at: Instant,
     /// When the timer will look at this queue, if it will.
     pub(crate) deadline: Option<Instant>,
-    ready: Ready,
+    ready: ReadyMessages,
     ready_bytes: u64,
     next_position: u64,
     /// How many messages at the head of a quorum queue came back.
@@ -58,12 +58,12 @@ impl Queue {
             auto_delete,
             table,
             arguments,
-            consumers: Turns::default(),
+            consumers: RoundRobin::default(),
             exclusive_consumer: None,
             active_consumer: None,
             used_at: now,
             deadline: None,
-            ready: Ready::default(),
+            ready: ReadyMessages::default(),
             ready_bytes: 0,
             next_position: 0,
             returned: 0,
@@ -272,7 +272,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::arguments::DeadLetterTo;
+    use crate::arguments::DeadLetterTarget;
 
     fn queue(arguments: QueueArguments) -> Queue {
         Queue::new(
@@ -301,8 +301,8 @@ mod tests {
             .collect()
     }
 
-    fn dead_letters() -> Option<DeadLetterTo> {
-        Some(DeadLetterTo {
+    fn dead_letters() -> Option<DeadLetterTarget> {
+        Some(DeadLetterTarget {
             exchange: "".into(),
             key: None,
         })

@@ -8,13 +8,13 @@ use uuid::Uuid;
 use crate::{
     arguments::{QueueArguments, QueueKind},
     binding::Destination,
-    equivalence::{check_equivalence, check_same},
+    declare_check::{check_equivalence, check_same},
+    direct_reply::REPLY_TO,
     error::{AmqpError, Code, Result},
     exchanges::{refuse_reserved, strip_line_ends},
     message::{Entry, Name},
     queue::Queue,
-    replies::REPLY_TO,
-    vhost::{ChannelId, ConnectionId, QueueId, State, Unacked},
+    vhost::{ChannelId, ConnectionId, QueueId, Unacked, VHostState},
 };
 
 /// What `queue.declare` asks for.
@@ -30,7 +30,7 @@ pub(crate) struct DeclareQueue<'a> {
 
 /// What `queue.declare-ok` tells.
 #[derive(Debug)]
-pub(crate) struct Declared {
+pub(crate) struct QueueStatus {
     pub(crate) name: Name,
     pub(crate) messages: u32,
     pub(crate) consumers: u32,
@@ -38,20 +38,20 @@ pub(crate) struct Declared {
 
 /// A message read with `basic.get`.
 #[derive(Debug)]
-pub(crate) struct Got {
+pub(crate) struct GetResult {
     pub(crate) delivery_tag: u64,
     pub(crate) entry: Entry,
     /// How many are left.
     pub(crate) messages: u32,
 }
 
-impl State {
+impl VHostState {
     /// Declares a queue, or checks that it is there and as asked for.
     pub(crate) fn declare_queue(
         &mut self,
         ask: DeclareQueue<'_>,
         by: ConnectionId,
-    ) -> Result<Declared> {
+    ) -> Result<QueueStatus> {
         let name = strip_line_ends(ask.name);
         if name.starts_with(REPLY_TO) {
             return self.declared_replies(&name);
@@ -212,7 +212,7 @@ impl State {
         name: &str,
         no_ack: bool,
         by: ConnectionId,
-    ) -> Result<Option<Got>> {
+    ) -> Result<Option<GetResult>> {
         let id = self.queue_for(name, by)?;
         let (Some(queue), Some(on)) = (self.queues.get_mut(&id), self.channels.get_mut(&channel))
         else {
@@ -236,7 +236,7 @@ impl State {
         }
         let messages = count(queue.len());
         self.schedule(id);
-        Ok(Some(Got {
+        Ok(Some(GetResult {
             delivery_tag,
             entry,
             messages,
@@ -258,12 +258,12 @@ impl State {
         }
     }
 
-    fn declared(&self, id: QueueId) -> Result<Declared> {
+    fn declared(&self, id: QueueId) -> Result<QueueStatus> {
         let queue = self
             .queues
             .get(&id)
             .ok_or_else(|| AmqpError::new(Code::InternalError, "a declared queue is gone"))?;
-        Ok(Declared {
+        Ok(QueueStatus {
             name: queue.name.clone(),
             messages: count(queue.len()),
             consumers: count(queue.consumers.len()),

@@ -31,7 +31,7 @@ pub struct BrokerBuilder {
 /// The settings a broker runs with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Names and passwords; guest/guest when none were given.
+    /// ConnectionIndex and passwords; guest/guest when none were given.
     users: Vec<(String, String)>,
     /// Virtual hosts; "/" when none were given.
     vhosts: Vec<String>,
@@ -76,7 +76,7 @@ impl Settings {
         }
     }
 
-    /// Names of the virtual hosts, at least one.
+    /// ConnectionIndex of the virtual hosts, at least one.
     pub(crate) fn vhosts(&self) -> Vec<&str> {
         match &*self.vhosts {
             [] => vec!["/"],

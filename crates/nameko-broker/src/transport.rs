@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::{
+    broker_state::{BrokerState, ConnectionGuard},
     connection::{Connection, Phase},
-    outbox::{Outbox, Piece},
-    shared::{Registration, Shared},
+    send_buffer::{OutChunk, SendBuffer},
 };
 
 /// How much is read at once, at most.
@@ -30,7 +30,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Times at which something has to be done without the peer.
 #[derive(Debug)]
-struct Clock {
+struct Timers {
     handshake: Instant,
     /// When to give up on a connection closed from this side.
     closing: Option<Instant>,
@@ -41,7 +41,7 @@ struct Clock {
 }
 
 /// Serves one client until it goes or is closed.
-pub(crate) async fn serve(mut stream: TcpStream, registration: Registration) {
+pub(crate) async fn serve(mut stream: TcpStream, registration: ConnectionGuard) {
     // Small frames must not wait for each other.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not turn off Nagle's algorithm");
@@ -61,14 +61,14 @@ pub(crate) async fn serve(mut stream: TcpStream, registration: Registration) {
 async fn run(
     stream: &mut TcpStream,
     connection: &mut Connection,
-    outbox: &Outbox,
-    shared: &Shared,
+    outbox: &SendBuffer,
+    shared: &BrokerState,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut input = BytesMut::new();
-    let mut pending: VecDeque<Piece> = VecDeque::new();
+    let mut pending: VecDeque<OutChunk> = VecDeque::new();
     let now = Instant::now();
-    let mut clock = Clock {
+    let mut clock = Timers {
         handshake: now + shared.settings.handshake_timeout,
         closing: None,
         read: now,
@@ -139,7 +139,7 @@ async fn read_some(
 }
 
 /// Takes off the front what was written.
-fn advance(pending: &mut VecDeque<Piece>, mut written: usize, outbox: &Outbox) {
+fn advance(pending: &mut VecDeque<OutChunk>, mut written: usize, outbox: &SendBuffer) {
     while let Some(front) = pending.front_mut() {
         let taken = written.min(front.bytes.len());
         outbox.sent(taken, front.delivered);
@@ -152,7 +152,7 @@ fn advance(pending: &mut VecDeque<Piece>, mut written: usize, outbox: &Outbox) {
     }
 }
 
-impl Clock {
+impl Timers {
     /// Notes whether something waits to be written.
     fn note_pending(&mut self, pending: bool) {
         match (pending, self.stuck) {
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_takes_nothing_is_looked_at_when_its_time_is_up_and_not_all_the_time() {
-        let (shared, _timers) = Shared::new(Settings::default());
+        let (shared, _timers) = BrokerState::new(Settings::default());
         let shared = Arc::new(shared);
         let registration = shared.register(None);
         let mut connection = Connection::new(shared, registration.outbox.clone());
@@ -249,7 +249,7 @@ mod tests {
         let send_timeout = Duration::from_secs(30);
         let now = Instant::now();
         // The last write was longer ago than heartbeats are apart, and what came up since is not taken.
-        let mut clock = Clock {
+        let mut clock = Timers {
             handshake: now,
             closing: None,
             read: now,

@@ -16,11 +16,11 @@ use crate::{
     binding::Bindings,
     consumer::Consumer,
     dead_letter::DeadLetter,
+    direct_reply::ReplyConsumer,
     exchange::{Exchange, ExchangeKind},
     message::{Entry, Name},
-    outbox::Outbox,
     queue::Queue,
-    replies::ReplyConsumer,
+    send_buffer::SendBuffer,
     sync::lock,
 };
 
@@ -43,27 +43,27 @@ pub(crate) struct ConsumerId(pub(crate) u64);
 /// A virtual host.
 #[derive(Debug)]
 pub(crate) struct VHost {
-    state: Mutex<State>,
+    state: Mutex<VHostState>,
     /// Wakes the timer when an earlier deadline came up.
     pub(crate) timer: Arc<Notify>,
 }
 
 /// The state while it is locked. Dead letters of an operation are published when it is let go.
 #[derive(Debug)]
-pub(crate) struct Locked<'a> {
-    state: MutexGuard<'a, State>,
+pub(crate) struct VHostGuard<'a> {
+    state: MutexGuard<'a, VHostState>,
 }
 
 /// Everything in a virtual host.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct VHostState {
     pub(crate) name: Name,
     pub(crate) exchanges: HashMap<Name, Exchange>,
     pub(crate) bindings: Bindings,
     pub(crate) queues: HashMap<QueueId, Queue>,
     pub(crate) queue_ids: HashMap<Name, QueueId>,
     pub(crate) consumers: HashMap<ConsumerId, Consumer>,
-    pub(crate) channels: HashMap<ChannelId, Consuming>,
+    pub(crate) channels: HashMap<ChannelId, ChannelConsumers>,
     /// Who gets direct replies, by address.
     pub(crate) reply_channels: HashMap<Name, ChannelId>,
     /// When the timer has to look at which queue; one entry for each queue at most.
@@ -72,7 +72,7 @@ pub(crate) struct State {
     /// What died in the operation that is going on, or was too much for the ones before.
     pub(crate) dead: VecDeque<DeadLetter>,
     /// Connections that got something to send and are woken once the lock is free.
-    pub(crate) wakes: Vec<Arc<Outbox>>,
+    pub(crate) wakes: Vec<Arc<SendBuffer>>,
     /// Set when the virtual host is no more; its timer ends then.
     pub(crate) deleted: bool,
     next_id: u64,
@@ -80,9 +80,9 @@ pub(crate) struct State {
 
 /// The consuming side of a channel; the publishing side is the connection's own.
 #[derive(Debug)]
-pub(crate) struct Consuming {
+pub(crate) struct ChannelConsumers {
     pub(crate) number: u16,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) outbox: Arc<SendBuffer>,
     /// Whether the client said it understands `basic.cancel` from the server.
     pub(crate) cancel_notify: bool,
     pub(crate) consumers: HashMap<Name, ConsumerId>,
@@ -112,7 +112,7 @@ impl VHost {
     /// An empty virtual host with the exchanges every one has.
     pub(crate) fn new(name: &str) -> Self {
         let timer = Arc::new(Notify::new());
-        let mut state = State {
+        let mut state = VHostState {
             name: name.into(),
             exchanges: HashMap::new(),
             bindings: Bindings::default(),
@@ -150,8 +150,8 @@ impl VHost {
     }
 
     /// The state, for one short operation.
-    pub(crate) fn lock(&self) -> Locked<'_> {
-        Locked {
+    pub(crate) fn lock(&self) -> VHostGuard<'_> {
+        VHostGuard {
             state: lock(&self.state),
         }
     }
@@ -177,21 +177,21 @@ impl VHost {
     }
 }
 
-impl Deref for Locked<'_> {
-    type Target = State;
+impl Deref for VHostGuard<'_> {
+    type Target = VHostState;
 
-    fn deref(&self) -> &State {
+    fn deref(&self) -> &VHostState {
         &self.state
     }
 }
 
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
+impl DerefMut for VHostGuard<'_> {
+    fn deref_mut(&mut self) -> &mut VHostState {
         &mut self.state
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for VHostGuard<'_> {
     fn drop(&mut self) {
         // Not after a fault: that would be told of twice.
         if !self.state.dead.is_empty() && !std::thread::panicking() {
@@ -200,7 +200,7 @@ impl Drop for Locked<'_> {
     }
 }
 
-impl State {
+impl VHostState {
     /// A number not used before.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
@@ -208,7 +208,7 @@ impl State {
     }
 
     /// Has a connection woken once the lock is free.
-    pub(crate) fn wake(&mut self, outbox: &Arc<Outbox>) {
+    pub(crate) fn wake(&mut self, outbox: &Arc<SendBuffer>) {
         if !outbox.to_be_woken.swap(true, Ordering::Relaxed) {
             self.wakes.push(outbox.clone());
         }
@@ -218,13 +218,13 @@ impl State {
     pub(crate) fn open_channel(
         &mut self,
         number: u16,
-        outbox: Arc<Outbox>,
+        outbox: Arc<SendBuffer>,
         cancel_notify: bool,
     ) -> ChannelId {
         let id = ChannelId(self.next_id());
         self.channels.insert(
             id,
-            Consuming {
+            ChannelConsumers {
                 number,
                 outbox,
                 cancel_notify,
@@ -278,7 +278,7 @@ impl State {
     }
 }
 
-impl Consuming {
+impl ChannelConsumers {
     /// What the next delivery will have.
     pub(crate) fn coming_tag(&self) -> u64 {
         self.delivery_tag + 1
@@ -297,7 +297,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        consumer::Consume, exchanges::BindTo, message::Message, publish::Published,
+        consumer::ConsumeRequest, exchanges::BindTo, message::Message, publish::Published,
         queues::DeclareQueue,
     };
     use amq_protocol::types::FieldTable;
@@ -310,7 +310,7 @@ mod tests {
         let begun = Instant::now();
         for n in 0..QUEUES {
             let connection = ConnectionId(n);
-            let channel = state.open_channel(1, Arc::new(Outbox::new(connection)), false);
+            let channel = state.open_channel(1, Arc::new(SendBuffer::new(connection)), false);
             let name = format!("q{n}");
             let ask = DeclareQueue {
                 name: &name,
@@ -324,7 +324,7 @@ mod tests {
             let to = BindTo::Queue(&name);
             let bound = state.bind("amq.fanout", to, "", FieldTable::default(), connection);
             bound.unwrap();
-            let consume = Consume {
+            let consume = ConsumeRequest {
                 queue: &name,
                 tag: "c",
                 no_ack: true,
@@ -356,7 +356,7 @@ mod tests {
         let vhost = VHost::new("/");
         let mut state = vhost.lock();
         let connection = ConnectionId(1);
-        let channel = state.open_channel(1, Arc::new(Outbox::new(connection)), false);
+        let channel = state.open_channel(1, Arc::new(SendBuffer::new(connection)), false);
         let ask = DeclareQueue {
             name: "q",
             passive: false,
@@ -373,7 +373,7 @@ mod tests {
             };
             state.publish(message, None);
         }
-        let hold = |state: &mut State| {
+        let hold = |state: &mut VHostState| {
             for _ in 0..HELD {
                 assert!(
                     state

@@ -6,16 +6,16 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Result},
     exchanges::named,
     json::{of_table, table},
     request::Request,
+    response::{ApiResponse, Result},
     within,
 };
 use crate::{
     binding::{Binding, Destination},
     exchanges::BindTo,
-    vhost::State,
+    vhost::VHostState,
 };
 
 /// What stands for itself in the name of a binding; a blank is a plus.
@@ -32,9 +32,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Which bindings are asked for.
+/// BindingFilter bindings are asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Which<'a> {
+pub(super) enum BindingFilter<'a> {
     All,
     From(&'a str),
     To(BindTo<'a>),
@@ -42,7 +42,7 @@ pub(super) enum Which<'a> {
 }
 
 /// `GET` of any list of bindings.
-pub(super) fn list(request: &Request<'_>, only: Option<&str>, which: Which<'_>) -> Result {
+pub(super) fn list(request: &Request<'_>, only: Option<&str>, which: BindingFilter<'_>) -> Result {
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
     for (vhost, held) in request.shared.vhosts() {
@@ -52,9 +52,9 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>, which: Which<'_>) 
         }
     }
     // RabbitMQ looks for nothing but the virtual host, and not even that where two ends are given.
-    match found || !matches!(which, Which::All) {
-        true => Ok(Answer::json(list.into())),
-        false => Err(Answer::not_found()),
+    match found || !matches!(which, BindingFilter::All) {
+        true => Ok(ApiResponse::json(list.into())),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
@@ -66,11 +66,16 @@ pub(super) fn get(
     to: BindTo<'_>,
     key: &str,
 ) -> Result {
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     let state = vhost.lock();
-    let mut all = select(&state, Which::Between(source, to)).into_iter();
+    let mut all = select(&state, BindingFilter::Between(source, to)).into_iter();
     let found = all.find(|binding| binding["properties_key"] == key);
-    found.map(Answer::json).ok_or_else(Answer::not_found)
+    found
+        .map(ApiResponse::json)
+        .ok_or_else(ApiResponse::not_found)
 }
 
 /// `POST bindings/V/e/X/q|e/D`.
@@ -78,19 +83,22 @@ pub(super) fn post(request: &Request<'_>, vhost: &str, source: &str, to: BindTo<
     let fields = request.fields()?;
     let key = fields.name("routing_key")?.unwrap_or_default();
     let arguments = table(fields.get("arguments"))?;
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::no_vhost)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::no_vhost)?;
     let by = request.shared.next_connection();
     let name = properties_key(key, &of_table(&arguments));
     within(&vhost, |state| {
         state.bind(named(source), to, key, arguments, by)
     })
-    .map_err(Answer::of_operation)?;
+    .map_err(ApiResponse::of_operation)?;
     let (BindTo::Queue(end) | BindTo::Exchange(end)) = to;
     let encode = |text| utf8_percent_encode(text, SEGMENT);
     let place = format!("{}/{}", encode(end), encode(&name));
     // Percent signs and letters: always a valid header.
     let place = HeaderValue::try_from(place).unwrap_or(HeaderValue::from_static(""));
-    Ok(Answer::made(true).with(header::LOCATION, place))
+    Ok(ApiResponse::made(true).with(header::LOCATION, place))
 }
 
 /// `DELETE bindings/V/e/X/q|e/D/KEY`.
@@ -101,7 +109,10 @@ pub(super) fn delete(
     to: BindTo<'_>,
     key: &str,
 ) -> Result {
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     let by = request.shared.next_connection();
     within(&vhost, |state| {
         let (destination, source) = (destination(state, to), named(source));
@@ -111,22 +122,22 @@ pub(super) fn delete(
                 &*it.source == source && properties_key(&it.key, &of_table(&it.arguments)) == key
             })
         });
-        let found = found.ok_or_else(Answer::not_found)?;
+        let found = found.ok_or_else(ApiResponse::not_found)?;
         let (key, arguments) = (found.key.clone(), found.arguments.clone());
         state
             .unbind(source, to, &key, arguments, by)
-            .map_err(Answer::of_operation)
+            .map_err(ApiResponse::of_operation)
     })?;
-    Ok(Answer::done())
+    Ok(ApiResponse::done())
 }
 
 /// Bindings as JSON, in order. Every queue is bound to the default exchange by its name.
-fn select(state: &State, which: Which<'_>) -> Vec<Value> {
+fn select(state: &VHostState, which: BindingFilter<'_>) -> Vec<Value> {
     let (source, to) = match which {
-        Which::All => (None, None),
-        Which::From(source) => (Some(named(source)), None),
-        Which::To(to) => (None, Some(to)),
-        Which::Between(source, to) => (Some(named(source)), Some(to)),
+        BindingFilter::All => (None, None),
+        BindingFilter::From(source) => (Some(named(source)), None),
+        BindingFilter::To(to) => (None, Some(to)),
+        BindingFilter::Between(source, to) => (Some(named(source)), Some(to)),
     };
     let mut list = Vec::new();
     if source.is_none_or(str::is_empty) {
@@ -158,7 +169,7 @@ fn select(state: &State, which: Which<'_>) -> Vec<Value> {
     list
 }
 
-fn implicit(state: &State, queue: &str) -> Value {
+fn implicit(state: &VHostState, queue: &str) -> Value {
     json!({
         "source": "",
         "vhost": &*state.name,
@@ -170,7 +181,7 @@ fn implicit(state: &State, queue: &str) -> Value {
     })
 }
 
-fn describe(state: &State, binding: &Binding) -> Value {
+fn describe(state: &VHostState, binding: &Binding) -> Value {
     let (kind, end) = end(state, &binding.destination).unwrap_or(("queue", ""));
     let arguments = of_table(&binding.arguments);
     json!({
@@ -185,14 +196,14 @@ fn describe(state: &State, binding: &Binding) -> Value {
 }
 
 /// The kind and name of what a binding leads to.
-fn end<'a>(state: &'a State, destination: &'a Destination) -> Option<(&'static str, &'a str)> {
+fn end<'a>(state: &'a VHostState, destination: &'a Destination) -> Option<(&'static str, &'a str)> {
     match destination {
         Destination::Queue(id) => Some(("queue", &state.queues.get(id)?.name)),
         Destination::Exchange(name) => Some(("exchange", name)),
     }
 }
 
-fn destination(state: &State, to: BindTo<'_>) -> Option<Destination> {
+fn destination(state: &VHostState, to: BindTo<'_>) -> Option<Destination> {
     match to {
         BindTo::Queue(name) => state.queue_ids.get(name).copied().map(Destination::Queue),
         BindTo::Exchange(name) => Some(Destination::Exchange(named(name).into())),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Result};
+use super::response::{ApiResponse, Result};
 
 /// The fields of a body.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl Fields {
         }
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
-            _ => Err(Answer::bad_request("not_json")),
+            _ => Err(ApiResponse::bad_request("not_json")),
         }
     }
 
@@ -29,7 +29,7 @@ impl Fields {
             .collect();
         match &*missing {
             [] => Ok(()),
-            _ => Err(Answer::bad_request(format!("[{}]", missing.join(",")))),
+            _ => Err(ApiResponse::bad_request(format!("[{}]", missing.join(",")))),
         }
     }
 
@@ -44,7 +44,7 @@ impl Fields {
             Some(Value::Bool(is)) => Ok(Some(*is)),
             Some(Value::String(text)) if text == "true" => Ok(Some(true)),
             Some(Value::String(text)) if text == "false" => Ok(Some(false)),
-            Some(other) => Err(Answer::bad_request(json!(["not_boolean", other]))),
+            Some(other) => Err(ApiResponse::bad_request(json!(["not_boolean", other]))),
         }
     }
 
@@ -57,7 +57,10 @@ impl Fields {
         };
         match number {
             Some(number) => Ok(Some(number)),
-            None => Err(Answer::bad_request(json!(["not_integer", self.0.get(key)]))),
+            None => Err(ApiResponse::bad_request(json!([
+                "not_integer",
+                self.0.get(key)
+            ]))),
         }
     }
 
@@ -66,7 +69,7 @@ impl Fields {
         match self.0.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(Answer::bad_request(json!(["not_string", key, other]))),
+            Some(other) => Err(ApiResponse::bad_request(json!(["not_string", key, other]))),
         }
     }
 
@@ -81,7 +84,7 @@ pub(super) fn fits<'a>(kind: &str, name: &'a str) -> Result<&'a str> {
     if name.len() <= 255 {
         return Ok(name);
     }
-    Err(Answer::bad_request(format!(
+    Err(ApiResponse::bad_request(format!(
         "{kind} should be less than 255 bytes, actually was {}\n",
         name.len()
     )))

@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    answer::{Answer, Result},
     json::of_table,
     overview::NODE,
     request::Request,
+    response::{ApiResponse, Result},
 };
 use crate::{
-    client::Client,
-    shared::Shared,
-    vhost::{ChannelId, ConnectionId, ConsumerId, Consuming, State},
+    broker_state::BrokerState,
+    connection_info::ConnectionInfo,
+    vhost::{ChannelConsumers, ChannelId, ConnectionId, ConsumerId, VHostState},
 };
 
 /// How long a request waits for a connection to be closed.
@@ -22,12 +22,12 @@ const CLOSING: Duration = Duration::from_secs(3);
 
 /// The connections there are, by number.
 #[derive(Debug)]
-pub(super) struct Names(HashMap<ConnectionId, Client>);
+pub(super) struct ConnectionIndex(HashMap<ConnectionId, ConnectionInfo>);
 
 /// `GET connections`, or those of one virtual host.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
     if only.is_some_and(|name| request.shared.vhost(name).is_none()) {
-        return Err(Answer::not_found());
+        return Err(ApiResponse::not_found());
     }
     let clients = request.shared.clients().into_iter();
     let list: Vec<Value> = clients
@@ -37,13 +37,13 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
         })
         .map(|client| describe(&client, request.shared))
         .collect();
-    Ok(Answer::json(list.into()))
+    Ok(ApiResponse::json(list.into()))
 }
 
 /// `GET connections/NAME`.
 pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
     let client = find(request.shared, name)?;
-    Ok(Answer::json(describe(&client, request.shared)))
+    Ok(ApiResponse::json(describe(&client, request.shared)))
 }
 
 /// `DELETE connections/NAME`: the client is told why, with 320 CONNECTION_FORCED.
@@ -68,17 +68,17 @@ pub(super) async fn delete(request: &Request<'_>, name: &str) -> Result {
     if timeout(CLOSING, gone).await.is_err() {
         tracing::debug!(name, "a connection takes long to close");
     }
-    Ok(Answer::done())
+    Ok(ApiResponse::done())
 }
 
 /// `GET channels`, or those of one connection.
 pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
     let only = of.map(|name| find(request.shared, name)).transpose()?;
-    let names = Names::new(request.shared);
+    let names = ConnectionIndex::new(request.shared);
     let mut list = Vec::new();
     for (_, vhost) in request.shared.vhosts() {
         let state = vhost.lock();
-        let mut channels: Vec<(&ChannelId, &Consuming)> = state
+        let mut channels: Vec<(&ChannelId, &ChannelConsumers)> = state
             .channels
             .iter()
             .filter(|(_, channel)| {
@@ -91,12 +91,12 @@ pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
         let channels = channels.into_iter();
         list.extend(channels.map(|(_, channel)| names.channel(channel, &state)));
     }
-    Ok(Answer::json(list.into()))
+    Ok(ApiResponse::json(list.into()))
 }
 
 /// `GET consumers`, or those of one virtual host.
 pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
-    let names = Names::new(request.shared);
+    let names = ConnectionIndex::new(request.shared);
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
     for (vhost, held) in request.shared.vhosts() {
@@ -110,13 +110,13 @@ pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
         }
     }
     match found {
-        true => Ok(Answer::json(list.into())),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::json(list.into())),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
-impl Names {
-    pub(super) fn new(shared: &Shared) -> Self {
+impl ConnectionIndex {
+    pub(super) fn new(shared: &BrokerState) -> Self {
         let clients = shared.clients().into_iter();
         Self(clients.map(|it| (it.outbox.connection, it)).collect())
     }
@@ -126,19 +126,19 @@ impl Names {
         let client = self.0.get(&id);
         let peer = client.and_then(|it| it.ends).map(|(peer, _)| peer);
         json!({
-            "name": client.map(Client::name),
+            "name": client.map(ConnectionInfo::name),
             "peer_host": peer.map(|it| it.ip().to_string()),
             "peer_port": peer.map(|it| it.port()),
         })
     }
 
     /// A consumer; `None` when it is gone.
-    pub(super) fn consumer(&self, id: ConsumerId, state: &State) -> Option<Value> {
+    pub(super) fn consumer(&self, id: ConsumerId, state: &VHostState) -> Option<Value> {
         let consumer = state.consumers.get(&id)?;
         let queue = state.queues.get(&consumer.queue)?;
         let channel = state.channels.get(&consumer.channel)?;
         let client = self.0.get(&channel.outbox.connection);
-        let name = client.map(Client::name);
+        let name = client.map(ConnectionInfo::name);
         let peer = client.and_then(|it| it.ends).map(|(peer, _)| peer);
         let active = !queue.arguments.single_active || queue.active_consumer == Some(id);
         Some(json!({
@@ -161,10 +161,10 @@ impl Names {
         }))
     }
 
-    fn channel(&self, channel: &Consuming, state: &State) -> Value {
+    fn channel(&self, channel: &ChannelConsumers, state: &VHostState) -> Value {
         let connection = channel.outbox.connection;
         let client = self.0.get(&connection);
-        let name = client.map(Client::name);
+        let name = client.map(ConnectionInfo::name);
         json!({
             "name": channel_name(name.as_deref(), channel),
             "number": channel.number,
@@ -182,18 +182,18 @@ impl Names {
     }
 }
 
-fn channel_name(connection: Option<&str>, channel: &Consuming) -> String {
+fn channel_name(connection: Option<&str>, channel: &ChannelConsumers) -> String {
     format!("{} ({})", connection.unwrap_or_default(), channel.number)
 }
 
-fn find(shared: &Shared, name: &str) -> Result<Client> {
+fn find(shared: &BrokerState, name: &str) -> Result<ConnectionInfo> {
     let mut clients = shared.clients().into_iter();
     clients
         .find(|client| client.name() == name)
-        .ok_or_else(Answer::not_found)
+        .ok_or_else(ApiResponse::not_found)
 }
 
-fn describe(client: &Client, shared: &Shared) -> Value {
+fn describe(client: &ConnectionInfo, shared: &BrokerState) -> Value {
     let Some(opened) = &client.opened else {
         return Value::Null;
     };

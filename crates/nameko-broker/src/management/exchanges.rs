@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Result},
     body::fits,
     json::{of_table, table},
     request::Request,
+    response::{ApiResponse, Result},
     within,
 };
-use crate::{exchange::Exchange, exchanges::DeclareExchange, vhost::State};
+use crate::{exchange::Exchange, exchanges::DeclareExchange, vhost::VHostState};
 
 /// The exchange of a path: the one without a name is called `amq.default` there.
 pub(super) fn named(name: &str) -> &str {
@@ -33,18 +33,21 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
         }
     }
     match found {
-        true => Ok(Answer::json(list.into())),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::json(list.into())),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
 /// `GET exchanges/V/X`.
 pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     let state = vhost.lock();
     let exchange = state.exchanges.get(named(name));
-    let exchange = exchange.ok_or_else(Answer::not_found)?;
-    Ok(Answer::json(describe(exchange, &state)))
+    let exchange = exchange.ok_or_else(ApiResponse::not_found)?;
+    Ok(ApiResponse::json(describe(exchange, &state)))
 }
 
 /// `PUT exchanges/V/X`.
@@ -59,30 +62,36 @@ pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         internal: fields.flag("internal")?.unwrap_or(false),
         table: table(fields.get("arguments"))?,
     };
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::no_vhost)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::no_vhost)?;
     within(&vhost, |state| {
         let new = !state.exchanges.contains_key(ask.name);
         state.declare_exchange(ask)?;
-        Ok(Answer::made(new))
+        Ok(ApiResponse::made(new))
     })
-    .map_err(Answer::of_operation)
+    .map_err(ApiResponse::of_operation)
 }
 
 /// `DELETE exchanges/V/X`.
 pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     within(&vhost, |state| {
         if !state.exchanges.contains_key(named(name)) {
-            return Err(Answer::not_found());
+            return Err(ApiResponse::not_found());
         }
         state
             .delete_exchange(named(name), request.asks("if-unused"))
-            .map_err(Answer::of_operation)
+            .map_err(ApiResponse::of_operation)
     })?;
-    Ok(Answer::done())
+    Ok(ApiResponse::done())
 }
 
-fn describe(exchange: &Exchange, state: &State) -> Value {
+fn describe(exchange: &Exchange, state: &VHostState) -> Value {
     json!({
         "name": &*exchange.name,
         "vhost": &*state.name,

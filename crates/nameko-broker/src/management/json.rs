@@ -6,10 +6,10 @@ use amq_protocol::{
 };
 use serde_json::{Map, Number, Value, json};
 
-use super::answer::{Answer, Result};
+use super::response::{ApiResponse, Result};
 use crate::{
-    nesting::MAX_DEPTH,
-    values::{bare, integer},
+    depth_limit::MAX_DEPTH,
+    field_values::{bare, integer},
 };
 
 /// A table from the field of a body; without one it is empty.
@@ -17,7 +17,7 @@ pub(super) fn table(value: Option<&Value>) -> Result<FieldTable> {
     match value {
         None => Ok(FieldTable::default()),
         Some(Value::Object(fields)) => to_table(fields, MAX_DEPTH),
-        Some(other) => Err(Answer::bad_request(json!(["not_an_object", other]))),
+        Some(other) => Err(ApiResponse::bad_request(json!(["not_an_object", other]))),
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn properties(value: Option<&Value>) -> Result<AMQPProperties> {
     let fields = match value {
         None => return Ok(AMQPProperties::default()),
         Some(Value::Object(fields)) => fields,
-        Some(other) => return Err(Answer::bad_request(json!(["not_an_object", other]))),
+        Some(other) => return Err(ApiResponse::bad_request(json!(["not_an_object", other]))),
     };
     let mut properties = AMQPProperties::default();
     macro_rules! take {
@@ -104,7 +104,7 @@ fn to_table(fields: &Map<String, Value>, depth: usize) -> Result<FieldTable> {
     let mut table = FieldTable::default();
     for (key, value) in fields {
         let name = ShortString::try_new(key.as_str())
-            .map_err(|_| Answer::bad_request(json!(["key_too_long", key])))?;
+            .map_err(|_| ApiResponse::bad_request(json!(["key_too_long", key])))?;
         table.insert(name, to_value(value, depth)?);
     }
     Ok(table)
@@ -114,14 +114,14 @@ fn to_table(fields: &Map<String, Value>, depth: usize) -> Result<FieldTable> {
 fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
     let inner = depth
         .checked_sub(1)
-        .ok_or_else(|| Answer::bad_request("nested_too_deep"))?;
+        .ok_or_else(|| ApiResponse::bad_request("nested_too_deep"))?;
     Ok(match value {
-        Value::Null => return Err(Answer::bad_request("null_not_allowed")),
+        Value::Null => return Err(ApiResponse::bad_request("null_not_allowed")),
         Value::Bool(is) => AMQPValue::Boolean(*is),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => AMQPValue::LongLongInt(whole),
             (None, Some(float)) if !number.is_u64() => AMQPValue::Double(float),
-            _ => return Err(Answer::bad_request(json!(["number_too_large", value]))),
+            _ => return Err(ApiResponse::bad_request(json!(["number_too_large", value]))),
         },
         Value::String(text) => AMQPValue::LongString(text.as_str().into()),
         Value::Array(values) => {
@@ -160,14 +160,14 @@ fn short(name: &str, value: &Value) -> Result<ShortString> {
     value
         .as_str()
         .and_then(|text| ShortString::try_new(text).ok())
-        .ok_or_else(|| Answer::bad_request(json!(["not_short_string", name])))
+        .ok_or_else(|| ApiResponse::bad_request(json!(["not_short_string", name])))
 }
 
 fn int<T: TryFrom<u64>>(name: &str, value: &Value) -> Result<T> {
     value
         .as_u64()
         .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| Answer::bad_request(json!(["not_int", name])))
+        .ok_or_else(|| ApiResponse::bad_request(json!(["not_int", name])))
 }
 
 #[cfg(test)]

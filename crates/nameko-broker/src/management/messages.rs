@@ -7,23 +7,23 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Result},
     body::Fields,
     exchanges::named,
     json::{of_properties, properties},
     request::Request,
+    response::{ApiResponse, Result},
     within,
 };
 use crate::{
-    acknowledgements::Outcome,
+    acknowledgements::Settlement,
     channel::PUBLISH,
     error::{AmqpError, Result as Operation},
     frame::parse_header,
     headers,
-    outbox::Outbox,
-    publish::{Offered, Published},
-    queues::Got,
-    vhost::{ChannelId, ConnectionId, State, VHost},
+    publish::{IncomingPublish, Published},
+    queues::GetResult,
+    send_buffer::SendBuffer,
+    vhost::{ChannelId, ConnectionId, VHost, VHostState},
 };
 
 /// What becomes of messages that are read.
@@ -47,23 +47,25 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
     let vhost = request
         .shared
         .vhost(vhost)
-        .ok_or_else(Answer::access_refused)?;
+        .ok_or_else(ApiResponse::access_refused)?;
     if body.len() as u64 > request.shared.settings.max_message_size {
-        return Err(Answer::of_publish(AmqpError::precondition_failed(format!(
-            "message size {} is larger than configured max size {}",
-            body.len(),
-            request.shared.settings.max_message_size
-        ))));
+        return Err(ApiResponse::of_publish(AmqpError::precondition_failed(
+            format!(
+                "message size {} is larger than configured max size {}",
+                body.len(),
+                request.shared.settings.max_message_size
+            ),
+        )));
     }
     let header = headers::encode(AMQPContentHeader {
         class_id: PUBLISH.0,
         body_size: body.len() as u64,
         properties: properties.clone(),
     });
-    let header = header.ok_or_else(|| Answer::bad_request("the properties are too large"))?;
+    let header = header.ok_or_else(|| ApiResponse::bad_request("the properties are too large"))?;
     let by = request.shared.next_connection();
     let published = in_channel(&vhost, by, |state, channel| {
-        let message = state.accept(Offered {
+        let message = state.accept(IncomingPublish {
             exchange: named(exchange),
             routing_key: key.to_owned(),
             properties: &properties,
@@ -75,10 +77,12 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
         let headers = properties.headers().as_ref().map(|it| it.inner());
         Ok(state.publish(message, headers))
     });
-    match published.map_err(Answer::of_publish)? {
-        Published::Routed => Ok(Answer::json(json!({"routed": true}))),
+    match published.map_err(ApiResponse::of_publish)? {
+        Published::Routed => Ok(ApiResponse::json(json!({"routed": true}))),
         // RabbitMQ waits for a confirm, and takes a refusal by a full queue for none.
-        Published::Unroutable | Published::Refused => Ok(Answer::json(json!({"routed": false}))),
+        Published::Unroutable | Published::Refused => {
+            Ok(ApiResponse::json(json!({"routed": false})))
+        }
     }
 }
 
@@ -91,7 +95,7 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         Some("auto") => false,
         Some("base64") => true,
         _ => {
-            return Err(Answer::bad_request(
+            return Err(ApiResponse::bad_request(
                 "Unsupported encoding. Please use auto or base64.",
             ));
         }
@@ -100,7 +104,7 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let vhost = request
         .shared
         .vhost(vhost)
-        .ok_or_else(Answer::access_refused)?;
+        .ok_or_else(ApiResponse::access_refused)?;
     let by = request.shared.next_connection();
     let read = in_channel(&vhost, by, |state, channel| {
         let mut read = Vec::new();
@@ -114,18 +118,18 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         }
         let outcome = match mode {
             AckMode::Ack => return Ok(read),
-            AckMode::Requeue => Outcome::Requeue,
-            AckMode::Reject => Outcome::Reject,
+            AckMode::Requeue => Settlement::Requeue,
+            AckMode::Reject => Settlement::Reject,
         };
         state.settle(channel, 0, true, outcome)?;
         Ok(read)
     });
-    let read = read.map_err(Answer::of_get)?;
+    let read = read.map_err(ApiResponse::of_get)?;
     let messages: Vec<Value> = read
         .iter()
         .map(|got| describe(got, only_base64, truncate))
         .collect();
-    Ok(Answer::json(messages.into()))
+    Ok(ApiResponse::json(messages.into()))
 }
 
 impl AckMode {
@@ -143,7 +147,7 @@ impl AckMode {
             Some("ack_requeue_false") => Ok(Self::Ack),
             Some("ack_requeue_true" | "reject_requeue_true") => Ok(Self::Requeue),
             Some("reject_requeue_false") => Ok(Self::Reject),
-            _ => Err(Answer::bad_request(
+            _ => Err(ApiResponse::bad_request(
                 "ackmode is one of ack_requeue_true, ack_requeue_false, reject_requeue_true, reject_requeue_false",
             )),
         }
@@ -154,11 +158,11 @@ impl AckMode {
 fn in_channel<T>(
     vhost: &VHost,
     by: ConnectionId,
-    operation: impl FnOnce(&mut State, ChannelId) -> Operation<T>,
+    operation: impl FnOnce(&mut VHostState, ChannelId) -> Operation<T>,
 ) -> Operation<T> {
     within(vhost, |state| {
         // Nothing is ever delivered to it: it has no consumers.
-        let channel = state.open_channel(1, Arc::new(Outbox::new(by)), false);
+        let channel = state.open_channel(1, Arc::new(SendBuffer::new(by)), false);
         let done = operation(state, channel);
         state.close_channel(channel);
         done
@@ -167,18 +171,21 @@ fn in_channel<T>(
 
 fn payload(fields: &Fields) -> Result<Vec<u8>> {
     let Some(Value::String(payload)) = fields.get("payload") else {
-        return Err(Answer::bad_request("payload_not_string"));
+        return Err(ApiResponse::bad_request("payload_not_string"));
     };
     match fields.text("payload_encoding")? {
         Some("string") => Ok(payload.clone().into_bytes()),
         Some("base64") => BASE64
             .decode(payload.as_bytes())
-            .map_err(|_| Answer::bad_request(json!(["not_base64", payload]))),
-        other => Err(Answer::bad_request(json!(["unsupported_encoding", other]))),
+            .map_err(|_| ApiResponse::bad_request(json!(["not_base64", payload]))),
+        other => Err(ApiResponse::bad_request(json!([
+            "unsupported_encoding",
+            other
+        ]))),
     }
 }
 
-fn describe(got: &Got, only_base64: bool, truncate: Option<usize>) -> Value {
+fn describe(got: &GetResult, only_base64: bool, truncate: Option<usize>) -> Value {
     let counted = got.entry.counted();
     let message = counted.as_ref().unwrap_or(&got.entry.message);
     let properties = match parse_header(&message.header) {

@@ -16,7 +16,6 @@
 //!
 //! `route` finds out what a request is about, the files named after nouns do it, `body` and `json` read and write JSON.
 
-mod answer;
 mod bindings;
 mod body;
 mod connections;
@@ -26,6 +25,7 @@ mod messages;
 mod overview;
 mod queues;
 mod request;
+mod response;
 mod route;
 mod vhosts;
 
@@ -41,8 +41,8 @@ use tokio::{
 };
 
 use crate::{
-    shared::{Shared, stopped},
-    vhost::{State, VHost},
+    broker_state::{BrokerState, stopped},
+    vhost::{VHost, VHostState},
 };
 
 /// Most connections at a time; more wait to be accepted.
@@ -59,7 +59,7 @@ const GOODBYE: Duration = Duration::from_secs(30);
 /// Serves the API until the broker stops.
 pub(crate) async fn run(
     listener: TcpListener,
-    shared: Arc<Shared>,
+    shared: Arc<BrokerState>,
     mut stop: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -92,7 +92,7 @@ pub(crate) async fn run(
 }
 
 /// Serves one client.
-async fn serve(stream: TcpStream, shared: &Shared) {
+async fn serve(stream: TcpStream, shared: &BrokerState) {
     // Answers are written whole: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let service = service_fn(async |request| {
@@ -119,7 +119,7 @@ async fn serve(stream: TcpStream, shared: &Shared) {
 }
 
 /// Does one operation in a virtual host, and wakes the connections that got something by it.
-fn within<T>(vhost: &VHost, operation: impl FnOnce(&mut State) -> T) -> T {
+fn within<T>(vhost: &VHost, operation: impl FnOnce(&mut VHostState) -> T) -> T {
     let done = operation(&mut vhost.lock());
     vhost.wake_others(None);
     done

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    answer::{Answer, Result},
     request::Request,
+    response::{ApiResponse, Result},
 };
 
 /// The version of RabbitMQ whose API this is a part of.
@@ -35,7 +35,7 @@ pub(super) fn overview(request: &Request<'_>) -> Result {
         let description = format!("AMQP {name} exchange, as per the AMQP specification");
         json!({"name": name, "description": description, "enabled": true})
     });
-    Ok(Answer::json(json!({
+    Ok(ApiResponse::json(json!({
         "management_version": RABBITMQ,
         "rabbitmq_version": RABBITMQ,
         "product_name": env!("CARGO_PKG_NAME"),

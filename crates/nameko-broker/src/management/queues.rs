@@ -5,24 +5,24 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    answer::{Answer, Result},
     body::fits,
-    connections::Names,
+    connections::ConnectionIndex,
     json::{of_table, table},
     overview::NODE,
     request::Request,
+    response::{ApiResponse, Result},
     within,
 };
 use crate::{
     arguments::QueueKind,
     queue::Queue,
     queues::DeclareQueue,
-    vhost::{QueueId, State},
+    vhost::{QueueId, VHostState},
 };
 
 /// `GET queues`, or those of one virtual host.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
-    let names = Names::new(request.shared);
+    let names = ConnectionIndex::new(request.shared);
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
     for (vhost, held) in request.shared.vhosts() {
@@ -39,26 +39,29 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
         }
     }
     match found {
-        true => Ok(Answer::json(list.into())),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::json(list.into())),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
 /// `GET queues/V/Q`.
 pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
-    let names = Names::new(request.shared);
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let names = ConnectionIndex::new(request.shared);
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     let state = vhost.lock();
     let found = state.queue_ids.get(name);
     let found = found.and_then(|id| Some((*id, state.queues.get(id)?)));
-    let (id, queue) = found.ok_or_else(Answer::not_found)?;
+    let (id, queue) = found.ok_or_else(ApiResponse::not_found)?;
     let mut described = describe(id, queue, &state, &unacked(&state), &names);
     let consumers = queue.consumers.iter();
     let consumers: Vec<Value> = consumers
         .filter_map(|id| names.consumer(id, &state))
         .collect();
     described.insert("consumer_details".to_owned(), consumers.into());
-    Ok(Answer::json(described.into()))
+    Ok(ApiResponse::json(described.into()))
 }
 
 /// `PUT queues/V/Q`.
@@ -73,47 +76,56 @@ pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         auto_delete: fields.flag("auto_delete")?.unwrap_or(false),
         table: table(fields.get("arguments"))?,
     };
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::no_vhost)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::no_vhost)?;
     let by = request.shared.next_connection();
     within(&vhost, |state| {
         let new = !state.queue_ids.contains_key(name);
         state.declare_queue(ask, by)?;
-        Ok(Answer::made(new))
+        Ok(ApiResponse::made(new))
     })
-    .map_err(Answer::of_operation)
+    .map_err(ApiResponse::of_operation)
 }
 
 /// `DELETE queues/V/Q`.
 pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     let by = request.shared.next_connection();
     let (if_unused, if_empty) = (request.asks("if-unused"), request.asks("if-empty"));
     within(&vhost, |state| {
         if !state.queue_ids.contains_key(name) {
-            return Err(Answer::not_found());
+            return Err(ApiResponse::not_found());
         }
         state
             .delete_queue_by_name(name, if_unused, if_empty, by)
-            .map_err(Answer::of_operation)
+            .map_err(ApiResponse::of_operation)
     })?;
-    Ok(Answer::done())
+    Ok(ApiResponse::done())
 }
 
 /// `DELETE queues/V/Q/contents`.
 pub(super) fn purge(request: &Request<'_>, vhost: &str, name: &str) -> Result {
-    let vhost = request.shared.vhost(vhost).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(vhost)
+        .ok_or_else(ApiResponse::not_found)?;
     let by = request.shared.next_connection();
     within(&vhost, |state| {
         if !state.queue_ids.contains_key(name) {
-            return Err(Answer::not_found());
+            return Err(ApiResponse::not_found());
         }
-        state.purge(name, by).map_err(Answer::of_operation)
+        state.purge(name, by).map_err(ApiResponse::of_operation)
     })?;
-    Ok(Answer::done())
+    Ok(ApiResponse::done())
 }
 
 /// How many messages of each queue are delivered and not acknowledged, and their bytes.
-fn unacked(state: &State) -> HashMap<QueueId, (usize, usize)> {
+fn unacked(state: &VHostState) -> HashMap<QueueId, (usize, usize)> {
     let mut counts: HashMap<QueueId, (usize, usize)> = HashMap::new();
     for delivered in state.channels.values().flat_map(|it| it.unacked.values()) {
         let (count, bytes) = counts.entry(delivered.queue).or_default();
@@ -126,9 +138,9 @@ fn unacked(state: &State) -> HashMap<QueueId, (usize, usize)> {
 fn describe(
     id: QueueId,
     queue: &Queue,
-    state: &State,
+    state: &VHostState,
     unacked: &HashMap<QueueId, (usize, usize)>,
-    names: &Names,
+    names: &ConnectionIndex,
 ) -> Map<String, Value> {
     let ready = queue.len();
     let (unacked, unacked_bytes) = unacked.get(&id).copied().unwrap_or_default();

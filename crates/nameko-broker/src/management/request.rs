@@ -10,11 +10,11 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 use super::{
-    answer::{Answer, Result},
     body::Fields,
+    response::{ApiResponse, Result},
     route,
 };
-use crate::{auth::Credentials, shared::Shared};
+use crate::{auth::Credentials, broker_state::BrokerState};
 
 /// The most bytes of a body, as in RabbitMQ.
 const MAX_BODY: usize = 20_000_000;
@@ -24,7 +24,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A request of a known user.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a BrokerState,
     pub(super) user: &'a str,
     pub(super) method: Method,
     /// The part of the URI behind `?`.
@@ -34,14 +34,14 @@ pub(super) struct Request<'a> {
 }
 
 /// Answers one request.
-pub(super) async fn answer(request: http::Request<Incoming>, shared: &Shared) -> Answer {
+pub(super) async fn answer(request: http::Request<Incoming>, shared: &BrokerState) -> ApiResponse {
     let (head, body) = request.into_parts();
     let answered = async {
         let user = login(&head.headers, shared)?;
         let path = segments(head.uri.path())?;
         let body = match timeout(BODY_TIMEOUT, read(body)).await {
             Ok(read) => read?,
-            Err(_) => return Err(Answer::too_slow()),
+            Err(_) => return Err(ApiResponse::too_slow()),
         };
         let method = match head.method {
             Method::HEAD => Method::GET,
@@ -57,7 +57,7 @@ pub(super) async fn answer(request: http::Request<Incoming>, shared: &Shared) ->
 
 impl<'a> Request<'a> {
     pub(super) fn new(
-        shared: &'a Shared,
+        shared: &'a BrokerState,
         user: &'a str,
         method: Method,
         query: &'a str,
@@ -93,12 +93,12 @@ impl<'a> Request<'a> {
 }
 
 /// The user that the request is of.
-fn login<'a>(headers: &HeaderMap, shared: &'a Shared) -> Result<&'a str> {
+fn login<'a>(headers: &HeaderMap, shared: &'a BrokerState) -> Result<&'a str> {
     let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return Err(Answer::login(false));
+        return Err(ApiResponse::login(false));
     };
     let user = credentials(given.as_bytes()).and_then(|given| shared.settings.user(&given));
-    user.ok_or_else(|| Answer::login(true))
+    user.ok_or_else(|| ApiResponse::login(true))
 }
 
 /// Reads an `Authorization: Basic ...`.
@@ -118,7 +118,9 @@ fn credentials(header: &[u8]) -> Option<Credentials> {
 
 /// The parts of the path behind `/api/`, decoded.
 fn segments(path: &str) -> Result<Vec<String>> {
-    let rest = path.strip_prefix("/api").ok_or_else(Answer::not_found)?;
+    let rest = path
+        .strip_prefix("/api")
+        .ok_or_else(ApiResponse::not_found)?;
     // RabbitMQ takes no notice of a slash at the end.
     rest.strip_suffix('/')
         .unwrap_or(rest)
@@ -128,7 +130,7 @@ fn segments(path: &str) -> Result<Vec<String>> {
             let decoded = percent_decode_str(part).decode_utf8();
             decoded
                 .map(String::from)
-                .map_err(|_| Answer::bad_request("a name in the path is not UTF-8"))
+                .map_err(|_| ApiResponse::bad_request("a name in the path is not UTF-8"))
         })
         .collect()
 }
@@ -136,12 +138,12 @@ fn segments(path: &str) -> Result<Vec<String>> {
 async fn read(mut body: Incoming) -> Result<BytesMut> {
     let mut whole = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|_| Answer::bad_request("the body ended too early"))?;
+        let frame = frame.map_err(|_| ApiResponse::bad_request("the body ended too early"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         if whole.len().saturating_add(data.len()) > MAX_BODY {
-            return Err(Answer::bad_request(format!(
+            return Err(ApiResponse::bad_request(format!(
                 "Exceeded HTTP request body size limit of {MAX_BODY} bytes"
             )));
         }

@@ -3,10 +3,10 @@
 use http::Method;
 
 use super::{
-    answer::{Answer, Result},
-    bindings::{self, Which},
+    bindings::{self, BindingFilter},
     connections, exchanges, messages, overview, queues,
     request::Request,
+    response::{ApiResponse, Result},
     vhosts,
 };
 use crate::exchanges::BindTo;
@@ -38,7 +38,7 @@ enum Route<'a> {
     Queue(&'a str, &'a str),
     Contents(&'a str, &'a str),
     Get(&'a str, &'a str),
-    Bindings(Option<&'a str>, Which<'a>),
+    Bindings(Option<&'a str>, BindingFilter<'a>),
     BindingsBetween(&'a str, &'a str, BindTo<'a>),
     Binding(&'a str, &'a str, BindTo<'a>, &'a str),
     Connections,
@@ -49,9 +49,9 @@ enum Route<'a> {
 
 /// Does what a request asks for.
 pub(super) async fn dispatch(request: &Request<'_>, path: &[&str]) -> Result {
-    let route = Route::of(path).ok_or_else(Answer::not_found)?;
+    let route = Route::of(path).ok_or_else(ApiResponse::not_found)?;
     if request.method == Method::OPTIONS {
-        return Ok(Answer::options(route.methods()));
+        return Ok(ApiResponse::options(route.methods()));
     }
     let get = request.method == Method::GET;
     match route {
@@ -92,7 +92,7 @@ pub(super) async fn dispatch(request: &Request<'_>, path: &[&str]) -> Result {
             _ => Err(route.not_allowed()),
         },
         Route::BindingsBetween(vhost, source, to) => match request.method {
-            Method::GET => bindings::list(request, Some(vhost), Which::Between(source, to)),
+            Method::GET => bindings::list(request, Some(vhost), BindingFilter::Between(source, to)),
             Method::POST => bindings::post(request, vhost, source, to),
             _ => Err(route.not_allowed()),
         },
@@ -138,10 +138,10 @@ impl<'a> Route<'a> {
             ["exchanges", vhost, exchange] => Self::Exchange(vhost, exchange),
             ["exchanges", vhost, exchange, "publish"] => Self::Publish(vhost, exchange),
             ["exchanges", vhost, exchange, "bindings", "source"] => {
-                Self::Bindings(Some(vhost), Which::From(exchange))
+                Self::Bindings(Some(vhost), BindingFilter::From(exchange))
             }
             ["exchanges", vhost, exchange, "bindings", "destination"] => {
-                Self::Bindings(Some(vhost), Which::To(BindTo::Exchange(exchange)))
+                Self::Bindings(Some(vhost), BindingFilter::To(BindTo::Exchange(exchange)))
             }
             ["queues"] => Self::Queues(None),
             ["queues", vhost] => Self::Queues(Some(vhost)),
@@ -149,10 +149,10 @@ impl<'a> Route<'a> {
             ["queues", vhost, queue, "contents"] => Self::Contents(vhost, queue),
             ["queues", vhost, queue, "get"] => Self::Get(vhost, queue),
             ["queues", vhost, queue, "bindings"] => {
-                Self::Bindings(Some(vhost), Which::To(BindTo::Queue(queue)))
+                Self::Bindings(Some(vhost), BindingFilter::To(BindTo::Queue(queue)))
             }
-            ["bindings"] => Self::Bindings(None, Which::All),
-            ["bindings", vhost] => Self::Bindings(Some(vhost), Which::All),
+            ["bindings"] => Self::Bindings(None, BindingFilter::All),
+            ["bindings", vhost] => Self::Bindings(Some(vhost), BindingFilter::All),
             ["bindings", vhost, "e", source, kind, end] => {
                 Self::BindingsBetween(vhost, source, bind_to(kind, end)?)
             }
@@ -169,8 +169,8 @@ impl<'a> Route<'a> {
         })
     }
 
-    fn not_allowed(self) -> Answer {
-        Answer::not_allowed(self.methods())
+    fn not_allowed(self) -> ApiResponse {
+        ApiResponse::not_allowed(self.methods())
     }
 
     /// What may be asked of it, as the header `Allow` has it.
@@ -204,7 +204,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{settings::Settings, shared::Shared};
+    use crate::{broker_state::BrokerState, settings::Settings};
 
     /// Words that lead somewhere, so that requests get further than the first part of a path.
     const WORDS: &[&str] = &[
@@ -309,7 +309,7 @@ mod tests {
                 1..12,
             ),
         ) {
-            let (shared, _timers) = Shared::new(Settings::default());
+            let (shared, _timers) = BrokerState::new(Settings::default());
             let shared = Arc::new(shared);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             for (method, path, body) in requests {

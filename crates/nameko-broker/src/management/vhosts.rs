@@ -3,59 +3,62 @@
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Result},
     body::fits,
     overview::NODE,
     request::Request,
+    response::{ApiResponse, Result},
 };
-use crate::vhost::State;
+use crate::vhost::VHostState;
 
 /// `GET vhosts`.
 pub(super) fn list(request: &Request<'_>) -> Result {
     let vhosts = request.shared.vhosts();
     let list: Vec<Value> = vhosts.iter().map(|(_, it)| describe(&it.lock())).collect();
-    Ok(Answer::json(list.into()))
+    Ok(ApiResponse::json(list.into()))
 }
 
 /// `GET vhosts/V`.
 pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
-    let vhost = request.shared.vhost(name).ok_or_else(Answer::not_found)?;
+    let vhost = request
+        .shared
+        .vhost(name)
+        .ok_or_else(ApiResponse::not_found)?;
     let described = describe(&vhost.lock());
-    Ok(Answer::json(described))
+    Ok(ApiResponse::json(described))
 }
 
 /// `PUT vhosts/V`. Nothing a body can say changes anything here.
 pub(super) fn put(request: &Request<'_>, name: &str) -> Result {
     request.fields()?;
     fits("vhost", name)?;
-    Ok(Answer::made(request.shared.add_vhost(name)))
+    Ok(ApiResponse::made(request.shared.add_vhost(name)))
 }
 
 /// `DELETE vhosts/V`.
 pub(super) fn delete(request: &Request<'_>, name: &str) -> Result {
     match request.shared.delete_vhost(name) {
-        true => Ok(Answer::done()),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::done()),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
 /// `GET whoami`.
 pub(super) fn who_am_i(request: &Request<'_>) -> Result {
-    Ok(Answer::json(describe_user(request.user)))
+    Ok(ApiResponse::json(describe_user(request.user)))
 }
 
 /// `GET users`.
 pub(super) fn users(request: &Request<'_>) -> Result {
     let users = request.shared.settings.users();
     let list: Vec<Value> = users.iter().map(|(user, _)| describe_user(user)).collect();
-    Ok(Answer::json(list.into()))
+    Ok(ApiResponse::json(list.into()))
 }
 
 /// `GET users/U`.
 pub(super) fn user(request: &Request<'_>, name: &str) -> Result {
     match is_user(request, name) {
-        true => Ok(Answer::json(describe_user(name))),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::json(describe_user(name))),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
@@ -71,16 +74,16 @@ pub(super) fn permissions(request: &Request<'_>, only: Option<&str>) -> Result {
         }
     }
     match found {
-        true => Ok(Answer::json(list.into())),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::json(list.into())),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
 /// `GET permissions/V/U`.
 pub(super) fn permission(request: &Request<'_>, vhost: &str, user: &str) -> Result {
     match request.shared.vhost(vhost).is_some() && is_user(request, user) {
-        true => Ok(Answer::json(all_of(user, vhost))),
-        false => Err(Answer::not_found()),
+        true => Ok(ApiResponse::json(all_of(user, vhost))),
+        false => Err(ApiResponse::not_found()),
     }
 }
 
@@ -90,19 +93,19 @@ pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
     let fields = request.fields()?;
     fields.require(&KINDS)?;
     if request.shared.vhost(vhost).is_none() || !is_user(request, user) {
-        return Err(Answer::bad_request("vhost_or_user_not_found"));
+        return Err(ApiResponse::bad_request("vhost_or_user_not_found"));
     }
     for kind in KINDS {
         if fields.text(kind)? != Some(".*") {
-            return Err(Answer::bad_request(format!(
+            return Err(ApiResponse::bad_request(format!(
                 "the embedded broker lets every user do everything: {kind} can only be \".*\"; use RabbitMQ for permissions"
             )));
         }
     }
-    Ok(Answer::done())
+    Ok(ApiResponse::done())
 }
 
-fn describe(state: &State) -> Value {
+fn describe(state: &VHostState) -> Value {
     let ready: usize = state.queues.values().map(|it| it.len()).sum();
     let unacked: usize = state.channels.values().map(|it| it.unacked.len()).sum();
     json!({

@@ -9,7 +9,7 @@ use crate::message::Entry;
 
 /// Messages by priority, those of one priority by position.
 #[derive(Debug, Default)]
-pub(crate) struct Ready {
+pub(crate) struct ReadyMessages {
     /// Priority 0, which is all there is in a queue without priorities.
     lowest: VecDeque<Entry>,
     /// The others, the highest first. No list in it is empty.
@@ -18,7 +18,7 @@ pub(crate) struct Ready {
     high: usize,
 }
 
-impl Ready {
+impl ReadyMessages {
     pub(crate) fn len(&self) -> usize {
         self.lowest.len() + self.high
     }
@@ -107,7 +107,7 @@ mod tests {
         fn the_highest_priority_comes_first_and_then_the_lowest_position(
             steps in prop::collection::vec((0u8..4, any::<bool>(), any::<bool>()), 0..60),
         ) {
-            let mut ready = Ready::default();
+            let mut ready = ReadyMessages::default();
             let mut model: Vec<(Reverse<u8>, u64)> = Vec::new();
             let mut taken = Vec::new();
             for (position, (priority, take, restore)) in (0..).zip(steps) {

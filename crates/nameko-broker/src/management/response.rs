@@ -15,20 +15,20 @@ use crate::error::{AmqpError, Code};
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     status: StatusCode,
     json: Option<Value>,
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// What a request comes to; the error is an answer, too.
-pub(super) type Result<T = Answer> = std::result::Result<T, Answer>;
+pub(super) type Result<T = ApiResponse> = std::result::Result<T, ApiResponse>;
 
 /// A body that is all there.
 #[derive(Debug)]
-pub(super) struct Whole(Option<Bytes>);
+pub(super) struct FullBody(Option<Bytes>);
 
-impl Answer {
+impl ApiResponse {
     /// 200, with this.
     pub(super) fn json(json: Value) -> Self {
         Self {
@@ -139,10 +139,10 @@ impl Answer {
         self
     }
 
-    pub(super) fn into_response(self) -> Response<Whole> {
+    pub(super) fn into_response(self) -> Response<FullBody> {
         let body = self.json.map(|json| Bytes::from(json.to_string()));
         let is_json = body.is_some();
-        let mut response = Response::new(Whole(body));
+        let mut response = Response::new(FullBody(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if is_json {
@@ -172,7 +172,7 @@ impl Answer {
     }
 }
 
-impl Body for Whole {
+impl Body for FullBody {
     type Data = Bytes;
     type Error = Infallible;
 

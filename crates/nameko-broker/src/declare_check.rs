@@ -4,7 +4,7 @@ use amq_protocol::types::FieldTable;
 
 use crate::{
     error::{AmqpError, Result},
-    values::{bare, described, same},
+    field_values::{bare, described, same},
 };
 
 /// Checks that both tables agree on `keys`; numbers of different sizes agree when they are equal.

@@ -4,9 +4,9 @@ use crate::vhost::ConsumerId;
 
 /// Consumers in the order they take turns: those of higher priority before others, equals one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct RoundRobin {
     /// The highest priority first; equals in the order they came, turned round at each delivery if `ranked`.
-    seats: Vec<Seat>,
+    seats: Vec<Member>,
     /// Index of the consumer whose turn it is, while all have the same priority.
     turn: usize,
     /// Whether one had another priority than the default.
@@ -14,12 +14,12 @@ pub(crate) struct Turns {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seat {
+struct Member {
     consumer: ConsumerId,
     priority: i64,
 }
 
-impl Turns {
+impl RoundRobin {
     pub(crate) fn len(&self) -> usize {
         self.seats.len()
     }
@@ -48,7 +48,7 @@ impl Turns {
         let place = self
             .seats
             .partition_point(|other| other.priority >= priority);
-        self.seats.insert(place, Seat { consumer, priority });
+        self.seats.insert(place, Member { consumer, priority });
     }
 
     /// Removes a consumer, keeping the turns of the others.
@@ -99,15 +99,15 @@ impl Turns {
 mod tests {
     use super::*;
 
-    fn turns(consumers: &[(u64, i64)]) -> Turns {
-        let mut turns = Turns::default();
+    fn turns(consumers: &[(u64, i64)]) -> RoundRobin {
+        let mut turns = RoundRobin::default();
         for (id, priority) in consumers {
             turns.add(ConsumerId(*id), *priority);
         }
         turns
     }
 
-    fn next(turns: &mut Turns, busy: &[u64]) -> Option<u64> {
+    fn next(turns: &mut RoundRobin, busy: &[u64]) -> Option<u64> {
         turns.next(|id| !busy.contains(&id.0)).map(|id| id.0)
     }
 

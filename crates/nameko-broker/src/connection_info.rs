@@ -7,21 +7,21 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use amq_protocol::types::FieldTable;
 
-use crate::outbox::Outbox;
+use crate::send_buffer::SendBuffer;
 
 /// A connection in the broker's list.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    pub(crate) outbox: Arc<Outbox>,
+pub(crate) struct ConnectionInfo {
+    pub(crate) outbox: Arc<SendBuffer>,
     /// The peer's address and the broker's.
     pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
     /// Set while it is in a virtual host.
-    pub(crate) opened: Option<Opened>,
+    pub(crate) opened: Option<VHostSession>,
 }
 
 /// What the handshake came to.
 #[derive(Clone, Debug)]
-pub(crate) struct Opened {
+pub(crate) struct VHostSession {
     pub(crate) vhost: String,
     pub(crate) user: String,
     /// The SASL mechanism it logged in with.
@@ -35,7 +35,7 @@ pub(crate) struct Opened {
     pub(crate) heartbeat: u64,
 }
 
-impl Client {
+impl ConnectionInfo {
     /// RabbitMQ's name for it, by which it is closed: `127.0.0.1:41844 -> 127.0.0.1:5672`.
     pub(crate) fn name(&self) -> String {
         match self.ends {

@@ -11,17 +11,17 @@ pub(crate) const MAX_DEPTH: usize = 64;
 
 /// What arguments of a method look like up to its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum ArgumentPart {
     /// So many bytes.
     Bytes(usize),
     ShortString,
     Table,
 }
 
-use Part::{Bytes, ShortString, Table};
+use ArgumentPart::{Bytes, ShortString, Table};
 
 /// The methods a client may send, with the arguments up to the table for those that have one.
-pub(crate) const METHODS: &[((u16, u16), &[Part])] = &[
+pub(crate) const METHODS: &[((u16, u16), &[ArgumentPart])] = &[
     ((10, 11), &[Table]), // connection.start-ok
     ((10, 21), &[]),      // connection.secure-ok
     ((10, 31), &[]),      // connection.tune-ok

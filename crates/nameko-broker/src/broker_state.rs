@@ -12,8 +12,8 @@ use std::{
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
-    client::{Client, Opened},
-    outbox::Outbox,
+    connection_info::{ConnectionInfo, VHostSession},
+    send_buffer::SendBuffer,
     settings::Settings,
     sync::lock,
     vhost::{ConnectionId, VHost},
@@ -21,14 +21,14 @@ use crate::{
 
 /// One broker's settings, virtual hosts and connections.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct BrokerState {
     pub(crate) settings: Settings,
-    /// By name. Locked before `connections` where both are.
+    /// By name. VHostGuard before `connections` where both are.
     vhosts: Mutex<BTreeMap<String, Arc<VHost>>>,
     /// Virtual hosts that are new, for the task that runs their timers.
     new_vhosts: mpsc::UnboundedSender<Arc<VHost>>,
     /// The open connections, by way of which they are told to close.
-    connections: Mutex<HashMap<ConnectionId, Client>>,
+    connections: Mutex<HashMap<ConnectionId, ConnectionInfo>>,
     next_connection: AtomicU64,
     /// Told whenever a connection leaves its virtual host or ends.
     pub(crate) ended: Notify,
@@ -36,12 +36,12 @@ pub(crate) struct Shared {
 
 /// Keeps a connection in the list while it lives.
 #[derive(Debug)]
-pub(crate) struct Registration {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) outbox: Arc<Outbox>,
+pub(crate) struct ConnectionGuard {
+    pub(crate) shared: Arc<BrokerState>,
+    pub(crate) outbox: Arc<SendBuffer>,
 }
 
-impl Shared {
+impl BrokerState {
     /// Also gives the virtual hosts, those to come too: their timers are the caller's to run.
     pub(crate) fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Arc<VHost>>) {
         let names: Vec<String> = settings.vhosts().into_iter().map(str::to_owned).collect();
@@ -118,23 +118,27 @@ impl Shared {
     pub(crate) fn register(
         self: &Arc<Self>,
         ends: Option<(SocketAddr, SocketAddr)>,
-    ) -> Registration {
+    ) -> ConnectionGuard {
         let id = self.next_connection();
-        let outbox = Arc::new(Outbox::new(id));
-        let client = Client {
+        let outbox = Arc::new(SendBuffer::new(id));
+        let client = ConnectionInfo {
             outbox: outbox.clone(),
             ends,
             opened: None,
         };
         lock(&self.connections).insert(id, client);
-        Registration {
+        ConnectionGuard {
             shared: self.clone(),
             outbox,
         }
     }
 
     /// Lets a connection into a virtual host; `None` when there is no such.
-    pub(crate) fn enter(&self, connection: ConnectionId, opened: Opened) -> Option<Arc<VHost>> {
+    pub(crate) fn enter(
+        &self,
+        connection: ConnectionId,
+        opened: VHostSession,
+    ) -> Option<Arc<VHost>> {
         // Kept locked, or the virtual host could be deleted before this connection is known to be in it.
         let vhosts = lock(&self.vhosts);
         let vhost = vhosts.get(&opened.vhost)?.clone();
@@ -153,7 +157,7 @@ impl Shared {
     }
 
     /// The connections there are now.
-    pub(crate) fn connections(&self) -> Vec<Arc<Outbox>> {
+    pub(crate) fn connections(&self) -> Vec<Arc<SendBuffer>> {
         lock(&self.connections)
             .values()
             .map(|client| client.outbox.clone())
@@ -162,8 +166,8 @@ impl Shared {
 
     /// What is known of each connection that is in a virtual host, the oldest first.
     #[cfg(feature = "management")]
-    pub(crate) fn clients(&self) -> Vec<Client> {
-        let mut clients: Vec<Client> = lock(&self.connections)
+    pub(crate) fn clients(&self) -> Vec<ConnectionInfo> {
+        let mut clients: Vec<ConnectionInfo> = lock(&self.connections)
             .values()
             .filter(|client| client.opened.is_some())
             .cloned()
@@ -187,7 +191,7 @@ pub(crate) async fn stopped(receiver: &mut watch::Receiver<bool>) {
     let _ = receiver.wait_for(|stop| *stop).await;
 }
 
-impl Drop for Registration {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         lock(&self.shared.connections).remove(&self.outbox.connection);
         self.shared.ended.notify_waiters();

@@ -2,7 +2,7 @@
 
 use amq_protocol::types::{AMQPValue, FieldArray};
 
-use crate::{headers::Headers, values::integer};
+use crate::{field_values::integer, headers::Headers};
 
 /// The header that lists the deaths, one entry for each queue and reason, the latest first.
 const DEATHS: &str = "x-death";

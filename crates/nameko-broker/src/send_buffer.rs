@@ -33,9 +33,9 @@ const SHARED_BODY: usize = 8 << 10;
 
 /// The output of one connection.
 #[derive(Debug)]
-pub(crate) struct Outbox {
+pub(crate) struct SendBuffer {
     pub(crate) connection: ConnectionId,
-    buffer: Mutex<Buffer>,
+    buffer: Mutex<FrameBuffer>,
     /// Bytes not yet accepted by the socket, those the connection's task already took included.
     unsent: AtomicUsize,
     /// Those of them that are no bodies of deliveries.
@@ -52,7 +52,7 @@ pub(crate) struct Outbox {
 
 /// Bytes to be sent.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct OutChunk {
     pub(crate) bytes: Bytes,
     /// The body of a delivery, which is limited by [`FULL`] and not by [`OVERFULL`].
     pub(crate) delivered: bool,
@@ -60,8 +60,8 @@ pub(crate) struct Piece {
 
 /// Frames in the order they go out.
 #[derive(Debug, Default)]
-pub(crate) struct Buffer {
-    done: VecDeque<Piece>,
+pub(crate) struct FrameBuffer {
+    done: VecDeque<OutChunk>,
     tail: Vec<u8>,
     /// How much of `tail` was counted.
     counted: usize,
@@ -71,7 +71,7 @@ pub(crate) struct Buffer {
     frame_max: usize,
 }
 
-impl Outbox {
+impl SendBuffer {
     pub(crate) fn new(connection: ConnectionId) -> Self {
         Self {
             connection,
@@ -86,7 +86,7 @@ impl Outbox {
     }
 
     /// Adds frames. Does not wake the connection's task.
-    pub(crate) fn write(&self, frames: impl FnOnce(&mut Buffer)) {
+    pub(crate) fn write(&self, frames: impl FnOnce(&mut FrameBuffer)) {
         let mut buffer = lock(&self.buffer);
         frames(&mut buffer);
         let (own, delivered) = buffer.take_added();
@@ -105,7 +105,7 @@ impl Outbox {
     }
 
     /// Moves everything to be sent to `pending`.
-    pub(crate) fn take(&self, pending: &mut VecDeque<Piece>) {
+    pub(crate) fn take(&self, pending: &mut VecDeque<OutChunk>) {
         let mut buffer = lock(&self.buffer);
         buffer.cut();
         pending.append(&mut buffer.done);
@@ -162,7 +162,7 @@ impl Outbox {
     }
 }
 
-impl Buffer {
+impl FrameBuffer {
     /// Adds a method.
     pub(crate) fn method(&mut self, channel: u16, method: AMQPClass) {
         self.frame(&AMQPFrame::Method(channel, method));
@@ -227,7 +227,7 @@ impl Buffer {
                 } else {
                     self.added.0 += part.len();
                 }
-                self.done.push_back(Piece {
+                self.done.push_back(OutChunk {
                     bytes: part,
                     delivered,
                 });
@@ -246,7 +246,7 @@ impl Buffer {
         self.added.0 += self.tail.len() - self.counted;
         self.counted = 0;
         if !self.tail.is_empty() {
-            self.done.push_back(Piece {
+            self.done.push_back(OutChunk {
                 bytes: std::mem::take(&mut self.tail).into(),
                 delivered: false,
             });
@@ -282,7 +282,7 @@ impl Buffer {
     }
 }
 
-/// Names came in as short strings and fit again.
+/// ConnectionIndex came in as short strings and fit again.
 fn put_short_string(tail: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let bytes = bytes.get(..255).unwrap_or(bytes);
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_counted_until_it_is_sent() {
-        let outbox = Outbox::new(ConnectionId(1));
+        let outbox = SendBuffer::new(ConnectionId(1));
         outbox.set_frame_max(20_008);
         let message = Message {
             routing_key: "q".into(),
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_full_box_holds_deliveries_back_and_says_when_there_is_room_again() {
-        let outbox = Outbox::new(ConnectionId(1));
+        let outbox = SendBuffer::new(ConnectionId(1));
         assert!(outbox.has_room());
         assert!(!outbox.take_held_back());
         outbox.write(|buffer| buffer.raw(&vec![0; FULL]));

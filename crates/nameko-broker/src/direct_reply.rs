@@ -13,12 +13,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    consumer::{Consume, short},
+    consumer::{ConsumeRequest, short},
     error::{AmqpError, Result},
     headers,
     message::{Message, Name},
-    queues::Declared,
-    vhost::{ChannelId, State},
+    queues::QueueStatus,
+    vhost::{ChannelId, VHostState},
 };
 
 /// The name to consume from, and to give as `reply_to`.
@@ -32,9 +32,13 @@ pub(crate) struct ReplyConsumer {
     address: Name,
 }
 
-impl State {
+impl VHostState {
     /// Makes a channel listen for direct replies, and tells the client.
-    pub(crate) fn consume_replies(&mut self, channel: ChannelId, ask: &Consume<'_>) -> Result<()> {
+    pub(crate) fn consume_replies(
+        &mut self,
+        channel: ChannelId,
+        ask: &ConsumeRequest<'_>,
+    ) -> Result<()> {
         let Some(on) = self.channels.get_mut(&channel) else {
             return Ok(());
         };
@@ -135,9 +139,9 @@ impl State {
     }
 
     /// What a declaration of such a name tells, which declares nothing: whether somebody listens.
-    pub(crate) fn declared_replies(&self, name: &str) -> Result<Declared> {
+    pub(crate) fn declared_replies(&self, name: &str) -> Result<QueueStatus> {
         if name == REPLY_TO || self.reply_channels.contains_key(name) {
-            return Ok(Declared {
+            return Ok(QueueStatus {
                 name: name.into(),
                 messages: 0,
                 consumers: 1,
