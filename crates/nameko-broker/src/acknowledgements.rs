@@ -10,7 +10,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
     /// Done with, by `basic.ack`.
-    Done,
+    Ack,
     /// Not wanted: dead letters, where the queue has such.
     Reject,
     /// Back to their place in the queue.
@@ -21,70 +21,70 @@ impl VHostState {
     /// Settles one delivery or, with `multiple`, all up to it; tag 0 with `multiple` is all there are.
     pub(crate) fn settle(
         &mut self,
-        channel: ChannelId,
+        channel_id: ChannelId,
         tag: u64,
         multiple: bool,
-        outcome: Settlement,
+        settlement: Settlement,
     ) -> Result<()> {
-        let Some(on) = self.channels.get_mut(&channel) else {
+        let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
         if multiple && tag == 0 {
-            let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values(), outcome);
+            let all = std::mem::take(&mut channel.unacked);
+            self.settle_deliveries(channel_id, all.into_values(), settlement);
             return Ok(());
         }
-        if !on.unacked.contains_key(&tag) {
+        if !channel.unacked.contains_key(&tag) {
             return Err(AmqpError::precondition_failed(format!(
                 "unknown delivery tag {tag}"
             )));
         }
         if multiple {
-            let later = on.unacked.split_off(&tag.saturating_add(1));
-            let settled = std::mem::replace(&mut on.unacked, later);
-            self.settle_all(channel, settled.into_values(), outcome);
-        } else if let Some(one) = on.unacked.remove(&tag) {
-            self.settle_all(channel, std::iter::once(one), outcome);
+            let later = channel.unacked.split_off(&tag.saturating_add(1));
+            let settled = std::mem::replace(&mut channel.unacked, later);
+            self.settle_deliveries(channel_id, settled.into_values(), settlement);
+        } else if let Some(one) = channel.unacked.remove(&tag) {
+            self.settle_deliveries(channel_id, std::iter::once(one), settlement);
         }
         Ok(())
     }
 
     /// Requeues everything the channel has not acknowledged.
-    pub(crate) fn recover(&mut self, channel: ChannelId) {
-        if let Some(on) = self.channels.get_mut(&channel) {
-            let all = std::mem::take(&mut on.unacked);
-            self.settle_all(channel, all.into_values(), Settlement::Requeue);
+    pub(crate) fn recover(&mut self, channel_id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&channel_id) {
+            let all = std::mem::take(&mut channel.unacked);
+            self.settle_deliveries(channel_id, all.into_values(), Settlement::Requeue);
         }
     }
 
     /// Sets the limit for consumers to come.
-    pub(crate) fn set_consumer_prefetch(&mut self, channel: ChannelId, count: u16) {
-        if let Some(on) = self.channels.get_mut(&channel) {
-            on.consumer_prefetch = count;
-            on.global_prefetch = 0;
+    pub(crate) fn set_consumer_prefetch(&mut self, channel_id: ChannelId, count: u16) {
+        if let Some(channel) = self.channels.get_mut(&channel_id) {
+            channel.consumer_prefetch = count;
+            channel.global_prefetch = 0;
         }
-        self.deliver_to_channel(channel);
+        self.deliver_to_channel(channel_id);
     }
 
     /// Sets the limit for the whole channel.
-    pub(crate) fn set_global_prefetch(&mut self, channel: ChannelId, count: u16) {
-        if let Some(on) = self.channels.get_mut(&channel) {
-            on.global_prefetch = count;
+    pub(crate) fn set_global_prefetch(&mut self, channel_id: ChannelId, count: u16) {
+        if let Some(channel) = self.channels.get_mut(&channel_id) {
+            channel.global_prefetch = count;
         }
-        self.deliver_to_channel(channel);
+        self.deliver_to_channel(channel_id);
     }
 
     /// Keeps the limits of a queue that got messages back, as RabbitMQ before it delivers, then delivers what is left.
-    pub(crate) fn limit_and_deliver(&mut self, queue: QueueId) {
+    pub(crate) fn enforce_limits_and_deliver(&mut self, queue: QueueId) {
         if let Some(queue) = self.queues.get_mut(&queue) {
-            queue.drop_over_limit(&mut self.dead);
+            queue.drop_over_limit(&mut self.dead_letters);
         }
         self.deliver(queue);
         self.schedule(queue);
     }
 
     /// Puts deliveries, in the order they were made, back into their queues; gives those queues. Nothing is delivered yet.
-    pub(crate) fn give_back(
+    pub(crate) fn requeue_deliveries(
         &mut self,
         deliveries: impl DoubleEndedIterator<Item = Unacked>,
         channel_closes: bool,
@@ -109,35 +109,39 @@ impl VHostState {
         for unacked in counted.into_iter().rev() {
             if let Some(queue) = self.queues.get_mut(&unacked.queue) {
                 let last = !channel_closes && queue.arguments.delivery_limit.is_none();
-                queue.give_back(unacked.entry, last, &mut self.dead);
+                queue.return_delivery(unacked.entry, last, &mut self.dead_letters);
             }
         }
         queues
     }
 
     /// Settles deliveries, given in the order they were made.
-    fn settle_all(
+    fn settle_deliveries(
         &mut self,
-        channel: ChannelId,
+        channel_id: ChannelId,
         settled: impl DoubleEndedIterator<Item = Unacked>,
-        outcome: Settlement,
+        settlement: Settlement,
     ) {
-        if outcome == Settlement::Requeue {
+        if settlement == Settlement::Requeue {
             let settled: Vec<Unacked> = settled
-                .inspect(|unacked| self.uncount(channel, unacked))
+                .inspect(|unacked| self.release_prefetch(channel_id, unacked))
                 .collect();
-            for queue in self.give_back(settled.into_iter(), false) {
-                self.limit_and_deliver(queue);
+            for queue in self.requeue_deliveries(settled.into_iter(), false) {
+                self.enforce_limits_and_deliver(queue);
             }
         } else {
             let mut queues: Vec<QueueId> = Vec::new();
             for unacked in settled {
-                self.uncount(channel, &unacked);
+                self.release_prefetch(channel_id, &unacked);
                 let Some(queue) = self.queues.get_mut(&unacked.queue) else {
                     continue;
                 };
-                if outcome == Settlement::Reject {
-                    queue.die(unacked.entry.message, Reason::Rejected, &mut self.dead);
+                if settlement == Settlement::Reject {
+                    queue.dead_letter(
+                        unacked.entry.message,
+                        Reason::Rejected,
+                        &mut self.dead_letters,
+                    );
                 }
                 if !queue.is_empty() && !queues.contains(&unacked.queue) {
                     queues.push(unacked.queue);
@@ -150,20 +154,20 @@ impl VHostState {
         // A place freed on the channel lets its other consumers go on too.
         if self
             .channels
-            .get(&channel)
-            .is_some_and(|on| on.global_prefetch > 0)
+            .get(&channel_id)
+            .is_some_and(|channel| channel.global_prefetch > 0)
         {
-            self.deliver_to_channel(channel);
+            self.deliver_to_channel(channel_id);
         }
     }
 
     /// Takes a delivery from the counts of its channel and consumer.
-    fn uncount(&mut self, channel: ChannelId, unacked: &Unacked) {
+    fn release_prefetch(&mut self, channel_id: ChannelId, unacked: &Unacked) {
         let Some(id) = unacked.consumer else {
             return;
         };
-        if let Some(on) = self.channels.get_mut(&channel) {
-            on.limited = on.limited.saturating_sub(1);
+        if let Some(channel) = self.channels.get_mut(&channel_id) {
+            channel.prefetch_used = channel.prefetch_used.saturating_sub(1);
         }
         if let Some(consumer) = self.consumers.get_mut(&id) {
             consumer.unacked = consumer.unacked.saturating_sub(1);

@@ -6,15 +6,15 @@ use amq_protocol::types::FieldTable;
 
 use crate::{
     error::{AmqpError, Code, Result},
-    field_values::{boolean, integer, string, type_name},
+    field_values::{as_bool, as_integer, as_string, type_name},
     message::Name,
 };
 
 /// The longest time an argument may name: ten years, in milliseconds, as in RabbitMQ.
-const LONGEST: i128 = 315_360_000_000;
+const MAX_DURATION_MILLIS: i128 = 315_360_000_000;
 
 /// Arguments of classic queues, in RabbitMQ's order: a second declaration has to repeat them.
-const CLASSIC: &[&str] = &[
+const CLASSIC_ARGUMENTS: &[&str] = &[
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -31,7 +31,7 @@ const CLASSIC: &[&str] = &[
 ];
 
 /// Arguments of quorum queues.
-const QUORUM: &[&str] = &[
+const QUORUM_ARGUMENTS: &[&str] = &[
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
@@ -50,14 +50,14 @@ const QUORUM: &[&str] = &[
 ];
 
 /// Arguments that only streams have.
-const STREAM: &[&str] = &[
+const STREAM_ARGUMENTS: &[&str] = &[
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     "x-initial-cluster-size",
 ];
 
 /// The order in which RabbitMQ checks arguments.
-const CHECKED: &[&str] = &[
+const VALIDATION_ORDER: &[&str] = &[
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -115,7 +115,7 @@ pub(crate) struct QueueArguments {
     pub(crate) expires: Option<Duration>,
     /// `x-message-ttl`: a message is dropped when it was ready for so long.
     pub(crate) message_ttl: Option<Duration>,
-    pub(crate) dead_letters: Option<DeadLetterTarget>,
+    pub(crate) dead_letter_target: Option<DeadLetterTarget>,
     /// `x-max-length`: most ready messages.
     pub(crate) max_length: Option<u64>,
     /// `x-max-length-bytes`: most bytes in bodies of ready messages.
@@ -131,12 +131,12 @@ pub(crate) struct QueueArguments {
 
 impl QueueKind {
     /// The kind a declaration asks for. RabbitMQ looks at this argument before all others.
-    pub(crate) fn of(arguments: &FieldTable, queue: &str) -> Result<Self> {
+    pub(crate) fn from_arguments(arguments: &FieldTable, queue: &str) -> Result<Self> {
         const KEY: &str = "x-queue-type";
         let Some(value) = arguments.inner().get(KEY) else {
             return Ok(Self::Classic);
         };
-        match string(value).map_err(|reason| invalid(KEY, queue, &reason))? {
+        match as_string(value).map_err(|reason| invalid(KEY, queue, &reason))? {
             "classic" => Ok(Self::Classic),
             "quorum" => Ok(Self::Quorum),
             "stream" => Err(AmqpError::new(
@@ -161,8 +161,8 @@ impl QueueKind {
     /// The arguments such a queue has, which a second declaration has to repeat.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Classic => CLASSIC,
-            Self::Quorum => QUORUM,
+            Self::Classic => CLASSIC_ARGUMENTS,
+            Self::Quorum => QUORUM_ARGUMENTS,
         }
     }
 }
@@ -171,78 +171,80 @@ impl QueueArguments {
     /// Reads the arguments of a queue; `queue` names it for the error, as in `queue 'q' in vhost '/'`.
     pub(crate) fn read(arguments: &FieldTable, queue: &str) -> Result<Self> {
         if let Some(exchange) = arguments.inner().get("x-dead-letter-exchange")
-            && string(exchange).is_err()
+            && as_string(exchange).is_err()
         {
             return Err(AmqpError::precondition_failed(format!(
                 "invalid type '{}' for arg 'x-dead-letter-exchange' in {queue}",
                 type_name(exchange)
             )));
         }
-        let kind = QueueKind::of(arguments, queue)?;
+        let kind = QueueKind::from_arguments(arguments, queue)?;
         let mut read = Self {
             kind,
             ..Self::default()
         };
         let own = kind.arguments();
-        for key in CHECKED.iter().filter(|key| own.contains(key)) {
+        for key in VALIDATION_ORDER.iter().filter(|key| own.contains(key)) {
             if arguments.contains_key(key) {
-                read.take(key, arguments)
+                read.apply(key, arguments)
                     .map_err(|reason| invalid(key, queue, &reason))?;
             }
         }
         let foreign = |key: &str| {
             !own.contains(&key)
-                && (CLASSIC.contains(&key) || QUORUM.contains(&key) || STREAM.contains(&key))
+                && (CLASSIC_ARGUMENTS.contains(&key)
+                    || QUORUM_ARGUMENTS.contains(&key)
+                    || STREAM_ARGUMENTS.contains(&key))
         };
         // RabbitMQ ignores what no kind of queue knows.
         match arguments.inner().keys().find(|key| foreign(key.as_str())) {
-            Some(key) => Err(of_other_kind(key.as_str(), queue, kind)),
+            Some(key) => Err(wrong_queue_type(key.as_str(), queue, kind)),
             None => Ok(read),
         }
     }
 
     /// Takes over one argument that is there; the error is RabbitMQ's reason.
-    fn take(&mut self, key: &str, arguments: &FieldTable) -> Result<(), String> {
+    fn apply(&mut self, key: &str, arguments: &FieldTable) -> Result<(), String> {
         let Some(value) = arguments.inner().get(key) else {
             return Ok(());
         };
         match key {
             "x-expires" => {
-                not_zero(integer(value)?)?;
-                self.expires = Some(time(integer(value)?)?);
+                not_zero(as_integer(value)?)?;
+                self.expires = Some(millis(as_integer(value)?)?);
             }
-            "x-message-ttl" => self.message_ttl = Some(time(integer(value)?)?),
+            "x-message-ttl" => self.message_ttl = Some(millis(as_integer(value)?)?),
             "x-dead-letter-exchange" => {
-                self.dead_letters = Some(DeadLetterTarget {
-                    exchange: string(value)?.into(),
+                self.dead_letter_target = Some(DeadLetterTarget {
+                    exchange: as_string(value)?.into(),
                     key: None,
                 });
             }
-            "x-dead-letter-routing-key" => match &mut self.dead_letters {
-                Some(to) => to.key = Some(string(value)?.into()),
+            "x-dead-letter-routing-key" => match &mut self.dead_letter_target {
+                Some(target) => target.key = Some(as_string(value)?.into()),
                 None => {
-                    string(value)?;
+                    as_string(value)?;
                     return Err("routing_key_but_no_dlx_defined".into());
                 }
             },
             // What is dead-lettered here is in its new queue before anything else happens, so both mean the same.
-            "x-dead-letter-strategy" => one_of(
+            "x-dead-letter-strategy" => check_one_of(
                 value,
                 &["at-most-once", "at-least-once"],
                 "invalid_dlx_strategy",
             )?,
-            "x-max-length" => self.max_length = Some(size(integer(value)?)?),
-            "x-max-length-bytes" => self.max_length_bytes = Some(size(integer(value)?)?),
+            "x-max-length" => self.max_length = Some(size(as_integer(value)?)?),
+            "x-max-length-bytes" => self.max_length_bytes = Some(size(as_integer(value)?)?),
             "x-max-in-memory-length" | "x-max-in-memory-bytes" => {
-                size(integer(value)?)?;
+                size(as_integer(value)?)?;
             }
             "x-max-priority" => {
-                let most = size(integer(value)?)?;
+                let most = size(as_integer(value)?)?;
                 self.max_priority =
                     u8::try_from(most).map_err(|_| format!("{{max_value_exceeded,{most}}}"))?;
             }
             "x-overflow" => {
-                self.overflow = match (string(value)?, self.kind) {
+                self.overflow = match (as_string(value)?, self.kind) {
                     ("drop-head", _) => Overflow::DropHead,
                     ("reject-publish", _) => Overflow::Reject,
                     ("reject-publish-dlx", QueueKind::Classic) => Overflow::RejectToDeadLetters,
@@ -252,27 +254,27 @@ impl QueueArguments {
                 };
             }
             // Everything is in memory in one way only.
-            "x-queue-mode" => match string(value)? {
+            "x-queue-mode" => match as_string(value)? {
                 "default" | "lazy" => {}
                 other => return Err(format!("\"unsupported queue mode '{other}'\"")),
             },
-            "x-queue-version" => match size(integer(value)?)? {
+            "x-queue-version" => match size(as_integer(value)?)? {
                 1 | 2 => {}
                 other => return Err(format!("\"unsupported queue version '{other}'\"")),
             },
-            "x-single-active-consumer" => self.single_active = boolean(value)?,
+            "x-single-active-consumer" => self.single_active = as_bool(value)?,
             "x-quorum-initial-group-size" => {
-                size(integer(value)?)?;
-                not_zero(integer(value)?)?;
+                size(as_integer(value)?)?;
+                not_zero(as_integer(value)?)?;
             }
-            "x-queue-leader-locator" => one_of(
+            "x-queue-leader-locator" => check_one_of(
                 value,
                 &["client-local", "balanced", "random", "least-leaders"],
                 "invalid_queue_locator_arg",
             )?,
             // RabbitMQ checks nothing, and what is no number limits nothing.
             "x-delivery-limit" => {
-                self.delivery_limit = integer(value)
+                self.delivery_limit = as_integer(value)
                     .ok()
                     .map(|limit| u64::try_from(limit).unwrap_or(0));
             }
@@ -290,7 +292,7 @@ pub(crate) fn consumer_priority(
 ) -> Result<i64> {
     let mut priority = 0;
     if let Some(value) = arguments.inner().get("x-priority") {
-        let number = integer(value).map_err(|reason| invalid("x-priority", queue, &reason))?;
+        let number = as_integer(value).map_err(|reason| invalid("x-priority", queue, &reason))?;
         // No integer of a table is larger.
         priority = i64::try_from(number).unwrap_or(i64::MAX);
     }
@@ -298,13 +300,13 @@ pub(crate) fn consumer_priority(
     if let Some(value) = arguments.inner().get(failover) {
         match kind {
             QueueKind::Classic => {
-                boolean(value).map_err(|reason| invalid(failover, queue, &reason))?
+                as_bool(value).map_err(|reason| invalid(failover, queue, &reason))?
             }
-            QueueKind::Quorum => return Err(of_other_kind(failover, queue, kind)),
+            QueueKind::Quorum => return Err(wrong_queue_type(failover, queue, kind)),
         };
     }
     if arguments.contains_key("x-stream-offset") {
-        return Err(of_other_kind("x-stream-offset", queue, kind));
+        return Err(wrong_queue_type("x-stream-offset", queue, kind));
     }
     Ok(priority)
 }
@@ -329,7 +331,7 @@ pub(crate) fn expiration(text: &str) -> Result<Duration> {
         )));
     }
     let number: i128 = text.parse().map_err(|_| refuse("{value_too_large}"))?;
-    time(number).map_err(|reason| refuse(&reason))
+    millis(number).map_err(|reason| refuse(&reason))
 }
 
 /// A string as Erlang prints a list of characters.
@@ -342,10 +344,10 @@ fn erlang_string(text: &str, codes: &[String]) -> String {
 }
 
 /// Milliseconds within the limits.
-fn time(number: i128) -> Result<Duration, String> {
+fn millis(number: i128) -> Result<Duration, String> {
     match number {
         n if n < 0 => Err(format!("{{value_negative,{n}}}")),
-        n if n > LONGEST => Err(format!("{{value_too_large,{n}}}")),
+        n if n > MAX_DURATION_MILLIS => Err(format!("{{value_too_large,{n}}}")),
         n => Ok(Duration::from_millis(n as u64)),
     }
 }
@@ -361,12 +363,12 @@ fn not_zero(number: i128) -> Result<(), String> {
     }
 }
 
-fn one_of(
+fn check_one_of(
     value: &amq_protocol::types::AMQPValue,
     known: &[&str],
     otherwise: &str,
 ) -> Result<(), String> {
-    if known.contains(&string(value)?) {
+    if known.contains(&as_string(value)?) {
         Ok(())
     } else {
         Err(otherwise.to_owned())
@@ -377,7 +379,7 @@ fn invalid(key: &str, queue: &str, reason: &str) -> AmqpError {
     AmqpError::precondition_failed(format!("invalid arg '{key}' for {queue}: {reason}"))
 }
 
-fn of_other_kind(key: &str, queue: &str, kind: QueueKind) -> AmqpError {
+fn wrong_queue_type(key: &str, queue: &str, kind: QueueKind) -> AmqpError {
     AmqpError::precondition_failed(format!(
         "invalid arg '{key}' for {queue} of queue type {}",
         kind.module()

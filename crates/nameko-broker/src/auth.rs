@@ -18,7 +18,7 @@ pub(crate) struct Credentials {
 }
 
 /// Reads the response of a mechanism.
-pub(crate) fn credentials(mechanism: &str, response: &[u8]) -> Result<Credentials> {
+pub(crate) fn parse_credentials(mechanism: &str, response: &[u8]) -> Result<Credentials> {
     match mechanism {
         "PLAIN" => plain(response),
         "AMQPLAIN" => amqplain(response),
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn both_mechanisms_are_read() {
-        assert_eq!(credentials("PLAIN", b"\0guest\0secret"), Ok(guest()));
+        assert_eq!(parse_credentials("PLAIN", b"\0guest\0secret"), Ok(guest()));
         let amqplain = b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x06secret";
-        assert_eq!(credentials("AMQPLAIN", amqplain), Ok(guest()));
+        assert_eq!(parse_credentials("AMQPLAIN", amqplain), Ok(guest()));
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
             ("EXTERNAL", b"", Code::CommandInvalid),
         ] {
             assert_eq!(
-                credentials(mechanism, response).unwrap_err().code,
+                parse_credentials(mechanism, response).unwrap_err().code,
                 code,
                 "{mechanism} {response:?}"
             );

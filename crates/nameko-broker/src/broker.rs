@@ -21,7 +21,7 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Characters that stand for themselves in a URI's user, password and vhost.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+const URI_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -33,7 +33,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// is for.
 #[derive(Debug)]
 pub struct Broker {
-    shared: Arc<BrokerState>,
+    broker: Arc<BrokerState>,
     addr: SocketAddr,
     #[cfg(feature = "management")]
     management_addr: Option<SocketAddr>,
@@ -108,7 +108,7 @@ impl Broker {
         BrokerBuilder::default()
     }
 
-    pub(crate) async fn start_with(
+    pub(crate) async fn start_with_settings(
         settings: Settings,
         addr: impl ToSocketAddrs,
     ) -> Result<Self, BrokerError> {
@@ -125,11 +125,11 @@ impl Broker {
                     .map_err(|source| BrokerError::ListenManagement { port, source })?,
             ),
         };
-        let (shared, vhosts) = BrokerState::new(settings);
-        let shared = Arc::new(shared);
+        let (broker, vhosts) = BrokerState::new(settings);
+        let broker = Arc::new(broker);
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(expiry::run_all(vhosts, stop.clone()));
+        tasks.spawn(expiry::run_timers(vhosts, stop.clone()));
         #[cfg(feature = "management")]
         let management_addr = match management {
             None => None,
@@ -137,15 +137,15 @@ impl Broker {
                 let addr = listener.local_addr().map_err(listen)?;
                 tasks.spawn(crate::management::run(
                     listener,
-                    shared.clone(),
+                    broker.clone(),
                     stop.clone(),
                 ));
                 Some(addr)
             }
         };
-        tasks.spawn(accept(listener, shared.clone(), stop));
+        tasks.spawn(accept(listener, broker.clone(), stop));
         let broker = Self {
-            shared,
+            broker,
             addr,
             #[cfg(feature = "management")]
             management_addr,
@@ -163,10 +163,10 @@ impl Broker {
     #[must_use]
     pub fn uri(&self) -> String {
         let authority = self.authority(self.addr);
-        let vhosts = self.shared.settings.vhosts();
+        let vhosts = self.broker.settings.vhosts();
         let path = match vhosts.first().copied() {
             None | Some("/") => String::new(),
-            Some(vhost) => format!("/{}", utf8_percent_encode(vhost, PLAIN)),
+            Some(vhost) => format!("/{}", utf8_percent_encode(vhost, URI_UNRESERVED)),
         };
         format!("amqp://{authority}{path}")
     }
@@ -189,13 +189,13 @@ impl Broker {
 
     /// Adds a virtual host, which clients may connect to at once. False when there is one of that name already.
     pub fn add_vhost(&self, name: &str) -> bool {
-        self.shared.add_vhost(name)
+        self.broker.add_vhost(name)
     }
 
     /// Deletes a virtual host with all that is in it; false when there is none of that name. As by RabbitMQ its consumers are
     /// cancelled, and its connections closed with 320 CONNECTION_FORCED: they are told, and not waited for.
     pub fn delete_vhost(&self, name: &str) -> bool {
-        self.shared.delete_vhost(name)
+        self.broker.delete_vhost(name)
     }
 
     /// The first user, the password and an address, as in a URI. For one that listens on all addresses, the local one.
@@ -206,8 +206,8 @@ impl Broker {
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        let encode = |text| utf8_percent_encode(text, PLAIN);
-        let users = self.shared.settings.users();
+        let encode = |text| utf8_percent_encode(text, URI_UNRESERVED);
+        let users = self.broker.settings.users();
         let (user, password) = users.first().copied().unwrap_or_default();
         format!("{}:{}@{addr}", encode(user), encode(password))
     }
@@ -222,10 +222,10 @@ impl Broker {
     #[must_use]
     pub fn stats(&self) -> BrokerStats {
         let mut stats = BrokerStats {
-            connections: self.shared.connections().len(),
+            connections: self.broker.send_buffers().len(),
             ..BrokerStats::default()
         };
-        for (name, vhost) in self.shared.vhosts() {
+        for (name, vhost) in self.broker.vhosts() {
             let state = vhost.lock();
             stats.channels += state.channels.len();
             for queue in state.queues.values() {
@@ -260,18 +260,18 @@ impl Broker {
     /// Closes all client connections with 320 CONNECTION_FORCED and waits until they are gone. The broker goes on: clients
     /// may connect again, and find durable and other queues that are not exclusive as they were.
     pub async fn close_connections(&self) {
-        let closing = self.shared.connections();
-        for outbox in &closing {
-            outbox.force_close("closed by the operator");
+        let closing = self.broker.send_buffers();
+        for send_buffer in &closing {
+            send_buffer.force_close("closed by the operator");
         }
         loop {
-            let ended = self.shared.ended.notified();
+            let ended = self.broker.connection_ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            let open = self.shared.connections();
-            if !closing.iter().any(|outbox| {
+            let open = self.broker.send_buffers();
+            if !closing.iter().any(|send_buffer| {
                 open.iter()
-                    .any(|other| other.connection == outbox.connection)
+                    .any(|other| other.connection == send_buffer.connection)
             }) {
                 return;
             }
@@ -295,15 +295,15 @@ impl Broker {
 }
 
 /// Accepts clients until the broker stops, then has their connections closed and waits for them.
-async fn accept(listener: TcpListener, shared: Arc<BrokerState>, mut stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, broker: Arc<BrokerState>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     tracing::debug!(%peer, "client connected");
-                    let ends = stream.local_addr().map(|local| (peer, local)).ok();
-                    connections.spawn(transport::serve(stream, shared.register(ends)));
+                    let addrs = stream.local_addr().map(|local| (peer, local)).ok();
+                    connections.spawn(transport::serve(stream, broker.register(addrs)));
                 }
                 Err(error) => {
                     // Out of file descriptors, say: those of connections that end make it work again.
@@ -316,8 +316,8 @@ async fn accept(listener: TcpListener, shared: Arc<BrokerState>, mut stop: watch
         }
     }
     drop(listener);
-    for outbox in shared.connections() {
-        outbox.force_close("broker forced connection closure with reason 'shutdown'");
+    for send_buffer in broker.send_buffers() {
+        send_buffer.force_close("broker forced connection closure with reason 'shutdown'");
     }
     while connections.join_next().await.is_some() {}
 }

@@ -29,16 +29,16 @@ pub(crate) struct BrokerState {
     new_vhosts: mpsc::UnboundedSender<Arc<VHost>>,
     /// The open connections, by way of which they are told to close.
     connections: Mutex<HashMap<ConnectionId, ConnectionInfo>>,
-    next_connection: AtomicU64,
-    /// Told whenever a connection leaves its virtual host or ends.
-    pub(crate) ended: Notify,
+    next_connection_id: AtomicU64,
+    /// Told whenever a connection leaves its virtual host or addrs.
+    pub(crate) connection_ended: Notify,
 }
 
 /// Keeps a connection in the list while it lives.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard {
-    pub(crate) shared: Arc<BrokerState>,
-    pub(crate) outbox: Arc<SendBuffer>,
+    pub(crate) broker: Arc<BrokerState>,
+    pub(crate) send_buffer: Arc<SendBuffer>,
 }
 
 impl BrokerState {
@@ -46,18 +46,18 @@ impl BrokerState {
     pub(crate) fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Arc<VHost>>) {
         let names: Vec<String> = settings.vhosts().into_iter().map(str::to_owned).collect();
         let (new_vhosts, timers) = mpsc::unbounded_channel();
-        let shared = Self {
+        let broker = Self {
             settings,
             vhosts: Mutex::default(),
             new_vhosts,
             connections: Mutex::default(),
-            next_connection: AtomicU64::new(1),
-            ended: Notify::new(),
+            next_connection_id: AtomicU64::new(1),
+            connection_ended: Notify::new(),
         };
         for name in names {
-            shared.add_vhost(&name);
+            broker.add_vhost(&name);
         }
-        (shared, timers)
+        (broker, timers)
     }
 
     /// Adds a virtual host; false when there is one of that name.
@@ -81,16 +81,16 @@ impl BrokerState {
             return false;
         };
         let mut closing = Vec::new();
-        for client in lock(&self.connections).values_mut() {
-            if client.opened.take_if(|it| it.vhost == name).is_some() {
-                closing.push(client.outbox.clone());
+        for info in lock(&self.connections).values_mut() {
+            if info.session.take_if(|it| it.vhost == name).is_some() {
+                closing.push(info.send_buffer.clone());
             }
         }
         drop(vhosts);
-        vhost.lock().delete_everything();
+        vhost.lock().delete_all();
         vhost.wake_others(None);
-        for outbox in closing {
-            outbox.force_close(&format!("vhost '{name}' is deleted"));
+        for send_buffer in closing {
+            send_buffer.force_close(&format!("vhost '{name}' is deleted"));
         }
         true
     }
@@ -110,78 +110,78 @@ impl BrokerState {
     }
 
     /// A number for a connection, or for something that acts as one.
-    pub(crate) fn next_connection(&self) -> ConnectionId {
-        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    pub(crate) fn next_connection_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds a connection; `ends` are the peer's address and the broker's.
+    /// Adds a connection; `addrs` are the peer's address and the broker's.
     pub(crate) fn register(
         self: &Arc<Self>,
-        ends: Option<(SocketAddr, SocketAddr)>,
+        addrs: Option<(SocketAddr, SocketAddr)>,
     ) -> ConnectionGuard {
-        let id = self.next_connection();
-        let outbox = Arc::new(SendBuffer::new(id));
-        let client = ConnectionInfo {
-            outbox: outbox.clone(),
-            ends,
-            opened: None,
+        let id = self.next_connection_id();
+        let send_buffer = Arc::new(SendBuffer::new(id));
+        let info = ConnectionInfo {
+            send_buffer: send_buffer.clone(),
+            addrs,
+            session: None,
         };
-        lock(&self.connections).insert(id, client);
+        lock(&self.connections).insert(id, info);
         ConnectionGuard {
-            shared: self.clone(),
-            outbox,
+            broker: self.clone(),
+            send_buffer,
         }
     }
 
     /// Lets a connection into a virtual host; `None` when there is no such.
-    pub(crate) fn enter(
+    pub(crate) fn enter_vhost(
         &self,
         connection: ConnectionId,
-        opened: VHostSession,
+        session: VHostSession,
     ) -> Option<Arc<VHost>> {
         // Kept locked, or the virtual host could be deleted before this connection is known to be in it.
         let vhosts = lock(&self.vhosts);
-        let vhost = vhosts.get(&opened.vhost)?.clone();
-        if let Some(client) = lock(&self.connections).get_mut(&connection) {
-            client.opened = Some(opened);
+        let vhost = vhosts.get(&session.vhost)?.clone();
+        if let Some(info) = lock(&self.connections).get_mut(&connection) {
+            info.session = Some(session);
         }
         Some(vhost)
     }
 
     /// Notes that a connection is out of its virtual host, and on its way to its end.
-    pub(crate) fn left(&self, connection: ConnectionId) {
-        if let Some(client) = lock(&self.connections).get_mut(&connection) {
-            client.opened = None;
+    pub(crate) fn leave_vhost(&self, connection: ConnectionId) {
+        if let Some(info) = lock(&self.connections).get_mut(&connection) {
+            info.session = None;
         }
-        self.ended.notify_waiters();
+        self.connection_ended.notify_waiters();
     }
 
     /// The connections there are now.
-    pub(crate) fn connections(&self) -> Vec<Arc<SendBuffer>> {
+    pub(crate) fn send_buffers(&self) -> Vec<Arc<SendBuffer>> {
         lock(&self.connections)
             .values()
-            .map(|client| client.outbox.clone())
+            .map(|info| info.send_buffer.clone())
             .collect()
     }
 
     /// What is known of each connection that is in a virtual host, the oldest first.
     #[cfg(feature = "management")]
-    pub(crate) fn clients(&self) -> Vec<ConnectionInfo> {
+    pub(crate) fn open_connections(&self) -> Vec<ConnectionInfo> {
         let mut clients: Vec<ConnectionInfo> = lock(&self.connections)
             .values()
-            .filter(|client| client.opened.is_some())
+            .filter(|info| info.session.is_some())
             .cloned()
             .collect();
-        clients.sort_unstable_by_key(|client| client.outbox.connection.0);
+        clients.sort_unstable_by_key(|info| info.send_buffer.connection.0);
         clients
     }
 
     /// Whether a connection is in a virtual host.
     #[cfg(feature = "management")]
-    pub(crate) fn is_in(&self, connection: ConnectionId) -> bool {
+    pub(crate) fn is_open(&self, connection: ConnectionId) -> bool {
         lock(&self.connections)
             .get(&connection)
-            .is_some_and(|client| client.opened.is_some())
+            .is_some_and(|info| info.session.is_some())
     }
 }
 
@@ -193,7 +193,7 @@ pub(crate) async fn stopped(receiver: &mut watch::Receiver<bool>) {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        lock(&self.shared.connections).remove(&self.outbox.connection);
-        self.shared.ended.notify_waiters();
+        lock(&self.broker.connections).remove(&self.send_buffer.connection);
+        self.broker.connection_ended.notify_waiters();
     }
 }

@@ -15,13 +15,13 @@ use crate::{
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 
 /// Room made for a body before it comes; the rest as it does, so that a size announced costs nothing.
-const FIRST_RESERVE: u64 = 64 << 10;
+const MAX_INITIAL_RESERVE_BYTES: u64 = 64 << 10;
 
 /// What a channel uses of its connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChannelContext<'a> {
     pub(crate) vhost: &'a VHost,
-    pub(crate) outbox: &'a SendBuffer,
+    pub(crate) send_buffer: &'a SendBuffer,
     pub(crate) connection: ConnectionId,
     pub(crate) user: &'a str,
     /// Largest body, in bytes.
@@ -39,7 +39,7 @@ pub(crate) struct Channel {
     /// The queue last declared here, which an empty name stands for.
     pub(crate) last_queue: Option<Name>,
     pub(crate) confirms: Option<Confirms>,
-    incoming: ExpectedFrame,
+    expected: ExpectedFrame,
 }
 
 /// What the next frame has to be.
@@ -66,16 +66,16 @@ pub(crate) struct PublishAssembly {
 #[derive(Debug, Default)]
 pub(crate) struct Confirms {
     /// Number of the last message published.
-    pub(crate) last: u64,
+    pub(crate) last_published: u64,
     /// Up to which number the client knows.
-    pub(crate) told: u64,
+    pub(crate) last_confirmed: u64,
 }
 
 /// What a frame on a channel comes to.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Handled, or more is needed.
-    Nothing,
+    Handled,
     /// A method that is the connection's or the dispatcher's to do.
     Method(AMQPClass),
     /// A message is complete.
@@ -90,13 +90,13 @@ impl Channel {
             closing: false,
             last_queue: None,
             confirms: None,
-            incoming: ExpectedFrame::Method,
+            expected: ExpectedFrame::Method,
         }
     }
 
     /// Takes a method frame.
     pub(crate) fn on_method(&mut self, payload: &[u8]) -> Result<Event> {
-        match &self.incoming {
+        match &self.expected {
             ExpectedFrame::Method => {}
             ExpectedFrame::Header(_) => {
                 return Err(AmqpError::unexpected_frame(
@@ -113,8 +113,8 @@ impl Channel {
         }
         match parse_method(payload)? {
             AMQPClass::Basic(basic::AMQPMethod::Publish(publish)) => {
-                self.incoming = ExpectedFrame::Header(publish);
-                Ok(Event::Nothing)
+                self.expected = ExpectedFrame::Header(publish);
+                Ok(Event::Handled)
             }
             method => Ok(Event::Method(method)),
         }
@@ -122,7 +122,7 @@ impl Channel {
 
     /// Takes a content header frame.
     pub(crate) fn on_header(&mut self, payload: &[u8], max_message_size: u64) -> Result<Event> {
-        let method = match std::mem::replace(&mut self.incoming, ExpectedFrame::Method) {
+        let method = match std::mem::replace(&mut self.expected, ExpectedFrame::Method) {
             ExpectedFrame::Header(method) => method,
             other => return Err(unexpected_content(&other)),
         };
@@ -134,7 +134,7 @@ impl Channel {
             ))
             .in_method(PUBLISH));
         }
-        // RabbitMQ takes the whole body and refuses it then; the outcome is the same and this costs no memory.
+        // RabbitMQ takes the whole body and rejects it then; the outcome is the same and this costs no memory.
         if header.body_size > max_message_size {
             return Err(AmqpError::precondition_failed(format!(
                 "message size {} is larger than configured max size {max_message_size}",
@@ -153,13 +153,13 @@ impl Channel {
         if empty {
             return Ok(Event::Publish(publishing));
         }
-        self.incoming = ExpectedFrame::Body(publishing);
-        Ok(Event::Nothing)
+        self.expected = ExpectedFrame::Body(publishing);
+        Ok(Event::Handled)
     }
 
     /// Takes a content body frame.
     pub(crate) fn on_body(&mut self, payload: &[u8]) -> Result<Event> {
-        let mut publishing = match std::mem::replace(&mut self.incoming, ExpectedFrame::Method) {
+        let mut publishing = match std::mem::replace(&mut self.expected, ExpectedFrame::Method) {
             ExpectedFrame::Body(publishing) => publishing,
             other => return Err(unexpected_content(&other)),
         };
@@ -182,16 +182,18 @@ impl Channel {
             return Ok(Event::Publish(publishing));
         }
         if publishing.parts.is_empty() {
-            publishing.parts.reserve(size.min(FIRST_RESERVE) as usize);
+            publishing
+                .parts
+                .reserve(size.min(MAX_INITIAL_RESERVE_BYTES) as usize);
         }
         publishing.parts.extend_from_slice(payload);
-        self.incoming = ExpectedFrame::Body(publishing);
-        Ok(Event::Nothing)
+        self.expected = ExpectedFrame::Body(publishing);
+        Ok(Event::Handled)
     }
 
     /// Bytes of a body that is still coming.
-    pub(crate) fn buffered(&self) -> u64 {
-        match &self.incoming {
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        match &self.expected {
             ExpectedFrame::Body(publishing) => publishing.parts.len() as u64,
             _ => 0,
         }
@@ -202,14 +204,14 @@ impl Channel {
         self.flush_confirms(context);
         context.vhost.lock().close_channel(self.id);
         self.closing = true;
-        self.incoming = ExpectedFrame::Method;
+        self.expected = ExpectedFrame::Method;
         let close = protocol::Close {
             reply_code: error.code.id(),
             reply_text: error.reply_text(),
             class_id: error.method.0,
             method_id: error.method.1,
         };
-        context.outbox.method(
+        context.send_buffer.method(
             self.number,
             AMQPClass::Channel(protocol::AMQPMethod::Close(close)),
         );
@@ -220,22 +222,22 @@ impl Channel {
         let Some(confirms) = &mut self.confirms else {
             return;
         };
-        if confirms.told == confirms.last {
+        if confirms.last_confirmed == confirms.last_published {
             return;
         }
         let ack = basic::Ack {
-            delivery_tag: confirms.last,
-            multiple: confirms.last - confirms.told > 1,
+            delivery_tag: confirms.last_published,
+            multiple: confirms.last_published - confirms.last_confirmed > 1,
         };
-        confirms.told = confirms.last;
+        confirms.last_confirmed = confirms.last_published;
         context
-            .outbox
+            .send_buffer
             .method(self.number, AMQPClass::Basic(basic::AMQPMethod::Ack(ack)));
     }
 }
 
-fn unexpected_content(incoming: &ExpectedFrame) -> AmqpError {
-    match incoming {
+fn unexpected_content(expected: &ExpectedFrame) -> AmqpError {
+    match expected {
         ExpectedFrame::Method => {
             AmqpError::unexpected_frame("expected method frame, got non method frame instead")
         }

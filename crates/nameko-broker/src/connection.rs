@@ -13,13 +13,13 @@ use crate::{
     broker_state::BrokerState,
     channel::{Channel, ChannelContext, Event},
     error::{AmqpError, Code, Result},
-    frame::{Frame, FrameKind, describe, method_id, next_frame, parse_method},
+    frame::{Frame, FrameKind, describe_frame, method_id, next_frame, parse_method},
     send_buffer::SendBuffer,
     vhost::VHost,
 };
 
 /// Largest frame until both sides agreed on one, and the least they may agree on.
-pub(crate) const FIRST_FRAME_MAX: usize = 4096;
+pub(crate) const INITIAL_FRAME_MAX: usize = 4096;
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +35,15 @@ pub(crate) enum Phase {
     Running,
     /// The server closed it and waits for `connection.close-ok`.
     Closing,
-    /// Over, once what is in the outbox is sent.
+    /// Over, once what is in the send_buffer is sent.
     Closed,
 }
 
 /// One client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) shared: Arc<BrokerState>,
-    pub(crate) outbox: Arc<SendBuffer>,
+    pub(crate) broker: Arc<BrokerState>,
+    pub(crate) send_buffer: Arc<SendBuffer>,
     pub(crate) phase: Phase,
     pub(crate) user: String,
     /// How it logged in; the virtual host's list gets it.
@@ -60,15 +60,15 @@ pub(crate) struct Connection {
     pub(crate) channel_max: u16,
     pub(crate) heartbeat: Duration,
     /// Channels with confirms to be sent after the current batch; may name a channel twice.
-    confirming: Vec<u16>,
+    pending_confirms: Vec<u16>,
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<BrokerState>, outbox: Arc<SendBuffer>) -> Self {
-        outbox.set_frame_max(FIRST_FRAME_MAX);
+    pub(crate) fn new(broker: Arc<BrokerState>, send_buffer: Arc<SendBuffer>) -> Self {
+        send_buffer.set_frame_max(INITIAL_FRAME_MAX);
         Self {
-            shared,
-            outbox,
+            broker,
+            send_buffer,
             phase: Phase::Greeting,
             user: String::new(),
             mechanism: String::new(),
@@ -77,10 +77,10 @@ impl Connection {
             channels: HashMap::new(),
             cancel_notify: false,
             auth_failure_close: false,
-            frame_max: FIRST_FRAME_MAX,
+            frame_max: INITIAL_FRAME_MAX,
             channel_max: 0,
             heartbeat: Duration::ZERO,
-            confirming: Vec::new(),
+            pending_confirms: Vec::new(),
         }
     }
 
@@ -94,15 +94,15 @@ impl Connection {
     }
 
     /// Handles all frames that are there, as long as there is room for answers. What is left in `bytes` is half a frame,
-    /// or waits until the outbox was emptied.
+    /// or waits until the send_buffer was emptied.
     ///
     /// Returns whether anything was handled.
     pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> bool {
         let mut used = 0;
-        while self.phase != Phase::Closed && self.outbox.takes_answers() {
+        while self.phase != Phase::Closed && self.send_buffer.accepts_input() {
             let rest = bytes.get(used..).unwrap_or_default();
             let step = match self.phase {
-                Phase::Greeting => self.greet(rest),
+                Phase::Greeting => self.on_protocol_header(rest),
                 _ => next_frame(rest, self.frame_max).map(|found| {
                     found.map(|(frame, size)| {
                         self.on_frame(frame);
@@ -123,13 +123,13 @@ impl Connection {
         bytes.advance(used);
         self.flush_confirms();
         if let Some(vhost) = &self.vhost {
-            vhost.wake_others(Some(self.outbox.connection));
+            vhost.wake_others(Some(self.send_buffer.connection));
         }
         used > 0
     }
 
-    /// Delivers what was held back while the outbox was full.
-    pub(crate) fn resume(&mut self) {
+    /// Delivers what was held back while the send_buffer was full.
+    pub(crate) fn resume_deliveries(&mut self) {
         let Some(vhost) = &self.vhost else {
             return;
         };
@@ -139,7 +139,7 @@ impl Connection {
                 state.deliver_to_channel(channel.id);
             }
         }
-        vhost.wake_others(Some(self.outbox.connection));
+        vhost.wake_others(Some(self.send_buffer.connection));
     }
 
     /// Closes from the server's side.
@@ -154,7 +154,7 @@ impl Connection {
     /// Ends everything this connection has in its virtual host. Safe to call again.
     pub(crate) fn finish(&mut self, phase: Phase) {
         self.phase = phase;
-        self.confirming.clear();
+        self.pending_confirms.clear();
         let channels = std::mem::take(&mut self.channels);
         let Some(vhost) = self.vhost.take() else {
             return;
@@ -164,10 +164,10 @@ impl Connection {
             for channel in channels.into_values() {
                 state.close_channel(channel.id);
             }
-            state.delete_exclusive(self.outbox.connection);
+            state.delete_exclusive(self.send_buffer.connection);
         }
-        vhost.wake_others(Some(self.outbox.connection));
-        self.shared.left(self.outbox.connection);
+        vhost.wake_others(Some(self.send_buffer.connection));
+        self.broker.leave_vhost(self.send_buffer.connection);
     }
 
     fn on_frame(&mut self, frame: Frame<'_>) {
@@ -226,14 +226,14 @@ impl Connection {
         let Some(vhost) = self.vhost.clone() else {
             return;
         };
-        let outbox = self.outbox.clone();
+        let send_buffer = self.send_buffer.clone();
         let user = std::mem::take(&mut self.user);
         let context = ChannelContext {
             vhost: &vhost,
-            outbox: &outbox,
-            connection: outbox.connection,
+            send_buffer: &send_buffer,
+            connection: send_buffer.connection,
             user: &user,
-            max_message_size: self.shared.settings.max_message_size,
+            max_message_size: self.broker.settings.max_message_size,
         };
         let result = self.try_channel_frame(&context, frame);
         if let Err(error) = result {
@@ -266,8 +266,8 @@ impl Connection {
             FrameKind::Body => channel.on_body(frame.payload)?,
             FrameKind::Heartbeat => return Err(unexpected(&frame)),
         };
-        let more = channel.buffered() > 0 && frame.kind == FrameKind::Body;
-        if more && self.unfinished() > context.max_message_size.saturating_mul(2) {
+        let more = channel.buffered_bytes() > 0 && frame.kind == FrameKind::Body;
+        if more && self.buffered_body_bytes() > context.max_message_size.saturating_mul(2) {
             return Err(AmqpError::new(
                 Code::ResourceError,
                 "the messages that are still coming on this connection are larger than two of the largest size together",
@@ -277,11 +277,11 @@ impl Connection {
             return Ok(());
         };
         match event {
-            Event::Nothing => Ok(()),
+            Event::Handled => Ok(()),
             Event::Publish(publishing) => {
                 channel.publish(context, *publishing)?;
-                if channel.confirms.is_some() && self.confirming.last() != Some(&number) {
-                    self.confirming.push(number);
+                if channel.confirms.is_some() && self.pending_confirms.last() != Some(&number) {
+                    self.pending_confirms.push(number);
                 }
                 Ok(())
             }
@@ -290,7 +290,7 @@ impl Connection {
                 context.vhost.lock().close_channel(channel.id);
                 self.channels.remove(&number);
                 let ok = channel_protocol::AMQPMethod::CloseOk(channel_protocol::CloseOk {});
-                context.outbox.method(number, AMQPClass::Channel(ok));
+                context.send_buffer.method(number, AMQPClass::Channel(ok));
                 Ok(())
             }
             Event::Method(method) => channel.dispatch(context, method),
@@ -298,8 +298,8 @@ impl Connection {
     }
 
     /// Bytes of bodies that are still coming, of all channels: each is within its limit, but channels are many.
-    fn unfinished(&self) -> u64 {
-        self.channels.values().map(Channel::buffered).sum()
+    fn buffered_body_bytes(&self) -> u64 {
+        self.channels.values().map(Channel::buffered_bytes).sum()
     }
 
     /// The first frame of a channel has to open it.
@@ -327,13 +327,15 @@ impl Connection {
         }
         let id = context.vhost.lock().open_channel(
             frame.channel,
-            self.outbox.clone(),
+            self.send_buffer.clone(),
             self.cancel_notify,
         );
         self.channels
             .insert(frame.channel, Channel::new(frame.channel, id));
         let ok = channel_protocol::AMQPMethod::OpenOk(channel_protocol::OpenOk {});
-        context.outbox.method(frame.channel, AMQPClass::Channel(ok));
+        context
+            .send_buffer
+            .method(frame.channel, AMQPClass::Channel(ok));
         Ok(())
     }
 
@@ -348,7 +350,9 @@ impl Connection {
             }
             (20, 40) => {
                 let ok = channel_protocol::AMQPMethod::CloseOk(channel_protocol::CloseOk {});
-                context.outbox.method(frame.channel, AMQPClass::Channel(ok));
+                context
+                    .send_buffer
+                    .method(frame.channel, AMQPClass::Channel(ok));
             }
             _ => {}
         }
@@ -388,12 +392,12 @@ impl Connection {
         };
         let context = ChannelContext {
             vhost,
-            outbox: &self.outbox,
-            connection: self.outbox.connection,
+            send_buffer: &self.send_buffer,
+            connection: self.send_buffer.connection,
             user: &self.user,
             max_message_size: 0,
         };
-        for number in self.confirming.drain(..) {
+        for number in self.pending_confirms.drain(..) {
             if let Some(channel) = self.channels.get_mut(&number) {
                 channel.flush_confirms(&context);
             }
@@ -401,12 +405,12 @@ impl Connection {
     }
 
     pub(crate) fn send(&self, method: protocol::AMQPMethod) {
-        self.outbox.method(0, AMQPClass::Connection(method));
+        self.send_buffer.method(0, AMQPClass::Connection(method));
     }
 
-    /// Adds a heartbeat to the outbox.
+    /// Adds a heartbeat to the send_buffer.
     pub(crate) fn send_heartbeat(&self) {
-        self.outbox
+        self.send_buffer
             .write(|buffer| buffer.frame(&AMQPFrame::Heartbeat));
     }
 }
@@ -424,5 +428,5 @@ fn unexpected(frame: &Frame<'_>) -> AmqpError {
         FrameKind::Body => 3,
         FrameKind::Heartbeat => 8,
     };
-    AmqpError::unexpected_frame(describe(kind, frame.payload))
+    AmqpError::unexpected_frame(describe_frame(kind, frame.payload))
 }

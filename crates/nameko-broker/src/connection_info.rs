@@ -12,11 +12,11 @@ use crate::send_buffer::SendBuffer;
 /// A connection in the broker's list.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionInfo {
-    pub(crate) outbox: Arc<SendBuffer>,
+    pub(crate) send_buffer: Arc<SendBuffer>,
     /// The peer's address and the broker's.
-    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
+    pub(crate) addrs: Option<(SocketAddr, SocketAddr)>,
     /// Set while it is in a virtual host.
-    pub(crate) opened: Option<VHostSession>,
+    pub(crate) session: Option<VHostSession>,
 }
 
 /// What the handshake came to.
@@ -28,7 +28,7 @@ pub(crate) struct VHostSession {
     pub(crate) mechanism: String,
     /// What the client says of itself.
     pub(crate) properties: FieldTable,
-    pub(crate) at: SystemTime,
+    pub(crate) opened_at: SystemTime,
     pub(crate) frame_max: usize,
     pub(crate) channel_max: u16,
     /// Seconds between heartbeats; 0 is off.
@@ -38,9 +38,9 @@ pub(crate) struct VHostSession {
 impl ConnectionInfo {
     /// RabbitMQ's name for it, by which it is closed: `127.0.0.1:41844 -> 127.0.0.1:5672`.
     pub(crate) fn name(&self) -> String {
-        match self.ends {
+        match self.addrs {
             Some((peer, local)) => format!("{peer} -> {local}"),
-            None => format!("connection {}", self.outbox.connection.0),
+            None => format!("connection {}", self.send_buffer.connection.0),
         }
     }
 }

@@ -43,18 +43,22 @@ pub(crate) struct ConsumeRequest<'a> {
 
 impl VHostState {
     /// Adds a consumer, tells the client and starts delivering.
-    pub(crate) fn consume(&mut self, channel: ChannelId, ask: &ConsumeRequest<'_>) -> Result<()> {
-        let Some(on) = self.channels.get(&channel) else {
+    pub(crate) fn consume(
+        &mut self,
+        channel_id: ChannelId,
+        ask: &ConsumeRequest<'_>,
+    ) -> Result<()> {
+        let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
         };
-        if on.consumers.contains_key(ask.tag) {
+        if channel.consumers.contains_key(ask.tag) {
             return Err(AmqpError::not_allowed(format!(
                 "attempt to reuse consumer tag '{}'",
                 ask.tag
             )));
         }
-        let connection = on.outbox.connection;
-        let limited = on.global_prefetch > 0;
+        let connection = channel.send_buffer.connection;
+        let limited = channel.global_prefetch > 0;
         let queue_id = self.queue_for(ask.queue, connection)?;
         let priority = self.check_consume(queue_id, ask, limited)?;
         let tag: Name = match ask.tag {
@@ -62,13 +66,13 @@ impl VHostState {
             tag => tag.into(),
         };
         let id = ConsumerId(self.next_id());
-        let (Some(on), Some(queue)) = (
-            self.channels.get_mut(&channel),
+        let (Some(channel), Some(queue)) = (
+            self.channels.get_mut(&channel_id),
             self.queues.get_mut(&queue_id),
         ) else {
             return Ok(());
         };
-        on.consumers.insert(tag.clone(), id);
+        channel.consumers.insert(tag.clone(), id);
         queue.consumers.add(id, priority);
         if ask.exclusive && !queue.is_quorum() {
             queue.exclusive_consumer = Some(id);
@@ -78,19 +82,19 @@ impl VHostState {
         }
         if !ask.nowait {
             let reply = basic::ConsumeOk {
-                consumer_tag: short(&tag),
+                consumer_tag: short_string(&tag),
             };
-            on.outbox.method(
-                on.number,
+            channel.send_buffer.method(
+                channel.number,
                 AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
             );
         }
-        let prefetch = on.consumer_prefetch;
+        let prefetch = channel.consumer_prefetch;
         self.consumers.insert(
             id,
             Consumer {
                 queue: queue_id,
-                channel,
+                channel: channel_id,
                 tag,
                 no_ack: ask.no_ack,
                 prefetch,
@@ -130,14 +134,14 @@ impl VHostState {
     }
 
     /// Removes a consumer by its tag. What it has unacknowledged stays with the channel.
-    pub(crate) fn cancel(&mut self, channel: ChannelId, tag: &str) {
-        if self.cancel_replies(channel, tag) {
+    pub(crate) fn cancel(&mut self, channel_id: ChannelId, tag: &str) {
+        if self.cancel_direct_replies(channel_id, tag) {
             return;
         }
         let removed = self
             .channels
-            .get_mut(&channel)
-            .and_then(|on| on.consumers.remove(tag));
+            .get_mut(&channel_id)
+            .and_then(|channel| channel.consumers.remove(tag));
         if let Some(id) = removed {
             self.remove_consumer(id);
         }
@@ -172,21 +176,21 @@ impl VHostState {
             let Some(consumer) = self.consumers.remove(&id) else {
                 continue;
             };
-            let Some(on) = self.channels.get_mut(&consumer.channel) else {
+            let Some(channel) = self.channels.get_mut(&consumer.channel) else {
                 continue;
             };
-            on.consumers.remove(&consumer.tag);
-            if on.cancel_notify {
+            channel.consumers.remove(&consumer.tag);
+            if channel.cancel_notify {
                 let cancel = basic::Cancel {
-                    consumer_tag: short(&consumer.tag),
+                    consumer_tag: short_string(&consumer.tag),
                     nowait: true,
                 };
-                on.outbox.method(
-                    on.number,
+                channel.send_buffer.method(
+                    channel.number,
                     AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)),
                 );
-                let outbox = on.outbox.clone();
-                self.wake(&outbox);
+                let send_buffer = channel.send_buffer.clone();
+                self.wake(&send_buffer);
             }
         }
     }
@@ -194,7 +198,7 @@ impl VHostState {
     /// Delivers what is ready to the queue's consumers, in turn, until one of both runs out.
     pub(crate) fn deliver(&mut self, queue_id: QueueId) {
         while let Some(queue) = self.queues.get_mut(&queue_id) {
-            queue.drop_expired(Instant::now, &mut self.dead);
+            queue.drop_expired(Instant::now, &mut self.dead_letters);
             if queue.is_empty() {
                 return;
             }
@@ -212,17 +216,17 @@ impl VHostState {
         };
         let entry = self.queues.get_mut(&queue_id).and_then(Queue::pop);
         if let Some(entry) = entry {
-            self.send(queue_id, consumer, entry);
+            self.send_delivery(queue_id, consumer, entry);
         }
         true
     }
 
     /// Delivers to every queue a channel consumes from: it has room again.
-    pub(crate) fn deliver_to_channel(&mut self, channel: ChannelId) {
-        let Some(on) = self.channels.get(&channel) else {
+    pub(crate) fn deliver_to_channel(&mut self, channel_id: ChannelId) {
+        let Some(channel) = self.channels.get(&channel_id) else {
             return;
         };
-        let mut queues: Vec<QueueId> = on
+        let mut queues: Vec<QueueId> = channel
             .consumers
             .values()
             .filter_map(|id| self.consumers.get(id))
@@ -238,31 +242,37 @@ impl VHostState {
     /// The next consumer in turn that may take a message.
     fn next_consumer(&mut self, queue_id: QueueId) -> Option<ConsumerId> {
         let queue = self.queues.get_mut(&queue_id)?;
-        let may_take = |id| may_take(&self.consumers, &self.channels, id);
+        let can_receive = |id| can_receive(&self.consumers, &self.channels, id);
         if queue.arguments.single_active {
-            return queue.active_consumer.filter(|id| may_take(*id));
+            return queue.active_consumer.filter(|id| can_receive(*id));
         }
-        queue.consumers.next(may_take)
+        queue.consumers.next(can_receive)
     }
 
     /// Writes one delivery and notes it until it is acknowledged.
-    fn send(&mut self, queue: QueueId, id: ConsumerId, entry: Entry) {
+    fn send_delivery(&mut self, queue: QueueId, id: ConsumerId, entry: Entry) {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return;
         };
-        let Some(on) = self.channels.get_mut(&consumer.channel) else {
+        let Some(channel) = self.channels.get_mut(&consumer.channel) else {
             return;
         };
-        let tag = on.next_delivery_tag();
-        let counted = entry.counted();
+        let tag = channel.next_delivery_tag();
+        let counted = entry.with_delivery_count();
         let message = counted.as_ref().unwrap_or(&entry.message);
-        on.outbox.write(|buffer| {
-            buffer.deliver(on.number, &consumer.tag, tag, entry.redelivered, message);
+        channel.send_buffer.write(|buffer| {
+            buffer.deliver(
+                channel.number,
+                &consumer.tag,
+                tag,
+                entry.redelivered,
+                message,
+            );
         });
         if !consumer.no_ack {
             consumer.unacked += 1;
-            on.limited += 1;
-            on.unacked.insert(
+            channel.prefetch_used += 1;
+            channel.unacked.insert(
                 tag,
                 Unacked {
                     queue,
@@ -271,14 +281,18 @@ impl VHostState {
                 },
             );
         }
-        if !on.outbox.to_be_woken.swap(true, Ordering::Relaxed) {
-            self.wakes.push(on.outbox.clone());
+        if !channel
+            .send_buffer
+            .wake_pending
+            .swap(true, Ordering::Relaxed)
+        {
+            self.wakes.push(channel.send_buffer.clone());
         }
     }
 }
 
 /// Whether a consumer's limits and its connection let it take one more message.
-fn may_take(
+fn can_receive(
     consumers: &HashMap<ConsumerId, Consumer>,
     channels: &HashMap<ChannelId, crate::vhost::ChannelConsumers>,
     id: ConsumerId,
@@ -286,17 +300,17 @@ fn may_take(
     let Some(consumer) = consumers.get(&id) else {
         return false;
     };
-    let Some(on) = channels.get(&consumer.channel) else {
+    let Some(channel) = channels.get(&consumer.channel) else {
         return false;
     };
-    let own =
-        consumer.no_ack || consumer.prefetch == 0 || consumer.unacked < consumer.prefetch.into();
-    let shared =
-        consumer.no_ack || on.global_prefetch == 0 || on.limited < on.global_prefetch.into();
-    own && shared && on.outbox.has_room()
+    let within_prefetch = consumer.no_ack
+        || ((consumer.prefetch == 0 || consumer.unacked < consumer.prefetch.into())
+            && (channel.global_prefetch == 0
+                || channel.prefetch_used < channel.global_prefetch.into()));
+    within_prefetch && channel.send_buffer.has_delivery_capacity()
 }
 
 /// A name as a short string; names came in as such.
-pub(crate) fn short(name: &str) -> ShortString {
+pub(crate) fn short_string(name: &str) -> ShortString {
     ShortString::try_new(name).unwrap_or_default()
 }

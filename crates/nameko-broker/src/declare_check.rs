@@ -4,11 +4,11 @@ use amq_protocol::types::FieldTable;
 
 use crate::{
     error::{AmqpError, Result},
-    field_values::{bare, described, same},
+    field_values::{describe_value, display_value, values_equal},
 };
 
 /// Checks that both tables agree on `keys`; numbers of different sizes agree when they are equal.
-pub(crate) fn check_equivalence(
+pub(crate) fn check_arguments(
     current: &FieldTable,
     received: &FieldTable,
     keys: &[&str],
@@ -19,16 +19,19 @@ pub(crate) fn check_equivalence(
         let new = received.inner().get(*key);
         let agree = match (old, new) {
             (None, None) => true,
-            (Some(old), Some(new)) => same(old, new),
+            (Some(old), Some(new)) => values_equal(old, new),
             // Not said means classic.
             (None, Some(value)) | (Some(value), None) => {
-                *key == "x-queue-type" && bare(value) == "classic"
+                *key == "x-queue-type" && display_value(value) == "classic"
             }
         };
         if !agree {
             let (received, current) = match (old, new) {
-                (Some(old), Some(new)) => (format!("'{}'", bare(new)), format!("'{}'", bare(old))),
-                _ => (described(new), described(old)),
+                (Some(old), Some(new)) => (
+                    format!("'{}'", display_value(new)),
+                    format!("'{}'", display_value(old)),
+                ),
+                _ => (describe_value(new), describe_value(old)),
             };
             return Err(inequivalent(key, name, &received, &current));
         }
@@ -37,7 +40,7 @@ pub(crate) fn check_equivalence(
 }
 
 /// Checks that a flag or type of a second declaration is that of the first.
-pub(crate) fn check_same<T: PartialEq + std::fmt::Display>(
+pub(crate) fn check_property<T: PartialEq + std::fmt::Display>(
     key: &str,
     name: &str,
     current: T,
@@ -78,7 +81,7 @@ mod tests {
     fn declarations_agree_on_values_not_on_sizes() {
         let check = |old: &[(&str, AMQPValue)], new: &[(&str, AMQPValue)]| {
             let keys = ["x-message-ttl", "x-queue-type"];
-            check_equivalence(&table(old), &table(new), &keys, "queue 'q' in vhost '/'")
+            check_arguments(&table(old), &table(new), &keys, "queue 'q' in vhost '/'")
                 .map_err(|e| e.text)
         };
         let ttl = |n| ("x-message-ttl", AMQPValue::LongInt(n));

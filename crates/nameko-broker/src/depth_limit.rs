@@ -21,7 +21,7 @@ pub(crate) enum ArgumentPart {
 use ArgumentPart::{Bytes, ShortString, Table};
 
 /// The methods a client may send, with the arguments up to the table for those that have one.
-pub(crate) const METHODS: &[((u16, u16), &[ArgumentPart])] = &[
+pub(crate) const CLIENT_METHODS: &[((u16, u16), &[ArgumentPart])] = &[
     ((10, 11), &[Table]), // connection.start-ok
     ((10, 21), &[]),      // connection.secure-ok
     ((10, 31), &[]),      // connection.tune-ok
@@ -102,14 +102,14 @@ pub(crate) const METHODS: &[((u16, u16), &[ArgumentPart])] = &[
 
 /// Checks that a client may send this method, and the depth of its table.
 pub(crate) fn check_method(id: (u16, u16), arguments: &[u8]) -> Result<()> {
-    let Some((_, parts)) = METHODS.iter().find(|(known, _)| *known == id) else {
+    let Some((_, parts)) = CLIENT_METHODS.iter().find(|(known, _)| *known == id) else {
         return Err(AmqpError::new(Code::CommandInvalid, "unimplemented method"));
     };
     let mut rest = arguments;
     for part in *parts {
         let step = match part {
             Bytes(n) => rest.get(*n..),
-            ShortString => short_string(rest),
+            ShortString => skip_short_string(rest),
             Table => return check_table(rest),
         };
         match step {
@@ -130,7 +130,7 @@ pub(crate) fn check_properties(properties: &[u8]) -> Result<()> {
     let mut rest = Some(rest);
     for flag in [1 << 15, 1 << 14] {
         if flags & flag != 0 {
-            rest = rest.and_then(short_string);
+            rest = rest.and_then(skip_short_string);
         }
     }
     match rest {
@@ -141,7 +141,7 @@ pub(crate) fn check_properties(properties: &[u8]) -> Result<()> {
 
 /// Checks a table that starts with its length.
 pub(crate) fn check_table(bytes: &[u8]) -> Result<()> {
-    match walk(sized(bytes), true, 1) {
+    match measure_depth(split_sized(bytes), true, 1) {
         Some(depth) if depth > MAX_DEPTH => Err(AmqpError::new(
             Code::SyntaxError,
             format!("field tables nest deeper than {MAX_DEPTH} levels"),
@@ -152,7 +152,7 @@ pub(crate) fn check_table(bytes: &[u8]) -> Result<()> {
 }
 
 /// The depth of a table's or array's content, `None` when it is malformed. Stops one level past the limit.
-fn walk(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> Option<usize> {
+fn measure_depth(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> Option<usize> {
     if depth > MAX_DEPTH {
         return Some(depth);
     }
@@ -160,20 +160,21 @@ fn walk(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> Option<usi
     let mut deepest = depth;
     while !rest.is_empty() {
         if keys {
-            rest = short_string(rest)?;
+            rest = skip_short_string(rest)?;
         }
         let (kind, value) = rest.split_first()?;
         rest = match kind {
             b'F' | b'A' => {
-                let content = sized(value);
+                let content = split_sized(value);
                 // Malformed further in: what was seen so far still counts.
-                deepest = deepest.max(walk(content, *kind == b'F', depth + 1).unwrap_or(depth + 1));
+                deepest = deepest
+                    .max(measure_depth(content, *kind == b'F', depth + 1).unwrap_or(depth + 1));
                 if deepest > MAX_DEPTH {
                     return Some(deepest);
                 }
                 content?.1
             }
-            b'S' | b'x' => sized(value)?.1,
+            b'S' | b'x' => split_sized(value)?.1,
             b't' | b'b' | b'B' => value.get(1..)?,
             b's' | b'U' | b'u' => value.get(2..)?,
             b'I' | b'i' | b'f' => value.get(4..)?,
@@ -187,13 +188,13 @@ fn walk(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> Option<usi
 }
 
 /// Splits what a four-byte length counts from what follows it.
-fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_be_bytes(*length) as usize)
 }
 
 /// What follows a short string.
-fn short_string(bytes: &[u8]) -> Option<&[u8]> {
+fn skip_short_string(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first()?;
     rest.get(usize::from(*length)..)
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
-    binding::Binding, field_values::same, headers::Headers, message::Name, topic::TopicTree,
+    binding::Binding, field_values::values_equal, headers::Headers, message::Name, topic::TopicTree,
 };
 
 /// How an exchange chooses.
@@ -108,13 +108,13 @@ impl Exchange {
         match &mut self.routes {
             Routes::Direct(keys) => {
                 if let Some(bound) = keys.get_mut(&binding.key) {
-                    take(bound, binding);
+                    remove_binding(bound, binding);
                     if bound.is_empty() {
                         keys.remove(&binding.key);
                     }
                 }
             }
-            Routes::Fanout(all) | Routes::Headers(all) => take(all, binding),
+            Routes::Fanout(all) | Routes::Headers(all) => remove_binding(all, binding),
             Routes::Topic(tree) => tree.remove(&binding.key, binding),
         }
     }
@@ -139,7 +139,7 @@ impl Exchange {
 }
 
 /// Takes a binding from a list, which has the very same one.
-fn take(bindings: &mut Vec<Arc<Binding>>, binding: &Arc<Binding>) {
+fn remove_binding(bindings: &mut Vec<Arc<Binding>>, binding: &Arc<Binding>) {
     if let Some(index) = bindings.iter().position(|b| Arc::ptr_eq(b, binding)) {
         bindings.remove(index);
     }
@@ -163,7 +163,7 @@ fn headers_match(wanted: &FieldTable, headers: Option<&Headers>) -> bool {
         .filter(|(key, _)| key.as_str() != "x-match" && (with_x || !key.as_str().starts_with("x-")))
         .map(|(key, value)| {
             let header = headers.and_then(|headers| headers.get(key));
-            header.is_some_and(|header| *value == AMQPValue::Void || same(header, value))
+            header.is_some_and(|header| *value == AMQPValue::Void || values_equal(header, value))
         });
     if any {
         asked.any(|met| met)

@@ -6,10 +6,10 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
     binding::{Binding, Destination},
-    declare_check::{check_equivalence, check_same},
+    declare_check::{check_arguments, check_property},
     error::{AmqpError, Code, Result},
     exchange::{Exchange, ExchangeKind},
-    field_values::{bare, type_name},
+    field_values::{display_value, type_name},
     message::Name,
     vhost::{ConnectionId, VHostState},
 };
@@ -50,11 +50,11 @@ impl VHostState {
         refuse_default(&name)?;
         let text = self.exchange_text(&name);
         if let Some(known) = self.exchanges.get(&*name) {
-            check_same("type", &text, known.kind, kind)?;
-            check_same("durable", &text, known.durable, ask.durable)?;
-            check_same("auto_delete", &text, known.auto_delete, ask.auto_delete)?;
-            check_same("internal", &text, known.internal, ask.internal)?;
-            return check_equivalence(&known.table, &ask.table, &["alternate-exchange"], &text);
+            check_property("type", &text, known.kind, kind)?;
+            check_property("durable", &text, known.durable, ask.durable)?;
+            check_property("auto_delete", &text, known.auto_delete, ask.auto_delete)?;
+            check_property("internal", &text, known.internal, ask.internal)?;
+            return check_arguments(&known.table, &ask.table, &["alternate-exchange"], &text);
         }
         refuse_reserved("exchange", &name)?;
         let alternate = match ask.table.inner().get("alternate-exchange") {
@@ -107,7 +107,7 @@ impl VHostState {
         table: FieldTable,
         by: ConnectionId,
     ) -> Result<()> {
-        let binding = self.binding(source, to, key, table, by)?;
+        let binding = self.resolve_binding(source, to, key, table, by)?;
         let source = binding.source.clone();
         if let (Some(binding), Some(exchange)) =
             (self.bindings.add(binding), self.exchanges.get_mut(&source))
@@ -126,12 +126,12 @@ impl VHostState {
         table: FieldTable,
         by: ConnectionId,
     ) -> Result<()> {
-        let binding = match self.binding(source, to, key, table, by) {
+        let binding = match self.resolve_binding(source, to, key, table, by) {
             Err(error) if error.code == Code::NotFound => return Ok(()),
             binding => binding?,
         };
         if let Some(binding) = self.bindings.remove(&binding) {
-            self.forget(&binding);
+            self.remove_from_exchange(&binding);
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl VHostState {
     /// Removes what leads to a queue or exchange that is gone.
     pub(crate) fn unbind_all(&mut self, destination: &Destination) {
         for binding in self.bindings.remove_to(destination) {
-            self.forget(&binding);
+            self.remove_from_exchange(&binding);
         }
     }
 
@@ -151,7 +151,7 @@ impl VHostState {
     }
 
     /// Takes a removed binding from its exchange; an auto-delete exchange goes with its last one.
-    fn forget(&mut self, binding: &Arc<Binding>) {
+    fn remove_from_exchange(&mut self, binding: &Arc<Binding>) {
         if self.detach(binding) {
             self.drop_exchange(&binding.source);
         }
@@ -186,7 +186,7 @@ impl VHostState {
     }
 
     /// The binding a method describes, with both ends checked.
-    fn binding(
+    fn resolve_binding(
         &self,
         source: &str,
         to: BindTo<'_>,
@@ -262,7 +262,7 @@ fn check_match_argument(table: &FieldTable) -> Result<()> {
         Some(other) => Err(AmqpError::precondition_failed(format!(
             "Invalid x-match field type {} (value {}); expected longstr",
             type_name(other),
-            bare(other)
+            display_value(other)
         ))),
     }
 }

@@ -51,7 +51,7 @@ impl VHostState {
                 continue;
             };
             queue.deadline = None;
-            queue.drop_expired(|| now, &mut self.dead);
+            queue.drop_expired(|| now, &mut self.dead_letters);
             if queue.expires_at().is_some_and(|at| at <= now) {
                 self.delete_queue(id);
             } else {
@@ -63,7 +63,7 @@ impl VHostState {
 }
 
 /// Runs the timers of the virtual hosts there are and of those to come, until the broker stops.
-pub(crate) async fn run_all(
+pub(crate) async fn run_timers(
     mut vhosts: mpsc::UnboundedReceiver<Arc<VHost>>,
     mut stop: watch::Receiver<bool>,
 ) {

@@ -3,7 +3,7 @@
 use amq_protocol::types::AMQPValue;
 
 /// An integer of any size, or what RabbitMQ says of another type.
-pub(crate) fn integer(value: &AMQPValue) -> Result<i128, String> {
+pub(crate) fn as_integer(value: &AMQPValue) -> Result<i128, String> {
     Ok(match value {
         AMQPValue::ShortShortInt(n) => (*n).into(),
         AMQPValue::ShortShortUInt(n) => (*n).into(),
@@ -17,7 +17,7 @@ pub(crate) fn integer(value: &AMQPValue) -> Result<i128, String> {
 }
 
 /// A text, or what RabbitMQ says of another type.
-pub(crate) fn string(value: &AMQPValue) -> Result<&str, String> {
+pub(crate) fn as_string(value: &AMQPValue) -> Result<&str, String> {
     let bytes = match value {
         AMQPValue::LongString(text) => text.as_bytes(),
         other => return Err(unacceptable(other)),
@@ -26,7 +26,7 @@ pub(crate) fn string(value: &AMQPValue) -> Result<&str, String> {
 }
 
 /// A boolean, or what RabbitMQ says of another type.
-pub(crate) fn boolean(value: &AMQPValue) -> Result<bool, String> {
+pub(crate) fn as_bool(value: &AMQPValue) -> Result<bool, String> {
     match value {
         AMQPValue::Boolean(is) => Ok(*is),
         other => Err(unacceptable(other)),
@@ -34,8 +34,8 @@ pub(crate) fn boolean(value: &AMQPValue) -> Result<bool, String> {
 }
 
 /// Whether two values are the same, whatever sizes their numbers have.
-pub(crate) fn same(a: &AMQPValue, b: &AMQPValue) -> bool {
-    if let (Ok(a), Ok(b)) = (integer(a), integer(b)) {
+pub(crate) fn values_equal(a: &AMQPValue, b: &AMQPValue) -> bool {
+    if let (Ok(a), Ok(b)) = (as_integer(a), as_integer(b)) {
         return a == b;
     }
     if let (Some(a), Some(b)) = (float(a), float(b)) {
@@ -69,8 +69,8 @@ pub(crate) fn type_name(value: &AMQPValue) -> &'static str {
 }
 
 /// A value as text, without its type.
-pub(crate) fn bare(value: &AMQPValue) -> String {
-    if let Ok(number) = integer(value) {
+pub(crate) fn display_value(value: &AMQPValue) -> String {
+    if let Ok(number) = as_integer(value) {
         return number.to_string();
     }
     match value {
@@ -83,10 +83,14 @@ pub(crate) fn bare(value: &AMQPValue) -> String {
 }
 
 /// A value with its type, or that there is none.
-pub(crate) fn described(value: Option<&AMQPValue>) -> String {
+pub(crate) fn describe_value(value: Option<&AMQPValue>) -> String {
     match value {
         None => "none".to_owned(),
-        Some(value) => format!("the value '{}' of type '{}'", bare(value), type_name(value)),
+        Some(value) => format!(
+            "the value '{}' of type '{}'",
+            display_value(value),
+            type_name(value)
+        ),
     }
 }
 
@@ -100,7 +104,7 @@ fn float(value: &AMQPValue) -> Option<f64> {
         AMQPValue::Float(n) => Some((*n).into()),
         AMQPValue::Double(n) => Some(*n),
         other => {
-            let number = integer(other).ok()?;
+            let number = as_integer(other).ok()?;
             i32::try_from(number).ok().map(f64::from)
         }
     }
@@ -122,7 +126,7 @@ mod tests {
             (AMQPValue::Boolean(true), text("true"), false),
             (text("a"), text("a"), true),
         ] {
-            assert_eq!(same(&a, &b), expected, "{a:?} {b:?}");
+            assert_eq!(values_equal(&a, &b), expected, "{a:?} {b:?}");
         }
     }
 }

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Bytes before the payload.
-pub(crate) const HEAD: usize = 7;
+pub(crate) const FRAME_HEAD_BYTES: usize = 7;
 /// Bytes around the payload: the head and the end mark.
-pub(crate) const OVERHEAD: usize = HEAD + 1;
+pub(crate) const FRAME_OVERHEAD_BYTES: usize = FRAME_HEAD_BYTES + 1;
 
 /// A whole frame, still in the read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,9 @@ pub(crate) struct ContentHeader {
 ///
 /// The second value is how many bytes the frame takes.
 pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, usize)>> {
-    let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = bytes.split_first_chunk::<HEAD>() else {
+    let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) =
+        bytes.split_first_chunk::<FRAME_HEAD_BYTES>()
+    else {
         return Ok(None);
     };
     let channel = u16::from_be_bytes([c0, c1]);
@@ -71,7 +73,7 @@ pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame
     if frame_max != 0 && size > frame_max {
         let reason = format!(
             "{{frame_too_large,{size},{}}}",
-            frame_max.saturating_sub(OVERHEAD)
+            frame_max.saturating_sub(FRAME_OVERHEAD_BYTES)
         );
         return Err(frame_error(kind, &[], &reason));
     }
@@ -87,7 +89,7 @@ pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame
         channel,
         payload,
     };
-    Ok(Some((frame, OVERHEAD + size)))
+    Ok(Some((frame, FRAME_OVERHEAD_BYTES + size)))
 }
 
 /// The class and method a method frame names, for errors about it.
@@ -105,7 +107,7 @@ pub(crate) fn method_id(payload: &[u8]) -> (u16, u16) {
 pub(crate) fn parse_method(payload: &[u8]) -> Result<AMQPClass> {
     let id = method_id(payload);
     let arguments = payload.get(4..).unwrap_or_default();
-    if let Some(frequent) = parse_frequent(id, arguments) {
+    if let Some(frequent) = parse_hot_method(id, arguments) {
         return Ok(AMQPClass::Basic(frequent));
     }
     depth_limit::check_method(id, arguments).map_err(|e| e.in_method(id))?;
@@ -119,7 +121,7 @@ pub(crate) fn parse_method(payload: &[u8]) -> Result<AMQPClass> {
 
 /// Decodes the two methods that come with every message. The codec makes a list of named flags for each, which costs more
 /// than all the rest. `None` for other methods and for malformed ones, which are left to the codec.
-fn parse_frequent(id: (u16, u16), arguments: &[u8]) -> Option<basic::AMQPMethod> {
+fn parse_hot_method(id: (u16, u16), arguments: &[u8]) -> Option<basic::AMQPMethod> {
     match id {
         (60, 40) => {
             let (exchange, rest) = short_string(arguments.get(2..)?)?;
@@ -173,12 +175,12 @@ pub(crate) fn parse_header(payload: &[u8]) -> Result<ContentHeader> {
 fn frame_error(kind: u8, payload: &[u8], reason: &str) -> AmqpError {
     AmqpError::new(
         Code::FrameError,
-        format!("{}: {reason}", describe(kind, payload)),
+        format!("{}: {reason}", describe_frame(kind, payload)),
     )
 }
 
 /// `type 1, all octets = <<1,2>>`, as RabbitMQ shows a frame.
-pub(crate) fn describe(kind: u8, payload: &[u8]) -> String {
+pub(crate) fn describe_frame(kind: u8, payload: &[u8]) -> String {
     let (which, shown) = match payload.get(..16) {
         Some(first) if payload.len() > 16 => ("first 16", first),
         _ => ("all", payload),
@@ -230,7 +232,7 @@ mod tests {
             id in prop::sample::select(vec![(60u16, 40u16), (60, 80)]),
             arguments in prop::collection::vec(prop_oneof![0u8..4, any::<u8>()], 0..16),
         ) {
-            if let Some(method) = parse_frequent(id, &arguments) {
+            if let Some(method) = parse_hot_method(id, &arguments) {
                 let payload = [&id.0.to_be_bytes()[..], &id.1.to_be_bytes(), &arguments].concat();
                 prop_assert_eq!(parse_class(&payload[..]), Ok((&[][..], AMQPClass::Basic(method))));
             }
@@ -246,7 +248,7 @@ mod tests {
         /// Random arguments of each method, since random ids seldom name one.
         #[test]
         fn random_arguments_never_panic(
-            id in prop::sample::select(depth_limit::METHODS.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
+            id in prop::sample::select(depth_limit::CLIENT_METHODS.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
             arguments in prop::collection::vec(prop_oneof![0u8..4, any::<u8>(), Just(b'F'), Just(b'S')], 0..64),
         ) {
             let mut payload = [id.0.to_be_bytes(), id.1.to_be_bytes()].concat();

@@ -15,24 +15,24 @@ use crate::{
     settings::Settings,
 };
 
-/// Says `bytes` to a fresh broker, so many at a time, after a proper handshake with `opened`; gives what it answered.
+/// Says `bytes` to a fresh broker, so many at a time, after a proper handshake with `opened`; gives what it received.
 ///
 /// # Panics
 ///
 /// When the broker does, when it does not come to rest, or when its answer is not made of frames.
-pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
-    let (shared, _timers) = BrokerState::new(Settings::default());
-    let shared = Arc::new(shared);
-    let registration = shared.register(None);
-    let mut connection = Connection::new(shared, registration.outbox.clone());
-    let mut said = Vec::new();
+pub fn replay(bytes: &[u8], chunk_size: usize, opened: bool) -> Vec<u8> {
+    let (broker, _timers) = BrokerState::new(Settings::default());
+    let broker = Arc::new(broker);
+    let guard = broker.register(None);
+    let mut connection = Connection::new(broker, guard.send_buffer.clone());
+    let mut sent = Vec::new();
     let mut input = BytesMut::new();
-    let mut answered = Vec::new();
+    let mut received = Vec::new();
     if opened {
-        said.extend(opening());
+        sent.extend(opening());
     }
-    said.extend_from_slice(bytes);
-    for chunk in said.chunks(at_a_time.max(1)) {
+    sent.extend_from_slice(bytes);
+    for chunk in sent.chunks(chunk_size.max(1)) {
         if connection.phase() == Phase::Closed {
             break;
         }
@@ -40,29 +40,31 @@ pub fn converse(bytes: &[u8], at_a_time: usize, opened: bool) -> Vec<u8> {
         // As the transport does: handle, deliver what was held back, send, until nothing moves any more.
         loop {
             let handled = connection.receive(&mut input);
-            let resumed = registration.outbox.take_held_back();
+            let resumed = guard.send_buffer.take_resume();
             if resumed {
-                connection.resume();
+                connection.resume_deliveries();
             }
             let mut pending = VecDeque::new();
-            registration.outbox.take(&mut pending);
-            for piece in &pending {
-                registration.outbox.sent(piece.bytes.len(), piece.delivered);
-                answered.extend_from_slice(&piece.bytes);
+            guard.send_buffer.take(&mut pending);
+            for chunk in &pending {
+                guard
+                    .send_buffer
+                    .sent(chunk.bytes.len(), chunk.is_delivery_body);
+                received.extend_from_slice(&chunk.bytes);
             }
             if !handled && !resumed && pending.is_empty() {
                 break;
             }
         }
     }
-    let mut rest = &answered[..];
+    let mut rest = &received[..];
     while !rest.is_empty() {
         match parse_frame(rest) {
             Ok((left, _)) => rest = left,
             Err(error) => panic!("the broker sent something that is no frame: {error:?}"),
         }
     }
-    answered
+    received
 }
 
 /// A handshake, a channel, a queue `q` and a consumer of it: places from which a fuzzer gets further. Beside it there are
@@ -173,7 +175,7 @@ mod tests {
     /// A frame that may make sense: a known method with random arguments, or content.
     fn frame() -> impl Strategy<Value = Vec<u8>> {
         // What names a queue itself or counts confirms answers differently each time or for each batch.
-        let ids: Vec<(u16, u16)> = depth_limit::METHODS
+        let ids: Vec<(u16, u16)> = depth_limit::CLIENT_METHODS
             .iter()
             .map(|(id, _)| *id)
             .filter(|id| ![(50, 10), (60, 20), (85, 10)].contains(id))
@@ -214,14 +216,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn how_the_bytes_are_cut_does_not_matter(frames in prop::collection::vec(frame(), 0..12), at_a_time in 1usize..40) {
+        fn how_the_bytes_are_cut_does_not_matter(frames in prop::collection::vec(frame(), 0..12), chunk_size in 1usize..40) {
             let bytes = frames.concat();
-            prop_assert_eq!(converse(&bytes, usize::MAX, true), converse(&bytes, at_a_time, true));
+            prop_assert_eq!(replay(&bytes, usize::MAX, true), replay(&bytes, chunk_size, true));
         }
 
         #[test]
         fn random_bytes_get_an_answer_made_of_frames(bytes in prop::collection::vec(any::<u8>(), 0..300), opened: bool) {
-            converse(&bytes, 7, opened);
+            replay(&bytes, 7, opened);
         }
     }
 }

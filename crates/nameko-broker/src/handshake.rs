@@ -9,7 +9,7 @@ use amq_protocol::{
 
 use crate::{
     auth,
-    connection::{Connection, FIRST_FRAME_MAX, Phase},
+    connection::{Connection, INITIAL_FRAME_MAX, Phase},
     connection_info::VHostSession,
     error::{AmqpError, Result},
 };
@@ -19,15 +19,15 @@ const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
 
 impl Connection {
     /// Takes the protocol header; `None` while it is not all there.
-    pub(crate) fn greet(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
-        let came = bytes.get(..8).unwrap_or(bytes);
-        if !PROTOCOL_HEADER.starts_with(came) {
-            tracing::debug!(bytes = ?came, "a peer that does not speak AMQP 0-9-1 is told so and closed");
-            self.outbox.write(|buffer| buffer.raw(PROTOCOL_HEADER));
+    pub(crate) fn on_protocol_header(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
+        let received = bytes.get(..8).unwrap_or(bytes);
+        if !PROTOCOL_HEADER.starts_with(received) {
+            tracing::debug!(bytes = ?received, "a peer that does not speak AMQP 0-9-1 is told so and closed");
+            self.send_buffer.write(|buffer| buffer.raw(PROTOCOL_HEADER));
             self.phase = Phase::Closed;
-            return Ok(Some(came.len()));
+            return Ok(Some(received.len()));
         }
-        if came.len() < PROTOCOL_HEADER.len() {
+        if received.len() < PROTOCOL_HEADER.len() {
             return Ok(None);
         }
         let start = protocol::Start {
@@ -53,9 +53,9 @@ impl Connection {
             self.auth_failure_close = has("authentication_failure_close");
         }
         let mechanism = ok.mechanism.as_str();
-        let credentials = auth::credentials(mechanism, ok.response.as_bytes())?;
-        let settings = &self.shared.settings;
-        let Some(user) = settings.user(&credentials) else {
+        let credentials = auth::parse_credentials(mechanism, ok.response.as_bytes())?;
+        let settings = &self.broker.settings;
+        let Some(user) = settings.authenticate(&credentials) else {
             tracing::warn!(
                 user = %String::from_utf8_lossy(&credentials.user),
                 "a login was refused: unknown user or wrong password"
@@ -81,10 +81,10 @@ impl Connection {
 
     /// Takes what was agreed on.
     pub(crate) fn on_tune_ok(&mut self, ok: &protocol::TuneOk) -> Result<()> {
-        let settings = &self.shared.settings;
+        let settings = &self.broker.settings;
         check_tuned(
             "frame_max",
-            FIRST_FRAME_MAX as u32,
+            INITIAL_FRAME_MAX as u32,
             settings.frame_max,
             ok.frame_max,
         )?;
@@ -97,26 +97,26 @@ impl Connection {
         self.frame_max = ok.frame_max as usize;
         self.channel_max = ok.channel_max;
         self.heartbeat = Duration::from_secs(ok.heartbeat.into());
-        self.outbox.set_frame_max(self.frame_max);
+        self.send_buffer.set_frame_max(self.frame_max);
         self.phase = Phase::Opening;
         Ok(())
     }
 
     /// Enters a virtual host.
     pub(crate) fn on_open(&mut self, name: &str) -> Result<()> {
-        let opened = VHostSession {
+        let session = VHostSession {
             vhost: name.to_owned(),
             user: self.user.clone(),
             mechanism: std::mem::take(&mut self.mechanism),
             properties: std::mem::take(&mut self.client_properties),
-            at: SystemTime::now(),
+            opened_at: SystemTime::now(),
             frame_max: self.frame_max,
             channel_max: self.channel_max,
             heartbeat: self.heartbeat.as_secs(),
         };
         let vhost = self
-            .shared
-            .enter(self.outbox.connection, opened)
+            .broker
+            .enter_vhost(self.send_buffer.connection, session)
             .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
         self.vhost = Some(vhost);
         self.send(protocol::AMQPMethod::OpenOk(protocol::OpenOk {}));

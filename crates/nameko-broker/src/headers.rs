@@ -9,14 +9,14 @@ use amq_protocol::{
 };
 use bytes::Bytes;
 
-use crate::frame::{HEAD, OVERHEAD, parse_header};
+use crate::frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES, parse_header};
 
 /// A table of headers.
 pub(crate) type Headers = BTreeMap<ShortString, AMQPValue>;
 
 /// Largest content header this broker makes, in bytes. A frame of the usual size has to hold it, for it can't be cut; and a
 /// message that goes from queue to queue does not grow for ever.
-const LARGEST: usize = (128 << 10) - OVERHEAD;
+const MAX_HEADER_BYTES: usize = (128 << 10) - FRAME_OVERHEAD_BYTES;
 
 /// A content header's payload with other properties and headers; `None` when it would be too large.
 ///
@@ -44,8 +44,8 @@ pub(crate) fn encode(header: AMQPContentHeader) -> Option<Bytes> {
     let (written, _) = gen_frame(&frame)(WriteContext::from(Vec::new()))
         .ok()?
         .into_inner();
-    let payload = written.get(HEAD..written.len().checked_sub(1)?)?;
-    (payload.len() <= LARGEST).then(|| Bytes::copy_from_slice(payload))
+    let payload = written.get(FRAME_HEAD_BYTES..written.len().checked_sub(1)?)?;
+    (payload.len() <= MAX_HEADER_BYTES).then(|| Bytes::copy_from_slice(payload))
 }
 
 /// A content header's payload with other properties and the same headers; `None` when it would be too large.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::headers;
 
-/// A name shared by everything that mentions it: of a queue, an exchange, a routing key, a consumer tag.
+/// A name broker by everything that mentions it: of a queue, an exchange, a routing key, a consumer tag.
 pub(crate) type Name = Arc<str>;
 
 /// A message as published; the same value sits in every queue it was routed to.
@@ -19,7 +19,7 @@ pub(crate) struct Message {
     pub(crate) exchange: Name,
     pub(crate) routing_key: Name,
     /// More routing keys, from the headers `CC` and `BCC`.
-    pub(crate) copies: Vec<Name>,
+    pub(crate) cc_keys: Vec<Name>,
     /// The content header's payload, as it came but for a header `BCC`: consumers get the properties byte for byte.
     pub(crate) header: Bytes,
     pub(crate) body: Bytes,
@@ -28,7 +28,7 @@ pub(crate) struct Message {
     /// The `priority` property, 0 without one.
     pub(crate) priority: u8,
     /// In how many queues it died in a row with no consumer's doing: it expired, or the queue was full.
-    pub(crate) deaths: usize,
+    pub(crate) automatic_deaths: usize,
 }
 
 /// A message in one queue, ready or delivered and not yet acknowledged.
@@ -40,19 +40,19 @@ pub(crate) struct Entry {
     /// Set once it was delivered and came back.
     pub(crate) redelivered: bool,
     /// How often it came back. Only quorum queues count.
-    pub(crate) returns: u32,
+    pub(crate) return_count: u32,
     /// When it is dropped if still ready; `None` for never.
     pub(crate) expires_at: Option<Instant>,
 }
 
 impl Entry {
     /// The message as a quorum queue shows it when it comes again, with `x-delivery-count`; `None` where it is as published.
-    pub(crate) fn counted(&self) -> Option<Message> {
-        if self.returns == 0 {
+    pub(crate) fn with_delivery_count(&self) -> Option<Message> {
+        if self.return_count == 0 {
             return None;
         }
         let header = headers::rewrite(&self.message.header, |properties, headers| {
-            let count = AMQPValue::LongLongInt(self.returns.into());
+            let count = AMQPValue::LongLongInt(self.return_count.into());
             headers.insert("x-delivery-count".into(), count);
             properties
         })?;

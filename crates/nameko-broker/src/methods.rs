@@ -8,7 +8,7 @@ use amq_protocol::{
 use crate::{
     acknowledgements::Settlement,
     channel::{Channel, ChannelContext, Confirms, PUBLISH, PublishAssembly},
-    consumer::{ConsumeRequest, short},
+    consumer::{ConsumeRequest, short_string},
     direct_reply::REPLY_TO,
     error::{AmqpError, Code, Result},
     exchanges::{BindTo, DeclareExchange},
@@ -30,12 +30,12 @@ impl Channel {
             AMQPClass::Confirm(confirm::AMQPMethod::Select(select)) => {
                 self.confirms.get_or_insert_with(Confirms::default);
                 let ok = confirm::AMQPMethod::SelectOk(confirm::SelectOk {});
-                self.answer(context, select.nowait, AMQPClass::Confirm(ok));
+                self.reply(context, select.nowait, AMQPClass::Confirm(ok));
                 Ok(())
             }
             AMQPClass::Channel(protocol::AMQPMethod::Flow(flow)) if flow.active => {
                 let ok = protocol::AMQPMethod::FlowOk(protocol::FlowOk { active: true });
-                self.answer(context, false, AMQPClass::Channel(ok));
+                self.reply(context, false, AMQPClass::Channel(ok));
                 Ok(())
             }
             AMQPClass::Channel(protocol::AMQPMethod::Flow(_)) => {
@@ -47,7 +47,7 @@ impl Channel {
             )),
             AMQPClass::Access(access::AMQPMethod::Request(_)) => {
                 let ok = access::AMQPMethod::RequestOk(access::RequestOk {});
-                self.answer(context, false, AMQPClass::Access(ok));
+                self.reply(context, false, AMQPClass::Access(ok));
                 Ok(())
             }
             AMQPClass::Tx(_) => Err(not_implemented(
@@ -85,7 +85,7 @@ impl Channel {
         let properties = header.properties;
         let mut state = context.vhost.lock();
         let headers = properties.headers().as_ref().map(FieldTable::inner);
-        let offered = IncomingPublish {
+        let incoming = IncomingPublish {
             exchange: method.exchange.as_str(),
             routing_key: String::from(method.routing_key),
             properties: &properties,
@@ -94,8 +94,8 @@ impl Channel {
             user: context.user,
             channel: self.id,
         };
-        let message = state.accept(offered)?;
-        // A return needs the message after it was routed nowhere; its parts are shared, so a copy costs little.
+        let message = state.validate_publish(incoming)?;
+        // A return needs the message after it was routed nowhere; its parts are broker, so a copy costs little.
         let returned = method.mandatory.then(|| message.clone());
         let outcome = state.publish(message, headers);
         drop(state);
@@ -105,28 +105,28 @@ impl Channel {
                 self.flush_confirms(context);
                 let method = basic::Return {
                     reply_code: Code::NoRoute.id(),
-                    reply_text: short(Code::NoRoute.name()),
-                    exchange: short(&message.exchange),
-                    routing_key: short(&message.routing_key),
+                    reply_text: short_string(Code::NoRoute.name()),
+                    exchange: short_string(&message.exchange),
+                    routing_key: short_string(&message.routing_key),
                 };
-                context.outbox.write(|buffer| {
-                    buffer.answer(self.number, basic::AMQPMethod::Return(method), &message);
+                context.send_buffer.write(|buffer| {
+                    buffer.content_reply(self.number, basic::AMQPMethod::Return(method), &message);
                 });
                 self.confirm();
                 self.flush_confirms(context);
             }
-            (Published::Refused, _) => {
+            (Published::Rejected, _) => {
                 self.flush_confirms(context);
                 self.confirm();
                 if let Some(confirms) = &mut self.confirms {
-                    confirms.told = confirms.last;
+                    confirms.last_confirmed = confirms.last_published;
                     let nack = basic::Nack {
-                        delivery_tag: confirms.last,
+                        delivery_tag: confirms.last_published,
                         multiple: false,
                         requeue: false,
                     };
                     context
-                        .outbox
+                        .send_buffer
                         .method(self.number, AMQPClass::Basic(basic::AMQPMethod::Nack(nack)));
                 }
             }
@@ -137,7 +137,7 @@ impl Channel {
 
     fn confirm(&mut self) {
         if let Some(confirms) = &mut self.confirms {
-            confirms.last += 1;
+            confirms.last_published += 1;
         }
     }
 
@@ -148,21 +148,21 @@ impl Channel {
                 self.id,
                 ack.delivery_tag,
                 ack.multiple,
-                Settlement::Done,
+                Settlement::Ack,
             ),
             Method::Reject(reject) => {
-                let outcome = outcome(reject.requeue);
+                let settlement = settlement(reject.requeue);
                 context
                     .vhost
                     .lock()
-                    .settle(self.id, reject.delivery_tag, false, outcome)
+                    .settle(self.id, reject.delivery_tag, false, settlement)
             }
             Method::Nack(nack) => {
-                let outcome = outcome(nack.requeue);
+                let settlement = settlement(nack.requeue);
                 context
                     .vhost
                     .lock()
-                    .settle(self.id, nack.delivery_tag, nack.multiple, outcome)
+                    .settle(self.id, nack.delivery_tag, nack.multiple, settlement)
             }
             Method::Qos(qos) => {
                 let mut state = context.vhost.lock();
@@ -171,7 +171,7 @@ impl Channel {
                 } else {
                     state.set_consumer_prefetch(self.id, qos.prefetch_count);
                 }
-                self.answer(
+                self.reply(
                     context,
                     false,
                     AMQPClass::Basic(Method::QosOk(basic::QosOk {})),
@@ -189,7 +189,7 @@ impl Channel {
                 };
                 let mut state = context.vhost.lock();
                 if ask.queue == REPLY_TO {
-                    state.consume_replies(self.id, &ask)
+                    state.consume_direct_replies(self.id, &ask)
                 } else {
                     state.consume(self.id, &ask)
                 }
@@ -200,7 +200,7 @@ impl Channel {
                 let ok = basic::CancelOk {
                     consumer_tag: cancel.consumer_tag,
                 };
-                self.answer(
+                self.reply(
                     context,
                     cancel.nowait,
                     AMQPClass::Basic(Method::CancelOk(ok)),
@@ -213,24 +213,24 @@ impl Channel {
                 let mut state = context.vhost.lock();
                 let got = state.get(self.id, queue, get.no_ack, context.connection)?;
                 let Some(got) = got else {
-                    self.answer(
+                    self.reply(
                         context,
                         false,
                         AMQPClass::Basic(Method::GetEmpty(basic::GetEmpty {})),
                     );
                     return Ok(());
                 };
-                let counted = got.entry.counted();
+                let counted = got.entry.with_delivery_count();
                 let message = counted.as_ref().unwrap_or(&got.entry.message);
                 let ok = basic::GetOk {
                     delivery_tag: got.delivery_tag,
                     redelivered: got.entry.redelivered,
-                    exchange: short(&message.exchange),
-                    routing_key: short(&message.routing_key),
+                    exchange: short_string(&message.exchange),
+                    routing_key: short_string(&message.routing_key),
                     message_count: got.messages,
                 };
-                context.outbox.write(|buffer| {
-                    buffer.answer(self.number, Method::GetOk(ok), message);
+                context.send_buffer.write(|buffer| {
+                    buffer.content_reply(self.number, Method::GetOk(ok), message);
                 });
                 Ok(())
             }
@@ -240,7 +240,7 @@ impl Channel {
             }
             Method::Recover(_) => {
                 // Said first, as by RabbitMQ: a client may drop what it was delivered before.
-                self.answer(
+                self.reply(
                     context,
                     false,
                     AMQPClass::Basic(Method::RecoverOk(basic::RecoverOk {})),
@@ -275,12 +275,12 @@ impl Channel {
                     .lock()
                     .declare_queue(ask, context.connection)?;
                 let ok = queue::DeclareOk {
-                    queue: short(&declared.name),
+                    queue: short_string(&declared.name),
                     message_count: declared.messages,
                     consumer_count: declared.consumers,
                 };
                 self.last_queue = Some(declared.name);
-                self.answer(
+                self.reply(
                     context,
                     declare.nowait,
                     AMQPClass::Queue(Method::DeclareOk(ok)),
@@ -297,7 +297,7 @@ impl Channel {
                     bind.arguments,
                     context.connection,
                 )?;
-                self.answer(
+                self.reply(
                     context,
                     bind.nowait,
                     AMQPClass::Queue(Method::BindOk(queue::BindOk {})),
@@ -314,7 +314,7 @@ impl Channel {
                     unbind.arguments,
                     context.connection,
                 )?;
-                self.answer(
+                self.reply(
                     context,
                     false,
                     AMQPClass::Queue(Method::UnbindOk(queue::UnbindOk {})),
@@ -326,7 +326,7 @@ impl Channel {
                 let ok = queue::PurgeOk {
                     message_count: count(purged),
                 };
-                self.answer(context, purge.nowait, AMQPClass::Queue(Method::PurgeOk(ok)));
+                self.reply(context, purge.nowait, AMQPClass::Queue(Method::PurgeOk(ok)));
             }
             Method::Delete(delete) => {
                 let name = self.queue_name(delete.queue.as_str())?;
@@ -339,7 +339,7 @@ impl Channel {
                 let ok = queue::DeleteOk {
                     message_count: count(deleted),
                 };
-                self.answer(
+                self.reply(
                     context,
                     delete.nowait,
                     AMQPClass::Queue(Method::DeleteOk(ok)),
@@ -400,13 +400,13 @@ impl Channel {
             }
             _ => return Err(AmqpError::new(Code::CommandInvalid, "unimplemented method")),
         };
-        self.answer(context, nowait, AMQPClass::Exchange(ok));
+        self.reply(context, nowait, AMQPClass::Exchange(ok));
         Ok(())
     }
 
-    fn answer(&self, context: &ChannelContext<'_>, nowait: bool, method: AMQPClass) {
+    fn reply(&self, context: &ChannelContext<'_>, nowait: bool, method: AMQPClass) {
         if !nowait {
-            context.outbox.method(self.number, method);
+            context.send_buffer.method(self.number, method);
         }
     }
 
@@ -428,7 +428,7 @@ impl Channel {
     }
 }
 
-fn outcome(requeue: bool) -> Settlement {
+fn settlement(requeue: bool) -> Settlement {
     if requeue {
         Settlement::Requeue
     } else {

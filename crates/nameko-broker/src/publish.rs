@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// From so many queues on a list of them is slower than a set.
-const MANY: usize = 32;
+const MAX_LINEAR_SCAN: usize = 32;
 
 /// A message as somebody publishes it.
 #[derive(Debug)]
@@ -43,13 +43,13 @@ pub(crate) enum Published {
     Routed,
     /// No queue wanted it.
     Unroutable,
-    /// A queue that refuses when full did so.
-    Refused,
+    /// A queue that rejects when full did so.
+    Rejected,
 }
 
 impl VHostState {
     /// Checks that one may publish to an exchange; gives its name to share.
-    pub(crate) fn publishable(&self, exchange: &str) -> Result<Name> {
+    pub(crate) fn publish_target(&self, exchange: &str) -> Result<Name> {
         let exchange = self.exchange_or_error(exchange)?;
         if exchange.internal {
             return Err(AmqpError::access_refused(format!(
@@ -61,15 +61,15 @@ impl VHostState {
     }
 
     /// Checks a message; gives it as it is to be routed.
-    pub(crate) fn accept(&self, offered: IncomingPublish<'_>) -> Result<Message> {
-        let exchange = self.publishable(offered.exchange)?;
-        let properties = offered.properties;
+    pub(crate) fn validate_publish(&self, incoming: IncomingPublish<'_>) -> Result<Message> {
+        let exchange = self.publish_target(incoming.exchange)?;
+        let properties = incoming.properties;
         if let Some(claimed) = properties.user_id()
-            && claimed.as_str() != offered.user
+            && claimed.as_str() != incoming.user
         {
             return Err(AmqpError::precondition_failed(format!(
                 "user_id property set to '{claimed}' but authenticated user was '{}'",
-                offered.user
+                incoming.user
             )));
         }
         let expiration = properties
@@ -83,29 +83,29 @@ impl VHostState {
             )));
         }
         let headers = properties.headers().as_ref().map(FieldTable::inner);
-        let copies = copies(headers)?;
-        let mut header = offered.header;
+        let cc_keys = cc_keys(headers)?;
+        let mut header = incoming.header;
         if asks_for_reply(properties.reply_to().as_ref()) {
-            header = self.with_reply_address(offered.channel, &header)?;
+            header = self.with_reply_address(incoming.channel, &header)?;
         }
         if headers.is_some_and(|headers| headers.contains_key("BCC")) {
-            header = without_blind_copies(&header)?;
+            header = without_bcc(&header)?;
         }
         Ok(Message {
             exchange,
-            routing_key: offered.routing_key.into(),
-            copies,
+            routing_key: incoming.routing_key.into(),
+            cc_keys,
             header,
-            body: offered.body,
+            body: incoming.body,
             expiration,
             priority: properties.priority().unwrap_or_default(),
-            deaths: 0,
+            automatic_deaths: 0,
         })
     }
 
     /// Routes a message and delivers it.
     pub(crate) fn publish(&mut self, message: Message, headers: Option<&Headers>) -> Published {
-        self.send_replies(&message);
+        self.send_direct_replies(&message);
         let mut queues = Vec::with_capacity(1);
         self.route(&message, headers, &mut queues);
         if queues.is_empty() {
@@ -115,19 +115,19 @@ impl VHostState {
         let mut outcome = Published::Routed;
         for queue in queues {
             if !self.enqueue(queue, message.clone()) {
-                outcome = Published::Refused;
+                outcome = Published::Rejected;
             }
         }
         outcome
     }
 
-    /// Puts a message in a queue and delivers it; false when the queue refuses it.
+    /// Puts a message in a queue and delivers it; false when the queue rejects it.
     pub(crate) fn enqueue(&mut self, id: QueueId, message: Arc<Message>) -> bool {
         let Some(queue) = self.queues.get_mut(&id) else {
             return true;
         };
-        if queue.refuses(message.body.len()) {
-            queue.refuse(message, &mut self.dead);
+        if queue.rejects(message.body.len()) {
+            queue.reject(message, &mut self.dead_letters);
             return false;
         }
         // With a backlog no consumer can take anything, or there would be none.
@@ -141,8 +141,8 @@ impl VHostState {
             return true;
         };
         if !queue.is_empty() {
-            queue.drop_over_limit(&mut self.dead);
-            queue.drop_expired(Instant::now, &mut self.dead);
+            queue.drop_over_limit(&mut self.dead_letters);
+            queue.drop_expired(Instant::now, &mut self.dead_letters);
         }
         self.schedule(id);
         true
@@ -155,14 +155,14 @@ impl VHostState {
         headers: Option<&Headers>,
         queues: &mut Vec<QueueId>,
     ) {
-        let keys = || std::iter::once(&message.routing_key).chain(&message.copies);
+        let keys = || std::iter::once(&message.routing_key).chain(&message.cc_keys);
         if message.exchange.is_empty() {
             for key in keys() {
                 if let Some(id) = self.queue_ids.get(key) {
-                    add(queues, *id);
+                    push_unique(queues, *id);
                 }
             }
-            keep_first(queues);
+            dedup_long(queues);
             return;
         }
         let mut exchanges = vec![message.exchange.clone()];
@@ -177,7 +177,7 @@ impl VHostState {
                 exchange.route(key, headers, |binding| {
                     matched = true;
                     match &binding.destination {
-                        Destination::Queue(id) => add(queues, *id),
+                        Destination::Queue(id) => push_unique(queues, *id),
                         Destination::Exchange(name) => {
                             if !exchanges.contains(name) {
                                 exchanges.push(name.clone());
@@ -193,30 +193,30 @@ impl VHostState {
                 exchanges.push(alternate.clone());
             }
         }
-        keep_first(queues);
+        dedup_long(queues);
     }
 }
 
-/// Adds a queue to a list; where that is long, [`keep_first`] looks later whether it was there.
-fn add(queues: &mut Vec<QueueId>, id: QueueId) {
-    if queues.len() >= MANY || !queues.contains(&id) {
+/// Adds a queue to a list; where that is long, [`dedup_long`] looks later whether it was there.
+fn push_unique(queues: &mut Vec<QueueId>, id: QueueId) {
+    if queues.len() >= MAX_LINEAR_SCAN || !queues.contains(&id) {
         queues.push(id);
     }
 }
 
 /// Removes from a list what was in it before.
-fn keep_first(queues: &mut Vec<QueueId>) {
-    if queues.len() > MANY {
+fn dedup_long(queues: &mut Vec<QueueId>) {
+    if queues.len() > MAX_LINEAR_SCAN {
         let mut seen = HashSet::with_capacity(queues.len());
         queues.retain(|id| seen.insert(*id));
     }
 }
 
 /// More routing keys, from the headers `CC` and `BCC` that RabbitMQ knows too.
-pub(crate) fn copies(headers: Option<&Headers>) -> Result<Vec<Name>> {
-    let mut copies = Vec::new();
+pub(crate) fn cc_keys(headers: Option<&Headers>) -> Result<Vec<Name>> {
+    let mut cc_keys = Vec::new();
     let Some(headers) = headers else {
-        return Ok(copies);
+        return Ok(cc_keys);
     };
     for header in ["CC", "BCC"] {
         let keys = match headers.get(header) {
@@ -229,16 +229,16 @@ pub(crate) fn copies(headers: Option<&Headers>) -> Result<Vec<Name>> {
                 )));
             }
         };
-        copies.extend(keys.as_slice().iter().filter_map(|key| match key {
+        cc_keys.extend(keys.as_slice().iter().filter_map(|key| match key {
             AMQPValue::LongString(key) => Some(Name::from(key.to_string())),
             _ => None,
         }));
     }
-    Ok(copies)
+    Ok(cc_keys)
 }
 
 /// A content header without its header `BCC`, which receivers are not to see.
-pub(crate) fn without_blind_copies(header: &[u8]) -> Result<Bytes> {
+pub(crate) fn without_bcc(header: &[u8]) -> Result<Bytes> {
     headers::rewrite(header, |properties, headers| {
         headers.remove("BCC");
         properties

@@ -38,7 +38,7 @@ pub(crate) struct Queue {
     ready_bytes: u64,
     next_position: u64,
     /// How many messages at the head of a quorum queue came back.
-    returned: usize,
+    returned_len: usize,
 }
 
 impl Queue {
@@ -66,7 +66,7 @@ impl Queue {
             ready: ReadyMessages::default(),
             ready_bytes: 0,
             next_position: 0,
-            returned: 0,
+            returned_len: 0,
         }
     }
 
@@ -98,7 +98,7 @@ impl Queue {
         let entry = Entry {
             position: self.next_position,
             redelivered: false,
-            returns: 0,
+            return_count: 0,
             // A time too far off to be told is as good as never.
             expires_at: ttl.and_then(|ttl| now().checked_add(ttl)),
             message,
@@ -108,20 +108,20 @@ impl Queue {
         self.ready.push(self.priority(&entry), entry);
     }
 
-    /// Whether another message of this size would be over the limit, and the queue refuses then.
-    pub(crate) fn refuses(&self, size: usize) -> bool {
+    /// Whether another message of this size would be exceeds the limit, and the queue rejects then.
+    pub(crate) fn rejects(&self, size: usize) -> bool {
         self.arguments.overflow != Overflow::DropHead
-            && (over(self.arguments.max_length, self.ready.len() as u64 + 1)
-                || over(
+            && (exceeds(self.arguments.max_length, self.ready.len() as u64 + 1)
+                || exceeds(
                     self.arguments.max_length_bytes,
                     self.ready_bytes + size as u64,
                 ))
     }
 
     /// Refuses a message, which becomes a dead letter where the queue wants that.
-    pub(crate) fn refuse(&self, message: Arc<Message>, dead: &mut VecDeque<DeadLetter>) {
+    pub(crate) fn reject(&self, message: Arc<Message>, dead_letters: &mut VecDeque<DeadLetter>) {
         if self.arguments.overflow == Overflow::RejectToDeadLetters {
-            self.die(message, Reason::MaxLength, dead);
+            self.dead_letter(message, Reason::MaxLength, dead_letters);
         }
     }
 
@@ -134,25 +134,25 @@ impl Queue {
 
     /// Puts a delivered message back into a quorum queue: before all that did not come back, or `last` of all. As in RabbitMQ
     /// messages come again in the order they came back, and one that did too often is a dead letter.
-    pub(crate) fn give_back(
+    pub(crate) fn return_delivery(
         &mut self,
         mut entry: Entry,
         last: bool,
-        dead: &mut VecDeque<DeadLetter>,
+        dead_letters: &mut VecDeque<DeadLetter>,
     ) {
         entry.redelivered = true;
-        entry.returns = entry.returns.saturating_add(1);
+        entry.return_count = entry.return_count.saturating_add(1);
         let limit = self.arguments.delivery_limit;
-        if limit.is_some_and(|limit| u64::from(entry.returns) > limit) {
-            self.die(entry.message, Reason::DeliveryLimit, dead);
+        if limit.is_some_and(|limit| u64::from(entry.return_count) > limit) {
+            self.dead_letter(entry.message, Reason::DeliveryLimit, dead_letters);
             return;
         }
         self.ready_bytes += entry.message.body.len() as u64;
         if last {
             self.ready.push(0, entry);
         } else {
-            self.ready.insert(self.returned, entry);
-            self.returned += 1;
+            self.ready.insert(self.returned_len, entry);
+            self.returned_len += 1;
         }
     }
 
@@ -160,22 +160,22 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         let entry = self.ready.pop()?;
         self.ready_bytes -= entry.message.body.len() as u64;
-        self.returned = self.returned.saturating_sub(1);
+        self.returned_len = self.returned_len.saturating_sub(1);
         Some(entry)
     }
 
-    /// Drops the first until the limits are kept, unless the queue refuses new ones instead.
-    pub(crate) fn drop_over_limit(&mut self, dead: &mut VecDeque<DeadLetter>) {
+    /// Drops the first until the limits are kept, unless the queue rejects new ones instead.
+    pub(crate) fn drop_over_limit(&mut self, dead_letters: &mut VecDeque<DeadLetter>) {
         if self.arguments.overflow != Overflow::DropHead {
             return;
         }
-        while over(self.arguments.max_length, self.ready.len() as u64)
-            || over(self.arguments.max_length_bytes, self.ready_bytes)
+        while exceeds(self.arguments.max_length, self.ready.len() as u64)
+            || exceeds(self.arguments.max_length_bytes, self.ready_bytes)
         {
             let Some(entry) = self.pop() else {
                 break;
             };
-            self.die(entry.message, Reason::MaxLength, dead);
+            self.dead_letter(entry.message, Reason::MaxLength, dead_letters);
         }
     }
 
@@ -183,7 +183,7 @@ impl Queue {
     pub(crate) fn drop_expired(
         &mut self,
         now: impl Fn() -> Instant,
-        dead: &mut VecDeque<DeadLetter>,
+        dead_letters: &mut VecDeque<DeadLetter>,
     ) {
         while let Some(Entry {
             expires_at: Some(at),
@@ -194,22 +194,22 @@ impl Queue {
                 break;
             }
             if let Some(entry) = self.pop() {
-                self.die(entry.message, Reason::Expired, dead);
+                self.dead_letter(entry.message, Reason::Expired, dead_letters);
             }
         }
     }
 
     /// Makes a dead letter of a message that left the queue, where there are such.
-    pub(crate) fn die(
+    pub(crate) fn dead_letter(
         &self,
         message: Arc<Message>,
         reason: Reason,
-        dead: &mut VecDeque<DeadLetter>,
+        dead_letters: &mut VecDeque<DeadLetter>,
     ) {
-        if let Some(to) = &self.arguments.dead_letters {
-            dead.push_back(DeadLetter {
+        if let Some(target) = &self.arguments.dead_letter_target {
+            dead_letters.push_back(DeadLetter {
                 queue: self.name.clone(),
-                to: to.clone(),
+                target: target.clone(),
                 message,
                 reason,
             });
@@ -221,7 +221,7 @@ impl Queue {
         let count = self.ready.len();
         self.ready.clear();
         self.ready_bytes = 0;
-        self.returned = 0;
+        self.returned_len = 0;
         count
     }
 
@@ -261,7 +261,7 @@ impl Queue {
     }
 }
 
-fn over(limit: Option<u64>, is: u64) -> bool {
+fn exceeds(limit: Option<u64>, is: u64) -> bool {
     limit.is_some_and(|limit| is > limit)
 }
 
@@ -301,7 +301,7 @@ mod tests {
             .collect()
     }
 
-    fn dead_letters() -> Option<DeadLetterTarget> {
+    fn dead_letter_target() -> Option<DeadLetterTarget> {
         Some(DeadLetterTarget {
             exchange: "".into(),
             key: None,
@@ -325,17 +325,17 @@ mod tests {
 
     #[test]
     fn limits_drop_the_oldest_or_refuse_the_newest() {
-        let mut dead = VecDeque::new();
+        let mut dead_letters = VecDeque::new();
         let mut drop_head = queue(QueueArguments {
             max_length: Some(2),
-            dead_letters: dead_letters(),
+            dead_letter_target: dead_letter_target(),
             ..QueueArguments::default()
         });
         for body in ["a", "b", "c"] {
             drop_head.push(message(body, None), Instant::now);
-            drop_head.drop_over_limit(&mut dead);
+            drop_head.drop_over_limit(&mut dead_letters);
         }
-        assert!(!drop_head.refuses(1));
+        assert!(!drop_head.rejects(1));
         assert_eq!(bodies(&mut drop_head), ["b", "c"]);
         let mut refusing = queue(QueueArguments {
             max_length_bytes: Some(3),
@@ -343,19 +343,19 @@ mod tests {
             ..QueueArguments::default()
         });
         refusing.push(message("aa", None), Instant::now);
-        assert!(!refusing.refuses(1) && refusing.refuses(2));
-        refusing.refuse(message("b", None), &mut dead);
-        let reasons: Vec<_> = dead.iter().map(|letter| letter.reason).collect();
+        assert!(!refusing.rejects(1) && refusing.rejects(2));
+        refusing.reject(message("b", None), &mut dead_letters);
+        let reasons: Vec<_> = dead_letters.iter().map(|letter| letter.reason).collect();
         assert_eq!(reasons, [Reason::MaxLength]);
     }
 
     #[test]
     fn a_message_that_comes_back_too_often_dies() {
-        let mut dead = VecDeque::new();
+        let mut dead_letters = VecDeque::new();
         let mut queue = queue(QueueArguments {
             kind: QueueKind::Quorum,
             delivery_limit: Some(1),
-            dead_letters: dead_letters(),
+            dead_letter_target: dead_letter_target(),
             ..QueueArguments::default()
         });
         for body in ["a", "b", "c"] {
@@ -363,12 +363,12 @@ mod tests {
         }
         let held = [queue.pop().unwrap(), queue.pop().unwrap()];
         for entry in held.into_iter().rev() {
-            queue.give_back(entry, false, &mut dead);
+            queue.return_delivery(entry, false, &mut dead_letters);
         }
         let again = queue.pop().unwrap();
-        queue.give_back(again, false, &mut dead);
+        queue.return_delivery(again, false, &mut dead_letters);
         assert_eq!(bodies(&mut queue), ["a", "c"]);
-        let died: Vec<_> = dead
+        let died: Vec<_> = dead_letters
             .iter()
             .map(|letter| (letter.reason, &letter.message.body[..]))
             .collect();
@@ -386,11 +386,11 @@ mod tests {
         queue.push(message("long", None), || now);
         queue.push(message("short", Some(second)), || now);
         assert_eq!(queue.next_deadline(), Some(now + second * 10));
-        let mut dead = VecDeque::new();
-        queue.drop_expired(|| now + second * 2, &mut dead);
+        let mut dead_letters = VecDeque::new();
+        queue.drop_expired(|| now + second * 2, &mut dead_letters);
         assert_eq!(queue.len(), 2);
-        queue.drop_expired(|| now + second * 10, &mut dead);
-        assert!(queue.is_empty() && dead.is_empty());
+        queue.drop_expired(|| now + second * 10, &mut dead_letters);
+        assert!(queue.is_empty() && dead_letters.is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     arguments::{QueueArguments, QueueKind},
     binding::Destination,
-    declare_check::{check_equivalence, check_same},
+    declare_check::{check_arguments, check_property},
     direct_reply::REPLY_TO,
     error::{AmqpError, Code, Result},
     exchanges::{refuse_reserved, strip_line_ends},
@@ -54,7 +54,7 @@ impl VHostState {
     ) -> Result<QueueStatus> {
         let name = strip_line_ends(ask.name);
         if name.starts_with(REPLY_TO) {
-            return self.declared_replies(&name);
+            return self.declare_reply_queue(&name);
         }
         if ask.passive {
             let id = self.queue_for(&name, by)?;
@@ -69,7 +69,7 @@ impl VHostState {
         let name = match &*name {
             "" => {
                 let name = format!("amq.gen-{}", Uuid::new_v4().simple());
-                let kind = QueueKind::of(&ask.table, &self.queue_text(&name))?;
+                let kind = QueueKind::from_arguments(&ask.table, &self.queue_text(&name))?;
                 if kind != QueueKind::Classic {
                     return Err(AmqpError::precondition_failed(format!(
                         "Cannot declare a server-named queue for type {}",
@@ -89,10 +89,10 @@ impl VHostState {
                 if queue.owner != owner {
                     return Err(locked(&text));
                 }
-                check_same("durable", &text, queue.durable, durable)?;
-                check_same("auto_delete", &text, queue.auto_delete, ask.auto_delete)?;
+                check_property("durable", &text, queue.durable, durable)?;
+                check_property("auto_delete", &text, queue.auto_delete, ask.auto_delete)?;
                 let keys = queue.arguments.kind.arguments();
-                check_equivalence(&queue.table, &ask.table, keys, &text)?;
+                check_arguments(&queue.table, &ask.table, keys, &text)?;
                 queue.used_at = Instant::now();
             }
             return self.declared(id);
@@ -208,24 +208,25 @@ impl VHostState {
     /// Takes one message for `basic.get`.
     pub(crate) fn get(
         &mut self,
-        channel: ChannelId,
+        channel_id: ChannelId,
         name: &str,
         no_ack: bool,
         by: ConnectionId,
     ) -> Result<Option<GetResult>> {
         let id = self.queue_for(name, by)?;
-        let (Some(queue), Some(on)) = (self.queues.get_mut(&id), self.channels.get_mut(&channel))
+        let (Some(queue), Some(channel)) =
+            (self.queues.get_mut(&id), self.channels.get_mut(&channel_id))
         else {
             return Ok(None);
         };
-        queue.drop_expired(Instant::now, &mut self.dead);
+        queue.drop_expired(Instant::now, &mut self.dead_letters);
         queue.used_at = Instant::now();
         let Some(entry) = queue.pop() else {
             return Ok(None);
         };
-        let delivery_tag = on.next_delivery_tag();
+        let delivery_tag = channel.next_delivery_tag();
         if !no_ack {
-            on.unacked.insert(
+            channel.unacked.insert(
                 delivery_tag,
                 Unacked {
                     queue: id,

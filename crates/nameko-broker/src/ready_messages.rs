@@ -15,21 +15,21 @@ pub(crate) struct ReadyMessages {
     /// The others, the highest first. No list in it is empty.
     higher: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
     /// How many there are in `higher`.
-    high: usize,
+    higher_len: usize,
 }
 
 impl ReadyMessages {
     pub(crate) fn len(&self) -> usize {
-        self.lowest.len() + self.high
+        self.lowest.len() + self.higher_len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lowest.is_empty() && self.high == 0
+        self.lowest.is_empty() && self.higher_len == 0
     }
 
     /// The message that is next.
     pub(crate) fn front(&self) -> Option<&Entry> {
-        if self.high == 0 {
+        if self.higher_len == 0 {
             return self.lowest.front();
         }
         self.higher
@@ -39,7 +39,7 @@ impl ReadyMessages {
 
     /// Takes the message that is next.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
-        if self.high == 0 {
+        if self.higher_len == 0 {
             return self.lowest.pop_front();
         }
         let mut entries = self.higher.first_entry()?;
@@ -47,25 +47,25 @@ impl ReadyMessages {
         if entries.get().is_empty() {
             entries.remove();
         }
-        self.high -= 1;
+        self.higher_len -= 1;
         entry
     }
 
     /// Adds a message behind its equals.
     pub(crate) fn push(&mut self, priority: u8, entry: Entry) {
-        self.level(priority).push_back(entry);
+        self.level_mut(priority).push_back(entry);
     }
 
     /// Puts a message where its position among its equals is.
     pub(crate) fn restore(&mut self, priority: u8, entry: Entry) {
-        let level = self.level(priority);
-        let place = match level.front() {
+        let level_mut = self.level_mut(priority);
+        let place = match level_mut.front() {
             Some(first) if first.position < entry.position => {
-                level.partition_point(|other| other.position < entry.position)
+                level_mut.partition_point(|other| other.position < entry.position)
             }
             _ => 0,
         };
-        level.insert(place, entry);
+        level_mut.insert(place, entry);
     }
 
     /// Puts a message of the lowest priority behind so many others, or at the end where there are fewer.
@@ -79,11 +79,11 @@ impl ReadyMessages {
     }
 
     /// The list of a priority, which gets one more.
-    fn level(&mut self, priority: u8) -> &mut VecDeque<Entry> {
+    fn level_mut(&mut self, priority: u8) -> &mut VecDeque<Entry> {
         if priority == 0 {
             return &mut self.lowest;
         }
-        self.high += 1;
+        self.higher_len += 1;
         self.higher.entry(Reverse(priority)).or_default()
     }
 }

@@ -1,16 +1,16 @@
-//! The consumers of a queue and whose turn it is.
+//! The consumers of a queue and whose cursor it is.
 
 use crate::vhost::ConsumerId;
 
-/// Consumers in the order they take turns: those of higher priority before others, equals one after the other.
+/// Consumers in the order they take consumers: those of higher priority before others, equals one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin {
-    /// The highest priority first; equals in the order they came, turned round at each delivery if `ranked`.
-    seats: Vec<Member>,
-    /// Index of the consumer whose turn it is, while all have the same priority.
-    turn: usize,
+    /// The highest priority first; equals in the order they came, turned round at each delivery if `prioritized`.
+    members: Vec<Member>,
+    /// Index of the consumer whose cursor it is, while all have the same priority.
+    cursor: usize,
     /// Whether one had another priority than the default.
-    ranked: bool,
+    prioritized: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -21,74 +21,81 @@ struct Member {
 
 impl RoundRobin {
     pub(crate) fn len(&self) -> usize {
-        self.seats.len()
+        self.members.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.members.is_empty()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = ConsumerId> + '_ {
-        self.seats.iter().map(|seat| seat.consumer)
+        self.members.iter().map(|member| member.consumer)
     }
 
     /// The one that would be next if all were new and free.
     pub(crate) fn first(&self) -> Option<ConsumerId> {
-        self.seats.first().map(|seat| seat.consumer)
+        self.members.first().map(|member| member.consumer)
     }
 
     /// Adds a consumer behind its equals.
     pub(crate) fn add(&mut self, consumer: ConsumerId, priority: i64) {
-        if priority != 0 && !self.ranked {
-            self.ranked = true;
+        if priority != 0 && !self.prioritized {
+            self.prioritized = true;
             // The order is what counts from now on.
-            self.seats.rotate_left(self.turn);
-            self.turn = 0;
+            self.members.rotate_left(self.cursor);
+            self.cursor = 0;
         }
         let place = self
-            .seats
+            .members
             .partition_point(|other| other.priority >= priority);
-        self.seats.insert(place, Member { consumer, priority });
+        self.members.insert(place, Member { consumer, priority });
     }
 
-    /// Removes a consumer, keeping the turns of the others.
+    /// Removes a consumer, keeping the consumers of the others.
     pub(crate) fn remove(&mut self, consumer: ConsumerId) {
-        if let Some(index) = self.seats.iter().position(|seat| seat.consumer == consumer) {
-            self.seats.remove(index);
-            if index < self.turn {
-                self.turn -= 1;
+        if let Some(index) = self
+            .members
+            .iter()
+            .position(|member| member.consumer == consumer)
+        {
+            self.members.remove(index);
+            if index < self.cursor {
+                self.cursor -= 1;
             }
         }
-        if self.seats.is_empty() {
+        if self.members.is_empty() {
             *self = Self::default();
         }
     }
 
-    /// The next in turn that may take a message.
-    pub(crate) fn next(&mut self, may_take: impl Fn(ConsumerId) -> bool) -> Option<ConsumerId> {
-        if self.ranked {
-            return self.next_ranked(may_take);
+    /// The next in cursor that may take a message.
+    pub(crate) fn next(&mut self, can_receive: impl Fn(ConsumerId) -> bool) -> Option<ConsumerId> {
+        if self.prioritized {
+            return self.next_prioritized(can_receive);
         }
-        let count = self.seats.len();
+        let count = self.members.len();
         for step in 0..count {
-            let index = (self.turn + step) % count;
-            let consumer = self.seats.get(index)?.consumer;
-            if may_take(consumer) {
-                self.turn = (index + 1) % count;
+            let index = (self.cursor + step) % count;
+            let consumer = self.members.get(index)?.consumer;
+            if can_receive(consumer) {
+                self.cursor = (index + 1) % count;
                 return Some(consumer);
             }
         }
         None
     }
 
-    fn next_ranked(&mut self, may_take: impl Fn(ConsumerId) -> bool) -> Option<ConsumerId> {
-        let index = self.seats.iter().position(|seat| may_take(seat.consumer))?;
-        let chosen = *self.seats.get(index)?;
+    fn next_prioritized(&mut self, can_receive: impl Fn(ConsumerId) -> bool) -> Option<ConsumerId> {
+        let index = self
+            .members
+            .iter()
+            .position(|member| can_receive(member.consumer))?;
+        let chosen = *self.members.get(index)?;
         // It goes behind its equals.
         let end = self
-            .seats
-            .partition_point(|seat| seat.priority >= chosen.priority);
-        if let Some(equals) = self.seats.get_mut(index..end) {
+            .members
+            .partition_point(|member| member.priority >= chosen.priority);
+        if let Some(equals) = self.members.get_mut(index..end) {
             equals.rotate_left(1);
         }
         Some(chosen.consumer)
@@ -99,34 +106,34 @@ impl RoundRobin {
 mod tests {
     use super::*;
 
-    fn turns(consumers: &[(u64, i64)]) -> RoundRobin {
-        let mut turns = RoundRobin::default();
-        for (id, priority) in consumers {
-            turns.add(ConsumerId(*id), *priority);
+    fn round_robin(members: &[(u64, i64)]) -> RoundRobin {
+        let mut consumers = RoundRobin::default();
+        for (id, priority) in members {
+            consumers.add(ConsumerId(*id), *priority);
         }
-        turns
+        consumers
     }
 
-    fn next(turns: &mut RoundRobin, busy: &[u64]) -> Option<u64> {
-        turns.next(|id| !busy.contains(&id.0)).map(|id| id.0)
+    fn next(consumers: &mut RoundRobin, busy: &[u64]) -> Option<u64> {
+        consumers.next(|id| !busy.contains(&id.0)).map(|id| id.0)
     }
 
     #[test]
     fn equals_take_turns() {
-        let mut turns = turns(&[(1, 0), (2, 0), (3, 0)]);
-        let order: Vec<_> = (0..4).map(|_| next(&mut turns, &[])).collect();
+        let mut consumers = round_robin(&[(1, 0), (2, 0), (3, 0)]);
+        let order: Vec<_> = (0..4).map(|_| next(&mut consumers, &[])).collect();
         assert_eq!(order, [Some(1), Some(2), Some(3), Some(1)]);
-        assert_eq!(next(&mut turns, &[2]), Some(3));
-        turns.remove(ConsumerId(1));
-        assert_eq!(next(&mut turns, &[]), Some(2));
-        assert_eq!(next(&mut turns, &[2, 3]), None);
+        assert_eq!(next(&mut consumers, &[2]), Some(3));
+        consumers.remove(ConsumerId(1));
+        assert_eq!(next(&mut consumers, &[]), Some(2));
+        assert_eq!(next(&mut consumers, &[2, 3]), None);
     }
 
     #[test]
     fn the_highest_priority_is_served_while_it_is_free() {
-        let mut turns = turns(&[(1, 0), (2, 5), (3, -1), (4, 5), (5, 0)]);
+        let mut consumers = round_robin(&[(1, 0), (2, 5), (3, -1), (4, 5), (5, 0)]);
         let busy: [&[u64]; 6] = [&[], &[], &[], &[2, 4], &[2, 4], &[1, 2, 4, 5]];
-        let order: Vec<_> = busy.map(|busy| next(&mut turns, busy)).into();
+        let order: Vec<_> = busy.map(|busy| next(&mut consumers, busy)).into();
         assert_eq!(
             order,
             [Some(2), Some(4), Some(2), Some(1), Some(5), Some(3)]

@@ -85,7 +85,7 @@ impl Settings {
     }
 
     /// The user these credentials are right for.
-    pub(crate) fn user(&self, given: &Credentials) -> Option<&str> {
+    pub(crate) fn authenticate(&self, given: &Credentials) -> Option<&str> {
         self.users()
             .into_iter()
             .find(|(user, password)| {
@@ -167,6 +167,6 @@ impl BrokerBuilder {
     ///
     /// [`BrokerError`] when the address, or the management API's port, can't be listened on.
     pub async fn start(self, addr: impl ToSocketAddrs) -> Result<Broker, BrokerError> {
-        Broker::start_with(self.settings, addr).await
+        Broker::start_with_settings(self.settings, addr).await
     }
 }

@@ -1,7 +1,7 @@
 //! Topic patterns: `*` is one word, `#` any number of words, words are parted by dots.
 //!
 //! Patterns live in a tree of words. A key is matched word by word against the set of all nodes that are still
-//! possible, so the cost is at most (words x nodes) whatever the patterns: a peer cannot make it explode with `#.a.#.a`.
+//! active, so the cost is at most (words x nodes) whatever the patterns: a peer cannot make it explode with `#.a.#.a`.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ pub(crate) struct TopicTree<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    /// The node of `#`: stays possible whatever the next word is.
+    /// The node of `#`: stays active whatever the next word is.
     hash: bool,
     children: HashMap<Box<str>, usize>,
     values: Vec<T>,
@@ -93,12 +93,12 @@ impl<T: PartialEq> TopicTree<T> {
 
     /// Calls `found` with every value whose pattern matches `key`.
     pub(crate) fn matches<'a>(&'a self, key: &str, mut found: impl FnMut(&'a T)) {
-        let mut possible = Vec::with_capacity(4);
-        self.enter(ROOT, &mut possible);
+        let mut active = Vec::with_capacity(4);
+        self.enter(ROOT, &mut active);
         let mut next = Vec::with_capacity(4);
         for word in words(key) {
             next.clear();
-            for &at in &possible {
+            for &at in &active {
                 let node = &self.nodes[at];
                 if node.hash {
                     self.enter(at, &mut next);
@@ -112,20 +112,20 @@ impl<T: PartialEq> TopicTree<T> {
                     }
                 }
             }
-            std::mem::swap(&mut possible, &mut next);
-            if possible.is_empty() {
+            std::mem::swap(&mut active, &mut next);
+            if active.is_empty() {
                 return;
             }
         }
-        for at in possible {
+        for at in active {
             self.nodes[at].values.iter().for_each(&mut found);
         }
     }
 
-    /// Makes a node possible, and the `#` below it, which may stand for no word at all.
-    fn enter(&self, mut at: usize, possible: &mut Vec<usize>) {
-        while !possible.contains(&at) {
-            possible.push(at);
+    /// Makes a node active, and the `#` below it, which may stand for no word at all.
+    fn enter(&self, mut at: usize, active: &mut Vec<usize>) {
+        while !active.contains(&at) {
+            active.push(at);
             match self.nodes[at].children.get("#") {
                 Some(&hash) => at = hash,
                 None => return,

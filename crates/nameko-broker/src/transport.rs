@@ -20,109 +20,109 @@ use crate::{
 };
 
 /// How much is read at once, at most.
-const READ: usize = 64 << 10;
+const READ_SIZE_BYTES: usize = 64 << 10;
 /// How many pieces are written at once, at most.
-const PIECES: usize = 64;
+const MAX_CHUNKS_PER_WRITE: usize = 64;
 /// How long a peer may take to confirm that its connection is closed.
-const CLOSING: Duration = Duration::from_secs(10);
+const CLOSE_OK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take when the broker stops or its connections are closed by force, and how long to wait for its end.
-const GOODBYE: Duration = Duration::from_secs(1);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Times at which something has to be done without the peer.
 #[derive(Debug)]
 struct Timers {
-    handshake: Instant,
+    handshake_deadline: Instant,
     /// When to give up on a connection closed from this side.
-    closing: Option<Instant>,
-    read: Instant,
-    written: Instant,
+    close_deadline: Option<Instant>,
+    last_read: Instant,
+    last_write: Instant,
     /// Since when the socket took nothing although there was something.
-    stuck: Option<Instant>,
+    write_blocked_since: Option<Instant>,
 }
 
 /// Serves one client until it goes or is closed.
-pub(crate) async fn serve(mut stream: TcpStream, registration: ConnectionGuard) {
+pub(crate) async fn serve(mut stream: TcpStream, guard: ConnectionGuard) {
     // Small frames must not wait for each other.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not turn off Nagle's algorithm");
     }
-    let shared = &registration.shared;
-    let mut connection = Connection::new(shared.clone(), registration.outbox.clone());
-    match run(&mut stream, &mut connection, &registration.outbox, shared).await {
+    let broker = &guard.broker;
+    let mut connection = Connection::new(broker.clone(), guard.send_buffer.clone());
+    match run(&mut stream, &mut connection, &guard.send_buffer, broker).await {
         Ok(()) => {
             connection.finish(Phase::Closed);
-            goodbye(stream).await;
+            close_gracefully(stream).await;
         }
         Err(error) => tracing::debug!(%error, "connection lost"),
     }
 }
 
-/// Reads, handles and writes until the connection is over and all of it is sent.
+/// Reads, handles and writes until the connection is timed_out and all of it is sent.
 async fn run(
     stream: &mut TcpStream,
     connection: &mut Connection,
-    outbox: &SendBuffer,
-    shared: &BrokerState,
+    send_buffer: &SendBuffer,
+    broker: &BrokerState,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut input = BytesMut::new();
     let mut pending: VecDeque<OutChunk> = VecDeque::new();
     let now = Instant::now();
-    let mut clock = Timers {
-        handshake: now + shared.settings.handshake_timeout,
-        closing: None,
-        read: now,
-        written: now,
-        stuck: None,
+    let mut timers = Timers {
+        handshake_deadline: now + broker.settings.handshake_timeout,
+        close_deadline: None,
+        last_read: now,
+        last_write: now,
+        write_blocked_since: None,
     };
     loop {
-        if let Some(reason) = outbox.take_forced() {
+        if let Some(reason) = send_buffer.take_forced_close() {
             connection.force_close(&reason);
-            clock.closing = Some(Instant::now() + GOODBYE);
+            timers.close_deadline = Some(Instant::now() + LINGER_TIMEOUT);
         }
-        // Frames may have been left from before, when the outbox was full.
+        // Frames may have been left from before, when the send_buffer was full.
         if !input.is_empty() {
             connection.receive(&mut input);
         }
-        if outbox.take_held_back() {
-            connection.resume();
+        if send_buffer.take_resume() {
+            connection.resume_deliveries();
         }
-        outbox.take(&mut pending);
+        send_buffer.take(&mut pending);
         if pending.is_empty() && connection.phase() == Phase::Closed {
             return Ok(());
         }
-        if connection.phase() == Phase::Closing && clock.closing.is_none() {
-            clock.closing = Some(Instant::now() + CLOSING);
+        if connection.phase() == Phase::Closing && timers.close_deadline.is_none() {
+            timers.close_deadline = Some(Instant::now() + CLOSE_OK_TIMEOUT);
         }
-        clock.note_pending(!pending.is_empty());
+        timers.set_pending(!pending.is_empty());
         let slices: Vec<IoSlice<'_>> = pending
             .iter()
-            .take(PIECES)
-            .map(|piece| IoSlice::new(&piece.bytes))
+            .take(MAX_CHUNKS_PER_WRITE)
+            .map(|chunk| IoSlice::new(&chunk.bytes))
             .collect();
-        let reading = outbox.takes_answers() && connection.phase() != Phase::Closed;
+        let reading = send_buffer.accepts_input() && connection.phase() != Phase::Closed;
         if !reading {
             // A peer is not silent because nobody listens; that it takes what it is sent is watched instead.
-            clock.read = Instant::now();
+            timers.last_read = Instant::now();
         }
-        let deadline = clock.next(connection, shared.settings.send_timeout);
+        let deadline = timers.next_wakeup(connection, broker.settings.send_timeout);
         tokio::select! {
             biased;
             written = writer.write_vectored(&slices), if !slices.is_empty() => {
                 drop(slices);
                 let written = written?;
-                advance(&mut pending, written, outbox);
-                clock.written = Instant::now();
-                clock.stuck = None;
+                advance(&mut pending, written, send_buffer);
+                timers.last_write = Instant::now();
+                timers.write_blocked_since = None;
             }
             read = read_some(&mut reader, &mut input), if reading => {
                 if read? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                clock.read = Instant::now();
+                timers.last_read = Instant::now();
             }
-            () = outbox.wake.notified() => {}
-            () = sleep_until(deadline) => clock.due(connection, shared.settings.send_timeout)?,
+            () = send_buffer.wake.notified() => {}
+            () = sleep_until(deadline) => timers.on_wakeup(connection, broker.settings.send_timeout)?,
         }
     }
 }
@@ -131,18 +131,18 @@ async fn read_some(
     reader: &mut tokio::net::tcp::ReadHalf<'_>,
     input: &mut BytesMut,
 ) -> io::Result<usize> {
-    // Room for one read; what is left over of a frame stays in front of it.
-    if input.capacity() - input.len() < READ / 4 {
-        input.reserve(READ);
+    // Room for one read; what is left timed_out of a frame stays in front of it.
+    if input.capacity() - input.len() < READ_SIZE_BYTES / 4 {
+        input.reserve(READ_SIZE_BYTES);
     }
     reader.read_buf(input).await
 }
 
 /// Takes off the front what was written.
-fn advance(pending: &mut VecDeque<OutChunk>, mut written: usize, outbox: &SendBuffer) {
+fn advance(pending: &mut VecDeque<OutChunk>, mut written: usize, send_buffer: &SendBuffer) {
     while let Some(front) = pending.front_mut() {
         let taken = written.min(front.bytes.len());
-        outbox.sent(taken, front.delivered);
+        send_buffer.sent(taken, front.is_delivery_body);
         front.bytes.advance(taken);
         written -= taken;
         if !front.bytes.is_empty() {
@@ -154,76 +154,81 @@ fn advance(pending: &mut VecDeque<OutChunk>, mut written: usize, outbox: &SendBu
 
 impl Timers {
     /// Notes whether something waits to be written.
-    fn note_pending(&mut self, pending: bool) {
-        match (pending, self.stuck) {
-            (true, None) => self.stuck = Some(Instant::now()),
-            (false, Some(_)) => self.stuck = None,
+    fn set_pending(&mut self, pending: bool) {
+        match (pending, self.write_blocked_since) {
+            (true, None) => self.write_blocked_since = Some(Instant::now()),
+            (false, Some(_)) => self.write_blocked_since = None,
             _ => {}
         }
     }
 
-    /// When to look at the clock next.
-    fn next(&self, connection: &Connection, send_timeout: Duration) -> Instant {
+    /// When to look at the timers next.
+    fn next_wakeup(&self, connection: &Connection, send_timeout: Duration) -> Instant {
         // A day is as good as never, and an instant can't overflow with it.
-        let mut next = self.read + Duration::from_secs(86_400);
+        let mut next = self.last_read + Duration::from_secs(86_400);
         match connection.phase() {
             Phase::Running | Phase::Closed => {}
-            Phase::Closing => next = self.closing.unwrap_or(next),
-            _ => next = self.handshake,
+            Phase::Closing => next = self.close_deadline.unwrap_or(next),
+            _ => next = self.handshake_deadline,
         }
-        if let Some(stuck) = self.stuck {
-            next = next.min(stuck + send_timeout);
+        if let Some(write_blocked_since) = self.write_blocked_since {
+            next = next.min(write_blocked_since + send_timeout);
         }
         let heartbeat = connection.heartbeat();
         if !heartbeat.is_zero() && connection.phase() == Phase::Running {
-            next = next.min(self.read + heartbeat * 2);
+            next = next.min(self.last_read + heartbeat * 2);
             // No heartbeat goes before what the peer does not take.
-            if self.stuck.is_none() {
-                next = next.min(self.written + heartbeat / 2);
+            if self.write_blocked_since.is_none() {
+                next = next.min(self.last_write + heartbeat / 2);
             }
         }
         next
     }
 
-    /// Does what is due.
-    fn due(&mut self, connection: &Connection, send_timeout: Duration) -> io::Result<()> {
+    /// Does what is on_wakeup.
+    fn on_wakeup(&mut self, connection: &Connection, send_timeout: Duration) -> io::Result<()> {
         let now = Instant::now();
-        let over = |what: &str| Err(io::Error::new(io::ErrorKind::TimedOut, what.to_owned()));
-        if self.stuck.is_some_and(|stuck| stuck + send_timeout <= now) {
-            return over("the peer takes nothing of what is sent to it");
+        let timed_out = |what: &str| Err(io::Error::new(io::ErrorKind::TimedOut, what.to_owned()));
+        if self
+            .write_blocked_since
+            .is_some_and(|write_blocked_since| write_blocked_since + send_timeout <= now)
+        {
+            return timed_out("the peer takes nothing of what is sent to it");
         }
         match connection.phase() {
             Phase::Closed => return Ok(()),
-            Phase::Closing if self.closing.is_some_and(|at| at <= now) => {
-                return over("the peer did not confirm the close");
+            Phase::Closing if self.close_deadline.is_some_and(|at| at <= now) => {
+                return timed_out("the peer did not confirm the close");
             }
             Phase::Closing => return Ok(()),
             Phase::Running => {}
-            _ if self.handshake <= now => return over("the peer did not finish the handshake"),
+            _ if self.handshake_deadline <= now => {
+                return timed_out("the peer did not finish the handshake");
+            }
             _ => return Ok(()),
         }
         let heartbeat = connection.heartbeat();
         if heartbeat.is_zero() {
             return Ok(());
         }
-        if self.read + heartbeat * 2 <= now {
-            return over("missed heartbeats from the client");
+        if self.last_read + heartbeat * 2 <= now {
+            return timed_out("missed heartbeats from the client");
         }
-        if self.written + heartbeat / 2 <= now && self.stuck.is_none() {
+        if self.last_write + heartbeat / 2 <= now && self.write_blocked_since.is_none() {
             connection.send_heartbeat();
-            self.written = now;
+            self.last_write = now;
         }
         Ok(())
     }
 }
 
 /// Closes in a way that lets the peer read the last words: what it sent and nobody read would cut them off.
-async fn goodbye(mut stream: TcpStream) {
+async fn close_gracefully(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let mut rest = [0; 1024];
-    let drained = timeout(GOODBYE, async {
+    let drained = timeout(LINGER_TIMEOUT, async {
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}
     });
     if drained.await.is_err() {
@@ -240,24 +245,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_takes_nothing_is_looked_at_when_its_time_is_up_and_not_all_the_time() {
-        let (shared, _timers) = BrokerState::new(Settings::default());
-        let shared = Arc::new(shared);
-        let registration = shared.register(None);
-        let mut connection = Connection::new(shared, registration.outbox.clone());
+        let (broker, _timers) = BrokerState::new(Settings::default());
+        let broker = Arc::new(broker);
+        let guard = broker.register(None);
+        let mut connection = Connection::new(broker, guard.send_buffer.clone());
         connection.phase = Phase::Running;
         connection.heartbeat = Duration::from_secs(20);
         let send_timeout = Duration::from_secs(30);
         let now = Instant::now();
         // The last write was longer ago than heartbeats are apart, and what came up since is not taken.
-        let mut clock = Timers {
-            handshake: now,
-            closing: None,
-            read: now,
-            written: now - Duration::from_secs(15),
-            stuck: Some(now),
+        let mut timers = Timers {
+            handshake_deadline: now,
+            close_deadline: None,
+            last_read: now,
+            last_write: now - Duration::from_secs(15),
+            write_blocked_since: Some(now),
         };
-        assert_eq!(clock.next(&connection, send_timeout), now + send_timeout);
-        clock.stuck = None;
-        assert!(clock.next(&connection, send_timeout) < now);
+        assert_eq!(
+            timers.next_wakeup(&connection, send_timeout),
+            now + send_timeout
+        );
+        timers.write_blocked_since = None;
+        assert!(timers.next_wakeup(&connection, send_timeout) < now);
     }
 }

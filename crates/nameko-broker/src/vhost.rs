@@ -1,6 +1,6 @@
 //! A virtual host: exchanges, queues, bindings and consumers behind one lock.
 //!
-//! Every operation takes the lock for as long as it takes to do it, writes what is to be sent into outboxes, and lets go.
+//! Every operation takes the lock for as long as it takes to do it, writes what is to be sent into send_buffers, and lets go.
 //! Nothing waits while it holds the lock.
 
 use std::{
@@ -70,7 +70,7 @@ pub(crate) struct VHostState {
     pub(crate) deadlines: BTreeSet<(Instant, QueueId)>,
     pub(crate) timer: Arc<Notify>,
     /// What died in the operation that is going on, or was too much for the ones before.
-    pub(crate) dead: VecDeque<DeadLetter>,
+    pub(crate) dead_letters: VecDeque<DeadLetter>,
     /// Connections that got something to send and are woken once the lock is free.
     pub(crate) wakes: Vec<Arc<SendBuffer>>,
     /// Set when the virtual host is no more; its timer ends then.
@@ -82,7 +82,7 @@ pub(crate) struct VHostState {
 #[derive(Debug)]
 pub(crate) struct ChannelConsumers {
     pub(crate) number: u16,
-    pub(crate) outbox: Arc<SendBuffer>,
+    pub(crate) send_buffer: Arc<SendBuffer>,
     /// Whether the client said it understands `basic.cancel` from the server.
     pub(crate) cancel_notify: bool,
     pub(crate) consumers: HashMap<Name, ConsumerId>,
@@ -91,7 +91,7 @@ pub(crate) struct ChannelConsumers {
     /// Delivered and not acknowledged, by delivery tag.
     pub(crate) unacked: BTreeMap<u64, Unacked>,
     /// How many of `unacked` count against the channel's limit; `basic.get` does not.
-    pub(crate) limited: u32,
+    pub(crate) prefetch_used: u32,
     /// Limit for consumers to come (`basic.qos` with `global` off); 0 is none.
     pub(crate) consumer_prefetch: u16,
     /// Limit for the whole channel (`basic.qos` with `global` on); 0 is none.
@@ -123,7 +123,7 @@ impl VHost {
             reply_channels: HashMap::new(),
             deadlines: BTreeSet::new(),
             timer: timer.clone(),
-            dead: VecDeque::new(),
+            dead_letters: VecDeque::new(),
             wakes: Vec::new(),
             deleted: false,
             next_id: 0,
@@ -164,14 +164,14 @@ impl VHost {
                 return;
             }
             let wakes = std::mem::take(&mut state.wakes);
-            for outbox in &wakes {
-                outbox.to_be_woken.store(false, Ordering::Relaxed);
+            for send_buffer in &wakes {
+                send_buffer.wake_pending.store(false, Ordering::Relaxed);
             }
             wakes
         };
-        for outbox in wakes {
-            if Some(outbox.connection) != own {
-                outbox.wake.notify_one();
+        for send_buffer in wakes {
+            if Some(send_buffer.connection) != own {
+                send_buffer.wake.notify_one();
             }
         }
     }
@@ -194,8 +194,8 @@ impl DerefMut for VHostGuard<'_> {
 impl Drop for VHostGuard<'_> {
     fn drop(&mut self) {
         // Not after a fault: that would be told of twice.
-        if !self.state.dead.is_empty() && !std::thread::panicking() {
-            self.state.bury();
+        if !self.state.dead_letters.is_empty() && !std::thread::panicking() {
+            self.state.flush_dead_letters();
         }
     }
 }
@@ -208,9 +208,9 @@ impl VHostState {
     }
 
     /// Has a connection woken once the lock is free.
-    pub(crate) fn wake(&mut self, outbox: &Arc<SendBuffer>) {
-        if !outbox.to_be_woken.swap(true, Ordering::Relaxed) {
-            self.wakes.push(outbox.clone());
+    pub(crate) fn wake(&mut self, send_buffer: &Arc<SendBuffer>) {
+        if !send_buffer.wake_pending.swap(true, Ordering::Relaxed) {
+            self.wakes.push(send_buffer.clone());
         }
     }
 
@@ -218,7 +218,7 @@ impl VHostState {
     pub(crate) fn open_channel(
         &mut self,
         number: u16,
-        outbox: Arc<SendBuffer>,
+        send_buffer: Arc<SendBuffer>,
         cancel_notify: bool,
     ) -> ChannelId {
         let id = ChannelId(self.next_id());
@@ -226,12 +226,12 @@ impl VHostState {
             id,
             ChannelConsumers {
                 number,
-                outbox,
+                send_buffer,
                 cancel_notify,
                 consumers: HashMap::new(),
                 replies: None,
                 unacked: BTreeMap::new(),
-                limited: 0,
+                prefetch_used: 0,
                 consumer_prefetch: 0,
                 global_prefetch: 0,
                 delivery_tag: 0,
@@ -245,20 +245,20 @@ impl VHostState {
         let Some(channel) = self.channels.remove(&id) else {
             return;
         };
-        self.forget_replies(channel.replies);
+        self.remove_direct_replies(channel.replies);
         // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
         // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
-        let queues = self.give_back(channel.unacked.into_values(), true);
+        let queues = self.requeue_deliveries(channel.unacked.into_values(), true);
         for consumer in channel.consumers.into_values() {
             self.remove_consumer(consumer);
         }
         for queue in queues {
-            self.limit_and_deliver(queue);
+            self.enforce_limits_and_deliver(queue);
         }
     }
 
     /// Ends the virtual host: every queue goes, and their consumers are told.
-    pub(crate) fn delete_everything(&mut self) {
+    pub(crate) fn delete_all(&mut self) {
         self.deleted = true;
         let queues: Vec<QueueId> = self.queues.keys().copied().collect();
         for queue in queues {
@@ -280,7 +280,7 @@ impl VHostState {
 
 impl ChannelConsumers {
     /// What the next delivery will have.
-    pub(crate) fn coming_tag(&self) -> u64 {
+    pub(crate) fn peek_delivery_tag(&self) -> u64 {
         self.delivery_tag + 1
     }
 

@@ -2,10 +2,10 @@
 
 use amq_protocol::types::{AMQPValue, FieldArray};
 
-use crate::{field_values::integer, headers::Headers};
+use crate::{field_values::as_integer, headers::Headers};
 
 /// The header that lists the deaths, one entry for each queue and reason, the latest first.
-const DEATHS: &str = "x-death";
+const X_DEATH: &str = "x-death";
 
 /// Why a message left a queue without being acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,28 +46,28 @@ impl Reason {
 }
 
 /// Adds a death to the headers. One of the same queue and reason as before is counted in its entry, which comes first then.
-pub(crate) fn add(headers: &mut Headers, death: &Death<'_>) {
-    let before = match headers.get(DEATHS) {
+pub(crate) fn record(headers: &mut Headers, death: &Death<'_>) {
+    let before = match headers.get(X_DEATH) {
         None => {
             for (key, value) in [
                 ("x-first-death-reason", death.reason.name()),
                 ("x-first-death-queue", death.queue),
                 ("x-first-death-exchange", death.exchange),
             ] {
-                headers.insert(key.into(), text(value));
+                headers.insert(key.into(), long_string(value));
             }
             Vec::new()
         }
-        Some(AMQPValue::FieldArray(entries)) => grouped(entries),
+        Some(AMQPValue::FieldArray(entries)) => group_entries(entries),
         // No list, so nobody's history.
         Some(_) => Vec::new(),
     };
     let (same, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|entry| {
-        is(entry, "queue", death.queue) && is(entry, "reason", death.reason.name())
+        has_text(entry, "queue", death.queue) && has_text(entry, "reason", death.reason.name())
     });
     let latest = match same.into_iter().next() {
         Some(mut entry) => {
-            let count = entry.get("count").and_then(|count| integer(count).ok());
+            let count = entry.get("count").and_then(|count| as_integer(count).ok());
             let count = count.map_or(1, |count| i64::try_from(count + 1).unwrap_or(i64::MAX));
             entry.insert("count".into(), AMQPValue::LongLongInt(count));
             entry
@@ -78,22 +78,22 @@ pub(crate) fn add(headers: &mut Headers, death: &Death<'_>) {
     for entry in std::iter::once(latest).chain(others) {
         entries.push(AMQPValue::FieldTable(entry.into()));
     }
-    headers.insert(DEATHS.into(), AMQPValue::FieldArray(entries));
+    headers.insert(X_DEATH.into(), AMQPValue::FieldArray(entries));
 }
 
 /// Whether a message that just died would come back to a queue it has been in, with no consumer's rejecting on the way.
 pub(crate) fn is_cycle(headers: &Headers, queue: &str) -> bool {
-    let Some(AMQPValue::FieldArray(entries)) = headers.get(DEATHS) else {
+    let Some(AMQPValue::FieldArray(entries)) = headers.get(X_DEATH) else {
         return false;
     };
     for entry in entries.as_slice() {
         let AMQPValue::FieldTable(entry) = entry else {
             return false;
         };
-        if is(entry.inner(), "reason", Reason::Rejected.name()) {
+        if has_text(entry.inner(), "reason", Reason::Rejected.name()) {
             return false;
         }
-        if is(entry.inner(), "queue", queue) {
+        if has_text(entry.inner(), "queue", queue) {
             return true;
         }
     }
@@ -102,7 +102,7 @@ pub(crate) fn is_cycle(headers: &Headers, queue: &str) -> bool {
 
 /// The entries with those of the same queue and reason, which clients can make, as one that counts them. RabbitMQ turns
 /// the list round while it does that.
-fn grouped(entries: &FieldArray) -> Vec<Headers> {
+fn group_entries(entries: &FieldArray) -> Vec<Headers> {
     let tables: Vec<&Headers> = entries
         .as_slice()
         .iter()
@@ -140,27 +140,27 @@ fn grouped(entries: &FieldArray) -> Vec<Headers> {
 fn new_entry(death: &Death<'_>) -> Headers {
     let mut keys = FieldArray::default();
     for key in &death.keys {
-        keys.push(text(key));
+        keys.push(long_string(key));
     }
     let mut entry = Headers::from([
         ("count".into(), AMQPValue::LongLongInt(1)),
-        ("reason".into(), text(death.reason.name())),
-        ("queue".into(), text(death.queue)),
+        ("reason".into(), long_string(death.reason.name())),
+        ("queue".into(), long_string(death.queue)),
         ("time".into(), AMQPValue::Timestamp(death.time)),
-        ("exchange".into(), text(death.exchange)),
+        ("exchange".into(), long_string(death.exchange)),
         ("routing-keys".into(), AMQPValue::FieldArray(keys)),
     ]);
     if let Some(expiration) = death.expiration {
-        entry.insert("original-expiration".into(), text(expiration));
+        entry.insert("original-expiration".into(), long_string(expiration));
     }
     entry
 }
 
-fn is(entry: &Headers, key: &str, expected: &str) -> bool {
+fn has_text(entry: &Headers, key: &str, expected: &str) -> bool {
     matches!(entry.get(key), Some(AMQPValue::LongString(text)) if text.as_bytes() == expected.as_bytes())
 }
 
-fn text(text: &str) -> AMQPValue {
+fn long_string(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn told(headers: &Headers) -> Vec<(String, String, i128)> {
-        let Some(AMQPValue::FieldArray(entries)) = headers.get(DEATHS) else {
+        let Some(AMQPValue::FieldArray(entries)) = headers.get(X_DEATH) else {
             panic!("{headers:?}");
         };
         let entry = |entry: &AMQPValue| {
@@ -191,7 +191,7 @@ mod tests {
                 Some(AMQPValue::LongString(text)) => text.to_string(),
                 other => panic!("{other:?}"),
             };
-            let count = integer(&table.inner()["count"]).unwrap();
+            let count = as_integer(&table.inner()["count"]).unwrap();
             (word("queue"), word("reason"), count)
         };
         entries.as_slice().iter().map(entry).collect()
@@ -211,7 +211,7 @@ mod tests {
             ("a", Rejected),
             ("a", Expired),
         ] {
-            add(&mut headers, &death(queue, reason));
+            record(&mut headers, &death(queue, reason));
         }
         let expected = [
             entry("a", Expired, 1),
@@ -219,7 +219,7 @@ mod tests {
             entry("a", Rejected, 2),
         ];
         assert_eq!(told(&headers), expected);
-        assert_eq!(headers["x-first-death-reason"], text("rejected"));
+        assert_eq!(headers["x-first-death-reason"], long_string("rejected"));
     }
 
     #[test]
@@ -227,8 +227,8 @@ mod tests {
         let same = || {
             AMQPValue::FieldTable(
                 Headers::from([
-                    ("queue".into(), text("a")),
-                    ("reason".into(), text("expired")),
+                    ("queue".into(), long_string("a")),
+                    ("reason".into(), long_string("expired")),
                 ])
                 .into(),
             )
@@ -239,9 +239,9 @@ mod tests {
             same(),
             AMQPValue::FieldTable(Headers::new().into()),
         ];
-        let mut headers = Headers::from([(DEATHS.into(), AMQPValue::FieldArray(made.into()))]);
-        add(&mut headers, &death("a", Reason::Expired));
-        let Some(AMQPValue::FieldArray(entries)) = headers.get(DEATHS) else {
+        let mut headers = Headers::from([(X_DEATH.into(), AMQPValue::FieldArray(made.into()))]);
+        record(&mut headers, &death("a", Reason::Expired));
+        let Some(AMQPValue::FieldArray(entries)) = headers.get(X_DEATH) else {
             panic!("{headers:?}");
         };
         assert_eq!(entries.as_slice().len(), 2);
@@ -257,7 +257,7 @@ mod tests {
         let after = |deaths: &[(&'static str, Reason)]| {
             let mut headers = Headers::new();
             for (queue, reason) in deaths {
-                add(&mut headers, &death(queue, *reason));
+                record(&mut headers, &death(queue, *reason));
             }
             headers
         };

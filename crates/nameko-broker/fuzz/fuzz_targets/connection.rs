@@ -6,7 +6,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    if let [opened, at_a_time, bytes @ ..] = data {
-        nameko_broker::fuzzing::converse(bytes, usize::from(*at_a_time), opened % 2 == 0);
+    if let [opened, chunk_size, bytes @ ..] = data {
+        nameko_broker::fuzzing::replay(bytes, usize::from(*chunk_size), opened % 2 == 0);
     }
 });

@@ -6,8 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::{
-    exchanges::named,
-    json::{of_table, table},
+    exchanges::exchange_name,
+    json::{table_from_json, table_to_json},
     request::Request,
     response::{ApiResponse, Result},
     within,
@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// What stands for itself in the name of a binding; a blank is a plus.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+const KEY_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b' ');
 
 /// What stands for itself in a part of a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+const SEGMENT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -45,13 +45,13 @@ pub(super) enum BindingFilter<'a> {
 pub(super) fn list(request: &Request<'_>, only: Option<&str>, which: BindingFilter<'_>) -> Result {
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.shared.vhosts() {
+    for (vhost, held) in request.broker.vhosts() {
         if only.is_none_or(|it| it == vhost) {
             found = true;
             list.extend(select(&held.lock(), which));
         }
     }
-    // RabbitMQ looks for nothing but the virtual host, and not even that where two ends are given.
+    // RabbitMQ looks for nothing but the virtual host, and not even that where two addrs are given.
     match found || !matches!(which, BindingFilter::All) {
         true => Ok(ApiResponse::json(list.into())),
         false => Err(ApiResponse::not_found()),
@@ -67,7 +67,7 @@ pub(super) fn get(
     key: &str,
 ) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
     let state = vhost.lock();
@@ -82,23 +82,23 @@ pub(super) fn get(
 pub(super) fn post(request: &Request<'_>, vhost: &str, source: &str, to: BindTo<'_>) -> Result {
     let fields = request.fields()?;
     let key = fields.name("routing_key")?.unwrap_or_default();
-    let arguments = table(fields.get("arguments"))?;
+    let arguments = table_from_json(fields.get("arguments"))?;
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
-    let by = request.shared.next_connection();
-    let name = properties_key(key, &of_table(&arguments));
+    let by = request.broker.next_connection_id();
+    let name = properties_key(key, &table_to_json(&arguments));
     within(&vhost, |state| {
-        state.bind(named(source), to, key, arguments, by)
+        state.bind(exchange_name(source), to, key, arguments, by)
     })
-    .map_err(ApiResponse::of_operation)?;
+    .map_err(ApiResponse::from_operation_error)?;
     let (BindTo::Queue(end) | BindTo::Exchange(end)) = to;
-    let encode = |text| utf8_percent_encode(text, SEGMENT);
+    let encode = |text| utf8_percent_encode(text, SEGMENT_UNRESERVED);
     let place = format!("{}/{}", encode(end), encode(&name));
     // Percent signs and letters: always a valid header.
     let place = HeaderValue::try_from(place).unwrap_or(HeaderValue::from_static(""));
-    Ok(ApiResponse::made(true).with(header::LOCATION, place))
+    Ok(ApiResponse::created_or_updated(true).with(header::LOCATION, place))
 }
 
 /// `DELETE bindings/V/e/X/q|e/D/KEY`.
@@ -110,34 +110,35 @@ pub(super) fn delete(
     key: &str,
 ) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    let by = request.shared.next_connection();
+    let by = request.broker.next_connection_id();
     within(&vhost, |state| {
-        let (destination, source) = (destination(state, to), named(source));
+        let (destination, source) = (destination(state, to), exchange_name(source));
         let found = destination.as_ref().and_then(|it| {
             let mut bindings = state.bindings.to(it);
             bindings.find(|it| {
-                &*it.source == source && properties_key(&it.key, &of_table(&it.arguments)) == key
+                &*it.source == source
+                    && properties_key(&it.key, &table_to_json(&it.arguments)) == key
             })
         });
         let found = found.ok_or_else(ApiResponse::not_found)?;
         let (key, arguments) = (found.key.clone(), found.arguments.clone());
         state
             .unbind(source, to, &key, arguments, by)
-            .map_err(ApiResponse::of_operation)
+            .map_err(ApiResponse::from_operation_error)
     })?;
-    Ok(ApiResponse::done())
+    Ok(ApiResponse::no_content())
 }
 
 /// Bindings as JSON, in order. Every queue is bound to the default exchange by its name.
 fn select(state: &VHostState, which: BindingFilter<'_>) -> Vec<Value> {
     let (source, to) = match which {
         BindingFilter::All => (None, None),
-        BindingFilter::From(source) => (Some(named(source)), None),
+        BindingFilter::From(source) => (Some(exchange_name(source)), None),
         BindingFilter::To(to) => (None, Some(to)),
-        BindingFilter::Between(source, to) => (Some(named(source)), Some(to)),
+        BindingFilter::Between(source, to) => (Some(exchange_name(source)), Some(to)),
     };
     let mut list = Vec::new();
     if source.is_none_or(str::is_empty) {
@@ -183,7 +184,7 @@ fn implicit(state: &VHostState, queue: &str) -> Value {
 
 fn describe(state: &VHostState, binding: &Binding) -> Value {
     let (kind, end) = end(state, &binding.destination).unwrap_or(("queue", ""));
-    let arguments = of_table(&binding.arguments);
+    let arguments = table_to_json(&binding.arguments);
     json!({
         "source": &*binding.source,
         "vhost": &*state.name,
@@ -206,14 +207,14 @@ fn end<'a>(state: &'a VHostState, destination: &'a Destination) -> Option<(&'sta
 fn destination(state: &VHostState, to: BindTo<'_>) -> Option<Destination> {
     match to {
         BindTo::Queue(name) => state.queue_ids.get(name).copied().map(Destination::Queue),
-        BindTo::Exchange(name) => Some(Destination::Exchange(named(name).into())),
+        BindTo::Exchange(name) => Some(Destination::Exchange(exchange_name(name).into())),
     }
 }
 
-/// What a binding is called among those with the same ends: its key, and a digest of its arguments if it has any. RabbitMQ's
+/// What a binding is called among those with the same addrs: its key, and a digest of its arguments if it has any. RabbitMQ's
 /// digest is another, which only Erlang can make.
 fn properties_key(key: &str, arguments: &Value) -> String {
-    let quoted = utf8_percent_encode(key, PLAIN)
+    let quoted = utf8_percent_encode(key, KEY_UNRESERVED)
         .to_string()
         .replace(' ', "+");
     let none = arguments.as_object().is_none_or(|it| it.is_empty());

@@ -73,14 +73,16 @@ impl Fields {
         }
     }
 
-    /// A name, or a key: a text that fits where AMQP has one.
+    /// A name, or a key: a text that check_name_length where AMQP has one.
     pub(super) fn name(&self, key: &str) -> Result<Option<&str>> {
-        self.text(key)?.map(|text| fits(key, text)).transpose()
+        self.text(key)?
+            .map(|text| check_name_length(key, text))
+            .transpose()
     }
 }
 
 /// Refuses a name that is longer than AMQP's names can be.
-pub(super) fn fits<'a>(kind: &str, name: &'a str) -> Result<&'a str> {
+pub(super) fn check_name_length<'a>(kind: &str, name: &'a str) -> Result<&'a str> {
     if name.len() <= 255 {
         return Ok(name);
     }

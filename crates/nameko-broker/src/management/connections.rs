@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    json::of_table,
+    json::table_to_json,
     overview::NODE,
     request::Request,
     response::{ApiResponse, Result},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a request waits for a connection to be closed.
-const CLOSING: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The connections there are, by number.
 #[derive(Debug)]
@@ -26,65 +26,65 @@ pub(super) struct ConnectionIndex(HashMap<ConnectionId, ConnectionInfo>);
 
 /// `GET connections`, or those of one virtual host.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
-    if only.is_some_and(|name| request.shared.vhost(name).is_none()) {
+    if only.is_some_and(|name| request.broker.vhost(name).is_none()) {
         return Err(ApiResponse::not_found());
     }
-    let clients = request.shared.clients().into_iter();
+    let clients = request.broker.open_connections().into_iter();
     let list: Vec<Value> = clients
         .filter(|client| {
-            let vhost = client.opened.as_ref().map(|it| &*it.vhost);
+            let vhost = client.session.as_ref().map(|it| &*it.vhost);
             only.is_none() || vhost == only
         })
-        .map(|client| describe(&client, request.shared))
+        .map(|client| describe(&client, request.broker))
         .collect();
     Ok(ApiResponse::json(list.into()))
 }
 
 /// `GET connections/NAME`.
 pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
-    let client = find(request.shared, name)?;
-    Ok(ApiResponse::json(describe(&client, request.shared)))
+    let client = find(request.broker, name)?;
+    Ok(ApiResponse::json(describe(&client, request.broker)))
 }
 
 /// `DELETE connections/NAME`: the client is told why, with 320 CONNECTION_FORCED.
 pub(super) async fn delete(request: &Request<'_>, name: &str) -> Result {
-    let client = find(request.shared, name)?;
+    let client = find(request.broker, name)?;
     let reason = request
         .header("x-reason")
         .unwrap_or("Closed via management plugin");
-    client.outbox.force_close(reason);
+    client.send_buffer.force_close(reason);
     // What it had is free for others when this is answered.
     let gone = async {
         loop {
-            let ended = request.shared.ended.notified();
+            let ended = request.broker.connection_ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if !request.shared.is_in(client.outbox.connection) {
+            if !request.broker.is_open(client.send_buffer.connection) {
                 return;
             }
             ended.await;
         }
     };
-    if timeout(CLOSING, gone).await.is_err() {
+    if timeout(CLOSE_TIMEOUT, gone).await.is_err() {
         tracing::debug!(name, "a connection takes long to close");
     }
-    Ok(ApiResponse::done())
+    Ok(ApiResponse::no_content())
 }
 
 /// `GET channels`, or those of one connection.
 pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
-    let only = of.map(|name| find(request.shared, name)).transpose()?;
-    let names = ConnectionIndex::new(request.shared);
+    let only = of.map(|name| find(request.broker, name)).transpose()?;
+    let names = ConnectionIndex::new(request.broker);
     let mut list = Vec::new();
-    for (_, vhost) in request.shared.vhosts() {
+    for (_, vhost) in request.broker.vhosts() {
         let state = vhost.lock();
         let mut channels: Vec<(&ChannelId, &ChannelConsumers)> = state
             .channels
             .iter()
             .filter(|(_, channel)| {
-                let connection = channel.outbox.connection;
+                let connection = channel.send_buffer.connection;
                 only.as_ref()
-                    .is_none_or(|it| it.outbox.connection == connection)
+                    .is_none_or(|it| it.send_buffer.connection == connection)
             })
             .collect();
         channels.sort_unstable_by_key(|(id, _)| id.0);
@@ -96,10 +96,10 @@ pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
 
 /// `GET consumers`, or those of one virtual host.
 pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
-    let names = ConnectionIndex::new(request.shared);
+    let names = ConnectionIndex::new(request.broker);
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.shared.vhosts() {
+    for (vhost, held) in request.broker.vhosts() {
         if only.is_none_or(|it| it == vhost) {
             found = true;
             let state = held.lock();
@@ -116,15 +116,15 @@ pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
 }
 
 impl ConnectionIndex {
-    pub(super) fn new(shared: &BrokerState) -> Self {
-        let clients = shared.clients().into_iter();
-        Self(clients.map(|it| (it.outbox.connection, it)).collect())
+    pub(super) fn new(broker: &BrokerState) -> Self {
+        let clients = broker.open_connections().into_iter();
+        Self(clients.map(|it| (it.send_buffer.connection, it)).collect())
     }
 
     /// A connection as other things mention it.
     pub(super) fn connection(&self, id: ConnectionId) -> Value {
         let client = self.0.get(&id);
-        let peer = client.and_then(|it| it.ends).map(|(peer, _)| peer);
+        let peer = client.and_then(|it| it.addrs).map(|(peer, _)| peer);
         json!({
             "name": client.map(ConnectionInfo::name),
             "peer_host": peer.map(|it| it.ip().to_string()),
@@ -137,9 +137,9 @@ impl ConnectionIndex {
         let consumer = state.consumers.get(&id)?;
         let queue = state.queues.get(&consumer.queue)?;
         let channel = state.channels.get(&consumer.channel)?;
-        let client = self.0.get(&channel.outbox.connection);
+        let client = self.0.get(&channel.send_buffer.connection);
         let name = client.map(ConnectionInfo::name);
-        let peer = client.and_then(|it| it.ends).map(|(peer, _)| peer);
+        let peer = client.and_then(|it| it.addrs).map(|(peer, _)| peer);
         let active = !queue.arguments.single_active || queue.active_consumer == Some(id);
         Some(json!({
             "consumer_tag": &*consumer.tag,
@@ -155,21 +155,21 @@ impl ConnectionIndex {
                 "connection_name": name,
                 "peer_host": peer.map(|it| it.ip().to_string()),
                 "peer_port": peer.map(|it| it.port()),
-                "user": client.and_then(|it| it.opened.as_ref()).map(|it| &it.user),
+                "user": client.and_then(|it| it.session.as_ref()).map(|it| &it.user),
                 "node": NODE,
             },
         }))
     }
 
     fn channel(&self, channel: &ChannelConsumers, state: &VHostState) -> Value {
-        let connection = channel.outbox.connection;
+        let connection = channel.send_buffer.connection;
         let client = self.0.get(&connection);
         let name = client.map(ConnectionInfo::name);
         json!({
             "name": channel_name(name.as_deref(), channel),
             "number": channel.number,
             "vhost": &*state.name,
-            "user": client.and_then(|it| it.opened.as_ref()).map(|it| &it.user),
+            "user": client.and_then(|it| it.session.as_ref()).map(|it| &it.user),
             "node": NODE,
             "state": "running",
             "connection_details": self.connection(connection),
@@ -186,39 +186,39 @@ fn channel_name(connection: Option<&str>, channel: &ChannelConsumers) -> String 
     format!("{} ({})", connection.unwrap_or_default(), channel.number)
 }
 
-fn find(shared: &BrokerState, name: &str) -> Result<ConnectionInfo> {
-    let mut clients = shared.clients().into_iter();
+fn find(broker: &BrokerState, name: &str) -> Result<ConnectionInfo> {
+    let mut clients = broker.open_connections().into_iter();
     clients
         .find(|client| client.name() == name)
         .ok_or_else(ApiResponse::not_found)
 }
 
-fn describe(client: &ConnectionInfo, shared: &BrokerState) -> Value {
-    let Some(opened) = &client.opened else {
+fn describe(client: &ConnectionInfo, broker: &BrokerState) -> Value {
+    let Some(session) = &client.session else {
         return Value::Null;
     };
-    let (peer, local) = client.ends.unzip();
-    let channels = shared.vhost(&opened.vhost).map_or(0, |vhost| {
+    let (peer, local) = client.addrs.unzip();
+    let channels = broker.vhost(&session.vhost).map_or(0, |vhost| {
         let state = vhost.lock();
         let own = state.channels.values();
-        own.filter(|it| it.outbox.connection == client.outbox.connection)
+        own.filter(|it| it.send_buffer.connection == client.send_buffer.connection)
             .count()
     });
-    let at = opened.at.duration_since(std::time::UNIX_EPOCH);
-    let properties = of_table(&opened.properties);
+    let at = session.opened_at.duration_since(std::time::UNIX_EPOCH);
+    let properties = table_to_json(&session.properties);
     json!({
         "name": client.name(),
         "user_provided_name": properties.get("connection_name"),
-        "vhost": opened.vhost,
-        "user": opened.user,
-        "user_who_performed_action": opened.user,
-        "auth_mechanism": opened.mechanism,
+        "vhost": session.vhost,
+        "user": session.user,
+        "user_who_performed_action": session.user,
+        "auth_mechanism": session.mechanism,
         "client_properties": properties,
         "connected_at": at.map_or(0, |it| it.as_millis() as u64),
         "channels": channels,
-        "channel_max": opened.channel_max,
-        "frame_max": opened.frame_max,
-        "timeout": opened.heartbeat,
+        "channel_max": session.channel_max,
+        "frame_max": session.frame_max,
+        "timeout": session.heartbeat,
         "host": local.map(|it| it.ip().to_string()),
         "port": local.map(|it| it.port()),
         "peer_host": peer.map(|it| it.ip().to_string()),

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    body::fits,
-    json::{of_table, table},
+    body::check_name_length,
+    json::{table_from_json, table_to_json},
     request::Request,
     response::{ApiResponse, Result},
     within,
@@ -12,7 +12,7 @@ use super::{
 use crate::{exchange::Exchange, exchanges::DeclareExchange, vhost::VHostState};
 
 /// The exchange of a path: the one without a name is called `amq.default` there.
-pub(super) fn named(name: &str) -> &str {
+pub(super) fn exchange_name(name: &str) -> &str {
     match name {
         "amq.default" => "",
         name => name,
@@ -23,7 +23,7 @@ pub(super) fn named(name: &str) -> &str {
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
     let mut list = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.shared.vhosts() {
+    for (vhost, held) in request.broker.vhosts() {
         if only.is_none_or(|it| it == vhost) {
             found = true;
             let state = held.lock();
@@ -41,11 +41,11 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
 /// `GET exchanges/V/X`.
 pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
     let state = vhost.lock();
-    let exchange = state.exchanges.get(named(name));
+    let exchange = state.exchanges.get(exchange_name(name));
     let exchange = exchange.ok_or_else(ApiResponse::not_found)?;
     Ok(ApiResponse::json(describe(exchange, &state)))
 }
@@ -54,41 +54,41 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
 pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let fields = request.fields()?;
     let ask = DeclareExchange {
-        name: fits("exchange", named(name))?,
+        name: check_name_length("exchange", exchange_name(name))?,
         kind: fields.name("type")?.unwrap_or("direct"),
         passive: false,
         durable: fields.flag("durable")?.unwrap_or(false),
         auto_delete: fields.flag("auto_delete")?.unwrap_or(false),
         internal: fields.flag("internal")?.unwrap_or(false),
-        table: table(fields.get("arguments"))?,
+        table: table_from_json(fields.get("arguments"))?,
     };
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
     within(&vhost, |state| {
         let new = !state.exchanges.contains_key(ask.name);
         state.declare_exchange(ask)?;
-        Ok(ApiResponse::made(new))
+        Ok(ApiResponse::created_or_updated(new))
     })
-    .map_err(ApiResponse::of_operation)
+    .map_err(ApiResponse::from_operation_error)
 }
 
 /// `DELETE exchanges/V/X`.
 pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
     within(&vhost, |state| {
-        if !state.exchanges.contains_key(named(name)) {
+        if !state.exchanges.contains_key(exchange_name(name)) {
             return Err(ApiResponse::not_found());
         }
         state
-            .delete_exchange(named(name), request.asks("if-unused"))
-            .map_err(ApiResponse::of_operation)
+            .delete_exchange(exchange_name(name), request.query_flag("if-unused"))
+            .map_err(ApiResponse::from_operation_error)
     })?;
-    Ok(ApiResponse::done())
+    Ok(ApiResponse::no_content())
 }
 
 fn describe(exchange: &Exchange, state: &VHostState) -> Value {
@@ -99,6 +99,6 @@ fn describe(exchange: &Exchange, state: &VHostState) -> Value {
         "durable": exchange.durable,
         "auto_delete": exchange.auto_delete,
         "internal": exchange.internal,
-        "arguments": of_table(&exchange.table),
+        "arguments": table_to_json(&exchange.table),
     })
 }

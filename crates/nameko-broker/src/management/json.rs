@@ -9,30 +9,30 @@ use serde_json::{Map, Number, Value, json};
 use super::response::{ApiResponse, Result};
 use crate::{
     depth_limit::MAX_DEPTH,
-    field_values::{bare, integer},
+    field_values::{as_integer, display_value},
 };
 
 /// A table from the field of a body; without one it is empty.
-pub(super) fn table(value: Option<&Value>) -> Result<FieldTable> {
+pub(super) fn table_from_json(value: Option<&Value>) -> Result<FieldTable> {
     match value {
         None => Ok(FieldTable::default()),
-        Some(Value::Object(fields)) => to_table(fields, MAX_DEPTH),
+        Some(Value::Object(fields)) => object_to_table(fields, MAX_DEPTH),
         Some(other) => Err(ApiResponse::bad_request(json!(["not_an_object", other]))),
     }
 }
 
 /// A table as JSON.
-pub(super) fn of_table(table: &FieldTable) -> Value {
+pub(super) fn table_to_json(table: &FieldTable) -> Value {
     let fields = table.inner().iter();
     Value::Object(
         fields
-            .map(|(key, value)| (key.to_string(), of_value(value)))
+            .map(|(key, value)| (key.to_string(), value_to_json(value)))
             .collect(),
     )
 }
 
 /// Properties from the field of a body. What AMQP does not know is left out, as by RabbitMQ.
-pub(super) fn properties(value: Option<&Value>) -> Result<AMQPProperties> {
+pub(super) fn properties_from_json(value: Option<&Value>) -> Result<AMQPProperties> {
     let fields = match value {
         None => return Ok(AMQPProperties::default()),
         Some(Value::Object(fields)) => fields,
@@ -62,13 +62,13 @@ pub(super) fn properties(value: Option<&Value>) -> Result<AMQPProperties> {
         "cluster_id" with_cluster_id short
     );
     if let Some(headers) = fields.get("headers") {
-        properties = properties.with_headers(table(Some(headers))?);
+        properties = properties.with_headers(table_from_json(Some(headers))?);
     }
     Ok(properties)
 }
 
 /// Properties as JSON. Where there are none RabbitMQ writes an empty list.
-pub(super) fn of_properties(properties: &AMQPProperties) -> Value {
+pub(super) fn properties_to_json(properties: &AMQPProperties) -> Value {
     let mut fields = Map::new();
     macro_rules! put {
         ($($name:literal $get:ident $write:expr),*) => {
@@ -81,7 +81,7 @@ pub(super) fn of_properties(properties: &AMQPProperties) -> Value {
     put!(
         "content_type" content_type text,
         "content_encoding" content_encoding text,
-        "headers" headers of_table,
+        "headers" headers table_to_json,
         "delivery_mode" delivery_mode |n: &u8| Value::from(*n),
         "priority" priority |n: &u8| Value::from(*n),
         "correlation_id" correlation_id text,
@@ -100,18 +100,18 @@ pub(super) fn of_properties(properties: &AMQPProperties) -> Value {
     }
 }
 
-fn to_table(fields: &Map<String, Value>, depth: usize) -> Result<FieldTable> {
+fn object_to_table(fields: &Map<String, Value>, depth: usize) -> Result<FieldTable> {
     let mut table = FieldTable::default();
     for (key, value) in fields {
         let name = ShortString::try_new(key.as_str())
             .map_err(|_| ApiResponse::bad_request(json!(["key_too_long", key])))?;
-        table.insert(name, to_value(value, depth)?);
+        table.insert(name, value_from_json(value, depth)?);
     }
     Ok(table)
 }
 
 /// The types RabbitMQ gives to JSON's.
-fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
+fn value_from_json(value: &Value, depth: usize) -> Result<AMQPValue> {
     let inner = depth
         .checked_sub(1)
         .ok_or_else(|| ApiResponse::bad_request("nested_too_deep"))?;
@@ -127,17 +127,17 @@ fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
         Value::Array(values) => {
             let mut array = FieldArray::default();
             for value in values {
-                array.push(to_value(value, inner)?);
+                array.push(value_from_json(value, inner)?);
             }
             AMQPValue::FieldArray(array)
         }
-        Value::Object(fields) => AMQPValue::FieldTable(to_table(fields, inner)?),
+        Value::Object(fields) => AMQPValue::FieldTable(object_to_table(fields, inner)?),
     })
 }
 
-fn of_value(value: &AMQPValue) -> Value {
+fn value_to_json(value: &AMQPValue) -> Value {
     let float = |float: f64| Number::from_f64(float).map_or(Value::Null, Value::Number);
-    if let Some(whole) = integer(value).ok().and_then(Number::from_i128) {
+    if let Some(whole) = as_integer(value).ok().and_then(Number::from_i128) {
         return Value::Number(whole);
     }
     match value {
@@ -148,11 +148,11 @@ fn of_value(value: &AMQPValue) -> Value {
         AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
         AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
         AMQPValue::FieldArray(values) => {
-            Value::Array(values.as_slice().iter().map(of_value).collect())
+            Value::Array(values.as_slice().iter().map(value_to_json).collect())
         }
-        AMQPValue::FieldTable(table) => of_table(table),
+        AMQPValue::FieldTable(table) => table_to_json(table),
         AMQPValue::Void => Value::Null,
-        other => bare(other).into(),
+        other => display_value(other).into(),
     }
 }
 
@@ -197,8 +197,8 @@ mod tests {
         #[test]
         fn headers_come_back_as_they_were(value in values()) {
             let given = json!({"headers": {"x": value}});
-            let properties = properties(Some(&given)).unwrap();
-            prop_assert_eq!(of_properties(&properties), given);
+            let properties = properties_from_json(Some(&given)).unwrap();
+            prop_assert_eq!(properties_to_json(&properties), given);
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
             json!({"a": deep}),
             json!({"k".repeat(256): 1}),
         ] {
-            assert!(table(Some(&wrong)).is_err(), "{wrong}");
+            assert!(table_from_json(Some(&wrong)).is_err(), "{wrong}");
         }
         for wrong in [
             json!({"priority": "5"}),
@@ -221,8 +221,8 @@ mod tests {
             json!({"app_id": "a".repeat(256)}),
             json!([]),
         ] {
-            assert!(properties(Some(&wrong)).is_err(), "{wrong}");
+            assert!(properties_from_json(Some(&wrong)).is_err(), "{wrong}");
         }
-        assert_eq!(of_properties(&AMQPProperties::default()), json!([]));
+        assert_eq!(properties_to_json(&AMQPProperties::default()), json!([]));
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     body::Fields,
-    exchanges::named,
-    json::{of_properties, properties},
+    exchanges::exchange_name,
+    json::{properties_from_json, properties_to_json},
     request::Request,
     response::{ApiResponse, Result},
     within,
@@ -43,19 +43,19 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
     fields.require(&["routing_key", "properties", "payload", "payload_encoding"])?;
     let key = fields.name("routing_key")?.unwrap_or_default();
     let body = payload(&fields)?;
-    let properties = properties(fields.get("properties"))?;
+    let properties = properties_from_json(fields.get("properties"))?;
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::access_refused)?;
-    if body.len() as u64 > request.shared.settings.max_message_size {
-        return Err(ApiResponse::of_publish(AmqpError::precondition_failed(
-            format!(
+    if body.len() as u64 > request.broker.settings.max_message_size {
+        return Err(ApiResponse::from_publish_error(
+            AmqpError::precondition_failed(format!(
                 "message size {} is larger than configured max size {}",
                 body.len(),
-                request.shared.settings.max_message_size
-            ),
-        )));
+                request.broker.settings.max_message_size
+            )),
+        ));
     }
     let header = headers::encode(AMQPContentHeader {
         class_id: PUBLISH.0,
@@ -63,10 +63,10 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
         properties: properties.clone(),
     });
     let header = header.ok_or_else(|| ApiResponse::bad_request("the properties are too large"))?;
-    let by = request.shared.next_connection();
-    let published = in_channel(&vhost, by, |state, channel| {
-        let message = state.accept(IncomingPublish {
-            exchange: named(exchange),
+    let by = request.broker.next_connection_id();
+    let published = with_temporary_channel(&vhost, by, |state, channel| {
+        let message = state.validate_publish(IncomingPublish {
+            exchange: exchange_name(exchange),
             routing_key: key.to_owned(),
             properties: &properties,
             header,
@@ -77,10 +77,10 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
         let headers = properties.headers().as_ref().map(|it| it.inner());
         Ok(state.publish(message, headers))
     });
-    match published.map_err(ApiResponse::of_publish)? {
+    match published.map_err(ApiResponse::from_publish_error)? {
         Published::Routed => Ok(ApiResponse::json(json!({"routed": true}))),
         // RabbitMQ waits for a confirm, and takes a refusal by a full queue for none.
-        Published::Unroutable | Published::Refused => {
+        Published::Unroutable | Published::Rejected => {
             Ok(ApiResponse::json(json!({"routed": false})))
         }
     }
@@ -102,11 +102,11 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     };
     let truncate = fields.integer("truncate")?.map(|it| it.max(0) as usize);
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::access_refused)?;
-    let by = request.shared.next_connection();
-    let read = in_channel(&vhost, by, |state, channel| {
+    let by = request.broker.next_connection_id();
+    let read = with_temporary_channel(&vhost, by, |state, channel| {
         let mut read = Vec::new();
         // One that is not there is an error even where nothing is to be read.
         state.queue_for(name, by)?;
@@ -124,7 +124,7 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         state.settle(channel, 0, true, outcome)?;
         Ok(read)
     });
-    let read = read.map_err(ApiResponse::of_get)?;
+    let read = read.map_err(ApiResponse::from_get_error)?;
     let messages: Vec<Value> = read
         .iter()
         .map(|got| describe(got, only_base64, truncate))
@@ -155,7 +155,7 @@ impl AckMode {
 }
 
 /// Does something on a channel that is only there for it.
-fn in_channel<T>(
+fn with_temporary_channel<T>(
     vhost: &VHost,
     by: ConnectionId,
     operation: impl FnOnce(&mut VHostState, ChannelId) -> Operation<T>,
@@ -186,7 +186,7 @@ fn payload(fields: &Fields) -> Result<Vec<u8>> {
 }
 
 fn describe(got: &GetResult, only_base64: bool, truncate: Option<usize>) -> Value {
-    let counted = got.entry.counted();
+    let counted = got.entry.with_delivery_count();
     let message = counted.as_ref().unwrap_or(&got.entry.message);
     let properties = match parse_header(&message.header) {
         Ok(header) => header.properties,
@@ -204,7 +204,7 @@ fn describe(got: &GetResult, only_base64: bool, truncate: Option<usize>) -> Valu
         "exchange": &*message.exchange,
         "routing_key": &*message.routing_key,
         "message_count": got.messages,
-        "properties": of_properties(&properties),
+        "properties": properties_to_json(&properties),
         "payload": payload,
         "payload_encoding": encoding,
     })

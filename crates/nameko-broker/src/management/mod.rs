@@ -14,7 +14,7 @@
 //! measures over time (rates, memory, bytes) is left out, and so are its parameters for pages and columns, and policies.
 //! `get` also takes the `requeue` of RabbitMQ before 3.7 in the place of `ackmode`.
 //!
-//! `route` finds out what a request is about, the files named after nouns do it, `body` and `json` read and write JSON.
+//! `route` finds out what a request is about, the files exchange_name after nouns do it, `body` and `json` read and write JSON.
 
 mod bindings;
 mod body;
@@ -46,23 +46,23 @@ use crate::{
 };
 
 /// Most connections at a time; more wait to be accepted.
-const CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 /// The most bytes of a request's line and headers.
-const MAX_HEAD: usize = 64 << 10;
+const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long a client may take for the head of its request, and do nothing between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection lives, whatever its client does; one that goes on then has to connect again.
-const LIFETIME: Duration = Duration::from_secs(600);
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
 /// How long an answer that is being sent then may take.
-const GOODBYE: Duration = Duration::from_secs(30);
+const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves the API until the broker stops.
 pub(crate) async fn run(
     listener: TcpListener,
-    shared: Arc<BrokerState>,
+    broker: Arc<BrokerState>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
@@ -72,9 +72,9 @@ pub(crate) async fn run(
         tokio::select! {
             (accepted, place) = accepted => match accepted {
                 Ok((stream, _)) => {
-                    let shared = shared.clone();
+                    let broker = broker.clone();
                     connections.spawn(async move {
-                        serve(stream, &shared).await;
+                        serve(stream, &broker).await;
                         drop(place);
                     });
                 }
@@ -92,25 +92,27 @@ pub(crate) async fn run(
 }
 
 /// Serves one client.
-async fn serve(stream: TcpStream, shared: &BrokerState) {
+async fn serve(stream: TcpStream, broker: &BrokerState) {
     // Answers are written whole: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let service = service_fn(async |request| {
-        Ok::<_, Infallible>(request::answer(request, shared).await.into_response())
+        Ok::<_, Infallible>(request::answer(request, broker).await.into_response())
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD_BYTES)
         // A client that has sent all it has to say may still wait for the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = match timeout(LIFETIME, connection.as_mut()).await {
+    let ended = match timeout(CONNECTION_LIFETIME, connection.as_mut()).await {
         Ok(ended) => ended,
         Err(_) => {
             connection.as_mut().graceful_shutdown();
-            timeout(GOODBYE, connection).await.unwrap_or(Ok(()))
+            timeout(FINAL_RESPONSE_TIMEOUT, connection)
+                .await
+                .unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

@@ -8,16 +8,16 @@ use super::{
 };
 
 /// The version of RabbitMQ whose API this is a part of.
-const RABBITMQ: &str = "3.10.0";
+const RABBITMQ_VERSION: &str = "3.10.0";
 /// This broker as a node of a cluster.
 pub(super) const NODE: &str = concat!(env!("CARGO_PKG_NAME"), "@localhost");
 
 /// `GET overview`.
 pub(super) fn overview(request: &Request<'_>) -> Result {
-    let connections = request.shared.clients().len();
+    let connections = request.broker.open_connections().len();
     let (mut channels, mut consumers, mut exchanges, mut queues) = (0, 0, 0, 0);
     let (mut ready, mut unacked) = (0, 0);
-    for (_, vhost) in request.shared.vhosts() {
+    for (_, vhost) in request.broker.vhosts() {
         let state = vhost.lock();
         channels += state.channels.len();
         consumers += state.consumers.len();
@@ -36,8 +36,8 @@ pub(super) fn overview(request: &Request<'_>) -> Result {
         json!({"name": name, "description": description, "enabled": true})
     });
     Ok(ApiResponse::json(json!({
-        "management_version": RABBITMQ,
-        "rabbitmq_version": RABBITMQ,
+        "management_version": RABBITMQ_VERSION,
+        "rabbitmq_version": RABBITMQ_VERSION,
         "product_name": env!("CARGO_PKG_NAME"),
         "product_version": env!("CARGO_PKG_VERSION"),
         "cluster_name": NODE,

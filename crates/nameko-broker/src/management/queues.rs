@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    body::fits,
+    body::check_name_length,
     connections::ConnectionIndex,
-    json::{of_table, table},
+    json::{table_from_json, table_to_json},
     overview::NODE,
     request::Request,
     response::{ApiResponse, Result},
@@ -22,10 +22,10 @@ use crate::{
 
 /// `GET queues`, or those of one virtual host.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
-    let names = ConnectionIndex::new(request.shared);
+    let names = ConnectionIndex::new(request.broker);
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.shared.vhosts() {
+    for (vhost, held) in request.broker.vhosts() {
         if only.is_none_or(|it| it == vhost) {
             found = true;
             let state = held.lock();
@@ -46,9 +46,9 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
 
 /// `GET queues/V/Q`.
 pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
-    let names = ConnectionIndex::new(request.shared);
+    let names = ConnectionIndex::new(request.broker);
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
     let state = vhost.lock();
@@ -68,60 +68,65 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
 pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let fields = request.fields()?;
     let ask = DeclareQueue {
-        name: fits("queue", name)?,
+        name: check_name_length("queue", name)?,
         passive: false,
         durable: fields.flag("durable")?.unwrap_or(false),
         // It would go at once, with the request it belongs to.
         exclusive: false,
         auto_delete: fields.flag("auto_delete")?.unwrap_or(false),
-        table: table(fields.get("arguments"))?,
+        table: table_from_json(fields.get("arguments"))?,
     };
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
-    let by = request.shared.next_connection();
+    let by = request.broker.next_connection_id();
     within(&vhost, |state| {
         let new = !state.queue_ids.contains_key(name);
         state.declare_queue(ask, by)?;
-        Ok(ApiResponse::made(new))
+        Ok(ApiResponse::created_or_updated(new))
     })
-    .map_err(ApiResponse::of_operation)
+    .map_err(ApiResponse::from_operation_error)
 }
 
 /// `DELETE queues/V/Q`.
 pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    let by = request.shared.next_connection();
-    let (if_unused, if_empty) = (request.asks("if-unused"), request.asks("if-empty"));
+    let by = request.broker.next_connection_id();
+    let (if_unused, if_empty) = (
+        request.query_flag("if-unused"),
+        request.query_flag("if-empty"),
+    );
     within(&vhost, |state| {
         if !state.queue_ids.contains_key(name) {
             return Err(ApiResponse::not_found());
         }
         state
             .delete_queue_by_name(name, if_unused, if_empty, by)
-            .map_err(ApiResponse::of_operation)
+            .map_err(ApiResponse::from_operation_error)
     })?;
-    Ok(ApiResponse::done())
+    Ok(ApiResponse::no_content())
 }
 
 /// `DELETE queues/V/Q/contents`.
 pub(super) fn purge(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    let by = request.shared.next_connection();
+    let by = request.broker.next_connection_id();
     within(&vhost, |state| {
         if !state.queue_ids.contains_key(name) {
             return Err(ApiResponse::not_found());
         }
-        state.purge(name, by).map_err(ApiResponse::of_operation)
+        state
+            .purge(name, by)
+            .map_err(ApiResponse::from_operation_error)
     })?;
-    Ok(ApiResponse::done())
+    Ok(ApiResponse::no_content())
 }
 
 /// How many messages of each queue are delivered and not acknowledged, and their bytes.
@@ -158,7 +163,7 @@ fn describe(
         "durable": queue.durable,
         "auto_delete": queue.auto_delete,
         "exclusive": queue.owner.is_some(),
-        "arguments": of_table(&queue.table),
+        "arguments": table_to_json(&queue.table),
         "policy": null,
         "consumers": queue.consumers.len(),
         "exclusive_consumer_tag": tag(queue.exclusive_consumer),

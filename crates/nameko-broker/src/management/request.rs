@@ -17,14 +17,14 @@ use super::{
 use crate::{auth::Credentials, broker_state::BrokerState};
 
 /// The most bytes of a body, as in RabbitMQ.
-const MAX_BODY: usize = 20_000_000;
+const MAX_BODY_BYTES: usize = 20_000_000;
 /// How long a client may take for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request of a known user.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    pub(super) shared: &'a BrokerState,
+    pub(super) broker: &'a BrokerState,
     pub(super) user: &'a str,
     pub(super) method: Method,
     /// The part of the URI behind `?`.
@@ -34,21 +34,21 @@ pub(super) struct Request<'a> {
 }
 
 /// Answers one request.
-pub(super) async fn answer(request: http::Request<Incoming>, shared: &BrokerState) -> ApiResponse {
+pub(super) async fn answer(request: http::Request<Incoming>, broker: &BrokerState) -> ApiResponse {
     let (head, body) = request.into_parts();
     let answered = async {
-        let user = login(&head.headers, shared)?;
+        let user = login(&head.headers, broker)?;
         let path = segments(head.uri.path())?;
         let body = match timeout(BODY_TIMEOUT, read(body)).await {
             Ok(read) => read?,
-            Err(_) => return Err(ApiResponse::too_slow()),
+            Err(_) => return Err(ApiResponse::request_timeout()),
         };
         let method = match head.method {
             Method::HEAD => Method::GET,
             method => method,
         };
         let query = head.uri.query().unwrap_or_default();
-        let request = Request::new(shared, user, method, query, &head.headers, &body);
+        let request = Request::new(broker, user, method, query, &head.headers, &body);
         let path: Vec<&str> = path.iter().map(|it| &**it).collect();
         route::dispatch(&request, &path).await
     };
@@ -57,7 +57,7 @@ pub(super) async fn answer(request: http::Request<Incoming>, shared: &BrokerStat
 
 impl<'a> Request<'a> {
     pub(super) fn new(
-        shared: &'a BrokerState,
+        broker: &'a BrokerState,
         user: &'a str,
         method: Method,
         query: &'a str,
@@ -65,7 +65,7 @@ impl<'a> Request<'a> {
         body: &'a [u8],
     ) -> Self {
         Self {
-            shared,
+            broker,
             user,
             method,
             query,
@@ -80,7 +80,7 @@ impl<'a> Request<'a> {
     }
 
     /// Whether the query says that this is to be so.
-    pub(super) fn asks(&self, name: &str) -> bool {
+    pub(super) fn query_flag(&self, name: &str) -> bool {
         self.query
             .split('&')
             .any(|pair| pair.split_once('=') == Some((name, "true")))
@@ -93,12 +93,12 @@ impl<'a> Request<'a> {
 }
 
 /// The user that the request is of.
-fn login<'a>(headers: &HeaderMap, shared: &'a BrokerState) -> Result<&'a str> {
+fn login<'a>(headers: &HeaderMap, broker: &'a BrokerState) -> Result<&'a str> {
     let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return Err(ApiResponse::login(false));
+        return Err(ApiResponse::unauthorized(false));
     };
-    let user = credentials(given.as_bytes()).and_then(|given| shared.settings.user(&given));
-    user.ok_or_else(|| ApiResponse::login(true))
+    let user = credentials(given.as_bytes()).and_then(|given| broker.settings.authenticate(&given));
+    user.ok_or_else(|| ApiResponse::unauthorized(true))
 }
 
 /// Reads an `Authorization: Basic ...`.
@@ -142,9 +142,9 @@ async fn read(mut body: Incoming) -> Result<BytesMut> {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if whole.len().saturating_add(data.len()) > MAX_BODY {
+        if whole.len().saturating_add(data.len()) > MAX_BODY_BYTES {
             return Err(ApiResponse::bad_request(format!(
-                "Exceeded HTTP request body size limit of {MAX_BODY} bytes"
+                "Exceeded HTTP request body size limit of {MAX_BODY_BYTES} bytes"
             )));
         }
         whole.extend_from_slice(&data);

@@ -39,7 +39,7 @@ impl ApiResponse {
     }
 
     /// 201 for what is new, 204 for what was there.
-    pub(super) fn made(new: bool) -> Self {
+    pub(super) fn created_or_updated(new: bool) -> Self {
         Self::empty(match new {
             true => StatusCode::CREATED,
             false => StatusCode::NO_CONTENT,
@@ -47,7 +47,7 @@ impl ApiResponse {
     }
 
     /// 204.
-    pub(super) fn done() -> Self {
+    pub(super) fn no_content() -> Self {
         Self::empty(StatusCode::NO_CONTENT)
     }
 
@@ -80,7 +80,7 @@ impl ApiResponse {
     }
 
     /// 401 for who is not known; without a reason for who did not say who it is.
-    pub(super) fn login(refused: bool) -> Self {
+    pub(super) fn unauthorized(refused: bool) -> Self {
         let challenge = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
         Self {
             status: StatusCode::UNAUTHORIZED,
@@ -101,13 +101,13 @@ impl ApiResponse {
     }
 
     /// 408 for who is too slow with a body.
-    pub(super) fn too_slow() -> Self {
+    pub(super) fn request_timeout() -> Self {
         Self::empty(StatusCode::REQUEST_TIMEOUT)
             .with(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// A refusal by an operation on a queue, an exchange or a binding.
-    pub(super) fn of_operation(error: AmqpError) -> Self {
+    pub(super) fn from_operation_error(error: AmqpError) -> Self {
         match error.code {
             Code::AccessRefused => Self::access_refused(),
             Code::NotFound => Self::refused(StatusCode::NOT_FOUND, "not_found", error.text.into()),
@@ -116,7 +116,7 @@ impl ApiResponse {
     }
 
     /// A refusal by a channel that reads.
-    pub(super) fn of_get(error: AmqpError) -> Self {
+    pub(super) fn from_get_error(error: AmqpError) -> Self {
         match error.code {
             Code::AccessRefused => Self::access_refused(),
             Code::NotFound => Self::refused(
@@ -124,12 +124,12 @@ impl ApiResponse {
                 "not_found",
                 error.reply_text().as_str().into(),
             ),
-            _ => Self::of_publish(error),
+            _ => Self::from_publish_error(error),
         }
     }
 
     /// A refusal by a channel that publishes.
-    pub(super) fn of_publish(error: AmqpError) -> Self {
+    pub(super) fn from_publish_error(error: AmqpError) -> Self {
         Self::bad_request(format!("{} {}", error.code.id(), error.reply_text()))
     }
 

@@ -309,12 +309,12 @@ mod tests {
                 1..12,
             ),
         ) {
-            let (shared, _timers) = BrokerState::new(Settings::default());
-            let shared = Arc::new(shared);
+            let (broker, _timers) = BrokerState::new(Settings::default());
+            let broker = Arc::new(broker);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             for (method, path, body) in requests {
                 let (headers, body) = (HeaderMap::new(), body.to_string());
-                let request = Request::new(&shared, "guest", method, "", &headers, body.as_bytes());
+                let request = Request::new(&broker, "guest", method, "", &headers, body.as_bytes());
                 let answered = runtime.block_on(dispatch(&request, &path));
                 let answer = answered.unwrap_or_else(|refusal| refusal).into_response();
                 prop_assert!(!answer.status().is_server_error());

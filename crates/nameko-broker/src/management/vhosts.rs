@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    body::fits,
+    body::check_name_length,
     overview::NODE,
     request::Request,
     response::{ApiResponse, Result},
@@ -12,7 +12,7 @@ use crate::vhost::VHostState;
 
 /// `GET vhosts`.
 pub(super) fn list(request: &Request<'_>) -> Result {
-    let vhosts = request.shared.vhosts();
+    let vhosts = request.broker.vhosts();
     let list: Vec<Value> = vhosts.iter().map(|(_, it)| describe(&it.lock())).collect();
     Ok(ApiResponse::json(list.into()))
 }
@@ -20,7 +20,7 @@ pub(super) fn list(request: &Request<'_>) -> Result {
 /// `GET vhosts/V`.
 pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
     let vhost = request
-        .shared
+        .broker
         .vhost(name)
         .ok_or_else(ApiResponse::not_found)?;
     let described = describe(&vhost.lock());
@@ -30,14 +30,16 @@ pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
 /// `PUT vhosts/V`. Nothing a body can say changes anything here.
 pub(super) fn put(request: &Request<'_>, name: &str) -> Result {
     request.fields()?;
-    fits("vhost", name)?;
-    Ok(ApiResponse::made(request.shared.add_vhost(name)))
+    check_name_length("vhost", name)?;
+    Ok(ApiResponse::created_or_updated(
+        request.broker.add_vhost(name),
+    ))
 }
 
 /// `DELETE vhosts/V`.
 pub(super) fn delete(request: &Request<'_>, name: &str) -> Result {
-    match request.shared.delete_vhost(name) {
-        true => Ok(ApiResponse::done()),
+    match request.broker.delete_vhost(name) {
+        true => Ok(ApiResponse::no_content()),
         false => Err(ApiResponse::not_found()),
     }
 }
@@ -49,7 +51,7 @@ pub(super) fn who_am_i(request: &Request<'_>) -> Result {
 
 /// `GET users`.
 pub(super) fn users(request: &Request<'_>) -> Result {
-    let users = request.shared.settings.users();
+    let users = request.broker.settings.users();
     let list: Vec<Value> = users.iter().map(|(user, _)| describe_user(user)).collect();
     Ok(ApiResponse::json(list.into()))
 }
@@ -66,11 +68,11 @@ pub(super) fn user(request: &Request<'_>, name: &str) -> Result {
 pub(super) fn permissions(request: &Request<'_>, only: Option<&str>) -> Result {
     let mut list = Vec::new();
     let mut found = only.is_none();
-    for (vhost, _) in request.shared.vhosts() {
+    for (vhost, _) in request.broker.vhosts() {
         if only.is_none_or(|it| it == vhost) {
             found = true;
-            let users = request.shared.settings.users();
-            list.extend(users.iter().map(|(user, _)| all_of(user, &vhost)));
+            let users = request.broker.settings.users();
+            list.extend(users.iter().map(|(user, _)| full_permissions(user, &vhost)));
         }
     }
     match found {
@@ -81,8 +83,8 @@ pub(super) fn permissions(request: &Request<'_>, only: Option<&str>) -> Result {
 
 /// `GET permissions/V/U`.
 pub(super) fn permission(request: &Request<'_>, vhost: &str, user: &str) -> Result {
-    match request.shared.vhost(vhost).is_some() && is_user(request, user) {
-        true => Ok(ApiResponse::json(all_of(user, vhost))),
+    match request.broker.vhost(vhost).is_some() && is_user(request, user) {
+        true => Ok(ApiResponse::json(full_permissions(user, vhost))),
         false => Err(ApiResponse::not_found()),
     }
 }
@@ -92,7 +94,7 @@ pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
     const KINDS: [&str; 3] = ["configure", "write", "read"];
     let fields = request.fields()?;
     fields.require(&KINDS)?;
-    if request.shared.vhost(vhost).is_none() || !is_user(request, user) {
+    if request.broker.vhost(vhost).is_none() || !is_user(request, user) {
         return Err(ApiResponse::bad_request("vhost_or_user_not_found"));
     }
     for kind in KINDS {
@@ -102,7 +104,7 @@ pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
             )));
         }
     }
-    Ok(ApiResponse::done())
+    Ok(ApiResponse::no_content())
 }
 
 fn describe(state: &VHostState) -> Value {
@@ -125,11 +127,11 @@ fn describe_user(name: &str) -> Value {
     json!({"name": name, "tags": ["administrator"]})
 }
 
-fn all_of(user: &str, vhost: &str) -> Value {
+fn full_permissions(user: &str, vhost: &str) -> Value {
     json!({"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"})
 }
 
 fn is_user(request: &Request<'_>, name: &str) -> bool {
-    let users = request.shared.settings.users();
+    let users = request.broker.settings.users();
     users.iter().any(|(user, _)| *user == name)
 }
