@@ -133,7 +133,7 @@ pub use tasks::TaskHandle;
 pub use timer::{Interval, Timer};
 pub use worker::{CurrentWorker, WorkerContext, context_data};
 
-/// The README's Rust is compiled as a doc test.
+/// Compiles the samples of the README as doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
