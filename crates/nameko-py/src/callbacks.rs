@@ -29,7 +29,7 @@ pub(crate) fn ensure(py: Python<'_>) -> PyResult<()> {
     {
         return Ok(());
     }
-    let jobs = Bound::new(py, Jobs::alone())?;
+    let jobs = Bound::new(py, Jobs::single_threaded())?;
     let arguments = PyDict::new(py);
     arguments.set_item("target", jobs.getattr("run")?)?;
     arguments.set_item("name", "nameko-callbacks")?;

@@ -11,7 +11,7 @@ use crate::lock::lock;
 /// `loop.add_reader(completions.fileno(), completions.run)`.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Completions {
-    pub(crate) due: Arc<Due>,
+    pub(crate) waker: Arc<LoopWaker>,
 }
 
 #[pymethods]
@@ -20,7 +20,7 @@ impl Completions {
     fn new() -> PyResult<Self> {
         let (reader, writer) = std::io::pipe()?;
         Ok(Completions {
-            due: Arc::new(Due {
+            waker: Arc::new(LoopWaker {
                 state: Mutex::default(),
                 reader,
                 writer,
@@ -30,12 +30,12 @@ impl Completions {
 
     /// Readable while callbacks are due.
     fn fileno(&self) -> i32 {
-        self.due.reader.as_raw_fd()
+        self.waker.reader.as_raw_fd()
     }
 
     /// Calls the callbacks that are due, on this thread. What one raises goes to `sys.unraisablehook`.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
-        for callback in self.due.take()? {
+        for callback in self.waker.take()? {
             if let Err(error) = callback.call0(py) {
                 error.write_unraisable(py, Some(callback.bind(py)));
             }
@@ -45,7 +45,7 @@ impl Completions {
 }
 
 /// The callbacks that are due. Any thread may add one.
-pub(crate) struct Due {
+pub(crate) struct LoopWaker {
     state: Mutex<State>,
     reader: PipeReader,
     writer: PipeWriter,
@@ -58,7 +58,7 @@ struct State {
     signalled: bool,
 }
 
-impl Due {
+impl LoopWaker {
     pub(crate) fn push(&self, callback: Py<PyAny>) {
         let mut state = lock(&self.state);
         state.callbacks.push(callback);

@@ -22,10 +22,10 @@ use crate::runtime;
 use crate::wait::{deadline, wait};
 
 /// How long the connection may be lost before calls that wait for a reply fail.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// How long `stop` lets replies that are sent in the background get out.
-const LAST_REPLIES: Duration = Duration::from_secs(5);
+const PENDING_REPLIES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection with one channel for all queues of a container, kept alive. Deliveries become jobs of worker threads.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -109,7 +109,7 @@ impl Consumers {
     fn cancel(&self, py: Python<'_>, id: usize) -> PyResult<()> {
         let known = lock(&self.subscriptions).get(id).copied();
         let id = known.ok_or_else(|| PyKeyError::new_err(id))?;
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Ok(());
         }
         let inner = self.inner.clone();
@@ -124,7 +124,7 @@ impl Consumers {
     /// Closes channel and connection, within a second once the replies sent in the background are out (five seconds at
     /// most). Calls that wait for a reply fail.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Ok(());
         }
         self.listener.end();
@@ -134,7 +134,7 @@ impl Consumers {
             py,
             None,
             runtime::handle()?.spawn(async move {
-                replies_sent(sending, LAST_REPLIES).await;
+                replies_sent(sending, PENDING_REPLIES_TIMEOUT).await;
                 inner.stop().await;
             }),
         )
@@ -143,7 +143,7 @@ impl Consumers {
 
     /// Drops the connection at once: unacknowledged deliveries go back to their queues. Calls that wait for a reply fail.
     fn kill(&self) {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return;
         }
         self.listener.end();
@@ -159,7 +159,7 @@ impl Consumers {
 
 impl Consumers {
     /// Whether this process is a forked child of the one that consumes.
-    fn is_foreign(&self) -> bool {
+    fn is_forked_child(&self) -> bool {
         self.process != std::process::id()
     }
 
@@ -203,7 +203,7 @@ impl Listener {
     fn end(&self) {
         let callbacks = std::mem::take(&mut *lock(&self.callbacks));
         drop(callbacks);
-        self.set_grace(None);
+        self.set_grace_period(None);
         for table in self.tables() {
             table.end();
         }
@@ -216,7 +216,7 @@ impl Listener {
             .collect()
     }
 
-    fn set_grace(&self, task: Option<AbortHandle>) {
+    fn set_grace_period(&self, task: Option<AbortHandle>) {
         let before = std::mem::replace(&mut *lock(&self.grace), task);
         if let Some(before) = before {
             before.abort();
@@ -226,7 +226,7 @@ impl Listener {
 
 impl Listener {
     /// Starts the grace period, if it does not run.
-    fn begin_grace(&self) {
+    fn start_grace_period(&self) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
@@ -242,10 +242,10 @@ impl Listener {
 async fn fail_after_grace(tables: Vec<Weak<ReplyTable>>) {
     let why = format!(
         "the connection to the broker has been lost for {} seconds: no reply came, and the call may have been carried out",
-        GRACE.as_secs()
+        GRACE_PERIOD.as_secs()
     );
     loop {
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(GRACE_PERIOD).await;
         for table in tables.iter().filter_map(Weak::upgrade) {
             table.fail_all(&why);
         }
@@ -254,10 +254,10 @@ async fn fail_after_grace(tables: Vec<Weak<ReplyTable>>) {
 
 impl Observer for Listener {
     fn connection_error(&self, error: &Error, retry_in: Duration) {
-        self.begin_grace();
+        self.start_grace_period();
         let failure = Failure::from(error);
         if let Some(callback) = lock(&self.callbacks).on_error.clone() {
-            callbacks::post(Job::Native(Box::new(move |py| {
+            callbacks::post(Job::Rust(Box::new(move |py| {
                 let error = failure.into_err(py).into_value(py);
                 callback
                     .call1(py, (error, retry_in.as_secs_f64()))
@@ -272,11 +272,9 @@ impl Observer for Listener {
     }
 
     fn connected(&self, reconnect: bool) {
-        self.set_grace(None);
+        self.set_grace_period(None);
         if let Some(callback) = lock(&self.callbacks).on_connected.clone() {
-            callbacks::post(Job::Native(Box::new(move |py| {
-                callback.call0(py).map(drop)
-            })));
+            callbacks::post(Job::Rust(Box::new(move |py| callback.call0(py).map(drop))));
         }
         if reconnect {
             tracing::info!("connected to the broker again, every queue is consumed");
@@ -284,7 +282,7 @@ impl Observer for Listener {
     }
 
     fn lost(&self, error: &Error) {
-        self.begin_grace();
+        self.start_grace_period();
         tracing::warn!("{error}; connecting again");
     }
 }

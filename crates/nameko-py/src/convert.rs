@@ -13,14 +13,14 @@ use pyo3::types::{
 };
 
 /// How deep lists and dicts in headers may be nested; a list that holds itself ends here.
-const DEEPEST: usize = 64;
+const MAX_NESTING_DEPTH: usize = 64;
 
 /// From here on a body is shared with its Python object instead of being copied.
-const LARGE_BODY: usize = 64 * 1024;
+const MIN_SHARED_BODY_BYTES: usize = 64 * 1024;
 
 /// The bytes of a body.
 pub(crate) fn body(bytes: PyBackedBytes) -> Bytes {
-    if bytes.len() < LARGE_BODY {
+    if bytes.len() < MIN_SHARED_BODY_BYTES {
         Bytes::copy_from_slice(&bytes)
     } else {
         Bytes::from_owner(bytes)
@@ -273,9 +273,9 @@ fn table(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Table> {
 }
 
 fn from_python(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
-    if depth > DEEPEST {
+    if depth > MAX_NESTING_DEPTH {
         return Err(PyValueError::new_err(format!(
-            "nested more than {DEEPEST} deep"
+            "nested more than {MAX_NESTING_DEPTH} deep"
         )));
     }
     // `bool` is an `int` in Python: it comes first.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::convert;
 use crate::error::Failure;
 use crate::jobs;
-use crate::options::{Options, Outlet};
+use crate::options::{Options, PublisherHandle};
 use crate::wait;
 
 /// A message that came. What Python does not look at is not converted.
@@ -209,7 +209,7 @@ impl Delivery {
             },
             body: convert::body(body),
         };
-        let Outlet {
+        let PublisherHandle {
             publisher,
             runtime,
             sending,
@@ -232,7 +232,7 @@ impl Delivery {
                 sending: sending.try_read_owned().ok(),
             };
             match publisher.put(message, |message, published| reply.sent(message, published)) {
-                Ok(unsent) if batch => jobs::flush_later(unsent),
+                Ok(unsent) if batch => jobs::flush_after_job(unsent),
                 Ok(unsent) => unsent.flush(),
                 Err(back) => {
                     let (message, then) = *back;
@@ -267,13 +267,15 @@ impl Reply {
     /// The broker has said what became of it, or nothing was sent.
     fn sent(self, message: Publish, published: Result<(), PublishError>) {
         match published {
-            Err(PublishError::Lost(_) | PublishError::Refused(_)) => self.send_with_care(message),
+            Err(PublishError::Lost(_) | PublishError::Refused(_)) => {
+                self.publish_with_retries(message)
+            }
             settled => settle(self.acker, &self.request, settled),
         }
     }
 
     /// Sends it, again, with all that the publisher does for a message.
-    fn send_with_care(self, message: Publish) {
+    fn publish_with_retries(self, message: Publish) {
         let Reply {
             request,
             acker,

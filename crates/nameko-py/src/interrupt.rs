@@ -11,7 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 /// A function that uses one of these may hold something that it gives back by hand.
-const BY_HAND: &[&str] = &[
+const LOCKING_NAMES: &[&str] = &[
     "acquire",
     "release",
     "__enter__",
@@ -24,7 +24,7 @@ const BY_HAND: &[&str] = &[
 
 /// Modules, with all below them, whose functions are not interrupted. A generator's `__enter__` has a `try` that does not
 /// end what was entered; ours have things to keep in order.
-const NEVER: &[&str] = &[
+const UNINTERRUPTIBLE_MODULES: &[&str] = &[
     "contextlib",
     "nameko.loop",
     "nameko.utils",
@@ -32,7 +32,7 @@ const NEVER: &[&str] = &[
 ];
 
 /// Modules, with all below them, whose functions are interrupted in a `try` or a `with` only.
-const DELICATE: &[&str] = &["importlib", "threading"];
+const TRY_ONLY_MODULES: &[&str] = &["importlib", "threading"];
 
 /// Has `exc_type` raised in the thread `ident`, unless it is just where a lock could stay behind, or in a finalizer,
 /// whose exceptions are dropped. Returns whether it will be raised.
@@ -50,7 +50,7 @@ pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>)
     let Some(frame) = frames.cast::<PyDict>()?.get_item(ident)? else {
         return Ok(false);
     };
-    if !is_harmless(py, &frame, tools)? {
+    if !is_safe_to_interrupt(py, &frame, tools)? {
         return Ok(false);
     }
     tools.set_async_exc.call1(py, arguments)?;
@@ -88,21 +88,21 @@ impl Tools {
 }
 
 /// Whether nothing is lost where the thread is interrupted in this frame, its innermost one.
-fn is_harmless(py: Python<'_>, frame: &Bound<'_, PyAny>, tools: &Tools) -> PyResult<bool> {
+fn is_safe_to_interrupt(py: Python<'_>, frame: &Bound<'_, PyAny>, tools: &Tools) -> PyResult<bool> {
     let code = frame.getattr(intern!(py, "f_code"))?;
     let function: PyBackedStr = code.getattr(intern!(py, "co_name"))?.extract()?;
-    if function == "__del__" || is_in(py, frame, NEVER)? {
+    if function == "__del__" || is_in(py, frame, UNINTERRUPTIBLE_MODULES)? {
         return Ok(false);
     }
     if in_try(py, frame, &code, tools)? {
         return Ok(true);
     }
-    if BY_HAND.contains(&&*function) || is_in(py, frame, DELICATE)? {
+    if LOCKING_NAMES.contains(&&*function) || is_in(py, frame, TRY_ONLY_MODULES)? {
         return Ok(false);
     }
     for name in code.getattr(intern!(py, "co_names"))?.cast::<PyTuple>()? {
         let name: PyBackedStr = name.extract()?;
-        if BY_HAND.contains(&&*name) {
+        if LOCKING_NAMES.contains(&&*name) {
             return Ok(false);
         }
     }

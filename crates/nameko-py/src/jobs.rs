@@ -13,18 +13,18 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::delivery::Delivery;
-use crate::lane::{Lane, PATIENCE, Seat, Turn};
 use crate::lock::lock;
+use crate::scheduler::{Next, STALL_AFTER, Scheduler, WorkerId};
 
 /// The longest time between two looks of the watchdog while jobs wait behind a hot thread that makes progress.
-const SLOWEST_WATCH: Duration = Duration::from_millis(2);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How often the watchdog looks by itself when there is nothing to watch any more. In busy times there soon is again, and
 /// being woken for it costs more.
-const IDLE_LOOKS: u32 = 4;
+const MAX_IDLE_CHECKS: u32 = 4;
 
 /// As many replies are sent together, at most.
-const TOGETHER: u32 = 8;
+const MAX_BATCHED_REPLIES: u32 = 8;
 
 /// One thing for a worker thread to do.
 pub(crate) enum Job {
@@ -33,7 +33,7 @@ pub(crate) enum Job {
     /// Call it without arguments.
     Call(Py<PyAny>),
     /// Something of this crate's own.
-    Native(Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>),
+    Rust(Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>),
 }
 
 impl Job {
@@ -49,7 +49,7 @@ impl Job {
                 let result = callable.call0(py);
                 (Some(callable), result.map(drop))
             }
-            Job::Native(action) => (None, action(py)),
+            Job::Rust(action) => (None, action(py)),
         };
         if let Err(error) = result {
             error.write_unraisable(py, culprit.as_ref().map(|culprit| culprit.bind(py)));
@@ -100,23 +100,23 @@ impl Jobs {
     fn run(&self, py: Python<'_>) {
         let worker = Worker::enter(&self.queue);
         loop {
-            let Next {
-                turn,
+            let Step {
+                next,
                 wants_thread,
                 unsent,
-            } = self.queue.take(worker.seat, UNSENT.take());
+            } = self.queue.take(worker.worker, UNSENT.take());
             unsent.into_iter().flatten().for_each(Unsent::flush);
             if wants_thread && let Err(error) = self.start_thread(py) {
                 error.write_unraisable(py, None);
             }
-            match turn {
-                Turn::Run(job) => {
+            match next {
+                Next::Run(job) => {
                     // A panic has been reported by the panic hook.
                     let _ = catch_unwind(AssertUnwindSafe(|| job.run(py)));
                     self.queue.running.fetch_sub(1, Ordering::Release);
                 }
-                Turn::Park => py.detach(|| self.queue.park(worker.seat)),
-                Turn::End => return,
+                Next::Park => py.detach(|| self.queue.park(worker.worker)),
+                Next::Stop => return,
             }
         }
     }
@@ -143,7 +143,7 @@ impl Jobs {
 
 impl Jobs {
     /// A queue for one thread, which the caller starts.
-    pub(crate) fn alone() -> Self {
+    pub(crate) fn single_threaded() -> Self {
         Jobs {
             queue: Arc::new(JobQueue::new(1)),
             spawn: Mutex::default(),
@@ -153,8 +153,8 @@ impl Jobs {
     /// Starts the first thread, if there is none. Later ones are started by the threads themselves.
     pub(crate) fn ensure_thread(&self, py: Python<'_>) -> PyResult<()> {
         let wanted = {
-            let lane = &mut lock(&self.queue.state).lane;
-            lane.is_deserted() && lane.wants_thread()
+            let scheduler = &mut lock(&self.queue.state).scheduler;
+            scheduler.has_no_threads() && scheduler.request_thread()
         };
         if wanted {
             self.start_thread(py)
@@ -163,14 +163,14 @@ impl Jobs {
         }
     }
 
-    /// Calls `spawn` for a thread that the lane counts as started already.
+    /// Calls `spawn` for a thread that the scheduler counts as started already.
     fn start_thread(&self, py: Python<'_>) -> PyResult<()> {
         let spawn = lock(&self.spawn).as_ref().map(|spawn| spawn.clone_ref(py));
         match spawn {
             Some(spawn) => spawn.call0(py).map(drop),
             None => Err(PyRuntimeError::new_err("the worker queue has been stopped")),
         }
-        .inspect_err(|_| lock(&self.queue.state).lane.not_started())
+        .inspect_err(|_| lock(&self.queue.state).scheduler.thread_not_started())
     }
 }
 
@@ -190,20 +190,20 @@ pub(crate) struct JobQueue {
 }
 
 struct State {
-    lane: Lane<Job>,
-    /// The threads that have a seat, to wake them.
-    seats: HashMap<Seat, Thread>,
+    scheduler: Scheduler<Job>,
+    /// The threads that have a worker, to wake them.
+    threads: HashMap<WorkerId, Thread>,
     /// A plain thread that calls another worker when the hot one is stuck. Started when first needed, ended with the queue.
     watchdog: Option<JoinHandle<()>>,
     /// The watchdog will look again by itself: nobody needs to wake it.
-    watched: bool,
+    check_scheduled: bool,
     /// What the jobs of the hot thread published, and how many of them, to be sent with what those behind them publish.
     unsent: Option<(Unsent, u32)>,
 }
 
 /// What a thread does next.
-struct Next {
-    turn: Turn<Job>,
+struct Step {
+    next: Next<Job>,
     /// It starts another thread before.
     wants_thread: bool,
     /// It has these sent before.
@@ -213,10 +213,10 @@ struct Next {
 impl JobQueue {
     pub(crate) fn new(max_threads: usize) -> Self {
         let state = State {
-            lane: Lane::new(max_threads),
-            seats: HashMap::new(),
+            scheduler: Scheduler::new(max_threads),
+            threads: HashMap::new(),
             watchdog: None,
-            watched: false,
+            check_scheduled: false,
             unsent: None,
         };
         JobQueue {
@@ -229,7 +229,7 @@ impl JobQueue {
     /// Queues a job; gives it back after the end.
     pub(crate) fn push(self: &Arc<Self>, job: Job) -> Result<(), Job> {
         let mut state = lock(&self.state);
-        let woken = state.lane.push(job, Instant::now())?;
+        let woken = state.scheduler.push(job, Instant::now())?;
         self.wake(state, woken);
         Ok(())
     }
@@ -247,22 +247,22 @@ impl JobQueue {
 
     /// Jobs not begun.
     pub(crate) fn pending(&self) -> usize {
-        lock(&self.state).lane.pending()
+        lock(&self.state).scheduler.pending()
     }
 
     fn unfinished(&self) -> usize {
         let state = lock(&self.state);
-        state.lane.pending() + self.running.load(Ordering::Acquire)
+        state.scheduler.pending() + self.running.load(Ordering::Acquire)
     }
 
     /// Ends the queue and its watchdog.
     pub(crate) fn end(&self, discard: bool) {
         let (threads, jobs, watchdog) = {
             let mut state = lock(&self.state);
-            let (woken, jobs) = state.lane.end(discard);
+            let (woken, jobs) = state.scheduler.stop(discard);
             let threads: Vec<Thread> = woken
                 .iter()
-                .filter_map(|seat| state.seats.get(seat).cloned())
+                .filter_map(|worker| state.threads.get(worker).cloned())
                 .collect();
             (threads, jobs, state.watchdog.take())
         };
@@ -275,28 +275,31 @@ impl JobQueue {
         }
     }
 
-    /// The thread's next turn. `unsent`: what its last job published.
+    /// The thread's next next. `unsent`: what its last job published.
     ///
     /// That is sent at once when nothing waits behind the job. In a storm of short jobs several are sent together; should
     /// the next job not be short, the watchdog, which looks anyway, has them sent.
-    fn take(self: &Arc<Self>, seat: Seat, unsent: Option<Unsent>) -> Next {
+    fn take(self: &Arc<Self>, worker: WorkerId, unsent: Option<Unsent>) -> Step {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        let quick = state.lane.is_quick(seat, now);
-        let turn = state.lane.take(seat, now);
-        let runs = matches!(turn, Turn::Run(_));
+        let quick = state.scheduler.is_hot_worker(worker, now);
+        let next = state.scheduler.next(worker, now);
+        let runs = matches!(next, Next::Run(_));
         if runs {
             self.running.fetch_add(1, Ordering::Relaxed);
         }
-        let wants_thread = runs && state.lane.wants_thread();
+        let wants_thread = runs && state.scheduler.request_thread();
         let (before, count) = state.unsent.take().unzip();
-        let mut next = Next {
-            turn,
+        let mut next = Step {
+            next,
             wants_thread,
             unsent: [before, unsent],
         };
         let count = count.unwrap_or(0) + 1;
-        let waits = runs && quick && state.lane.watch_at().is_some() && count < TOGETHER;
+        let waits = runs
+            && quick
+            && state.scheduler.next_check_at().is_some()
+            && count < MAX_BATCHED_REPLIES;
         if waits && let [before, Some(last)] = &mut next.unsent {
             let together = before.as_ref().is_none_or(|before| before.is_with(last));
             if together {
@@ -308,25 +311,25 @@ impl JobQueue {
         next
     }
 
-    /// Sleeps until the lane calls this thread.
-    fn park(&self, seat: Seat) {
-        while lock(&self.state).lane.is_parked(seat) {
+    /// Sleeps until the scheduler calls this thread.
+    fn park(&self, worker: WorkerId) {
+        while lock(&self.state).scheduler.is_parked(worker) {
             std::thread::park();
         }
     }
 
     /// Wakes a worker that was called, and the watchdog if it is needed.
-    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>, called: Option<Seat>) {
-        let thread = called.and_then(|seat| state.seats.get(&seat).cloned());
-        let watch = !state.watched && state.lane.watch_at().is_some();
+    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>, called: Option<WorkerId>) {
+        let thread = called.and_then(|worker| state.threads.get(&worker).cloned());
+        let watch = !state.check_scheduled && state.scheduler.next_check_at().is_some();
         if watch {
-            state.watched = true;
+            state.check_scheduled = true;
             if state.watchdog.is_none() {
                 let queue = self.clone();
                 let thread = std::thread::Builder::new().name("nameko-watchdog".into());
                 // Out of threads: jobs behind a stuck one wait for it, and the next push tries again.
                 state.watchdog = thread.spawn(move || queue.watch()).ok();
-                state.watched = state.watchdog.is_some();
+                state.check_scheduled = state.watchdog.is_some();
             }
         }
         drop(state);
@@ -340,30 +343,30 @@ impl JobQueue {
 
     /// The watchdog's loop.
     fn watch(&self) {
-        let (mut seen, mut pause, mut idle) = (0, PATIENCE, 0);
+        let (mut seen, mut pause, mut idle) = (0, STALL_AFTER, 0);
         let mut state = lock(&self.state);
-        while !state.lane.has_ended() {
+        while !state.scheduler.has_stopped() {
             if let Some((unsent, _)) = state.unsent.take() {
                 drop(state);
                 unsent.flush();
                 state = lock(&self.state);
             }
-            if let Some(seat) = state.lane.watch(Instant::now())
-                && let Some(thread) = state.seats.get(&seat)
+            if let Some(worker) = state.scheduler.check_stalled(Instant::now())
+                && let Some(thread) = state.threads.get(&worker)
             {
                 thread.unpark();
             }
-            if state.lane.watch_at().is_none() {
-                (idle, pause) = (idle + 1, SLOWEST_WATCH);
-            } else if state.lane.begun() == seen {
-                (idle, pause) = (0, PATIENCE);
+            if state.scheduler.next_check_at().is_none() {
+                (idle, pause) = (idle + 1, MAX_CHECK_INTERVAL);
+            } else if state.scheduler.started_jobs() == seen {
+                (idle, pause) = (0, STALL_AFTER);
             } else {
                 // While jobs are begun all the time the looks become rarer: a storm of short jobs needs no watching.
-                (idle, pause) = (0, (pause * 2).min(SLOWEST_WATCH));
+                (idle, pause) = (0, (pause * 2).min(MAX_CHECK_INTERVAL));
             }
-            seen = state.lane.begun();
-            state.watched = idle <= IDLE_LOOKS;
-            state = if state.watched {
+            seen = state.scheduler.started_jobs();
+            state.check_scheduled = idle <= MAX_IDLE_CHECKS;
+            state = if state.check_scheduled {
                 self.watch
                     .wait_timeout(state, pause)
                     .unwrap_or_else(PoisonError::into_inner)
@@ -378,15 +381,15 @@ impl JobQueue {
 }
 
 thread_local! {
-    /// The queue and the seat of the worker thread this is, if it is one.
-    static CURRENT: RefCell<Option<(Arc<JobQueue>, Seat)>> = const { RefCell::new(None) };
+    /// The queue and the worker of the worker thread this is, if it is one.
+    static CURRENT: RefCell<Option<(Arc<JobQueue>, WorkerId)>> = const { RefCell::new(None) };
 
     /// What the job of this thread published.
     static UNSENT: RefCell<Option<Unsent>> = const { RefCell::new(None) };
 }
 
 /// Has it sent when the job that this thread runs is over; at once where it runs none.
-pub(crate) fn flush_later(unsent: Unsent) {
+pub(crate) fn flush_after_job(unsent: Unsent) {
     let now = if CURRENT.with_borrow(Option::is_none) {
         Some(unsent)
     } else {
@@ -401,21 +404,21 @@ pub(crate) fn flush_later(unsent: Unsent) {
 /// A thread's stay in a queue.
 struct Worker {
     queue: Arc<JobQueue>,
-    seat: Seat,
+    worker: WorkerId,
     /// The queue it worked for before, when `run()` was called inside a job.
-    outer: Option<(Arc<JobQueue>, Seat)>,
+    outer: Option<(Arc<JobQueue>, WorkerId)>,
 }
 
 impl Worker {
     fn enter(queue: &Arc<JobQueue>) -> Self {
         let mut state = lock(&queue.state);
-        let seat = state.lane.arrive();
-        state.seats.insert(seat, std::thread::current());
+        let worker = state.scheduler.register();
+        state.threads.insert(worker, std::thread::current());
         drop(state);
-        let outer = CURRENT.replace(Some((queue.clone(), seat)));
+        let outer = CURRENT.replace(Some((queue.clone(), worker)));
         Worker {
             queue: queue.clone(),
-            seat,
+            worker,
             outer,
         }
     }
@@ -423,26 +426,26 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        lock(&self.queue.state).seats.remove(&self.seat);
+        lock(&self.queue.state).threads.remove(&self.worker);
         CURRENT.set(self.outer.take());
     }
 }
 
 /// Says that the job of this thread is nearly over. What its end leads to comes soon after, and is left to this thread
 /// even though the job took its time: a second one would only fight with it for the GIL.
-pub(crate) fn nearly_over() {
+pub(crate) fn nearly_finished() {
     let current = CURRENT.with_borrow(Clone::clone);
-    if let Some((queue, seat)) = current {
-        lock(&queue.state).lane.renew(seat, Instant::now());
+    if let Some((queue, worker)) = current {
+        lock(&queue.state).scheduler.touch(worker, Instant::now());
     }
 }
 
 /// Says that this thread is about to wait: if it is a worker, another one takes the jobs behind its own.
 pub(crate) fn about_to_block() {
     let current = CURRENT.with_borrow(Clone::clone);
-    if let Some((queue, seat)) = current {
+    if let Some((queue, worker)) = current {
         let mut state = lock(&queue.state);
-        let called = state.lane.block(seat);
+        let called = state.scheduler.block(worker);
         let before = state.unsent.take().map(|(unsent, _)| unsent);
         queue.wake(state, called);
         for unsent in [before, UNSENT.take()].into_iter().flatten() {

@@ -18,7 +18,6 @@ mod delivery;
 mod error;
 mod interrupt;
 mod jobs;
-mod lane;
 mod lock;
 mod logs;
 mod options;
@@ -29,6 +28,7 @@ mod promise;
 mod publisher;
 mod replies;
 mod runtime;
+mod scheduler;
 mod wait;
 mod web;
 

@@ -18,7 +18,7 @@ use crate::lock::lock;
 static CALLBACK: Mutex<Option<Arc<Py<PyAny>>>> = Mutex::new(None);
 
 /// The least of `logging`'s levels that is passed on.
-static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
+static MIN_LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
 
 /// Has `callback(level, logger, text)` called for each record of the compiled half from `level` on, with `logging`'s
 /// numbers and names: `logging.getLogger(logger).log(level, text)` is what it is for. Replaces the callback before.
@@ -28,7 +28,7 @@ pub(crate) fn on_log(py: Python<'_>, callback: Py<PyAny>, level: u8) -> PyResult
     callbacks::ensure(py)?;
     let before = lock(&CALLBACK).replace(Arc::new(callback));
     drop(before);
-    LEAST.store(level, Ordering::Relaxed);
+    MIN_LEVEL.store(level, Ordering::Relaxed);
     // An error means that it is set already.
     let _ = tracing::subscriber::set_global_default(ToPython);
     Ok(())
@@ -48,7 +48,7 @@ impl Subscriber for ToPython {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        number(*metadata.level()) >= LEAST.load(Ordering::Relaxed)
+        number(*metadata.level()) >= MIN_LEVEL.load(Ordering::Relaxed)
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -63,7 +63,7 @@ impl Subscriber for ToPython {
         let mut text = Text::default();
         event.record(&mut text);
         let text = text.message + &text.fields;
-        callbacks::post(Job::Native(Box::new(move |py| {
+        callbacks::post(Job::Rust(Box::new(move |py| {
             callback.call1(py, (level, logger, text)).map(drop)
         })));
     }

@@ -22,12 +22,12 @@ pub(crate) struct Options {
     pub(crate) connect: ConnectOptions,
     uri: String,
     /// The publisher that was found last, while the I/O thread is the one it was found on.
-    publisher: Mutex<Option<(Generation, Outlet)>>,
+    publisher: Mutex<Option<(Generation, PublisherHandle)>>,
 }
 
 /// Where messages go out, and what that takes.
 #[derive(Clone)]
-pub(crate) struct Outlet {
+pub(crate) struct PublisherHandle {
     pub(crate) publisher: Publisher,
     /// The runtime it is used on.
     pub(crate) runtime: Handle,
@@ -56,14 +56,14 @@ impl Options {
     /// # Errors
     ///
     /// RuntimeError when there can be no I/O thread.
-    pub(crate) fn publisher(&self) -> PyResult<Outlet> {
+    pub(crate) fn publisher(&self) -> PyResult<PublisherHandle> {
         let now = runtime::generation();
-        if let Some((then, outlet)) = &*lock(&self.publisher)
+        if let Some((then, handle)) = &*lock(&self.publisher)
             && *then == now
         {
-            return Ok(outlet.clone());
+            return Ok(handle.clone());
         }
-        let found = Outlet {
+        let found = PublisherHandle {
             publisher: runtime::publisher(&self.connect)?,
             runtime: runtime::handle()?,
             sending: runtime::sending()?,

@@ -85,13 +85,13 @@ impl Pending {
     /// Nobody waits for it any more: a reply that still comes is unknown.
     fn cancel(&self) {
         self.forget();
-        self.promise.fulfil(Outcome::Cancelled);
+        self.promise.complete(Outcome::Cancelled);
     }
 
     /// Has `fn` called, by `loop_notifier`'s loop, when it is done.
     #[pyo3(signature = (loop_notifier, r#fn))]
     fn add_done_callback(&self, loop_notifier: &Bound<'_, Completions>, r#fn: Py<PyAny>) {
-        self.promise.notify(&loop_notifier.get().due, r#fn);
+        self.promise.notify(&loop_notifier.get().waker, r#fn);
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use nameko::amqp::Delivery;
 use pyo3::prelude::*;
 
-use crate::completions::Due;
+use crate::completions::LoopWaker;
 use crate::error::Failure;
 use crate::lock::lock;
 
@@ -33,12 +33,12 @@ pub(crate) struct Promise(Mutex<State>);
 struct State {
     outcome: Option<Outcome>,
     wakers: Vec<Waker>,
-    callbacks: Vec<(Arc<Due>, Py<PyAny>)>,
+    callbacks: Vec<(Arc<LoopWaker>, Py<PyAny>)>,
 }
 
 impl Promise {
     /// Sets the outcome, unless there is one.
-    pub(crate) fn fulfil(&self, outcome: Outcome) {
+    pub(crate) fn complete(&self, outcome: Outcome) {
         let (wakers, callbacks) = {
             let mut state = lock(&self.0);
             if state.outcome.is_some() {
@@ -51,8 +51,8 @@ impl Promise {
             )
         };
         wakers.into_iter().for_each(Waker::wake);
-        for (due, callback) in callbacks {
-            due.push(callback);
+        for (waker, callback) in callbacks {
+            waker.push(callback);
         }
     }
 
@@ -61,55 +61,55 @@ impl Promise {
     }
 
     /// Has `callback` called through `due` when there is an outcome; at once if there is one.
-    pub(crate) fn notify(&self, due: &Arc<Due>, callback: Py<PyAny>) {
+    pub(crate) fn notify(&self, waker: &Arc<LoopWaker>, callback: Py<PyAny>) {
         let mut state = lock(&self.0);
         if state.outcome.is_some() {
             drop(state);
-            due.push(callback);
+            waker.push(callback);
         } else {
-            state.callbacks.push((due.clone(), callback));
+            state.callbacks.push((waker.clone(), callback));
         }
     }
 
     /// Resolves to the outcome.
     pub(crate) fn outcome(&self) -> impl Future<Output = Outcome> + Send {
-        Waiting(self)
+        OutcomeFuture(self)
     }
 }
 
 /// A task's duty to fulfil a promise: when the task is dropped with the runtime, the promise fails.
-pub(crate) struct Duty(Option<Arc<Promise>>);
+pub(crate) struct CompletionGuard(Option<Arc<Promise>>);
 
-impl Duty {
+impl CompletionGuard {
     pub(crate) fn new(promise: Arc<Promise>) -> Self {
-        Duty(Some(promise))
+        CompletionGuard(Some(promise))
     }
 
-    pub(crate) fn fulfil(mut self, outcome: Outcome) {
+    pub(crate) fn complete(mut self, outcome: Outcome) {
         if let Some(promise) = self.0.take() {
-            promise.fulfil(outcome);
+            promise.complete(outcome);
         }
     }
 
     /// The task has done its part; somebody else fulfils the promise.
-    pub(crate) fn pass_on(mut self) {
+    pub(crate) fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Duty {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
         if let Some(promise) = &self.0 {
-            promise.fulfil(Outcome::Failed(Failure::lost(
+            promise.complete(Outcome::Failed(Failure::lost(
                 "the process closed its connections before the broker had answered",
             )));
         }
     }
 }
 
-struct Waiting<'a>(&'a Promise);
+struct OutcomeFuture<'a>(&'a Promise);
 
-impl Future for Waiting<'_> {
+impl Future for OutcomeFuture<'_> {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {

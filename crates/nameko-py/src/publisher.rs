@@ -13,7 +13,7 @@ use crate::convert;
 use crate::error::Failure;
 use crate::options::Options;
 use crate::pending::Pending;
-use crate::promise::{Duty, Outcome, Promise};
+use crate::promise::{CompletionGuard, Outcome, Promise};
 use crate::runtime;
 use crate::wait::{deadline, wait};
 
@@ -92,9 +92,9 @@ impl Publisher {
         let retry = retry(max_retries, interval_start, interval_step, interval_max)?;
         let message = message(exchange, routing_key, body, properties, mandatory)?;
         let promise = Arc::new(Promise::default());
-        let (inner, duty) = (self.inner()?, Duty::new(promise.clone()));
+        let (inner, guard) = (self.inner()?, CompletionGuard::new(promise.clone()));
         runtime::handle()?.spawn(async move {
-            duty.fulfil(match publish(inner, message, retry, confirm).await {
+            guard.complete(match publish(inner, message, retry, confirm).await {
                 Ok(()) => Outcome::Published,
                 Err(error) => Outcome::Failed(error.into()),
             });
@@ -121,12 +121,15 @@ impl Publisher {
     ) -> PyResult<()> {
         let retry = retry(max_retries, interval_start, interval_step, interval_max)?;
         let message = message(exchange, routing_key, body, properties, true)?;
-        let (inner, duty) = (self.inner()?, Duty::new(pending.get().promise.clone()));
+        let (inner, guard) = (
+            self.inner()?,
+            CompletionGuard::new(pending.get().promise.clone()),
+        );
         runtime::handle()?.spawn(async move {
             match publish(inner, message, retry, confirm).await {
                 // The reply fulfils it.
-                Ok(()) => duty.pass_on(),
-                Err(error) => duty.fulfil(Outcome::Failed(error.into())),
+                Ok(()) => guard.disarm(),
+                Err(error) => guard.complete(Outcome::Failed(error.into())),
             }
         });
         Ok(())

@@ -18,7 +18,7 @@ use crate::lock::lock;
 use crate::pending::Pending;
 use crate::promise::{Outcome, Promise};
 
-const OVER: &str = "the connection for replies was closed: no reply can come any more";
+const CLOSED_REASON: &str = "the connection for replies was closed: no reply can come any more";
 
 /// A reply queue on a [`Consumers`], and the calls that wait for replies in it.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -77,7 +77,7 @@ impl ReplyListener {
     fn discard(&self, correlation_id: &str) {
         let promise = lock(&self.table.state).expected.remove(correlation_id);
         if let Some(promise) = promise {
-            promise.fulfil(Outcome::Cancelled);
+            promise.complete(Outcome::Cancelled);
         }
     }
 }
@@ -102,7 +102,7 @@ struct State {
     expected: HashMap<String, Arc<Promise>>,
     on_unknown: Option<Arc<Py<PyAny>>>,
     /// No reply can come any more: the consumers were stopped.
-    over: bool,
+    closed: bool,
 }
 
 impl ReplyTable {
@@ -110,7 +110,7 @@ impl ReplyTable {
     pub(crate) fn fail_all(&self, why: &str) {
         let expected = std::mem::take(&mut lock(&self.state).expected);
         for promise in expected.into_values() {
-            promise.fulfil(Outcome::Failed(Failure::lost(why)));
+            promise.complete(Outcome::Failed(Failure::lost(why)));
         }
     }
 
@@ -118,12 +118,12 @@ impl ReplyTable {
     pub(crate) fn end(&self) {
         let on_unknown = {
             let mut state = lock(&self.state);
-            state.over = true;
+            state.closed = true;
             // It may hold whoever holds the listener.
             state.on_unknown.take()
         };
         drop(on_unknown);
-        self.fail_all(OVER);
+        self.fail_all(CLOSED_REASON);
     }
 
     /// Drops the entry, if it is still that of `promise`.
@@ -140,8 +140,8 @@ impl ReplyTable {
     /// False when the id is in use.
     fn expect(&self, correlation_id: &str, promise: &Arc<Promise>) -> bool {
         let mut state = lock(&self.state);
-        if state.over {
-            promise.fulfil(Outcome::Failed(Failure::lost(OVER)));
+        if state.closed {
+            promise.complete(Outcome::Failed(Failure::lost(CLOSED_REASON)));
             return true;
         }
         if state.expected.contains_key(correlation_id) {
@@ -172,9 +172,9 @@ impl ReplyTable {
             (promise, on_unknown)
         };
         if let Some(promise) = promise {
-            promise.fulfil(Outcome::Reply(Box::new(delivery)));
+            promise.complete(Outcome::Reply(Box::new(delivery)));
         } else if let Some(callback) = on_unknown {
-            callbacks::post(Job::Native(Box::new(move |py| {
+            callbacks::post(Job::Rust(Box::new(move |py| {
                 let message = PyDelivery::settled(Box::new(delivery));
                 callback.call1(py, (message,)).map(drop)
             })));

@@ -17,7 +17,7 @@ use tokio::sync::{RwLock, oneshot};
 use crate::lock::lock;
 
 /// How long name lookups that still run may keep [`shutdown`] waiting.
-const LAST_LOOKUPS: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The process that used the runtime first; another one is a forked child.
 static FIRST_PID: OnceLock<u32> = OnceLock::new();
@@ -146,7 +146,7 @@ fn start(pid: u32) -> std::io::Result<Io> {
         .spawn(move || {
             // An error means that the sender is gone, which also ends the thread.
             let _ = runtime.block_on(stopped);
-            runtime.shutdown_timeout(LAST_LOOKUPS);
+            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         })?;
     Ok(Io {
         pid,

@@ -14,28 +14,28 @@ use crate::wait::wait;
 
 /// So much is read before a worker is asked for, so that a slow client keeps none busy; a body that ends by then is never
 /// waited for by Python. In bytes.
-const AHEAD: usize = 1 << 20;
+const READ_AHEAD_BYTES: usize = 1 << 20;
 /// So much has to come within the timeout, again and again, of a body that is larger. In bytes.
-const PORTION: usize = 64 << 10;
+const MIN_PROGRESS_BYTES: usize = 64 << 10;
 
 /// The body of a request, as far as it is here.
 pub(super) enum Body {
     Whole(Bytes),
-    Begun(HttpBody),
+    Streaming(HttpBody),
 }
 
 /// Reads a body to its end, or as far as it is worth waiting for.
 pub(super) async fn read_ahead(mut body: RequestBody) -> Result<Body, Error> {
     let limit = body.timeout();
-    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut chunks: Vec<Bytes> = Vec::new();
     let reading = async {
         let mut size = 0;
-        while size <= AHEAD {
-            let Some(piece) = body.next().await? else {
+        while size <= READ_AHEAD_BYTES {
+            let Some(chunk) = body.next().await? else {
                 return Ok::<_, Error>(true);
             };
-            size += piece.len();
-            pieces.push(piece);
+            size += chunk.len();
+            chunks.push(chunk);
         }
         Ok(false)
     };
@@ -44,34 +44,34 @@ pub(super) async fn read_ahead(mut body: RequestBody) -> Result<Body, Error> {
         Err(_) => return Err(body.too_slow()),
     };
     if !over {
-        return Ok(Body::Begun(HttpBody(Mutex::new(State {
-            pieces: pieces.into_iter(),
+        return Ok(Body::Streaming(HttpBody(Mutex::new(State {
+            chunks: chunks.into_iter(),
             rest: body,
-            portion: None,
+            progress: None,
         }))));
     }
-    Ok(Body::Whole(match pieces.len() {
-        // Most bodies are one piece, which needs no copy.
-        0 | 1 => pieces.pop().unwrap_or_default(),
-        _ => pieces.concat().into(),
+    Ok(Body::Whole(match chunks.len() {
+        // Most bodies are one chunk, which needs no copy.
+        0 | 1 => chunks.pop().unwrap_or_default(),
+        _ => chunks.concat().into(),
     }))
 }
 
-/// The body of a request, read piece by piece while it comes.
+/// The body of a request, read chunk by chunk while it comes.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct HttpBody(Mutex<State>);
 
 struct State {
     /// What is here already.
-    pieces: std::vec::IntoIter<Bytes>,
+    chunks: std::vec::IntoIter<Bytes>,
     rest: RequestBody,
     /// How much of a portion came, and by when the whole of it must be here. None before the first.
-    portion: Option<(usize, Instant)>,
+    progress: Option<(usize, Instant)>,
 }
 
 #[pymethods]
 impl HttpBody {
-    /// The next piece; b"" at the end. Raises ConnectionResetError when the client broke off, TimeoutError when it is too
+    /// The next chunk; b"" at the end. Raises ConnectionResetError when the client broke off, TimeoutError when it is too
     /// slow, OverflowError when the body is larger than it may be.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let mut state = match self.0.try_lock() {
@@ -83,33 +83,33 @@ impl HttpBody {
                 ));
             }
         };
-        if let Some(piece) = state.pieces.next() {
-            return Ok(PyBytes::new(py, &piece));
+        if let Some(chunk) = state.chunks.next() {
+            return Ok(PyBytes::new(py, &chunk));
         }
         let limit = state.rest.timeout();
-        let (came, deadline) = state.portion.unwrap_or_else(|| (0, far(limit)));
+        let (came, deadline) = state.progress.unwrap_or_else(|| (0, deadline_after(limit)));
         let Some(next) = wait(py, Some(deadline), state.rest.next())? else {
             let text = state.rest.too_slow().to_string();
             return Err(PyTimeoutError::new_err(text));
         };
-        let piece = match next {
-            Ok(piece) => piece.unwrap_or_default(),
+        let chunk = match next {
+            Ok(chunk) => chunk.unwrap_or_default(),
             Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 return Err(PyOverflowError::new_err(error.to_string()));
             }
             Err(error) => return Err(PyConnectionResetError::new_err(error.to_string())),
         };
-        let came = came + piece.len();
-        state.portion = Some(if came < PORTION {
+        let came = came + chunk.len();
+        state.progress = Some(if came < MIN_PROGRESS_BYTES {
             (came, deadline)
         } else {
-            (0, far(limit))
+            (0, deadline_after(limit))
         });
-        Ok(PyBytes::new(py, &piece))
+        Ok(PyBytes::new(py, &chunk))
     }
 }
 
 /// The moment `limit` from now; a year from now is never.
-fn far(limit: Duration) -> Instant {
+fn deadline_after(limit: Duration) -> Instant {
     Instant::now() + limit.min(Duration::from_secs(365 * 86_400))
 }

@@ -18,9 +18,9 @@ use crate::lock::lock;
 use crate::wait::wait;
 use crate::web::body::{Body, HttpBody};
 use crate::web::environ;
-use crate::web::response::{Head, Piece, shared};
-use crate::web::server::Count;
-use crate::web::socket::{Opening, Sockets, WebSocket};
+use crate::web::response::{Chunk, Head, shared};
+use crate::web::server::CountGuard;
+use crate::web::socket::{Handshake, Sockets, WebSocket};
 
 /// A request of a client, which is answered once. One that is dropped before: the client is told that the service stops.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -38,9 +38,9 @@ struct State {
     /// None once it is being answered.
     reply: Option<oneshot::Sender<Response>>,
     /// Where a streamed response goes; none before it begins and after its end.
-    pieces: Option<mpsc::Sender<Piece>>,
+    chunks: Option<mpsc::Sender<Chunk>>,
     /// Until the response is made.
-    busy: Option<Count>,
+    in_flight: Option<CountGuard>,
     /// None once it was asked for a WebSocket.
     upgrade: Option<(Upgrade, Arc<Sockets>)>,
 }
@@ -51,7 +51,7 @@ impl HttpRequest {
         peer: SocketAddr,
         body: Body,
         reply: oneshot::Sender<Response>,
-        busy: Count,
+        in_flight: CountGuard,
         upgrade: (Upgrade, Arc<Sockets>),
     ) -> Self {
         HttpRequest {
@@ -59,13 +59,13 @@ impl HttpRequest {
             peer,
             length: match &body {
                 Body::Whole(bytes) => Some(bytes.len()),
-                Body::Begun(_) => None,
+                Body::Streaming(_) => None,
             },
             state: Mutex::new(State {
                 body: Some(body),
                 reply: Some(reply),
-                pieces: None,
-                busy: Some(busy),
+                chunks: None,
+                in_flight: Some(in_flight),
                 upgrade: Some(upgrade),
             }),
         }
@@ -83,9 +83,9 @@ impl HttpRequest {
         }
     }
 
-    fn done(&self) {
-        let busy = lock(&self.state).busy.take();
-        drop(busy);
+    fn finish(&self) {
+        let in_flight = lock(&self.state).in_flight.take();
+        drop(in_flight);
     }
 }
 
@@ -101,7 +101,7 @@ impl HttpRequest {
         let body = lock(&self.state).body.take();
         match body {
             Some(Body::Whole(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
-            Some(Body::Begun(body)) => Ok(Bound::<HttpBody>::new(py, body)?.into_any()),
+            Some(Body::Streaming(body)) => Ok(Bound::<HttpBody>::new(py, body)?.into_any()),
             None => Err(PyRuntimeError::new_err("the body has been taken")),
         }
     }
@@ -115,17 +115,17 @@ impl HttpRequest {
     ) -> PyResult<()> {
         let head = Head::new(status, headers)?;
         // The client's next request is not far.
-        jobs::nearly_over();
+        jobs::nearly_finished();
         self.answer(head.with_body(shared(body), self.head.method == Method::HEAD))?;
-        self.done();
+        self.finish();
         Ok(())
     }
 
     /// Begins an answer whose body follows with `write`, up to `end`. Raises as `respond`.
     fn start_response(&self, status: &str, headers: Vec<(String, String)>) -> PyResult<()> {
-        let (response, pieces) = Head::new(status, headers)?.with_pieces();
+        let (response, chunks) = Head::new(status, headers)?.with_chunks();
         self.answer(response)?;
-        lock(&self.state).pieces = Some(pieces);
+        lock(&self.state).chunks = Some(chunks);
         Ok(())
     }
 
@@ -135,24 +135,28 @@ impl HttpRequest {
             Ok(response) => response,
             Err(error) => {
                 self.answer(site::refusal(error))?;
-                self.done();
+                self.finish();
                 return Ok(None);
             }
         };
-        let (reply, upgrade, busy) = {
+        let (reply, upgrade, in_flight) = {
             let mut state = lock(&self.state);
-            (state.reply.take(), state.upgrade.take(), state.busy.take())
+            (
+                state.reply.take(),
+                state.upgrade.take(),
+                state.in_flight.take(),
+            )
         };
         match (reply, upgrade) {
             (Some(reply), Some((upgrade, sockets))) => {
-                let opening = Opening {
+                let handshake = Handshake {
                     response,
                     reply,
                     upgrade,
                     sockets,
-                    _busy: busy,
+                    _in_flight: in_flight,
                 };
-                Ok(Some(WebSocket::new(opening)))
+                Ok(Some(WebSocket::new(handshake)))
             }
             _ => Err(PyRuntimeError::new_err("the request has been answered")),
         }
@@ -164,17 +168,17 @@ impl HttpRequest {
         lock(&self.state).reply.is_none()
     }
 
-    /// Sends a piece of the body, once the client has taken most of what came before. Raises ConnectionResetError when the
+    /// Sends a chunk of the body, once the client has taken most of what came before. Raises ConnectionResetError when the
     /// client has gone.
     fn write(&self, py: Python<'_>, data: PyBackedBytes) -> PyResult<()> {
         if data.is_empty() {
             return Ok(());
         }
-        let pieces = lock(&self.state).pieces.clone();
-        let Some(pieces) = pieces else {
+        let chunks = lock(&self.state).chunks.clone();
+        let Some(chunks) = chunks else {
             return Err(PyRuntimeError::new_err("no response was begun"));
         };
-        let sent = wait(py, None, pieces.send(Piece::Data(shared(data))))?;
+        let sent = wait(py, None, chunks.send(Chunk::Data(shared(data))))?;
         match sent {
             Some(Ok(())) => Ok(()),
             _ if self.head.method == Method::HEAD => Ok(()),
@@ -184,25 +188,25 @@ impl HttpRequest {
 
     /// The body is whole.
     fn end(&self, py: Python<'_>) -> PyResult<()> {
-        let pieces = lock(&self.state).pieces.take();
-        if let Some(pieces) = pieces {
+        let chunks = lock(&self.state).chunks.take();
+        if let Some(chunks) = chunks {
             // A client that has gone misses nothing.
-            let _ = wait(py, None, pieces.send(Piece::End))?;
+            let _ = wait(py, None, chunks.send(Chunk::End))?;
         }
-        self.done();
+        self.finish();
         Ok(())
     }
 
     /// Breaks off: the client sees that the body is not whole. Unanswered, it is answered with 500.
     fn abort(&self) {
-        let (reply, pieces) = {
+        let (reply, chunks) = {
             let mut state = lock(&self.state);
-            (state.reply.take(), state.pieces.take())
+            (state.reply.take(), state.chunks.take())
         };
-        drop(pieces);
+        drop(chunks);
         if let Some(reply) = reply {
             let _ = reply.send(Response::empty(StatusCode::INTERNAL_SERVER_ERROR));
         }
-        self.done();
+        self.finish();
     }
 }

@@ -11,12 +11,12 @@ use pyo3::pybacked::PyBackedBytes;
 use tokio::sync::mpsc;
 
 /// From this size on a body is sent from Python's memory; a smaller one is copied. In bytes.
-const WORTH_SHARING: usize = 32 << 10;
-/// How many pieces of a streamed response may wait to be sent.
-const WAITING: usize = 8;
+const MIN_SHARED_BODY_BYTES: usize = 32 << 10;
+/// How many chunks of a streamed response may wait to be sent.
+const MAX_QUEUED_CHUNKS: usize = 8;
 
 /// A part of a streamed response.
-pub(super) enum Piece {
+pub(super) enum Chunk {
     Data(Bytes),
     /// The response is whole. A stream without it is broken off.
     End,
@@ -68,14 +68,14 @@ impl Head {
         self.on(response)
     }
 
-    /// A response whose body comes in pieces.
-    pub(super) fn with_pieces(self) -> (Response, mpsc::Sender<Piece>) {
-        let (sender, pieces) = mpsc::channel(WAITING);
-        let body = stream::unfold(Some(pieces), |pieces| async {
-            let mut pieces: mpsc::Receiver<Piece> = pieces?;
-            match pieces.recv().await {
-                Some(Piece::Data(bytes)) => Some((Ok(bytes), Some(pieces))),
-                Some(Piece::End) => None,
+    /// A response whose body comes in chunks.
+    pub(super) fn with_chunks(self) -> (Response, mpsc::Sender<Chunk>) {
+        let (sender, chunks) = mpsc::channel(MAX_QUEUED_CHUNKS);
+        let body = stream::unfold(Some(chunks), |chunks| async {
+            let mut chunks: mpsc::Receiver<Chunk> = chunks?;
+            match chunks.recv().await {
+                Some(Chunk::Data(bytes)) => Some((Ok(bytes), Some(chunks))),
+                Some(Chunk::End) => None,
                 None => Some((Err("the application broke it off"), None)),
             }
         });
@@ -117,9 +117,9 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|it| u8::try_from(it).ok()).collect()
 }
 
-/// A piece of a body, to be sent.
+/// A chunk of a body, to be sent.
 pub(super) fn shared(bytes: PyBackedBytes) -> Bytes {
-    if bytes.len() < WORTH_SHARING {
+    if bytes.len() < MIN_SHARED_BODY_BYTES {
         Bytes::copy_from_slice(&bytes)
     } else {
         Bytes::from_owner(bytes)

@@ -20,7 +20,7 @@ use crate::runtime;
 use crate::wait::{deadline, wait};
 use crate::web::body::read_ahead;
 use crate::web::request::HttpRequest;
-use crate::web::socket::{Fate, Sockets};
+use crate::web::socket::{SocketPhase, Sockets};
 
 /// A port that is listened on, served from `serve` on.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -28,18 +28,18 @@ pub(crate) struct HttpServer {
     address: SocketAddr,
     stop_timeout: f64,
     sockets: SocketSettings,
-    stage: Mutex<Stage>,
+    state: Mutex<ServerState>,
     /// How many requests are in work.
-    busy: Arc<watch::Sender<usize>>,
+    in_flight: Arc<watch::Sender<usize>>,
     /// How many WebSockets are connected, and what is to become of them.
     open: Arc<watch::Sender<usize>>,
-    fate: watch::Sender<Fate>,
+    phase: watch::Sender<SocketPhase>,
 }
 
-enum Stage {
+enum ServerState {
     Bound(Box<BoundSite>),
     Serving(Arc<Site>),
-    Over,
+    Closed,
 }
 
 #[pymethods]
@@ -64,10 +64,10 @@ impl HttpServer {
             address: site.address(),
             stop_timeout: stop_timeout.as_secs_f64(),
             sockets,
-            stage: Mutex::new(Stage::Bound(Box::new(site))),
-            busy: Arc::default(),
+            state: Mutex::new(ServerState::Bound(Box::new(site))),
+            in_flight: Arc::default(),
             open: Arc::default(),
-            fate: watch::Sender::default(),
+            phase: watch::Sender::default(),
         })
     }
 
@@ -79,8 +79,8 @@ impl HttpServer {
 
     /// The file descriptor of the port, before it is served; it is the server's own.
     fn fileno(&self) -> PyResult<i32> {
-        match &*lock(&self.stage) {
-            Stage::Bound(site) => Ok(site.as_fd().as_raw_fd()),
+        match &*lock(&self.state) {
+            ServerState::Bound(site) => Ok(site.as_fd().as_raw_fd()),
             _ => Err(PyRuntimeError::new_err("the port is being served")),
         }
     }
@@ -91,7 +91,7 @@ impl HttpServer {
         self.stop_timeout
     }
 
-    /// Gives every request to `handler(request)` as a job of `jobs`, at most `limit` at a time: others wait their turn.
+    /// Gives every request to `handler(request)` as a job of `jobs`, at most `limit` at a time: others wait their permit.
     fn serve(
         &self,
         py: Python<'_>,
@@ -101,29 +101,29 @@ impl HttpServer {
     ) -> PyResult<()> {
         let runtime = runtime::handle()?;
         jobs.get().ensure_thread(py)?;
-        let mut stage = lock(&self.stage);
-        let site = match std::mem::replace(&mut *stage, Stage::Over) {
-            Stage::Bound(site) => site,
+        let mut state = lock(&self.state);
+        let site = match std::mem::replace(&mut *state, ServerState::Closed) {
+            ServerState::Bound(site) => site,
             other => {
-                *stage = other;
+                *state = other;
                 return Err(PyRuntimeError::new_err("the port is not to be served"));
             }
         };
         let sockets = Sockets {
             settings: self.sockets,
             jobs: jobs.get().queue.clone(),
-            turns: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
             open: self.open.clone(),
-            fate: self.fate.subscribe(),
+            phase: self.phase.subscribe(),
         };
         let gateway = Gateway {
             handler: Arc::new(handler),
             sockets: Arc::new(sockets),
             body: site.body_limits(),
-            busy: self.busy.clone(),
+            in_flight: self.in_flight.clone(),
         };
         let _entered = runtime.enter();
-        *stage = Stage::Serving(Arc::new(site.serve(gateway)?));
+        *state = ServerState::Serving(Arc::new(site.serve(gateway)?));
         Ok(())
     }
 
@@ -141,8 +141,13 @@ impl HttpServer {
     /// Waits until no request is in work. False after `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let mut busy = self.busy.subscribe();
-        let idle = async move { busy.wait_for(|busy| *busy == 0).await.is_ok() };
+        let mut in_flight = self.in_flight.subscribe();
+        let idle = async move {
+            in_flight
+                .wait_for(|in_flight| *in_flight == 0)
+                .await
+                .is_ok()
+        };
         Ok(wait(py, deadline(timeout)?, idle)?.is_some())
     }
 
@@ -150,8 +155,8 @@ impl HttpServer {
     /// some are open after `timeout` seconds. One that is opened from now on is closed at once.
     #[pyo3(signature = (timeout = None))]
     fn close_sockets(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        self.fate
-            .send_if_modified(|fate| fate.advance(Fate::Closing));
+        self.phase
+            .send_if_modified(|phase| phase.advance(SocketPhase::Closing));
         let mut open = self.open.subscribe();
         let none = async move { open.wait_for(|open| *open == 0).await.is_ok() };
         Ok(wait(py, deadline(timeout)?, none)?.is_some())
@@ -169,12 +174,13 @@ impl HttpServer {
 
     /// Closes the port and cuts the connections at once.
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
-        self.fate.send_if_modified(|fate| fate.advance(Fate::Cut));
-        let before = std::mem::replace(&mut *lock(&self.stage), Stage::Over);
+        self.phase
+            .send_if_modified(|phase| phase.advance(SocketPhase::Cut));
+        let before = std::mem::replace(&mut *lock(&self.state), ServerState::Closed);
         let runtime = runtime::handle()?;
         py.detach(|| {
             let _entered = runtime.enter();
-            if let Stage::Serving(site) = &before {
+            if let ServerState::Serving(site) = &before {
                 site.kill();
             }
             drop(before);
@@ -185,8 +191,8 @@ impl HttpServer {
 
 impl HttpServer {
     fn site(&self) -> Option<Arc<Site>> {
-        match &*lock(&self.stage) {
-            Stage::Serving(site) => Some(site.clone()),
+        match &*lock(&self.state) {
+            ServerState::Serving(site) => Some(site.clone()),
             _ => None,
         }
     }
@@ -219,28 +225,28 @@ struct Gateway {
     handler: Arc<Py<PyAny>>,
     sockets: Arc<Sockets>,
     body: BodyLimits,
-    busy: Arc<watch::Sender<usize>>,
+    in_flight: Arc<watch::Sender<usize>>,
 }
 
 impl nameko::web::Handler for Gateway {
     async fn handle(&self, request: RawRequest) -> Response {
-        let busy = Count::new(&self.busy);
+        let in_flight = CountGuard::new(&self.in_flight);
         let peer = request.peer();
         let (head, body, upgrade) = site::open(request, self.body);
         let body = match read_ahead(body).await {
             Ok(body) => body,
             Err(error) => return site::refusal(error),
         };
-        let Ok(turn) = self.sockets.turns.clone().acquire_owned().await else {
+        let Ok(permit) = self.sockets.permits.clone().acquire_owned().await else {
             return site::stopping();
         };
         let (reply, response) = oneshot::channel();
         let sockets = self.sockets.clone();
-        let request = HttpRequest::new(head, peer, body, reply, busy, (upgrade, sockets));
+        let request = HttpRequest::new(head, peer, body, reply, in_flight, (upgrade, sockets));
         let handler = self.handler.clone();
-        let job = Job::Native(Box::new(move |py| {
+        let job = Job::Rust(Box::new(move |py| {
             let done = handler.call1(py, (request,));
-            drop(turn);
+            drop(permit);
             done.map(drop)
         }));
         if let Err(job) = self.sockets.jobs.push(job) {
@@ -252,16 +258,16 @@ impl nameko::web::Handler for Gateway {
 }
 
 /// Counts for one more until it is dropped: a request in work, or a socket.
-pub(super) struct Count(Arc<watch::Sender<usize>>);
+pub(super) struct CountGuard(Arc<watch::Sender<usize>>);
 
-impl Count {
+impl CountGuard {
     pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Self {
         count.send_modify(|count| *count += 1);
-        Count(count.clone())
+        CountGuard(count.clone())
     }
 }
 
-impl Drop for Count {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }

@@ -12,22 +12,22 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::jobs::{Job, JobQueue};
 use crate::lock::lock;
 use crate::runtime;
-use crate::web::server::Count;
+use crate::web::server::CountGuard;
 
 /// What the sockets of one server share.
 pub(super) struct Sockets {
     pub(super) settings: SocketSettings,
     pub(super) jobs: Arc<JobQueue>,
     /// One permit per request or message that is a job.
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
     /// How many are connected.
     pub(super) open: Arc<watch::Sender<usize>>,
-    pub(super) fate: watch::Receiver<Fate>,
+    pub(super) phase: watch::Receiver<SocketPhase>,
 }
 
 /// What is to become of sockets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) enum Fate {
+pub(super) enum SocketPhase {
     #[default]
     Serving,
     /// They are told that the service stops, each when the message that it has in work is handled.
@@ -36,9 +36,9 @@ pub(super) enum Fate {
     Cut,
 }
 
-impl Fate {
+impl SocketPhase {
     /// Turns into a worse one. Whether it did.
-    pub(super) fn advance(&mut self, to: Fate) -> bool {
+    pub(super) fn advance(&mut self, to: SocketPhase) -> bool {
         let worse = *self < to;
         *self = (*self).max(to);
         worse
@@ -50,24 +50,24 @@ impl Fate {
 pub(crate) struct WebSocket {
     socket: Socket,
     /// None once it was accepted.
-    opening: Mutex<Option<Opening>>,
+    handshake: Mutex<Option<Handshake>>,
 }
 
 /// What accepts the handshake.
-pub(super) struct Opening {
+pub(super) struct Handshake {
     pub(super) response: Response,
     pub(super) reply: oneshot::Sender<Response>,
     pub(super) upgrade: Upgrade,
     pub(super) sockets: Arc<Sockets>,
     /// The request is in work until it is accepted.
-    pub(super) _busy: Option<Count>,
+    pub(super) _in_flight: Option<CountGuard>,
 }
 
 impl WebSocket {
-    pub(super) fn new(opening: Opening) -> Self {
+    pub(super) fn new(handshake: Handshake) -> Self {
         WebSocket {
-            socket: Socket::new(&opening.sockets.settings),
-            opening: Mutex::new(Some(opening)),
+            socket: Socket::new(&handshake.sockets.settings),
+            handshake: Mutex::new(Some(handshake)),
         }
     }
 }
@@ -78,21 +78,21 @@ impl WebSocket {
     /// client has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned, or after
     /// two seconds.
     fn accept(&self, on_message: Py<PyAny>, on_close: Py<PyAny>) -> PyResult<()> {
-        let opening = lock(&self.opening).take();
-        let Some(opening) = opening else {
+        let handshake = lock(&self.handshake).take();
+        let Some(handshake) = handshake else {
             return Err(PyRuntimeError::new_err("the connection has been accepted"));
         };
-        let Opening {
+        let Handshake {
             response,
             reply,
             upgrade,
             sockets,
-            _busy,
-        } = opening;
-        let (mut fate, mut closing) = (sockets.fate.clone(), sockets.fate.clone());
+            _in_flight,
+        } = handshake;
+        let (mut phase, mut closing) = (sockets.phase.clone(), sockets.phase.clone());
         let (stop, stopping) = watch::channel(false);
         let (socket, settings) = (self.socket.clone(), sockets.settings);
-        let open = Count::new(&sockets.open);
+        let open = CountGuard::new(&sockets.open);
         let callbacks = Callbacks {
             on_message: Arc::new(on_message),
             on_close: Arc::new(on_close),
@@ -104,12 +104,12 @@ impl WebSocket {
                 tokio::select! {
                     biased;
                     // An error says that the server is gone.
-                    _ = fate.wait_for(|it| *it == Fate::Cut) => {}
+                    _ = phase.wait_for(|it| *it == SocketPhase::Cut) => {}
                     () = site::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
                 }
             };
             let told = async {
-                let _ = closing.wait_for(|it| *it == Fate::Closing).await;
+                let _ = closing.wait_for(|it| *it == SocketPhase::Closing).await;
                 stop.send_replace(true);
                 std::future::pending::<()>().await;
             };
@@ -118,7 +118,7 @@ impl WebSocket {
                 () = told => {}
             }
         };
-        // Its owner is the server, which counts it, and ends it by its fate.
+        // Its owner is the server, which counts it, and ends it by its phase.
         drop(runtime::handle()?.spawn(serving));
         // A client that has gone is noticed by who serves the socket.
         let _ = reply.send(response);
@@ -138,11 +138,11 @@ impl WebSocket {
 
     /// Answers the handshake with 500, unless it was accepted.
     fn reject(&self) {
-        let opening = lock(&self.opening).take();
-        if let Some(opening) = opening {
+        let handshake = lock(&self.handshake).take();
+        if let Some(handshake) = handshake {
             // A client that has gone misses nothing.
             let refusal = Response::empty(StatusCode::INTERNAL_SERVER_ERROR);
-            let _ = opening.reply.send(refusal);
+            let _ = handshake.reply.send(refusal);
         }
     }
 
@@ -162,7 +162,7 @@ struct Callbacks {
 
 impl SocketListener for Callbacks {
     async fn message(&self, body: Bytes) {
-        let Ok(turn) = self.sockets.turns.clone().acquire_owned().await else {
+        let Ok(permit) = self.sockets.permits.clone().acquire_owned().await else {
             return;
         };
         let on_message = self.on_message.clone();
@@ -172,7 +172,7 @@ impl SocketListener for Callbacks {
                 Err(_) => PyBytes::new(py, &body).into_any(),
             };
             let done = on_message.call1(py, (message,));
-            drop(turn);
+            drop(permit);
             done.map(drop)
         })
         .await;
@@ -188,7 +188,7 @@ impl Callbacks {
     /// Returns when the job is over, or will not be done: the container has stopped.
     async fn run(&self, job: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
         let (done, over) = oneshot::channel::<()>();
-        let job = Job::Native(Box::new(move |py| {
+        let job = Job::Rust(Box::new(move |py| {
             let result = job(py);
             drop(done);
             result
