@@ -87,6 +87,8 @@ mod round_robin;
 mod send_buffer;
 mod settings;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 mod transport;
 mod vhost;

@@ -1,17 +1,15 @@
 //! A broker for one test.
 
-use nameko_broker::Broker;
+use nameko_broker::testing;
 
-use super::vhost::Vhost;
 use crate::config::Config;
 
-/// The environment variable that makes [`broker`] use a RabbitMQ: its AMQP URI.
-pub const AMQP_URI_VARIABLE: &str = "NAMEKO_TEST_AMQP_URI";
+pub use nameko_broker::testing::AMQP_URI_VARIABLE;
 
-/// A broker of one test's own: an embedded one, in memory, on a port that was free. It ends when the value is dropped.
+/// Starts a broker for one test: an embedded one, in memory, on a free port. It stops when the value is dropped.
 ///
 /// With `NAMEKO_TEST_AMQP_URI` set (`amqp://guest:guest@127.0.0.1:5672`), it is a fresh virtual host on that RabbitMQ,
-/// made and deleted through the management plugin, which must listen on port 15672 of the same host.
+/// created and deleted through the management plugin, which must listen on port 15672 of the same host.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -22,51 +20,23 @@ pub const AMQP_URI_VARIABLE: &str = "NAMEKO_TEST_AMQP_URI";
 /// ```
 ///
 /// # Panics
-/// When no port can be opened, or the RabbitMQ does not do what it is asked for, with the reason.
+/// If no port can be opened, or the RabbitMQ refuses to create a virtual host.
 pub async fn broker() -> TestBroker {
-    match std::env::var(AMQP_URI_VARIABLE) {
-        Ok(uri) if !uri.is_empty() => {
-            let made = tokio::task::spawn_blocking(move || Vhost::create(&uri)).await;
-            match made.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok((vhost, uri)) => TestBroker {
-                    uri,
-                    _home: Home::RabbitMq(vhost),
-                },
-                Err(error) => panic!("no test broker at {AMQP_URI_VARIABLE}: {error}"),
-            }
-        }
-        _ => match Broker::start("127.0.0.1:0").await {
-            Ok(broker) => TestBroker {
-                uri: broker.uri(),
-                _home: Home::Embedded(broker),
-            },
-            Err(error) => panic!("no embedded test broker: {error}"),
-        },
-    }
+    TestBroker(testing::TestBroker::start().await)
 }
 
-/// A broker that ends with the test. Made by [`broker`].
+/// A broker for one test, stopped on drop. Made by [`broker`].
 #[derive(Debug)]
-pub struct TestBroker {
-    uri: String,
-    _home: Home,
-}
-
-/// Held for its end.
-#[derive(Debug)]
-enum Home {
-    Embedded(#[expect(dead_code, reason = "held")] Broker),
-    RabbitMq(#[expect(dead_code, reason = "held")] Vhost),
-}
+pub struct TestBroker(testing::TestBroker);
 
 impl TestBroker {
-    /// Where it is.
+    /// Returns the AMQP URI.
     pub fn uri(&self) -> &str {
-        &self.uri
+        self.0.uri()
     }
 
-    /// A configuration that names it, and nothing else.
+    /// Returns a configuration with this broker's `AMQP_URI` and nothing else.
     pub fn config(&self) -> Config {
-        Config::new().with("AMQP_URI", self.uri.as_str())
+        Config::new().with("AMQP_URI", self.uri())
     }
 }

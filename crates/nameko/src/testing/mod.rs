@@ -90,7 +90,6 @@ mod broker;
 mod entrypoints;
 mod hook;
 mod recorder;
-mod vhost;
 mod waiter;
 
 pub use broker::{AMQP_URI_VARIABLE, TestBroker, broker};
