@@ -1,7 +1,7 @@
 """Checks that comments, docstrings and Markdown read like technical prose.
 
 Counts two symptoms of vague writing per 1,000 words and fails if an area exceeds the limit:
-free relative clauses ("what is sent") and "tell" or "hear" for messages between programs.
+free relative clauses (`what is sent`) and `tell` or `hear` used of programs.
 The rules are in docs/contributing/style.md; this script measures only these two.
 
 Usage: python3 scripts/check_prose.py [PATH...]. Without a path, every area is measured.

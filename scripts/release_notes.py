@@ -1,6 +1,6 @@
 """Prints the changelog of a release: `python3 scripts/release_notes.py v3.1.0`.
 
-Fails unless the tag is the version of the workspace and CHANGELOG.md has a dated section for it.
+Fails if the tag differs from the version of the sources, or CHANGELOG.md has no section for it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ def main(tag: str) -> str:
     version = re.search(r'^version = "(.+)"$', manifest, re.MULTILINE)
     if version is None or tag != "v" + version.group(1):
         sys.exit("the tag {} is not the version in Cargo.toml".format(tag))
+    python = (ROOT / "python/nameko/__init__.py").read_text()
+    # PEP 440 spells the release candidate 3.1.0-rc.1 as 3.1.0rc1.
+    if '__version__ = "{}"'.format(tag[1:].replace("-rc.", "rc")) not in python:
+        sys.exit("the tag {} is not __version__ in python/nameko/__init__.py".format(tag))
     sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     for section in sections[1:]:
         heading, _, notes = section.partition("\n")

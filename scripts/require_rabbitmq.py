@@ -1,7 +1,7 @@
-"""Fails, with what to do, unless RabbitMQ with its management API answers at the URI given.
+"""Checks that RabbitMQ with its management API is reachable at the given URI.
 
-An AMQP server introduces itself in its first frame; RabbitMQ does so by name. Through the API,
-tests make virtual hosts of their own.
+The server properties in the first frame, connection.start, name the product. The tests create
+virtual hosts through the management API.
 """
 
 import socket
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 MANAGEMENT_PORT = 15672
-# The API of a node that has just started comes up a moment after AMQP (seconds).
-PATIENCE = 20
+# A starting node serves AMQP shortly before the API.
+API_TIMEOUT_SECONDS = 20
 
 
 def main(uri: str) -> str | None:
@@ -22,11 +22,11 @@ def main(uri: str) -> str | None:
     try:
         with socket.create_connection((host, port), timeout=5) as peer:
             peer.sendall(PROTOCOL_HEADER)
-            introduction = peer.recv(4096)
+            start_frame = peer.recv(4096)
     except OSError as error:
         return f"no RabbitMQ at {host}:{port} ({error}): {hint}"
-    if b"RabbitMQ" not in introduction:
-        return f"what answers at {host}:{port} is not RabbitMQ: {hint}"
+    if b"RabbitMQ" not in start_frame:
+        return f"the server at {host}:{port} is not RabbitMQ: {hint}"
     if not api_answers(host):
         hint = "rabbitmq-plugins enable rabbitmq_management"
         return f"no management API at {host}:{MANAGEMENT_PORT}: {hint}"
@@ -34,7 +34,7 @@ def main(uri: str) -> str | None:
 
 
 def api_answers(host: str) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + API_TIMEOUT_SECONDS
     while True:
         try:
             socket.create_connection((host, MANAGEMENT_PORT), timeout=5).close()
