@@ -46,7 +46,7 @@ async fn each_process_serves_and_one_that_dies_is_replaced() {
     let mut parent = Program::start(troubles(&broker, &["--workers", "3"]));
     parent.wait_for("ready at amqp://guest:********@");
     assert!(
-        parent.seen.contains("3 processes; Ctrl-C stops"),
+        parent.seen.contains("3 processes; press Ctrl-C to stop"),
         "{}",
         parent.seen
     );
@@ -100,7 +100,7 @@ async fn a_second_signal_kills_all() {
     let _hanging = call(&broker, "front.hang");
     parent.wait_for("hanging");
     parent.signal("INT");
-    parent.wait_for("stopping; once more stops at once");
+    parent.wait_for("shutting down (press Ctrl-C again to force)");
     parent.signal("TERM");
     assert_eq!(parent.wait(), Some(143));
     for pid in all {
@@ -139,7 +139,7 @@ async fn no_process_outlives_the_one_that_started_it() {
     for number in [1, 2] {
         let tells = |line: &str| {
             line.starts_with(&format!("[{number}] "))
-                && line.contains("the process that started this one is gone: stopping")
+                && line.contains("the supervisor process died: stopping")
         };
         assert!(said.lines().any(tells), "{number}: {said}");
     }

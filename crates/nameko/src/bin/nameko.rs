@@ -1,4 +1,4 @@
-//! The command `nameko`, for people with no service at hand: a shell, single calls, a broker to try things out.
+//! The command `nameko`: a shell, single calls and an embedded broker, without services.
 
 use std::process::ExitCode;
 

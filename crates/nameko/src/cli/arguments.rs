@@ -1,4 +1,4 @@
-//! What can be written on the command line.
+//! Command line arguments.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::client::{Failure, is_configured};
 use crate::config::Config;
 use crate::runner::Services;
 
-/// More processes than that are a slip of the finger.
+/// Limit of `--workers`; more is taken for a typing error.
 #[cfg(unix)]
 const MAX_PROCESSES: i64 = 1024;
 
-/// The command line of a binary that holds services.
+/// Command line of a binary with services.
 #[derive(Debug, Parser)]
 #[command(
     name = "nameko",
@@ -28,7 +28,7 @@ pub(super) struct ServicesArguments {
 }
 
 impl ServicesArguments {
-    /// The command line of the very program: its own name and version, and ours beside it.
+    /// Returns the command line with the name and version of the program, and Nameko's version.
     pub(super) fn of_program(services: &Services) -> Command {
         let ours = concat!("nameko ", env!("CARGO_PKG_VERSION"));
         let version = match services.program_version() {
@@ -53,11 +53,11 @@ pub(super) enum ServicesCommand {
     Shell(ClientArguments),
     /// Call one method of a service and print its result
     Call(CallArguments),
-    /// Print the configuration as YAML, with environment variables filled in
+    /// Print the configuration as YAML, with environment variables substituted
     ShowConfig(ConfigArguments),
 }
 
-/// The command line of the binary `nameko`, which holds no services.
+/// Command line of the binary `nameko`, which has no services.
 #[derive(Debug, Parser)]
 #[command(
     name = "nameko",
@@ -77,7 +77,7 @@ pub(super) enum ToolCommand {
     Shell(ClientArguments),
     /// Call one method of a service and print its result
     Call(CallArguments),
-    /// Run an AMQP broker in memory, for trying out, development and tests
+    /// Run an in-memory AMQP broker for development and tests
     Broker(BrokerArguments),
     /// Print the configuration as YAML, with environment variables filled in
     ShowConfig(ConfigArguments),
@@ -89,11 +89,11 @@ pub(super) struct RunArguments {
     /// Names of the services to run [default: all]
     #[arg(value_name = "SERVICE")]
     pub(super) services: Vec<String>,
-    /// Run N processes, each with all the services and its own max_workers; one that dies is started again
+    /// Run N processes, each with all services and its own max_workers; restart those that die
     #[cfg(unix)]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_PROCESSES))]
     pub(super) workers: Option<u16>,
-    /// The number of this process: set by the one that runs several
+    /// Number of this process; set by the supervising process
     #[cfg(unix)]
     #[arg(long, hide = true, requires = "workers")]
     pub(super) process: Option<u16>,
@@ -104,13 +104,13 @@ pub(super) struct RunArguments {
 }
 
 impl RunArguments {
-    /// The number of this process, if it is one of several.
+    /// Returns the number of this process under a supervisor.
     #[cfg(unix)]
     pub(super) fn process(&self) -> Option<u16> {
         self.process
     }
 
-    /// There are never several here.
+    /// Always `None`: `--workers` requires Unix.
     #[cfg(not(unix))]
     pub(super) fn process(&self) -> Option<u16> {
         None
@@ -124,7 +124,7 @@ pub(super) struct ClientArguments {
     pub(super) config: ConfigArguments,
     #[command(flatten)]
     pub(super) log: LogArguments,
-    /// How long to wait for a reply; 0 waits for ever [default: rpc_timeout of the configuration, else 60]
+    /// Timeout of calls in seconds; 0 disables it [default: rpc_timeout of the configuration, else 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) timeout: Option<Duration>,
 }
@@ -132,10 +132,10 @@ pub(super) struct ClientArguments {
 #[derive(Debug, Args)]
 #[command(after_help = CALL_HELP)]
 pub(super) struct CallArguments {
-    /// What to call: `service.method`, or the whole call as in the shell: "service.method('text', key=1)"
+    /// Method to call: `service.method`, or a call as in the shell: "service.method('text', key=1)"
     #[arg(value_name = "SERVICE.METHOD")]
     pub(super) target: String,
-    /// Arguments: VALUE or KEY=VALUE, with values as in Python or JSON; other words are text
+    /// Arguments: VALUE or KEY=VALUE, with Python or JSON values; other words are strings
     #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
     pub(super) arguments: Vec<String>,
     #[command(flatten)]
@@ -145,41 +145,41 @@ pub(super) struct CallArguments {
 #[derive(Debug, Args)]
 #[command(after_help = BROKER_HELP)]
 pub(super) struct BrokerArguments {
-    /// Address to listen on; 0.0.0.0 lets other machines in
+    /// Address to listen on; 0.0.0.0 listens on all interfaces
     #[arg(long, default_value = "127.0.0.1")]
     pub(super) host: String,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 selects a free port
     #[arg(long, default_value_t = 5672)]
     pub(super) port: u16,
-    /// Serve the management API over HTTP, on this port; 0 takes a free one [default: none]
+    /// Port of the HTTP management API; 0 selects a free port [default: off]
     #[arg(long, value_name = "PORT")]
     pub(super) management_port: Option<u16>,
     #[command(flatten)]
     pub(super) log: LogArguments,
 }
 
-/// Where the configuration comes from. What comes first in this list wins: `-d`, `--broker`, `--config`, environment.
+/// Sources of the configuration. Precedence: `-d`, `--broker`, `--config`, environment.
 #[derive(Debug, Args)]
 pub(super) struct ConfigArguments {
-    /// A YAML file; ${NAME} and ${NAME:default} in it stand for environment variables
+    /// YAML configuration file; ${NAME} and ${NAME:default} are environment variables
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The broker: amqp://user:password@host:port/vhost [default: AMQP_URI of the configuration, of the environment, else localhost]
+    /// Broker URI: amqp://user:password@host:port/vhost [default: AMQP_URI of the configuration or environment, else localhost]
     #[arg(long, value_name = "URI")]
     broker: Option<String>,
-    /// Set one key of the configuration; VALUE is YAML. May be repeated
+    /// Set a configuration key to a YAML value; repeatable
     #[arg(short, long, value_name = "KEY=VALUE")]
     define: Vec<String>,
 }
 
 impl ConfigArguments {
-    /// The configuration that the arguments and the environment give.
+    /// Loads the configuration from the arguments and the environment.
     pub(super) fn load(&self) -> Result<Config, Failure> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,
             None => Config::new(),
         };
-        // What is empty says nothing, wherever it stands: a variable of a script may be.
+        // Empty values are ignored in all sources: a script may pass an empty variable.
         if let Some(uri) = self.broker.as_deref().filter(|uri| !uri.is_empty()) {
             config.set("AMQP_URI", uri);
         }
@@ -198,10 +198,10 @@ impl ConfigArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct LogArguments {
-    /// What to log on standard error: error, warn, info, debug, trace, or a filter like `nameko=debug,info` [default: LOG of the configuration]
+    /// Log level or filter: error, warn, info, debug, trace, or e.g. `nameko=debug,info` [default: LOG of the configuration]
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true)]
     pub(super) log: Option<String>,
-    /// How to log: text for people, json for machines, one object per line [default: LOG_FORMAT of the configuration, else text]
+    /// Log format: text, or json with one object per line [default: LOG_FORMAT of the configuration, else text]
     #[arg(long, value_name = "FORMAT", env = "NAMEKO_LOG_FORMAT", hide_env_values = true, value_parser = LogFormat::parse)]
     pub(super) log_format: Option<LogFormat>,
 }
@@ -216,9 +216,9 @@ impl LogFormat {
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
             "json" => Ok(Self::Json),
-            // A variable that is set to nothing says nothing.
+            // An empty environment variable is ignored.
             "text" | "" => Ok(Self::Text),
-            _ => Err("write text or json"),
+            _ => Err("expected text or json"),
         }
     }
 }
@@ -232,27 +232,26 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 const SERVICES_EXAMPLES: &str = "\
 Examples:
-  run                                           all services, on the broker at localhost (or one of its own)
-  run --broker amqp://user:password@rabbit/     on RabbitMQ
+  run                                           all services, with the broker at localhost or an embedded one
+  run --broker amqp://user:password@rabbit/     with RabbitMQ
   shell                                         then: n.rpc.hello_service.hello(name='you')
   call hello_service.hello name=you             one call";
 
 const TOOL_EXAMPLES: &str = "\
 Examples:
-  nameko broker                                 a broker to try things out, in memory
+  nameko broker                                 an in-memory broker for development
   nameko shell                                  then: n.rpc.hello_service.hello(name='you')
   nameko call hello_service.hello name=you      one call";
 
 const RUN_HELP: &str = "\
-With a broker configured (--broker, AMQP_URI in the configuration file or in the environment), `run` waits until it can
-be reached. With none configured and none at localhost:5672, it starts one of its own there, in memory, for trying out.
+If a broker is configured (--broker, or AMQP_URI in the configuration file or environment), `run` waits until it is
+reachable. If none is configured and none listens at localhost:5672, `run` starts an embedded in-memory broker there.
 
-Ctrl-C or SIGTERM finishes the calls at hand and stops; a second one stops at once. When one service dies, the others
-are stopped, and the exit code is 1.
+Ctrl-C or SIGTERM shuts down gracefully: calls in progress finish first. A second signal forces the exit. If a service
+dies, the others are stopped and the exit code is 1.
 
-With --workers, this process runs no service itself: it starts the others, starts another one where one dies (after a
-wait that grows from 0.2 s to 30 s), and stops them all when it is stopped. Where none of them can start, it ends with
-their exit code.
+With --workers, this process supervises N processes and runs no service itself. It restarts processes that die (with a
+backoff from 0.2 s to 30 s) and stops all of them on shutdown. If none of them can start, it exits with their exit code.
 
 Examples:
   run
@@ -266,12 +265,12 @@ In the shell:
   'Hello, you!'
   >>> n.dispatch_event('shop', 'order_paid', {'id': 17})
 
-A script on standard input is run line by line; the first error ends it with exit code 1:
+A script on standard input is run line by line; the first error aborts it with exit code 1:
   echo \"n.rpc.hello_service.hello(name='you')\" | nameko shell";
 
 const CALL_HELP: &str = "\
-Values are written as in Python or JSON: 1, 2.5, True, None, 'text', [1, 2], {'key': null}. Words that are none of these
-are text, so quotes are needed only for text that looks like something else: \"'42'\".
+Values are Python or JSON literals: 1, 2.5, True, None, 'text', [1, 2], {'key': null}. Other words are strings, so quotes
+are only needed for strings that look like another literal: \"'42'\".
 
 Examples:
   call hello_service.hello name=you
@@ -280,10 +279,10 @@ Examples:
   call \"hello_service.hello(name='you')\"";
 
 const BROKER_HELP: &str = "\
-Speaks AMQP 0-9-1 to any client. Messages live in memory and are gone when it stops: use RabbitMQ in production.
-User and password are guest and guest.
+An AMQP 0-9-1 broker for any client. Messages are kept in memory and lost on exit: use RabbitMQ in production.
+User and password are both guest.
 
 Examples:
   nameko broker
   nameko broker --port 5673
-  nameko broker --management-port 15672     # with the part of RabbitMQ's management API that tests and tools use";
+  nameko broker --management-port 15672     # with a subset of RabbitMQ's management API";

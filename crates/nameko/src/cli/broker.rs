@@ -1,4 +1,4 @@
-//! The embedded broker: as a program of its own, and for `run` where there is no other.
+//! The embedded broker: the command `broker`, and the fallback of `run`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::signals::Signals;
 use super::terminal::announce;
 use crate::config::Config;
 
-/// Where a broker is looked for, and started, when none is configured.
+/// Address of the broker if none is configured.
 pub(super) const LOCAL: &str = "127.0.0.1:5672";
 
-/// `nameko broker`: runs until Ctrl-C or SIGTERM.
+/// Runs `nameko broker` until Ctrl-C or SIGTERM.
 pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
     let address = (arguments.host.as_str(), arguments.port);
@@ -33,9 +33,9 @@ pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failu
         announce(format_args!("management API at {uri}/api/"))?;
     }
     announce(
-        "This broker is for trying out, development and tests: messages live in memory and are gone when it stops.",
+        "This broker is for development and tests: messages are kept in memory and lost on exit.",
     )?;
-    announce("Ctrl-C stops it.")?;
+    announce("Press Ctrl-C to stop.")?;
     signals.next().await;
     tokio::select! {
         () = broker.stop() => Ok(ExitCode::SUCCESS),
@@ -43,7 +43,7 @@ pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failu
     }
 }
 
-/// Where no broker is configured and none listens at localhost:5672, starts one there.
+/// Starts a broker at localhost:5672 if none is configured and none listens there.
 pub(super) async fn start_if_none(config: &Config) -> Option<Broker> {
     if is_configured(config) {
         None
@@ -56,14 +56,14 @@ async fn start_if_none_at(address: &str) -> Option<Broker> {
     if is_there(address).await {
         return None;
     }
-    // A failure means that the port was taken meanwhile, or that nobody may listen there: connecting will tell.
+    // The port may have been taken meanwhile, or be forbidden: connecting reports the error.
     Broker::start(address)
         .await
-        .inspect_err(|error| tracing::warn!("no broker could be started: {error}"))
+        .inspect_err(|error| tracing::warn!("cannot start the embedded broker: {error}"))
         .ok()
 }
 
-/// Whether something listens at the address.
+/// Returns `true` if a TCP server listens at the address.
 pub(super) async fn is_there(address: &str) -> bool {
     matches!(
         timeout(Duration::from_secs(2), TcpStream::connect(address)).await,
@@ -73,7 +73,7 @@ pub(super) async fn is_there(address: &str) -> bool {
 
 fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
     let source =
-        std::error::Error::source(error).and_then(|it| it.downcast_ref::<std::io::Error>());
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     let host = &arguments.host;
     let (port, option) = match error {
         BrokerError::ListenManagement { port, .. } => (*port, "--management-port"),
@@ -82,10 +82,10 @@ fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
     let Some(source) = source else {
         return Failure::new("Error", error.to_string());
     };
-    let failure = Failure::new("Error", format!("can't listen on {host}:{port}: {source}"));
+    let failure = Failure::new("Error", format!("cannot listen on {host}:{port}: {source}"));
     match source.kind() {
         std::io::ErrorKind::AddrInUse => failure
-            .hint(format!("another broker may be running there: use that one, or take another port with {option} (0 is any free one)")),
+            .hint(format!("another broker may be running there: use it, or choose another port with {option} (0 for a free one)")),
         _ => failure,
     }
 }
@@ -95,24 +95,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_broker_is_started_only_where_none_listens() {
+    async fn starts_a_broker_only_if_none_listens() {
         let first = Broker::start("127.0.0.1:0").await.expect("a broker");
         let address = first.addr().to_string();
         assert!(
             start_if_none_at(&address).await.is_none(),
-            "one is there already"
+            "a broker already listens there"
         );
         first.stop().await;
-        let second = start_if_none_at(&address)
-            .await
-            .expect("a broker of its own");
+        let second = start_if_none_at(&address).await.expect("a new broker");
         assert_eq!(second.addr().to_string(), address);
         second.stop().await;
     }
 
     #[tokio::test]
-    async fn none_is_started_where_one_is_configured() {
-        // Nobody listens on port 1.
+    async fn starts_no_broker_if_one_is_configured() {
+        // Nothing listens on port 1.
         let config = Config::new().with("AMQP_URI", "amqp://127.0.0.1:1");
         assert!(start_if_none(&config).await.is_none());
     }

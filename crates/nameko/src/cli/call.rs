@@ -1,12 +1,12 @@
-//! `call`: one call from the command line.
+//! The command `call`: a single call.
 
 use super::arguments::CallArguments;
 use super::client::{Client, Failure};
 use super::expression::Call;
-use super::terminal::say;
+use super::terminal::echo;
 use crate::config::Config;
 
-/// Makes the call and prints its result as Python's `repr`; `None` prints nothing.
+/// Makes the call and prints the result as Python's `repr`, or nothing for `None`.
 pub(super) async fn run(arguments: &CallArguments, config: &Config) -> Result<(), Failure> {
     let call = parse(&arguments.target, &arguments.arguments)?;
     let client = Client::connect(config, arguments.client.timeout).await?;
@@ -14,7 +14,7 @@ pub(super) async fn run(arguments: &CallArguments, config: &Config) -> Result<()
     client.close().await;
     match result? {
         super::literal::Literal::None => Ok(()),
-        value => Ok(say(value)?),
+        value => Ok(echo(value)?),
     }
 }
 
@@ -23,7 +23,7 @@ fn parse(target: &str, arguments: &[String]) -> Result<Call, Failure> {
         if !arguments.is_empty() {
             return Err(Failure::new(
                 "Error",
-                "arguments stand in the brackets of the call, or behind it, not in both places",
+                "pass the arguments either inside the brackets of the call or after it, not both",
             ));
         }
         return Call::parse(target).map_err(|fault| Failure::in_text(&fault, target));
@@ -34,7 +34,7 @@ fn parse(target: &str, arguments: &[String]) -> Result<Call, Failure> {
         let example = "call hello_service.hello name=you";
         return Err(Failure::new(
             "Error",
-            format!("`{target}` does not name a method; write service.method, as in: {example}"),
+            format!("`{target}` is not a method name; expected service.method, as in: {example}"),
         ));
     }
     let mut call = Call {
@@ -44,7 +44,7 @@ fn parse(target: &str, arguments: &[String]) -> Result<Call, Failure> {
     };
     for argument in arguments {
         call.argument(argument).map_err(|(fault, text)| {
-            Failure::in_text(&fault, &text).hint("text that looks like something else needs quotes, twice for the shell you type in: \"'text'\"")
+            Failure::in_text(&fault, &text).hint("a string that looks like another literal needs two pairs of quotes, one for your shell: \"'text'\"")
         })?;
     }
     Ok(call)

@@ -1,4 +1,4 @@
-//! The client that `shell` and `call` share, and how failures read on a terminal.
+//! The client of `shell` and `call`, and the error type of all commands.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,17 +16,18 @@ use crate::events::StandaloneDispatcher;
 use crate::serialization;
 use crate::standalone::Cluster;
 
-/// What calls services, and tells them events.
+/// A client that calls services and dispatches events.
 pub(super) struct Client {
     cluster: Cluster,
-    /// Connects when there is something to tell.
+    /// Connects on first use.
     events: StandaloneDispatcher,
     broker: String,
 }
 
 impl Client {
-    /// Connects, which takes a few seconds at most. `timeout` is for calls; `None` takes what the configuration says,
-    /// zero waits for ever.
+    /// Connects to the broker, within a few seconds.
+    ///
+    /// `timeout` is the timeout of calls; `None` uses the configured one, zero disables it.
     pub(super) async fn connect(
         config: &Config,
         timeout: Option<Duration>,
@@ -37,8 +38,8 @@ impl Client {
                 "no broker is configured, and none runs at localhost:5672",
             )
             .hint(
-                "start one with `nameko broker`, or a service with `run`, which brings one along; \
-                 or name one: --broker amqp://user:password@host/",
+                "start one with `nameko broker`, or start a service with `run`, which embeds one, \
+                 or configure one: --broker amqp://user:password@host/",
             ));
         }
         let broker = broker_of(config);
@@ -56,12 +57,12 @@ impl Client {
         })
     }
 
-    /// The broker's address, without the password.
+    /// Returns the URI of the broker without the password.
     pub(super) fn broker(&self) -> &str {
         &self.broker
     }
 
-    /// Makes a call and waits for its result.
+    /// Makes a call and awaits the result.
     pub(super) async fn call(&self, call: &Call) -> Result<Literal, Failure> {
         let Call {
             service,
@@ -75,31 +76,31 @@ impl Client {
             .await;
         let result = reply.map_err(|error| match error {
             Error::UnknownService(_) => Failure::from(error).hint(format!(
-                "no service of that name has been run on {}",
+                "no service with this name has ever run on {}",
                 self.broker
             )),
-            // Another name is that of a call which the method made.
+            // Another name belongs to a call made by the method.
             Error::MethodNotFound(ref missing) if missing == method => {
-                Failure::from(error).hint(format!("{service} has no such method for RPC"))
+                Failure::from(error).hint(format!("{service} has no RPC method with this name"))
             }
             Error::Timeout { .. } => Failure::from(error)
-                .hint("the service is not running, busy or hangs; --timeout SECONDS waits longer"),
-            // A class that this program knows is an error of the service's all the same.
+                .hint("the service is stopped, busy or hanging; --timeout SECONDS waits longer"),
+            // A class registered in this program is still an error of the service.
             Error::Custom(_) => {
                 let fault = crate::Fault::of(&error);
                 Failure::new("RemoteError", format!("{} {error}", fault.exc_type))
             }
             other => Failure::from(other),
         })?;
-        let unshown = |why: &dyn std::fmt::Display| {
-            Failure::new("Error", format!("the result can't be shown: {why}"))
+        let unprintable = |reason: &dyn std::fmt::Display| {
+            Failure::new("Error", format!("cannot print the result: {reason}"))
         };
-        let json = result.to_json().map_err(|error| unshown(&error))?;
+        let json = result.to_json().map_err(|error| unprintable(&error))?;
         let text = serialization::python(json.get());
-        Literal::parse(&text).map_err(|fault| unshown(&fault))
+        Literal::parse(&text).map_err(|fault| unprintable(&fault))
     }
 
-    /// Dispatches an event, and returns when the broker has it.
+    /// Dispatches an event and awaits the broker's confirm.
     pub(super) async fn dispatch(&self, event: &Event) -> Result<(), Failure> {
         let Event {
             service,
@@ -110,7 +111,7 @@ impl Client {
         sent.map_err(|error| match error {
             Error::Publish(PublishError::Refused(ref refusal)) if refusal.is_not_found() => {
                 Failure::from(error).hint(format!(
-                    "no service {service} that dispatches events has been run on {}, and none that handles them",
+                    "no service has dispatched or handled events of {service} on {}",
                     self.broker
                 ))
             }
@@ -123,19 +124,19 @@ impl Client {
     }
 }
 
-/// Whether the user said where the broker is.
+/// Returns `true` if the user configured a broker.
 pub(super) fn is_configured(config: &Config) -> bool {
     config
         .get("AMQP_URI")
         .is_some_and(|value| !value.is_null() && value != "")
 }
 
-/// Where the broker is, without the password.
+/// Returns the URI of the broker without the password.
 pub(super) fn broker_of(config: &Config) -> String {
     amqp::sanitize(config.amqp_uri().unwrap_or(DEFAULT_AMQP_URI))
 }
 
-/// Keyword arguments, as a map.
+/// Serializes keyword arguments as a map.
 struct Named<'a>(&'a [(String, Literal)]);
 
 impl Serialize for Named<'_> {
@@ -144,13 +145,13 @@ impl Serialize for Named<'_> {
     }
 }
 
-/// Why a command did not do what it should, as the user reads it: `RemoteError: ValueError bad`.
+/// A failed command, displayed as `RemoteError: ValueError bad`.
 #[derive(Debug)]
 pub(super) struct Failure {
     kind: &'static str,
     message: String,
     hint: Option<String>,
-    /// The number of the process that it happened in, where there are several.
+    /// Number of the failed process under a supervisor.
     process: Option<u16>,
 }
 
@@ -164,7 +165,7 @@ impl Failure {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds a remedy.
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
@@ -172,7 +173,7 @@ impl Failure {
         }
     }
 
-    /// Tells in which of several processes it happened.
+    /// Adds the number of the process.
     #[cfg(unix)]
     pub(super) fn in_process(self, number: u16) -> Self {
         Self {
@@ -181,9 +182,9 @@ impl Failure {
         }
     }
 
-    /// A fault in a text that the user wrote.
+    /// Creates an error about a text typed by the user.
     pub(super) fn in_text(fault: &Fault, text: &str) -> Self {
-        // It names its kind itself, below the text.
+        // `point_at` includes the kind.
         Self::new("", fault.point_at(text))
     }
 }

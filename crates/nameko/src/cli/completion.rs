@@ -1,20 +1,20 @@
-//! Completion of what is typed in the shell: names of services, methods and events that are known.
+//! Tab completion of the shell: names of services, methods and events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What stands before an event.
+/// Prefix of an event dispatch.
 const DISPATCH: &str = "n.dispatch_event(";
 
-/// Services and their methods, as far as they are known: those of the program itself, and those called before.
+/// Known services and methods: those of the program, and those called before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     services: BTreeMap<String, BTreeSet<String>>,
-    /// Services and the types of events dispatched in their names.
+    /// Event types by service.
     events: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Names {
-    /// Keeps a method for completion, unless one of the names can't be written after a dot.
+    /// Adds a method, unless a name is not a valid identifier.
     pub(super) fn learn(&mut self, service: &str, method: &str) {
         if is_name(service) && is_name(method) {
             self.services
@@ -24,7 +24,7 @@ impl Names {
         }
     }
 
-    /// Keeps a type of events for completion, unless one of the names can't be written in quotes as it is.
+    /// Adds an event type, unless a name requires escapes.
     pub(super) fn learn_event(&mut self, service: &str, event_type: &str) {
         let is_plain =
             |text: &str| !text.contains(['\'', '\\']) && !text.contains(char::is_control);
@@ -36,7 +36,7 @@ impl Names {
         }
     }
 
-    /// What could stand at the end of `line`, from which byte on.
+    /// Returns the completions of `line`, and the byte offset they start at.
     pub(super) fn complete(&self, line: &str) -> (usize, Vec<String>) {
         let typed = line.trim_start();
         let start_of = |partial: &str| line.len() - partial.len();
@@ -72,11 +72,12 @@ impl Names {
         }
     }
 
-    /// What is typed of a service or a type, and what could stand there, its quote closed.
+    /// Returns the typed part of a service name or event type, and its completions with a closing
+    /// quote.
     fn complete_event<'a>(&self, arguments: &'a str) -> (&'a str, Vec<String>) {
         let fitting = |names: &mut dyn Iterator<Item = &String>, partial: &str| {
-            let names: BTreeSet<_> = names.filter(|it| it.starts_with(partial)).collect();
-            names.into_iter().map(|it| format!("{it}', ")).collect()
+            let names: BTreeSet<_> = names.filter(|name| name.starts_with(partial)).collect();
+            names.into_iter().map(|name| format!("{name}', ")).collect()
         };
         let mut quotes = arguments.splitn(4, '\'');
         match (quotes.next(), quotes.next(), quotes.next(), quotes.next()) {

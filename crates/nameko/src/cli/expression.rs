@@ -1,19 +1,20 @@
-//! The shell's lines: `n.rpc.hello_service.hello(name='zq')`, `n.dispatch_event('shop', 'paid', 17)`, `n.config`, `help`, `exit()`.
+//! Parser of the shell's lines: `n.rpc.hello_service.hello(name='zq')`,
+//! `n.dispatch_event('shop', 'paid', 17)`, `n.config`, `help`, `exit()`.
 
 use super::literal::{self, Literal};
 use super::scanner::{Fault, Scanner};
 
-/// What a line asks for.
+/// A parsed line.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Line {
-    /// Nothing: white space, a comment.
+    /// White space or a comment.
     Empty,
     Call(Call),
-    /// `print(...)` of a call: text is shown without quotes.
+    /// `print(...)` of a call: prints a string without quotes.
     Print(Call),
     /// `n.dispatch_event(...)`
     Event(Event),
-    /// The whole configuration, or one key of it.
+    /// `n.config`, or a single key of it.
     Config(Option<String>),
     Help,
     Exit,
@@ -28,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) kwargs: Vec<(String, Literal)>,
 }
 
-/// An event, to be dispatched in a service's name.
+/// An event, dispatched as `service`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) service: String,
@@ -37,7 +38,7 @@ pub(crate) struct Event {
 }
 
 impl Line {
-    /// Reads a line of the shell; it may have line ends within brackets.
+    /// Parses a line of the shell, which may contain line ends inside brackets.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         let mut scanner = Scanner::new(text);
         scanner.space();
@@ -57,7 +58,7 @@ impl Line {
                 Self::Exit
             }
             _ => {
-                let example = "this shell makes calls, like n.rpc.service.method('text', 1, key=True); `help` tells more";
+                let example = "this shell makes calls, like n.rpc.service.method('text', 1, key=True); see `help`";
                 return Err(Fault::new(start, example));
             }
         };
@@ -67,14 +68,14 @@ impl Line {
 }
 
 impl Call {
-    /// Reads `service.method(...)`, with or without `n.rpc.` before it.
+    /// Parses `service.method(...)`, with or without the prefix `n.rpc.`.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         let mut scanner = Scanner::new(text);
         scanner.space();
         if scanner.rest().starts_with("n.rpc") {
             scanner.advance("n.rpc".len());
         } else {
-            // The service is written without the dot that an attribute has.
+            // Without `n.rpc.` there is no dot before the service.
             let service = name(&mut scanner, "the name of a service")?;
             let call = method(&mut scanner, service)?;
             scanner.end()?;
@@ -86,10 +87,10 @@ impl Call {
         Ok(call)
     }
 
-    /// Takes one command line argument: `KEY=VALUE` or `VALUE`. A value that does not look like a literal is text.
+    /// Adds a command line argument, `KEY=VALUE` or `VALUE`. A value that is not a literal is a string.
     ///
     /// # Errors
-    /// The fault, and the text it is in.
+    /// Returns the syntax error and the text it refers to.
     pub(crate) fn argument(&mut self, argument: &str) -> Result<(), (Fault, String)> {
         let mut scanner = Scanner::new(argument);
         let key = scanner.word();
@@ -127,7 +128,7 @@ fn word_or_literal(text: &str) -> Result<Literal, (Fault, String)> {
     }
 }
 
-/// What stands after `n`.
+/// Parses the rest of a line after `n`.
 fn root(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
     scanner.space();
     if scanner.rest().is_empty() {
@@ -158,7 +159,7 @@ fn root(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
     }
 }
 
-/// What stands after `print`.
+/// Parses the rest of a line after `print`.
 fn print(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
     scanner.open('(')?;
     scanner.space();
@@ -180,15 +181,15 @@ fn print(scanner: &mut Scanner<'_>) -> Result<Line, Fault> {
     Ok(Line::Print(call))
 }
 
-/// `.method(...)`
+/// Parses `.method(...)`.
 fn method(scanner: &mut Scanner<'_>, service: String) -> Result<Call, Fault> {
-    let method = attribute(scanner, &format!("a method of it: {service}.method(...)"))?;
+    let method = attribute(scanner, &format!("a method: {service}.method(...)"))?;
     scanner.space();
     let start = scanner.offset();
     if scanner.peek() == Some('.') {
         return Err(Fault::new(
             start,
-            "expected `(`: a method is called here, and its reply awaited",
+            "expected `(`: methods are called directly",
         ));
     }
     let mut call = Call {
@@ -205,18 +206,18 @@ fn method(scanner: &mut Scanner<'_>, service: String) -> Result<Call, Fault> {
     Ok(call)
 }
 
-/// What `dispatch_event` takes, by the names that Python's has.
-const EVENT: [&str; 3] = ["service_name", "event_type", "event_data"];
+/// Parameters of `dispatch_event`, named as in Python.
+const EVENT_PARAMETERS: [&str; 3] = ["service_name", "event_type", "event_data"];
 
-/// `('service', 'type', data)`
+/// Parses `('service', 'type', data)`.
 fn event(scanner: &mut Scanner<'_>) -> Result<Event, Fault> {
-    let mut given = EVENT.map(|_| None);
+    let mut given = EVENT_PARAMETERS.map(|_| None);
     for (index, argument) in arguments(scanner)?.into_iter().enumerate() {
         let place = match argument.name {
             None => index,
-            Some(name) => EVENT
+            Some(name) => EVENT_PARAMETERS
                 .iter()
-                .position(|it| *it == name)
+                .position(|parameter| *parameter == name)
                 .unwrap_or(usize::MAX),
         };
         match given.get_mut(place) {
@@ -228,19 +229,19 @@ fn event(scanner: &mut Scanner<'_>) -> Result<Event, Fault> {
             }
             None => {
                 let text = format!(
-                    "`dispatch_event` takes {}, and nothing else",
-                    EVENT.join(", ")
+                    "`dispatch_event` takes only {}",
+                    EVENT_PARAMETERS.join(", ")
                 );
                 return Err(Fault::new(argument.at, text));
             }
         }
     }
-    // Behind the closing bracket.
+    // The closing bracket.
     let end = scanner.offset().saturating_sub(1);
     let mut next = given.into_iter();
-    let mut take = |what: &str| {
+    let mut take = |parameter: &str| {
         let missing = || {
-            let text = format!("expected {what}: n.dispatch_event('service', 'type', data)");
+            let text = format!("expected {parameter}: n.dispatch_event('service', 'type', data)");
             Fault::new(end, text)
         };
         next.next().flatten().ok_or_else(missing)
@@ -252,30 +253,30 @@ fn event(scanner: &mut Scanner<'_>) -> Result<Event, Fault> {
     })
 }
 
-/// `.name` or `['name']`
-fn attribute(scanner: &mut Scanner<'_>, what: &str) -> Result<String, Fault> {
+/// Parses `.name` or `['name']`.
+fn attribute(scanner: &mut Scanner<'_>, item: &str) -> Result<String, Fault> {
     scanner.space();
     match scanner.peek() {
         Some('[') => subscript(scanner),
         Some('.') => {
             scanner.skip('.');
-            name(scanner, what)
+            name(scanner, item)
         }
-        _ => Err(scanner.expected(&format!("`.` and {what}"))),
+        _ => Err(scanner.expected(&format!("`.` and {item}"))),
     }
 }
 
-fn name(scanner: &mut Scanner<'_>, what: &str) -> Result<String, Fault> {
+fn name(scanner: &mut Scanner<'_>, item: &str) -> Result<String, Fault> {
     scanner.space();
     let name = scanner.word();
     if name.is_empty() {
-        Err(scanner.expected(what))
+        Err(scanner.expected(item))
     } else {
         Ok(name.into())
     }
 }
 
-/// `['text']`
+/// Parses `['name']`.
 fn subscript(scanner: &mut Scanner<'_>) -> Result<String, Fault> {
     scanner.open('[')?;
     scanner.space();
@@ -289,29 +290,29 @@ fn subscript(scanner: &mut Scanner<'_>) -> Result<String, Fault> {
     Ok(name)
 }
 
-/// An argument as it stands in a line.
+/// A parsed argument.
 struct Argument<'a> {
     name: Option<&'a str>,
     value: Literal,
-    /// Where it begins.
+    /// Offset of the argument.
     at: usize,
-    /// Where its value does.
+    /// Offset of the value.
     value_at: usize,
 }
 
 impl Argument<'_> {
-    fn text(self, what: &str) -> Result<String, Fault> {
+    fn text(self, item: &str) -> Result<String, Fault> {
         match self.value {
             Literal::Text(text) => Ok(text),
             _ => Err(Fault::new(
                 self.value_at,
-                format!("expected {what}, in quotes"),
+                format!("expected {item}, in quotes"),
             )),
         }
     }
 }
 
-/// `(1, 'x', key=[2])`: those without a name come first.
+/// Parses `(1, 'x', key=[2])`: positional arguments first.
 fn arguments<'a>(scanner: &mut Scanner<'a>) -> Result<Vec<Argument<'a>>, Fault> {
     scanner.open('(')?;
     let mut arguments: Vec<Argument<'a>> = Vec::new();
@@ -320,17 +321,18 @@ fn arguments<'a>(scanner: &mut Scanner<'a>) -> Result<Vec<Argument<'a>>, Fault> 
         let at = scanner.offset();
         let name = keyword(scanner);
         if let Some(key) = name {
-            if arguments.iter().any(|it| it.name == name) {
+            if arguments.iter().any(|argument| argument.name == name) {
                 return Err(Fault::new(
                     at,
                     format!("the argument `{key}` is given twice"),
                 ));
             }
-        } else if arguments.last().is_some_and(|it| it.name.is_some()) && !scanner.rest().is_empty()
+        } else if arguments.last().is_some_and(|last| last.name.is_some())
+            && !scanner.rest().is_empty()
         {
             return Err(Fault::new(
                 at,
-                "expected `name=value`: arguments without a name come first",
+                "expected `name=value`: a positional argument follows a keyword argument",
             ));
         }
         scanner.space();
@@ -347,7 +349,7 @@ fn arguments<'a>(scanner: &mut Scanner<'a>) -> Result<Vec<Argument<'a>>, Fault> 
     Ok(arguments)
 }
 
-/// Takes `name =`, if that comes next.
+/// Takes `name =`, if present.
 fn keyword<'a>(scanner: &mut Scanner<'a>) -> Option<&'a str> {
     let mut ahead = scanner.clone();
     let name = ahead.word();
@@ -359,7 +361,7 @@ fn keyword<'a>(scanner: &mut Scanner<'a>) -> Option<&'a str> {
     Some(name)
 }
 
-/// `()`, or nothing.
+/// Parses optional empty brackets, `()`.
 fn brackets(scanner: &mut Scanner<'_>) -> Result<(), Fault> {
     scanner.space();
     if scanner.peek() == Some('(') {

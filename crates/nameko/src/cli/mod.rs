@@ -1,4 +1,4 @@
-//! The command line: of programs that hold services, and of the binary `nameko`.
+//! The command line of programs with services, and of the binary `nameko`.
 
 mod arguments;
 mod broker;
@@ -33,14 +33,14 @@ use self::client::Failure;
 use crate::config::Config;
 use crate::runner::{Runner, Services};
 
-/// What is logged by `run` unless the user says otherwise; the broker's own words stand on standard output.
+/// Default log filter of `run`. The embedded broker is announced on standard output instead.
 const RUN_LOG: &str = "info,nameko_broker=warn";
 const CLIENT_LOG: &str = "warn";
 
-/// How long the threads of a program that has stopped have for what they are at.
-const LAST_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Grace period for blocked threads after the program has stopped.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The `main` of a program that holds services: gives it the commands `run`, `shell`, `call` and `show-config`.
+/// The `main` of a program with services: the commands `run`, `shell`, `call` and `show-config`.
 ///
 /// ```no_run
 /// use nameko::prelude::*;
@@ -61,10 +61,11 @@ const LAST_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// }
 /// ```
 ///
-/// `run --workers N` starts the program's own binary N times, with the same command line and standard input of its own.
+/// `run --workers N` starts the program's binary N times with the same command line; standard input
+/// of these processes is a socket to the supervisor.
 ///
-/// Exits with 0 when all went well, 1 on an error (told on standard error), 2 on a wrong command line, 130 or 143 when a
-/// second signal ended it.
+/// Exit codes: 0 on success, 1 on an error (printed on standard error), 2 on a wrong command line,
+/// 130 or 143 after a second signal.
 pub fn main(services: Services) -> ExitCode {
     let mut command = ServicesArguments::of_program(&services);
     let arguments = ServicesArguments::from_arg_matches(&command.get_matches_mut())
@@ -94,7 +95,7 @@ pub fn tool() -> ExitCode {
 
 fn report(outcome: Result<ExitCode, Failure>) -> ExitCode {
     outcome.unwrap_or_else(|failure| {
-        terminal::complain(&failure);
+        terminal::print_failure(&failure);
         ExitCode::FAILURE
     })
 }
@@ -106,7 +107,7 @@ fn run_command(services: &Services, arguments: &RunArguments) -> Result<ExitCode
     let outcome = run_to_end(run::run(services, arguments, config))?;
     match process {
         None => outcome,
-        Some(number) => outcome.map_err(|it| it.in_process(number)),
+        Some(number) => outcome.map_err(|failure| failure.in_process(number)),
     }
 }
 
@@ -130,19 +131,20 @@ fn shell_command(arguments: &ClientArguments, services: &Services) -> Result<Exi
 }
 
 fn show_config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
-    terminal::say(arguments.load()?.to_yaml().trim_end())?;
+    terminal::echo(arguments.load()?.to_yaml().trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs `program`, and then does not wait for threads that its methods still block: it has stopped, and says so.
+/// Runs `program` to its end, without waiting for threads that are still blocked by methods.
 fn run_to_end<T>(program: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(program);
-    runtime.shutdown_timeout(LAST_TASKS_TIMEOUT);
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     Ok(outcome)
 }
 
-/// One thread beside the one that reads the keyboard: it keeps the connection alive.
+/// Builds a runtime with one worker thread, which keeps the connection alive while the main thread
+/// reads the keyboard.
 fn client_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(1)
@@ -150,7 +152,7 @@ fn client_runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-/// The methods that the program's own services have for RPC, for completion in the shell.
+/// Returns the RPC methods of the program's services, for completion in the shell.
 fn known_methods(services: &Services, config: &Config) -> Result<completion::Names, Failure> {
     let mut names = completion::Names::default();
     for container in Runner::new::<&str>(services, &[], config)?.containers() {

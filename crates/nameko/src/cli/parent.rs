@@ -1,8 +1,8 @@
-//! One of the processes of `run --workers`, and its link to the one that started it.
+//! The link of a `run --workers` process to its supervisor.
 //!
-//! The link is a socket, this process's standard input. This one writes a byte when its services can be called. The
-//! parent writes a byte when this one shall stop, and closes it. Where it is closed without that byte, the parent is gone, and nobody else
-//! would stop this process.
+//! The link is a socket, passed as standard input. The process writes a byte once its services are
+//! ready. The supervisor writes a byte to stop the process, and closes the socket. End of file without
+//! that byte means that the supervisor died; the process then stops by itself.
 
 use std::future::pending;
 use std::io;
@@ -15,25 +15,25 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::client::Failure;
 use super::signals::Received;
 
-/// What is written on the link, both ways.
-pub(super) const BYTE: u8 = b'.';
+/// The message on the link, in both directions.
+pub(super) const SIGNAL_BYTE: u8 = b'.';
 
-/// The process that started this one, as it is heard.
+/// The receiving half of the link.
 pub(super) struct Parent {
     link: OwnedReadHalf,
-    /// Whether it has let go of this process: it says so once.
+    /// Set after the stop request or the end of file.
     gone: bool,
 }
 
-/// The same, as it is told.
-pub(super) struct Report(OwnedWriteHalf);
+/// The sending half of the link.
+pub(super) struct ReadyNotifier(OwnedWriteHalf);
 
-/// Takes standard input for the link.
-pub(super) fn link() -> Result<(Parent, Report), Failure> {
+/// Opens the link on standard input.
+pub(super) fn link() -> Result<(Parent, ReadyNotifier), Failure> {
     let socket = || {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
         let socket = std::os::unix::net::UnixStream::from(input);
-        // Fails where it is none, before anything is done to it.
+        // Fails if standard input is not a socket, before changing its mode.
         socket.local_addr()?;
         socket.set_nonblocking(true)?;
         UnixStream::from_std(socket)
@@ -41,32 +41,36 @@ pub(super) fn link() -> Result<(Parent, Report), Failure> {
     let socket = socket().map_err(|error| {
         Failure::new(
             "Error",
-            format!("standard input is not the link that `run --workers` makes: {error}"),
+            format!("standard input is not the socket of `run --workers`: {error}"),
         )
     })?;
-    let (link, report) = socket.into_split();
-    Ok((Parent { link, gone: false }, Report(report)))
+    let (reader, writer) = socket.into_split();
+    let parent = Parent {
+        link: reader,
+        gone: false,
+    };
+    Ok((parent, ReadyNotifier(writer)))
 }
 
 impl Parent {
-    /// Returns when the parent says that this process shall stop, or is gone. Only once: then it waits for ever.
-    pub(super) async fn lets_go(&mut self) -> Received {
+    /// Completes when the supervisor requests a stop, or dies. Later calls never complete.
+    pub(super) async fn stop_requested(&mut self) -> Received {
         if self.gone {
             return pending().await;
         }
-        let said = self.link.read(&mut [0]).await;
+        let read = self.link.read(&mut [0]).await;
         self.gone = true;
-        if !matches!(said, Ok(1)) {
-            tracing::warn!(target: "nameko::run", "the process that started this one is gone: stopping");
+        if !matches!(read, Ok(1)) {
+            tracing::warn!(target: "nameko::run", "the supervisor process died: stopping");
         }
         Received::Parent
     }
 }
 
-impl Report {
-    /// This process's services can be called.
-    pub(super) fn ready(&self) {
-        // It fails where the parent is gone, which is noticed elsewhere.
-        let _ = self.0.try_write(&[BYTE]);
+impl ReadyNotifier {
+    /// Reports that the services of this process are ready.
+    pub(super) fn notify(&self) {
+        // Fails if the supervisor died, which `Parent` detects.
+        let _ = self.0.try_write(&[SIGNAL_BYTE]);
     }
 }

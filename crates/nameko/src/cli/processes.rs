@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::client::Failure;
-use super::parent::BYTE;
+use super::parent::SIGNAL_BYTE;
 use super::signals::Received;
-use super::terminal::{announce, complain, end_line};
+use super::terminal::{announce, end_line, print_failure};
 use crate::amqp::Backoff;
 
 /// A process that could be called for that long is in good health: when it dies, the next one is started soon.
@@ -46,7 +46,7 @@ pub(super) async fn supervise(
             biased;
             Some((number, news)) = heard.recv() => match fleet.hears(number, &news) {
                 Verdict::GoOn => news.log(number, true),
-                Verdict::AllReady => announce(format_args!("ready at {broker}, {count} processes; Ctrl-C stops"))?,
+                Verdict::AllReady => announce(format_args!("ready at {broker}, {count} processes; press Ctrl-C to stop"))?,
                 Verdict::GiveUp => {
                     news.log(number, false);
                     code = news.exit_code();
@@ -63,7 +63,7 @@ pub(super) async fn supervise(
                 orders.send_replace(if before == Order::Run { Order::Stop } else { Order::Kill });
                 if before == Order::Run {
                     end_line()?;
-                    announce("stopping; once more stops at once")?;
+                    announce("shutting down (press Ctrl-C again to force)")?;
                 } else {
                     code = signal.exit_code().unwrap_or(code);
                 }
@@ -71,7 +71,7 @@ pub(super) async fn supervise(
         }
     }
     if fleet.has_given_up() {
-        complain(&Failure::new(
+        print_failure(&Failure::new(
             "Error",
             format!("no process could start; the last one ended with exit code {code}"),
         ));
@@ -158,7 +158,7 @@ impl Process {
             && let Some(link) = self.link.take()
         {
             // It fails where the process has ended.
-            let _ = link.try_write(&[BYTE]);
+            let _ = link.try_write(&[SIGNAL_BYTE]);
         }
         if order == Order::Kill {
             // As above.

@@ -1,4 +1,4 @@
-//! `run`: the program's services, until a signal.
+//! The command `run`: serves until a signal.
 
 use std::io;
 use std::process::ExitCode;
@@ -22,18 +22,18 @@ pub(super) async fn run(
     mut config: Config,
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
-    // A wrong name or a wrong configuration shows before anything is started.
+    // Reports a wrong name or configuration before starting anything.
     Runner::new(services, &arguments.services, &config)?;
     config.connect_options()?;
     #[cfg(unix)]
     if arguments.process.is_some() {
-        return run_as_one_of_several(services, arguments, config, signals).await;
+        return run_supervised(services, arguments, config, signals).await;
     }
     let broker = broker::start_if_none(&config).await;
     if let Some(broker) = &broker {
         announce(format_args!(
-            "no broker is configured and none runs at localhost:5672: started one in this process, at {}; \
-             it is for trying out, its messages live in memory",
+            "no broker is configured and none runs at localhost:5672: started an embedded one at {}; \
+             it keeps messages in memory, for development only",
             broker.addr()
         ))?;
         config.set("AMQP_URI", broker.uri());
@@ -45,7 +45,7 @@ pub(super) async fn run(
     #[cfg(unix)]
     if let Some(count) = arguments.workers {
         show(&runner)?;
-        let uri = broker.as_ref().map(|it| it.uri());
+        let uri = broker.as_ref().map(|broker| broker.uri());
         let outcome = supervise(count, uri, &place, &mut next).await;
         if let Some(broker) = broker {
             broker.stop().await;
@@ -55,11 +55,11 @@ pub(super) async fn run(
     let outcome = serve(&runner, &mut next, &mut |stage| match stage {
         Stage::Ready => {
             show(&runner)?;
-            announce(format_args!("ready at {place}; Ctrl-C stops"))
+            announce(format_args!("ready at {place}; press Ctrl-C to stop"))
         }
         Stage::Stopping => {
             end_line()?;
-            announce("stopping; once more stops at once")
+            announce("shutting down (press Ctrl-C again to force)")
         }
         Stage::Stopped => announce("stopped"),
     })
@@ -70,16 +70,16 @@ pub(super) async fn run(
     outcome
 }
 
-/// Runs them as one of the processes that another one has started, and speaks for.
+/// Runs services in a process of `run --workers`; the supervisor prints for it.
 #[cfg(unix)]
-async fn run_as_one_of_several(
+async fn run_supervised(
     services: &Services,
     arguments: &RunArguments,
     mut config: Config,
     mut signals: Signals,
 ) -> Result<ExitCode, Failure> {
-    let (mut parent, report) = parent::link()?;
-    // All listen at one address.
+    let (mut parent, ready) = parent::link()?;
+    // The processes share their HTTP addresses.
     if config.get(REUSE_PORT).is_none() {
         config.set(REUSE_PORT, true);
     }
@@ -87,23 +87,23 @@ async fn run_as_one_of_several(
     let mut next = async || {
         tokio::select! {
             signal = signals.next() => signal,
-            gone = parent.lets_go() => gone,
+            stop = parent.stop_requested() => stop,
         }
     };
     serve(&runner, &mut next, &mut |stage| {
         if let Stage::Ready = stage {
-            report.ready();
+            ready.notify();
         }
         Ok(())
     })
     .await
 }
 
-/// Whether other processes may listen where this one does: the config key of the HTTP server.
+/// Config key of the HTTP server that lets processes share an address.
 #[cfg(unix)]
 const REUSE_PORT: &str = "WEB_SERVER_REUSE_PORT";
 
-/// Tells what the services can be asked for.
+/// Prints the entrypoints of each service.
 fn show(runner: &Runner) -> io::Result<()> {
     for container in runner.containers() {
         let methods: Vec<String> = container
@@ -111,7 +111,7 @@ fn show(runner: &Runner) -> io::Result<()> {
             .map(|(kind, method)| format!("{method} ({kind})"))
             .collect();
         let methods = if methods.is_empty() {
-            "nothing to call".to_owned()
+            "no entrypoints".to_owned()
         } else {
             methods.join(", ")
         };
@@ -120,7 +120,7 @@ fn show(runner: &Runner) -> io::Result<()> {
     Ok(())
 }
 
-/// How far the services are.
+/// Progress of the services.
 #[derive(Clone, Copy)]
 enum Stage {
     Ready,
@@ -128,11 +128,11 @@ enum Stage {
     Stopped,
 }
 
-/// Runs to the end. A signal stops; a second one does not wait for the calls at hand.
+/// Serves until a signal or the end of a service. A second signal aborts calls in progress.
 async fn serve(
     runner: &Runner,
     signals: &mut impl AsyncFnMut() -> Received,
-    tell: &mut impl FnMut(Stage) -> io::Result<()>,
+    report: &mut impl FnMut(Stage) -> io::Result<()>,
 ) -> Result<ExitCode, Failure> {
     let first = tokio::select! {
         started = runner.start() => {
@@ -144,7 +144,7 @@ async fn serve(
     let first = match first {
         Some(first) => first,
         None => {
-            tell(Stage::Ready)?;
+            report(Stage::Ready)?;
             tokio::select! {
                 ended = runner.wait() => {
                     ended?;
@@ -154,7 +154,7 @@ async fn serve(
             }
         }
     };
-    tell(Stage::Stopping)?;
+    report(Stage::Stopping)?;
     let mut signalled = first.exit_code().is_some();
     loop {
         tokio::select! {
@@ -168,9 +168,9 @@ async fn serve(
             }
         }
     }
-    // One that died on the way is told.
+    // Reports a service that died during the shutdown.
     runner.wait().await?;
-    tell(Stage::Stopped)?;
+    report(Stage::Stopped)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// The exit code of a service, with one call at hand if `busy`, that gets `signals`.
+    /// Returns the exit code of a service that receives `signals`, with a call in progress if `busy`.
     async fn exit_code(signals: &[Received], busy: bool) -> String {
         let broker = Broker::start("127.0.0.1:0").await.expect("a broker");
         let config = Config::new().with("AMQP_URI", broker.uri());
@@ -210,13 +210,13 @@ mod tests {
             None => pending().await,
         };
         let ready = Notify::new();
-        let mut tell = |stage| {
+        let mut report = |stage| {
             if let Stage::Ready = stage {
                 ready.notify_one();
             }
             Ok(())
         };
-        let serving = serve(&runner, &mut next, &mut tell);
+        let serving = serve(&runner, &mut next, &mut report);
         let sending = async {
             ready.notified().await;
             let cluster = Cluster::connect(&config).await.expect("a client");
@@ -227,7 +227,7 @@ mod tests {
                 HANGING.notified().await;
             }
             for signal in signals {
-                sender.send(*signal).await.expect("somebody listens");
+                sender.send(*signal).await.expect("the receiver is alive");
             }
             call
         };
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_signal_stops_cleanly() {
+    async fn the_first_signal_shuts_down_gracefully() {
         let success = format!("{:?}", ExitCode::SUCCESS);
         assert_eq!(exit_code(&[Received::Terminate], false).await, success);
         #[cfg(unix)]
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_signal_does_not_wait_for_calls() {
+    async fn the_second_signal_aborts_calls() {
         let code = |signal: Received| {
             let code = signal.exit_code().map(ExitCode::from);
             format!("{:?}", code.expect("a signal"))
@@ -257,7 +257,7 @@ mod tests {
             let ended = exit_code(&[Received::Interrupt, signal], true).await;
             assert_eq!(ended, code(signal));
         }
-        // A parent that lets go is no signal, be it before or after.
+        // The supervisor's stop request does not count as a signal, before or after one.
         #[cfg(unix)]
         for first in [Received::Parent, Received::Terminate] {
             let then = [Received::Parent, Received::Terminate];

@@ -1,17 +1,17 @@
-//! A place in a line of input, and the faults found there.
+//! A scanner over a line of input, and its syntax errors.
 
 use std::fmt;
 
-/// Brackets within brackets; a reply's are as deep as a peer likes.
+/// Maximum nesting of brackets; the nesting of a reply is up to the peer.
 const MAX_DEPTH: usize = 200;
 
-/// Walks through a text.
+/// A cursor over a text.
 #[derive(Clone, Debug)]
 pub(super) struct Scanner<'a> {
     text: &'a str,
-    /// In bytes, always between two characters.
+    /// Offset in bytes, at a character boundary.
     offset: usize,
-    /// Brackets that are open here.
+    /// Number of open brackets.
     depth: usize,
 }
 
@@ -42,14 +42,14 @@ impl<'a> Scanner<'a> {
         Some(next)
     }
 
-    /// Goes on by so many bytes, which end between two characters, and gives them back.
+    /// Advances by `bytes`, which must end at a character boundary, and returns the passed text.
     pub(super) fn advance(&mut self, bytes: usize) -> &'a str {
         let passed = &self.rest()[..bytes];
         self.offset += bytes;
         passed
     }
 
-    /// Goes over the character if it comes next.
+    /// Skips the next character if it is `c`.
     pub(super) fn skip(&mut self, c: char) -> bool {
         let found = self.peek() == Some(c);
         if found {
@@ -58,7 +58,7 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    /// Goes over white space, line ends and comments.
+    /// Skips white space, line ends and comments.
     pub(super) fn space(&mut self) {
         loop {
             let rest = self.rest();
@@ -71,7 +71,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The name that begins here; empty if none does.
+    /// Takes the identifier at the cursor; empty if there is none.
     pub(super) fn word(&mut self) -> &'a str {
         let rest = self.rest();
         if rest.starts_with(|c: char| c.is_numeric()) {
@@ -83,7 +83,7 @@ impl<'a> Scanner<'a> {
         self.advance(end)
     }
 
-    /// Takes a character that must come here, after any white space.
+    /// Takes a required character after optional white space.
     pub(super) fn take(&mut self, c: char) -> Result<(), Fault> {
         self.space();
         if self.skip(c) {
@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
         if self.depth == MAX_DEPTH {
             return Err(Fault::new(
                 self.offset,
-                format!("more than {MAX_DEPTH} brackets within each other"),
+                format!("brackets are nested more than {MAX_DEPTH} levels deep"),
             ));
         }
         self.take(bracket)?;
@@ -106,7 +106,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Takes the closing bracket if it comes next, after any white space.
+    /// Takes the closing bracket, if present, after optional white space.
     pub(super) fn closed(&mut self, bracket: char) -> bool {
         self.space();
         let closed = self.skip(bracket);
@@ -116,7 +116,7 @@ impl<'a> Scanner<'a> {
         closed
     }
 
-    /// Takes a comma if there is one; if not, the closing bracket must come next.
+    /// Takes a comma, if present; otherwise requires the closing bracket to follow.
     pub(super) fn comma_or(&mut self, close: char) -> Result<bool, Fault> {
         self.space();
         if self.skip(',') {
@@ -128,7 +128,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Nothing but white space may come.
+    /// Requires the end of the text after optional white space.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
         self.space();
         if self.rest().is_empty() {
@@ -138,17 +138,17 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The fault that something else stands here.
-    pub(super) fn expected(&self, what: &str) -> Fault {
+    /// Creates the error for an unexpected character or end of text.
+    pub(super) fn expected(&self, item: &str) -> Fault {
         match self.peek() {
-            Some(c) => Fault::new(self.offset, format!("expected {what}, not `{c}`")),
-            None if self.depth > 0 => Fault::incomplete(self.offset, format!("expected {what}")),
-            None => Fault::new(self.offset, format!("expected {what}")),
+            Some(c) => Fault::new(self.offset, format!("expected {item}, not `{c}`")),
+            None if self.depth > 0 => Fault::incomplete(self.offset, format!("expected {item}")),
+            None => Fault::new(self.offset, format!("expected {item}")),
         }
     }
 }
 
-/// What is wrong with a line, and where.
+/// A syntax error with its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fault {
     offset: usize,
@@ -165,7 +165,7 @@ impl Fault {
         }
     }
 
-    /// The text ends too early: more lines could make it right.
+    /// Creates an error for a text that ends too early; more lines may complete it.
     pub(super) fn incomplete(offset: usize, message: impl Into<String>) -> Self {
         Self {
             incomplete: true,
@@ -173,14 +173,14 @@ impl Fault {
         }
     }
 
-    /// Whether more lines could make it right: a bracket or a long text is open.
+    /// Returns `true` if more lines may complete the text: a bracket or a long string is open.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.incomplete
     }
 
-    /// The line with a caret under the place, and the message below.
+    /// Formats the line with a caret under the position, and the message below.
     pub(crate) fn point_at(&self, text: &str) -> String {
-        // Where the text ends too early, the place is behind its last character.
+        // If the text ends too early, the position is after its last character.
         let text = text.trim_end();
         let offset = (0..=self.offset.min(text.len()))
             .rev()

@@ -1,4 +1,4 @@
-//! The shell: lines with calls, from a terminal or from a script.
+//! The shell: runs lines from a terminal or a script.
 
 use std::borrow::Cow;
 use std::fs;
@@ -23,18 +23,19 @@ use super::completion::Names;
 use super::expression::Line;
 use super::literal::Literal;
 use super::signals::Interrupts;
-use super::terminal::{complain, say};
+use super::terminal::{echo, print_failure};
 use crate::config::Config;
 
 const HELP: &str = "\
-n.rpc.service.method('text', 1, key=True)   calls a method and shows its result; values are written as in Python
-n.rpc['my-service'].method()                a name that is none in Python
-print(n.rpc.service.method())               shows text without quotes
-n.dispatch_event('service', 'type', {'id': 1})  tells who listens, in the service's name
+n.rpc.service.method('text', 1, key=True)   calls a method and prints the result; values are Python literals
+n.rpc['my-service'].method()                a name that is not a Python identifier
+print(n.rpc.service.method())               prints a string without quotes
+n.dispatch_event('service', 'type', {'id': 1})  dispatches an event as the service
 n.config, n.config['AMQP_URI']              the configuration
-exit(), Ctrl-D                              leaves; Ctrl-C abandons a line or a call; Tab completes; arrows recall lines";
+exit(), Ctrl-D                              exits; Ctrl-C cancels a line or a call; Tab completes; arrows recall lines";
 
-/// Reads lines and runs them: from the terminal until the user leaves, from a script until its end or its first error.
+/// Reads and runs lines: from a terminal until the user exits, from a script until its end or its
+/// first error.
 pub(super) fn run(
     runtime: &Runtime,
     config: &Config,
@@ -62,14 +63,14 @@ struct Shell<'a> {
     client: Client,
 }
 
-/// What a line waits for.
-struct Work<'a> {
-    done: BoxFuture<'a, Result<Literal, Failure>>,
-    /// What the user is told who waits no more.
-    if_abandoned: &'static str,
+/// The pending operation of a line.
+struct Operation<'a> {
+    result: BoxFuture<'a, Result<Literal, Failure>>,
+    /// Message after Ctrl-C.
+    cancelled: &'static str,
 }
 
-/// Whether to go on after a line.
+/// The action after a line.
 #[derive(PartialEq)]
 enum Next {
     Line,
@@ -77,7 +78,7 @@ enum Next {
 }
 
 impl Shell<'_> {
-    /// Runs lines without a prompt; what brackets hold together is one line.
+    /// Runs lines without a prompt. Open brackets continue a line.
     fn run_script(&self, script: impl io::BufRead) -> Result<(), Failure> {
         let mut pending = String::new();
         for line in script.lines() {
@@ -87,7 +88,9 @@ impl Shell<'_> {
                 Err(fault) if fault.is_incomplete() => continue,
                 Err(fault) => return Err(Failure::in_text(&fault, &pending)),
                 Ok(line) => {
-                    let wait = |work: Work<'_>| self.runtime.block_on(work.done).map(Some);
+                    let wait = |operation: Operation<'_>| {
+                        self.runtime.block_on(operation.result).map(Some)
+                    };
                     if self.execute(&line, wait)? == Next::Leave {
                         return Ok(());
                     }
@@ -102,14 +105,14 @@ impl Shell<'_> {
     }
 
     fn interact(&self, names: Names) -> Result<(), Failure> {
-        say(format_args!(
+        echo(format_args!(
             "Nameko {} shell, broker {}",
             env!("CARGO_PKG_VERSION"),
             self.client.broker()
         ))?;
-        say("n.rpc.service.method(...) calls a service; `help` tells more, Ctrl-D leaves.")?;
+        echo("n.rpc.service.method(...) calls a service; `help` for help, Ctrl-D to exit.")?;
         let mut editor = Prompt::new(names)?;
-        // Before the first line, so that Ctrl-C right behind a line does not end the shell.
+        // Before the first line, so that an early Ctrl-C does not end the shell.
         let mut interrupts = self.runtime.block_on(async { Interrupts::new() })?;
         loop {
             interrupts.forget();
@@ -119,35 +122,35 @@ impl Shell<'_> {
             let line = match Line::parse(&text) {
                 Ok(line) => line,
                 Err(fault) => {
-                    complain(&Failure::in_text(&fault, &text));
+                    print_failure(&Failure::in_text(&fault, &text));
                     continue;
                 }
             };
-            match self.execute(&line, |work| {
-                self.wait_unless_interrupted(work, &mut interrupts)
+            match self.execute(&line, |operation| {
+                self.wait_unless_interrupted(operation, &mut interrupts)
             }) {
                 Ok(Next::Line) => editor.learn(&line),
                 Ok(Next::Leave) => return Ok(()),
-                Err(failure) => complain(&failure),
+                Err(failure) => print_failure(&failure),
             }
         }
     }
 
-    /// Does what a line says. `wait` gives `None` for work that the user abandoned.
+    /// Executes a line. `wait` returns `None` if the user cancelled the operation.
     fn execute(
         &self,
         line: &Line,
-        wait: impl FnOnce(Work<'_>) -> Result<Option<Literal>, Failure>,
+        wait: impl FnOnce(Operation<'_>) -> Result<Option<Literal>, Failure>,
     ) -> Result<Next, Failure> {
-        let call = |what| Work {
-            done: Box::pin(self.client.call(what)),
-            if_abandoned: "The call was abandoned; the service may still run it.",
+        let start = |call| Operation {
+            result: Box::pin(self.client.call(call)),
+            cancelled: "Call cancelled; the service may still run it.",
         };
         match line {
             Line::Empty => {}
-            Line::Help => say(HELP)?,
+            Line::Help => echo(HELP)?,
             Line::Exit => return Ok(Next::Leave),
-            Line::Config(None) => say(self.config.to_yaml().trim_end())?,
+            Line::Config(None) => echo(self.config.to_yaml().trim_end())?,
             Line::Config(Some(key)) => match self.config.get(key) {
                 None => {
                     return Err(Failure::new(
@@ -159,23 +162,23 @@ impl Shell<'_> {
                     let json = value.to_string();
                     let value =
                         Literal::parse(&json).map_err(|fault| Failure::in_text(&fault, &json))?;
-                    say(value)?;
+                    echo(value)?;
                 }
             },
-            Line::Call(what) => match wait(call(what))? {
+            Line::Call(call) => match wait(start(call))? {
                 None | Some(Literal::None) => {}
-                Some(value) => say(value)?,
+                Some(value) => echo(value)?,
             },
-            Line::Print(what) => match wait(call(what))? {
+            Line::Print(call) => match wait(start(call))? {
                 None => {}
-                Some(Literal::Text(text)) => say(text)?,
-                Some(value) => say(value)?,
+                Some(Literal::Text(text)) => echo(text)?,
+                Some(value) => echo(value)?,
             },
             Line::Event(event) => {
                 let dispatch = self.client.dispatch(event);
-                wait(Work {
-                    done: Box::pin(dispatch.map_ok(|()| Literal::None)),
-                    if_abandoned: "The event was abandoned; it may have been dispatched.",
+                wait(Operation {
+                    result: Box::pin(dispatch.map_ok(|()| Literal::None)),
+                    cancelled: "Event cancelled; it may have been dispatched.",
                 })?;
             }
         }
@@ -184,14 +187,14 @@ impl Shell<'_> {
 
     fn wait_unless_interrupted(
         &self,
-        work: Work<'_>,
+        operation: Operation<'_>,
         interrupts: &mut Interrupts,
     ) -> Result<Option<Literal>, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
-                result = work.done => result.map(Some),
+                result = operation.result => result.map(Some),
                 () = interrupts.next() => {
-                    say(format_args!("\n{}", work.if_abandoned))?;
+                    echo(format_args!("\n{}", operation.cancelled))?;
                     Ok(None)
                 }
             }
@@ -199,10 +202,10 @@ impl Shell<'_> {
     }
 }
 
-/// The line editor with its history.
+/// The line editor and its history.
 struct Prompt {
     editor: Editor<Help, DefaultHistory>,
-    /// `None` when there is no place for it.
+    /// `None` if there is no directory for it.
     history: Option<PathBuf>,
 }
 
@@ -218,12 +221,12 @@ impl Prompt {
         if let Some(path) = &history
             && let Err(error) = editor.load_history(path)
         {
-            tracing::debug!("no history from {}: {error}", path.display());
+            tracing::debug!("cannot read the history from {}: {error}", path.display());
         }
         Ok(Self { editor, history })
     }
 
-    /// The next text that is not blank; `None` when the user leaves. Ctrl-C abandons a line and begins another.
+    /// Reads the next non-blank line; `None` if the user exits. Ctrl-C discards the line.
     fn read(&mut self) -> Result<Option<String>, Failure> {
         loop {
             match self.editor.readline(">>> ") {
@@ -239,17 +242,17 @@ impl Prompt {
         }
     }
 
-    /// Written at once, so that nothing is lost when the shell is killed.
+    /// Appends to the history at once, so that it survives a killed shell.
     fn remember(&mut self, text: &str) {
         let added = self.editor.add_history_entry(text);
         if let (Ok(true), Some(path)) = (added, &self.history)
             && let Err(error) = self.editor.append_history(path)
         {
-            tracing::debug!("history is not kept in {}: {error}", path.display());
+            tracing::debug!("cannot write the history to {}: {error}", path.display());
         }
     }
 
-    /// Keeps the names of a line that was right.
+    /// Adds the names of a successful line to the completions.
     fn learn(&mut self, line: &Line) {
         let Some(Help { names }) = self.editor.helper_mut() else {
             return;
@@ -263,14 +266,15 @@ impl Prompt {
 }
 
 fn unusable(error: ReadlineError) -> Failure {
-    Failure::new("Error", format!("the terminal can't be read: {error}"))
+    Failure::new("Error", format!("cannot read from the terminal: {error}"))
 }
 
-/// `$XDG_STATE_HOME/nameko/history`, or below `~/.local/state`; its directory is made.
+/// Returns `$XDG_STATE_HOME/nameko/history`, by default below `~/.local/state`; creates its
+/// directory.
 fn history_file() -> Option<PathBuf> {
     let directory = |name: &str| {
         std::env::var_os(name)
-            .filter(|it| !it.is_empty())
+            .filter(|path| !path.is_empty())
             .map(PathBuf::from)
     };
     let state = directory("XDG_STATE_HOME")
@@ -280,7 +284,7 @@ fn history_file() -> Option<PathBuf> {
     Some(nameko.join("history"))
 }
 
-/// What the editor asks while the user types.
+/// Callbacks of the line editor.
 struct Help {
     names: Names,
 }

@@ -1,8 +1,8 @@
-//! The signals that end a program.
+//! Termination signals.
 
 use std::io;
 
-/// Ctrl-C and, on Unix, SIGTERM. From its making on, they no longer end the process by themselves.
+/// Ctrl-C and, on Unix, SIGTERM. Creating it disables their default action.
 pub(super) struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -10,18 +10,19 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
 }
 
-/// What was received.
+/// A reason to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Received {
     Interrupt,
     Terminate,
-    /// No signal: the process that started this one has let go of it.
+    /// The supervisor process requested a stop or died; not a signal.
     #[cfg(unix)]
     Parent,
 }
 
 impl Received {
-    /// The exit code of a process that the signal ended: 128 and the signal's number. `None` when it is no signal.
+    /// Returns the exit code of a process ended by the signal: 128 plus its number. `None` if it is
+    /// not a signal.
     pub(super) fn exit_code(self) -> Option<u8> {
         match self {
             Self::Interrupt => Some(130),
@@ -42,7 +43,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Received {
         tokio::select! {
             _ = self.interrupt.recv() => Received::Interrupt,
@@ -57,17 +58,17 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Received {
         match tokio::signal::ctrl_c().await {
             Ok(()) => Received::Interrupt,
-            // Without a handler, the system itself ends the process.
+            // Without a handler, the default action ends the process.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// Ctrl-C alone. From its making on it no longer ends the process by itself.
+/// Ctrl-C alone. Creating it disables the default action.
 pub(super) struct Interrupts {
     #[cfg(unix)]
     signal: tokio::signal::unix::Signal,
@@ -82,12 +83,12 @@ impl Interrupts {
         })
     }
 
-    /// Waits for the next one; returns at once if one came since the last time.
+    /// Waits for the next Ctrl-C; returns at once if one arrived since the last call.
     pub(super) async fn next(&mut self) {
         self.signal.recv().await;
     }
 
-    /// Forgets what came up to now.
+    /// Discards pending signals.
     pub(super) fn forget(&mut self) {
         use futures_util::FutureExt as _;
         while self.signal.recv().now_or_never().is_some() {}
@@ -100,13 +101,13 @@ impl Interrupts {
         Ok(Self {})
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// Nothing is remembered here.
+    /// Does nothing: signals are not queued.
     pub(super) fn forget(&mut self) {}
 }

@@ -1,4 +1,4 @@
-//! What is said to the user.
+//! Output to the user.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -9,8 +9,8 @@ use tracing::Level;
 use super::client::Failure;
 use super::logging;
 
-/// Prints a line on standard output, at once. A reader that went away does not stop us.
-pub(super) fn say(line: impl Display) -> io::Result<()> {
+/// Prints a line on standard output and flushes it. Ignores a broken pipe.
+pub(super) fn echo(line: impl Display) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -18,27 +18,27 @@ pub(super) fn say(line: impl Display) -> io::Result<()> {
     }
 }
 
-/// Tells what `run` and `broker` are at: on standard output; in the log where that is JSON.
+/// Reports the progress of `run` and `broker` on standard output, or in the log if that is JSON.
 pub(super) fn announce(line: impl Display) -> io::Result<()> {
     if logging::is_json() {
         tracing::info!(target: "nameko::run", "{line}");
         Ok(())
     } else {
-        say(line)
+        echo(line)
     }
 }
 
-/// Ends the line on which a terminal shows ^C.
+/// Ends the line on which the terminal echoed ^C.
 pub(super) fn end_line() -> io::Result<()> {
     if io::stdout().is_terminal() {
-        say("")
+        echo("")
     } else {
         Ok(())
     }
 }
 
-/// Prints a failure on standard error; in red on a terminal, and in the log where that is JSON.
-pub(super) fn complain(failure: &Failure) {
+/// Prints a failure on standard error (in red on a terminal), or in the log if that is JSON.
+pub(super) fn print_failure(failure: &Failure) {
     if logging::is_json() && tracing::enabled!(target: "nameko::run", Level::ERROR) {
         tracing::error!(target: "nameko::run", "{failure}");
         return;
@@ -47,7 +47,7 @@ pub(super) fn complain(failure: &Failure) {
         ColorChoice::Never => ("", ""),
         _ => ("\x1b[31m", "\x1b[0m"),
     };
-    // In one piece: other processes may write there too. With standard error gone there is nobody to tell.
+    // In one write, since other processes may write there too. A closed standard error is ignored.
     let text = format!("{red}{failure}{plain}\n");
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! Literals and lines of the shell, as tables of text and meaning.
+//! Tests of the parsers, as tables of text and meaning.
 
 use proptest::prelude::*;
 
@@ -6,9 +6,9 @@ use super::expression::{Call, Event, Line};
 use super::literal::Literal;
 use crate::serialization;
 
-/// Text, what Python's `repr` shows for it, and what is sent.
+/// Each row: the text, Python's `repr` of its value, the JSON sent to the service.
 #[test]
-fn literals_are_pythons() {
+fn literals_have_pythons_syntax() {
     let table = [
         ("None", "None", "null"),
         ("True", "True", "true"),
@@ -122,9 +122,9 @@ fn literals_are_pythons() {
     }
 }
 
-/// Text, where the caret stands (counted from one), and the message.
+/// Each row: the text, the column of the caret (starting at 1), the message.
 #[test]
-fn faults_point_at_their_place() {
+fn syntax_errors_have_a_position() {
     let table = [
         ("", 1, "expected a value"),
         ("[1 2]", 4, "expected `,` or `]`, not `2`"),
@@ -135,12 +135,12 @@ fn faults_point_at_their_place() {
         (
             "{1, 2}",
             1,
-            "a set can't be sent: JSON has lists ([...]) and mappings ({key: value})",
+            "sets cannot be sent: JSON has lists ([...]) and mappings ({key: value})",
         ),
         (
             "{[1]: 2}",
             2,
-            "a key must be text, a number, True, False or None",
+            "a key must be a string, a number, True, False or None",
         ),
         (
             "name",
@@ -148,39 +148,31 @@ fn faults_point_at_their_place() {
             "`name` is not a value; text needs quotes: 'name'",
         ),
         ("[zoë]", 2, "`zoë` is not a value; text needs quotes: 'zoë'"),
-        ("'abc", 1, "this text does not end: expected '"),
+        ("'abc", 1, "unterminated string: expected '"),
         (
             "'abc\n'",
             1,
-            "this text does not end on its line: expected ', or use '''",
+            "unterminated string at the end of the line: expected ', or use '''",
         ),
-        ("'''abc", 1, "this text does not end: expected '''"),
+        ("'''abc", 1, "unterminated string: expected '''"),
         ("'é\\x1'", 3, "expected 2 hexadecimal digits after this"),
-        (
-            "'\\ud800'",
-            2,
-            "this is half of a surrogate pair, which is no character",
-        ),
-        (
-            "'\\ud800\\u0041'",
-            2,
-            "this is half of a surrogate pair, which is no character",
-        ),
-        ("'\\U00110000'", 2, "there is no such character"),
+        ("'\\ud800'", 2, "a lone surrogate is not a character"),
+        ("'\\ud800\\u0041'", 2, "a lone surrogate is not a character"),
+        ("'\\U00110000'", 2, "invalid character code"),
         (
             "'\\N{BULLET}'",
             2,
-            "characters are not known by name here: write the character itself, or \\uXXXX",
+            "named characters are not supported here: write the character itself, or \\uXXXX",
         ),
         (
             "b'x'",
             1,
-            "bytes can't be sent: JSON has only text; encode them (as base64, for example)",
+            "bytes cannot be sent: JSON has only text; encode them (for example as base64)",
         ),
         (
             "f'{x}'",
             1,
-            "an f-string is not filled in here: write the text itself",
+            "f-strings are not supported here: write the text itself",
         ),
         (
             "12abc",
@@ -190,7 +182,7 @@ fn faults_point_at_their_place() {
         (
             "012",
             1,
-            "`012`: a number does not begin with 0; an octal one is written 0o12",
+            "`012`: leading zeros are not allowed; octal numbers are written 0o12",
         ),
         (
             "1__0",
@@ -198,12 +190,12 @@ fn faults_point_at_their_place() {
             "`1__0` is not a number; text needs quotes: '1__0'",
         ),
         ("0x", 1, "`0x` is not a number"),
-        ("2j", 1, "a complex number can't be sent: JSON has none"),
+        ("2j", 1, "complex numbers cannot be sent: JSON has none"),
         ("-", 1, "expected a number"),
         (
             "*x",
             1,
-            "`*` is not understood here: write the arguments out",
+            "`*` is not supported here: write the arguments out",
         ),
         ("1 2", 3, "expected the end of the line, not `2`"),
     ];
@@ -219,7 +211,7 @@ fn faults_point_at_their_place() {
 }
 
 #[test]
-fn only_open_brackets_and_long_texts_ask_for_more_lines() {
+fn only_open_brackets_and_long_strings_continue_a_line() {
     for text in [
         "n.rpc.s.m(",
         "n.rpc.s.m([1,\n",
@@ -250,7 +242,7 @@ fn only_open_brackets_and_long_texts_ask_for_more_lines() {
 }
 
 #[test]
-fn lines_are_understood() {
+fn lines_are_parsed() {
     let call = |args: &[&str], kwargs: &[(&str, &str)]| {
         let literal = |text: &&str| Literal::parse(text).expect(text);
         Line::Call(Call {
@@ -328,12 +320,12 @@ fn lines_are_understood() {
 }
 
 #[test]
-fn lines_that_make_no_sense_are_pointed_at() {
+fn invalid_lines_are_syntax_errors() {
     let table = [
         (
             "n.rpc.hello_service",
             20,
-            "expected `.` and a method of it: hello_service.method(...)",
+            "expected `.` and a method: hello_service.method(...)",
         ),
         ("n.rpc.hello_service.hello", 26, "expected `(`"),
         ("n.rpc.", 7, "expected a service: n.rpc.service.method(...)"),
@@ -345,18 +337,18 @@ fn lines_that_make_no_sense_are_pointed_at() {
         (
             "n.rpc.s.m.call_async()",
             10,
-            "expected `(`: a method is called here, and its reply awaited",
+            "expected `(`: methods are called directly",
         ),
         (
             "n.rpc.s.m(name='a', 2)",
             21,
-            "expected `name=value`: arguments without a name come first",
+            "expected `name=value`: a positional argument follows a keyword argument",
         ),
         ("n.rpc.s.m(a=1, a=2)", 16, "the argument `a` is given twice"),
         (
             "n.rpc.s.m(*a)",
             11,
-            "`*` is not understood here: write the arguments out",
+            "`*` is not supported here: write the arguments out",
         ),
         (
             "n.rpc.s.m(name=zq)",
@@ -397,12 +389,12 @@ fn lines_that_make_no_sense_are_pointed_at() {
         (
             "n.dispatch_event('shop', 'paid', 1, 2)",
             37,
-            "`dispatch_event` takes service_name, event_type, event_data, and nothing else",
+            "`dispatch_event` takes only service_name, event_type, event_data",
         ),
         (
             "n.dispatch_event('shop', 'paid', data=1)",
             34,
-            "`dispatch_event` takes service_name, event_type, event_data, and nothing else",
+            "`dispatch_event` takes only service_name, event_type, event_data",
         ),
         (
             "n.dispatch_event('shop', service_name='shop')",
@@ -423,7 +415,7 @@ fn lines_that_make_no_sense_are_pointed_at() {
         (
             "x = 1",
             1,
-            "this shell makes calls, like n.rpc.service.method('text', 1, key=True); `help` tells more",
+            "this shell makes calls, like n.rpc.service.method('text', 1, key=True); see `help`",
         ),
     ];
     for (text, column, message) in table {
@@ -446,7 +438,7 @@ fn lines_that_make_no_sense_are_pointed_at() {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn deep_nesting_is_a_syntax_error() {
     let deep = "[".repeat(100_000);
     assert!(!Literal::parse(&deep).expect_err("too deep").is_incomplete());
 }
@@ -499,7 +491,7 @@ fn arguments_of_a_command_line_are_literals_or_bare_words() {
 }
 
 #[test]
-fn calls_of_a_command_line_may_be_written_as_in_the_shell() {
+fn the_command_line_accepts_calls_in_shell_syntax() {
     for text in [
         "hello_service.hello('zq')",
         "n.rpc.hello_service.hello('zq')",
@@ -517,9 +509,9 @@ fn any_literal() -> impl Strategy<Value = Literal> {
     let leaf = prop_oneof![
         Just(Literal::None),
         any::<bool>().prop_map(Literal::Bool),
-        any::<i128>().prop_map(|it| Literal::Int(it.to_string())),
+        any::<i128>().prop_map(|number| Literal::Int(number.to_string())),
         any::<f64>()
-            .prop_filter("no name in Python", |it| it.is_finite())
+            .prop_filter("not a literal in Python", |number| number.is_finite())
             .prop_map(Literal::Float),
         any::<String>().prop_map(Literal::Text),
     ];
@@ -539,7 +531,7 @@ fn any_literal() -> impl Strategy<Value = Literal> {
 
 proptest! {
     #[test]
-    fn what_is_shown_reads_back(value in any_literal()) {
+    fn printed_values_parse_to_the_same_value(value in any_literal()) {
         let text = value.to_string();
         match Literal::parse(&text) {
             Ok(again) => prop_assert_eq!(&again, &value),
@@ -550,7 +542,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in any::<String>(), like in "[n.rpc(){}\\[\\]'\"=,:*\\\\xuU0-9eE_ \n#ré-]{0,40}") {
+    fn arbitrary_text_never_panics(text in any::<String>(), like in "[n.rpc(){}\\[\\]'\"=,:*\\\\xuU0-9eE_ \n#ré-]{0,40}") {
         for text in [text, like.clone(), format!("n.rpc.s.m({like}")] {
             for fault in [Literal::parse(&text).err(), Line::parse(&text).err(), Call::parse(&text).err()].into_iter().flatten() {
                 prop_assert!(fault.point_at(&text).contains('^'));

@@ -240,7 +240,11 @@ fn errors_have_a_position_and_a_reason() {
             &[("A", "x${A}")],
             "config.yaml:2:4: the environment variables here refer to each other",
         ),
-        (&deep, &[], "config.yaml:1:65: collections are nested more than 64 levels"),
+        (
+            &deep,
+            &[],
+            "config.yaml:1:65: collections are nested more than 64 levels",
+        ),
         ("a: &x [*x]", &[], "config.yaml:1:8: "),
     ];
     for (text, vars, expected) in table {

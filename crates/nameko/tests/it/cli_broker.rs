@@ -12,7 +12,7 @@ async fn it_says_where_it_listens_and_what_it_is_for_and_stops_on_signals() {
     for signal in ["INT", "TERM"] {
         let mut broker = Program::start(command(NAMEKO, ["broker", "--port", "0"]));
         let ready = broker.wait_for("ready at amqp://guest:guest@127.0.0.1:");
-        broker.wait_for("messages live in memory and are gone when it stops");
+        broker.wait_for("messages are kept in memory and lost on exit");
         let uri = ready.strip_prefix("ready at ").unwrap();
         let options = ConnectOptions::from_uri(uri).unwrap();
         Connection::open(&options).await.unwrap().close().await;
@@ -48,7 +48,7 @@ fn a_port_that_is_taken_is_told() {
         assert_eq!(ended.code, Some(1));
         assert!(
             ended.stderr.starts_with(&format!(
-                "Error: can't listen on 127.0.0.1:{port}: Address already in use"
+                "Error: cannot listen on 127.0.0.1:{port}: Address already in use"
             )),
             "{ended:?}"
         );

@@ -125,11 +125,11 @@ async fn what_goes_wrong_is_told_on_standard_error() {
         ),
         (
             &["cli_greeter.helo", "zq"],
-            "MethodNotFound: helo\n  cli_greeter has no such method for RPC\n",
+            "MethodNotFound: helo\n  cli_greeter has no RPC method with this name\n",
         ),
         (
             &["cli_nobody.hello"],
-            "UnknownService: Unknown service `cli_nobody`\n  no service of that name has been run on amqp://guest:********@",
+            "UnknownService: Unknown service `cli_nobody`\n  no service with this name has ever run on amqp://guest:********@",
         ),
         (
             &["cli_greeter.hang", "--timeout", "0.2"],
@@ -145,7 +145,7 @@ async fn what_goes_wrong_is_told_on_standard_error() {
         ),
         (
             &["cli_greeter"],
-            "Error: `cli_greeter` does not name a method; write service.method",
+            "Error: `cli_greeter` is not a method name; expected service.method",
         ),
     ];
     for (arguments, expected) in table {

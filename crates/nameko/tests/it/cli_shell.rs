@@ -88,7 +88,7 @@ n.dispatch_event('nobody', 'paid', 1)
             && ended.stderr.contains("'nobody.events'")
             && ended
                 .stderr
-                .contains("\n  no service nobody that dispatches events has been run on amqp://"),
+                .contains("\n  no service has dispatched or handled events of nobody on amqp://"),
         "{}",
         ended.stderr
     );
@@ -135,7 +135,7 @@ async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
     let (broker, container) = greeter().await;
     let home = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::start(broker.uri(), home.path());
-    terminal.wait_for("`help` tells more");
+    terminal.wait_for("`help` for help");
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello(name='zq')\r");
     terminal.wait_for("'Hello, zq!'");
@@ -159,11 +159,11 @@ async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
     terminal.wait_for("hang()");
     terminal.wait_for("\n");
     terminal.type_keys("\x03");
-    terminal.wait_for("The call was abandoned");
+    terminal.wait_for("Call cancelled");
     // So does an event's; its names complete too.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.d\t'cli_g\t'gone', 1)\r");
-    terminal.wait_for("no service cli_greeter that dispatches events");
+    terminal.wait_for("no service has dispatched or handled events of cli_greeter");
     // The arrow recalls a line; Ctrl-D leaves.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello('again')\r");

@@ -172,7 +172,7 @@ fn connection_options_that_make_no_sense_are_refused() {
         ),
         (
             "AMQP_SSL: {cert: x}",
-            "config.yaml:1:11: AMQP_SSL has the option `cert`, which is not known",
+            "config.yaml:1:11: AMQP_SSL has the unknown option `cert`",
         ),
     ];
     for (text, expected) in table {

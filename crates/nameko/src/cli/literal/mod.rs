@@ -1,6 +1,6 @@
-//! Python's literals: what one writes between the brackets of a call in the shell, and how results are shown.
+//! Python literals, the syntax of arguments and results in the shell.
 //!
-//! JSON is understood as well (`true`, `null`, `NaN`, `"\/"`), since no JSON text means something else in Python.
+//! JSON (`true`, `null`, `NaN`, `"\/"`) is accepted too: no JSON text has another meaning in Python.
 
 mod reader;
 
@@ -13,23 +13,23 @@ pub(super) use self::reader::value;
 use super::scanner::{Fault, Scanner};
 use crate::serialization::python_float;
 
-/// A value as it was written.
+/// A parsed literal.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Literal {
     None,
     Bool(bool),
-    /// Decimal digits, with a `-` before them if negative: integers have no limit.
+    /// Decimal digits with an optional `-`: integers are unbounded.
     Int(String),
     Float(f64),
     Text(String),
     List(Vec<Literal>),
     Tuple(Vec<Literal>),
-    /// In the order written; keys are text, numbers, booleans or `None`.
+    /// Entries in source order; keys are strings, numbers, booleans or `None`.
     Dict(Vec<(Literal, Literal)>),
 }
 
 impl Literal {
-    /// Reads a text that is one literal and nothing else.
+    /// Parses a text that consists of one literal.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         let mut scanner = Scanner::new(text);
         let value = reader::value(&mut scanner)?;
@@ -38,13 +38,13 @@ impl Literal {
     }
 }
 
-/// As an argument travels: tuples as lists, keys as text, as Python's `json.dumps` has it.
+/// Serializes like Python's `json.dumps`: tuples as lists, keys as strings.
 impl Serialize for Literal {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::None => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
-            // Raw text is for JSON only, where integers have no limit.
+            // Larger integers are raw JSON text, where integers are unbounded.
             Self::Int(digits) => match (digits.parse::<i64>(), digits.parse::<u64>()) {
                 (Ok(int), _) => serializer.serialize_i64(int),
                 (_, Ok(int)) => serializer.serialize_u64(int),
@@ -79,7 +79,7 @@ impl Serialize for Literal {
     }
 }
 
-/// As Python's `repr`.
+/// Formats like Python's `repr`.
 impl fmt::Display for Literal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,7 +123,8 @@ fn write_items(
     f.write_str(close)
 }
 
-/// Single quotes, unless the text holds some and no double ones; what can't be seen is escaped.
+/// Writes a string in single quotes, or in double quotes if it only contains single ones. Escapes
+/// non-printable characters.
 fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
@@ -149,13 +150,14 @@ fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char(quote)
 }
 
-/// Whether Python shows the character as itself: no control, format, private or unassigned one, no space but the common one.
+/// Returns `true` if Python's `repr` does not escape the character: not a control, format, private or
+/// unassigned character, and no space other than U+0020.
 fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
         c if c.is_ascii() => false,
-        // The standard library knows these categories only here. Behind another character, since a combining mark
-        // that stands first is escaped too.
+        // `escape_debug` is the only access to these categories in the standard library. The leading
+        // `a` keeps it from escaping a combining mark.
         c => !format!("a{c}").escape_debug().any(|c| c == '\\'),
     }
 }

@@ -1,4 +1,4 @@
-//! Reading literals.
+//! Parser of literals.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use super::Literal;
 use crate::cli::scanner::{Fault, Scanner};
 
-/// Reads the literal that begins at the scanner's place.
+/// Parses the literal at the cursor.
 pub(in crate::cli) fn value(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
     scanner.space();
     let start = scanner.offset();
@@ -41,7 +41,7 @@ pub(in crate::cli) fn value(scanner: &mut Scanner<'_>) -> Result<Literal, Fault>
         }
         Some('*') => Err(Fault::new(
             start,
-            "`*` is not understood here: write the arguments out",
+            "`*` is not supported here: write the arguments out",
         )),
         Some(c) => Err(Fault::new(start, format!("expected a value, not `{c}`"))),
     }
@@ -58,7 +58,7 @@ fn named(word: &str) -> Option<Literal> {
     })
 }
 
-/// Values between brackets, and whether a comma follows the last.
+/// Parses values between brackets; also returns whether there is a trailing comma.
 fn items(
     scanner: &mut Scanner<'_>,
     open: char,
@@ -87,18 +87,18 @@ fn dict(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
         if matches!(scanner.peek(), Some(',' | '}')) && entries.is_empty() {
             return Err(Fault::new(
                 start,
-                "a set can't be sent: JSON has lists ([...]) and mappings ({key: value})",
+                "sets cannot be sent: JSON has lists ([...]) and mappings ({key: value})",
             ));
         }
         scanner.take(':')?;
         if matches!(key, Literal::List(_) | Literal::Tuple(_) | Literal::Dict(_)) {
             return Err(Fault::new(
                 key_start,
-                "a key must be text, a number, True, False or None",
+                "a key must be a string, a number, True, False or None",
             ));
         }
         let value = value(scanner)?;
-        // As in Python: the last value, at the first one's place.
+        // As in Python, a duplicate key keeps the first position and the last value.
         match places.entry(key.to_string()) {
             Entry::Occupied(place) => entries[*place.get()].1 = value,
             Entry::Vacant(place) => {
@@ -158,14 +158,14 @@ fn number(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
     if let Some(digits) = underscored(&lower, 10) {
         if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
             return Err(bad(format!(
-                "`{body}`: a number does not begin with 0; an octal one is written 0o{}",
+                "`{body}`: leading zeros are not allowed; octal numbers are written 0o{}",
                 digits.trim_start_matches('0')
             )));
         }
         return Ok(int(digits));
     }
     if lower.ends_with('j') {
-        return Err(bad("a complex number can't be sent: JSON has none".into()));
+        return Err(bad("complex numbers cannot be sent: JSON has none".into()));
     }
     match float(&lower) {
         Some(value) => Ok(Literal::Float(if negative { -value } else { value })),
@@ -175,7 +175,7 @@ fn number(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
     }
 }
 
-/// Everything that could belong to a number, and letters after it, so that `12abc` is told as a whole.
+/// Takes the text of a number including letters after it, so that an error shows `12abc` as a whole.
 fn number_text<'a>(scanner: &mut Scanner<'a>) -> &'a str {
     let rest = scanner.rest();
     let mut before = '\0';
@@ -190,7 +190,7 @@ fn number_text<'a>(scanner: &mut Scanner<'a>) -> &'a str {
     scanner.advance(end.unwrap_or(rest.len()))
 }
 
-/// Digits without their underscores, which stand between digits only.
+/// Removes underscores, which are only allowed between digits.
 fn underscored(digits: &str, radix: u32) -> Option<String> {
     let groups: Vec<&str> = digits.split('_').collect();
     let good = groups
@@ -229,7 +229,7 @@ fn float(text: &str) -> Option<f64> {
     format!("{whole}.{fraction}e{exponent}").parse().ok()
 }
 
-/// The letters before a quote, if a string begins here with letters.
+/// Returns the prefix of a string literal, if there is one at the cursor.
 fn string_prefix<'a>(scanner: &Scanner<'a>) -> Option<&'a str> {
     let rest = scanner.rest();
     let letters = rest.find(|c: char| !c.is_ascii_alphabetic())?;
@@ -241,7 +241,7 @@ fn string_prefix<'a>(scanner: &Scanner<'a>) -> Option<&'a str> {
     (known && after.starts_with(['\'', '"'])).then_some(prefix)
 }
 
-/// One string, or several side by side that make one.
+/// Parses a string literal, or several adjacent ones.
 fn text(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
     let mut all = String::new();
     while let Some(prefix) = string_prefix(scanner) {
@@ -250,13 +250,13 @@ fn text(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
         if prefix.contains('b') {
             return Err(Fault::new(
                 start,
-                "bytes can't be sent: JSON has only text; encode them (as base64, for example)",
+                "bytes cannot be sent: JSON has only text; encode them (for example as base64)",
             ));
         }
         if prefix.contains('f') {
             return Err(Fault::new(
                 start,
-                "an f-string is not filled in here: write the text itself",
+                "f-strings are not supported here: write the text itself",
             ));
         }
         scanner.advance(prefix.len());
@@ -290,27 +290,27 @@ fn string(
             None if long => {
                 return Err(Fault::incomplete(
                     start,
-                    format!("this text does not end: expected {triple}"),
+                    format!("unterminated string: expected {triple}"),
                 ));
             }
             None => {
                 return Err(Fault::new(
                     start,
-                    format!("this text does not end: expected {quote}"),
+                    format!("unterminated string: expected {quote}"),
                 ));
             }
             Some('\n') if !long => {
                 return Err(Fault::new(
                     start,
                     format!(
-                        "this text does not end on its line: expected {quote}, or use {triple}"
+                        "unterminated string at the end of the line: expected {quote}, or use {triple}"
                     ),
                 ));
             }
             Some(c) if c == quote && !long => return Ok(()),
             Some('\\') if raw => {
                 out.push('\\');
-                // Even a raw string does not end at an escaped quote; the backslash stays.
+                // An escaped quote does not end a raw string either; the backslash is kept.
                 match scanner.next() {
                     Some(c) => out.push(c),
                     None => continue,
@@ -322,7 +322,7 @@ fn string(
     }
 }
 
-/// What stands after a backslash at `at`.
+/// Parses the escape after the backslash at `at`.
 fn escape(scanner: &mut Scanner<'_>, at: usize, out: &mut String) -> Result<(), Fault> {
     let Some(c) = scanner.next() else {
         return Ok(());
@@ -366,10 +366,10 @@ fn escape(scanner: &mut Scanner<'_>, at: usize, out: &mut String) -> Result<(), 
         'N' => {
             return Err(Fault::new(
                 at,
-                "characters are not known by name here: write the character itself, or \\uXXXX",
+                "named characters are not supported here: write the character itself, or \\uXXXX",
             ));
         }
-        // As Python does with what is no escape.
+        // Python keeps unknown escapes unchanged.
         other => {
             out.push('\\');
             other
@@ -399,13 +399,10 @@ fn character(code: u32, at: usize) -> Result<char, Fault> {
     match char::from_u32(code) {
         Some(c) => Ok(c),
         None if code < 0x11_0000 => Err(half_pair(at)),
-        None => Err(Fault::new(at, "there is no such character")),
+        None => Err(Fault::new(at, "invalid character code")),
     }
 }
 
 fn half_pair(at: usize) -> Fault {
-    Fault::new(
-        at,
-        "this is half of a surrogate pair, which is no character",
-    )
+    Fault::new(at, "a lone surrogate is not a character")
 }

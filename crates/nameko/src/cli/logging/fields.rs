@@ -1,20 +1,20 @@
-//! What a span or an event carries.
+//! Recorded fields of a span or an event.
 
 use std::{error::Error, fmt};
 
 use serde::{Serialize, Serializer};
 use tracing::field::{Field, Visit};
 
-/// Fields in the order in which they were recorded, each name once.
+/// Fields in recording order, with unique names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields(Vec<(&'static str, Value)>);
 
-/// A field's value, as it was recorded.
+/// The recorded value of a field.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    /// Text, which is quoted in a line for people.
+    /// A string; quoted in the text format.
     Text(Box<str>),
-    /// What `Display` or `Debug` made of it.
+    /// The output of `Display` or `Debug`.
     Shown(Box<str>),
     Bool(bool),
     Signed(i64),
@@ -23,23 +23,23 @@ pub(super) enum Value {
 }
 
 impl Fields {
-    /// What `record` gives to its visitor. There is room for `expected` fields.
+    /// Collects the fields that `record` passes to its visitor; `expected` is the capacity.
     pub(super) fn new(expected: usize, record: impl FnOnce(&mut dyn Visit)) -> Self {
         let mut fields = Self(Vec::with_capacity(expected));
         record(&mut fields);
         fields
     }
 
-    /// Of texts.
+    /// Creates fields from strings.
     pub(super) fn of<'a>(texts: impl Iterator<Item = (&'static str, &'a str)>) -> Self {
         let field = |(name, text): (_, &str)| (name, Value::Text(text.into()));
         Self(texts.map(field).collect())
     }
 
-    /// Adds what was recorded later. It replaces what there was of the same name.
+    /// Adds fields that were recorded later; they replace fields of the same name.
     pub(super) fn update(&mut self, later: Self) {
         for (name, value) in later.0 {
-            match self.0.iter_mut().find(|it| it.0 == name) {
+            match self.0.iter_mut().find(|field| field.0 == name) {
                 Some(field) => field.1 = value,
                 None => self.0.push((name, value)),
             }
@@ -47,8 +47,8 @@ impl Fields {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        let field = self.0.iter().find(|it| it.0 == name);
-        field.map(|it| &it.1)
+        let field = self.0.iter().find(|field| field.0 == name);
+        field.map(|field| &field.1)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
@@ -57,7 +57,7 @@ impl Fields {
 
     fn push(&mut self, field: &Field, value: Value) {
         let name = field.name();
-        // A name that is a keyword of Rust.
+        // Names that are Rust keywords have a prefix.
         let name = name.strip_prefix("r#").unwrap_or(name);
         self.0.push((name, value));
     }
@@ -84,7 +84,7 @@ impl Visit for Fields {
         self.push(field, Value::Float(value));
     }
 
-    /// An error is shown with what it came of.
+    /// Records an error with its chain of sources.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let mut shown = value.to_string();
         let mut source = value.source();
@@ -102,7 +102,7 @@ impl Visit for Fields {
 }
 
 impl Value {
-    /// The text itself, without quotes, where it is one.
+    /// Returns a string value without quotes.
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Shown(text) => Some(text),

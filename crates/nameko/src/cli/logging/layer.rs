@@ -1,4 +1,4 @@
-//! Hears of spans and events, and writes a line for each event.
+//! A tracing layer that writes a line for each event.
 
 use std::borrow::Cow;
 
@@ -22,17 +22,17 @@ use super::{
 };
 use crate::container::Worker;
 
-/// What [`tracing_subscriber`] gives to events that come from the crate `log`. Their own target is in a field.
+/// Target of events from the crate `log` in [`tracing_subscriber`]; a field holds their own target.
 const BRIDGED: &str = "log";
 
-/// The log: a layer that keeps the fields of spans, and writes events as lines.
+/// A layer that stores the fields of spans and writes events as lines.
 pub(super) struct Log<W> {
     pub(super) format: LogFormat,
-    /// The number of this process among several.
+    /// Number of this process under a supervisor.
     pub(super) process: Option<u16>,
-    /// Whether lines for people are coloured.
+    /// Whether the text format uses colours.
     pub(super) colours: bool,
-    /// Gets each line in one piece, with its end.
+    /// Called once per line, with the line end.
     pub(super) write: W,
 }
 
@@ -46,15 +46,15 @@ where
             return;
         }
         let expected = attributes.metadata().fields().len();
-        let fields = Fields::new(expected, |it| attributes.record(it));
+        let fields = Fields::new(expected, |visitor| attributes.record(visitor));
         if let Some(span) = ctx.span(id) {
             span.extensions_mut().insert(fields);
         }
     }
 
     fn on_record(&self, id: &Id, record: &Record<'_>, ctx: Context<'_, S>) {
-        // Before the lock is taken: a value's `Debug` may log in its turn.
-        let later = Fields::new(record.len(), |it| record.record(it));
+        // Before taking the lock: the `Debug` of a value may log too.
+        let later = Fields::new(record.len(), |visitor| record.record(visitor));
         let Some(span) = ctx.span(id) else { return };
         let mut extensions = span.extensions_mut();
         match extensions.get_mut::<Fields>() {
@@ -65,9 +65,9 @@ where
 
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
         let metadata = event.metadata();
-        let fields = Fields::new(metadata.fields().len(), |it| event.record(it));
+        let fields = Fields::new(metadata.fields().len(), |visitor| event.record(visitor));
         let target = match metadata.target() {
-            BRIDGED => fields.get("log.target").and_then(|it| it.as_str()),
+            BRIDGED => fields.get("log.target").and_then(|target| target.as_str()),
             _ => None,
         };
         let scope = ctx.event_scope(event).into_iter();
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// What is known of a span, with these extensions.
+/// Returns the fields of a span from its extensions.
 fn all_fields<'a>(kept: &'a Extensions<'_>) -> Cow<'a, Fields> {
     let recorded = kept.get::<Fields>();
     match (kept.get::<Worker>(), recorded) {
@@ -114,7 +114,7 @@ fn all_fields<'a>(kept: &'a Extensions<'_>) -> Cow<'a, Fields> {
 
 fn now() -> String {
     let mut time = String::new();
-    // It fails only where the text cannot grow.
+    // Writing to a `String` cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     time
 }

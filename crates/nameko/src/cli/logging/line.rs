@@ -1,4 +1,4 @@
-//! One line of the log, for people or for machines.
+//! A log line in the text or JSON format.
 
 use std::{
     borrow::Cow,
@@ -11,21 +11,22 @@ use tracing::Level;
 use super::fields::{Fields, Value};
 
 const MESSAGE: &str = "message";
-/// Where an event that comes from the crate `log` tells its origin. Its target is shown as any other event's.
+/// Prefix of the fields that hold the origin of an event from the crate `log`; not shown, since its
+/// target is.
 const BRIDGED: &str = "log.";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// What a line tells.
+/// The content of a line.
 pub(super) struct Line<'a> {
     pub(super) time: String,
     pub(super) level: Level,
     pub(super) target: &'a str,
-    /// The number of the process among several.
+    /// Number of the process under a supervisor.
     pub(super) process: Option<u16>,
-    /// The event's, its message among them.
+    /// Fields of the event, including the message.
     pub(super) fields: &'a Fields,
-    /// The spans around the event, the outermost first.
+    /// Spans around the event, outermost first.
     pub(super) spans: Vec<Span<'a>>,
 }
 
@@ -36,11 +37,11 @@ pub(super) struct Span<'a> {
 }
 
 impl Line<'_> {
-    /// The line for people: what was said, then where. A worker is told by its call id, which starts with the names of
-    /// the service and the method.
+    /// Formats the line as text: the message first, then its context. A worker is identified by its call
+    /// id, which starts with the names of the service and the method.
     pub(super) fn text(&self, colours: bool) -> String {
         let mut line = String::new();
-        // A String takes everything.
+        // Writing to a `String` cannot fail.
         let _ = self.write_text(&mut line, colours);
         line
     }
@@ -72,15 +73,15 @@ impl Line<'_> {
         writeln!(line)
     }
 
-    /// The line for machines: an object. `span` is the innermost one, `spans` are those around it.
+    /// Formats the line as a JSON object. `span` is the innermost span, `spans` are the outer ones.
     pub(super) fn json(&self) -> String {
-        // Nothing in it can fail: keys are text, and numbers that JSON does not have become null.
+        // Cannot fail: keys are strings, and numbers that JSON lacks become null.
         let mut line = serde_json::to_string(self).unwrap_or_default();
         line.push('\n');
         line
     }
 
-    /// The event's fields but for the message.
+    /// Returns the fields of the event without the message.
     fn own_fields(&self) -> impl Iterator<Item = (&'static str, &Value)> {
         let fields = self.fields.iter();
         fields.filter(|(name, _)| *name != MESSAGE && !name.starts_with(BRIDGED))
@@ -120,7 +121,8 @@ impl Serialize for Span<'_> {
     }
 }
 
-/// A field that is called like one of the log's `own` gets a `_` after its name: no key is there twice.
+/// Serializes fields. A field with the name of one of the log's `own` keys gets the suffix `_`, so that
+/// keys are unique.
 fn serialize_fields<'a, M: SerializeMap>(
     map: &mut M,
     fields: impl Iterator<Item = (&'static str, &'a Value)>,
@@ -151,7 +153,7 @@ impl fmt::Display for Span<'_> {
     }
 }
 
-/// As a line for people shows it.
+/// Formats a value for the text format.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -165,14 +167,14 @@ impl fmt::Display for Value {
     }
 }
 
-/// Text that cannot move the reader's cursor or change colours: it may come from a peer. Line ends stay.
+/// Escapes control characters except line ends: text from a peer must not control the terminal.
 struct Clean<'a>(&'a str);
 
 impl fmt::Display for Clean<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unclean = |it: char| it.is_control() && it != '\n' && it != '\t';
         for part in self.0.split_inclusive(unclean) {
-            match part.char_indices().next_back().filter(|it| unclean(it.1)) {
+            match part.char_indices().next_back().filter(|(_, c)| unclean(*c)) {
                 Some((end, control)) => {
                     let (before, _) = part.split_at(end);
                     write!(f, "{before}{}", control.escape_default())?;

@@ -1,7 +1,8 @@
-//! Logging on standard error: lines for people, or JSON for machines.
+//! Logging on standard error, as text or JSON.
 //!
-//! The layer is our own, because a worker's span is made for every call while most calls log nothing: what a span knows is kept
-//! as it is, and becomes text only in a line that is written inside it.
+//! A custom layer keeps the cost per call low: every call creates a worker span, but most calls log
+//! nothing. The layer stores the fields of spans unformatted and formats them only for a line inside
+//! the span.
 
 mod fields;
 mod layer;
@@ -22,24 +23,30 @@ use super::client::Failure;
 use crate::config::Config;
 use layer::Log;
 
-/// Whether our log is JSON. What `run` tells the user goes there too then, so that nothing else is between the lines.
+/// Whether the log is JSON. Messages of `run` then go to the log too, so that the output is JSON only.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// Starts logging, unless the program has done so itself before. `default` is what is logged when the user did not say.
-/// `process` is the number of this one among several.
+/// Installs the log, unless the program has installed a subscriber.
+///
+/// `default` is the filter if the user configured none, `process` the number of this process under a
+/// supervisor.
 pub(super) fn start(
     arguments: &LogArguments,
     config: &Config,
     default: &str,
     process: Option<u16>,
 ) -> Result<(), Failure> {
-    let text = match arguments.log.as_deref().filter(|it| !it.trim().is_empty()) {
+    let text = match arguments
+        .log
+        .as_deref()
+        .filter(|filter| !filter.trim().is_empty())
+    {
         Some(text) => text,
         None => config.str("LOG")?.unwrap_or(default),
     };
     let filter = EnvFilter::try_new(text).map_err(|error| {
-        Failure::new("Error", format!("`{text}` is no log filter: {error}"))
-            .hint("write error, warn, info, debug or trace, or a filter like `nameko=debug,info`")
+        Failure::new("Error", format!("`{text}` is not a log filter: {error}"))
+            .hint("use error, warn, info, debug or trace, or a filter like `nameko=debug,info`")
     })?;
     let format = match (arguments.log_format, config.str("LOG_FORMAT")?) {
         (Some(format), _) => format,
@@ -53,11 +60,11 @@ pub(super) fn start(
         format,
         process,
         colours: io::stderr().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()),
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         write,
     };
     let started = registry().with(filter).with(log).try_init();
-    // An error means that there is a subscriber already: the program's own.
+    // An error means that the program has installed a subscriber.
     if started.is_ok() && format == LogFormat::Json {
         JSON.store(true, Ordering::Relaxed);
         panic::set_hook(Box::new(log_panic));
@@ -65,12 +72,12 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Whether our log is JSON.
+/// Returns `true` if the log is JSON.
 pub(super) fn is_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 
-/// Writes a line, at once and in one piece. With standard error gone there is nobody to tell.
+/// Writes a line with a single write. Ignores a closed standard error.
 fn write(line: &str) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }

@@ -6,7 +6,7 @@ use tracing_subscriber::{layer::SubscriberExt as _, registry};
 
 use super::{super::arguments::LogFormat, layer::Log};
 
-/// What the log says of what `program` does, without the time.
+/// Returns the log lines of `program`, without the time.
 fn lines(
     format: LogFormat,
     process: Option<u16>,
@@ -28,7 +28,7 @@ fn lines(
     let written = written.lock().unwrap();
     written
         .iter()
-        .map(|it| it.strip_suffix('\n').expect("a line end").to_owned())
+        .map(|line| line.strip_suffix('\n').expect("a line end").to_owned())
         .collect()
 }
 
@@ -53,7 +53,7 @@ fn json(program: impl FnOnce()) -> Vec<Value> {
     lines.iter().map(without_time).collect()
 }
 
-/// As a worker's span is, with a line in it.
+/// Runs `program` inside a worker span, then logs `done` inside the ended span.
 fn worker(program: impl FnOnce()) {
     let span = info_span!(
         "worker",
@@ -70,7 +70,7 @@ fn worker(program: impl FnOnce()) {
 }
 
 #[test]
-fn a_line_for_people_tells_the_message_first_and_then_the_call() {
+fn a_text_line_has_the_message_first_and_then_the_call() {
     let said = text(|| {
         worker(|| info!(target: "shop", price = 3, currency = "EUR", "sold a {}", "hat"));
     });
@@ -82,7 +82,7 @@ fn a_line_for_people_tells_the_message_first_and_then_the_call() {
 }
 
 #[test]
-fn a_span_within_the_call_is_told_with_its_fields() {
+fn a_span_inside_the_call_is_shown_with_its_fields() {
     let said = text(|| {
         worker(|| {
             let rows = info_span!("query", table = "hats", rows = 2);
@@ -110,11 +110,11 @@ fn on_a_terminal_everything_but_the_message_is_dimmed() {
 }
 
 #[test]
-fn what_a_peer_sent_cannot_draw_on_the_terminal() {
+fn control_characters_of_a_peer_are_escaped() {
     let evil = "\x1b]0;title\x07\u{9b}31m";
     let said = text(|| info!(name = %evil, quoted = evil, "two\nlines {evil}"));
     assert!(
-        !said[0].chars().any(|it| it.is_control() && it != '\n'),
+        !said[0].chars().any(|c| c.is_control() && c != '\n'),
         "{said:?}"
     );
     assert!(
@@ -124,7 +124,7 @@ fn what_a_peer_sent_cannot_draw_on_the_terminal() {
 }
 
 #[test]
-fn an_error_is_shown_with_what_it_came_of() {
+fn an_error_is_shown_with_its_sources() {
     #[derive(Debug, thiserror::Error)]
     #[error("no stock")]
     struct NoStock(#[source] std::fmt::Error);
@@ -139,7 +139,7 @@ fn an_error_is_shown_with_what_it_came_of() {
 }
 
 #[test]
-fn a_line_for_machines_has_the_fields_of_each_span_once() {
+fn a_json_line_has_the_fields_of_each_span_once() {
     let said = json(|| {
         worker(|| {
             info!(target: "shop", price = 3, paid = true, "sold");
@@ -168,7 +168,7 @@ fn a_line_for_machines_has_the_fields_of_each_span_once() {
 }
 
 #[test]
-fn no_key_is_there_twice() {
+fn keys_of_a_json_line_are_unique() {
     let lines = lines(LogFormat::Json, None, false, || {
         let span = info_span!("greet", name = "ada", tries = 1);
         span.record("tries", 2);
@@ -182,14 +182,14 @@ fn no_key_is_there_twice() {
 }
 
 #[test]
-fn numbers_that_json_does_not_have_do_not_break_the_line() {
+fn non_finite_numbers_keep_the_line_valid() {
     let said = json(|| info!(nan = f64::NAN, large = u128::MAX, "odd"));
     assert_eq!(said[0]["nan"], Value::Null);
     assert_eq!(said[0]["large"], u128::MAX.to_string());
 }
 
 #[test]
-fn a_line_tells_of_which_process_it_is() {
+fn a_line_has_the_number_of_its_process() {
     let text = lines(LogFormat::Text, Some(2), false, || info!("up"));
     assert!(text[0].starts_with("[2] 20"), "{text:?}");
     let json = lines(LogFormat::Json, Some(2), false, || info!("up"));
