@@ -1,4 +1,4 @@
-//! Entrypoints that nothing from outside fires.
+//! Entrypoints for tests, without an external trigger.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,8 @@ use crate::{
     extension::Entrypoint,
 };
 
-/// An entrypoint that nothing fires: its method runs only in an [`entrypoint_hook`](super::entrypoint_hook).
+/// An entrypoint that never fires: its method only runs through an
+/// [`entrypoint_hook`](super::entrypoint_hook).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dummy;
 
@@ -54,13 +55,14 @@ impl Entrypoint for Dummy {
 /// ```
 #[derive(Debug)]
 pub struct Once {
-    /// Taken when it is set up, which fails where these could not be read.
+    /// Taken during setup, which fails if they could not be serialized.
     arguments: Mutex<Option<Result<Arguments>>>,
     fires: Mutex<Option<(WeakContainer, MethodHandle, Arguments)>>,
 }
 
 impl Once {
-    /// Calls the method with `arguments`: positional ones in a tuple, an array or a `Vec`, named ones in a struct or a map.
+    /// Creates an entrypoint that calls the method with `arguments`: positional ones as a tuple, array or
+    /// `Vec`, named ones as a struct or map.
     pub fn new(arguments: impl Serialize) -> Self {
         Self {
             arguments: Mutex::new(Some(bindable(&arguments))),
@@ -72,7 +74,7 @@ impl Once {
 impl Entrypoint for Once {
     async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
         let arguments = lock(&self.arguments).take().transpose()?;
-        *lock(&self.fires) = arguments.map(|it| (container.downgrade(), method, it));
+        *lock(&self.fires) = arguments.map(|arguments| (container.downgrade(), method, arguments));
         Ok(())
     }
 
@@ -81,7 +83,9 @@ impl Entrypoint for Once {
         if let Some((container, method, arguments)) = fires
             && let Some(container) = container.upgrade()
         {
-            container.spawn_worker(&method, arguments, Table::new(), |it| async { it });
+            container.spawn_worker(&method, arguments, Table::new(), |outcome| async {
+                outcome
+            });
         }
         Ok(())
     }

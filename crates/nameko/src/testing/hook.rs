@@ -1,4 +1,4 @@
-//! Runs a method as a worker, without whatever fires its entrypoint.
+//! Runs a method in a worker without firing its entrypoint.
 
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ use crate::{
     web::{Http, Request, Response},
 };
 
-/// A hook to call the method `method` of a container's service as if its entrypoint had fired: in a worker, with its
-/// dependencies and all that providers do. No message is sent for it, so a container without AMQP needs no broker.
+/// Creates a hook that calls a method of a container's service as if its entrypoint had fired.
+///
+/// The method runs in a worker, with dependencies and all provider hooks. No message is sent, so a
+/// container without AMQP entrypoints needs no broker.
 ///
 /// ```
 /// use nameko::{prelude::*, testing::entrypoint_hook};
@@ -60,9 +62,9 @@ pub fn entrypoint_hook(container: &Container, method: impl Into<String>) -> Entr
     }
 }
 
-/// Calls a method of a container's service. Made by [`entrypoint_hook`].
+/// Calls a method of a container's service. Created by [`entrypoint_hook`].
 #[derive(Debug, Clone)]
-#[must_use = "a hook does nothing until it calls"]
+#[must_use = "a hook does nothing until called"]
 pub struct EntrypointHook {
     container: Container,
     method: String,
@@ -71,40 +73,42 @@ pub struct EntrypointHook {
 }
 
 impl EntrypointHook {
-    /// Context data that the call comes with: `language`, `auth_token`, or your own.
+    /// Adds context data to the call, such as `language` or `auth_token`.
     pub fn context(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.context_data.insert(key.into(), value.into());
         self
     }
 
-    /// How long a call may take: by default [`TIMEOUT`].
+    /// Sets the timeout of calls. Default: [`TIMEOUT`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Runs a worker to its end, last hooks of providers included, and returns what the method returned. A tuple, an
-    /// array or a `Vec` holds positional arguments; a struct or a map holds named ones.
+    /// Runs a worker to its end, including the final provider hooks, and returns the method's result.
+    ///
+    /// Positional arguments are a tuple, array or `Vec`; named ones a struct or map.
     ///
     /// # Errors
-    /// [`Error::Raised`] with what the method failed with. [`Error::ExtensionNotFound`] when the service has no such
-    /// entrypoint, [`Error::Timeout`], [`Error::Killed`] when the container died of the call,
-    /// [`Error::ContainerStopping`], [`Error::Serialization`] when the result is not a `T`.
+    /// [`Error::Raised`] with the error of the method; [`Error::ExtensionNotFound`] if the service has no
+    /// such entrypoint; [`Error::Timeout`]; [`Error::Killed`] if the call killed the container;
+    /// [`Error::ContainerStopping`]; [`Error::Serialization`] if the result is not a `T`.
     pub async fn call<T: DeserializeOwned>(&self, arguments: impl Serialize) -> Result<T> {
         self.run(bindable(&arguments)?).await
     }
 
-    /// As [`call`](Self::call), for a method that takes messages as they came.
+    /// Like [`call`](Self::call), for a method that takes a [`RawMessage`].
     ///
     /// # Errors
-    /// As of [`call`](Self::call).
+    /// As for [`call`](Self::call).
     pub async fn message<T: DeserializeOwned>(&self, message: RawMessage) -> Result<T> {
         self.run(Arguments::from_origin(message)).await
     }
 
-    /// Has an `#[http]` method answer a request, and returns the response as a client would get it, when the worker has
-    /// ended: also where the method failed, or does not take the request's arguments. No connection is made for it; the
-    /// service listens all the same, so let it take a free port.
+    /// Passes a request to an `#[http]` method and returns the response that a client would receive.
+    ///
+    /// Returns after the worker has ended, also if the method fails or the request's arguments do not
+    /// match. No connection is made, but the service still listens: configure port 0.
     ///
     /// ```
     /// use nameko::{prelude::*, testing::entrypoint_hook, web::{self, http, Bytes, Json}};
@@ -139,8 +143,9 @@ impl EntrypointHook {
     /// ```
     ///
     /// # Errors
-    /// [`Error::IncorrectSignature`] when the method has no `#[http]` for such a request. [`Error::ExtensionNotFound`],
-    /// [`Error::Timeout`], [`Error::Killed`] and [`Error::ContainerStopping`] as of [`call`](Self::call).
+    /// [`Error::IncorrectSignature`] if the method has no `#[http]` for the request.
+    /// [`Error::ExtensionNotFound`], [`Error::Timeout`], [`Error::Killed`] and
+    /// [`Error::ContainerStopping`] as for [`call`](Self::call).
     pub async fn request(&self, request: impl Into<Request>) -> Result<Response> {
         self.find()?;
         let request = request.into();
@@ -153,7 +158,7 @@ impl EntrypointHook {
         let Some((entrypoint, method, accepted)) = entrypoints().find_map(accepts) else {
             let served: Vec<_> = entrypoints().map(|(it, _)| it.describe()).collect();
             return Err(Error::IncorrectSignature(format!(
-                "{}() is not called for {} {}; it has {}",
+                "{}() does not handle {} {}; it handles {}",
                 self.method,
                 request.method(),
                 request.uri().path(),
@@ -178,7 +183,7 @@ impl EntrypointHook {
         let worker =
             self.container
                 .spawn_worker(&method, arguments, context_data, |outcome| async {
-                    // Where nobody waits any more, nobody wants it.
+                    // Fails if the caller timed out.
                     let _ = sender.send(json(&outcome));
                     outcome
                 });
@@ -189,14 +194,14 @@ impl EntrypointHook {
         }
     }
 
-    /// The method, of a service that runs.
+    /// Looks up the method in the running container.
     fn find(&self) -> Result<MethodHandle> {
         let method = self.container.method(&self.method)?;
         if !self.container.was_started() {
             return Err(Error::raise(
                 "ContainerError",
                 format!(
-                    "{} was not started: a hook calls into a running container",
+                    "{} is not started: a hook requires a running container",
                     self.container.service_name()
                 ),
             ));
@@ -204,7 +209,7 @@ impl EntrypointHook {
         Ok(method)
     }
 
-    /// Waits for a worker's end.
+    /// Waits for the end of a worker.
     async fn wait(&self, mut worker: TaskHandle) -> Result<()> {
         if timeout(self.timeout, worker.wait()).await.is_err() {
             worker.abort();
@@ -222,7 +227,7 @@ impl EntrypointHook {
     }
 }
 
-/// What a worker ended with, as JSON text.
+/// Serializes the result of a worker as JSON.
 pub(super) fn json(outcome: &Outcome) -> Result<Vec<u8>> {
     match outcome {
         Ok(reply) => reply.to_json(),
@@ -230,7 +235,7 @@ pub(super) fn json(outcome: &Outcome) -> Result<Vec<u8>> {
     }
 }
 
-/// Positional arguments in a list, named ones in an object, none in `null`.
+/// Converts arguments: a list to positional ones, an object to named ones, `null` to none.
 pub(super) fn bindable(arguments: &impl Serialize) -> Result<Arguments> {
     let json = String::from_utf8(serialization::to_vec(arguments)?)?;
     match json.as_bytes().first() {
@@ -238,7 +243,7 @@ pub(super) fn bindable(arguments: &impl Serialize) -> Result<Arguments> {
         Some(b'{') => Arguments::from_json("[]", &json),
         Some(b'n') => Ok(Arguments::new()),
         _ => Err(Error::IncorrectSignature(
-            "arguments must be a tuple such as `(value,)`, or named ones in a struct or map"
+            "arguments must be a tuple such as `(value,)`, or a struct or map of named ones"
                 .to_owned(),
         )),
     }

@@ -1,17 +1,17 @@
-//! Tools for testing services: no RabbitMQ, no sleeping, no mocks of what is real.
+//! Tools for testing services without RabbitMQ and without sleeps.
 //!
-//! | you want | you write | in Nameko for Python |
+//! | purpose | API | in Nameko for Python |
 //! |---|---|---|
-//! | the service's value with fakes | a struct literal: `Shop { stock: ServiceProxy::fake(..) }` | `worker_factory` |
-//! | a broker, in one line | [`broker`]`().await` | the fixture `rabbit_config` |
-//! | to run a method as a worker, with its dependencies | [`entrypoint_hook`] | `entrypoint_hook` |
-//! | to wait until a method was run by something else | [`entrypoint_waiter`] | `entrypoint_waiter` |
-//! | other dependencies in a container | [`Container::builder`]`.replace("stock", fake)` | `replace_dependencies` |
-//! | some of a container's entrypoints | [`Container::builder`]`.only(["buy"])` | `restrict_entrypoints` |
-//! | to see what a fake was given | [`Recorder`] | `MagicMock` |
-//! | an entrypoint that nothing fires, or that fires once | [`Dummy`], [`Once`] | `dummy`, `once` |
+//! | a service value with fakes | a struct literal: `Shop { stock: ServiceProxy::fake(..) }` | `worker_factory` |
+//! | a broker for one test | [`broker`]`().await` | the fixture `rabbit_config` |
+//! | run a method in a worker, with its dependencies | [`entrypoint_hook`] | `entrypoint_hook` |
+//! | wait until an entrypoint has fired | [`entrypoint_waiter`] | `entrypoint_waiter` |
+//! | replace dependencies of a container | [`Container::builder`]`.replace("stock", fake)` | `replace_dependencies` |
+//! | restrict the entrypoints of a container | [`Container::builder`]`.only(["buy"])` | `restrict_entrypoints` |
+//! | record the arguments of a fake | [`Recorder`] | `MagicMock` |
+//! | an entrypoint that never fires, or fires once | [`Dummy`], [`Once`] | `dummy`, `once` |
 //!
-//! A unit test needs none of it: a service is a struct, and its methods are functions.
+//! A unit test needs none of these: a service is a struct, and its methods are functions.
 //!
 //! ```
 //! use nameko::prelude::*;
@@ -38,7 +38,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An integration test runs real containers, side by side, on a broker of its own:
+//! An integration test runs several containers on its own broker:
 //!
 //! ```
 //! use nameko::{prelude::*, testing::{self, entrypoint_hook, entrypoint_waiter}};
@@ -82,7 +82,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The same tests run on RabbitMQ when the environment variable [`NAMEKO_TEST_AMQP_URI`](AMQP_URI_VARIABLE) names one.
+//! The same tests run on RabbitMQ if [`NAMEKO_TEST_AMQP_URI`](AMQP_URI_VARIABLE) is set.
 //!
 //! [`Container::builder`]: crate::Container::builder
 
@@ -100,5 +100,5 @@ pub use waiter::{Ended, EntrypointWaiter, entrypoint_waiter};
 
 use std::time::Duration;
 
-/// How long what waits here waits, unless it is told otherwise: as in Nameko.
+/// Default timeout of hooks, waiters and recorders; the same as upstream's.
 pub const TIMEOUT: Duration = Duration::from_secs(30);

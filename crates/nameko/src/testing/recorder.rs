@@ -1,4 +1,4 @@
-//! What a fake was given.
+//! A recorder for fakes.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::TIMEOUT;
 use crate::error::{Error, Result};
 
-/// Keeps what a fake was given, in order, for the test to look at. Cheap to clone; all clones are one recorder.
+/// Records the items passed to a fake, in order. Cheap to clone; clones share the items.
 ///
 /// ```
 /// use nameko::{ServiceProxy, testing::Recorder};
@@ -34,41 +34,41 @@ pub struct Recorder<T> {
 
 struct Shared<T> {
     items: Mutex<Vec<T>>,
-    /// Told of each item.
+    /// Notified on each item.
     grown: Notify,
 }
 
 impl<T> Recorder<T> {
-    /// An empty one.
+    /// Creates an empty recorder.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one item.
+    /// Adds an item.
     pub fn record(&self, item: T) {
         self.lock().push(item);
         self.shared.grown.notify_waiters();
     }
 
-    /// How many items there are.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether there is none.
+    /// Returns `true` if there are no items.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// All items, which it keeps no longer.
+    /// Removes and returns all items.
     pub fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Waits until there are `count` items or more, then takes all.
+    /// Waits for at least `count` items, then removes and returns all.
     ///
     /// # Errors
-    /// `RecorderTimeout` when there are not as many after [`TIMEOUT`]; it tells how many there are.
+    /// `RecorderTimeout` after [`TIMEOUT`], with the number of items recorded so far.
     pub async fn take_when(&self, count: usize) -> Result<Vec<T>> {
         self.take_within(count, TIMEOUT).await
     }
@@ -101,7 +101,7 @@ impl<T> Recorder<T> {
 }
 
 impl<T: Clone> Recorder<T> {
-    /// A copy of all items.
+    /// Returns a copy of all items.
     pub fn items(&self) -> Vec<T> {
         self.lock().clone()
     }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_items_gets_them_or_hears_how_many_there_are() {
+    async fn waiting_for_items_returns_them_or_times_out_with_their_number() {
         let recorder = Recorder::new();
         recorder.record(1);
         let late = recorder.clone();

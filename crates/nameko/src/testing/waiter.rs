@@ -1,4 +1,4 @@
-//! Waits until an entrypoint has fired.
+//! Waits for an entrypoint to fire.
 
 use std::{
     fmt,
@@ -18,8 +18,9 @@ use crate::{
     worker::WorkerContext,
 };
 
-/// Waits until workers of the method `method` have ended, whatever fired them. It counts those that end from now on:
-/// make it before what should fire the entrypoint.
+/// Creates a waiter for workers of a method.
+///
+/// It observes workers that end after its creation: create it before triggering the entrypoint.
 ///
 /// ```
 /// use nameko::{prelude::*, testing::{self, entrypoint_waiter}};
@@ -70,8 +71,8 @@ pub fn entrypoint_waiter(container: &Container, method: impl Into<String>) -> En
     }
 }
 
-/// Hears of the workers of one method. Made by [`entrypoint_waiter`].
-#[must_use = "a waiter that is dropped waits for nothing"]
+/// Observes the workers of one method. Created by [`entrypoint_waiter`].
+#[must_use = "a waiter does nothing unless awaited"]
 pub struct EntrypointWaiter {
     container: Container,
     watch: Arc<Watched>,
@@ -80,23 +81,23 @@ pub struct EntrypointWaiter {
 }
 
 impl EntrypointWaiter {
-    /// Counts only workers for which `when` says yes. It is asked once for each that ends, in their order.
+    /// Only counts workers for which `when` returns `true`. Called once per worker, in the order they end.
     pub fn when(self, when: impl FnMut(&WorkerContext, &Outcome) -> bool + Send + 'static) -> Self {
         *self.watch.lock() = Box::new(when);
         self
     }
 
-    /// How long to wait for each worker: by default [`TIMEOUT`].
+    /// Sets the timeout for each worker. Default: [`TIMEOUT`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Waits for the next worker to end, its providers' last hooks included.
+    /// Waits for the next worker to end, including the final provider hooks.
     ///
     /// # Errors
-    /// [`Error::ExtensionNotFound`] when the service has no such entrypoint, `EntrypointWaiterTimeout` when none ended
-    /// in time, [`Error::Killed`] or [`Error::ContainerStopping`] when the container ended.
+    /// [`Error::ExtensionNotFound`] if the service has no such entrypoint; `EntrypointWaiterTimeout` if no
+    /// worker ended in time; [`Error::Killed`] or [`Error::ContainerStopping`] if the container ended.
     pub async fn next(&mut self) -> Result<Ended> {
         let Self {
             container,
@@ -126,10 +127,10 @@ impl EntrypointWaiter {
         })
     }
 
-    /// Waits for the next worker to end, and returns what its method returned.
+    /// Waits for the next worker to end, and returns the result of its method.
     ///
     /// # Errors
-    /// As [`next`](Self::next) and [`Ended::result`].
+    /// As for [`next`](Self::next) and [`Ended::result`].
     pub async fn result<T: DeserializeOwned>(&mut self) -> Result<T> {
         self.next().await?.result()
     }
@@ -142,7 +143,7 @@ impl fmt::Debug for EntrypointWaiter {
     }
 }
 
-/// A worker that has ended.
+/// An ended worker.
 #[derive(Debug)]
 pub struct Ended {
     ctx: WorkerContext,
@@ -150,15 +151,16 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Its context.
+    /// Returns the context of the worker.
     pub fn worker(&self) -> &WorkerContext {
         &self.ctx
     }
 
-    /// What the method returned.
+    /// Returns the result of the method.
     ///
     /// # Errors
-    /// [`Error::Raised`] with what the method failed with, [`Error::Serialization`] when the result is not a `T`.
+    /// [`Error::Raised`] with the error of the method; [`Error::Serialization`] if the result is not a
+    /// `T`.
     pub fn result<T: DeserializeOwned>(self) -> Result<T> {
         Ok(serialization::from_slice(&self.json?)?)
     }
@@ -185,7 +187,7 @@ impl Watch for Watched {
                 ctx: ctx.clone(),
                 json: json(outcome),
             };
-            // Where nobody waits any more, nobody wants it.
+            // Fails if the waiter was dropped.
             let _ = self.sender.send(ended);
         }
     }
