@@ -568,7 +568,7 @@ async fn a_hook_has_a_method_answer_a_request() {
     let error = item.request(get("/orders/1")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "item() is not called for GET /orders/1; it has http GET /items/{id}"
+        "item() does not handle GET /orders/1; it handles http GET /items/{id}"
     );
     let error = entrypoint_hook(&container, "nothing")
         .request(get("/"))
