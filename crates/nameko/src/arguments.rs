@@ -12,9 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, Result},
-    redaction::shorten,
     serialization::{self, Parts, Payload},
-    service::Argument,
 };
 
 /// At most so many arguments of a kind are kept. No method takes more, and a small message may hold very many.
@@ -313,6 +311,38 @@ impl Args {
     }
 }
 
+/// A type that an entrypoint method can take as an argument: any owned type that serde deserialises.
+///
+/// A `serde_json::Value` takes any value, but loses NaN and the infinities of Python's JSON, which it reads as null. `f64`
+/// keeps them, and a [`Payload`] is any value, unread.
+#[diagnostic::on_unimplemented(
+    message = "an entrypoint cannot take `{Self}` as an argument",
+    label = "this type cannot be read from a message",
+    note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types",
+    note = "a `RawMessage` is for `#[consume]` and `#[event_handler]`, as their one argument"
+)]
+pub trait Argument: Sized + Send + 'static {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// [`Error::Serialization`] if the value is not of this type.
+    fn from_payload(payload: Payload) -> Result<Self>;
+}
+
+impl<T: serde::de::DeserializeOwned + Send + 'static> Argument for T {
+    fn from_payload(payload: Payload) -> Result<Self> {
+        // A parameter of type `Payload` receives it unread.
+        let mut payload = Some(payload);
+        if let Some(unread) = (&mut payload as &mut dyn Any).downcast_mut::<Option<T>>()
+            && let Some(unread) = unread.take()
+        {
+            return Ok(unread);
+        }
+        let payload = payload.unwrap_or_else(Payload::null);
+        payload.read().map_err(Error::from)
+    }
+}
+
 /// The first items of a JSON array, and how many more there are.
 #[derive(Default)]
 struct List {
@@ -382,6 +412,18 @@ impl<'de> Deserialize<'de> for Named {
         }
 
         deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// Size in bytes of the longest text with arguments in logs and errors.
+const MAX_SHOWN_BYTES: usize = 1024;
+
+/// Truncates a text with arguments for a log or an error.
+pub(crate) fn shorten(text: &mut String) {
+    let end = text.floor_char_boundary(MAX_SHOWN_BYTES);
+    if end < text.len() {
+        text.truncate(end);
+        text.push('…');
     }
 }
 

@@ -17,6 +17,36 @@ use crate::{
     worker::WorkerContext,
 };
 
+/// Injects the worker's [`WorkerContext`].
+///
+/// ```
+/// use nameko::prelude::*;
+///
+/// #[derive(Dependencies)]
+/// struct Greeter {
+///     #[dependency(CurrentWorker)]
+///     worker: WorkerContext,
+/// }
+///
+/// #[service("greeter")]
+/// impl Greeter {
+///     #[rpc]
+///     async fn who_asks(&self) -> Result<Vec<String>> {
+///         Ok(self.worker.call_id_stack())
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct CurrentWorker;
+
+impl DependencyProvider for CurrentWorker {
+    type Dependency = WorkerContext;
+
+    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<WorkerContext> {
+        Ok(ctx.clone())
+    }
+}
+
 /// Injects a value of the context data, `None` where the call carries none.
 ///
 /// The field's type says what it is read as: `Option<String>`, `Option<u64>`, an `Option` of a struct of yours that derives

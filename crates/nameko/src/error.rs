@@ -2,12 +2,15 @@
 
 use std::{any::Any, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
     amqp::{self, PublishError},
     config::ConfigError,
     exceptions::{self, Exception},
     protocol::Fault,
-    serialization, web,
+    remote_error::RemoteError,
+    serialization,
 };
 
 /// The result of a call, or of an entrypoint method.
@@ -123,6 +126,23 @@ impl Error {
         Self::Raised(Fault::new(exc_type, value))
     }
 
+    /// The error for an unknown name, which lists the known ones.
+    pub(crate) fn extension_not_found<'a>(
+        service: &str,
+        kind: &str,
+        name: &str,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let mut known: Vec<_> = known.collect();
+        known.sort_unstable();
+        known.dedup();
+        let known = match known.as_slice() {
+            [] => "it has none".to_owned(),
+            known => format!("there are: {}", known.join(", ")),
+        };
+        Self::ExtensionNotFound(format!("{service} has no {kind} `{name}`; {known}"))
+    }
+
     /// Any error. Callers see the name of its type, or what it says of itself if it is
     /// [registered](crate::exceptions::register).
     pub fn from_error(error: impl StdError + Send + Sync + 'static) -> Self {
@@ -217,46 +237,6 @@ impl Error {
     }
 }
 
-/// An error that a remote method raised.
-///
-/// Reads as Nameko's: `ValueError bad`. Source: the error object of a reply, `exc_type`, `exc_path`, `exc_args`, `value`.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{exc_type} {value}")]
-#[non_exhaustive]
-pub struct RemoteError {
-    /// The class name: `ValueError`.
-    pub exc_type: String,
-    /// The class with its module: `builtins.ValueError`. Empty where the peer does not tell.
-    pub exc_path: String,
-    /// The arguments it was raised with, all leaves as text.
-    pub exc_args: Vec<serde_json::Value>,
-    /// The error as text.
-    pub value: String,
-}
-
-impl From<Fault> for RemoteError {
-    fn from(fault: Fault) -> Self {
-        Self {
-            exc_type: fault.exc_type,
-            exc_path: fault.exc_path,
-            exc_args: fault.exc_args,
-            value: fault.value,
-        }
-    }
-}
-
-impl From<RemoteError> for Fault {
-    fn from(error: RemoteError) -> Self {
-        Self {
-            exc_type: error.exc_type,
-            exc_path: error.exc_path,
-            exc_args: error.exc_args,
-            value: error.value,
-            web: None,
-        }
-    }
-}
-
 /// An error of another type, with what callers see of it.
 ///
 /// Shows as that error does, and has its sources.
@@ -293,14 +273,38 @@ pub trait Raise: Send + 'static {
 
 impl<E: StdError + Send + Sync + 'static> Raise for E {
     fn fault(&self) -> Fault {
-        let own = self as &dyn Any;
-        if let Some(error) = own.downcast_ref::<web::Error>() {
-            return error.fault();
-        }
-        match own.downcast_ref::<Error>() {
+        match (self as &dyn Any).downcast_ref::<Error>() {
             Some(error) => nameko_fault(error),
             None => exceptions::fault_of(self)
                 .unwrap_or_else(|| Fault::from_type(std::any::type_name::<E>(), self.to_string())),
+        }
+    }
+}
+
+impl Fault {
+    /// Returns the error object of any error that a method can return.
+    pub fn of(error: &impl Raise) -> Self {
+        error.fault()
+    }
+
+    /// Returns the error that a caller sees: Nameko's own and registered classes as themselves, all others as a
+    /// [`RemoteError`].
+    pub(crate) fn into_error(self) -> Error {
+        let argument = || match self.exc_args.first() {
+            Some(Value::String(text)) => text.clone(),
+            _ => self.value.clone(),
+        };
+        match self.exc_path.as_str() {
+            "nameko.exceptions.MalformedRequest" => Error::MalformedRequest(argument()),
+            "nameko.exceptions.MethodNotFound" => Error::MethodNotFound(argument()),
+            "nameko.exceptions.IncorrectSignature" => Error::IncorrectSignature(argument()),
+            _ => {
+                let remote = RemoteError::from(self);
+                match exceptions::from_remote(&remote) {
+                    Some(error) => Error::custom(remote.into(), error),
+                    None => Error::Remote(remote),
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! An error is sent as its class path, `shop.exceptions.NotFound`, and the arguments it was raised with. A type that
 //! implements [`Exception`] says what these are for it: a method that fails with it sends them. Peers in Python know the same
 //! path by `deserialize_to_instance`. Once the type is [`register`]ed in a process, a call that fails with one of its paths
-//! fails with it: [`Error::downcast_ref`] finds it, and where a method lets the error pass, it goes on to the next caller
+//! fails with it: [`Error::downcast_ref`](crate::Error::downcast_ref) finds it, and where a method lets the error pass, it goes on to the next caller
 //! unchanged.
 //!
 //! ```
@@ -34,14 +34,10 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    error::{Error, RemoteError},
-    protocol::Fault,
-    serialization::python_float,
-};
+use crate::{protocol::Fault, remote_error::RemoteError, serialization::python_float};
 
 /// An error type that peers know by a class path of its own.
 ///
@@ -88,20 +84,29 @@ pub trait Exception: StdError + Send + Sync + Sized + 'static {
 /// Makes an error type known to this process: calls fail with it from now on. Call it before services start.
 ///
 /// Where two types have one path, the one that was registered last is made. Nameko's own classes
-/// ([`Error::MethodNotFound`], [`Error::IncorrectSignature`], [`Error::MalformedRequest`]) are always themselves.
+/// ([`Error::MethodNotFound`](crate::Error::MethodNotFound), ...) are always themselves.
 ///
 /// Methods need no registration to send what an error type says of itself, save where its type is hidden: behind
-/// [`Error::from_error`] or a `Box<dyn Error>`, and in services written without `#[service]`.
+/// [`Error::from_error`](crate::Error::from_error) or a `Box<dyn Error>`, and in services written without `#[service]`.
 pub fn register<E: Exception>() {
-    let entry = Entry {
+    Entry {
         id: TypeId::of::<E>(),
         paths: E::PATHS,
-        fault: |error| error.downcast_ref().map(E::to_fault),
-        read: |remote| Some(Box::new(E::from_remote(remote)?)),
-    };
-    let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-    registry.retain(|it| it.id != entry.id);
-    registry.push(entry);
+        to_fault: |error| error.downcast_ref().map(E::to_fault),
+        from_remote: |remote| Some(Box::new(E::from_remote(remote)?)),
+    }
+    .register();
+}
+
+/// Registers an error type of this crate that makes its own faults and is never read from replies. `to_fault` downcasts.
+pub(crate) fn register_local<E: StdError + 'static>(to_fault: ToFault) {
+    Entry {
+        id: TypeId::of::<E>(),
+        paths: &[],
+        to_fault,
+        from_remote: |_| None,
+    }
+    .register();
 }
 
 /// In the order of their registration. There are few, and errors are rare: a lookup walks them.
@@ -112,8 +117,20 @@ static REGISTRY: RwLock<Vec<Entry>> = RwLock::new(Vec::new());
 struct Entry {
     id: TypeId,
     paths: &'static [&'static str],
-    fault: fn(&(dyn StdError + 'static)) -> Option<Fault>,
-    read: fn(&RemoteError) -> Option<Box<dyn StdError + Send + Sync>>,
+    to_fault: ToFault,
+    from_remote: fn(&RemoteError) -> Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// Makes the fault of an error, if it is of the registered type.
+type ToFault = fn(&(dyn StdError + 'static)) -> Option<Fault>;
+
+impl Entry {
+    /// Adds the entry, in place of an earlier one for its type.
+    fn register(self) {
+        let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        registry.retain(|entry| entry.id != self.id);
+        registry.push(self);
+    }
 }
 
 /// What callers receive of an error, if its type is registered.
@@ -122,11 +139,12 @@ pub(crate) fn fault_of(error: &(dyn StdError + 'static)) -> Option<Fault> {
     // Faults are made by code of the user's, which may register in turn.
     let entries = registry.clone();
     drop(registry);
-    entries.iter().find_map(|it| (it.fault)(error))
+    entries.iter().find_map(|entry| (entry.to_fault)(error))
 }
 
-/// The error that a call fails with: of the registered type if there is one for its path.
-pub(crate) fn received(remote: RemoteError) -> Error {
+/// Returns the error of the type that is registered for the path of `remote`. Returns `None` if there is none, or if it
+/// rejects the arguments.
+pub(crate) fn from_remote(remote: &RemoteError) -> Option<Box<dyn StdError + Send + Sync>> {
     let registry = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
     let path = remote.exc_path.as_str();
     let entry = registry
@@ -134,18 +152,13 @@ pub(crate) fn received(remote: RemoteError) -> Error {
         .rfind(|it| it.paths.contains(&path))
         .copied();
     drop(registry);
-    let Some(entry) = entry else {
-        return Error::Remote(remote);
-    };
-    match (entry.read)(&remote) {
-        Some(error) => Error::custom(remote.into(), error),
-        None => {
-            tracing::warn!(
-                "a {path} came with arguments that do not fit the type that is registered for it; it stays a remote error"
-            );
-            Error::Remote(remote)
-        }
+    let error = (entry?.from_remote)(remote);
+    if error.is_none() {
+        tracing::warn!(
+            "a {path} came with arguments that do not fit the type that is registered for it; it stays a remote error"
+        );
     }
+    error
 }
 
 impl Fault {
@@ -172,7 +185,7 @@ impl Fault {
             exc_path: exc_path.to_owned(),
             exc_args,
             value: value.to_string(),
-            web: None,
+            extension: None,
         }
     }
 }
@@ -190,25 +203,6 @@ fn safe(value: Value) -> Value {
         Value::String(text) => Value::String(text),
         Value::Array(items) => items.into_iter().map(safe).collect(),
         Value::Object(entries) => entries.into_iter().map(|(k, v)| (k, safe(v))).collect(),
-    }
-}
-
-impl RemoteError {
-    /// An argument the error was raised with, as a type of yours. Numbers and truth values are read from the text that they
-    /// travel as.
-    ///
-    /// `None` where there is no such argument, or it is something else.
-    pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Option<T> {
-        let value = self.exc_args.get(index)?;
-        if let Ok(it) = T::deserialize(value) {
-            return Some(it);
-        }
-        match value.as_str()? {
-            "None" => T::deserialize(Value::Null).ok(),
-            "True" => T::deserialize(Value::Bool(true)).ok(),
-            "False" => T::deserialize(Value::Bool(false)).ok(),
-            text => serde_json::from_str(text).ok(),
-        }
     }
 }
 
@@ -244,7 +238,7 @@ mod tests {
         register::<Sold>();
         register::<Sold>();
         for path in ["tests.Sold", "tests.old.Sold"] {
-            let error = received(remote(path, json!(["3", "tea"])));
+            let error = Fault::from(remote(path, json!(["3", "tea"]))).into_error();
             assert_eq!(error.downcast_ref(), Some(&Sold(3, "tea".to_owned())));
             assert_eq!(error.to_string(), "3 of tea");
         }
@@ -253,7 +247,7 @@ mod tests {
             ("tests.Sold", json!([])),
             ("tests.Unsold", json!(["3", "tea"])),
         ] {
-            let error = received(remote(path, args));
+            let error = Fault::from(remote(path, args)).into_error();
             assert!(error.as_remote().is_some(), "{error:?}");
         }
     }
@@ -265,7 +259,7 @@ mod tests {
         assert_eq!(fault.exc_path, "tests.Sold");
         assert_eq!(fault.exc_args, ["3", "tea"]);
         let boxed: Box<dyn StdError + Send + Sync> = Box::new(Sold(3, "tea".to_owned()));
-        assert_eq!(Fault::of(&Error::from(boxed)), fault);
+        assert_eq!(Fault::of(&crate::Error::from(boxed)), fault);
     }
 
     /// Source: `safe_for_serialization` of Nameko 2.14.1.

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     container::{Container, MethodHandle},
     error::Result,
-    service::Outcome,
+    reply::Outcome,
     worker::WorkerContext,
 };
 

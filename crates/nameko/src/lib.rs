@@ -78,6 +78,7 @@ mod extension;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 pub mod messaging;
+mod panics;
 pub mod prelude;
 #[doc(hidden)]
 pub mod private;
@@ -85,6 +86,8 @@ mod protocol;
 mod queue_arguments;
 mod queue_consumer;
 mod redaction;
+mod remote_error;
+mod reply;
 mod rpc;
 mod runner;
 pub mod serialization;
@@ -96,7 +99,7 @@ mod timer;
 pub mod web;
 mod worker;
 
-pub use arguments::{Args, Arguments, Param};
+pub use arguments::{Args, Argument, Arguments, Param};
 
 pub use cli::main;
 pub use config::Config;
@@ -104,10 +107,10 @@ pub use container::{
     Container, ContainerBuilder, MAX_WORKERS, MethodHandle, STOP_TIMEOUT, WeakContainer,
 };
 pub use context::{
-    AuthToken, ConfigValue, ContextData, CurrentConfig, Language, UserAgent, UserId,
+    AuthToken, ConfigValue, ContextData, CurrentConfig, CurrentWorker, Language, UserAgent, UserId,
 };
 pub use cron::{Clock, Cron, SystemClock};
-pub use error::{CustomError, Error, Raise, RemoteError, Result};
+pub use error::{CustomError, Error, Raise, Result};
 pub use events::{
     BroadcastIdentifier, Dispatcher, EventDispatcher, EventHandler, HandlerType,
     StandaloneDispatcher,
@@ -122,16 +125,15 @@ pub use nameko_macros::{
 pub use protocol::Fault;
 pub use queue_consumer::QueueConsumer;
 pub use redaction::{REDACTED, redact};
+pub use remote_error::RemoteError;
+pub use reply::{Outcome, Reply};
 pub use rpc::{Rpc, RpcClient, RpcProxy, ServiceProxy};
 pub use runner::{Runner, Services};
-pub use service::{
-    Argument, Bindings, Call, Dependencies, Entrypoints, Injector, Method, Outcome, Provided,
-    Reply, Service,
-};
+pub use service::{Bindings, Call, Dependencies, Entrypoints, Injector, Method, Provided, Service};
 pub use standalone::Cluster;
 pub use tasks::TaskHandle;
 pub use timer::{Interval, Timer};
-pub use worker::{CurrentWorker, WorkerContext, context_data};
+pub use worker::{WorkerContext, context_data};
 
 /// Compiles the samples of the README as doc tests.
 #[cfg(doctest)]

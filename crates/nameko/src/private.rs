@@ -6,13 +6,15 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     arguments::{Args, Param},
-    error::{Error, Raise, RemoteError, Result},
+    error::{Error, Raise, Result},
     exceptions::Exception,
     extension::Entrypoint,
     messaging::{FromMessage, RawMessage},
     protocol::Fault,
+    remote_error::RemoteError,
+    reply::{Outcome, Reply},
     serialization::Payload,
-    service::{Call, Entrypoints, Method, Outcome, Reply, Service},
+    service::{Call, Entrypoints, Method, Service},
     web::{self, FromRequest, IntoResponse},
 };
 

@@ -47,18 +47,6 @@ pub fn redact(params: &[Param], arguments: &Arguments, patterns: &[&str]) -> Map
     }
 }
 
-/// How many bytes of a text that holds a call's arguments are shown.
-const SHOWN: usize = 1024;
-
-/// Cuts off what is too long to be shown.
-pub(crate) fn shorten(text: &mut String) {
-    let end = text.floor_char_boundary(SHOWN);
-    if end < text.len() {
-        text.truncate(end);
-        text.push('…');
-    }
-}
-
 /// Blanks out what the steps lead to.
 fn blank(value: &mut Value, mut steps: VecDeque<&str>) {
     let Some(step) = steps.pop_front() else {

@@ -3,17 +3,17 @@
 //! `#[derive(Dependencies)]` and `#[service("name")]` write the two impls of this module. They hold no behaviour of
 //! their own: the same service can be written by hand, as the example of [`Service`] shows.
 
-use std::{any::Any, future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
 use crate::{
     arguments::{Args, Param},
-    container::{Bound, Declared, Replacements},
-    error::{Error, Raise, Result},
+    container::{Bound, Declared, Provide, Replacements},
+    error::{Raise, Result},
     extension::{DependencyProvider, DynEntrypoint, Entrypoint},
     protocol::Fault,
-    serialization::{self, Payload},
+    reply::{Outcome, Reply},
     worker::WorkerContext,
 };
 
@@ -139,17 +139,6 @@ impl<D> Provided<D> {
         self.provider.get(ctx).await.inspect_err(|error| {
             tracing::error!(dependency = self.name, worker = %ctx, %error, "dependency could not be injected");
         })
-    }
-}
-
-/// [`DependencyProvider::get_dependency`], by what it gives.
-pub(crate) trait Provide<D>: Send + Sync {
-    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<D>>;
-}
-
-impl<P: DependencyProvider> Provide<P::Dependency> for P {
-    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<P::Dependency>> {
-        Box::pin(self.get_dependency(ctx))
     }
 }
 
@@ -279,86 +268,5 @@ pub struct Call<S>(Box<CallFn<S>>);
 impl<S> Call<S> {
     pub(crate) fn run(self, service: &S) -> BoxFuture<'_, Outcome> {
         (self.0)(service)
-    }
-}
-
-/// What one worker ended with: the method's value, or the error it raised.
-pub type Outcome = std::result::Result<Box<dyn Reply>, Fault>;
-
-/// A value that an entrypoint method can return: whatever serde serialises.
-#[diagnostic::on_unimplemented(
-    message = "an entrypoint cannot return `{Self}`",
-    label = "this value cannot be sent as a reply",
-    note = "a reply is a value that implements `serde::Serialize + Send + Sync`: derive it on your own types"
-)]
-pub trait Reply: Send + Sync + 'static {
-    /// The value as JSON text, written as Python's `json.dumps` writes it.
-    ///
-    /// # Errors
-    /// [`Error::Serialization`] when the value has no JSON form (a map whose keys are not strings, for example).
-    fn to_json(&self) -> Result<Vec<u8>>;
-
-    /// The text that stands for the value in an error about it.
-    fn describe(&self) -> String;
-
-    /// The value for any of serde's formats.
-    fn as_serialize(&self) -> &dyn erased_serde::Serialize;
-
-    /// The value itself, for an entrypoint that knows what its methods return.
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync>;
-}
-
-impl<T: serde::Serialize + Send + Sync + 'static> Reply for T {
-    fn to_json(&self) -> Result<Vec<u8>> {
-        // What came from elsewhere and is passed on stays as it came.
-        if let Some(payload) = (self as &dyn Any).downcast_ref::<Payload>() {
-            let text = payload.to_json()?;
-            return Ok(serialization::python(text.get()).into_owned().into_bytes());
-        }
-        serialization::to_vec(self).map_err(Error::from)
-    }
-
-    fn describe(&self) -> String {
-        std::any::type_name::<T>().to_owned()
-    }
-
-    fn as_serialize(&self) -> &dyn erased_serde::Serialize {
-        self
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync> {
-        self
-    }
-}
-
-/// A type that an entrypoint method can take as an argument: whatever serde deserialises into an owned value.
-///
-/// A `serde_json::Value` takes anything, with loss: it has no NaN and no infinities, which Python's JSON has, and reads null in their
-/// place. `f64` has them, and a [`Payload`] is any value as it came.
-#[diagnostic::on_unimplemented(
-    message = "an entrypoint cannot take `{Self}` as an argument",
-    label = "this type cannot be read from a message",
-    note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types",
-    note = "a `RawMessage` is for `#[consume]` and `#[event_handler]`, as their one argument"
-)]
-pub trait Argument: Sized + Send + 'static {
-    /// Reads the value.
-    ///
-    /// # Errors
-    /// [`Error::Serialization`] with the reader's words.
-    fn from_payload(payload: Payload) -> Result<Self>;
-}
-
-impl<T: serde::de::DeserializeOwned + Send + 'static> Argument for T {
-    fn from_payload(payload: Payload) -> Result<Self> {
-        // One who takes it as it came is given it as it came.
-        let mut payload = Some(payload);
-        if let Some(it) = (&mut payload as &mut dyn Any).downcast_mut::<Option<T>>()
-            && let Some(it) = it.take()
-        {
-            return Ok(it);
-        }
-        let payload = payload.unwrap_or_else(Payload::null);
-        payload.read().map_err(Error::from)
     }
 }

@@ -8,8 +8,6 @@ use std::{
 use crate::{
     amqp::{Table, Value},
     config::Config,
-    error::Result,
-    extension::DependencyProvider,
     protocol,
 };
 
@@ -163,36 +161,6 @@ impl WorkerContext {
             .data
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Injects the worker's [`WorkerContext`].
-///
-/// ```
-/// use nameko::prelude::*;
-///
-/// #[derive(Dependencies)]
-/// struct Greeter {
-///     #[dependency(CurrentWorker)]
-///     worker: WorkerContext,
-/// }
-///
-/// #[service("greeter")]
-/// impl Greeter {
-///     #[rpc]
-///     async fn who_asks(&self) -> Result<Vec<String>> {
-///         Ok(self.worker.call_id_stack())
-///     }
-/// }
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct CurrentWorker;
-
-impl DependencyProvider for CurrentWorker {
-    type Dependency = WorkerContext;
-
-    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<WorkerContext> {
-        Ok(ctx.clone())
     }
 }
 

@@ -1,16 +1,13 @@
 //! A container with something other than its service declares: for tests, and for several of a kind.
 
-use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
-use super::{
-    Container,
-    host::{Bound, ServiceHost},
-};
+use super::{Container, providers::Replacements, service_host::ServiceHost};
 use crate::{
     config::Config,
     error::{Error, Result},
     extension::DependencyProvider,
-    service::{Bindings, Entrypoints, Provide, Service},
+    service::{Bindings, Entrypoints, Service},
     worker::WorkerContext,
 };
 
@@ -53,16 +50,27 @@ pub struct ContainerBuilder<S> {
     service: PhantomData<fn() -> S>,
 }
 
-impl<S: Service> ContainerBuilder<S> {
-    pub(super) fn new(config: Config) -> Self {
-        Self {
+impl Container {
+    /// A container for the service `S`. Nothing is opened before [`start`](Self::start).
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a config key does not hold what it should.
+    pub fn new<S: Service>(config: Config) -> Result<Self> {
+        Self::builder::<S>(config).build()
+    }
+
+    /// A container for the service `S` in which dependencies are replaced, or which has some of its entrypoints only.
+    pub fn builder<S: Service>(config: Config) -> ContainerBuilder<S> {
+        ContainerBuilder {
             config,
             replacements: Replacements::default(),
             only: None,
             service: PhantomData,
         }
     }
+}
 
+impl<S: Service> ContainerBuilder<S> {
     /// Injects a clone of `value` into each worker's `field`. The field's own provider is never set up.
     pub fn replace<D>(self, field: impl Into<String>, value: D) -> Self
     where
@@ -77,12 +85,7 @@ impl<S: Service> ContainerBuilder<S> {
         field: impl Into<String>,
         provider: P,
     ) -> Self {
-        let provider = Arc::new(provider);
-        let replacement = Replacement {
-            gives: std::any::type_name::<P::Dependency>(),
-            declared: Box::new(Declared::<P::Dependency>::new(provider)),
-        };
-        self.replacements.given.insert(field.into(), replacement);
+        self.replacements.insert(field.into(), provider);
         self
     }
 
@@ -107,7 +110,12 @@ impl<S: Service> ContainerBuilder<S> {
         if let Some(only) = &self.only {
             let known = || list.iter().map(|(_, method)| method.name);
             if let Some(unknown) = only.iter().find(|it| known().all(|name| name != **it)) {
-                return Err(not_found(S::NAME, "entrypoint", unknown, known()));
+                return Err(Error::extension_not_found(
+                    S::NAME,
+                    "entrypoint",
+                    unknown,
+                    known(),
+                ));
             }
             list.retain(|(_, method)| only.iter().any(|it| it == method.name));
         }
@@ -124,27 +132,10 @@ impl<S: Service> fmt::Debug for ContainerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContainerBuilder")
             .field("service", &S::NAME)
-            .field("replaced", &self.replacements.given.keys())
+            .field("replaced", &self.replacements.fields())
             .field("only", &self.only)
             .finish_non_exhaustive()
     }
-}
-
-/// The error that says what there is instead.
-pub(super) fn not_found<'a>(
-    service: &str,
-    what: &str,
-    name: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> Error {
-    let mut known: Vec<_> = known.collect();
-    known.sort_unstable();
-    known.dedup();
-    let known = match known.as_slice() {
-        [] => "it has none".to_owned(),
-        known => format!("there are: {}", known.join(", ")),
-    };
-    Error::ExtensionNotFound(format!("{service} has no {what} `{name}`; {known}"))
 }
 
 /// Gives each worker a clone of one value.
@@ -155,68 +146,5 @@ impl<D: Clone + Send + Sync + 'static> DependencyProvider for Value<D> {
 
     async fn get_dependency(&self, _: &WorkerContext) -> Result<D> {
         Ok(self.0.clone())
-    }
-}
-
-/// A provider of a `D`, as the container holds it and as workers ask it.
-pub(crate) struct Declared<D> {
-    pub(crate) provider: Arc<dyn crate::extension::DynProvider>,
-    pub(crate) provide: Arc<dyn Provide<D>>,
-}
-
-impl<D> Declared<D> {
-    pub(crate) fn new<P: DependencyProvider<Dependency = D>>(provider: Arc<P>) -> Self {
-        Self {
-            provider: provider.clone(),
-            provide: provider,
-        }
-    }
-}
-
-/// What stands in the place of declared providers, by field.
-#[derive(Default)]
-pub(crate) struct Replacements {
-    given: BTreeMap<String, Replacement>,
-    /// Of the wrong type: the field, what it holds, what was given.
-    wrong: Vec<(&'static str, &'static str, &'static str)>,
-}
-
-struct Replacement {
-    /// The type of what it provides.
-    gives: &'static str,
-    /// A `Declared` of that type.
-    declared: Box<dyn Any + Send>,
-}
-
-impl Replacements {
-    /// The replacement for the provider of `field`, which holds a `D`.
-    pub(crate) fn take<D: 'static>(&mut self, field: &'static str) -> Option<Declared<D>> {
-        let Replacement { gives, declared } = self.given.remove(field)?;
-        match declared.downcast() {
-            Ok(declared) => Some(*declared),
-            Err(_) => {
-                self.wrong.push((field, std::any::type_name::<D>(), gives));
-                None
-            }
-        }
-    }
-
-    /// Whether every replacement has found its place.
-    fn check(&self, service: &str, bound: &[Bound]) -> Result<()> {
-        if let Some((field, holds, gives)) = self.wrong.first() {
-            let reason = format!("it holds a `{holds}`, and its replacement is a `{gives}`");
-            return Err(Error::Extension {
-                service: service.to_owned(),
-                extension: format!("dependency `{field}`"),
-                reason: Box::new(Error::raise("TypeError", reason)),
-            });
-        }
-        match self.given.keys().next() {
-            None => Ok(()),
-            Some(unknown) => {
-                let fields = bound.iter().map(|it| it.field);
-                Err(not_found(service, "dependency", unknown, fields))
-            }
-        }
     }
 }

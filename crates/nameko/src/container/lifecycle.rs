@@ -17,7 +17,7 @@ use futures_util::{
 };
 use tokio::time::timeout;
 
-use super::Container;
+use super::{Container, state::State};
 use crate::{
     error::{Error, Result},
     protocol::Fault,
@@ -27,14 +27,6 @@ use crate::{
 const EXTENSIONS_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long dropped workers have to be gone: as long as one blocks its thread, it is not.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(super) enum State {
-    New,
-    Started,
-    Stopping,
-    Ended,
-}
 
 impl Container {
     /// Sets up and starts every extension. Returns when the service can be called: while the broker is away, it waits.

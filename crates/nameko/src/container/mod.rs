@@ -4,7 +4,11 @@ mod builder;
 mod host;
 mod lifecycle;
 mod limits;
+mod method;
+mod providers;
+mod service_host;
 mod shared;
+mod state;
 mod watch;
 mod worker_span;
 mod workers;
@@ -24,23 +28,21 @@ use crate::{
     error::{Error, Result},
     extension::{DynEntrypoint, Entrypoint},
     protocol::Fault,
-    service::Service,
     tasks::{TaskHandle, Tasks},
 };
 
 pub use builder::ContainerBuilder;
-pub use host::MethodHandle;
 pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
+pub use method::MethodHandle;
 
-pub(crate) use builder::{Declared, Replacements};
-pub(crate) use host::Bound;
+pub(crate) use providers::{Bound, Declared, Provide, Replacements};
 pub(crate) use watch::Watch;
 pub(crate) use worker_span::Worker;
 
 use host::Host;
-use lifecycle::State;
 use limits::Limits;
 use shared::SharedExtensions;
+use state::State;
 use watch::Watchers;
 
 /// Runs one service. Cheap to clone; all clones are one container.
@@ -100,19 +102,6 @@ impl Mounted {
 }
 
 impl Container {
-    /// A container for the service `S`. Nothing is opened before [`start`](Self::start).
-    ///
-    /// # Errors
-    /// [`Error::Config`] when a config key does not hold what it should.
-    pub fn new<S: Service>(config: Config) -> Result<Self> {
-        Self::builder::<S>(config).build()
-    }
-
-    /// A container for the service `S` in which dependencies are replaced, or which has some of its entrypoints only.
-    pub fn builder<S: Service>(config: Config) -> ContainerBuilder<S> {
-        ContainerBuilder::new(config)
-    }
-
     fn assemble(
         service: &str,
         config: Config,
@@ -208,7 +197,7 @@ impl Container {
             .cloned()
             .ok_or_else(|| {
                 let known = methods().map(|it| it.name);
-                builder::not_found(self.service_name(), "entrypoint", name, known)
+                Error::extension_not_found(self.service_name(), "entrypoint", name, known)
             })
     }
 
@@ -270,6 +259,11 @@ impl Container {
                 });
             }
         })
+    }
+
+    /// Tells `watch` of workers that end from now on, as long as it lives.
+    pub(crate) fn watch(&self, watch: &Arc<impl Watch + 'static>) {
+        self.inner.watchers.add(watch);
     }
 
     fn stopping(&self) -> Error {

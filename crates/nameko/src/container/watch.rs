@@ -5,8 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::Container;
-use crate::{service::Outcome, worker::WorkerContext};
+use crate::{reply::Outcome, worker::WorkerContext};
 
 /// Hears of the end of each worker.
 pub(crate) trait Watch: Send + Sync {
@@ -22,6 +21,14 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
+    /// Adds `watch`, until it is dropped.
+    pub(super) fn add(&self, watch: &Arc<impl Watch + 'static>) {
+        let watch: Arc<dyn Watch> = watch.clone();
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.push(Arc::downgrade(&watch));
+        self.any.store(true, Ordering::Release);
+    }
+
     /// Those that there are now.
     pub(super) fn current(&self) -> Vec<Arc<dyn Watch>> {
         if !self.any.load(Ordering::Acquire) {
@@ -30,16 +37,5 @@ impl Watchers {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.retain(|it| it.strong_count() > 0);
         list.iter().filter_map(Weak::upgrade).collect()
-    }
-}
-
-impl Container {
-    /// Tells `watch` of workers that end from now on, as long as it lives.
-    pub(crate) fn watch(&self, watch: &Arc<impl Watch + 'static>) {
-        let watch: Arc<dyn Watch> = watch.clone();
-        let watchers = &self.inner.watchers;
-        let mut list = watchers.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.push(Arc::downgrade(&watch));
-        watchers.any.store(true, Ordering::Release);
     }
 }

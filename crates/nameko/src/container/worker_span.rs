@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::{Metadata, Span, field};
 use tracing_subscriber::{Registry, registry::LookupSpan as _};
 
-use super::host::MethodHandle;
-use crate::{service::Outcome, worker::WorkerContext};
+use super::method::MethodHandle;
+use crate::{reply::Outcome, worker::WorkerContext};
 
 /// The target of spans and events about workers, for log filters.
 pub(super) const TARGET: &str = "nameko::worker";

@@ -13,16 +13,17 @@ use tracing::Level;
 
 use super::{
     Container,
-    host::{MethodHandle, Work},
+    host::Work,
+    method::MethodHandle,
     worker_span::{TARGET, WorkerSpan},
 };
 use crate::{
     amqp::Table,
-    arguments::Arguments,
+    arguments::{Arguments, shorten},
     error::{Error, Result},
     protocol::Fault,
-    redaction::{redact, shorten},
-    service::Outcome,
+    redaction::redact,
+    reply::Outcome,
     tasks::TaskHandle,
     worker::WorkerContext,
 };

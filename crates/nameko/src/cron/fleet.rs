@@ -29,8 +29,8 @@ use crate::{
     },
     container::Container,
     error::Result,
-    protocol,
     queue_consumer::QueueConsumer,
+    serialization::{JSON, UTF_8},
 };
 
 /// How often the mark is replaced while nothing is due. RabbitMQ closes a channel on which a delivery stays unacknowledged
@@ -363,8 +363,8 @@ impl Member {
             routing_key: self.queue.name.clone(),
             mandatory: true,
             properties: Properties {
-                content_type: Some(protocol::JSON.into()),
-                content_encoding: Some(protocol::UTF_8.into()),
+                content_type: Some(JSON.into()),
+                content_encoding: Some(UTF_8.into()),
                 delivery_mode: Some(2),
                 ..Properties::default()
             },

@@ -9,8 +9,8 @@ use crate::{
     container::{Container, MethodHandle, WeakContainer},
     error::{Error, Result},
     queue_consumer::QueueConsumer,
+    reply::Outcome,
     serialization::Codec,
-    service::Outcome,
     worker,
 };
 

@@ -11,8 +11,7 @@ use crate::{
     amqp::{Declarations, Exchange, Publish, Publisher, Retry, Table},
     config::Config,
     error::{Error, Result},
-    protocol,
-    serialization::{Codec, Encoded},
+    serialization::{BINARY, Codec, Encoded, RAW},
     worker::WorkerContext,
 };
 
@@ -137,8 +136,8 @@ fn message<T: Serialize + ?Sized>(
         (Body::Value(value), None) => codec.encode(value)?,
         (Body::Bytes(body), _) => Encoded {
             body: body.into(),
-            content_type: protocol::RAW.into(),
-            content_encoding: protocol::BINARY.into(),
+            content_type: RAW.into(),
+            content_encoding: BINARY.into(),
             compression: None,
         },
     };

@@ -6,9 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     amqp::{Delivery, Properties},
-    arguments::Args,
+    arguments::{Args, Argument},
     error::{Error, Result},
-    service::Argument,
 };
 
 /// A message as it came: what a `#[consume]` or `#[event_handler]` method takes that wants it whatever its body is, or wants to know

@@ -1,15 +1,11 @@
-//! Errors as they travel.
+//! Error objects of replies.
 
-use std::fmt;
+use std::{any::Any, fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::{
-    error::{Error, Raise},
-    exceptions,
-    web::ErrorResponse,
-};
+use crate::panics;
 
 /// The error object of a reply: what the method raised, as any peer reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,9 +21,25 @@ pub struct Fault {
     /// The error as text.
     #[serde(default, deserialize_with = "text")]
     pub value: String,
-    /// What an HTTP client gets, where the error says so. Stays in the process.
+    /// Data for an entrypoint of this process.
     #[serde(skip)]
-    pub(crate) web: Option<Box<ErrorResponse>>,
+    pub(crate) extension: Option<Arc<dyn FaultExtension>>,
+}
+
+/// Data that an error type attaches to its fault for an entrypoint of the same process, such as the HTTP response of a
+/// `web::Error`. Never sent.
+pub(crate) trait FaultExtension: Any + fmt::Debug + Send + Sync {
+    /// Whether the caller caused the error. Such errors are logged as warnings.
+    fn is_client_error(&self) -> bool;
+
+    /// Compares with the extension of another fault.
+    fn equals(&self, other: &dyn FaultExtension) -> bool;
+}
+
+impl PartialEq for dyn FaultExtension {
+    fn eq(&self, other: &Self) -> bool {
+        self.equals(other)
+    }
 }
 
 /// Nameko sends an exception that can be iterated as a list, not as text.
@@ -49,9 +61,25 @@ impl Fault {
         }
     }
 
-    /// The error object of any error a method can return.
-    pub fn of(error: &impl Raise) -> Self {
-        error.fault()
+    /// Attaches `extension`, in place of any other.
+    pub(crate) fn with_extension(self, extension: impl FaultExtension) -> Self {
+        Self {
+            extension: Some(Arc::new(extension)),
+            ..self
+        }
+    }
+
+    /// Returns the extension if it is a `T`.
+    pub(crate) fn extension<T: FaultExtension>(&self) -> Option<&T> {
+        let extension: &dyn Any = self.extension.as_deref()?;
+        extension.downcast_ref()
+    }
+
+    /// Whether the fault's extension blames the caller.
+    pub(crate) fn is_client_error(&self) -> bool {
+        self.extension
+            .as_deref()
+            .is_some_and(|extension| extension.is_client_error())
     }
 
     /// An error of the Rust type `path`: `my_crate::orders::NotFound` reads as `my_crate.orders.NotFound`.
@@ -90,17 +118,9 @@ impl Fault {
         }
     }
 
-    /// A method that panicked.
-    pub(crate) fn panic(payload: &(dyn std::any::Any + Send)) -> Self {
-        let text = match (
-            payload.downcast_ref::<&str>(),
-            payload.downcast_ref::<String>(),
-        ) {
-            (Some(text), _) => (*text).to_owned(),
-            (_, Some(text)) => text.clone(),
-            _ => "no message".to_owned(),
-        };
-        Self::new("Panic", text)
+    /// Returns the fault of a method that panicked.
+    pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
+        Self::new("Panic", panics::message(payload))
     }
 
     fn with_path(exc_type: String, exc_path: String, value: String) -> Self {
@@ -109,21 +129,7 @@ impl Fault {
             exc_path,
             exc_args: vec![Value::String(value.clone())],
             value,
-            web: None,
-        }
-    }
-
-    /// The error that a caller sees: Nameko's own and registered classes as themselves, all others as a remote error.
-    pub(crate) fn into_error(self) -> Error {
-        let argument = || match self.exc_args.first() {
-            Some(Value::String(text)) => text.clone(),
-            _ => self.value.clone(),
-        };
-        match self.exc_path.as_str() {
-            "nameko.exceptions.MalformedRequest" => Error::MalformedRequest(argument()),
-            "nameko.exceptions.MethodNotFound" => Error::MethodNotFound(argument()),
-            "nameko.exceptions.IncorrectSignature" => Error::IncorrectSignature(argument()),
-            _ => exceptions::received(self.into()),
+            extension: None,
         }
     }
 }

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Fault, JSON};
+use super::fault::Fault;
 use crate::{
     amqp::Properties,
     error::Result,
-    serialization::{self, Codec, Encoded, Format, Parts, Payload},
-    service,
+    reply::Reply,
+    serialization::{self, Codec, Encoded, Format, JSON, Parts, Payload},
 };
 
 /// Source: both keys are always there, `Responder` in Nameko 2.14.1.
@@ -20,7 +20,7 @@ struct Envelope<R, E> {
 }
 
 /// The reply `{"result": <value>, "error": null}`.
-pub(crate) fn encode_result(format: &Format, value: &dyn service::Reply) -> Result<Encoded> {
+pub(crate) fn encode_result(format: &Format, value: &dyn Reply) -> Result<Encoded> {
     let Format::Json = format else {
         let (result, error) = (value.as_serialize(), ());
         return Ok(format.encode(&Envelope { result, error })?);

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::{Fault, JSON, RAW, TEXT};
+use super::fault::Fault;
 use crate::{
     amqp::Properties,
     arguments::Arguments,
     error::Result as CallResult,
-    serialization::{self, Codec, Encoded, Error, Format, Parts, Payload},
+    serialization::{self, Codec, Encoded, Error, Format, JSON, Parts, Payload, RAW, TEXT},
 };
 
 /// The arguments of a call, written: the two halves of a request.

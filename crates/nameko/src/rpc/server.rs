@@ -21,8 +21,8 @@ use crate::{
     protocol::{self, Fault},
     queue_arguments,
     queue_consumer::QueueConsumer,
+    reply::{self, Outcome},
     serialization::{Codec, Encoded, Format},
-    service::{self, Outcome},
     worker,
 };
 
@@ -289,7 +289,7 @@ impl Reply<'_> {
     /// Sends what the worker ended with, then acknowledges the request. Providers see what was sent.
     async fn send(&self, outcome: Outcome) -> Outcome {
         let encode =
-            |value: Box<dyn service::Reply>| match protocol::encode_result(&self.format, &*value) {
+            |value: Box<dyn reply::Reply>| match protocol::encode_result(&self.format, &*value) {
                 Ok(body) => Ok((value, body)),
                 Err(error) => {
                     tracing::error!("the result of {} cannot be sent: {error}", self.method);

@@ -6,20 +6,18 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Compression, Error, Payload,
+    Encoded, Error, Payload,
+    compression::{COMPRESSION_HEADER, Compression, MAX_DECOMPRESSED_KEY},
+    content_type::{self, RAW, TEXT},
     format::{self, Format},
 };
 use crate::{
-    amqp::{Properties, Text, Value},
+    amqp::{Properties, Value},
     config::{Config, ConfigError},
-    protocol,
 };
 
 /// Default limit of a decompressed body, in bytes.
 const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
-/// Config key of the limit of a decompressed body, in bytes.
-pub(super) const MAX_DECOMPRESSED_KEY: &str = "max_decompressed_size";
-
 /// Serializes and deserializes message bodies: one format to write, a list of formats to accept.
 ///
 /// ```
@@ -37,19 +35,6 @@ pub struct Codec {
     accepted: Vec<Format>,
     /// Limit of a decompressed body, in bytes.
     max_decompressed: usize,
-}
-
-/// A serialized message body with the properties that describe it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Encoded {
-    /// The body.
-    pub body: Vec<u8>,
-    /// MIME type of the body before compression.
-    pub content_type: Text,
-    /// Character set of the body, or `binary`.
-    pub content_encoding: Text,
-    /// Compression of the body; goes into the header `compression`.
-    pub compression: Option<Compression>,
 }
 
 impl Codec {
@@ -150,8 +135,8 @@ impl Codec {
     /// [`Error::is_unreadable`].
     pub fn decode(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
         let body = self.decompress(properties, body)?;
-        let content_type = properties.content_type.as_deref().unwrap_or(protocol::RAW);
-        if [protocol::RAW, protocol::TEXT].contains(&content_type) {
+        let content_type = properties.content_type.as_deref().unwrap_or(RAW);
+        if [RAW, TEXT].contains(&content_type) {
             return format::text(properties.content_encoding.as_deref(), &body);
         }
         self.accepted(content_type)?.decode(&body)
@@ -161,7 +146,7 @@ impl Codec {
     /// format.
     pub(crate) fn read_own(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
         match properties.content_type.as_deref() {
-            Some(protocol::RAW) => self.decode(properties, body),
+            Some(RAW) => self.decode(properties, body),
             _ => self
                 .reply_format(properties)
                 .decode(&self.decompress(properties, body)?),
@@ -170,7 +155,7 @@ impl Codec {
 
     /// Returns the decompressed body.
     pub(crate) fn decompress(&self, properties: &Properties, body: &Bytes) -> Result<Bytes, Error> {
-        match properties.headers.get(protocol::COMPRESSION) {
+        match properties.headers.get(COMPRESSION_HEADER) {
             None | Some(Value::Null) => Ok(body.clone()),
             Some(Value::String(name)) if name.is_empty() => Ok(body.clone()),
             Some(Value::String(name)) => match Compression::named(name) {
@@ -185,7 +170,7 @@ impl Codec {
             },
             Some(other) => Err(Error::read(format_args!(
                 "its header `{}` is {other:?}, not a string",
-                protocol::COMPRESSION
+                COMPRESSION_HEADER
             ))),
         }
     }
@@ -194,7 +179,7 @@ impl Codec {
     pub(crate) fn accepted(&self, content_type: &str) -> Result<&Format, Error> {
         self.accepted
             .iter()
-            .find(|format| protocol::is_type(content_type, &format.content_type()))
+            .find(|format| content_type::matches(content_type, &format.content_type()))
             .ok_or_else(|| {
                 let accepted: Vec<_> = self.accepted.iter().map(Format::content_type).collect();
                 Error::content_type(content_type, accepted.join(" or "))
@@ -218,20 +203,6 @@ impl Codec {
     /// The format to write.
     pub(crate) fn format(&self) -> &Format {
         &self.format
-    }
-}
-
-impl Encoded {
-    /// Compresses the body.
-    ///
-    /// # Errors
-    /// If the compressor fails.
-    pub fn compress(self, compression: Compression) -> Result<Self, Error> {
-        Ok(Self {
-            body: compression.compress(&self.body)?,
-            compression: Some(compression),
-            ..self
-        })
     }
 }
 

@@ -8,6 +8,11 @@ use flate2::{read::MultiGzDecoder, read::ZlibDecoder, write::ZlibEncoder};
 
 use super::Error;
 
+/// The message header that names the compression of the body.
+pub(crate) const COMPRESSION_HEADER: &str = "compression";
+/// Config key of the limit of a decompressed body, in bytes.
+pub(super) const MAX_DECOMPRESSED_KEY: &str = "max_decompressed_size";
+
 /// A compression of message bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,7 +70,7 @@ impl Compression {
             Ok(None) => Err(Error::read(format_args!(
                 "its {} bytes are more than {limit} when decompressed; the config key `{}` allows more",
                 body.len(),
-                super::codec::MAX_DECOMPRESSED_KEY,
+                MAX_DECOMPRESSED_KEY,
             ))),
             Err(error) => Err(Error::read(format_args!(
                 "its body is not valid {self}: {error}"

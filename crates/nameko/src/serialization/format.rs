@@ -6,11 +6,12 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Encoded, Error, Payload, Serializer, json, message_pack, registry};
-use crate::{
-    amqp::Text,
-    protocol::{self, Fault},
+use super::{
+    Encoded, Error, Payload, Serializer,
+    content_type::{self, BINARY, JSON, MESSAGE_PACK, RAW, UTF_8},
+    json, message_pack, registry,
 };
+use crate::{amqp::Text, panics};
 
 /// A format known to the process: built in or registered.
 #[derive(Clone)]
@@ -41,14 +42,14 @@ impl Format {
         }
         [Self::Json, Self::MessagePack]
             .into_iter()
-            .find(|format| protocol::is_type(content_type, &format.content_type()))
+            .find(|format| content_type::matches(content_type, &format.content_type()))
     }
 
     pub(crate) fn content_type(&self) -> Text {
         match self {
-            Self::Json => protocol::JSON.into(),
-            Self::MessagePack => protocol::MESSAGE_PACK.into(),
-            Self::Raw => protocol::RAW.into(),
+            Self::Json => JSON.into(),
+            Self::MessagePack => MESSAGE_PACK.into(),
+            Self::Raw => RAW.into(),
             Self::Registered(serializer) => serializer.content_type().to_owned().into(),
         }
     }
@@ -68,8 +69,8 @@ impl Format {
     /// Wraps a body that is already in this format.
     pub(crate) fn encoded(&self, body: Vec<u8>) -> Encoded {
         let content_encoding = match self {
-            Self::Json => protocol::UTF_8.into(),
-            Self::MessagePack | Self::Raw => protocol::BINARY.into(),
+            Self::Json => UTF_8.into(),
+            Self::MessagePack | Self::Raw => BINARY.into(),
             Self::Registered(serializer) => serializer.content_encoding().to_owned().into(),
         };
         Encoded {
@@ -95,7 +96,7 @@ fn guard<T>(action: &str, run: impl FnOnce() -> Result<T, Error>) -> Result<T, E
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let message = format!(
             "the serializer panicked while {action}: {}",
-            Fault::panic(&*panic)
+            panics::message(&*panic)
         );
         Err(match action {
             "writing" => Error::write(message),
@@ -108,8 +109,8 @@ fn guard<T>(action: &str, run: impl FnOnce() -> Result<T, Error>) -> Result<T, E
 fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
     let packed = Payload::packed(value)?;
     let (body, content_encoding) = match (packed.read::<String>(), packed.read::<Vec<u8>>()) {
-        (Ok(text), _) => (text.into_bytes(), protocol::UTF_8),
-        (_, Ok(bytes)) => (bytes, protocol::BINARY),
+        (Ok(text), _) => (text.into_bytes(), UTF_8),
+        (_, Ok(bytes)) => (bytes, BINARY),
         _ => {
             return Err(Error::write(
                 "the serializer `raw` takes text and bytes only",
@@ -126,11 +127,9 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
 ///
 /// Source: `kombu.serialization.loads`.
 pub(super) fn text(content_encoding: Option<&str>, body: &[u8]) -> Result<Payload, Error> {
-    let encoding = content_encoding
-        .unwrap_or(protocol::UTF_8)
-        .to_ascii_lowercase();
+    let encoding = content_encoding.unwrap_or(UTF_8).to_ascii_lowercase();
     match encoding.as_str() {
-        protocol::BINARY | "ascii-8bit" => Payload::packed(&Octets(body)),
+        BINARY | "ascii-8bit" => Payload::packed(&Octets(body)),
         "utf-8" | "utf8" | "us-ascii" | "ascii" => {
             let text = std::str::from_utf8(body).map_err(|error| {
                 Error::read(format_args!("its body is not {encoding} text: {error}"))

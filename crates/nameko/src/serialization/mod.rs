@@ -9,6 +9,8 @@
 
 mod codec;
 mod compression;
+mod content_type;
+mod encoded;
 mod error;
 mod format;
 mod json;
@@ -17,8 +19,11 @@ mod payload;
 mod registry;
 mod transcode;
 
-pub use self::codec::{Codec, Encoded};
+pub use self::codec::Codec;
+pub(crate) use self::compression::COMPRESSION_HEADER;
 pub use self::compression::Compression;
+pub(crate) use self::content_type::{BINARY, JSON, RAW, TEXT, UTF_8};
+pub use self::encoded::Encoded;
 pub use self::error::Error;
 pub(crate) use self::format::Format;
 pub use self::json::{from_slice, from_str, python, standard, to_raw, to_vec};

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{DynSerialize, Error, Payload};
+use erased_serde::Serialize as DynSerialize;
+
+use super::{Error, Payload};
 
 /// A custom message format, added with [`register`].
 ///

@@ -13,8 +13,8 @@ use crate::{
     error::{Error, Result},
     extension::Entrypoint,
     messaging::RawMessage,
+    reply::Outcome,
     serialization,
-    service::Outcome,
     tasks::TaskHandle,
     web::{Http, Request, Response},
 };

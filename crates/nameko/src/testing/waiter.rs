@@ -13,8 +13,8 @@ use super::{TIMEOUT, hook::json};
 use crate::{
     container::{Container, Watch},
     error::{Error, Result},
+    reply::Outcome,
     serialization,
-    service::Outcome,
     worker::WorkerContext,
 };
 

@@ -25,7 +25,7 @@ use crate::{
     error::{self, Result},
     extension::Entrypoint,
     protocol::Fault,
-    service::Outcome,
+    reply::Outcome,
     tasks::TaskHandle,
 };
 

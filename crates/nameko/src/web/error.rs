@@ -1,12 +1,15 @@
 //! Errors with an HTTP status.
 
-use std::fmt;
+use std::{any::Any, fmt, sync::Once};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::response::{IntoHeaders, IntoResponse, Response};
-use crate::protocol::Fault;
+use crate::{
+    exceptions,
+    protocol::{Fault, FaultExtension},
+};
 
 /// An error with the HTTP status that a client gets. Turns into [`nameko::Error`](crate::Error), so `?` takes it.
 ///
@@ -23,18 +26,41 @@ use crate::protocol::Fault;
 /// The client reads `Error: NotFound: no order 17`, with the status 404. An error type of your own becomes one with
 /// `impl From<YourError> for web::Error`, where the method returns `Result<T, web::Error>`.
 #[derive(Debug, Clone)]
-pub struct Error {
-    /// With the response in it.
-    fault: Box<Fault>,
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    fault: Fault,
+    response: ErrorResponse,
 }
 
-/// What an error says about its response.
+/// The HTTP response to an error. Travels with the error's [`Fault`].
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ErrorResponse {
-    pub(crate) status: StatusCode,
+pub(super) struct ErrorResponse {
+    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// The content type and the body, where it is not `Error: {exc_type}: {value}`.
+    /// Content type and body. `None`: the text `Error: {exc_type}: {value}`.
     pub(super) body: Option<(HeaderValue, Bytes)>,
+}
+
+impl ErrorResponse {
+    fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: None,
+        }
+    }
+}
+
+impl FaultExtension for ErrorResponse {
+    fn is_client_error(&self) -> bool {
+        self.status.as_u16() < 500
+    }
+
+    fn equals(&self, other: &dyn FaultExtension) -> bool {
+        (other as &dyn Any).downcast_ref() == Some(self)
+    }
 }
 
 impl Error {
@@ -48,21 +74,16 @@ impl Error {
                 Fault::new(reason.replace([' ', '-', '\''], ""), value)
             }
         };
-        Self::with_response(
-            fault,
-            ErrorResponse {
-                status,
-                headers: HeaderMap::new(),
-                body: None,
-            },
-        )
+        Self::with_response(fault, ErrorResponse::new(status))
     }
 
-    fn with_response(mut fault: Fault, response: ErrorResponse) -> Self {
-        fault.web = Some(Box::new(response));
-        Self {
-            fault: Box::new(fault),
-        }
+    fn with_response(fault: Fault, response: ErrorResponse) -> Self {
+        // Every value is made here, so that none is converted to a `Fault` before its type is known.
+        static REGISTRATION: Once = Once::new();
+        REGISTRATION.call_once(|| {
+            exceptions::register_local::<Self>(|error| Some(error.downcast_ref::<Self>()?.fault()));
+        });
+        Self(Box::new(Inner { fault, response }))
     }
 
     /// `400 Bad Request`.
@@ -78,11 +99,8 @@ impl Error {
     /// Calls the error's class `exc_type`: `OrderNotFound`, for example.
     #[must_use]
     pub fn exc_type(mut self, exc_type: impl Into<String>) -> Self {
-        let web = self.fault.web.take();
-        *self.fault = Fault {
-            web,
-            ..Fault::new(exc_type, self.fault.value)
-        };
+        let value = std::mem::take(&mut self.0.fault.value);
+        self.0.fault = Fault::new(exc_type, value);
         self
     }
 
@@ -91,10 +109,7 @@ impl Error {
     /// # Errors
     /// A name or a value cannot stand in a header.
     pub fn headers(mut self, headers: impl IntoHeaders) -> crate::Result<Self> {
-        let headers = headers.into_headers()?;
-        if let Some(response) = &mut self.fault.web {
-            response.headers.extend(headers);
-        }
+        self.0.response.headers.extend(headers.into_headers()?);
         Ok(self)
     }
 
@@ -103,20 +118,13 @@ impl Error {
     /// # Errors
     /// The body cannot be sent.
     pub fn body(mut self, body: impl IntoResponse) -> crate::Result<Self> {
-        let body = body.into_response()?.content_type_and_body();
-        if let Some(response) = &mut self.fault.web {
-            response.body = body;
-        }
+        self.0.response.body = body.into_response()?.content_type_and_body();
         Ok(self)
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        // Every error is made with a response.
-        self.fault
-            .web
-            .as_ref()
-            .map_or(StatusCode::INTERNAL_SERVER_ERROR, |it| it.status)
+        self.0.response.status
     }
 
     /// The container takes no more work.
@@ -126,18 +134,23 @@ impl Error {
 
     /// The response to it.
     pub(super) fn into_response(self) -> Response {
-        Response::of_fault(&self.fault, false)
+        Response::of_fault(&self.into_fault(), false)
     }
 
-    /// The error object, with the response in it.
-    pub(crate) fn fault(&self) -> Fault {
-        (*self.fault).clone()
+    fn fault(&self) -> Fault {
+        self.clone().into_fault()
+    }
+
+    /// The error object, with the response as its extension.
+    fn into_fault(self) -> Fault {
+        let Inner { fault, response } = *self.0;
+        fault.with_extension(response)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fault.fmt(f)
+        self.0.fault.fmt(f)
     }
 }
 
@@ -145,7 +158,7 @@ impl std::error::Error for Error {}
 
 impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
-        Self::Raised(*error.fault)
+        Self::Raised(error.into_fault())
     }
 }
 
@@ -153,15 +166,9 @@ impl From<Error> for crate::Error {
 impl From<crate::Error> for Error {
     fn from(error: crate::Error) -> Self {
         let fault = Fault::of(&error);
-        if fault.web.is_some() {
-            return Self {
-                fault: Box::new(fault),
-            };
-        }
-        let response = ErrorResponse {
-            status: Response::of_fault(&fault, false).status_code(),
-            headers: HeaderMap::new(),
-            body: None,
+        let response = match fault.extension::<ErrorResponse>() {
+            Some(response) => response.clone(),
+            None => ErrorResponse::new(Response::of_fault(&fault, false).status_code()),
         };
         Self::with_response(fault, response)
     }

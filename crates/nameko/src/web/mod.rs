@@ -48,7 +48,6 @@ use std::net::SocketAddr;
 pub use bytes::Bytes;
 pub use entrypoint::Http;
 pub use error::Error;
-pub(crate) use error::ErrorResponse;
 pub use extract::{Body, Form, FromRequest, Headers, Json, Query};
 pub use http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 pub use raw::{RawRequest, Upgrade};

@@ -18,7 +18,7 @@ use super::{Json, error::ErrorResponse};
 use crate::{
     error::{Error, Result},
     protocol::Fault,
-    service::Reply,
+    reply::Reply,
 };
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -191,7 +191,7 @@ impl Response {
     /// is its own, else 400 for what is the client's fault, which `expected` errors are, else 500.
     pub(super) fn of_fault(fault: &Fault, expected: bool) -> Self {
         let text = || Self::new(format!("Error: {}: {}\n", fault.exc_type, fault.value));
-        match fault.web.as_deref() {
+        match fault.extension() {
             Some(ErrorResponse {
                 status,
                 headers,

@@ -22,7 +22,7 @@ use crate::{
     container::MethodHandle,
     error::{Error, Result},
     protocol::Fault,
-    service::Outcome,
+    reply::Outcome,
 };
 
 /// A socket that has just been opened.

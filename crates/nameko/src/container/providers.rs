@@ -1,0 +1,112 @@
+//! The dependency providers of a container, and replacements for them.
+
+use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    error::{Error, Result},
+    extension::{DependencyProvider, DynProvider},
+    worker::WorkerContext,
+};
+
+/// A dependency provider under the name of its field.
+#[derive(Clone)]
+pub(crate) struct Bound {
+    pub(crate) field: &'static str,
+    pub(crate) provider: Arc<dyn DynProvider>,
+}
+
+/// [`DependencyProvider::get_dependency`], by what it gives.
+pub(crate) trait Provide<D>: Send + Sync {
+    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<D>>;
+}
+
+impl<P: DependencyProvider> Provide<P::Dependency> for P {
+    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<P::Dependency>> {
+        Box::pin(self.get_dependency(ctx))
+    }
+}
+
+/// A provider of a `D`, as the container holds it and as workers ask it.
+pub(crate) struct Declared<D> {
+    pub(crate) provider: Arc<dyn DynProvider>,
+    pub(crate) provide: Arc<dyn Provide<D>>,
+}
+
+impl<D> Declared<D> {
+    pub(crate) fn new<P: DependencyProvider<Dependency = D>>(provider: Arc<P>) -> Self {
+        Self {
+            provider: provider.clone(),
+            provide: provider,
+        }
+    }
+}
+
+/// What stands in the place of declared providers, by field.
+#[derive(Default)]
+pub(crate) struct Replacements {
+    given: BTreeMap<String, Replacement>,
+    /// Of the wrong type: the field, what it holds, what was given.
+    wrong: Vec<(&'static str, &'static str, &'static str)>,
+}
+
+struct Replacement {
+    /// The type of what it provides.
+    gives: &'static str,
+    /// A `Declared` of that type.
+    declared: Box<dyn Any + Send>,
+}
+
+impl Replacements {
+    /// The replacement for the provider of `field`, which holds a `D`.
+    pub(crate) fn take<D: 'static>(&mut self, field: &'static str) -> Option<Declared<D>> {
+        let Replacement { gives, declared } = self.given.remove(field)?;
+        match declared.downcast() {
+            Ok(declared) => Some(*declared),
+            Err(_) => {
+                self.wrong.push((field, std::any::type_name::<D>(), gives));
+                None
+            }
+        }
+    }
+
+    /// Adds a replacement for the provider of `field`.
+    pub(super) fn insert<P: DependencyProvider>(&mut self, field: String, provider: P) {
+        let provider = Arc::new(provider);
+        let replacement = Replacement {
+            gives: std::any::type_name::<P::Dependency>(),
+            declared: Box::new(Declared::<P::Dependency>::new(provider)),
+        };
+        self.given.insert(field, replacement);
+    }
+
+    /// Returns the fields of the replacements.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &String> + fmt::Debug {
+        self.given.keys()
+    }
+
+    /// Whether every replacement has found its place.
+    pub(super) fn check(&self, service: &str, bound: &[Bound]) -> Result<()> {
+        if let Some((field, holds, gives)) = self.wrong.first() {
+            let reason = format!("it holds a `{holds}`, and its replacement is a `{gives}`");
+            return Err(Error::Extension {
+                service: service.to_owned(),
+                extension: format!("dependency `{field}`"),
+                reason: Box::new(Error::raise("TypeError", reason)),
+            });
+        }
+        match self.given.keys().next() {
+            None => Ok(()),
+            Some(unknown) => {
+                let fields = bound.iter().map(|it| it.field);
+                Err(Error::extension_not_found(
+                    service,
+                    "dependency",
+                    unknown,
+                    fields,
+                ))
+            }
+        }
+    }
+}
