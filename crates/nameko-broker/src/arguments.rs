@@ -7,7 +7,7 @@ use amq_protocol::types::FieldTable;
 use crate::{
     error::{AmqpError, Code, Result},
     field_values::{as_bool, as_integer, as_string, type_name},
-    message::Name,
+    name::Name,
 };
 
 /// The longest time an argument may name: ten years, in milliseconds, as in RabbitMQ.

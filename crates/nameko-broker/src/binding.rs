@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use amq_protocol::types::FieldTable;
 
-use crate::{message::Name, vhost::QueueId};
+use crate::{ids::QueueId, name::Name};
 
 /// Where a binding leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

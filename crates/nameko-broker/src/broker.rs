@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    broker_state::{BrokerState, stopped},
-    expiry,
-    settings::{BrokerBuilder, Settings},
-    transport,
+    broker_state::BrokerState,
+    settings::{BrokerBuilder, PURPOSE, Settings},
+    sync::stopped,
+    timers, transport,
 };
 
 /// How long connections have to end when the broker stops, before their tasks are aborted.
@@ -91,6 +91,17 @@ pub struct QueueStats {
     pub consumers: usize,
 }
 
+impl BrokerBuilder {
+    /// Starts a broker that listens on `addr`; port 0 takes a free one. Runs on the current Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the address, or the management API's port, can't be listened on.
+    pub async fn start(self, addr: impl ToSocketAddrs) -> Result<Broker, BrokerError> {
+        Broker::start_with_settings(self.settings, addr).await
+    }
+}
+
 impl Broker {
     /// Starts a broker with the default settings (guest/guest, virtual host `/`) that listens on `addr`, such as
     /// `"127.0.0.1:0"`, where port 0 takes a free one. Runs on the current Tokio runtime.
@@ -129,7 +140,7 @@ impl Broker {
         let broker = Arc::new(broker);
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(expiry::run_timers(vhosts, stop.clone()));
+        tasks.spawn(timers::run_all(vhosts, stop.clone()));
         #[cfg(feature = "management")]
         let management_addr = match management {
             None => None,
@@ -152,7 +163,7 @@ impl Broker {
             tasks,
             stopping,
         };
-        tracing::info!(%addr, "embedded AMQP broker started: {}", crate::PURPOSE);
+        tracing::info!(%addr, "embedded AMQP broker started: {}", PURPOSE);
         Ok(broker)
     }
 

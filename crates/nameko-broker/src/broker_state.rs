@@ -9,14 +9,15 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     connection_info::{ConnectionInfo, VHostSession},
+    ids::ConnectionId,
     send_buffer::SendBuffer,
     settings::Settings,
     sync::lock,
-    vhost::{ConnectionId, VHost},
+    vhost::VHost,
 };
 
 /// One broker's settings, virtual hosts and connections.
@@ -183,12 +184,6 @@ impl BrokerState {
             .get(&connection)
             .is_some_and(|info| info.session.is_some())
     }
-}
-
-/// Waits until the broker stops.
-pub(crate) async fn stopped(receiver: &mut watch::Receiver<bool>) {
-    // An error means that the broker is gone altogether, which is as good.
-    let _ = receiver.wait_for(|stop| *stop).await;
 }
 
 impl Drop for ConnectionGuard {

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use crate::{
     error::{AmqpError, Code, Result},
     frame::{ContentHeader, parse_header, parse_method},
-    message::Name,
+    ids::{ChannelId, ConnectionId},
+    name::Name,
     send_buffer::SendBuffer,
-    vhost::{ChannelId, ConnectionId, VHost},
+    vhost::VHost,
 };
 
 /// Class and method of `basic.publish`.

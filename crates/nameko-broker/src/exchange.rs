@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
-    binding::Binding, field_values::values_equal, headers::Headers, message::Name, topic::TopicTree,
+    binding::Binding, field_values::values_equal, headers::Headers, name::Name, topic::TopicTree,
 };
 
 /// How an exchange chooses.

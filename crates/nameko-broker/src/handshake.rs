@@ -12,6 +12,7 @@ use crate::{
     connection::{Connection, INITIAL_FRAME_MAX, Phase},
     connection_info::VHostSession,
     error::{AmqpError, Result},
+    settings::PURPOSE,
 };
 
 /// What a client sends first, and what a peer that sends something else gets back.
@@ -163,7 +164,7 @@ fn server_properties() -> FieldTable {
         ("product", env!("CARGO_PKG_NAME")),
         ("version", env!("CARGO_PKG_VERSION")),
         ("platform", "Rust"),
-        ("information", crate::PURPOSE),
+        ("information", PURPOSE),
     ] {
         properties.insert(name.into(), AMQPValue::LongString(value.into()));
     }

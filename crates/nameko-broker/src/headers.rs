@@ -9,7 +9,12 @@ use amq_protocol::{
 };
 use bytes::Bytes;
 
-use crate::frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES, parse_header};
+use crate::{
+    error::{AmqpError, Result},
+    field_values::type_name,
+    frame::{FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES, parse_header},
+    name::Name,
+};
 
 /// A table of headers.
 pub(crate) type Headers = BTreeMap<ShortString, AMQPValue>;
@@ -90,4 +95,38 @@ pub(crate) fn without_expiration(properties: AMQPProperties) -> AMQPProperties {
         cluster_id with_cluster_id
     );
     left
+}
+
+/// More routing keys, from the headers `CC` and `BCC` that RabbitMQ knows too.
+pub(crate) fn cc_keys(headers: Option<&Headers>) -> Result<Vec<Name>> {
+    let mut cc_keys = Vec::new();
+    let Some(headers) = headers else {
+        return Ok(cc_keys);
+    };
+    for header in ["CC", "BCC"] {
+        let keys = match headers.get(header) {
+            None => continue,
+            Some(AMQPValue::FieldArray(keys)) => keys,
+            Some(other) => {
+                return Err(AmqpError::precondition_failed(format!(
+                    "invalid message: {{unacceptable_type_in_header,\"{header}\",{}}}",
+                    type_name(other)
+                )));
+            }
+        };
+        cc_keys.extend(keys.as_slice().iter().filter_map(|key| match key {
+            AMQPValue::LongString(key) => Some(Name::from(key.to_string())),
+            _ => None,
+        }));
+    }
+    Ok(cc_keys)
+}
+
+/// A content header without its header `BCC`, which receivers are not to see.
+pub(crate) fn without_bcc(header: &[u8]) -> Result<Bytes> {
+    rewrite(header, |properties, headers| {
+        headers.remove("BCC");
+        properties
+    })
+    .ok_or_else(|| AmqpError::precondition_failed("invalid message: its headers are too large"))
 }

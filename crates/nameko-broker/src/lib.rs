@@ -50,13 +50,13 @@
 //! lock; `send_buffer` is what goes back. Decisions are pure: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`), `arguments`,
 //! `declare_check`, `x_death`, `frame`, `depth_limit`. `management` is the API over HTTP, on the same virtual hosts.
 
-mod acknowledgements;
 mod arguments;
 mod auth;
 mod binding;
 mod broker;
 mod broker_state;
 mod channel;
+mod channel_consumers;
 mod connection;
 mod connection_info;
 mod consumer;
@@ -66,8 +66,6 @@ mod depth_limit;
 mod direct_reply;
 mod error;
 mod exchange;
-mod exchanges;
-mod expiry;
 mod field_values;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -75,13 +73,13 @@ mod frame;
 pub mod fuzzing;
 mod handshake;
 mod headers;
+mod ids;
 #[cfg(feature = "management")]
 mod management;
 mod message;
 mod methods;
-mod publish;
+mod name;
 mod queue;
-mod queues;
 mod ready_messages;
 mod round_robin;
 mod send_buffer;
@@ -89,6 +87,7 @@ mod settings;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timers;
 mod topic;
 mod transport;
 mod vhost;
@@ -96,7 +95,3 @@ mod x_death;
 
 pub use broker::{Broker, BrokerError, BrokerStats, QueueStats};
 pub use settings::BrokerBuilder;
-
-/// Said at the start and to every client.
-const PURPOSE: &str = "for trying out, development, tests and use inside one process; messages live in memory and are gone \
-                       when it stops; use RabbitMQ in production";

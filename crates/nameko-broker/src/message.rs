@@ -8,10 +8,7 @@ use std::{
 use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
 
-use crate::headers;
-
-/// A name broker by everything that mentions it: of a queue, an exchange, a routing key, a consumer tag.
-pub(crate) type Name = Arc<str>;
+use crate::{headers, name::Name};
 
 /// A message as published; the same value sits in every queue it was routed to.
 #[derive(Clone, Debug, Default)]

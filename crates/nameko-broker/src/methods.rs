@@ -6,14 +6,14 @@ use amq_protocol::{
 };
 
 use crate::{
-    acknowledgements::Settlement,
     channel::{Channel, ChannelContext, Confirms, PUBLISH, PublishAssembly},
-    consumer::{ConsumeRequest, short_string},
     direct_reply::REPLY_TO,
     error::{AmqpError, Code, Result},
-    exchanges::{BindTo, DeclareExchange},
-    publish::{IncomingPublish, Published},
-    queues::{DeclareQueue, count},
+    name::short_string,
+    vhost::{
+        BindTo, ConsumeRequest, DeclareExchange, DeclareQueue, IncomingPublish, Published,
+        Settlement, count,
+    },
 };
 
 impl Channel {

@@ -7,10 +7,11 @@ use amq_protocol::types::FieldTable;
 use crate::{
     arguments::{Overflow, QueueArguments, QueueKind},
     dead_letter::DeadLetter,
-    message::{Entry, Message, Name},
+    ids::{ConnectionId, ConsumerId},
+    message::{Entry, Message},
+    name::Name,
     ready_messages::ReadyMessages,
     round_robin::RoundRobin,
-    vhost::{ConnectionId, ConsumerId},
     x_death::Reason,
 };
 

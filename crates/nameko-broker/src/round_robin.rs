@@ -1,6 +1,6 @@
 //! The consumers of a queue and whose cursor it is.
 
-use crate::vhost::ConsumerId;
+use crate::ids::ConsumerId;
 
 /// Consumers in the order they take consumers: those of higher priority before others, equals one after the other.
 #[derive(Debug, Default)]

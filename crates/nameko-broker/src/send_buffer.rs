@@ -15,7 +15,7 @@ use amq_protocol::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::{frame::FRAME_OVERHEAD_BYTES, message::Message, sync::lock, vhost::ConnectionId};
+use crate::{frame::FRAME_OVERHEAD_BYTES, ids::ConnectionId, message::Message, sync::lock};
 
 /// Above this many bytes not yet written, nothing more is delivered to the connection's consumers.
 const DELIVERY_HIGH_WATER_BYTES: usize = 1 << 20;

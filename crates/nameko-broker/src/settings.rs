@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::net::ToSocketAddrs;
+use crate::auth::Credentials;
 
-use crate::{
-    auth::Credentials,
-    broker::{Broker, BrokerError},
-};
+/// Said at the start and to every client.
+pub(crate) const PURPOSE: &str = "for trying out, development, tests and use inside one process; messages live in memory and are gone \
+                       when it stops; use RabbitMQ in production";
 
-/// Settings of a [`Broker`], to be changed before it starts.
+/// Settings of a [`Broker`](crate::Broker), to be changed before it starts.
 ///
 /// ```
 /// # async fn example() -> Result<(), nameko_broker::BrokerError> {
@@ -25,7 +24,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct BrokerBuilder {
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 /// The settings a broker runs with.
@@ -159,14 +158,5 @@ impl BrokerBuilder {
     pub fn management_port(mut self, port: u16) -> Self {
         self.settings.management_port = Some(port);
         self
-    }
-
-    /// Starts a broker that listens on `addr`; port 0 takes a free one. Runs on the current Tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`BrokerError`] when the address, or the management API's port, can't be listened on.
-    pub async fn start(self, addr: impl ToSocketAddrs) -> Result<Broker, BrokerError> {
-        Broker::start_with_settings(self.settings, addr).await
     }
 }

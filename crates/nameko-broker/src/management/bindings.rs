@@ -10,12 +10,10 @@ use super::{
     json::{table_from_json, table_to_json},
     request::Request,
     response::{ApiResponse, Result},
-    within,
 };
 use crate::{
     binding::{Binding, Destination},
-    exchanges::BindTo,
-    vhost::VHostState,
+    vhost::{BindTo, VHostState},
 };
 
 /// What stands for itself in the name of a binding; a blank is a plus.
@@ -89,10 +87,9 @@ pub(super) fn post(request: &Request<'_>, vhost: &str, source: &str, to: BindTo<
         .ok_or_else(ApiResponse::no_vhost)?;
     let by = request.broker.next_connection_id();
     let name = properties_key(key, &table_to_json(&arguments));
-    within(&vhost, |state| {
-        state.bind(exchange_name(source), to, key, arguments, by)
-    })
-    .map_err(ApiResponse::from_operation_error)?;
+    vhost
+        .update(|state| state.bind(exchange_name(source), to, key, arguments, by))
+        .map_err(ApiResponse::from_operation_error)?;
     let (BindTo::Queue(end) | BindTo::Exchange(end)) = to;
     let encode = |text| utf8_percent_encode(text, SEGMENT_UNRESERVED);
     let place = format!("{}/{}", encode(end), encode(&name));
@@ -114,7 +111,7 @@ pub(super) fn delete(
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
     let by = request.broker.next_connection_id();
-    within(&vhost, |state| {
+    vhost.update(|state| {
         let (destination, source) = (destination(state, to), exchange_name(source));
         let found = destination.as_ref().and_then(|it| {
             let mut bindings = state.bindings.to(it);

@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     broker_state::BrokerState,
+    channel_consumers::ChannelConsumers,
     connection_info::ConnectionInfo,
-    vhost::{ChannelConsumers, ChannelId, ConnectionId, ConsumerId, VHostState},
+    ids::{ChannelId, ConnectionId, ConsumerId},
+    vhost::VHostState,
 };
 
 /// How long a request waits for a connection to be closed.

@@ -7,9 +7,11 @@ use super::{
     json::{table_from_json, table_to_json},
     request::Request,
     response::{ApiResponse, Result},
-    within,
 };
-use crate::{exchange::Exchange, exchanges::DeclareExchange, vhost::VHostState};
+use crate::{
+    exchange::Exchange,
+    vhost::{DeclareExchange, VHostState},
+};
 
 /// The exchange of a path: the one without a name is called `amq.default` there.
 pub(super) fn exchange_name(name: &str) -> &str {
@@ -66,12 +68,13 @@ pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
-    within(&vhost, |state| {
-        let new = !state.exchanges.contains_key(ask.name);
-        state.declare_exchange(ask)?;
-        Ok(ApiResponse::created_or_updated(new))
-    })
-    .map_err(ApiResponse::from_operation_error)
+    vhost
+        .update(|state| {
+            let new = !state.exchanges.contains_key(ask.name);
+            state.declare_exchange(ask)?;
+            Ok(ApiResponse::created_or_updated(new))
+        })
+        .map_err(ApiResponse::from_operation_error)
 }
 
 /// `DELETE exchanges/V/X`.
@@ -80,7 +83,7 @@ pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    within(&vhost, |state| {
+    vhost.update(|state| {
         if !state.exchanges.contains_key(exchange_name(name)) {
             return Err(ApiResponse::not_found());
         }

@@ -12,18 +12,15 @@ use super::{
     json::{properties_from_json, properties_to_json},
     request::Request,
     response::{ApiResponse, Result},
-    within,
 };
 use crate::{
-    acknowledgements::Settlement,
     channel::PUBLISH,
     error::{AmqpError, Result as Operation},
     frame::parse_header,
     headers,
-    publish::{IncomingPublish, Published},
-    queues::GetResult,
+    ids::{ChannelId, ConnectionId},
     send_buffer::SendBuffer,
-    vhost::{ChannelId, ConnectionId, VHost, VHostState},
+    vhost::{GetResult, IncomingPublish, Published, Settlement, VHost, VHostState},
 };
 
 /// What becomes of messages that are read.
@@ -160,7 +157,7 @@ fn with_temporary_channel<T>(
     by: ConnectionId,
     operation: impl FnOnce(&mut VHostState, ChannelId) -> Operation<T>,
 ) -> Operation<T> {
-    within(vhost, |state| {
+    vhost.update(|state| {
         // Nothing is ever delivered to it: it has no consumers.
         let channel = state.open_channel(1, Arc::new(SendBuffer::new(by)), false);
         let done = operation(state, channel);

@@ -40,10 +40,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    broker_state::{BrokerState, stopped},
-    vhost::{VHost, VHostState},
-};
+use crate::{broker_state::BrokerState, sync::stopped};
 
 /// Most connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 256;
@@ -96,7 +93,7 @@ async fn serve(stream: TcpStream, broker: &BrokerState) {
     // Answers are written whole: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let service = service_fn(async |request| {
-        Ok::<_, Infallible>(request::answer(request, broker).await.into_response())
+        Ok::<_, Infallible>(route::respond(request, broker).await.into_response())
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -118,11 +115,4 @@ async fn serve(stream: TcpStream, broker: &BrokerState) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the management API ended");
     }
-}
-
-/// Does one operation in a virtual host, and wakes the connections that got something by it.
-fn within<T>(vhost: &VHost, operation: impl FnOnce(&mut VHostState) -> T) -> T {
-    let done = operation(&mut vhost.lock());
-    vhost.wake_others(None);
-    done
 }

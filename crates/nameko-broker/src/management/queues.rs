@@ -11,13 +11,12 @@ use super::{
     overview::NODE,
     request::Request,
     response::{ApiResponse, Result},
-    within,
 };
 use crate::{
     arguments::QueueKind,
+    ids::QueueId,
     queue::Queue,
-    queues::DeclareQueue,
-    vhost::{QueueId, VHostState},
+    vhost::{DeclareQueue, VHostState},
 };
 
 /// `GET queues`, or those of one virtual host.
@@ -81,12 +80,13 @@ pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
     let by = request.broker.next_connection_id();
-    within(&vhost, |state| {
-        let new = !state.queue_ids.contains_key(name);
-        state.declare_queue(ask, by)?;
-        Ok(ApiResponse::created_or_updated(new))
-    })
-    .map_err(ApiResponse::from_operation_error)
+    vhost
+        .update(|state| {
+            let new = !state.queue_ids.contains_key(name);
+            state.declare_queue(ask, by)?;
+            Ok(ApiResponse::created_or_updated(new))
+        })
+        .map_err(ApiResponse::from_operation_error)
 }
 
 /// `DELETE queues/V/Q`.
@@ -100,7 +100,7 @@ pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         request.query_flag("if-unused"),
         request.query_flag("if-empty"),
     );
-    within(&vhost, |state| {
+    vhost.update(|state| {
         if !state.queue_ids.contains_key(name) {
             return Err(ApiResponse::not_found());
         }
@@ -118,7 +118,7 @@ pub(super) fn purge(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
     let by = request.broker.next_connection_id();
-    within(&vhost, |state| {
+    vhost.update(|state| {
         if !state.queue_ids.contains_key(name) {
             return Err(ApiResponse::not_found());
         }

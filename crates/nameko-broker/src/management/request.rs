@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use super::{
     body::Fields,
     response::{ApiResponse, Result},
-    route,
 };
 use crate::{auth::Credentials, broker_state::BrokerState};
 
@@ -31,28 +30,6 @@ pub(super) struct Request<'a> {
     query: &'a str,
     headers: &'a HeaderMap,
     body: &'a [u8],
-}
-
-/// Answers one request.
-pub(super) async fn answer(request: http::Request<Incoming>, broker: &BrokerState) -> ApiResponse {
-    let (head, body) = request.into_parts();
-    let answered = async {
-        let user = login(&head.headers, broker)?;
-        let path = segments(head.uri.path())?;
-        let body = match timeout(BODY_TIMEOUT, read(body)).await {
-            Ok(read) => read?,
-            Err(_) => return Err(ApiResponse::request_timeout()),
-        };
-        let method = match head.method {
-            Method::HEAD => Method::GET,
-            method => method,
-        };
-        let query = head.uri.query().unwrap_or_default();
-        let request = Request::new(broker, user, method, query, &head.headers, &body);
-        let path: Vec<&str> = path.iter().map(|it| &**it).collect();
-        route::dispatch(&request, &path).await
-    };
-    answered.await.unwrap_or_else(|refusal| refusal)
 }
 
 impl<'a> Request<'a> {
@@ -93,7 +70,7 @@ impl<'a> Request<'a> {
 }
 
 /// The user that the request is of.
-fn login<'a>(headers: &HeaderMap, broker: &'a BrokerState) -> Result<&'a str> {
+pub(super) fn authenticate<'a>(headers: &HeaderMap, broker: &'a BrokerState) -> Result<&'a str> {
     let Some(given) = headers.get(header::AUTHORIZATION) else {
         return Err(ApiResponse::unauthorized(false));
     };
@@ -117,7 +94,7 @@ fn credentials(header: &[u8]) -> Option<Credentials> {
 }
 
 /// The parts of the path behind `/api/`, decoded.
-fn segments(path: &str) -> Result<Vec<String>> {
+pub(super) fn path_segments(path: &str) -> Result<Vec<String>> {
     let rest = path
         .strip_prefix("/api")
         .ok_or_else(ApiResponse::not_found)?;
@@ -135,7 +112,14 @@ fn segments(path: &str) -> Result<Vec<String>> {
         .collect()
 }
 
-async fn read(mut body: Incoming) -> Result<BytesMut> {
+/// Reads the body of a request.
+pub(super) async fn read_body(body: Incoming) -> Result<BytesMut> {
+    timeout(BODY_TIMEOUT, collect(body))
+        .await
+        .unwrap_or_else(|_| Err(ApiResponse::request_timeout()))
+}
+
+async fn collect(mut body: Incoming) -> Result<BytesMut> {
     let mut whole = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|_| ApiResponse::bad_request("the body ended too early"))?;
@@ -160,7 +144,7 @@ mod tests {
 
     #[test]
     fn paths_are_taken_apart_before_they_are_decoded() {
-        let parts = |path| segments(path).map_err(|_| ());
+        let parts = |path| path_segments(path).map_err(|_| ());
         assert_eq!(
             parts("/api/queues/%2F/a%20b%2Fc"),
             Ok(vec!["queues".into(), "/".into(), "a b/c".into()])
@@ -193,8 +177,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_a_client_says_panics(path in ".*", header in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = segments(&path);
-            let _ = segments(&format!("/api/{path}"));
+            let _ = path_segments(&path);
+            let _ = path_segments(&format!("/api/{path}"));
             let _ = credentials(&header);
             let _ = credentials(&[b"Basic ", &header[..]].concat());
         }

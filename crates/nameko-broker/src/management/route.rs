@@ -1,15 +1,16 @@
 //! From a path and a method to what does it.
 
 use http::Method;
+use hyper::body::Incoming;
 
 use super::{
     bindings::{self, BindingFilter},
     connections, exchanges, messages, overview, queues,
-    request::Request,
+    request::{Request, authenticate, path_segments, read_body},
     response::{ApiResponse, Result},
     vhosts,
 };
-use crate::exchanges::BindTo;
+use crate::{broker_state::BrokerState, vhost::BindTo};
 
 const READ: &str = "HEAD, GET, OPTIONS";
 const READ_DELETE: &str = "HEAD, GET, DELETE, OPTIONS";
@@ -45,6 +46,25 @@ enum Route<'a> {
     Connection(&'a str),
     Channels(Option<&'a str>),
     Consumers(Option<&'a str>),
+}
+
+/// Answers one request.
+pub(super) async fn respond(request: http::Request<Incoming>, broker: &BrokerState) -> ApiResponse {
+    let (head, body) = request.into_parts();
+    let answered = async {
+        let user = authenticate(&head.headers, broker)?;
+        let path = path_segments(head.uri.path())?;
+        let body = read_body(body).await?;
+        let method = match head.method {
+            Method::HEAD => Method::GET,
+            method => method,
+        };
+        let query = head.uri.query().unwrap_or_default();
+        let request = Request::new(broker, user, method, query, &head.headers, &body);
+        let path: Vec<&str> = path.iter().map(|segment| &**segment).collect();
+        dispatch(&request, &path).await
+    };
+    answered.await.unwrap_or_else(|refusal| refusal)
 }
 
 /// Does what a request asks for.
@@ -204,7 +224,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{broker_state::BrokerState, settings::Settings};
+    use crate::settings::Settings;
 
     /// Words that lead somewhere, so that requests get further than the first part of a path.
     const WORDS: &[&str] = &[

@@ -1,8 +1,10 @@
 //! Acknowledging, rejecting and recovering deliveries, and the limits on how many may be open.
 
+use super::state::VHostState;
 use crate::{
+    channel_consumers::Unacked,
     error::{AmqpError, Result},
-    vhost::{ChannelId, QueueId, Unacked, VHostState},
+    ids::{ChannelId, QueueId},
     x_death::Reason,
 };
 

@@ -2,21 +2,19 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use amq_protocol::{
-    protocol::basic::AMQPProperties,
-    types::{AMQPValue, FieldTable},
-};
+use amq_protocol::{protocol::basic::AMQPProperties, types::FieldTable};
 use bytes::Bytes;
 
+use super::state::VHostState;
 use crate::{
     arguments::expiration,
     binding::Destination,
-    direct_reply::asks_for_reply,
+    direct_reply::requests_direct_reply,
     error::{AmqpError, Result},
-    field_values::type_name,
-    headers::{self, Headers},
-    message::{Message, Name},
-    vhost::{ChannelId, QueueId, VHostState},
+    headers::{Headers, cc_keys, without_bcc},
+    ids::{ChannelId, QueueId},
+    message::Message,
+    name::Name,
 };
 
 /// From so many queues on a list of them is slower than a set.
@@ -85,7 +83,7 @@ impl VHostState {
         let headers = properties.headers().as_ref().map(FieldTable::inner);
         let cc_keys = cc_keys(headers)?;
         let mut header = incoming.header;
-        if asks_for_reply(properties.reply_to().as_ref()) {
+        if requests_direct_reply(properties.reply_to().as_ref()) {
             header = self.with_reply_address(incoming.channel, &header)?;
         }
         if headers.is_some_and(|headers| headers.contains_key("BCC")) {
@@ -210,38 +208,4 @@ fn dedup_long(queues: &mut Vec<QueueId>) {
         let mut seen = HashSet::with_capacity(queues.len());
         queues.retain(|id| seen.insert(*id));
     }
-}
-
-/// More routing keys, from the headers `CC` and `BCC` that RabbitMQ knows too.
-pub(crate) fn cc_keys(headers: Option<&Headers>) -> Result<Vec<Name>> {
-    let mut cc_keys = Vec::new();
-    let Some(headers) = headers else {
-        return Ok(cc_keys);
-    };
-    for header in ["CC", "BCC"] {
-        let keys = match headers.get(header) {
-            None => continue,
-            Some(AMQPValue::FieldArray(keys)) => keys,
-            Some(other) => {
-                return Err(AmqpError::precondition_failed(format!(
-                    "invalid message: {{unacceptable_type_in_header,\"{header}\",{}}}",
-                    type_name(other)
-                )));
-            }
-        };
-        cc_keys.extend(keys.as_slice().iter().filter_map(|key| match key {
-            AMQPValue::LongString(key) => Some(Name::from(key.to_string())),
-            _ => None,
-        }));
-    }
-    Ok(cc_keys)
-}
-
-/// A content header without its header `BCC`, which receivers are not to see.
-pub(crate) fn without_bcc(header: &[u8]) -> Result<Bytes> {
-    headers::rewrite(header, |properties, headers| {
-        headers.remove("BCC");
-        properties
-    })
-    .ok_or_else(|| AmqpError::precondition_failed("invalid message: its headers are too large"))
 }

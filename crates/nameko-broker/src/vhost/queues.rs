@@ -5,16 +5,21 @@ use std::time::Instant;
 use amq_protocol::types::FieldTable;
 use uuid::Uuid;
 
+use super::{
+    exchanges::{refuse_reserved, strip_line_ends},
+    state::VHostState,
+};
 use crate::{
     arguments::{QueueArguments, QueueKind},
     binding::Destination,
+    channel_consumers::Unacked,
     declare_check::{check_arguments, check_property},
     direct_reply::REPLY_TO,
     error::{AmqpError, Code, Result},
-    exchanges::{refuse_reserved, strip_line_ends},
-    message::{Entry, Name},
+    ids::{ChannelId, ConnectionId, QueueId},
+    message::Entry,
+    name::Name,
     queue::Queue,
-    vhost::{ChannelId, ConnectionId, QueueId, Unacked, VHostState},
 };
 
 /// What `queue.declare` asks for.

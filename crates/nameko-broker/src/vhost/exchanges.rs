@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
+use super::state::VHostState;
 use crate::{
     binding::{Binding, Destination},
     declare_check::{check_arguments, check_property},
     error::{AmqpError, Code, Result},
     exchange::{Exchange, ExchangeKind},
     field_values::{display_value, type_name},
-    message::Name,
-    vhost::{ConnectionId, VHostState},
+    ids::ConnectionId,
+    name::Name,
 };
 
 /// What `exchange.declare` asks for.

@@ -1,0 +1,40 @@
+//! Opening and closing channels.
+
+use std::sync::Arc;
+
+use super::state::VHostState;
+use crate::{channel_consumers::ChannelConsumers, ids::ChannelId, send_buffer::SendBuffer};
+
+impl VHostState {
+    /// Adds a channel.
+    pub(crate) fn open_channel(
+        &mut self,
+        number: u16,
+        send_buffer: Arc<SendBuffer>,
+        cancel_notify: bool,
+    ) -> ChannelId {
+        let id = ChannelId(self.next_id());
+        self.channels.insert(
+            id,
+            ChannelConsumers::new(number, send_buffer, cancel_notify),
+        );
+        id
+    }
+
+    /// Removes a channel: its consumers end, and what it has not acknowledged goes back.
+    pub(crate) fn close_channel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.remove(&id) else {
+            return;
+        };
+        self.remove_direct_replies(channel.replies);
+        // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
+        // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
+        let queues = self.requeue_deliveries(channel.unacked.into_values(), true);
+        for consumer in channel.consumers.into_values() {
+            self.remove_consumer(consumer);
+        }
+        for queue in queues {
+            self.enforce_limits_and_deliver(queue);
+        }
+    }
+}
