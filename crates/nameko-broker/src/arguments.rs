@@ -5,7 +5,7 @@ use std::time::Duration;
 use amq_protocol::types::FieldTable;
 
 use crate::{
-    error::{AmqpError, Code, Result},
+    error::{AmqpError, Result},
     field_values::{as_bool, as_integer, as_string, type_name},
     name::Name,
 };
@@ -139,8 +139,7 @@ impl QueueKind {
         match as_string(value).map_err(|reason| invalid(KEY, queue, &reason))? {
             "classic" => Ok(Self::Classic),
             "quorum" => Ok(Self::Quorum),
-            "stream" => Err(AmqpError::new(
-                Code::NotImplemented,
+            "stream" => Err(AmqpError::not_implemented(
                 "the embedded broker has no streams (x-queue-type 'stream'); use RabbitMQ for them",
             )),
             other => {

@@ -103,7 +103,7 @@ pub(crate) const CLIENT_METHODS: &[((u16, u16), &[ArgumentPart])] = &[
 /// Checks that a client may send this method, and the depth of its table.
 pub(crate) fn check_method(id: (u16, u16), arguments: &[u8]) -> Result<()> {
     let Some((_, parts)) = CLIENT_METHODS.iter().find(|(known, _)| *known == id) else {
-        return Err(AmqpError::new(Code::CommandInvalid, "unimplemented method"));
+        return Err(AmqpError::unknown_method());
     };
     let mut rest = arguments;
     for part in *parts {

@@ -124,7 +124,16 @@ impl AmqpError {
         Self::new(Code::UnexpectedFrame, text)
     }
 
-    /// ConnectionIndex the method that failed, unless an inner layer did already.
+    pub(crate) fn not_implemented(text: impl Into<String>) -> Self {
+        Self::new(Code::NotImplemented, text)
+    }
+
+    /// The refusal of a method that clients may not send, or that is not part of the protocol.
+    pub(crate) fn unknown_method() -> Self {
+        Self::new(Code::CommandInvalid, "unimplemented method")
+    }
+
+    /// Names the method that failed, unless an inner layer did already.
     pub(crate) fn in_method(mut self, method: (u16, u16)) -> Self {
         if self.method == (0, 0) {
             self.method = method;

@@ -13,7 +13,7 @@ use crate::{
     arguments::consumer_priority,
     channel_consumers::{ChannelConsumers, Unacked},
     consumer::Consumer,
-    error::{AmqpError, Code, Result},
+    error::{AmqpError, Result},
     ids::{ChannelId, ConsumerId, QueueId},
     message::Entry,
     name::{Name, short_string},
@@ -107,10 +107,9 @@ impl VHostState {
         if queue.is_quorum() {
             // RabbitMQ takes no notice of exclusive consumers here.
             return match limited {
-                true => Err(AmqpError::new(
-                    Code::NotImplemented,
-                    format!("{text} does not support global qos"),
-                )),
+                true => Err(AmqpError::not_implemented(format!(
+                    "{text} does not support global qos"
+                ))),
                 false => Ok(priority),
             };
         }

@@ -156,13 +156,10 @@ impl VHostState {
             if queue.is_quorum()
                 && let Some(flag) = flag
             {
-                return Err(AmqpError::new(
-                    Code::NotImplemented,
-                    format!(
-                        "cannot delete {}. queue.delete operations with {flag} flag set are not supported by quorum queues",
-                        text()
-                    ),
-                ));
+                return Err(AmqpError::not_implemented(format!(
+                    "cannot delete {}. queue.delete operations with {flag} flag set are not supported by quorum queues",
+                    text()
+                )));
             }
             if if_unused && !queue.consumers.is_empty() {
                 return Err(AmqpError::precondition_failed(format!("{} in use", text())));
