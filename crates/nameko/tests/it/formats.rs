@@ -378,7 +378,7 @@ async fn what_is_no_message_harms_nobody() {
             "MalformedRequest",
             "it ends within a value",
         ),
-        (PACK, "", &deep, "MalformedRequest", "more than 128 deep"),
+        (PACK, "", &deep, "MalformedRequest", "nested more than 128 levels deep"),
         (PACK, "", long, "MalformedRequest", "it ends within a value"),
         (PACK, "", b"\xc1", "MalformedRequest", "0xc1"),
         (PACK, "", b"\x01\x01", "MalformedRequest", "1 more follow"),
