@@ -14,7 +14,7 @@ from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.exceptions import RpcTimeout, UnknownService, deserialize
 from nameko.utils.threads import Event
 
-_log = getLogger(__name__)
+_log = getLogger("nameko.rpc")
 
 
 class RpcReply:
@@ -150,3 +150,7 @@ class Acceptable:
         return (
             content_type in self._configured or content_type not in registry._disabled_content_types
         )
+
+
+# The name that version 3 has for it.
+RpcCall = RpcReply

@@ -16,12 +16,14 @@ from typing import Any
 
 from kombu.serialization import registry
 
-from nameko import containers, extensions, rpc, serialization
+from nameko import containers, extensions, serialization
 from nameko._nameko import Delivery, PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Channel, Message
 from nameko.containers import ServiceContainer
 from nameko.messaging import QueueConsumer
+from nameko.rpc import server
+from nameko.rpc.responder import Responder
 from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE
 from nameko.utils.patch_guard import guarded_methods
 from nameko.utils.threads import ThreadKilled
@@ -36,7 +38,7 @@ class FastPath:
 
     def __init__(
         self,
-        consumer: rpc.RpcConsumer,
+        consumer: server.RpcConsumer,
         accept: frozenset[str],
         channel: Channel | None,
         slow_path: Callable[[Delivery], None],
@@ -102,7 +104,7 @@ class FastPath:
 class _Method:
     """A method that can be called by the short way, while its ``originals`` hold."""
 
-    def __init__(self, fast_path: FastPath, provider: rpc.Rpc) -> None:
+    def __init__(self, fast_path: FastPath, provider: server.Rpc) -> None:
         container, consumer = fast_path.container, fast_path.consumer
         self.provider = provider
         self.prefix = provider.header_prefix + "."
@@ -174,21 +176,21 @@ _QUEUE_CONSUMER = {
     "ack_message": QueueConsumer.ack_message,
 }
 _RPC_CONSUMER = {
-    "handle_message": rpc.RpcConsumer.handle_message,
-    "handle_result": rpc.RpcConsumer.handle_result,
-    "get_provider_for_method": rpc.RpcConsumer.get_provider_for_method,
+    "handle_message": server.RpcConsumer.handle_message,
+    "handle_result": server.RpcConsumer.handle_result,
+    "get_provider_for_method": server.RpcConsumer.get_provider_for_method,
 }
 _RPC = {
-    "handle_message": rpc.Rpc.handle_message,
-    "handle_result": rpc.Rpc.handle_result,
-    "check_signature": rpc.Rpc.check_signature,
-    "unpack_message_headers": rpc.Rpc.unpack_message_headers,
-    "_strip_header_name": rpc.Rpc._strip_header_name,
+    "handle_message": server.Rpc.handle_message,
+    "handle_result": server.Rpc.handle_result,
+    "check_signature": server.Rpc.check_signature,
+    "unpack_message_headers": server.Rpc.unpack_message_headers,
+    "_strip_header_name": server.Rpc._strip_header_name,
 }
 _PARTS = [
-    (rpc, "Responder", rpc.Responder),
-    (rpc.Responder, "send_response", rpc.Responder.send_response),
-    (rpc.Responder, "publisher_cls", publish.Publisher),
+    (server, "Responder", Responder),
+    (Responder, "send_response", Responder.send_response),
+    (Responder, "publisher_cls", publish.Publisher),
     (publish, "get_producer", publish.get_producer),
     (serialization, "dumps", serialization.dumps),
     (serialization, "loads", serialization.loads),
