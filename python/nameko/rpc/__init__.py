@@ -1,6 +1,15 @@
 """RPC: the entrypoint that serves calls, and the dependencies that make them."""
 
-from nameko.rpc import client, fastpath, replies, reply_listener, responder, server, topology
+from nameko.rpc import (
+    client,
+    fastpath,
+    replies,
+    reply_listener,
+    responder,
+    server,
+    stages,
+    topology,
+)
 from nameko.rpc.client import (
     Client,
     ClusterProxy,
@@ -44,4 +53,6 @@ __all__ = [
     "rpc",
 ]
 
-install_facade(__name__, [topology, replies, reply_listener, client, responder, server, fastpath])
+install_facade(
+    __name__, [topology, stages, replies, reply_listener, client, responder, fastpath, server]
+)

@@ -10,6 +10,7 @@ from logging import getLogger
 from typing import Any
 
 from nameko import loop
+from nameko._nameko import PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.publish import Publisher, UndeliverableMessage
 from nameko.constants import (
@@ -232,16 +233,15 @@ class MethodProxy(HeaderEncoder):
         return RpcReply(reply_event, self.service_name, correlation_id)
 
     def _start(self, args: Any, kwargs: Any) -> RpcReply | None:
-        """Hand the request to the compiled half and do not wait for anything: if it cannot be
-        sent, its reply fails. None where something has replaced the ways of publishing."""
+        """Sends the request through the compiled half without waiting. If it cannot be sent, its
+        reply fails. Returns None if publishing is overridden or patched."""
         publisher = self.publisher
         if (
-            type(publisher) is not _Publisher
-            or _Publisher.publish is not _publish
-            or publish.get_producer is not _get_producer
-            or not publisher.use_confirms
+            type(publisher) is not publish.Publisher
+            or type(self)._call is not MethodProxy._call
             or "publish" in publisher.__dict__
-            or type(self)._call is not _call
+            or not publisher.use_confirms
+            or not _publishing_guard.intact()
         ):
             return None
         correlation_id = str(uuid.uuid4())
@@ -289,11 +289,15 @@ class MethodProxy(HeaderEncoder):
         return "<proxy method: {}.{}>".format(self.service_name, self.method_name)
 
 
-# The originals: where a test or an extension has put something else, that is used.
-_Publisher = Publisher
-_publish = Publisher.publish
-_get_producer = publish.get_producer
-_call = MethodProxy._call
+# While it is intact, requests are published by the compiled half.
+_publishing_guard = PatchGuard(
+    [
+        (publish, "Publisher", Publisher),
+        (publish, "get_producer", publish.get_producer),
+        (Publisher, "publish", Publisher.publish),
+        (MethodProxy, "_call", MethodProxy._call),
+    ]
+)
 
 # The names that version 3 has for them.
 ServiceRpc = RpcProxy

@@ -1,134 +1,107 @@
-"""The short way of an RPC call, for when nobody has put anything of their own in between.
+"""Fast path for RPC requests, taken when no hook is overridden or patched.
 
-By the long way a request passes all the methods that an extension may override, or a test may
-replace. The short way does what these do by themselves, in half the time. It looks at every request
-whether they still are the ones that we wrote, and leaves whatever is out of the ordinary to the
-long way: a serializer other than JSON, a request that does not fit, logs for debugging, a method
-that raises.
+On the slow path a request passes every hook that an extension may override or a test may patch.
+The fast path calls the stages behind these hooks back to back. A patch guard, built when a method
+is first called, is checked for each request. Requests that do not fit (a serializer other than
+JSON, wrong arguments) take the slow path, which reports the error.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from kombu.serialization import registry
-
-from nameko import containers, extensions, serialization
-from nameko._nameko import Delivery, PatchGuard
-from nameko.amqp import connection, publish
+from nameko._nameko import Delivery, Options
 from nameko.amqp.message import Channel, Message
-from nameko.containers import ServiceContainer
-from nameko.messaging import QueueConsumer
-from nameko.rpc import server
-from nameko.rpc.responder import Responder
-from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE
-from nameko.utils.patch_guard import guarded_methods
+from nameko.rpc.stages import encode_reply, request_arguments
+from nameko.serialization import loads_json
 from nameko.utils.threads import ThreadKilled
 from nameko.workers import nonblocking
 
 
 class FastPath:
-    """Takes the requests to a service, each by the way that it can go.
+    """Handles the deliveries of a request queue.
 
-    ``slow_path(delivery)`` is the other one, ``accept`` the content types that may be decoded.
+    ``consumer`` is an :class:`~nameko.rpc.server.RpcConsumer`, ``accept`` the accepted content
+    types. ``slow_path(delivery)`` handles the deliveries that this does not.
     """
 
     def __init__(
         self,
-        consumer: server.RpcConsumer,
+        consumer: Any,
         accept: frozenset[str],
         channel: Channel | None,
         slow_path: Callable[[Delivery], None],
     ) -> None:
         self.consumer = consumer
-        # Not the weak proxy that an extension has: workers are made with it.
+        # The container itself, not an extension's weak proxy: worker contexts refer to it.
         self.container = consumer.container.interface
         self.channel = channel
         self.accept = accept
         self._slow_path = slow_path
-        self._run = consumer.container._worker_pool.run
-        # By routing key; those that were called.
+        self._run = self.container.worker_pool.run
+        # The methods called so far, by routing key.
         self._methods: dict[str, _Method] = {}
 
     def handle(self, delivery: Delivery) -> None:
-        """Have the request answered. Returns when the worker is over, or waits for its turn."""
+        """Handles a request. Returns when the worker has ended or waits for a free slot."""
+        container = self.container
         try:
-            method = self._methods.get(delivery.routing_key) or self._find(delivery.routing_key)
+            method = self._methods.get(delivery.routing_key) or self._bind(delivery.routing_key)
             text = delivery.json_text
             if (
                 method is None
                 or text is None
                 or delivery.reply_to is None
-                or not method.originals.intact()
-                or containers._log.isEnabledFor(logging.DEBUG)
-                or self.container._being_killed
+                or not method.guard.intact()
+                or container.is_being_killed
             ):
                 return self._slow_path(delivery)
+            provider = method.provider
             try:
-                body, end = serialization.scan_json(text, 0)
-                args, kwargs = body["args"], body["kwargs"]
-            except (ValueError, StopIteration, RecursionError, LookupError, TypeError):
+                args, kwargs = request_arguments(loads_json(text))
+                provider.check_signature(args, kwargs)
+            except Exception:
                 return self._slow_path(delivery)
-            if end != len(text) or not method.accepts(args, kwargs):
-                return self._slow_path(delivery)
-
-            container, provider = self.container, method.provider
             reply = _Reply(self, method, delivery)
             try:
-                service = container.service_cls()
+                context_data = provider.unpack_message_headers(delivery)
+                worker_ctx = container.new_worker_context(provider, args, kwargs, context_data)
             except Exception:
                 self.consumer.handle_result(reply.message(), None, sys.exc_info())
                 return None
-            data = delivery.headers_without_prefix(method.prefix)
-            worker_ctx = containers.WorkerContext(container, service, provider, args, kwargs, data)
             self._run((worker_ctx, reply.send))
         except ThreadKilled:
             raise
         except BaseException:
-            self.container._fail()
+            container.fail()
         return None
 
-    def _find(self, routing_key: str) -> _Method | None:
+    def _bind(self, routing_key: str) -> _Method | None:
+        """Returns the method of a routing key, None if the slow path has to report an error."""
         try:
             provider = self.consumer.get_provider_for_method(routing_key)
-            method = self._methods[routing_key] = _Method(self, provider)
+            method = self._methods[routing_key] = _Method(self.consumer, provider)
         except Exception:
-            # The long way says what is wrong.
             return None
         return method
 
 
 class _Method:
-    """A method that can be called by the short way, while its ``originals`` hold."""
+    """A method that the fast path can call while ``guard`` is intact."""
 
-    def __init__(self, fast_path: FastPath, provider: server.Rpc) -> None:
-        container, consumer = fast_path.container, fast_path.consumer
+    __slots__ = ("exchange", "guard", "options", "provider")
+
+    def __init__(self, consumer: Any, provider: Any) -> None:
         self.provider = provider
-        self.prefix = provider.header_prefix + "."
-        name = str(provider.method_name)
-        fn = getattr(container.service_cls, name)
-        self.accepts = extensions.Signature(fn).accepts
-        self.originals = PatchGuard(
-            [
-                *_PARTS,
-                *guarded_methods(container, _CONTAINER),
-                *guarded_methods(consumer.queue_consumer, _QUEUE_CONSUMER),
-                *guarded_methods(consumer, _RPC_CONSUMER),
-                *guarded_methods(provider, _RPC),
-                (type(provider), "header_prefix", type(provider).header_prefix),
-                (container.service_cls, name, fn),
-            ]
-        )
-        uri, exchange, _, ssl, login_method = consumer.reply_settings()
-        self.options = connection.options(uri, ssl, login_method)
-        self.exchange = exchange.name
+        self.guard = consumer.patch_guard(provider)
+        self.options: Options = consumer.reply_settings.connection_options()
+        self.exchange: str = consumer.reply_settings.exchange.name
 
 
 class _Reply:
-    """Answers the request that a worker was made for."""
+    """Sends the reply to one request."""
 
     __slots__ = ("_delivery", "_fast_path", "_method")
 
@@ -139,61 +112,25 @@ class _Reply:
 
     @nonblocking
     def send(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-        """What a worker calls as its ``handle_result``."""
+        """The ``handle_result`` of a worker."""
         method = self._method
-        if exc_info is None and not worker_ctx.container.has_result_hooks():
-            try:
-                value = "".join(serialization.encode_json(result, 0))
-                body = ('{"result": ' + value + ', "error": null}').encode("ascii")
-            except (TypeError, ValueError, RecursionError):
-                pass  # there are other encoders, and a reply for what none of them takes
-            else:
-                # By position, which is faster: it is acknowledged, not waited for, and held back
-                # for what is sent next.
-                self._delivery.respond(
-                    method.options,
-                    method.exchange,
-                    body,
-                    JSON_CONTENT_TYPE,
-                    JSON_CONTENT_ENCODING,
-                    True,
-                    False,
-                    True,
-                )
-                return result, None
-        return method.provider.handle_result(self.message(), worker_ctx, result, exc_info)
+        if worker_ctx.container.has_result_hooks():
+            # They run after the broker's confirm.
+            return method.provider.handle_result(self.message(), worker_ctx, result, exc_info)
+        reply = encode_reply(result, exc_info, "json")
+        # By position, which is faster: ack, do not wait, batch with the following replies.
+        self._delivery.respond(
+            method.options,
+            method.exchange,
+            reply.body,
+            reply.content_type,
+            reply.content_encoding,
+            True,
+            False,
+            True,
+        )
+        return reply.result, reply.exc_info
 
     def message(self) -> Message:
-        """The request, for methods that want it whole."""
+        """Returns the request for the hooks of the slow path."""
         return Message(self._delivery, self._fast_path.channel, self._fast_path.accept)
-
-
-# The methods that a request passes by the long way, as we wrote them. They are noted before
-# anybody can replace one.
-_CONTAINER = {"spawn_worker": ServiceContainer.spawn_worker}
-_QUEUE_CONSUMER = {
-    "handle_message": QueueConsumer.handle_message,
-    "ack_message": QueueConsumer.ack_message,
-}
-_RPC_CONSUMER = {
-    "handle_message": server.RpcConsumer.handle_message,
-    "handle_result": server.RpcConsumer.handle_result,
-    "get_provider_for_method": server.RpcConsumer.get_provider_for_method,
-}
-_RPC = {
-    "handle_message": server.Rpc.handle_message,
-    "handle_result": server.Rpc.handle_result,
-    "check_signature": server.Rpc.check_signature,
-    "unpack_message_headers": server.Rpc.unpack_message_headers,
-    "_strip_header_name": server.Rpc._strip_header_name,
-}
-_PARTS = [
-    (server, "Responder", Responder),
-    (Responder, "send_response", Responder.send_response),
-    (Responder, "publisher_cls", publish.Publisher),
-    (publish, "get_producer", publish.get_producer),
-    (serialization, "dumps", serialization.dumps),
-    (serialization, "loads", serialization.loads),
-    (registry._encoders, "json", registry._encoders["json"]),
-    (registry._decoders, JSON_CONTENT_TYPE, registry._decoders[JSON_CONTENT_TYPE]),
-]

@@ -110,9 +110,7 @@ class ReplyEvent:
         return RpcTimeout(self.timeout)
 
     def _body(self, reply: Any) -> Any:
-        return serialization.loads(
-            reply.body, reply.content_type, reply.content_encoding, self._accept
-        )
+        return serialization.decode(reply, self._accept)
 
 
 class HandledReply(Event):

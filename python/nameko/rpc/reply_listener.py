@@ -11,6 +11,7 @@ from typing import Any
 from kombu import Queue
 
 from nameko import _nameko
+from nameko._nameko import PatchGuard
 from nameko.amqp.entities import queue_to_dict
 from nameko.amqp.message import Message
 from nameko.extensions import SharedExtension
@@ -21,6 +22,7 @@ from nameko.rpc.topology import (
     RPC_REPLY_QUEUE_TTL,
     get_rpc_exchange,
 )
+from nameko.utils.patch_guard import guarded_methods, methods_of
 
 _log = getLogger("nameko.rpc")
 
@@ -42,6 +44,8 @@ class ReplyListener(SharedExtension):
     routing_key: str
     # What replies may be serialized with; set with _native.
     _acceptable: Acceptable
+    # While it is intact, replies are matched in the compiled half; set with _native.
+    _patch_guard: PatchGuard
 
     def __init__(self, **consumer_options: Any) -> None:
         self.consumer_options = take_consumer_options(self, consumer_options)
@@ -75,6 +79,7 @@ class ReplyListener(SharedExtension):
         """Consume in the compiled half. What is not matched there comes to handle_message."""
         accept = self.consumer_options.get("accept") or self.container.accept
         self._acceptable = Acceptable(accept)
+        self._patch_guard = PatchGuard(guarded_methods(self, _REPLY_HOOKS))
         self._process = os.getpid()
         self._native = _nameko.ReplyListener(consumers, queue_to_dict(self.queue), prefetch)
         self._native.on_unknown(self._handle_delivery)
@@ -90,11 +95,7 @@ class ReplyListener(SharedExtension):
                 "this client was started in another process, which gets its replies: start a "
                 "client in each process, after the fork (nameko.standalone.rpc.ClusterRpcProxy)"
             )
-        if (
-            self._native is not None
-            and type(self).handle_message is _handle_reply
-            and "handle_message" not in self.__dict__
-        ):
+        if self._native is not None and self._patch_guard.intact():
             return ReplyEvent(self._native.expect(correlation_id), self.timeout, self._acceptable)
         forget = partial(self._reply_events.pop, correlation_id, None)
         reply_event = HandledReply(self.timeout, forget)
@@ -127,5 +128,5 @@ class ReplyListener(SharedExtension):
         _log.debug("Unknown correlation id: %s", correlation_id)
 
 
-# The original: where a test or an extension has put something else, that is used.
-_handle_reply = ReplyListener.handle_message
+# Recorded before anything can patch it.
+_REPLY_HOOKS = methods_of(ReplyListener, "handle_message")

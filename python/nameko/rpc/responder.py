@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from logging import getLogger
 from typing import Any
 
 from kombu import Exchange
-from kombu.serialization import registry
 
-from nameko import _nameko, serialization
+from nameko import _nameko
+from nameko._nameko import PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Message
 from nameko.amqp.publish import Publisher
-from nameko.exceptions import UnserializableValueError, serialize
+from nameko.rpc.stages import Reply, encode_reply, reply_serializer
 
 _log = getLogger("nameko.rpc")
+
+# While it is intact, replies are published by the compiled half.
+_publisher_guard = PatchGuard([(publish, "get_producer", publish.get_producer)])
 
 
 class Responder:
@@ -33,7 +35,7 @@ class Responder:
         login_method: str | None = None,
     ) -> None:
         self.amqp_uri = amqp_uri
-        # Used where the request does not say how to serialize the reply.
+        # For requests whose content type names no serializer.
         self.serializer = serializer
         self.message = message
         self.exchange = exchange
@@ -41,56 +43,53 @@ class Responder:
         self.login_method = login_method
 
     def send_response(self, result: Any, exc_info: Any) -> tuple[Any, Any]:
-        """Send what a method returned or raised; return what dependencies are to see of it.
+        """Sends the result of a method or its exception, serialized like the request.
 
-        The reply is serialized as the request was. A result that cannot be is replaced by an error.
+        Returns the result and exc_info that dependencies see.
         """
         message = self.message
-        direct = isinstance(message, Message) and self.publisher_cls is _Publisher
-        content_type = message.content_type if direct else message.properties.get("content_type")
-        serializer = registry.type_to_name.get(content_type)
-        if serializer not in registry._encoders:
-            serializer = self.serializer
+        if isinstance(message, Message):
+            content_type, reply_to = message.content_type, message.delivery.reply_to
+        else:
+            properties = message.properties
+            content_type, reply_to = properties.get("content_type"), properties.get("reply_to")
+        serializer = reply_serializer(content_type, self.serializer)
+        reply = encode_reply(result, exc_info, serializer)
 
-        error = serialize(exc_info[1]) if exc_info is not None else None
-        try:
-            encoded = serialization.dumps({"result": result, "error": error}, serializer)
-        except Exception:
-            exc_info = sys.exc_info()
-            error = serialize(UnserializableValueError(result))
-            result = None
-            encoded = None
-
-        reply_to = message.delivery.reply_to if direct else message.properties.get("reply_to")
         if reply_to is None:
             _log.warning("A request has no reply_to: nobody will get its result (%s)", message)
-        elif direct and publish.get_producer is _get_producer:
-            if encoded is None:
-                encoded = serialization.dumps({"result": None, "error": error}, serializer)
-            self._respond(encoded)
+        elif self._is_compiled():
+            self._respond(reply)
         else:
             publisher = self.publisher_cls(
                 self.amqp_uri, ssl=self.ssl, login_method=self.login_method
             )
             publisher.publish(
-                {"result": result, "error": error},
+                reply.payload,
                 serializer=serializer,
                 exchange=self.exchange,
                 routing_key=reply_to,
                 correlation_id=message.properties.get("correlation_id"),
             )
-        return result, exc_info
+        return reply.result, reply.exc_info
 
-    def _respond(self, encoded: tuple[str, str, bytes]) -> None:
-        content_type, content_encoding, body = encoded
+    def _is_compiled(self) -> bool:
+        """Whether the compiled half publishes the reply."""
+        return (
+            isinstance(self.message, Message)
+            and self.publisher_cls is publish.Publisher
+            and _publisher_guard.intact()
+        )
+
+    def _respond(self, reply: Reply) -> None:
         message = self.message
         try:
             message.respond(
                 connection.options(self.amqp_uri, self.ssl, self.login_method),
                 self.exchange.name,
-                body,
-                content_type,
-                content_encoding,
+                reply.body,
+                reply.content_type,
+                reply.content_encoding,
             )
         except _nameko.AmqpError as exc:
             # The broker was away for longer than was retried. The request is not done with: it
@@ -104,8 +103,3 @@ class Responder:
             )
             if lost and not message.acknowledged:
                 message.requeue()
-
-
-# The originals: where a test or an extension has put something else, that is used.
-_Publisher = Publisher
-_get_producer = publish.get_producer

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from logging import getLogger
-from typing import Any
+from typing import Any, NamedTuple
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
-from nameko import _nameko, serialization
+from nameko import serialization
 from nameko._config import queue_arguments
-from nameko.amqp import connection
+from nameko._nameko import Delivery, Options, PatchGuard
+from nameko.amqp import connection, publish
 from nameko.amqp.message import Channel, Message
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
@@ -21,15 +22,32 @@ from nameko.constants import (
     LOGIN_METHOD_CONFIG_KEY,
     SERIALIZER_CONFIG_KEY,
 )
+from nameko.containers import ServiceContainer
 from nameko.exceptions import ContainerBeingKilled, MalformedRequest, MethodNotFound
 from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension
 from nameko.messaging import HeaderDecoder, QueueConsumer, take_consumer_options
+from nameko.rpc.fastpath import FastPath
 from nameko.rpc.responder import Responder
+from nameko.rpc.stages import request_arguments
 from nameko.rpc.topology import RPC_QUEUE_TEMPLATE, get_rpc_exchange
+from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import Event
 from nameko.workers import handle_result_is_nonblocking, nonblocking
 
 _log = getLogger("nameko.rpc")
+
+
+class ReplySettings(NamedTuple):
+    """The broker and exchange for replies, and their default serializer."""
+
+    amqp_uri: str
+    exchange: Exchange
+    serializer: str
+    ssl: Any
+    login_method: str | None
+
+    def connection_options(self) -> Options:
+        return connection.options(self.amqp_uri, self.ssl, self.login_method)
 
 
 class RpcConsumer(SharedExtension, ProviderCollector):
@@ -46,8 +64,8 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         self._unregistering_providers: set[Any] = set()
         self._unregistered_from_queue_consumer = Event()
         self.queue: Queue | None = None
-        # What the configuration says of replies; read when the first one is sent.
-        self._reply_settings: tuple[Any, ...] | None = None
+        # Read when the first reply is sent.
+        self._reply_settings: ReplySettings | None = None
         super().__init__(**consumer_options)
 
     def setup(self) -> None:
@@ -106,8 +124,8 @@ class RpcConsumer(SharedExtension, ProviderCollector):
 
     @nonblocking
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-        """Send the reply, then acknowledge the request."""
-        uri, exchange, serializer, ssl, login_method = self.reply_settings()
+        """Sends the reply, then acknowledges the request."""
+        uri, exchange, serializer, ssl, login_method = self.reply_settings
         responder = Responder(
             uri, exchange, serializer, message, ssl=ssl, login_method=login_method
         )
@@ -117,11 +135,12 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         self.queue_consumer.ack_message(message)
         return result, exc_info
 
-    def reply_settings(self) -> tuple[Any, ...]:
-        """Where replies go and how: URI, exchange, serializer, TLS, login method."""
+    @property
+    def reply_settings(self) -> ReplySettings:
+        """The settings for publishing replies."""
         if self._reply_settings is None:
             config = self.container.config
-            self._reply_settings = (
+            self._reply_settings = ReplySettings(
                 connection.amqp_uri(config),
                 get_rpc_exchange(config),
                 config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
@@ -134,17 +153,27 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         self,
         accept: frozenset[str],
         channel: Channel | None,
-        slow_path: Callable[[_nameko.Delivery], None],
-    ) -> Callable[[_nameko.Delivery], None]:
-        """What takes the deliveries in place of ``slow_path``, see :mod:`nameko.fastpath`."""
-        from nameko.rpc.fastpath import FastPath
-
+        slow_path: Callable[[Delivery], None],
+    ) -> Callable[[Delivery], None]:
+        """Returns the handler of deliveries, see :mod:`nameko.rpc.fastpath`."""
         if serialization.JSON_CONTENT_TYPE not in accept:
             return slow_path
         return FastPath(self, accept, channel, slow_path).handle
 
+    def patch_guard(self, provider: Rpc) -> PatchGuard:
+        """Returns the guard of the hooks that the slow path calls for ``provider``."""
+        return PatchGuard(
+            [
+                *_RESPONDER_HOOKS,
+                *guarded_methods(self.container.interface, _CONTAINER_HOOKS),
+                *guarded_methods(self.queue_consumer, _QUEUE_CONSUMER_HOOKS),
+                *guarded_methods(self, _RPC_CONSUMER_HOOKS),
+                *guarded_methods(provider, _RPC_HOOKS),
+            ]
+        )
+
     def handle_decode_error(self, message: Any, exc: Exception) -> None:
-        """Tell the caller that its request could not be read, where it wants to know."""
+        """Replies that the request cannot be decoded."""
         if message.properties.get("reply_to"):
             error = MalformedRequest("Can't decode message body: {}".format(exc))
             self.handle_result(message, None, (MalformedRequest, error, None))
@@ -172,11 +201,7 @@ class Rpc(Entrypoint, HeaderDecoder):
 
     @nonblocking
     def handle_message(self, body: Any, message: Any) -> None:
-        try:
-            args = body["args"]
-            kwargs = body["kwargs"]
-        except KeyError:
-            raise MalformedRequest("Message missing `args` or `kwargs`")
+        args, kwargs = request_arguments(body)
         self.check_signature(args, kwargs)
         try:
             self.container.spawn_worker(
@@ -208,3 +233,19 @@ class Rpc(Entrypoint, HeaderDecoder):
 
 
 rpc = Rpc.decorator
+
+# The hooks of the slow path as defined here, recorded before anything can patch them.
+_CONTAINER_HOOKS = methods_of(ServiceContainer, "spawn_worker")
+_QUEUE_CONSUMER_HOOKS = methods_of(QueueConsumer, "handle_message", "ack_message")
+_RPC_CONSUMER_HOOKS = methods_of(
+    RpcConsumer, "handle_message", "handle_result", "get_provider_for_method"
+)
+_RPC_HOOKS = methods_of(
+    Rpc, "handle_message", "handle_result", "check_signature", "unpack_message_headers"
+)
+_RESPONDER_HOOKS = [
+    (globals(), "Responder", Responder),
+    (Responder, "send_response", Responder.send_response),
+    (Responder, "publisher_cls", Responder.publisher_cls),
+    (publish, "get_producer", publish.get_producer),
+]
