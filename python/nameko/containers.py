@@ -41,7 +41,7 @@ from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet
 from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
-from nameko.workers import WorkerPool, WorkerThread, is_nonblocking
+from nameko.workers import WorkerCallbacks, WorkerPool, WorkerThread, is_nonblocking
 
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
@@ -226,11 +226,13 @@ class ServiceContainer:
             # Beyond the workers: messages whose handler waits for something, for each consumer.
             max_threads=self.max_workers * (2 + len(self.extensions)),
             name=self.service_name,
-            run=self._work,
-            resume=self._resume_worker,
-            ends_inline=self._worker_ends_inline,
-            on_start=self._on_worker_start,
-            on_end=self._on_worker_end,
+            callbacks=WorkerCallbacks(
+                run=self._work,
+                resume=self._resume_worker,
+                ends_inline=self._worker_ends_inline,
+                on_start=self._on_worker_start,
+                on_end=self._on_worker_end,
+            ),
         )
 
     def _bind_extensions(self) -> None:
