@@ -1,34 +1,78 @@
-"""The Python of the guide, run as it stands. A page's samples are one program, with its own
-assertions."""
+"""The samples of the documentation: a page's Python samples run as one program, in order.
 
-import pathlib
+A sample that cannot run here is marked in its info string, ```python no_run, and its page is
+listed in ``NOT_RUN`` with the reason. rustdoc runs the Rust samples, of the pages that are chapters
+of ``nameko::guide``.
+"""
+
+import importlib.util
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs"
-# A sample that is not to be run says so in the line above it: ```python no_run
-SAMPLES = re.compile(r"^```python( no_run)?\n(.*?)^```", re.M | re.S)
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RUST_GUIDE = ROOT / "crates" / "nameko"
+
+NOT_RUN = {
+    "migration/extensions.md": "it needs nameko-sentry, which has tests in python/tests/community",
+}
 
 
-def samples(page):
-    """The samples as one program, on the lines that they have on the page."""
-    text = page.read_text()
-    for sample in SAMPLES.finditer(text):
-        source = "\n" * text.count("\n", 0, sample.start(2)) + sample[2]
-        code = compile(source, str(page), "exec")
-        if not sample[1]:
-            yield code
+def load(path):
+    spec = importlib.util.spec_from_file_location("documentation_pages", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if SAMPLES.search(page.read_text())]
+pages = load(ROOT / "scripts" / "docs" / "pages.py")
+PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_samples_work(page, monkeypatch):
-    module = types.ModuleType("guide_" + page.stem)
+def samples(page, language):
+    return [fence for fence in pages.fences(PAGES[page]) if fence.language == language]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if samples(page, "python")])
+def test_python_samples_run(page, monkeypatch):
+    module = types.ModuleType("documentation_" + re.sub(r"\W", "_", page))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for code in samples(page):
-        exec(code, module.__dict__)
+    for sample in samples(page, "python"):
+        # On the lines that the sample has on its page, for tracebacks.
+        source = "\n" * (sample.first + 1) + sample.code
+        code = compile(source, str(DOCS / page), "exec")
+        if "no_run" not in sample.words:
+            exec(code, module.__dict__)
+
+
+def test_samples_that_do_not_run_have_a_reason():
+    marked = {
+        page
+        for page in PAGES
+        if any("no_run" in sample.words for sample in samples(page, "python"))
+    }
+    assert marked == NOT_RUN.keys()
+
+
+def test_no_sample_hides_behind_another_info_string():
+    allowed = {("python",), ("python", "no_run"), ("rust",), ("rust", "no_run")}
+    for page, text in PAGES.items():
+        for fence in pages.fences(text):
+            if re.match(r"py|rs|rust", fence.language, re.IGNORECASE):
+                assert tuple(fence.words) in allowed, f"{page}:{fence.first + 1}"
+        assert text.count("```python") == len(samples(page, "python")), page
+        assert text.count("```rust") == len(samples(page, "rust")), page
+
+
+def test_rust_samples_are_tested_by_rustdoc():
+    guide = (RUST_GUIDE / "src" / "guide.rs").read_text()
+    chapters = re.findall(r"^chapter!\((?:#\[.*\] )?(\w+)\);", guide, re.M)
+    included = {str((RUST_GUIDE / "docs" / f"{name}.md").resolve()) for name in chapters}
+    for page in PAGES:
+        if samples(page, "rust"):
+            assert str(DOCS / page) in included, f"{page} is not a chapter of nameko::guide"

@@ -1,60 +1,35 @@
-//! The guide: a chapter for each thing to learn. Every sample in it is compiled and run by the tests.
+//! The guide. Every sample in it is compiled and run by the tests.
 //!
-//! Start with [install] and [hello]; [concepts] explains the words. [testing], [extensions] and [serialization] come when
-//! you need them, and [production] when others do.
+//! Start with [install], [hello] and [concepts]. [rpc], [events], [messaging], [http], [websocket]
+//! and [timers] each cover a kind of entrypoint, [context], [extensions], [serialization] and
+//! [testing] the tools around them. [production] covers configuration and deployment.
 
-pub mod install {
-    #![doc = include_str!("../docs/install.md")]
+// The chapters are pages of the documentation site, plain Markdown. `links.md` comes first and
+// defines their reference links as links to Rust items; of two definitions the first applies.
+macro_rules! chapter {
+    ($(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub mod $name {
+            #![doc = include_str!("../docs/links.md")]
+            #![doc = include_str!(concat!("../docs/", stringify!($name), ".md"))]
+        }
+    };
 }
 
-pub mod hello {
-    #![doc = include_str!("../docs/hello.md")]
-}
+chapter!(install);
+chapter!(hello);
+chapter!(concepts);
+chapter!(rpc);
+chapter!(events);
+chapter!(messaging);
+chapter!(http);
+chapter!(websocket);
+chapter!(timers);
+chapter!(context);
+chapter!(extensions);
+chapter!(serialization);
+chapter!(testing);
+chapter!(production);
 
-pub mod concepts {
-    #![doc = include_str!("../docs/concepts.md")]
-}
-
-pub mod rpc {
-    #![doc = include_str!("../docs/rpc.md")]
-}
-
-pub mod context {
-    #![doc = include_str!("../docs/context.md")]
-}
-
-pub mod events {
-    #![doc = include_str!("../docs/events.md")]
-}
-
-pub mod messaging {
-    #![doc = include_str!("../docs/messaging.md")]
-}
-
-pub mod http {
-    #![doc = include_str!("../docs/http.md")]
-}
-
-pub mod websocket {
-    #![doc = include_str!("../docs/websocket.md")]
-}
-
-pub mod timers {
-    #![doc = include_str!("../docs/timers.md")]
-}
-
-pub mod extensions {
-    #![doc = include_str!("../docs/extensions.md")]
-}
-
-pub mod testing {
-    #![doc = include_str!("../docs/testing.md")]
-}
-
-pub mod serialization {
-    #![doc = include_str!("../docs/serialization.md")]
-}
-
-pub mod production {
-    #![doc = include_str!("../docs/production.md")]
-}
+// Pages of the site alone, whose samples are tested here.
+chapter!(#[cfg(doctest)] index);

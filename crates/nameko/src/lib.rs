@@ -77,8 +77,6 @@ pub mod exceptions;
 mod extension;
 #[cfg(any(doc, doctest))]
 pub mod guide;
-#[doc(hidden)]
-pub mod internal;
 pub mod messaging;
 mod panics;
 pub mod prelude;
@@ -95,7 +93,6 @@ mod runner;
 pub mod serialization;
 mod service;
 mod standalone;
-mod sync;
 mod tasks;
 pub mod testing;
 mod timer;

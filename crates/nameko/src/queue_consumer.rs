@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,7 +16,6 @@ use crate::{
     container::Container,
     error::{Error, Result},
     extension::SharedExtension,
-    sync::lock,
 };
 
 /// Everything that one container consumes, over one connection and one channel that are kept alive.
@@ -246,6 +245,10 @@ impl Observer for Link {
         );
         self.each(|it| it.lost(error));
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

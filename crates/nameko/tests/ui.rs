@@ -1,8 +1,7 @@
-//! Compile errors of the macros: `ui/*.rs` must fail with the output in `.stderr`. After changing a
-//! message, `UPDATE_UI=1 cargo test -p nameko --test ui` rewrites these files; review the diff.
+//! What the compiler says about services: `ui/*.rs` must not compile, and say what stands beside them in `.stderr`.
+//! After a change of a message, `UPDATE_UI=1 cargo test -p nameko --test ui` writes those files anew: read them.
 //!
-//! `ui/pass/*.rs` must compile without warnings. They are modules of this test, so that clippy checks
-//! them too.
+//! `ui/pass/*.rs` must compile, without a warning. They are modules of this test, so that clippy sees them too.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +32,7 @@ mod signatures;
 use std::{fs, path::Path};
 
 #[test]
-fn compile_errors_have_the_expected_text() {
+fn mistakes_are_explained() {
     let compiler = compiler::Compiler::find();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
     let mut cases: Vec<_> = fs::read_dir(folder)

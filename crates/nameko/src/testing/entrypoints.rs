@@ -1,6 +1,6 @@
 //! Entrypoints for tests, without an external trigger.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -11,7 +11,6 @@ use crate::{
     container::{Container, MethodHandle, WeakContainer},
     error::Result,
     extension::Entrypoint,
-    sync::lock,
 };
 
 /// An entrypoint that never fires: its method only runs through an
@@ -94,4 +93,8 @@ impl Entrypoint for Once {
     fn describe(&self) -> String {
         "once".to_owned()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

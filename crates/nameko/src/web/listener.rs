@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -23,7 +23,6 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
-    sync::lock,
     tasks::Tasks,
 };
 
@@ -341,4 +340,8 @@ pub(super) fn cannot_listen(
         ),
         _ => format!("is {address}, which cannot be listened on: {error}"),
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

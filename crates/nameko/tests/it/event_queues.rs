@@ -1,4 +1,4 @@
-//! Queues of events and RPC requests: arguments, and conflicts with existing declarations.
+//! The queues of events and of requests: their arguments, and brokers that hold them otherwise.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ impl Durable {
 }
 
 #[tokio::test]
-async fn queues_have_the_arguments_of_the_entrypoint_and_the_configuration() {
+async fn queues_have_the_arguments_of_their_entrypoints_and_of_the_configuration() {
     let broker = support::broker().await;
     let config = broker.config().with(
         "queue_arguments",
@@ -59,7 +59,7 @@ async fn queues_have_the_arguments_of_the_entrypoint_and_the_configuration() {
                 .with("x-expires", 600_000),
         ),
     ] {
-        // The broker considers it the same queue.
+        // The broker takes it for the same queue.
         let same = Queue::new(queue).arguments(arguments);
         channel.queue_declare(&same).await.unwrap();
     }
@@ -67,28 +67,28 @@ async fn queues_have_the_arguments_of_the_entrypoint_and_the_configuration() {
 }
 
 #[tokio::test]
-async fn a_conflicting_declaration_is_an_error_with_both_values() {
+async fn a_queue_that_is_declared_otherwise_is_an_error_that_names_both_values() {
     let broker = support::broker().await;
     let queue = Queue::new("evt-shop-paid--durable.on_paid").max_length(8);
     channel(&broker).await.queue_declare(&queue).await.unwrap();
     let durable = Container::new::<Durable>(broker.config()).unwrap();
     let started = support::within("an error", durable.start()).await;
     let text = started.unwrap_err().to_string();
-    for expected in [
+    for told in [
         "evt-shop-paid--durable.on_paid",
         "x-max-length",
         "'7'",
         "'8'",
         "delete the queue",
     ] {
-        assert!(text.contains(expected), "{expected}: {text}");
+        assert!(text.contains(told), "{told}: {text}");
     }
 }
 
-/// Records the connection events of a container.
-struct ConnectionLog(Recorder<String>);
+/// Keeps how a container's connection fares.
+struct Told(Recorder<String>);
 
-impl Observer for ConnectionLog {
+impl Observer for Told {
     fn connection_error(&self, error: &amqp::Error, _: Duration) {
         self.0.record(error.to_string());
     }
@@ -99,7 +99,7 @@ impl Observer for ConnectionLog {
 }
 
 #[tokio::test]
-async fn a_conflicting_declaration_on_reconnect_is_retried_until_resolved() {
+async fn a_queue_that_is_declared_otherwise_at_a_reconnect_is_told_until_it_is_put_right() {
     let first = Broker::start("127.0.0.1:0").await.unwrap();
     let second = Broker::start("127.0.0.1:0").await.unwrap();
     let options = ConnectOptions::from_uri(&second.uri()).unwrap();
@@ -112,12 +112,12 @@ async fn a_conflicting_declaration_on_reconnect_is_retried_until_resolved() {
     let durable = Container::new::<Durable>(Config::new().with("AMQP_URI", uris)).unwrap();
     durable.start().await.unwrap();
     let consumer = QueueConsumer::of(&durable).unwrap();
-    let log = Recorder::new();
-    consumer.watch(Arc::new(ConnectionLog(log.clone())));
+    let told = Recorder::new();
+    consumer.watch(Arc::new(Told(told.clone())));
     first.stop().await;
-    let mut fared = log.take_when(1).await.unwrap();
+    let mut fared = told.take_when(1).await.unwrap();
     while !fared.iter().any(|it| it.contains("406")) {
-        fared.extend(log.take_when(1).await.unwrap());
+        fared.extend(told.take_when(1).await.unwrap());
     }
     let error = fared.concat();
     for part in ["evt-shop-paid--durable.on_paid", "'7'", "'8'"] {
@@ -126,9 +126,9 @@ async fn a_conflicting_declaration_on_reconnect_is_retried_until_resolved() {
 
     let mut paid = entrypoint_waiter(&durable, "on_paid");
     channel.queue_delete(&queue.name).await.unwrap();
-    // The service declares the queue and recovers.
+    // The service makes the queue as it wants it, and works on.
     while !fared.contains(&"connected".to_owned()) {
-        fared.extend(log.take_when(1).await.unwrap());
+        fared.extend(told.take_when(1).await.unwrap());
     }
     send(&channel, "paid", Some("application/json"), b"1").await;
     paid.next().await.unwrap();
@@ -169,21 +169,21 @@ impl TornEvents {
 }
 
 #[tokio::test]
-async fn conflicting_queue_arguments_of_methods_fail_the_start() {
+async fn methods_that_want_one_queue_to_be_two_things_are_told_at_the_start() {
     let broker = support::broker().await;
     let torn = Container::new::<Torn>(broker.config()).unwrap();
     let text = torn.start().await.unwrap_err().to_string();
-    for expected in ["`rpc-torn`", "`x-max-priority` 5 and 6", "method `two`"] {
-        assert!(text.contains(expected), "{text}");
+    for told in ["`rpc-torn`", "`x-max-priority` 5 and 6", "method `two`"] {
+        assert!(text.contains(told), "{text}");
     }
     let torn = Container::new::<TornEvents>(broker.config()).unwrap();
     let text = torn.start().await.unwrap_err().to_string();
-    for expected in [
+    for told in [
         "`evt-shop-alone`",
         "`x-max-length` none and 6",
         "method `two`",
     ] {
-        assert!(text.contains(expected), "{text}");
+        assert!(text.contains(told), "{text}");
     }
 }
 
@@ -204,7 +204,7 @@ impl Nameless {
 }
 
 #[tokio::test]
-async fn queues_named_by_the_broker_do_not_conflict() {
+async fn queues_that_the_broker_names_are_not_one_queue() {
     let broker = support::broker().await;
     let nameless = Container::new::<Nameless>(broker.config()).unwrap();
     nameless.start().await.unwrap();

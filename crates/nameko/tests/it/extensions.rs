@@ -1,5 +1,4 @@
-//! User-defined extensions, written with the public API: entrypoints, providers, shared extensions,
-//! managed tasks.
+//! Extensions by users, written with what any crate can use: entrypoints, providers, shared extensions, managed tasks.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -16,40 +15,40 @@ use tokio::sync::mpsc;
 
 use crate::support::{broker, no_broker, within};
 
-/// A service type declares its extensions once, so each test has a module with a static recorder.
+/// A service type declares its extensions once: each test has a module with a static place for its recorder.
 macro_rules! recorder {
     () => {
         static HEARD: OnceLock<Recorder<String>> = OnceLock::new();
 
-        fn received() -> &'static Recorder<String> {
+        fn heard() -> &'static Recorder<String> {
             HEARD.get_or_init(Recorder::new)
         }
     };
 }
 
-/// The lifecycle calls of a container, in order.
+/// Everything a container tells its extensions, in order.
 mod life {
     use super::*;
 
     recorder!();
 
-    /// The extension shared by the other two.
+    /// What the other two share.
     struct Hub;
 
     impl SharedExtension for Hub {
         async fn start(&self) -> Result<()> {
-            received().record("hub starts".to_owned());
+            heard().record("hub starts".to_owned());
             Ok(())
         }
 
         async fn stop(&self) {
-            received().record("hub stops".to_owned());
+            heard().record("hub stops".to_owned());
         }
     }
 
     fn hub(container: &Container) -> Result<Arc<Hub>> {
         container.shared(|_| {
-            received().record("hub is made".to_owned());
+            heard().record("hub is made".to_owned());
             Ok(Hub)
         })
     }
@@ -59,17 +58,17 @@ mod life {
     impl Entrypoint for Fires {
         async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
             hub(container)?;
-            received().record(format!("entrypoint of {} is set up", method.name()));
+            heard().record(format!("entrypoint of {} is set up", method.name()));
             Ok(())
         }
 
         async fn start(&self) -> Result<()> {
-            received().record("entrypoint starts".to_owned());
+            heard().record("entrypoint starts".to_owned());
             Ok(())
         }
 
         async fn stop(&self) {
-            received().record("entrypoint stops".to_owned());
+            heard().record("entrypoint stops".to_owned());
         }
 
         fn describe(&self) -> String {
@@ -84,17 +83,17 @@ mod life {
 
         async fn setup(&self, container: &Container) -> Result<()> {
             hub(container)?;
-            received().record("provider is set up".to_owned());
+            heard().record("provider is set up".to_owned());
             Ok(())
         }
 
         async fn start(&self) -> Result<()> {
-            received().record("provider starts".to_owned());
+            heard().record("provider starts".to_owned());
             Ok(())
         }
 
         async fn stop(&self) {
-            received().record("provider stops".to_owned());
+            heard().record("provider stops".to_owned());
         }
 
         async fn get_dependency(&self, _: &WorkerContext) -> Result<u8> {
@@ -117,11 +116,11 @@ mod life {
     }
 
     #[tokio::test]
-    async fn extensions_are_called_in_order_and_share_one_value() {
+    async fn extensions_live_in_order_and_share_one_value() {
         let container = Container::new::<Alive>(no_broker()).unwrap();
         container.start().await.unwrap();
         assert_eq!(
-            received().take(),
+            heard().take(),
             [
                 "hub is made",
                 "provider is set up",
@@ -137,14 +136,14 @@ mod life {
         assert_eq!(seven, 7);
         container.stop().await;
         assert_eq!(
-            received().take(),
+            heard().take(),
             ["entrypoint stops", "provider stops", "hub stops"]
         );
         container.wait().await.unwrap();
     }
 }
 
-/// Shared extensions.
+/// What extensions share.
 mod shared {
     use super::*;
 
@@ -168,13 +167,13 @@ mod shared {
     }
 
     #[tokio::test]
-    async fn a_shared_extension_must_be_requested_before_the_start() {
+    async fn a_shared_extension_is_asked_for_before_the_start_or_not_at_all() {
         let container = Container::new::<Quiet>(no_broker()).unwrap();
         let early = container.shared(|_| Ok(Early)).unwrap();
         container.start().await.unwrap();
         let error = container.shared(|_| Ok(Late)).map(drop).unwrap_err();
         assert!(error.to_string().contains("in `setup`"), "{error}");
-        // An existing one is still available.
+        // One that is there can still be had.
         let again = container.shared(|_| Ok(Early)).unwrap();
         assert!(Arc::ptr_eq(&early, &again));
         container.stop().await;
@@ -183,7 +182,7 @@ mod shared {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn concurrent_requests_return_the_same_value() {
+    async fn who_asks_at_the_same_time_gets_the_same_value() {
         let container = Container::new::<Quiet>(no_broker()).unwrap();
         let barrier = Arc::new(std::sync::Barrier::new(4));
         let asking: Vec<_> = (0..4)
@@ -203,7 +202,7 @@ mod shared {
     }
 }
 
-/// An entrypoint that receives arguments from a channel in a managed task.
+/// An entrypoint that takes what it is called with from a channel, in a managed task.
 mod channel {
     use super::*;
 
@@ -244,7 +243,7 @@ mod channel {
     }
 
     static INBOX: Mutex<Option<Inbox>> = Mutex::new(None);
-    /// Serializes the tests of this module, which share a static.
+    /// The tests of this module use one static place, one after the other.
     static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     #[derive(Dependencies)]
@@ -271,7 +270,7 @@ mod channel {
     }
 
     #[tokio::test]
-    async fn a_custom_entrypoint_needs_no_broker() {
+    async fn an_entrypoint_of_ones_own_needs_no_broker() {
         let _turn = ONE_BY_ONE.lock().await;
         let (container, sender) = started().await;
         let mut double = entrypoint_waiter(&container, "double");
@@ -284,7 +283,7 @@ mod channel {
     }
 
     #[tokio::test]
-    async fn mismatched_arguments_start_no_worker() {
+    async fn arguments_that_do_not_fit_make_no_worker_and_harm_nobody() {
         let _turn = ONE_BY_ONE.lock().await;
         let (container, sender) = started().await;
         let mut double = entrypoint_waiter(&container, "double");
@@ -295,7 +294,7 @@ mod channel {
     }
 
     #[tokio::test]
-    async fn a_failed_managed_task_kills_the_container() {
+    async fn a_managed_task_that_fails_kills_the_container() {
         let _turn = ONE_BY_ONE.lock().await;
         for (number, reason) in [(13, "thirteen"), (666, "the beast")] {
             let (container, sender) = started().await;
@@ -308,14 +307,14 @@ mod channel {
                 "{text}"
             );
             assert!(text.contains(reason), "{text}");
-            // All tasks have ended.
+            // Nothing runs any more.
             container.stop().await;
             assert!(sender.is_closed());
         }
     }
 
     #[tokio::test]
-    async fn a_failed_setup_names_its_extension() {
+    async fn a_setup_that_fails_says_whose_it_was() {
         let _turn = ONE_BY_ONE.lock().await;
         *INBOX.lock().unwrap() = None;
         let container = Container::new::<Doubler>(no_broker()).unwrap();
@@ -327,7 +326,7 @@ mod channel {
     }
 }
 
-/// An entrypoint that consumes a queue with the public AMQP client.
+/// An entrypoint that consumes a queue, with the public client and nothing else.
 mod queue {
     use super::*;
 
@@ -344,7 +343,7 @@ mod queue {
             }
         }
 
-        /// Called on the I/O task, so it spawns a worker.
+        /// Called on the I/O task: what is to be done is done elsewhere.
         fn accept(container: &WeakContainer, method: &MethodHandle, delivery: Delivery) {
             let Some(container) = container.upgrade() else {
                 return delivery.acker.reject(true);
@@ -414,7 +413,7 @@ mod queue {
         container.start().await.unwrap();
         let mut read = entrypoint_waiter(&container, "read");
 
-        // Sent by another worker, whose headers travel with the message.
+        // A worker elsewhere sends: its headers travel with the message.
         let sender = WorkerContext::fake("post", "deliver");
         let publisher = Publisher::shared(&broker.options());
         for letter in ["hello", "bill"] {

@@ -1,4 +1,4 @@
-//! An HTTP client on the level of bytes.
+//! A client that speaks HTTP byte by byte, so that tests see what is on the wire.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::support::within;
 
-/// Starts a container with a web server on a free port, without a broker.
+/// Starts a container whose web server listens on a free port of this machine. No broker is needed.
 pub(crate) async fn serve<S: Service>(config: Config) -> (Container, SocketAddr) {
     let config = config.with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
     let container = Container::new::<S>(config).unwrap();
@@ -22,21 +22,21 @@ pub(crate) async fn serve<S: Service>(config: Config) -> (Container, SocketAddr)
 /// A connection.
 pub(crate) struct Client {
     stream: TcpStream,
-    /// Received bytes that are not consumed yet.
+    /// Read, and not yet taken.
     buffer: Vec<u8>,
 }
 
-/// A received response.
+/// A response, as it came.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Headers, with lower-case names.
+    /// Names are lower case.
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    /// Returns the value of a header, or an empty string.
+    /// A header's value, or nothing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .iter()
@@ -48,7 +48,7 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// Returns the status and the body.
+    /// The status and the body.
     pub(crate) fn short(&self) -> (u16, &str) {
         (self.status, self.text())
     }
@@ -69,12 +69,12 @@ impl Client {
         self.try_send(bytes).await.unwrap();
     }
 
-    /// Sends bytes, which the server may refuse.
+    /// Sends bytes that the server may not want.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         within("taking the request", self.stream.write_all(bytes.as_ref())).await
     }
 
-    /// Sends a request with a body and reads the response.
+    /// Sends a request with a body, and reads the answer.
     pub(crate) async fn ask(&mut self, line: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
         self.send(format!(
@@ -87,19 +87,19 @@ impl Client {
         }
     }
 
-    /// Sends a request without a body and reads the response.
+    /// Sends a request without a body, and reads the answer.
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
             .await;
         self.answer().await
     }
 
-    /// Shuts down the sending side.
+    /// Says that it sends no more.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Reads a response with a fixed-length or chunked body.
+    /// Reads an answer: its head, and a body with a length or in chunks.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut answer = self.head().await;
         if answer.header("transfer-encoding") == "chunked" {
@@ -113,7 +113,7 @@ impl Client {
         answer
     }
 
-    /// Reads the head of a response.
+    /// Reads the head of an answer.
     pub(crate) async fn head(&mut self) -> Answer {
         let mut lines = Vec::new();
         loop {
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Reads a chunk; `None` for the last one.
+    /// Reads a chunk of a body that comes in chunks; `None` for the last.
     pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
         let length = usize::from_str_radix(&self.line().await, 16).unwrap();
         let chunk = self.take(length).await;
@@ -143,11 +143,11 @@ impl Client {
         (length > 0).then_some(chunk)
     }
 
-    /// Reads until the server closes the connection.
+    /// Reads until the server closes the connection, and returns what came.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.buffer);
         within("the end of the connection", async {
-            // A reset ends the connection too.
+            // A reset is an end, too.
             while let Ok(1..) = self.stream.read_buf(&mut rest).await {}
         })
         .await;

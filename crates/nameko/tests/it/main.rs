@@ -1,11 +1,11 @@
 //! Tests of the crate as a user sees it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-// The broker of a test.
+// The broker a test runs on.
 mod support;
-// Services for tests.
+// The services that tests run.
 mod services;
-// A scripted AMQP peer.
+// A peer that speaks AMQP by hand.
 mod peer;
 // A TCP proxy that breaks connections.
 mod proxy;
@@ -19,7 +19,7 @@ mod amqp_tls;
 // The AMQP client against servers that misbehave.
 mod amqp_peers;
 
-// Child processes.
+// Programs that a test runs as a user would.
 mod program;
 // `nameko broker`.
 mod cli_broker;
@@ -36,54 +36,54 @@ mod config;
 mod serialization;
 // Bodies of messages in every format.
 mod codec;
-// Services with MessagePack and registered formats.
+// Services that talk in MessagePack and in formats of their own.
 mod formats;
 
 // WebSocket: requests, events, and clients that misbehave.
 mod websocket;
 
-// Timers.
+// Timers: when they tick.
 mod timers;
 // Cron lines, in one instance and in a fleet.
 mod cron;
 
 // Calls between services: results, errors, context.
 mod rpc;
-// The wire format.
+// What peers of all kinds put on the wire.
 mod wire;
 // Typed clients.
 mod clients;
-// Errors that keep their type across services.
+// Errors that keep their type between services.
 mod exceptions;
 // Context data and configuration as dependencies.
 mod context;
-// Events: handler types and delivery.
+// Events: who handles them, what waits for whom.
 mod events;
 // Events that fail.
 mod event_failures;
-// Queues of events and requests: arguments and conflicts.
+// The queues of events and requests: arguments, brokers that hold them otherwise.
 mod event_queues;
-// Unreadable messages.
+// Messages that nobody can read.
 mod poison;
 // Queues with arguments: priorities, limits, dead letters.
 mod dead_letters;
-// Publishers and consumers.
+// Messages on queues of a service's own.
 mod messaging;
-// An HTTP client on the level of bytes.
+// A client of HTTP that tests see the bytes of.
 mod http_client;
 // HTTP: arguments, results, errors.
 mod http;
 // HTTP when clients are slow, wrong or hostile.
 mod http_peers;
-// Shared ports, stop and kill.
+// Ports shared, taken and closed; stop and kill.
 mod http_ports;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
-// User-defined extensions.
+// Extensions by users.
 mod extensions;
 // Managed tasks.
 mod managed;
-// Failing starts and stops.
+// Stops that do not go well.
 mod stops;
 // Replaced dependencies, restricted entrypoints.
 mod replaced;
@@ -93,7 +93,7 @@ mod testing;
 mod observability;
 // Several services in one process.
 mod runner;
-// Failures of brokers, networks and methods.
+// Services when brokers, networks and methods break.
 mod reliability;
 
 /// The path of the binary `nameko`.

@@ -1,4 +1,4 @@
-//! RPC between services and from programs: results, errors, context.
+//! Calls between services, and from a program: results, errors, context.
 
 use nameko::{Cluster, Error, services};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn arguments_are_positional_or_named() {
 }
 
 #[tokio::test]
-async fn errors_of_a_method_reach_the_caller() {
+async fn what_a_method_raises_reaches_the_caller() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -86,7 +86,7 @@ async fn errors_of_a_method_reach_the_caller() {
         remote.value
     );
 
-    // The service still works.
+    // It lives on.
     assert_eq!(
         troubles.call::<Value>("echo", (1,)).await.unwrap(),
         json!(1)
@@ -95,7 +95,7 @@ async fn errors_of_a_method_reach_the_caller() {
 }
 
 #[tokio::test]
-async fn invalid_calls_have_descriptive_errors() {
+async fn wrong_calls_say_what_is_wrong() {
     let broker = support::broker().await;
     let runner = support::run(&services![ServiceX, ServiceY], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -131,7 +131,7 @@ async fn invalid_calls_have_descriptive_errors() {
     assert!(error.is_unknown_service());
     assert_eq!(error.to_string(), "Unknown service `nobody`");
 
-    // Propagated by a service it is a remote error, like any unregistered exception.
+    // Through a service it is a remote error, as any exception that is not registered.
     let error = cluster
         .service("service_x")
         .call::<String>("call_nobody", ())
@@ -142,13 +142,13 @@ async fn invalid_calls_have_descriptive_errors() {
 }
 
 #[tokio::test]
-async fn a_call_times_out() {
+async fn a_call_has_a_deadline() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
 
     let troubles = cluster.service("troubles");
-    // Opens the connection before the timed call.
+    // The connection is open when the time begins to run.
     assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
     let timeout = std::time::Duration::from_millis(50);
     let error = troubles
@@ -158,7 +158,7 @@ async fn a_call_times_out() {
         .unwrap_err();
     assert!(error.is_timeout());
     assert_eq!(error.to_string(), "no reply to troubles.hang within 50ms");
-    // The client still works.
+    // The client is as good as before.
     assert_eq!(
         troubles.call::<Value>("echo", ("x",)).await.unwrap(),
         json!("x")
@@ -191,14 +191,14 @@ async fn the_call_id_stack_and_context_data_travel_with_calls() {
         ]
     );
 
-    // Changes by the method are sent with its calls.
+    // What the method changes before it calls goes along.
     let (_, language): (Vec<String>, Option<String>) = x.call("context", ("fr",)).await.unwrap();
     assert_eq!(language.as_deref(), Some("fr"));
     runner.stop().await;
 }
 
 #[tokio::test]
-async fn one_client_serves_concurrent_tasks() {
+async fn one_client_serves_many_tasks_at_once() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -214,7 +214,7 @@ async fn one_client_serves_concurrent_tasks() {
 }
 
 #[tokio::test]
-async fn large_arguments_and_results_are_delivered() {
+async fn big_arguments_and_results_arrive_whole() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();

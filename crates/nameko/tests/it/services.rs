@@ -1,4 +1,4 @@
-//! Services for tests.
+//! The services that the tests run.
 
 use std::{
     collections::BTreeMap,
@@ -74,10 +74,10 @@ impl std::fmt::Display for OutOfStock {
 
 impl std::error::Error for OutOfStock {}
 
-/// Notifications of started `Troubles::hang` calls, by the name of the test.
+/// Who waits for a `Troubles::hang` to begin, by the test's name for it.
 static HANGING: Mutex<BTreeMap<String, Arc<Notify>>> = Mutex::new(BTreeMap::new());
 
-/// Returns the notification for `Troubles::hang` of `test`.
+/// Told when `Troubles::hang` has begun for `test`.
 pub(crate) fn hanging(test: &str) -> Arc<Notify> {
     HANGING
         .lock()
@@ -135,16 +135,16 @@ impl Troubles {
     }
 }
 
-/// Records received values; a test replaces the dependency with its own recorder.
-pub(crate) type Received = nameko::testing::Recorder<String>;
+/// What the methods of a service were told: a test puts its own recorder in the place of the field `heard`.
+pub(crate) type Heard = nameko::testing::Recorder<String>;
 
-/// Injects an unused recorder.
+/// Injects a recorder that nobody reads.
 pub(crate) struct Hearing;
 
 impl DependencyProvider for Hearing {
-    type Dependency = Received;
+    type Dependency = Heard;
 
-    async fn get_dependency(&self, _: &WorkerContext) -> Result<Received> {
-        Ok(Received::new())
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Heard> {
+        Ok(Heard::new())
     }
 }

@@ -1,4 +1,4 @@
-//! The broker of a test, and unique names.
+//! The broker that a test runs on, and names of its own on it.
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -9,16 +9,16 @@ use nameko::{
 };
 use tokio::sync::mpsc;
 
-/// A broker for one test: an embedded one, or a virtual host on the RabbitMQ at
+/// A broker for one test: an embedded one of its own, or a virtual host of its own on the RabbitMQ at
 /// `NAMEKO_TEST_AMQP_URI`.
 pub(crate) struct TestBroker(testing::TestBroker);
 
-/// Starts a broker.
+/// A broker to test on.
 pub(crate) async fn broker() -> TestBroker {
     TestBroker(testing::broker().await)
 }
 
-/// Starts services.
+/// Runs services until the test stops them.
 pub(crate) async fn run(services: &Services, broker: &TestBroker) -> Runner {
     let runner = Runner::new::<&str>(services, &[], &broker.config()).unwrap();
     runner.start().await.unwrap();
@@ -26,22 +26,22 @@ pub(crate) async fn run(services: &Services, broker: &TestBroker) -> Runner {
 }
 
 impl TestBroker {
-    /// Returns the URI.
+    /// Where it is.
     pub(crate) fn uri(&self) -> &str {
         self.0.uri()
     }
 
-    /// Returns a configuration with the URI.
+    /// A configuration that names it.
     pub(crate) fn config(&self) -> Config {
         self.0.config()
     }
 
-    /// Returns connection options.
+    /// How to connect to it.
     pub(crate) fn options(&self) -> ConnectOptions {
         ConnectOptions::from_uri(self.uri()).unwrap()
     }
 
-    /// Returns the socket address.
+    /// Its address.
     pub(crate) fn addr(&self) -> SocketAddr {
         use std::net::ToSocketAddrs;
 
@@ -51,27 +51,27 @@ impl TestBroker {
     }
 }
 
-/// Appends a unique suffix, for queues, exchanges and services of one test.
+/// `name` with something unique behind it: for queues, exchanges and services of one test.
 pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Awaits an event, with a timeout of 30 s.
-pub(crate) async fn within<F: Future>(description: &str, event: F) -> F::Output {
+/// Waits for what is to happen, but not for ever.
+pub(crate) async fn within<F: Future>(what: &str, event: F) -> F::Output {
     match tokio::time::timeout(Duration::from_secs(30), event).await {
         Ok(output) => output,
-        Err(_) => panic!("timed out after 30 s: {description}"),
+        Err(_) => panic!("{what} did not come within 30 s"),
     }
 }
 
-/// The messages of one queue.
+/// The messages of one queue, as a peer takes them that speaks AMQP by hand.
 pub(crate) struct Messages {
     arrived: mpsc::UnboundedReceiver<Delivery>,
-    /// Held: dropping it closes the channel.
+    /// Held: it ends when it is dropped.
     _channel: Channel,
 }
 
-/// Consumes a queue and acknowledges its messages.
+/// Consumes a queue, acknowledging what comes.
 pub(crate) async fn consume(channel: &Channel, queue: &str) -> Messages {
     let (sender, messages) = mpsc::unbounded_channel();
     let sink = move |delivery: Delivery| {
@@ -86,13 +86,13 @@ pub(crate) async fn consume(channel: &Channel, queue: &str) -> Messages {
 }
 
 impl Messages {
-    /// Returns the next message.
+    /// The next one.
     pub(crate) async fn next(&mut self) -> Delivery {
         within("a message", self.arrived.recv()).await.unwrap()
     }
 }
 
-/// Returns a configuration with an unreachable broker: nothing listens on port 1.
+/// A configuration whose broker cannot be reached: the port is reserved, and nothing listens there.
 pub(crate) fn no_broker() -> Config {
     Config::new().with("AMQP_URI", "amqp://guest:guest@127.0.0.1:1")
 }

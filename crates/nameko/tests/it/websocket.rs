@@ -1,5 +1,4 @@
-//! WebSocket: requests and events as Nameko's clients and browsers expect them, and misbehaving
-//! clients.
+//! WebSocket: what a client sends and is sent, as Nameko's clients and browsers expect it; and clients that misbehave.
 
 use std::{
     collections::HashMap,
@@ -30,11 +29,11 @@ use tokio_tungstenite::{
 
 use crate::{http_client, support::within};
 
-/// Reports disconnected sockets and their channels.
+/// Says which sockets are gone, and what they listened to.
 static GONE: LazyLock<broadcast::Sender<(String, Vec<String>)>> =
     LazyLock::new(|| broadcast::Sender::new(256));
 
-/// Returns the notifications of `test` for the start and the end of `Chat::hang`.
+/// By the test's name for it: told when `Chat::hang` has begun, and lets it end.
 static HANGING: Mutex<Option<HashMap<String, &'static (Notify, Notify)>>> = Mutex::new(None);
 
 fn hanging(test: &str) -> &'static (Notify, Notify) {
@@ -87,7 +86,7 @@ impl Chat {
             }
             self.hub.broadcast(channel, "left", &socket_id)?;
         }
-        // Fails after the end of the test.
+        // A test may have ended.
         let _ = GONE.send((socket_id, channels));
         Ok(())
     }
@@ -115,15 +114,15 @@ impl Chat {
     }
 
     #[websocket_rpc]
-    async fn send_to(&self, _socket_id: String, target: String, value: Value) -> Result<bool> {
-        self.hub.unicast(&target, "direct", &value)
+    async fn tell(&self, _socket_id: String, target: String, value: Value) -> Result<bool> {
+        self.hub.unicast(&target, "told", &value)
     }
 
     #[websocket_rpc]
     async fn flood(&self, _socket_id: String, target: String, messages: usize) -> Result<bool> {
         let text = "x".repeat(1_000_000);
         (0..messages).try_fold(true, |all, _| {
-            Ok(all & self.hub.unicast(&target, "direct", &text)?)
+            Ok(all & self.hub.unicast(&target, "told", &text)?)
         })
     }
 
@@ -193,14 +192,14 @@ impl Server {
     }
 }
 
-/// A client like `nameko.testing.websocket`.
+/// A client as `nameko.testing.websocket` has it.
 struct Client {
     stream: WebSocketStream<TcpStream>,
     id: String,
 }
 
 impl Client {
-    /// Returns the next message except pings.
+    /// The next message that is no ping.
     async fn receive(&mut self) -> Message {
         loop {
             let message = within("a message", self.stream.next())
@@ -235,7 +234,7 @@ impl Client {
         reply
     }
 
-    /// Waits for the close frame; returns its code and reason.
+    /// The code and the reason with which the server closes the socket.
     async fn closed(&mut self) -> (CloseCode, String) {
         loop {
             if let Message::Close(frame) = self.receive().await {
@@ -247,7 +246,7 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_reply_has_the_correlation_id_of_its_request() {
+async fn a_request_is_answered_with_its_correlation_id() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     assert!(uuid::Uuid::try_parse(&client.id).is_ok());
@@ -258,7 +257,7 @@ async fn a_reply_has_the_correlation_id_of_its_request() {
         reply,
         json!({"type": "result", "success": true, "data": {"a": [1, "é", null]}, "correlation_id": "c"})
     );
-    // The id may have any value, or be missing.
+    // Any value serves as an id, and as good as none.
     for id in ["{\"n\": [1]}", "null"] {
         client
             .send(format!(
@@ -277,7 +276,7 @@ async fn a_reply_has_the_correlation_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn errors_have_namekos_format() {
+async fn errors_are_answered_as_nameko_answers_them() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     for (method, data, exc_type, value) in [
@@ -331,7 +330,7 @@ async fn errors_have_namekos_format() {
 }
 
 #[tokio::test]
-async fn a_malformed_request_is_answered_and_the_socket_stays_open() {
+async fn what_is_no_request_is_malformed_and_the_socket_lives_on() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     for message in [
@@ -347,11 +346,11 @@ async fn a_malformed_request_is_answered_and_the_socket_stays_open() {
         assert_eq!(reply["error"]["value"], "Invalid JSON data");
         assert_eq!(reply["correlation_id"], Value::Null);
     }
-    // A request may be a binary message.
+    // A request may come as bytes.
     let request = r#"{"method": "echo", "data": {"value": 1}}"#;
     client.stream.send(Message::binary(request)).await.unwrap();
     assert_eq!(client.next().await["data"], 1);
-    // Deeply nested text does not close the socket.
+    // However deep it is, text is no reason to end.
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
     for request in [
         format!("{{\"method\": \"echo\", \"data\": {{\"value\": 1}}, \"correlation_id\": {deep}}}"),
@@ -372,7 +371,7 @@ async fn a_malformed_request_is_answered_and_the_socket_stays_open() {
 }
 
 #[tokio::test]
-async fn events_are_sent_to_subscribers() {
+async fn events_go_to_who_listens() {
     let server = serve(Config::default()).await;
     let (mut one, mut two) = (server.connect().await, server.connect().await);
     let reply = one.call("subscribe", json!({"channel": "b"})).await;
@@ -393,22 +392,22 @@ async fn events_are_sent_to_subscribers() {
     assert_eq!(reply["data"], 0);
 
     let reply = two
-        .call("send_to", json!({"target": one.id, "value": [1]}))
+        .call("tell", json!({"target": one.id, "value": [1]}))
         .await;
     assert_eq!(reply["data"], true);
     assert_eq!(
         one.next().await,
-        json!({"type": "event", "event": "direct", "data": [1]})
+        json!({"type": "event", "event": "told", "data": [1]})
     );
     let reply = two
-        .call("send_to", json!({"target": "nobody", "value": 1}))
+        .call("tell", json!({"target": "nobody", "value": 1}))
         .await;
     assert_eq!(reply["data"], false);
     server.container.stop().await;
 }
 
 #[tokio::test]
-async fn requests_of_one_socket_are_handled_in_sequence() {
+async fn requests_of_one_socket_are_handled_one_after_the_other() {
     let server = serve(Config::default()).await;
     let (mut one, mut two) = (server.connect().await, server.connect().await);
     let (begun, end) = hanging("in turn");
@@ -417,7 +416,7 @@ async fn requests_of_one_socket_are_handled_in_sequence() {
     one.send(r#"{"method": "echo", "data": {"value": 2}, "correlation_id": 2}"#)
         .await;
     within("the request", begun.notified()).await;
-    // Other sockets are not blocked.
+    // Another socket does not wait for it.
     assert_eq!(two.call("echo", json!({"value": 3})).await["data"], 3);
     end.notify_one();
     assert_eq!(one.next().await["correlation_id"], 1);
@@ -426,7 +425,7 @@ async fn requests_of_one_socket_are_handled_in_sequence() {
 }
 
 #[tokio::test]
-async fn the_connect_hook_runs_and_may_refuse_the_socket() {
+async fn a_socket_is_met_when_it_connects_and_may_be_sent_away() {
     let server = serve(Config::default()).await;
     let mut guest = server.connect_to("/ws?room=lobby&token=right").await;
     let host = server.addr.to_string();
@@ -452,7 +451,7 @@ async fn the_connect_hook_runs_and_may_refuse_the_socket() {
 }
 
 #[tokio::test]
-async fn a_disconnected_socket_is_unsubscribed_and_the_others_are_notified() {
+async fn a_socket_that_goes_is_forgotten_and_the_others_hear_of_it() {
     let server = serve(Config::default()).await;
     let mut gone = GONE.subscribe();
     let mut stays = server.connect().await;
@@ -478,16 +477,14 @@ async fn a_disconnected_socket_is_unsubscribed_and_the_others_are_notified() {
                 break;
             }
         }
-        let reply = stays
-            .call("send_to", json!({"target": id, "value": 1}))
-            .await;
+        let reply = stays.call("tell", json!({"target": id, "value": 1})).await;
         assert_eq!(reply["data"], false);
     }
     server.container.stop().await;
 }
 
 #[tokio::test]
-async fn the_connection_closes_before_the_disconnect_hook_ends() {
+async fn the_connection_is_closed_before_the_hook_has_ended() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     let (begun, end) = hanging("goodbye");
@@ -502,9 +499,9 @@ async fn the_connection_closes_before_the_disconnect_hook_ends() {
     server.container.stop().await;
 }
 
-/// Otherwise the connect hook could register a socket after its disconnect hook.
+/// Otherwise it would note who is there after it was noted that he is gone.
 #[tokio::test]
-async fn the_disconnect_hook_runs_after_the_connect_hook() {
+async fn a_socket_that_goes_while_it_is_met_is_gone_after_that() {
     let server = serve(Config::default()).await;
     let mut gone = GONE.subscribe();
     let mut watcher = server.connect().await;
@@ -516,13 +513,13 @@ async fn the_disconnect_hook_runs_after_the_connect_hook() {
     drop(guest);
     let vanished = async {
         while watcher
-            .call("send_to", json!({"target": id, "value": 1}))
+            .call("tell", json!({"target": id, "value": 1}))
             .await["data"]
             == true
         {}
     };
     within("the guest's end", vanished).await;
-    // Round trips, during which the other hook would run.
+    // Round trips, in which the other hook would run.
     for _ in 0..20 {
         watcher.call("echo", json!({"value": 1})).await;
     }
@@ -535,9 +532,9 @@ async fn the_disconnect_hook_runs_after_the_connect_hook() {
     server.container.stop().await;
 }
 
-/// The worker still runs to its end, as in Nameko.
+/// Its worker runs to its end nevertheless, as in Nameko.
 #[tokio::test]
-async fn a_socket_may_disconnect_during_its_request() {
+async fn a_socket_that_vanishes_while_its_request_runs_does_no_harm() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     let (begun, end) = hanging("vanished");
@@ -552,9 +549,9 @@ async fn a_socket_may_disconnect_during_its_request() {
     within("the stop", server.container.stop()).await;
 }
 
-/// A page that sends a message while closing does not wait for the reply.
+/// A page that tells something as it is closed does not wait for the reply.
 #[tokio::test]
-async fn pending_requests_are_handled_before_the_disconnect_hook() {
+async fn what_a_socket_sent_before_it_left_is_handled_and_only_then_it_is_gone() {
     let server = serve(Config::default()).await;
     let mut watcher = server.connect().await;
     for (test, politely) in [("leave politely", true), ("vanish", false)] {
@@ -576,13 +573,13 @@ async fn pending_requests_are_handled_before_the_disconnect_hook() {
         if politely {
             leaves.stream.close(None).await.unwrap();
         }
-        // The messages are read before the close.
+        // What it sends is read before its end is.
         leaves.stream.get_mut().shutdown().await.unwrap();
         end.notify_one();
         for n in 0..10 {
-            let event = watcher.next().await;
+            let said = watcher.next().await;
             assert_eq!(
-                (&event["event"], &event["data"]),
+                (&said["event"], &said["data"]),
                 (&json!("said"), &json!(n.to_string()))
             );
         }
@@ -596,7 +593,7 @@ async fn pending_requests_are_handled_before_the_disconnect_hook() {
 }
 
 #[tokio::test]
-async fn a_refused_socket_has_no_disconnect_hook() {
+async fn nothing_is_heard_of_a_socket_that_is_sent_away_also_when_it_has_gone() {
     let server = serve(Config::default()).await;
     let mut gone = GONE.subscribe();
     let mut watcher = server.connect().await;
@@ -614,7 +611,7 @@ async fn a_refused_socket_has_no_disconnect_hook() {
     drop(stranger);
     let vanished = async {
         while watcher
-            .call("send_to", json!({"target": id, "value": 1}))
+            .call("tell", json!({"target": id, "value": 1}))
             .await["data"]
             == true
         {}
@@ -623,14 +620,14 @@ async fn a_refused_socket_has_no_disconnect_hook() {
     end.notify_one();
     assert_eq!(watcher.next().await["event"], "met");
     while within("the hook", gone.recv()).await.unwrap().0 != id {}
-    // The reply arrives without an event before it.
+    // A reply, and no event before it.
     assert_eq!(watcher.call("echo", json!({"value": 1})).await["data"], 1);
     drop(watcher);
     server.container.stop().await;
 }
 
 #[tokio::test]
-async fn an_oversized_message_closes_the_socket() {
+async fn a_message_that_is_too_large_closes_the_socket() {
     let server = serve(Config::default().with("WEBSOCKET_MAX_MESSAGE", 1000)).await;
     let mut client = server.connect().await;
     let text = "x".repeat(900);
@@ -638,11 +635,11 @@ async fn an_oversized_message_closes_the_socket() {
         client.call("echo", json!({"value": text})).await["data"],
         text
     );
-    // The server stops reading, so the close frame may arrive before everything is sent.
+    // The server stops reading: what it says may come before all is sent.
     let _ = client.stream.send(Message::text("x".repeat(100_000))).await;
     assert_eq!(client.closed().await.0, CloseCode::Size);
 
-    // The connection is not reset while most of the message is in transit.
+    // Nor is it cut off while most of it is still on its way.
     let mut client = server.connect().await;
     let long = Message::text("x".repeat(10_000_000));
     within("all to be sent", client.stream.send(long))
@@ -653,16 +650,16 @@ async fn an_oversized_message_closes_the_socket() {
 }
 
 #[tokio::test]
-async fn a_protocol_violation_closes_the_socket() {
+async fn a_client_that_breaks_the_rules_is_closed() {
     let server = serve(Config::default()).await;
     for frame in [
-        // Invalid UTF-8, with a zero mask.
+        // A text that is no UTF-8, with a mask of zeros.
         &[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff][..],
         // No mask.
         &[0x81, 0x01, b'x'],
-        // A reserved opcode.
+        // An opcode that is none.
         &[0x83, 0x80, 0, 0, 0, 0],
-        // An invalid length.
+        // Lengths without end.
         &[
             0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
         ],
@@ -680,21 +677,21 @@ async fn a_protocol_violation_closes_the_socket() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_closed_and_the_others_are_served() {
+async fn a_socket_that_does_not_read_is_closed_and_the_others_are_served() {
     let server = serve(Config::default().with("WEBSOCKET_MAX_QUEUE", 100_000)).await;
     let mut gone = GONE.subscribe();
     let (mut deaf, mut talker) = (server.connect().await, server.connect().await);
     deaf.call("subscribe", json!({"channel": "news"})).await;
     let text = "x".repeat(90_000);
-    // The socket buffers hold more than the queue.
-    let until_closed = async {
+    // What the systems on both sides take for it is more than the queue.
+    let told = async {
         while talker
             .call("say", json!({"channel": "news", "text": text}))
             .await["data"]
             == 1
         {}
     };
-    within("the end of the deaf socket", until_closed).await;
+    within("the end of the deaf socket", told).await;
     loop {
         let (id, _) = within("the hook", gone.recv()).await.unwrap();
         if id == deaf.id {
@@ -704,7 +701,7 @@ async fn a_slow_reader_is_closed_and_the_others_are_served() {
     server.container.stop().await;
 }
 
-/// Backpressure slows down a client that sends requests faster than they are handled.
+/// A client that sends requests faster than they are handled is read more slowly; nothing is lost.
 #[tokio::test]
 async fn a_flood_of_requests_is_answered_in_order() {
     let server = serve(Config::default()).await;
@@ -731,7 +728,7 @@ async fn a_flood_of_requests_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_a_silent_peer_is_disconnected() {
+async fn pings_are_answered_and_a_silent_peer_is_given_up() {
     let server = serve(Config::default().with("WEBSOCKET_PING_INTERVAL", 0.1)).await;
     let mut gone = GONE.subscribe();
     let mut client = server.connect().await;
@@ -750,7 +747,7 @@ async fn pings_are_answered_and_a_silent_peer_is_disconnected() {
             other => assert!(other.is_ping(), "{other:?}"),
         }
     }
-    // From here on the client neither reads nor responds.
+    // From here on it reads nothing, and so answers nothing.
     loop {
         let (id, _) = within("the hook", gone.recv()).await.unwrap();
         if id == client.id {
@@ -761,7 +758,7 @@ async fn pings_are_answered_and_a_silent_peer_is_disconnected() {
 }
 
 #[tokio::test]
-async fn stop_finishes_the_request_and_sends_a_close_frame() {
+async fn a_stop_lets_the_request_end_and_says_goodbye() {
     let server = serve(Config::default()).await;
     let (mut idle, mut busy) = (server.connect().await, server.connect().await);
     let (begun, end) = hanging("stop");
@@ -784,9 +781,9 @@ async fn stop_finishes_the_request_and_sends_a_close_frame() {
     within("the stop", stop).await.unwrap();
 }
 
-/// Exceeds the socket buffers, so that most of it waits in the service.
+/// More than the systems on both sides take, so that most of it waits in the service.
 #[tokio::test]
-async fn stop_flushes_pending_messages_and_closes_a_peer_that_is_still_sending() {
+async fn a_stop_sends_all_that_waits_and_says_goodbye_to_a_peer_that_has_more_to_say() {
     let config = Config::default().with("WEBSOCKET_MAX_QUEUE", 50_000_000);
     let server = serve(config).await;
     let (client, mut talker) = (server.connect().await, server.connect().await);
@@ -797,11 +794,11 @@ async fn stop_flushes_pending_messages_and_closes_a_peer_that_is_still_sending()
     within("the request", begun.notified()).await;
     let flood = json!({"target": client.id, "messages": 10});
     assert_eq!(talker.call("flood", flood).await["data"], true);
-    // Exceeds the inbox.
+    // More than may wait to be handled.
     let talking = tokio::spawn(async move {
         let request = json!({"method": "echo", "data": {"value": "x".repeat(500_000)}}).to_string();
         for _ in 0..8 {
-            // Sending after the close frame fails; a reset connection would be another error.
+            // Nobody may say anything after a goodbye. A connection that was reset is something else.
             match sink.send(Message::text(request.clone())).await {
                 Err(WsError::Protocol(ProtocolError::SendAfterClosing)) => break,
                 sent => sent.unwrap(),
@@ -818,12 +815,12 @@ async fn stop_flushes_pending_messages_and_closes_a_peer_that_is_still_sending()
     let mut types = Vec::new();
     loop {
         match within("a message", stream.next()).await.unwrap().unwrap() {
-            Message::Text(text) => types.push(text.contains("\"direct\"")),
+            Message::Text(text) => types.push(text.contains("\"told\"")),
             Message::Close(frame) => break assert_eq!(frame.unwrap().code, CloseCode::Away),
             _ => {}
         }
     }
-    // Events first, then the reply.
+    // The events, then the reply.
     assert_eq!(types, [vec![true; 10], vec![false]].concat());
     drop((
         within("all to be sent", talking).await.unwrap(),
@@ -834,7 +831,7 @@ async fn stop_flushes_pending_messages_and_closes_a_peer_that_is_still_sending()
 }
 
 #[tokio::test]
-async fn an_invalid_handshake_is_refused() {
+async fn what_is_no_websocket_handshake_is_refused() {
     let server = serve(Config::default()).await;
     let upgrade = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n";
     for (headers, status) in [
@@ -859,7 +856,7 @@ async fn an_invalid_handshake_is_refused() {
             .unwrap();
         assert_eq!(&answer[9..], status.as_bytes(), "{headers}");
     }
-    // Valid except for the request line or a body.
+    // A proper one, but for its line or a body.
     let headers =
         format!("{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\nHost: x\r\n");
     for (line, more) in [
@@ -875,7 +872,7 @@ async fn an_invalid_handshake_is_refused() {
 }
 
 #[tokio::test]
-async fn handshakes_from_unlisted_origins_are_refused() {
+async fn pages_of_sites_that_are_not_listed_are_refused() {
     let origins = json!(["self", "https://shop.example"]);
     let server = serve(Config::default().with("WEBSOCKET_ORIGINS", origins)).await;
     let own = format!("Origin: http://{}\r\n", server.addr);
@@ -906,7 +903,7 @@ async fn handshakes_from_unlisted_origins_are_refused() {
 }
 
 #[test]
-fn a_method_without_a_socket_id_is_an_error_at_construction() {
+fn a_method_without_a_socket_id_is_an_error_when_the_container_is_made() {
     #[derive(Dependencies)]
     struct Wrong;
 

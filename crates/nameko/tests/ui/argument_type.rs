@@ -1,4 +1,4 @@
-//! Arguments must be deserializable.
+//! Arguments are read from a message.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Arguments must be owned and named.
+//! Arguments are owned and have names.
 
 #![allow(unused_variables)]
 

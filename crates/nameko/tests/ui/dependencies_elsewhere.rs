@@ -1,4 +1,4 @@
-//! A service is a struct with named fields.
+//! Services are structs with named fields.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A field has exactly one provider.
+//! Each field has one provider.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Dependencies must be `Send` and `Sync`.
+//! A worker may move from thread to thread.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! A field has the type that its provider injects.
+//! A field has the type of what its provider gives.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The error type implements the error traits.
+//! Errors are errors.
 
 use nameko::prelude::*;
 

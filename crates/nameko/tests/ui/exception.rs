@@ -1,4 +1,4 @@
-//! `#[exception]` belongs on a struct or on each variant; the fields are serializable.
+//! What callers see of an error stands on the struct, or on each variant; its fields can be sent and read.
 
 use nameko::prelude::*;
 

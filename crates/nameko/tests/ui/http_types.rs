@@ -1,4 +1,4 @@
-//! HTTP arguments implement `FromRequest`, results `IntoResponse`.
+//! Arguments are read from a request, and results are written to a response.
 
 use nameko::{
     prelude::*,

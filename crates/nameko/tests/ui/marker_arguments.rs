@@ -1,4 +1,4 @@
-//! Arguments and combinations of markers.
+//! What markers take, and how they stand together.
 
 use nameko::prelude::*;
 

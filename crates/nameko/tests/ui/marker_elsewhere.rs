@@ -1,4 +1,4 @@
-//! A marker outside a service is an error that names its place.
+//! Every marker outside a service says where it belongs.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Invalid literals are compile errors.
+//! What is wrong with a literal is known before anything runs.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A return type other than `Result` is an error at the type.
+//! What is not a `Result` is explained at the return type.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A service needs `#[derive(Dependencies)]` and `#[service]`.
+//! A struct needs both parts to be a service.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The futures of methods must be `Send`.
+//! A method may move from thread to thread while it waits.
 
 use std::rc::Rc;
 

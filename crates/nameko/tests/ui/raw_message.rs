@@ -1,4 +1,4 @@
-//! `RawMessage` requires an entrypoint with a message.
+//! Messages are taken as they came where there is one.
 
 use nameko::prelude::*;
 

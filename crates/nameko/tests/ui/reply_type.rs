@@ -1,4 +1,4 @@
-//! Results must be serializable.
+//! Replies are written to a message.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Client methods: serializable arguments and results, errors with `From<nameko::Error>`.
+//! The types of a client's methods: arguments can be sent, results read, errors made of `nameko::Error`.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Names of entrypoints are unique.
+//! Callers tell entrypoints apart by their names.
 
 use nameko::prelude::*;
 

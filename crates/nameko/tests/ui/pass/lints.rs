@@ -1,4 +1,4 @@
-//! Generated code passes strict lints.
+//! Generated code stands up to a strict crate.
 
 #![deny(
     missing_docs,

@@ -1,4 +1,4 @@
-//! User items may have the names that generated code uses.
+//! Users may give their own things the names that generated code needs.
 
 use ::nameko::{CurrentWorker, WorkerContext};
 
