@@ -1,4 +1,4 @@
-//! The hello service on amqprs: one connection, with a channel for requests and one for replies.
+//! The hello service on the client crate amqprs: one connection, a channel to consume on and one to publish on.
 
 use std::{
     collections::VecDeque,
@@ -20,11 +20,11 @@ use amqprs::{
 };
 use async_trait::async_trait;
 
-/// Pairs of publish number and request delivery tag of unconfirmed replies, in publish order.
+/// Delivery tags of requests whose reply is not confirmed, in the order of the replies.
 type Unconfirmed = Arc<Mutex<VecDeque<(u64, u64)>>>;
 
-/// Serves until the connection is lost.
 #[tokio::main(flavor = "current_thread")]
+/// Serves until the broker is gone.
 pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
     let uri: AMQPUri = uri.parse()?;
     let user = &uri.authority.userinfo;
@@ -79,7 +79,7 @@ pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
         .basic_consume(consumer, BasicConsumeArguments::new(&queue, ""))
         .await?;
     connection.listen_network_io_failure().await;
-    Err("connection lost".into())
+    Err("the connection was lost".into())
 }
 
 struct Hello {
@@ -97,7 +97,7 @@ impl AsyncConsumer for Hello {
         request: BasicProperties,
         content: Vec<u8>,
     ) {
-        let body = match hello::reply(&content) {
+        let body = match hello::answer(&content) {
             Ok(body) => body,
             Err(error) => return eprintln!("{error}"),
         };
@@ -128,7 +128,7 @@ impl AsyncConsumer for Hello {
     }
 }
 
-/// Acknowledges each request after the confirm of its reply.
+/// Acknowledges a request when its reply is confirmed.
 struct Confirms {
     requests: Channel,
     unconfirmed: Unconfirmed,
@@ -141,7 +141,7 @@ impl ChannelCallback for Confirms {
         _: &Channel,
         close: CloseChannel,
     ) -> Result<(), amqprs::error::Error> {
-        eprintln!("channel closed by the broker: {close}");
+        eprintln!("the broker closed a channel: {close}");
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl ChannelCallback for Confirms {
     }
 
     async fn publish_nack(&mut self, _: &Channel, _: Nack) {
-        eprintln!("reply rejected by the broker (basic.nack)");
+        eprintln!("the broker refused a reply");
     }
 
     async fn publish_return(&mut self, _: &Channel, _: Return, _: BasicProperties, _: Vec<u8>) {}

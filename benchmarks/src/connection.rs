@@ -1,8 +1,6 @@
-//! A blocking AMQP connection with one channel, directly on the codec: the lower bound of the cost
-//! of AMQP.
+//! A blocking AMQP connection with one channel, straight on the codec: the least that speaking AMQP costs.
 //!
-//! The output of all events of one read is sent with one write. It trusts the broker; an error ends
-//! the program.
+//! Everything that one read brought is answered with one write. It trusts its broker, and an error ends the program.
 
 use std::{
     io::{Read, Write},
@@ -20,46 +18,46 @@ use amq_protocol::{
 use crate::hello::Failure;
 
 const CHANNEL: u16 = 1;
-/// Length of a frame header: type, channel and payload size.
-const FRAME_HEADER_BYTES: usize = 7;
+/// Type, channel and length before a frame's payload.
+const PREFIX: usize = 7;
 
-/// An incoming event.
+/// What a read brought.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most events are deliveries")]
 pub(crate) enum Event {
     /// A message for the consumer.
     Delivery {
-        /// The delivery tag.
+        /// To acknowledge it with.
         tag: u64,
-        /// The message properties.
+        /// Its properties.
         properties: BasicProperties,
-        /// The message body.
+        /// Its body.
         body: Vec<u8>,
     },
-    /// A mandatory message was returned as unroutable.
+    /// A mandatory message that no queue takes.
     Returned,
-    /// A publisher confirm.
+    /// Published messages are in the broker's hands.
     Confirmed {
-        /// The number of the message on its channel, starting at 1.
+        /// The number of the publish on its channel, from 1.
         number: u64,
-        /// Whether all earlier messages are confirmed too.
+        /// Every one before it, too.
         multiple: bool,
     },
-    /// The response to a synchronous method.
-    Response(AMQPClass),
+    /// An answer to a synchronous method.
+    Answer(AMQPClass),
 }
 
 /// A connection with one open channel.
 pub(crate) struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
-    /// End of the unparsed bytes in `input`.
+    /// Where the bytes end that came and are not parsed.
     end: usize,
     output: Vec<u8>,
-    /// An incomplete message, awaiting its header or body.
+    /// The message whose header or body is still to come.
     partial: Option<Partial>,
-    /// Events that arrived before a response, returned by the next `poll`.
-    pending: Vec<Event>,
+    /// What came along with the answer to a synchronous method: the next turn hands it out.
+    early: Vec<Event>,
 }
 
 struct Partial {
@@ -70,11 +68,11 @@ struct Partial {
 }
 
 impl Connection {
-    /// Connects without heartbeats and opens the channel.
+    /// Connects, without heartbeats, and opens the channel.
     ///
     /// # Errors
     ///
-    /// If the broker is unreachable or refuses the connection.
+    /// The broker cannot be reached or refuses.
     pub(crate) fn open(uri: &str) -> Result<Self, Failure> {
         let uri: AMQPUri = uri.parse()?;
         let stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port))?;
@@ -85,9 +83,9 @@ impl Connection {
             end: 0,
             output: b"AMQP\x00\x00\x09\x01".to_vec(),
             partial: None,
-            pending: Vec::new(),
+            early: Vec::new(),
         };
-        this.response()?;
+        this.answer()?;
         let user = &uri.authority.userinfo;
         this.method(
             0,
@@ -98,9 +96,9 @@ impl Connection {
                 locale: "en_US".into(),
             })),
         );
-        let tune = match this.response()? {
+        let tune = match this.answer()? {
             AMQPClass::Connection(connection::AMQPMethod::Tune(tune)) => tune,
-            other => return Err(format!("login refused by the broker: {other:?}").into()),
+            other => return Err(format!("the broker refuses the login: {other:?}").into()),
         };
         this.method(
             0,
@@ -116,37 +114,37 @@ impl Connection {
                 virtual_host: ShortString::try_new(uri.vhost.as_str())?,
             })),
         );
-        this.response()?;
+        this.answer()?;
         this.call(AMQPClass::Channel(channel::AMQPMethod::Open(
             channel::Open {},
         )))?;
         Ok(this)
     }
 
-    /// Limits the time to wait for the broker.
+    /// Ends waiting for the broker after so long.
     ///
     /// # Errors
     ///
-    /// If the timeout is zero.
-    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), Failure> {
-        Ok(self.stream.set_read_timeout(timeout)?)
+    /// The operating system's.
+    pub(crate) fn give_up_after(&self, patience: Option<Duration>) -> Result<(), Failure> {
+        Ok(self.stream.set_read_timeout(patience)?)
     }
 
-    /// Sends a synchronous method and waits for its response.
+    /// Sends a synchronous method and waits for its answer.
     ///
     /// # Errors
     ///
-    /// If the connection is lost, or the broker closes it or the channel.
+    /// The connection is lost, or the broker closes it or the channel.
     pub(crate) fn call(&mut self, class: AMQPClass) -> Result<AMQPClass, Failure> {
         self.method(CHANNEL, class);
-        self.response()
+        self.answer()
     }
 
-    /// Declares a durable topic exchange and a durable queue, binds them, and starts a consumer.
+    /// Declares a durable topic exchange, a durable queue with a binding to it, and consumes it.
     ///
     /// # Errors
     ///
-    /// See [`call`](Self::call).
+    /// As [`call`](Self::call).
     pub(crate) fn subscribe(
         &mut self,
         exchange: &str,
@@ -197,11 +195,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Deletes a queue if it exists.
+    /// Deletes a queue, whether there is one or not.
     ///
     /// # Errors
     ///
-    /// See [`call`](Self::call).
+    /// As [`call`](Self::call).
     pub(crate) fn delete_queue(&mut self, queue: &str) -> Result<(), Failure> {
         self.call(AMQPClass::Queue(queue::AMQPMethod::Delete(queue::Delete {
             queue: ShortString::try_new(queue)?,
@@ -210,7 +208,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues a message for the next write.
+    /// Publishes with the next write.
     pub(crate) fn publish(
         &mut self,
         publish: basic::Publish,
@@ -232,7 +230,7 @@ impl Connection {
         self.frame(&AMQPFrame::Body(CHANNEL, body));
     }
 
-    /// Queues an acknowledgement for the next write.
+    /// Acknowledges with the next write.
     pub(crate) fn ack(&mut self, tag: u64) {
         self.method(
             CHANNEL,
@@ -243,38 +241,37 @@ impl Connection {
         );
     }
 
-    /// Writes the queued output, waits for input, and appends its events to `events`.
+    /// Writes what is to be written, waits for something to come, and appends all of it to `events`.
     ///
     /// # Errors
     ///
-    /// See [`call`](Self::call).
-    pub(crate) fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+    /// As [`call`](Self::call).
+    pub(crate) fn turn(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
         if !self.output.is_empty() {
             self.stream.write_all(&self.output)?;
             self.output.clear();
         }
-        if !self.pending.is_empty() {
-            events.append(&mut self.pending);
+        if !self.early.is_empty() {
+            events.append(&mut self.early);
             return Ok(());
         }
         let room = self.input.get_mut(self.end..).unwrap_or_default();
         match self.stream.read(room) {
-            Ok(0) => return Err("connection closed by the broker".into()),
+            Ok(0) => return Err("the broker closed the connection".into()),
             Ok(count) => self.end += count,
-            Err(error) => return Err(format!("cannot read from the broker: {error}").into()),
+            Err(error) => return Err(format!("no word from the broker: {error}").into()),
         }
         let mut start = 0;
-        while let Some([_, _, _, length @ ..]) =
-            self.input[start..self.end].first_chunk::<FRAME_HEADER_BYTES>()
+        while let Some([_, _, _, length @ ..]) = self.input[start..self.end].first_chunk::<PREFIX>()
         {
-            let size = FRAME_HEADER_BYTES + u32::from_be_bytes(*length) as usize + 1;
+            let size = PREFIX + u32::from_be_bytes(*length) as usize + 1;
             let Some(bytes) = self.input[start..self.end].get(..size) else {
                 break;
             };
             let (_, frame) =
-                parse_frame(bytes).map_err(|error| format!("invalid AMQP frame: {error:?}"))?;
+                parse_frame(bytes).map_err(|error| format!("no AMQP frame: {error:?}"))?;
             start += size;
-            if let Some(event) = assemble(&mut self.partial, frame)? {
+            if let Some(event) = take(&mut self.partial, frame)? {
                 events.push(event);
             }
         }
@@ -283,16 +280,16 @@ impl Connection {
         Ok(())
     }
 
-    fn response(&mut self) -> Result<AMQPClass, Failure> {
+    fn answer(&mut self) -> Result<AMQPClass, Failure> {
         let mut events = Vec::new();
         loop {
-            self.poll(&mut events)?;
+            self.turn(&mut events)?;
             if let Some(at) = events
                 .iter()
-                .position(|event| matches!(event, Event::Response(_)))
-                && let Event::Response(class) = events.remove(at)
+                .position(|event| matches!(event, Event::Answer(_)))
+                && let Event::Answer(class) = events.remove(at)
             {
-                self.pending = events;
+                self.early = events;
                 return Ok(class);
             }
         }
@@ -306,13 +303,13 @@ impl Connection {
         let context = WriteContext::from(std::mem::take(&mut self.output));
         match gen_frame(frame)(context) {
             Ok(written) => self.output = written.into_inner().0,
-            Err(error) => unreachable!("writing a frame to a Vec failed: {error}"),
+            Err(error) => unreachable!("a Vec takes every frame: {error}"),
         }
     }
 }
 
-/// Adds a frame to the incomplete message. Returns the event that the frame completes.
-fn assemble(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Event>, Failure> {
+/// Adds a frame to the message that is being put together; the event that is whole with it.
+fn take(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Event>, Failure> {
     match frame {
         AMQPFrame::Method(
             _,
@@ -335,12 +332,12 @@ fn assemble(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Ev
             }));
         }
         AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
-            return Err(format!("channel closed by the broker: {}", close.reply_text).into());
+            return Err(format!("the broker closed the channel: {}", close.reply_text).into());
         }
         AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Close(close))) => {
-            return Err(format!("connection closed by the broker: {}", close.reply_text).into());
+            return Err(format!("the broker closed the connection: {}", close.reply_text).into());
         }
-        AMQPFrame::Method(_, class) => return Ok(Some(Event::Response(class))),
+        AMQPFrame::Method(_, class) => return Ok(Some(Event::Answer(class))),
         AMQPFrame::Header(_, header) => {
             if let Some(partial) = partial {
                 partial.missing = header.body_size;
@@ -361,17 +358,17 @@ fn assemble(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Ev
     }
     Ok(partial
         .take_if(|partial| partial.missing == 0)
-        .map(|message| match message.method {
+        .map(|whole| match whole.method {
             basic::AMQPMethod::Deliver(deliver) => Event::Delivery {
                 tag: deliver.delivery_tag,
-                properties: message.properties,
-                body: message.body,
+                properties: whole.properties,
+                body: whole.body,
             },
             _ => Event::Returned,
         }))
 }
 
-/// Returns the properties common to all Nameko messages.
+/// The properties of every Nameko message.
 pub(crate) fn properties() -> BasicProperties {
     BasicProperties::default()
         .with_content_type("application/json".into())
@@ -381,7 +378,7 @@ pub(crate) fn properties() -> BasicProperties {
         .with_priority(0)
 }
 
-/// Returns the headers of a call from a standalone client.
+/// The headers of a call that a script makes.
 pub(crate) fn headers(call_id: &str) -> FieldTable {
     let mut headers = FieldTable::default();
     let stack = vec![AMQPValue::LongString(call_id.into())];

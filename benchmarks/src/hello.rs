@@ -1,4 +1,4 @@
-//! The hello service, shared by the implementations without Nameko.
+//! The service that is measured, as every row implements it by hand.
 
 use std::error::Error;
 
@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 /// The exchange of requests and replies.
 pub(crate) const EXCHANGE: &str = "nameko-rpc";
 
-/// Prefetch count of a service: Nameko's default `max_workers`.
+/// How many requests a service takes at once: Nameko's default `max_workers`.
 pub(crate) const PREFETCH: u16 = 10;
 
-/// The error type of the benchmark programs.
+/// Whatever ends a benchmark program.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
-/// Returns the name of the request queue of a service.
+/// The queue of a service's requests.
 pub(crate) fn queue(service: &str) -> String {
     format!("rpc-{service}")
 }
 
-/// Returns the binding key of the request queue.
+/// The routing key that binds it.
 pub(crate) fn binding(service: &str) -> String {
     format!("{service}.*")
 }
 
-/// Handles a request body and returns the reply body, both JSON envelopes of Nameko.
+/// The body of the reply to a request for `hello`.
 ///
 /// # Errors
 ///
-/// If the request is not JSON, or lacks the argument `name`.
-pub(crate) fn reply(request: &[u8]) -> Result<Vec<u8>, Failure> {
+/// The request is not one.
+pub(crate) fn answer(request: &[u8]) -> Result<Vec<u8>, Failure> {
     let request: Value = serde_json::from_slice(request)?;
     let name = request["kwargs"]["name"]
         .as_str()

@@ -1,4 +1,4 @@
-//! The hello service on bare crates and on a bare loop, and the load generators. Run by `run.py`.
+//! The hello on bare crates and on a bare loop, and what calls it. `run.py` runs it.
 
 mod bare_amqprs;
 mod bare_axum;
@@ -19,54 +19,54 @@ use load_rpc::RpcCaller;
 
 #[derive(Parser)]
 enum Program {
-    /// Measure a hello service over RPC
+    /// Call a hello service, and measure
     Load {
         #[command(flatten)]
         service: Service,
         #[command(flatten)]
         arguments: load::Arguments,
     },
-    /// Measure a hello service over HTTP
+    /// Ask a hello service over HTTP, and measure
     LoadHttp {
         #[command(flatten)]
         service: HttpService,
         #[command(flatten)]
         arguments: load::Arguments,
     },
-    /// Serve with a bare loop on the codec amq-protocol
+    /// Serve on a bare loop on the codec amq-protocol
     Loop(Service),
-    /// Serve with the crate lapin
+    /// Serve on the crate lapin
     Lapin(Service),
-    /// Serve with the crate amqprs
+    /// Serve on the crate amqprs
     Amqprs(Service),
-    /// Serve with the crate nameko-amqp
+    /// Serve on Nameko's own AMQP client
     Client(Service),
-    /// Serve HTTP with the crate axum
+    /// Serve HTTP on the crate axum
     Axum(HttpService),
 }
 
 #[derive(Args)]
 struct Service {
-    /// Broker and virtual host: amqp://user:password@host:port/%2F
+    /// The broker, with its virtual host: amqp://user:password@host:port/%2F
     uri: String,
-    /// Name of the service
+    /// The name of the service
     name: String,
 }
 
 #[derive(Args)]
 struct HttpService {
-    /// Address to listen on or to call: address:port
+    /// Where it listens: address:port
     address: SocketAddr,
 }
 
 fn main() -> Result<(), hello::Failure> {
     match Program::parse() {
         Program::Load { service, arguments } => {
-            let caller = RpcCaller::new(&service.uri, &service.name, arguments.timeout())?;
+            let caller = RpcCaller::new(&service.uri, &service.name, arguments.patience())?;
             load::run(caller, arguments)
         }
         Program::LoadHttp { service, arguments } => {
-            let caller = HttpCaller::new(service.address, arguments.timeout())?;
+            let caller = HttpCaller::new(service.address, arguments.patience())?;
             load::run(caller, arguments)
         }
         Program::Loop(Service { uri, name }) => bare_loop::run(&uri, &name),

@@ -10,123 +10,116 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from nameko import loop
 from nameko._nameko import Jobs, interrupt
 from nameko.exceptions import ContainerBeingKilled
-from nameko.utils.threads import (
-    Event,
-    ThreadKilled,
-    WaitStrategy,
-    clear_pending_exc,
-    current_thread,
-    retry_interrupt,
-)
+from nameko.utils.threads import Event, ThreadKilled, clear_pending_exc, retry_interrupt
+from nameko.utils.threads import current as _current
+
+# Per thread: `message`, the message that it handles.
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def nonblocking(handler: F) -> F:
-    """Marks a handler as non-blocking.
+def nonblocking(handle_message: F) -> F:
+    """Say of an entrypoint's ``handle_message`` or ``handle_request``, or of what calls it, that
+    the worker it spawned may begin when it returns: it returns at once, or waits for nothing but an
+    :class:`Event`. The workers of any other run on other threads.
 
-    A non-blocking ``handle_message`` or ``handle_request`` returns at once or waits for an
-    :class:`Event` only, so the worker that it spawns can run on its thread. The workers of other
-    handlers run on other threads. A non-blocking ``handle_result`` returns at once if the functions
-    that it calls do.
+    Of a ``handle_result``: that it returns at once, where what it relies on does.
     """
-    handler.nonblocking = True  # type: ignore[attr-defined]
-    return handler
+    handle_message.nonblocking = True  # type: ignore[attr-defined]
+    return handle_message
 
 
-def is_nonblocking(extension: Any) -> bool:
-    """Whether ``handle_message``, or ``handle_request`` of a web entrypoint, is marked as
-    :func:`nonblocking`."""
-    handler = getattr(extension, "handle_message", None) or getattr(
-        extension, "handle_request", None
-    )
-    return getattr(handler, "nonblocking", None) is True
+def is_nonblocking(handler: Any) -> bool:
+    """Whether its ``handle_message``, or a web entrypoint's ``handle_request``, is one that was
+    said to be :func:`nonblocking`."""
+    handle = getattr(handler, "handle_message", None) or getattr(handler, "handle_request", None)
+    return getattr(handle, "nonblocking", None) is True
 
 
-def handle_result_is_nonblocking(extension: Any) -> bool:
-    """Whether ``handle_result`` is marked as :func:`nonblocking`."""
-    return getattr(getattr(extension, "handle_result", None), "nonblocking", None) is True
+def handle_result_is_nonblocking(handler: Any) -> bool:
+    """Whether its ``handle_result`` is one that was said to be :func:`nonblocking`."""
+    return getattr(getattr(handler, "handle_result", None), "nonblocking", None) is True
 
 
 def offload() -> None:
-    """Runs the workers spawned by the current message on other threads."""
-    context = current_thread.wait_strategy
-    if isinstance(context, _MessageContext):
+    """Have other threads run what is spawned by the message that this thread handles."""
+    context: _MessageContext | None = getattr(_current, "message", None)
+    if context is not None:
         context.offload()
 
 
 class WorkerThread:
-    """A run of one worker on a thread of the pool, with the interface of a managed thread."""
+    """One worker's run on one of the pool's threads, with the handle of a thread of its own."""
 
-    # The thread that runs it, None before the start and while it is a coroutine.
+    # The thread it runs on; None before it begins, and while it is a coroutine.
     ident: int | None = None
-    ended = False
+    over = False
     killed = False
-    # Set if it did not end by returning.
+    # What ended it other than returning.
     exc: BaseException | None = None
-    # Set while it is a coroutine.
+    # The coroutine, while it is one.
     _coroutine: loop.CoroutineRun | None = None
     _event: Event | None = None
-    # Created by the first link().
+    # Made when the first is added.
     _links: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
 
     @property
     def dead(self) -> bool:
-        return self.ended
+        return self.over
 
     @property
     def gr_frame(self) -> FrameType | None:
-        """The current frame, like a greenlet's; None before the start and after the end."""
-        if self.ended or self.ident is None:
+        """The frame that it runs now, as a greenlet has it; None before it begins and after."""
+        if self.over or self.ident is None:
             return None
         return sys._current_frames().get(self.ident)
 
     def wait(self) -> None:
-        """Waits until the worker has ended. Raises the exception that ended it."""
+        """Wait until the worker is over; raises what ended it."""
         with _kill_lock:
-            if not self.ended and self._event is None:
+            if not self.over and self._event is None:
                 self._event = Event()
-        if self._event is not None and not self.ended:
+        if self._event is not None and not self.over:
             self._event.wait()
         if self.exc is not None:
             raise self.exc
 
     def link(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Calls ``callback(handle, *args)`` when the worker has ended."""
+        """Call ``callback(handle, *args)`` when the worker is over."""
         with _kill_lock:
             if self._links is None:
                 self._links = []
             self._links.append((callback, args))
-        if self.ended:
+        if self.over:
             self._notify()
 
     def kill(self, *exc: Any) -> None:
-        """Raises :class:`ThreadKilled` in the worker as soon as it can be interrupted safely, and
-        does not wait for it."""
+        """Raise :class:`ThreadKilled` in the worker as soon as that can be done, and does no harm;
+        do not wait for it."""
         with _kill_lock:
             first, self.killed = not self.killed, True
             coroutine = self._coroutine
         if coroutine is not None:
             coroutine.cancel()
         elif first:
-            retry_interrupt(self._try_interrupt)
+            retry_interrupt(self._try_to_interrupt)
 
-    def _try_interrupt(self) -> bool:
+    def _try_to_interrupt(self) -> bool:
         with _kill_lock:
-            return self.ended or self.ident is None or interrupt(self.ident, ThreadKilled)
+            return self.over or self.ident is None or interrupt(self.ident, ThreadKilled)
 
     def finish(self, exc: BaseException | None) -> None:
-        """Records the end. Called once, on the thread that ran the worker."""
+        """Note the end. Called once, on the thread that ran it."""
         self.exc = exc
-        self.ended = True
+        self.over = True
         if self.killed:
             with _kill_lock:
-                # A pending exception must not interrupt the next job of this thread.
+                # An exception on its way must not hit what this thread does next.
                 clear_pending_exc(threading.get_ident())
         if self._event is not None or self._links is not None:
             self._notify()
@@ -140,36 +133,23 @@ class WorkerThread:
             callback(self, *args)
 
 
-# Held by a kill and at the end of a worker: a kill never interrupts the next job of the thread.
+# Keeps a kill from hitting a thread whose worker is already over.
 _kill_lock = threading.Lock()
 
 
-class WorkerCallbacks(NamedTuple):
-    """The steps of a worker, and the observers of its start and end."""
-
-    # run(*worker) runs in a context of its own. If it returns a coroutine, the coroutine runs next,
-    # and then resume(worker, result, exception).
-    run: Callable[..., Coroutine[Any, Any, Any] | None]
-    resume: Callable[[Any, Any, BaseException | None], None]
-    # Whether resume(worker, ...) may be called on the loop that ran the coroutine.
-    ends_inline: Callable[[Any], bool]
-    # Called with its handle when a worker has its slot, and when it has ended.
-    on_start: Callable[[WorkerThread, Any], None]
-    on_end: Callable[[WorkerThread, Any], None]
-
-
 class WorkerPool:
-    """Runs the messages that a container consumes, and the workers that they spawn.
+    """Runs what a container consumes: messages, and the workers that they spawn.
 
-    A message is handled as one job on one thread. A worker spawned by its handler runs on the same
-    thread, when the handler returns or waits for an :class:`Event`. It needs one of ``size`` slots
-    and waits for one without blocking the thread. The workers of a handler that may block otherwise
-    (see :func:`nonblocking`) run on other threads. A worker spawned by another thread makes that
-    thread wait for the slot. So at most ``size`` workers run at once, and messages that need no
-    worker never wait for one.
+    A message is handled as one job on one thread. A worker that is spawned while its message is
+    handled runs on the same thread, when the handler has returned or when it waits for an
+    :class:`Event`, if one of the ``size`` slots is free; if none is, it waits for one without
+    holding up the thread. The workers of a handler that is not known to come to that (see
+    :func:`nonblocking`) run on other threads. A worker spawned from anywhere else makes its spawner
+    wait for the slot. So at most ``size`` workers run at once, and messages that need no worker
+    never wait for one.
 
-    A worker that becomes a coroutine keeps its slot but no thread. The rest of the worker runs on a
-    thread of the pool when the coroutine has ended, or on the loop if it is non-blocking.
+    A worker that becomes a coroutine keeps its slot but no thread. What is left to do when the
+    coroutine has ended is done on a thread of the pool, or, where it cannot take long, at once.
     """
 
     def __init__(
@@ -177,37 +157,49 @@ class WorkerPool:
         size: int,
         max_threads: int,
         name: str,
-        callbacks: WorkerCallbacks,
+        run: Callable[..., Coroutine[Any, Any, Any] | None],
+        resume: Callable[[Any, Any, BaseException | None], None],
+        ends_inline: Callable[[Any], bool],
+        on_start: Callable[[WorkerThread, Any], None],
+        on_end: Callable[[WorkerThread, Any], None],
     ) -> None:
         self.size = size
         self._max_threads = max_threads
         self._name = name
-        self._run, self._resume, self._ends_inline, self._on_start, self._on_end = callbacks
+        # What a worker does: run(*worker), in a context of its own. Where it returns a coroutine,
+        # that runs next, and then resume(worker, result, exception).
+        self._run = run
+        self._resume = resume
+        # Whether resume() may be called on the loop that ran the coroutine.
+        self._ends_inline = ends_inline
+        # Called with its handle when a worker has its slot, and when it is over.
+        self._on_start = on_start
+        self._on_end = on_end
         self._jobs: Jobs | None = None
-        # Workers that have a slot and run on another thread than their spawner's. In a queue of
-        # their own they never wait behind messages whose handlers wait for them.
+        # The queue of workers with a slot that run on another thread than their spawner's: they
+        # never wait behind messages whose handlers wait for them.
         self._runs: Jobs | None = None
-        # Set by stop(): no further worker is spawned; with discard, none runs either.
+        # The end has come, for workers that are to be spawned; at once, for all.
         self._stopped = False
         self._discarded = False
-        # Guards the attributes below.
+        # Guards all below.
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._free = size
-        # Running jobs.
+        # Jobs that are running.
         self._active = 0
         # Threads in waitall().
         self._drainers = 0
-        # Markers of the threads in waitall(), sent when the queue reaches them.
+        # Sent when the queue has come to where a thread in waitall() left its mark.
         self._drain_markers: list[Event] = []
-        # Workers and spawning threads that wait for a slot, in FIFO order.
+        # Workers and spawners that wait for a slot, first come first served.
         self._waiting: deque[Any] = deque()
-        # The events that handlers wait for, sent by stop(discard=True).
+        # The events that handlers wait for; sent when the pool is ended at once.
         self._awaited: list[Event] = []
 
     @property
     def jobs(self) -> Jobs:
-        """The queue of messages, fed by the compiled half. Created lazily."""
+        """The queue of messages, which the compiled half feeds; made when it is first needed."""
         if self._jobs is None:
             with self._lock:
                 if self._jobs is None:
@@ -215,7 +207,7 @@ class WorkerPool:
         return self._jobs
 
     def _run_offloaded(self, handle: WorkerThread, worker: Any) -> None:
-        """Runs a worker that has a slot on another thread."""
+        """Run a worker, which has a slot, on another thread."""
         self._enqueue_run(handle, worker, partial(self._run_job, self._run_one, handle, worker))
 
     def _enqueue_run(self, handle: WorkerThread, worker: Any, run: Callable[[], None]) -> None:
@@ -226,11 +218,11 @@ class WorkerPool:
         try:
             runs.put(run)
         except RuntimeError:
-            # The pool was stopped meanwhile.
+            # The end came first.
             handle.finish(ThreadKilled())
             self._on_end(handle, worker)
 
-    def _make_queue(self, max_threads: int, role: str) -> Jobs:
+    def _make_queue(self, max_threads: int, what: str) -> Jobs:
         numbers = itertools.count(1)
 
         def serve() -> None:
@@ -240,7 +232,7 @@ class WorkerPool:
                 pass
 
         def spawn() -> None:
-            name = "{}-{}-{}".format(self._name, role, next(numbers))
+            name = "{}-{}-{}".format(self._name, what, next(numbers))
             threading.Thread(target=serve, name=name, daemon=True).start()
 
         queue = Jobs(max_threads, spawn)
@@ -249,15 +241,15 @@ class WorkerPool:
         return queue
 
     def free(self) -> int:
-        """Returns the number of free slots."""
+        """How many more workers could run."""
         return self._free
 
     def running(self) -> int:
-        """Returns the number of running workers."""
+        """How many workers run."""
         return self.size - self._free
 
     def waitall(self) -> None:
-        """Waits until no worker runs and no message waits to be handled."""
+        """Wait until no worker runs and no message waits to be handled."""
         while True:
             with self._idle:
                 self._drainers += 1
@@ -268,30 +260,29 @@ class WorkerPool:
                 jobs = self._jobs
             if jobs is None or self._discarded or not jobs.unfinished():
                 return
-            # The queue is not empty, or a job was just taken from it.
+            # Something is in the queue, or was taken from it just now: look again behind it.
             if not self._drain_queue(jobs):
                 return
 
     def _drain_queue(self, jobs: Jobs) -> bool:
-        """Waits until the queued jobs have started. Returns False if the queue was stopped."""
-        marker = Event()
+        """False where the queue has been ended by somebody else."""
+        mark = Event()
         with self._lock:
             if self._discarded:
                 return False
-            self._drain_markers.append(marker)
+            self._drain_markers.append(mark)
         try:
-            jobs.put(marker.send)
-            marker.wait()
+            jobs.put(mark.send)
+            mark.wait()
             return True
         except (RuntimeError, ThreadKilled):
             return False
         finally:
             with self._lock:
-                self._drain_markers.remove(marker)
+                self._drain_markers.remove(mark)
 
     def stop(self, discard: bool = False) -> None:
-        """Ends the threads when the queue is empty. With ``discard``, ends them at once and returns
-        queued messages to the broker."""
+        """End the threads: when the queue is empty, or at once, giving queued messages back."""
         with self._lock:
             self._stopped = True
             self._discarded = self._discarded or discard
@@ -302,7 +293,8 @@ class WorkerPool:
             if discard:
                 self._waiting.clear()
                 self._idle.notify_all()
-                # The queue drops the markers, and a killed worker sends no result to its handler.
+                # The queue drops the marks. Nothing sends what handlers wait for, as a worker
+                # that is killed has no result.
                 waking = self._drain_markers + self._awaited
             queues = [queue for queue in (self._jobs, self._runs) if queue is not None]
         for event in waking:
@@ -311,25 +303,25 @@ class WorkerPool:
             queue.stop(discard=discard)
 
     def handle(self, handler: Callable[..., Any], *args: Any) -> None:
-        """Handles a message with ``handler(*args)``, as a job of the message queue."""
+        """Handle a message: the job that a delivery becomes."""
         with self._lock:
             self._active += 1
         context = _MessageContext(self)
-        current_thread.wait_strategy = context
+        _current.message = context
         try:
             handler(*args)
         except ThreadKilled:
             if not self._discarded:
                 raise
         finally:
-            current_thread.wait_strategy = None
+            _current.message = None
             if context.worker is None or not self._start_or_enqueue(context.worker):
                 self._end_job()
             else:
                 self._release_slot(ends_job=True)
 
     def run(self, worker: Any) -> None:
-        """Runs a worker as the job of this thread, or enqueues it for a slot."""
+        """Run a worker as the job of this thread, or put it in line for a slot."""
         with self._lock:
             if self._discarded:
                 return
@@ -351,14 +343,15 @@ class WorkerPool:
             self._notify_if_idle()
 
     def spawn(self, worker: Any, inline: bool = True) -> None:
-        """Runs a worker on a thread of the pool once a slot is free.
+        """Have ``run(*worker)`` called on a thread of the pool, once a slot is free.
 
-        In the handler of a message, ``inline`` allows to run it on the handler's thread. Raises
-        ContainerBeingKilled if the pool is stopped, also while this waits for a slot.
+        ``inline=False``: on another thread than this, also in the handler of a message.
+
+        ContainerBeingKilled where the pool is stopped, also meanwhile.
         """
-        context = current_thread.wait_strategy
-        if isinstance(context, _MessageContext) and context.pool is self:
-            context.spawn(worker, inline)
+        context: _MessageContext | None = getattr(_current, "message", None)
+        if context is not None and context.pool is self:
+            context.spawned(worker, inline)
             return
         with self._lock:
             self._refuse_if_stopped()
@@ -392,19 +385,19 @@ class WorkerPool:
                 return
         self._release_slot_offloaded()
 
-    def _run_job(self, step: Callable[..., bool], *args: Any) -> None:
+    def _run_job(self, part: Callable[..., bool], *args: Any) -> None:
         with self._lock:
             self._active += 1
         try:
-            if step(*args):
+            if part(*args):
                 self._release_slot()
         finally:
             self._end_job()
 
     def _start_or_enqueue(self, worker: Any, inline: bool = True) -> bool:
-        """Runs a worker that a handler spawned, or enqueues it for a slot.
+        """Run a worker that a handler spawned, or put it in line for a slot.
 
-        Returns True if it ran on this thread, which then has a slot to release.
+        True where this thread has run it and has its slot to pass on.
         """
         with self._lock:
             if self._discarded:
@@ -421,9 +414,9 @@ class WorkerPool:
         return self._run_one(handle, worker)
 
     def _release_slot(self, ends_job: bool = False) -> None:
-        """Releases the slot of this thread, after running the workers that wait for it.
+        """Pass this thread's slot on, or give it back. Runs the waiting workers on the way.
 
-        ``ends_job``: the job of this thread ends, too.
+        ``ends_job``: and then the job of this thread is over.
         """
         while True:
             with self._lock:
@@ -445,7 +438,7 @@ class WorkerPool:
             self._end_job()
 
     def _release_slot_offloaded(self) -> None:
-        """Like :meth:`_release_slot`, but runs a waiting worker on another thread."""
+        """As :meth:`_release_slot`, but leave a waiting worker to another thread."""
         with self._lock:
             if not self._waiting:
                 self._free += 1
@@ -460,7 +453,7 @@ class WorkerPool:
         self._run_offloaded(handle, following)
 
     def _run_one(self, handle: WorkerThread, worker: Any) -> bool:
-        """Runs a worker. Returns False if it became a coroutine, which keeps the slot."""
+        """Run a worker. False where it goes on as a coroutine, which takes the slot along."""
         return self._run_step(handle, worker, contextvars.Context(), self._run, *worker)
 
     def _run_step(
@@ -468,7 +461,7 @@ class WorkerPool:
         handle: WorkerThread,
         worker: Any,
         context: contextvars.Context,
-        step: Callable[..., Any],
+        part: Callable[..., Any],
         *args: Any,
     ) -> bool:
         failure = coroutine = None
@@ -477,7 +470,7 @@ class WorkerPool:
                 handle.ident = threading.get_ident()
                 if handle.killed:
                     raise ThreadKilled()
-                coroutine = context.run(step, *args)
+                coroutine = context.run(part, *args)
             except BaseException as exc:
                 failure = exc
             if coroutine is not None:
@@ -485,7 +478,7 @@ class WorkerPool:
                 return False
             handle.finish(failure)
         except ThreadKilled as killed:
-            # Killed while it was ending.
+            # Killed just as it ended.
             if coroutine is not None:
                 coroutine.close()
             handle.finish(failure or (killed if coroutine is not None else None))
@@ -507,7 +500,7 @@ class WorkerPool:
             handle._coroutine = running
             killed = handle.killed
         if killed:
-            # The kill takes effect on the loop instead of this thread.
+            # What was to be raised in this thread is done on the loop.
             clear_pending_exc(threading.get_ident())
             running.cancel()
         running.start()
@@ -520,15 +513,15 @@ class WorkerPool:
         result: Any,
         exc: BaseException | None,
     ) -> None:
-        """Runs the rest of a worker whose coroutine has ended. Called on its loop."""
+        """A worker's coroutine has ended. Called on its loop."""
         handle._coroutine = None
-        # A copy, because the coroutine has not left its context yet.
-        step = (handle, worker, context.copy(), self._resume, worker, result, exc)
+        # A copy, as the coroutine is still in its context.
+        part = (handle, worker, context.copy(), self._resume, worker, result, exc)
         if self._ends_inline(worker):
-            if self._run_step(*step):
+            if self._run_step(*part):
                 self._release_slot_offloaded()
         else:
-            self._enqueue_run(handle, worker, partial(self._run_job, self._run_step, *step))
+            self._enqueue_run(handle, worker, partial(self._run_job, self._run_step, *part))
 
     def _notify_if_idle(self) -> None:
         if self._drainers and self._is_idle():
@@ -540,24 +533,20 @@ class WorkerPool:
         )
 
 
-class _MessageContext(WaitStrategy):
-    """The state of a message while a thread of the pool handles it.
-
-    As the wait strategy of the thread it starts the worker of the message before the handler blocks
-    for it.
-    """
+class _MessageContext:
+    """A message that is handled by a thread of the pool."""
 
     __slots__ = ("_offloaded", "pool", "worker")
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
-        # The spawned worker, until it starts.
+        # The worker it spawned, until it begins.
         self.worker: Any = None
-        # Whether workers run on other threads.
+        # Whether workers are not to be kept for this thread.
         self._offloaded = False
 
-    def spawn(self, worker: Any, inline: bool) -> None:
-        # Of two workers, one may wait for the other.
+    def spawned(self, worker: Any, inline: bool) -> None:
+        # Of two, one may wait for the other.
         if not inline or self._offloaded or self.worker is not None:
             self.offload()
             self.pool._start_or_enqueue(worker, inline=False)
@@ -565,28 +554,29 @@ class _MessageContext(WaitStrategy):
             self.worker = worker
 
     def offload(self) -> None:
-        """Runs the worker, and later ones, on other threads."""
+        """Run the worker, and those that follow, on other threads."""
         self._offloaded = True
         worker, self.worker = self.worker, None
         if worker is not None:
             self.pool._start_or_enqueue(worker, inline=False)
 
     def wait(
-        self, event: Event, block: Callable[[float | None], None], timeout: float | None
+        self, event: Event, wait: Callable[[float | None], None], timeout: float | None
     ) -> None:
+        """The handler has to ``wait(timeout)`` for an event. Its worker begins before."""
         pool = self.pool
         if timeout is not None:
-            # On this thread the worker could delay the handler beyond the timeout.
+            # On this thread it could keep the handler from coming back in time.
             self.offload()
         elif self.worker is not None:
             worker, self.worker = self.worker, None
-            current_thread.wait_strategy = None
+            _current.message = None
             try:
                 if pool._start_or_enqueue(worker):
-                    # This thread has a message to handle: other threads run the waiting workers.
+                    # Others' workers are for other threads: this one has a message to handle.
                     pool._release_slot_offloaded()
             finally:
-                current_thread.wait_strategy = self
+                _current.message = self
         if event.ready():
             return
         with pool._lock:
@@ -594,7 +584,7 @@ class _MessageContext(WaitStrategy):
                 raise ThreadKilled()
             pool._awaited.append(event)
         try:
-            block(timeout)
+            wait(timeout)
         finally:
             with pool._lock:
                 pool._awaited.remove(event)

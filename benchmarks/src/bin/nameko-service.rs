@@ -1,4 +1,4 @@
-//! The hello service on Nameko, over RPC.
+//! The hello service as a user of Nameko writes it.
 
 use nameko::prelude::*;
 
