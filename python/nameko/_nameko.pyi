@@ -21,6 +21,7 @@ __all__ = [
     "Options",
     "PatchGuard",
     "Pending",
+    "ProcessTable",
     "Publisher",
     "ReplyListener",
     "WebSocket",
@@ -494,6 +495,38 @@ class Broker:
 
     def stop(self) -> None:
         """Stop it; its messages are gone. Nothing happens the second time."""
+
+@final
+class ProcessTable:
+    """State machine of a supervisor of processes, numbered from 1. It does no I/O."""
+
+    def __new__(cls, count: int) -> ProcessTable: ...
+    def started(self, number: int) -> None:
+        """Record that a process is being started."""
+
+    def ready(self, number: int) -> bool:
+        """Record that the services of a process can be called. True the first time that all processes are ready."""
+
+    def restarted(self, number: int) -> None:
+        """Record that a process has exited on purpose and is started again at once, with a fresh backoff."""
+
+    def ended(self, number: int, ended: int | str) -> tuple[str | None, float | None]:
+        """Record the end of a process: its return code as in `subprocess`, or the reason why it could not be started.
+
+        Returns the message to log, and the seconds until the restart: None if the supervisor stops.
+        """
+
+    def stop(self, exit_code: int | None = None) -> bool:
+        """Record a request to stop, with the exit code of the signal behind it. True if a stop was requested before, so
+        that the processes are to be killed."""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the supervisor."""
+
+    @property
+    def failure(self) -> str | None:
+        """The reason why the supervisor gave up, if it did."""
 
 def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
     """Whether something listens at the host and port of one of the URIs."""

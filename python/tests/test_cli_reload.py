@@ -30,21 +30,21 @@ def test_a_changed_module(reloading, folder, cluster, uid):
     service = cluster["hello_" + uid]
     assert service.hello("zq") == "Hello, zq!"
     edit(folder, "hello.py", "Hello, ", "Good morning, ")
-    reloading.wait_for("hello.py has changed: starting again")
+    reloading.wait_for("hello.py has changed, restarting")
     reloading.wait_for("ready at")
     assert service.hello("zq") == "Good morning, zq!"
 
 
 def test_a_changed_configuration_and_a_module_that_is_imported(folder, reloading):
     edit(folder, "config.yaml", "hello", "bye")
-    reloading.wait_for("config.yaml has changed: starting again")
+    reloading.wait_for("config.yaml has changed, restarting")
     reloading.wait_for("ready at")
     folder.write("texts.py", "x = 1\n")
     edit(folder, "hello.py", "import logging", "import texts, logging")
-    reloading.wait_for("hello.py has changed: starting again")
+    reloading.wait_for("hello.py has changed, restarting")
     reloading.wait_for("ready at")
     folder.write("texts.py", "x = 12\n")
-    reloading.wait_for("texts.py has changed: starting again")
+    reloading.wait_for("texts.py has changed, restarting")
     reloading.wait_for("ready at")
 
 
@@ -60,11 +60,11 @@ def test_two_changes_in_one_second(folder, reloading, cluster, uid):
     save("greeting = 'Hallo'\n", at=1_700_000_000.1)
     edit(folder, "hello.py", "import logging", "import texts, logging")
     edit(folder, "hello.py", '"Hello, ', 'texts.greeting + ", ')
-    reloading.wait_for("hello.py has changed: starting again")
+    reloading.wait_for("hello.py has changed, restarting")
     reloading.wait_for("ready at")
     assert cluster["hello_" + uid].hello("zq") == "Hallo, zq!"
     save("greeting = 'Salut'\n", at=1_700_000_000.6)
-    reloading.wait_for("texts.py has changed: starting again")
+    reloading.wait_for("texts.py has changed, restarting")
     reloading.wait_for("ready at")
     assert cluster["hello_" + uid].hello("zq") == "Salut, zq!"
 
@@ -78,7 +78,7 @@ def test_mistakes_are_shown_and_survived(folder, reloading):
     reloading.wait_for("Error: 'hello' does not import, see above")
     # One that was not there before.
     folder.write("not_there.py", "")
-    reloading.wait_for("not_there.py has changed: starting again")
+    reloading.wait_for("not_there.py has changed, restarting")
     reloading.wait_for("ready at")
     edit(folder, "config.yaml", "greeting: hello", "greeting: [")
     reloading.wait_for("config.yaml:4:1: this is not YAML")

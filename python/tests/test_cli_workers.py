@@ -12,7 +12,6 @@ import urllib.request
 import pytest
 from program import INT, TERM, Program, run
 
-from nameko.cli.fleet import Fleet, Verdict
 from nameko.cli.main import setup_parser
 from nameko.cli.processes import Program as Started
 from nameko.cli.processes import Supervisor
@@ -70,7 +69,7 @@ def test_one_that_dies_is_replaced(workers, cluster, uid):
     service = cluster["hello_" + uid]
     before = pids(service, 2)
     os.kill(min(before), signal.SIGKILL)
-    died = workers.wait_for("was ended by signal 9; another one is started in 0.")
+    died = workers.wait_for("was killed by signal 9; restarting in 0.")
     number = re.match(r"process (\d)", died).group(1)
     workers.wait_for("process {} is ready".format(number))
     assert max(before) in pids(service, 2)
@@ -148,7 +147,7 @@ def test_what_is_wrong_with_the_services_is_told_once(folder, broker_uri):
     assert ended.returncode == 1
     assert ended.stderr.count("ZeroDivisionError") == 1
     last = ended.stdout.splitlines()[-1]
-    assert last == "Error: no process could start; the last one ended with exit code 1"
+    assert last == "Error: no process could start; the last one exited with code 1"
 
 
 def test_logs_tell_of_which_process_they_are(folder, broker_uri):
@@ -188,7 +187,7 @@ class Stubborn(Started):
 
 
 def test_a_process_that_is_blocked_is_killed(monkeypatch, capsys):
-    monkeypatch.setattr("nameko.cli.processes.GRACE", 0.0)
+    monkeypatch.setattr("nameko.cli.processes.KILL_AFTER", 0.0)
 
     async def stopped_when_ready():
         supervisor = Supervisor(Stubborn(), "nowhere", 0.01)
@@ -199,31 +198,6 @@ def test_a_process_that_is_blocked_is_killed(monkeypatch, capsys):
         return await supervising
 
     assert asyncio.run(stopped_when_ready()) == 137
-
-
-def test_only_when_no_process_can_start_it_gives_up():
-    give_up, go_on, all_ready = Verdict.GIVE_UP, Verdict.GO_ON, Verdict.ALL_READY
-    stories = [
-        [("failed", 2, go_on), ("failed", 1, give_up)],
-        [("failed", 2, go_on), ("ready", 1, go_on), ("failed", 2, go_on), ("ready", 2, all_ready)],
-        [("ready", 1, go_on), ("ready", 2, all_ready), ("died", 2, go_on), ("ready", 2, go_on)],
-        # They ran, but cannot any more.
-        [("ready", 1, go_on), ("failed", 2, go_on), ("died", 1, go_on), ("failed", 1, give_up)],
-        [("ready", 1, go_on), ("ready", 2, all_ready), ("died", 1, go_on), ("died", 2, go_on)],
-    ]
-    for story in stories:
-        fleet = Fleet(2)
-        fleet.started(1)
-        fleet.started(2)
-        for what, number, verdict in story:
-            if what == "ready":
-                assert fleet.ready(number) is verdict, story
-            else:
-                assert fleet.ended(number, was_ready=what == "died") is verdict, story
-    # The others wait for the first.
-    alone = Fleet(2)
-    alone.started(1)
-    assert alone.ended(1, was_ready=False) is give_up
 
 
 @pytest.mark.parametrize("count", ["0", "1025", "many"])

@@ -29,6 +29,7 @@ mod publisher;
 mod replies;
 mod runtime;
 mod scheduler;
+mod supervisor;
 mod wait;
 mod web;
 
@@ -44,8 +45,8 @@ mod _nameko {
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, interrupt::interrupt, jobs::Jobs, logs::on_log, options::Options,
         patch_guard::PatchGuard, pending::Pending, probe::probe, publisher::Publisher,
-        replies::ReplyListener, web::body::HttpBody, web::request::HttpRequest,
-        web::server::HttpServer, web::socket::WebSocket,
+        replies::ReplyListener, supervisor::ProcessTable, web::body::HttpBody,
+        web::request::HttpRequest, web::server::HttpServer, web::socket::WebSocket,
     };
 
     /// Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For `atexit`.

@@ -93,6 +93,8 @@ mod runner;
 pub mod serialization;
 mod service;
 mod standalone;
+#[doc(hidden)]
+pub mod supervisor;
 mod tasks;
 pub mod testing;
 mod timer;

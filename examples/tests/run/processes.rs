@@ -53,7 +53,7 @@ async fn each_process_serves_and_one_that_dies_is_replaced() {
     let first = pids(&broker, 3).await;
 
     kill(*first.first().unwrap());
-    let died = parent.wait_for("was ended by signal 9; another one is started in ");
+    let died = parent.wait_for("was killed by signal 9; restarting in ");
     let number = died
         .split("process ")
         .nth(1)
@@ -75,7 +75,7 @@ async fn each_process_serves_and_one_that_dies_is_replaced() {
     }
     parent.wait_for(&format!("[{number}] Error: back was killed: disk is gone"));
     parent.wait_for(&format!(
-        "process {number} ended with exit code 1; another one is started in "
+        "process {number} exited with code 1; restarting in "
     ));
     parent.wait_for(&format!("process {number} is ready"));
     let then = pids(&broker, 3).await;
@@ -159,7 +159,7 @@ async fn processes_that_cannot_start_end_it_with_their_exit_code() {
     }
     assert_eq!(
         ended.stderr.lines().last(),
-        Some("Error: no process could start; the last one ended with exit code 1"),
+        Some("Error: no process could start; the last one exited with code 1"),
         "{ended:?}"
     );
 
