@@ -17,10 +17,11 @@ use super::{
     delivery::{ConsumerTag, Delivery},
     encode::{field_table, short_string},
     error::{Error, PublishError},
-    publisher::{Publish, Unsent},
+    message::Publish,
     shared::Shared,
     table::Table,
     topology::{Exchange, Queue},
+    unsent::Unsent,
 };
 
 /// A channel of a connection. Clones are the same channel; it is closed when the last one is dropped.

@@ -14,12 +14,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     confirms::{Confirms, Due, Outcome, Route},
-    consumers::Sink,
-    delivery::{ConsumerTag, Delivery},
+    delivery::{ConsumerTag, Delivery, Sink},
     encode,
     error::{Error, PublishError},
-    publisher::Publish,
-    shared::{Shared, lock},
+    message::Publish,
+    shared::Shared,
+    sync::lock,
 };
 
 /// The state of one channel.

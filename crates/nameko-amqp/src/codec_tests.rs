@@ -12,8 +12,8 @@ use super::{
     decode::{ContentHeader, Method},
     encode::{self, field_table},
     frame::{Frame, FrameKind, FrameReader},
+    message::Publish,
     properties::{Properties, Text},
-    publisher::Publish,
     table::{Table, Value},
 };
 

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     error::{Error, PublishError},
-    publisher::Publish,
+    message::Publish,
 };
 
 /// What became of a message.

@@ -14,9 +14,10 @@ use tokio::{
 use super::{
     channel::Channel,
     driver,
-    error::{Error, Peer},
+    error::Error,
     handshake::{self, Agreed},
     options::ConnectOptions,
+    peer::Peer,
     shared::Shared,
     tls,
     uri::Uri,

@@ -19,10 +19,10 @@ use super::{
     backoff::Backoff,
     channel::Channel,
     connection::Connection,
-    delivery::{ConsumerTag, Delivery},
+    delivery::{ConsumerTag, Sink},
     error::Error,
     options::ConnectOptions,
-    shared::lock,
+    sync::lock,
     topology::Queue,
 };
 
@@ -34,9 +34,6 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 
 /// How long the broker may take to end a consumer.
 const CANCEL_TIME: Duration = Duration::from_secs(3);
-
-/// Where deliveries go. Called on the I/O task: it must not block.
-pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
 
 /// A queue to consume.
 #[derive(Clone)]

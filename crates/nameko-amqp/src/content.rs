@@ -10,9 +10,8 @@ use bytes::Bytes;
 use super::{
     channel_state::{ChannelState, Reply},
     confirms::Route,
-    consumers::Sink,
     decode::{ContentHeader, Malformed, Method},
-    delivery::{Acker, ConsumerTag, Delivery},
+    delivery::{Acker, ConsumerTag, Delivery, Sink},
     properties::Properties,
 };
 

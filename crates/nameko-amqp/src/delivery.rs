@@ -15,6 +15,9 @@ use super::{channel_state::ChannelState, encode, properties::Properties};
 /// The name of a consumer on its channel.
 pub type ConsumerTag = Arc<str>;
 
+/// Where deliveries go. Called on the I/O task: it must not block.
+pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
+
 /// A message that the broker delivered.
 #[derive(Clone, Debug)]
 pub struct Delivery {

@@ -12,8 +12,8 @@ use super::{
     decode::MAX_DEPTH,
     error::Error,
     frame::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD},
+    message::Publish,
     properties::{Properties, Text},
-    publisher::Publish,
     table::{Table, Value},
 };
 

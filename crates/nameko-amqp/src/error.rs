@@ -2,76 +2,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::uri::Uri;
-
-/// Whom an error is about: host, port, virtual host and user of a connection, never the password.
-///
-/// Shows as ``localhost:5672 (vhost `/`, user `guest`)``.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Peer(Arc<PeerParts>);
-
-#[derive(PartialEq, Eq)]
-struct PeerParts {
-    host: String,
-    port: u16,
-    vhost: String,
-    user: String,
-}
-
-impl Peer {
-    /// The host name or address.
-    pub fn host(&self) -> &str {
-        &self.0.host
-    }
-
-    /// The TCP port.
-    pub fn port(&self) -> u16 {
-        self.0.port
-    }
-
-    /// The virtual host.
-    pub fn vhost(&self) -> &str {
-        &self.0.vhost
-    }
-
-    /// The user.
-    pub fn user(&self) -> &str {
-        &self.0.user
-    }
-}
-
-impl From<&Uri> for Peer {
-    fn from(uri: &Uri) -> Self {
-        Self(Arc::new(PeerParts {
-            host: uri.host.clone(),
-            port: uri.port,
-            vhost: uri.vhost.clone(),
-            user: uri.user.clone(),
-        }))
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PeerParts {
-            host,
-            port,
-            vhost,
-            user,
-        } = &*self.0;
-        if host.contains(':') {
-            write!(f, "[{host}]:{port} (vhost `{vhost}`, user `{user}`)")
-        } else {
-            write!(f, "{host}:{port} (vhost `{vhost}`, user `{user}`)")
-        }
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+use super::peer::Peer;
 
 /// Why something on a broker did not work. Cheap to clone: one lost connection tells it to everybody who waited.
 #[non_exhaustive]

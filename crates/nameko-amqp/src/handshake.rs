@@ -11,9 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{
     decode::Method,
     encode::{self, short_string},
-    error::{Error, Peer},
+    error::Error,
     frame::{FRAME_MAX, FRAME_METHOD, FrameKind, FrameReader},
     options::{ConnectOptions, Login},
+    peer::Peer,
     shared::Limits,
     uri::Uri,
 };

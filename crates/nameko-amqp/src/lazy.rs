@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{error::Error, shared::lock};
+use super::{error::Error, sync::lock};
 
 /// A connection or channel that is shared.
 ///

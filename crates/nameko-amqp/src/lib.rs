@@ -76,29 +76,36 @@ mod error;
 mod frame;
 mod handshake;
 mod lazy;
+mod message;
 mod options;
+mod peer;
 mod properties;
 mod publisher;
 mod shared;
+mod sync;
 mod table;
 mod tls;
 mod topology;
+mod unsent;
 mod uri;
 
 #[doc(hidden)]
 pub use backoff::Backoff;
 pub use channel::{Channel, Confirm, QueueDeclared};
 pub use connection::Connection;
-pub use consumers::{Consumers, Observer, Sink, Subscription, SubscriptionId};
-pub use delivery::{Acker, ConsumerTag, Delivery};
-pub use error::{Error, Peer, PublishError};
+pub use consumers::{Consumers, Observer, Subscription, SubscriptionId};
+pub use delivery::{Acker, ConsumerTag, Delivery, Sink};
+pub use error::{Error, PublishError};
+pub use message::Publish;
 pub use options::{ConnectOptions, Login, Tls, Verify};
+pub use peer::Peer;
 pub use properties::{Properties, Text};
 #[doc(hidden)]
 pub use publisher::Declarations;
-pub use publisher::{Publish, Publisher, Retry, Unsent};
+pub use publisher::{Publisher, Retry};
 pub use table::{Headers, Table, Value};
 #[doc(hidden)]
 pub use topology::milliseconds;
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};
+pub use unsent::Unsent;
 pub use uri::{Uri, sanitize};

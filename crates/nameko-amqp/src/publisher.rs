@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     runtime,
     sync::Semaphore,
@@ -18,12 +17,15 @@ use super::{
     backoff::Backoff,
     channel::Channel,
     connection::Connection,
-    error::{Error, Peer, PublishError},
+    error::{Error, PublishError},
     lazy::Lazy,
+    message::Publish,
     options::ConnectOptions,
-    properties::Properties,
-    shared::{Shared, lock},
+    peer::Peer,
+    shared::Shared,
+    sync::lock,
     topology::{Exchange, Queue},
+    unsent::Unsent,
 };
 
 /// Publishes messages of the whole process over one connection, made at the first publish and again when it was lost.
@@ -80,38 +82,6 @@ const MANY_EXCHANGES: usize = 256;
 
 /// The publishers of this process that are in use.
 static PUBLISHERS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
-
-/// A message to publish.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Publish {
-    /// The exchange, `""` for the default one.
-    pub exchange: String,
-    /// The routing key.
-    pub routing_key: String,
-    /// It is an error when no queue takes the message.
-    pub mandatory: bool,
-    /// Its properties.
-    pub properties: Properties,
-    /// Its body.
-    pub body: Bytes,
-}
-
-/// A message that is encoded and not sent yet; so are those that were put after it on its connection.
-#[derive(Clone)]
-#[must_use = "what is not flushed is not sent"]
-pub struct Unsent(pub(super) Arc<Shared>);
-
-impl Unsent {
-    /// Has it sent. Does not wait.
-    pub fn flush(self) {
-        self.0.flush();
-    }
-
-    /// Whether it is for the same connection.
-    pub fn is_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
 
 /// What is declared before a message is published, once on each connection.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::{
     io::Write as _,
     net::TcpStream,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -15,11 +15,7 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, connection};
 use tokio::sync::{Notify, watch};
 
-use super::{
-    channel_state::ChannelState,
-    encode,
-    error::{Error, Peer},
-};
+use super::{channel_state::ChannelState, encode, error::Error, peer::Peer, sync::lock};
 
 /// Publishing waits while more than this is unsent. Acknowledgements never wait.
 const HIGH_WATER: usize = 1024 * 1024;
@@ -433,9 +429,4 @@ impl Shared {
     pub(super) fn note_write(&self) {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// Locks even if somebody panicked with the lock held: what these locks guard is whole after each statement.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

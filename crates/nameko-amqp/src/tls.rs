@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    error::{Error, Peer},
+    error::Error,
     options::{Tls, Verify},
+    peer::Peer,
     uri::Uri,
 };
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use super::error::Error;
+use super::{error::Error, peer::Peer};
 
 /// One broker to connect to, and as whom.
 ///
@@ -150,6 +150,12 @@ impl fmt::Display for Uri {
 impl fmt::Debug for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<&Uri> for Peer {
+    fn from(uri: &Uri) -> Self {
+        Self::new(&uri.host, uri.port, &uri.vhost, &uri.user)
     }
 }
 
