@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(30);
+const INITIAL_DELAY: Duration = Duration::from_millis(200);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Waits that double from 200 ms to 30 s, each shortened at random by up to a quarter so that the clients of a broker that
 /// comes back do not all come at once.
@@ -33,8 +33,8 @@ impl Backoff {
 fn wait(failures: u32, random: u32) -> Duration {
     let full = 2u32
         .checked_pow(failures)
-        .and_then(|factor| FIRST.checked_mul(factor))
-        .map_or(LONGEST, |wait| wait.min(LONGEST));
+        .and_then(|factor| INITIAL_DELAY.checked_mul(factor))
+        .map_or(MAX_DELAY, |wait| wait.min(MAX_DELAY));
     full - full.mul_f64(f64::from(random) / f64::from(u32::MAX) / 4.0)
 }
 
@@ -56,7 +56,7 @@ mod tests {
             waits,
             [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000]
         );
-        assert_eq!(wait(u32::MAX, 0), LONGEST);
+        assert_eq!(wait(u32::MAX, 0), MAX_DELAY);
         assert_eq!(wait(0, u32::MAX).as_millis(), 150);
     }
 }

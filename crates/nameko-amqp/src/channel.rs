@@ -10,15 +10,15 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, exchange, queue};
 use tokio::sync::oneshot;
 
-use super::{
+use crate::{
     channel_state::{ChannelState, Consumer, Reply},
     confirms::Outcome,
     connection::Connection,
+    connection_state::ConnectionState,
     delivery::{ConsumerTag, Delivery},
     encode::{field_table, short_string},
     error::{Error, PublishError},
     message::Publish,
-    shared::Shared,
     table::Table,
     topology::{Exchange, Queue},
     unsent::Unsent,
@@ -57,7 +57,10 @@ pub struct QueueDeclared {
 
 impl Channel {
     /// Opens a channel of `connection`, whose state is `shared`.
-    pub(super) async fn open(connection: Connection, shared: &Arc<Shared>) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        connection: Connection,
+        shared: &Arc<ConnectionState>,
+    ) -> Result<Self, Error> {
         let state = shared.add_channel(|id| Arc::new(ChannelState::new(id, Arc::clone(shared))))?;
         // The handle is made before the wait: a caller who gives up closes the channel again.
         let channel = Self(Arc::new(Handle {
@@ -206,7 +209,7 @@ impl Channel {
     }
 
     /// Declares exchanges and queue of `queue` and binds it. Returns the queue's name and whether anything was declared.
-    pub(super) async fn declare_whole(&self, queue: &Queue) -> Result<String, Error> {
+    pub(crate) async fn declare_whole(&self, queue: &Queue) -> Result<String, Error> {
         if queue.no_declare {
             return Ok(queue.name.clone());
         }
@@ -338,8 +341,8 @@ impl Channel {
         })
     }
 
-    /// See [`Publisher::put`](super::publisher::Publisher::put).
-    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, Box<(Publish, F)>>
+    /// See [`Publisher::put`](crate::publisher::Publisher::put).
+    pub(crate) fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
@@ -370,7 +373,7 @@ impl Channel {
     }
 
     /// Whether no publish waits for its confirm.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.0.state.is_idle()
     }
 

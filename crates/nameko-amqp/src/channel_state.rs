@@ -12,20 +12,20 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, basic, channel};
 use tokio::sync::{oneshot, watch};
 
-use super::{
-    confirms::{Confirms, Due, Outcome, Route},
+use crate::{
+    confirms::{Completion, Confirms, Outcome, Route},
+    connection_state::ConnectionState,
     delivery::{ConsumerTag, Delivery, Sink},
     encode,
     error::{Error, PublishError},
     message::Publish,
-    shared::Shared,
     sync::lock,
 };
 
 /// The state of one channel.
-pub(super) struct ChannelState {
-    pub(super) id: u16,
-    pub(super) connection: Arc<Shared>,
+pub(crate) struct ChannelState {
+    pub(crate) id: u16,
+    pub(crate) connection: Arc<ConnectionState>,
     /// Whether frames may be sent on it. Changed and asked under the lock of the connection's output, so that no frame
     /// follows a close on the wire.
     open: AtomicBool,
@@ -56,7 +56,7 @@ struct Waiting {
 
 /// An answer to a method.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Done.
     Done,
     /// `queue.declare-ok`.
@@ -72,14 +72,14 @@ pub(super) enum Reply {
 }
 
 /// A consumer on a channel.
-pub(super) struct Consumer {
-    pub(super) sink: Sink,
+pub(crate) struct Consumer {
+    pub(crate) sink: Sink,
     /// Called when the broker ends the consumer.
-    pub(super) on_cancel: Box<dyn FnOnce(ConsumerTag) + Send>,
+    pub(crate) on_cancel: Box<dyn FnOnce(ConsumerTag) + Send>,
 }
 
 impl ChannelState {
-    pub(super) fn new(id: u16, connection: Arc<Shared>) -> Self {
+    pub(crate) fn new(id: u16, connection: Arc<ConnectionState>) -> Self {
         Self {
             id,
             connection,
@@ -90,18 +90,18 @@ impl ChannelState {
     }
 
     /// Encodes into the output unless the channel is closed: then `false`.
-    pub(super) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+    pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         self.connection
             .send_while(|| self.open.load(Ordering::Relaxed), encode)
     }
 
     /// Sends `method` and waits for the answer with the number `answer`.
-    pub(super) async fn call(&self, method: AMQPClass, answer: u16) -> Result<Reply, Error> {
+    pub(crate) async fn call(&self, method: AMQPClass, answer: u16) -> Result<Reply, Error> {
         let reply = self.ask_then(method, answer, |_| ())?;
         self.answer(reply).await
     }
 
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         &self,
         reply: oneshot::Receiver<Result<Reply, Error>>,
     ) -> Result<Reply, Error> {
@@ -145,7 +145,7 @@ impl ChannelState {
     }
 
     /// Registers a consumer under a name of its own.
-    pub(super) fn add_consumer(&self, consumer: Consumer) -> Result<ConsumerTag, Error> {
+    pub(crate) fn add_consumer(&self, consumer: Consumer) -> Result<ConsumerTag, Error> {
         let mut inner = lock(&self.inner);
         self.check(&inner)?;
         inner.named += 1;
@@ -155,24 +155,24 @@ impl ChannelState {
     }
 
     /// Forgets a consumer.
-    pub(super) fn remove_consumer(&self, tag: &str) -> Option<(ConsumerTag, Consumer)> {
+    pub(crate) fn remove_consumer(&self, tag: &str) -> Option<(ConsumerTag, Consumer)> {
         lock(&self.inner).consumers.remove_entry(tag)
     }
 
     /// The name and sink of a consumer.
-    pub(super) fn consumer(&self, tag: &str) -> Option<(ConsumerTag, Sink)> {
+    pub(crate) fn consumer(&self, tag: &str) -> Option<(ConsumerTag, Sink)> {
         let inner = lock(&self.inner);
         let (tag, consumer) = inner.consumers.get_key_value(tag)?;
         Some((Arc::clone(tag), Arc::clone(&consumer.sink)))
     }
 
     /// Whether the channel is in confirm mode.
-    pub(super) fn confirms(&self) -> bool {
+    pub(crate) fn confirms(&self) -> bool {
         lock(&self.inner).confirms.is_some()
     }
 
     /// Sends `confirm.select`; each publish after it is counted, as the broker does.
-    pub(super) async fn select_confirms(&self, select: AMQPClass) -> Result<(), Error> {
+    pub(crate) async fn select_confirms(&self, select: AMQPClass) -> Result<(), Error> {
         let reply = self.ask_then(select, 11, |inner| {
             inner.confirms.get_or_insert_with(Confirms::new);
         })?;
@@ -180,16 +180,16 @@ impl ChannelState {
     }
 
     /// Whether no publish waits for its confirm.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         lock(&self.inner)
             .confirms
             .as_ref()
             .is_none_or(Confirms::is_empty)
     }
 
-    /// Encodes a message for [`Shared::flush`] to write; `then` is called on the I/O task when the broker has said what
+    /// Encodes a message for [`ConnectionState::flush`] to write; `then` is called on the I/O task when the broker has said what
     /// becomes of it. Gives both back where that is not possible right now, or the message cannot be encoded.
-    pub(super) fn put<F>(&self, message: Publish, then: F) -> Result<(), Box<(Publish, F)>>
+    pub(crate) fn put<F>(&self, message: Publish, then: F) -> Result<(), Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
@@ -211,7 +211,7 @@ impl ChannelState {
     }
 
     /// Sends a message, in confirm mode with somewhere to hear of its confirm.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &self,
         message: &Publish,
     ) -> Result<Option<oneshot::Receiver<Outcome>>, Error> {
@@ -236,7 +236,7 @@ impl ChannelState {
     }
 
     /// The broker confirmed publishes.
-    pub(super) fn confirmed(&self, tag: u64, multiple: bool, ack: bool) -> Result<(), String> {
+    pub(crate) fn confirmed(&self, tag: u64, multiple: bool, ack: bool) -> Result<(), String> {
         let due = match &mut lock(&self.inner).confirms {
             Some(confirms) => confirms
                 .confirmed(tag, multiple, ack)
@@ -246,12 +246,12 @@ impl ChannelState {
             None => return Err("a confirm on a channel without confirms".to_owned()),
         };
         // They may do anything: called without the lock.
-        due.into_iter().for_each(Due::tell);
+        due.into_iter().for_each(Completion::tell);
         Ok(())
     }
 
     /// The broker gave a mandatory message back. Without confirms nobody waits to hear of it.
-    pub(super) fn returned(&self, route: &Route, code: u16, text: String) {
+    pub(crate) fn returned(&self, route: &Route, code: u16, text: String) {
         match &mut lock(&self.inner).confirms {
             Some(confirms) => confirms.returned(route, code, text),
             None => tracing::debug!(
@@ -264,7 +264,7 @@ impl ChannelState {
     }
 
     /// An answer came. What it brings for somebody who has given up is put right.
-    pub(super) fn replied(&self, class: u16, method: u16, reply: Reply) -> Result<(), String> {
+    pub(crate) fn replied(&self, class: u16, method: u16, reply: Reply) -> Result<(), String> {
         let waiting = lock(&self.inner).waiting.pop_front();
         match waiting {
             Some(waiting)
@@ -281,7 +281,7 @@ impl ChannelState {
     }
 
     /// The broker began to consume for `tag`; if who asked has given up, the consumer is ended again.
-    pub(super) fn consuming(&self, tag: &str) -> Result<(), String> {
+    pub(crate) fn consuming(&self, tag: &str) -> Result<(), String> {
         let abandoned = lock(&self.inner)
             .waiting
             .front()
@@ -299,7 +299,7 @@ impl ChannelState {
     }
 
     /// Sends a method that is not answered.
-    pub(super) fn send_method(&self, method: AMQPClass) {
+    pub(crate) fn send_method(&self, method: AMQPClass) {
         self.send(|out| {
             // Made of constants and checked short strings: it fits.
             let _ = encode::method(out, self.id, method);
@@ -307,7 +307,7 @@ impl ChannelState {
     }
 
     /// Asks the broker to close the channel, once; the answer comes through the receiver.
-    pub(super) fn close(&self) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
+    pub(crate) fn close(&self) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
         let close = channel::AMQPMethod::Close(channel::Close {
             reply_code: 200,
             reply_text: "bye".into(),
@@ -337,7 +337,7 @@ impl ChannelState {
     }
 
     /// The broker closes the channel for `error`.
-    pub(super) fn closed_by_broker(&self, error: Error) {
+    pub(crate) fn closed_by_broker(&self, error: Error) {
         let closing_too = !self.shut();
         // `send` would refuse: the channel is shut.
         self.connection.send(|out| {
@@ -351,7 +351,7 @@ impl ChannelState {
     }
 
     /// The broker answered our close.
-    pub(super) fn close_ok(&self) -> Result<(), String> {
+    pub(crate) fn close_ok(&self) -> Result<(), String> {
         if !self.is_shut() {
             return Err(format!(
                 "an answer to a close of channel {} that nobody asked for",
@@ -372,7 +372,7 @@ impl ChannelState {
     }
 
     /// Whether it was closed, by whichever side.
-    pub(super) fn is_shut(&self) -> bool {
+    pub(crate) fn is_shut(&self) -> bool {
         !self.open.load(Ordering::Relaxed)
     }
 
@@ -390,14 +390,14 @@ impl ChannelState {
     }
 
     /// Whether frames may be sent on it.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
             && self.connection.is_open()
             && lock(&self.inner).ended.is_none()
     }
 
     /// The channel is over: everybody who waits is told why.
-    pub(super) fn end(&self, error: Error) {
+    pub(crate) fn end(&self, error: Error) {
         let (waiting, consumers, confirms) = {
             let mut inner = lock(&self.inner);
             inner.ended.get_or_insert_with(|| error.clone());
@@ -423,7 +423,7 @@ impl ChannelState {
     }
 
     /// Resolves when the channel is over.
-    pub(super) async fn ended(&self) -> Error {
+    pub(crate) async fn ended(&self) -> Error {
         let mut ended = self.ended.subscribe();
         match ended.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(error)) => error.clone(),

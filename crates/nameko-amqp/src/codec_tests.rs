@@ -8,7 +8,7 @@ use amq_protocol::{
 use bytes::Bytes;
 use proptest::{collection::vec, option::of, prelude::*};
 
-use super::{
+use crate::{
     decode::{ContentHeader, Method},
     encode::{self, field_table},
     frame::{Frame, FrameKind, FrameReader},

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{
+use crate::{
     error::{Error, PublishError},
     message::Publish,
 };
 
 /// What became of a message.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The broker has it.
     Acked,
     /// The broker could not take charge of it.
@@ -29,7 +29,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     /// What the publisher of `message` is told.
-    pub(super) fn of(self, message: &Publish) -> Result<(), PublishError> {
+    pub(crate) fn of(self, message: &Publish) -> Result<(), PublishError> {
         let (exchange, routing_key) = (&message.exchange, &message.routing_key);
         match self {
             Outcome::Acked => Ok(()),
@@ -52,14 +52,14 @@ impl Outcome {
 ///
 /// The return comes before the confirm, but says nothing of the publish's number.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub(crate) struct Route {
     exchange: String,
     routing_key: String,
     correlation_id: Option<String>,
 }
 
 impl Route {
-    pub(super) fn new(exchange: &str, routing_key: &str, correlation_id: Option<&str>) -> Self {
+    pub(crate) fn new(exchange: &str, routing_key: &str, correlation_id: Option<&str>) -> Self {
         Self {
             exchange: exchange.to_owned(),
             routing_key: routing_key.to_owned(),
@@ -83,10 +83,10 @@ enum Waiter {
 }
 
 /// A call that is due to somebody who does not wait in a future.
-pub(super) struct Due(Box<dyn FnOnce(Outcome) + Send>, Outcome);
+pub(crate) struct Completion(Box<dyn FnOnce(Outcome) + Send>, Outcome);
 
-impl Due {
-    pub(super) fn tell(self) {
+impl Completion {
+    pub(crate) fn tell(self) {
         (self.0)(self.1);
     }
 }
@@ -100,7 +100,7 @@ struct Pending {
 }
 
 /// The unconfirmed messages of one channel, in the order of publishing.
-pub(super) struct Confirms {
+pub(crate) struct Confirms {
     /// The number that the broker gives the first of `pending`. Numbers start at 1.
     first: u64,
     /// `None` for those that were confirmed out of order.
@@ -108,7 +108,7 @@ pub(super) struct Confirms {
 }
 
 impl Confirms {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             first: 1,
             pending: VecDeque::new(),
@@ -116,7 +116,7 @@ impl Confirms {
     }
 
     /// Notes a message that goes out next.
-    pub(super) fn published(&mut self, message: &Publish) -> oneshot::Receiver<Outcome> {
+    pub(crate) fn published(&mut self, message: &Publish) -> oneshot::Receiver<Outcome> {
         let (outcome, receiver) = oneshot::channel();
         self.pending.push_back(Some(Pending {
             waiter: Waiter::Future(outcome),
@@ -127,7 +127,7 @@ impl Confirms {
     }
 
     /// As [`published`](Self::published), with a call for the outcome.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         message: Publish,
         then: impl FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
@@ -145,12 +145,12 @@ impl Confirms {
     }
 
     /// Forgets the message noted last: it could not be encoded.
-    pub(super) fn unpublished(&mut self) {
+    pub(crate) fn unpublished(&mut self) {
         self.pending.pop_back();
     }
 
     /// A mandatory message came back: the oldest one with that route that is still waiting.
-    pub(super) fn returned(&mut self, route: &Route, code: u16, text: String) {
+    pub(crate) fn returned(&mut self, route: &Route, code: u16, text: String) {
         let mut waiting = self.pending.iter_mut().flatten();
         if let Some(pending) =
             waiting.find(|p| p.returned.is_none() && p.route.as_ref() == Some(route))
@@ -161,7 +161,12 @@ impl Confirms {
 
     /// The broker confirms `tag`, with `multiple` all up to it, with tag 0 all. `None` when it never was published, else
     /// the calls that are due.
-    pub(super) fn confirmed(&mut self, tag: u64, multiple: bool, ack: bool) -> Option<Vec<Due>> {
+    pub(crate) fn confirmed(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        ack: bool,
+    ) -> Option<Vec<Completion>> {
         let mut due = Vec::new();
         let next = self.first + self.pending.len() as u64;
         let last = if tag == 0 && multiple { next - 1 } else { tag };
@@ -188,7 +193,7 @@ impl Confirms {
     }
 
     /// The channel ended.
-    pub(super) fn end(&mut self, error: &Error) {
+    pub(crate) fn end(&mut self, error: &Error) {
         for pending in self.pending.drain(..).flatten() {
             if let Some(due) = pending.tell(Outcome::Ended(error.clone())) {
                 due.tell();
@@ -197,25 +202,25 @@ impl Confirms {
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 }
 
 impl Pending {
-    fn tell(self, outcome: Outcome) -> Option<Due> {
+    fn tell(self, outcome: Outcome) -> Option<Completion> {
         match self.waiter {
             Waiter::Future(sender) => {
                 // Who waited may have given up.
                 let _ = sender.send(outcome);
                 None
             }
-            Waiter::Call(call) => Some(Due(call, outcome)),
+            Waiter::Call(call) => Some(Completion(call, outcome)),
         }
     }
 }
 
-fn settle(pending: Option<Pending>, ack: bool) -> Option<Due> {
+fn settle(pending: Option<Pending>, ack: bool) -> Option<Completion> {
     let mut pending = pending?;
     let outcome = match pending.returned.take() {
         Some((code, text)) => Outcome::Returned { code, text },
@@ -275,7 +280,7 @@ mod tests {
         }
         let due = confirms.confirmed(2, true, true).unwrap_or_default();
         assert_eq!(due.len(), 2, "told by the caller, without its lock");
-        due.into_iter().for_each(Due::tell);
+        due.into_iter().for_each(Completion::tell);
         confirms.end(&Error::Stopped);
         let outcomes: Vec<_> = outcomes.try_iter().collect();
         let expected = [("a", true), ("b", true), ("c", false)];

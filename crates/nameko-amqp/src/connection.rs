@@ -11,20 +11,20 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
+use crate::{
     channel::Channel,
+    connection_state::ConnectionState,
     driver,
     error::Error,
     handshake::{self, Agreed},
     options::ConnectOptions,
     peer::Peer,
-    shared::Shared,
     tls,
     uri::Uri,
 };
 
 /// More than the second that the driver gives a polite close.
-const CLOSE_TIME: Duration = Duration::from_millis(1500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A connection to a broker. Clones are the same connection; it is closed when the last one, and the last of its
 /// channels, is dropped.
@@ -35,7 +35,7 @@ const CLOSE_TIME: Duration = Duration::from_millis(1500);
 pub struct Connection(Arc<Handle>);
 
 #[derive(Debug)]
-struct Handle(Arc<Shared>);
+struct Handle(Arc<ConnectionState>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -79,7 +79,7 @@ impl Connection {
     /// Closes politely: what was sent is written first, and the broker answers. Takes about a second at most.
     pub async fn close(&self) {
         self.0.0.close();
-        if timeout(CLOSE_TIME, self.closed()).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, self.closed()).await.is_err() {
             self.abort();
         }
     }
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// What tells this connection from others, also when it is gone.
-    pub(super) fn identity(&self) -> Weak<Shared> {
+    pub(crate) fn identity(&self) -> Weak<ConnectionState> {
         Arc::downgrade(&self.0.0)
     }
 
@@ -148,7 +148,7 @@ async fn attempt(
             let socket = second_handle(&stream);
             let (mut reader, mut writer) = stream.into_split();
             *doing = "waiting for the AMQP handshake";
-            let agreed = handshake::shake(&mut reader, &mut writer, uri, options, peer).await?;
+            let agreed = handshake::negotiate(&mut reader, &mut writer, uri, options, peer).await?;
             Ok(start(peer, agreed, socket, reader, writer))
         }
         Some(tls) => {
@@ -157,7 +157,7 @@ async fn attempt(
             let stream = tls::connect(stream, tls, uri, peer).await?;
             let (mut reader, mut writer) = tokio::io::split(stream);
             *doing = "waiting for the AMQP handshake";
-            let agreed = handshake::shake(&mut reader, &mut writer, uri, options, peer)
+            let agreed = handshake::negotiate(&mut reader, &mut writer, uri, options, peer)
                 .await
                 .map_err(|error| {
                     if anonymous {
@@ -191,7 +191,7 @@ fn start(
     reader: impl AsyncRead + Send + 'static,
     writer: impl AsyncWrite + Send + 'static,
 ) -> Connection {
-    let shared = Arc::new(Shared::new(peer.clone(), agreed.limits, socket));
+    let shared = Arc::new(ConnectionState::new(peer.clone(), agreed.limits, socket));
     // The task ends with the connection, which its handles close when they are dropped.
     tokio::spawn(driver::run(
         Arc::clone(&shared),

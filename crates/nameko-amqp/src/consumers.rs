@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
+use crate::{
     backoff::Backoff,
     channel::Channel,
     connection::Connection,
@@ -27,13 +27,13 @@ use super::{
 };
 
 /// A connection that lived as long as this was sound: the next wait begins small again.
-const SOUND: Duration = Duration::from_secs(5);
+const RECONNECT_RESET_AFTER: Duration = Duration::from_secs(5);
 
 /// More than the polite close of a connection takes.
-const STOP_TIME: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the broker may take to end a consumer.
-const CANCEL_TIME: Duration = Duration::from_secs(3);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A queue to consume.
 #[derive(Clone)]
@@ -215,8 +215,8 @@ impl Consumers {
         };
         inner.changed.notify_one();
         // An error inside: the connection ended, and its consumers with it.
-        if timeout(CANCEL_TIME, cancelled).await.is_err() {
-            tracing::warn!("the broker has not ended a consumer within {CANCEL_TIME:?}");
+        if timeout(CANCEL_TIMEOUT, cancelled).await.is_err() {
+            tracing::warn!("the broker has not ended a consumer within {CANCEL_TIMEOUT:?}");
         }
         over.store(true, Ordering::Release);
     }
@@ -231,7 +231,7 @@ impl Consumers {
         }
         let mut link = inner.link.subscribe();
         let over = link.wait_for(|link| *link == Link::Over);
-        if timeout(STOP_TIME, over).await.is_err() {
+        if timeout(STOP_TIMEOUT, over).await.is_err() {
             self.kill();
         }
     }
@@ -333,7 +333,7 @@ async fn supervise(inner: Arc<Inner>) {
         }
         match up_since {
             Some(since) => {
-                if Instant::now().duration_since(since) >= SOUND {
+                if Instant::now().duration_since(since) >= RECONNECT_RESET_AFTER {
                     backoff.reset();
                 }
                 inner.observer.lost(&error);

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
+use crate::{
     channel_state::{ChannelState, Reply},
     confirms::Route,
     decode::{ContentHeader, Malformed, Method},
@@ -16,13 +16,13 @@ use super::{
 };
 
 /// The largest body that is taken, in bytes. RabbitMQ 4 takes at most this too (`max_message_size`).
-const BODY_MAX: u64 = 512 * 1024 * 1024;
+const MAX_BODY_BYTES: u64 = 512 * 1024 * 1024;
 
 /// At most this much memory is taken on a peer's word for the size of a body; more is taken as it comes.
-const TRUSTED: u64 = 1024 * 1024;
+const MAX_PREALLOCATED_BODY_BYTES: u64 = 1024 * 1024;
 
 /// A message of which frames are still to come.
-pub(super) struct Content {
+pub(crate) struct Content {
     channel: Arc<ChannelState>,
     kind: Kind,
     header: Option<Header>,
@@ -60,7 +60,7 @@ struct Header {
 impl Content {
     /// Begins with a method that has content; any other method is given back. `exchange` is the exchange of the message
     /// before, so that the name need not be copied for each.
-    pub(super) fn begin<'a>(
+    pub(crate) fn begin<'a>(
         method: Method<'a>,
         channel: &Arc<ChannelState>,
         exchange: &mut Arc<str>,
@@ -120,15 +120,15 @@ impl Content {
     }
 
     /// The header frame. `true` when the message is whole with it.
-    pub(super) fn header(&mut self, payload: &[u8]) -> Result<bool, Malformed> {
+    pub(crate) fn header(&mut self, payload: &[u8]) -> Result<bool, Malformed> {
         if self.header.is_some() {
             return Err("a second header frame in one message".to_owned());
         }
         let header = ContentHeader::parse(payload)?;
         let mut properties = header.properties();
-        if header.body_size > BODY_MAX {
+        if header.body_size > MAX_BODY_BYTES {
             properties = Err(format!(
-                "a body of {} bytes, at most {BODY_MAX} are taken",
+                "a body of {} bytes, at most {MAX_BODY_BYTES} are taken",
                 header.body_size
             ));
         }
@@ -140,7 +140,7 @@ impl Content {
     }
 
     /// A body frame. `true` when the message is whole with it.
-    pub(super) fn body(&mut self, payload: &[u8]) -> Result<bool, Malformed> {
+    pub(crate) fn body(&mut self, payload: &[u8]) -> Result<bool, Malformed> {
         let Some(header) = &mut self.header else {
             return Err("a body frame before the header of its message".to_owned());
         };
@@ -151,7 +151,8 @@ impl Content {
         // What nobody will read is not kept.
         if header.properties.is_ok() && !matches!(self.kind, Kind::Return { .. }) {
             if self.body.capacity() == 0 {
-                let size = usize::try_from(header.missing.min(TRUSTED)).unwrap_or(payload.len());
+                let size = usize::try_from(header.missing.min(MAX_PREALLOCATED_BODY_BYTES))
+                    .unwrap_or(payload.len());
                 self.body.reserve_exact(size);
             }
             self.body.extend_from_slice(payload);
@@ -161,7 +162,7 @@ impl Content {
     }
 
     /// Hands the whole message to whom it is for.
-    pub(super) fn finish(self) -> Result<(), Malformed> {
+    pub(crate) fn finish(self) -> Result<(), Malformed> {
         let Self {
             channel,
             kind,

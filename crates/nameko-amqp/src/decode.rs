@@ -12,20 +12,20 @@ use amq_protocol::{
 };
 use bytes::Bytes;
 
-use super::{
+use crate::{
     properties::{Properties, Text},
     table::{Table, Value},
 };
 
 /// How deep tables and lists may be nested, both ways.
-pub(super) const MAX_DEPTH: u8 = 64;
+pub(crate) const MAX_TABLE_DEPTH: u8 = 64;
 
 /// What is wrong with bytes from a peer.
-pub(super) type Malformed = String;
+pub(crate) type Malformed = String;
 
 /// A method from a server.
 #[derive(Debug)]
-pub(super) enum Method<'a> {
+pub(crate) enum Method<'a> {
     /// `basic.deliver`.
     Deliver {
         consumer_tag: Cow<'a, str>,
@@ -58,7 +58,7 @@ pub(super) enum Method<'a> {
 
 impl<'a> Method<'a> {
     /// Reads the payload of a method frame.
-    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(payload);
         let (class, method) = (cursor.u16()?, cursor.u16()?);
         // Field orders: AMQP 0-9-1 reference, class basic; nack is RabbitMQ's extension.
@@ -152,16 +152,16 @@ fn is_from_server(class: u16, method: u16) -> bool {
 
 /// The payload of a header frame up to its properties.
 #[derive(Debug)]
-pub(super) struct ContentHeader<'a> {
+pub(crate) struct ContentHeader<'a> {
     /// How many bytes of body follow, as the peer says.
-    pub(super) body_size: u64,
+    pub(crate) body_size: u64,
     /// The properties, not yet read.
     properties: &'a [u8],
 }
 
 impl<'a> ContentHeader<'a> {
     /// Reads the payload of a header frame.
-    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(payload);
         let class = cursor.u16()?;
         if class != 60 {
@@ -176,7 +176,7 @@ impl<'a> ContentHeader<'a> {
     }
 
     /// Reads the properties.
-    pub(super) fn properties(&self) -> Result<Properties, Malformed> {
+    pub(crate) fn properties(&self) -> Result<Properties, Malformed> {
         let mut cursor = Cursor(self.properties);
         let properties = cursor.properties()?;
         if cursor.0.is_empty() {
@@ -195,7 +195,7 @@ struct Close {
 }
 
 /// Reads from the front of a slice.
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
@@ -210,25 +210,25 @@ impl<'a> Cursor<'a> {
         Ok(head)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
         Ok(u16::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
     /// A short string. AMQP does not promise UTF-8, and a message with a strange routing key must not end a connection,
     /// so what is not UTF-8 shows as U+FFFD.
-    pub(super) fn short_string(&mut self) -> Result<Cow<'a, str>, Malformed> {
+    pub(crate) fn short_string(&mut self) -> Result<Cow<'a, str>, Malformed> {
         let length = self.u8()?.into();
         Ok(String::from_utf8_lossy(self.take(length)?))
     }
@@ -252,8 +252,8 @@ impl<'a> Cursor<'a> {
     }
 
     /// A field table with its length.
-    pub(super) fn table(&mut self) -> Result<Table, Malformed> {
-        self.nested_table(MAX_DEPTH)
+    pub(crate) fn table(&mut self) -> Result<Table, Malformed> {
+        self.nested_table(MAX_TABLE_DEPTH)
     }
 
     fn nested_table(&mut self, depth: u8) -> Result<Table, Malformed> {
@@ -374,7 +374,7 @@ impl<'a> Cursor<'a> {
 
     /// A text that is likely one of a few, which are then not copied.
     fn common_text(&mut self) -> Result<Text, Malformed> {
-        const COMMON: [&str; 6] = [
+        const INTERNED: [&str; 6] = [
             "application/json",
             "utf-8",
             "binary",
@@ -383,7 +383,7 @@ impl<'a> Cursor<'a> {
             "text/plain",
         ];
         let text = self.short_string()?;
-        Ok(match COMMON.iter().find(|common| **common == text) {
+        Ok(match INTERNED.iter().find(|common| **common == text) {
             Some(common) => Text::Borrowed(common),
             None => Text::Owned(text.into_owned()),
         })
@@ -393,7 +393,7 @@ impl<'a> Cursor<'a> {
 fn deeper(depth: u8) -> Result<u8, Malformed> {
     depth
         .checked_sub(1)
-        .ok_or_else(|| format!("a table nested deeper than {MAX_DEPTH} levels"))
+        .ok_or_else(|| format!("a table nested deeper than {MAX_TABLE_DEPTH} levels"))
 }
 
 fn too_short() -> Malformed {

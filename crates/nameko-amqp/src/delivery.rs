@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{channel_state::ChannelState, encode, properties::Properties};
+use crate::{channel_state::ChannelState, encode, properties::Properties};
 
 /// The name of a consumer on its channel.
 pub type ConsumerTag = Arc<str>;
@@ -54,7 +54,7 @@ struct Unsettled {
 }
 
 impl Acker {
-    pub(super) fn new(channel: Arc<ChannelState>, tag: u64) -> Self {
+    pub(crate) fn new(channel: Arc<ChannelState>, tag: u64) -> Self {
         Self(Arc::new(Unsettled {
             channel,
             tag,

@@ -15,27 +15,27 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{
+use crate::{
     channel_state::{ChannelState, Reply},
+    connection_state::{ConnectionState, Write},
     content::Content,
     decode::{Malformed, Method},
     encode,
     error::Error,
     frame::{Frame, FrameKind, FrameReader},
-    shared::{Shared, Write},
 };
 
 /// How long a polite close may take.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to look for the broker's reason when it takes no more bytes.
-const LAST_READ: Duration = Duration::from_millis(200);
+const CLOSE_REASON_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs the connection until it ends, and tells everybody why it did.
 ///
 /// `frames` holds what came after the handshake's last frame.
-pub(super) fn run(
-    shared: Arc<Shared>,
+pub(crate) fn run(
+    shared: Arc<ConnectionState>,
     frames: FrameReader,
     reader: impl AsyncRead + Send,
     writer: impl AsyncWrite + Send,
@@ -49,17 +49,17 @@ pub(super) fn run(
             error = &mut reading => error,
             error = write(shared, writer) => {
                 // A broker that hangs up may have said why.
-                timeout(LAST_READ, reading).await.unwrap_or(error)
+                timeout(CLOSE_REASON_TIMEOUT, reading).await.unwrap_or(error)
             }
-            error = beat(shared) => error,
-            error = end_by_hand(shared) => error,
+            error = heartbeat_loop(shared) => error,
+            error = shutdown_requested(shared) => error,
         };
         shared.end(&error);
     }
 }
 
 /// Ends the connection also when the task is dropped with its runtime.
-struct EndOnDrop(Arc<Shared>);
+struct EndOnDrop(Arc<ConnectionState>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
@@ -71,18 +71,22 @@ impl Drop for EndOnDrop {
 }
 
 /// Resolves when the connection is aborted, or when a polite close has taken too long.
-async fn end_by_hand(shared: &Shared) -> Error {
+async fn shutdown_requested(shared: &ConnectionState) -> Error {
     tokio::select! {
         () = shared.aborted() => {}
         () = async {
-            shared.close_asked().await;
-            sleep(CLOSE_TIME).await;
+            shared.close_requested().await;
+            sleep(CLOSE_TIMEOUT).await;
         } => {}
     }
-    shared.last_reason()
+    shared.final_error()
 }
 
-async fn read(shared: &Arc<Shared>, mut frames: FrameReader, reader: impl AsyncRead) -> Error {
+async fn read(
+    shared: &Arc<ConnectionState>,
+    mut frames: FrameReader,
+    reader: impl AsyncRead,
+) -> Error {
     let mut reader = pin!(reader);
     let mut receiver = Receiver {
         shared,
@@ -96,7 +100,7 @@ async fn read(shared: &Arc<Shared>, mut frames: FrameReader, reader: impl AsyncR
                     Ok(Next::Frame) => {}
                     Ok(Next::End(error)) => return error,
                     // The writer ends the connection once it has said its last words.
-                    Ok(Next::LastWords) => return std::future::pending().await,
+                    Ok(Next::FinalFrame) => return std::future::pending().await,
                     Err(reason) => return protocol_error(shared, reason).await,
                 },
                 Ok(None) => break,
@@ -117,7 +121,7 @@ async fn read(shared: &Arc<Shared>, mut frames: FrameReader, reader: impl AsyncR
 }
 
 /// Tells the broker why we hang up, and ends the connection.
-async fn protocol_error(shared: &Shared, reason: Malformed) -> Error {
+async fn protocol_error(shared: &ConnectionState, reason: Malformed) -> Error {
     let error = Error::Protocol {
         peer: shared.peer.clone(),
         reason,
@@ -129,18 +133,18 @@ async fn protocol_error(shared: &Shared, reason: Malformed) -> Error {
         class_id: 0,
         method_id: 0,
     });
-    shared.end_after(close, error);
+    shared.close_with(close, error);
     std::future::pending().await
 }
 
-fn lost(shared: &Shared, reason: &str) -> Error {
+fn lost(shared: &ConnectionState, reason: &str) -> Error {
     Error::Lost {
         peer: shared.peer.clone(),
         reason: reason.to_owned(),
     }
 }
 
-async fn write(shared: &Shared, writer: impl AsyncWrite) -> Error {
+async fn write(shared: &ConnectionState, writer: impl AsyncWrite) -> Error {
     let mut writer = pin!(writer);
     let mut bytes = Vec::new();
     loop {
@@ -177,9 +181,9 @@ async fn write(shared: &Shared, writer: impl AsyncWrite) -> Error {
 
 /// Sends heartbeats when nothing else was sent, and ends the connection when the peer is silent, or takes nothing, for
 /// two intervals. Counting is all that reading and writing do for it.
-async fn beat(shared: &Shared) -> Error {
+async fn heartbeat_loop(shared: &ConnectionState) -> Error {
     /// Ticks in two intervals: one every half interval.
-    const DEAD: u32 = 4;
+    const MISSED_HALF_INTERVALS: u32 = 4;
 
     if shared.limits.heartbeat.is_zero() {
         return std::future::pending().await;
@@ -202,10 +206,10 @@ async fn beat(shared: &Shared) -> Error {
         // A blocked broker reads nothing, and says so.
         let waiting = idle && shared.is_writing() && !shared.blocked.load(Ordering::Relaxed);
         stuck = if waiting { stuck + 1 } else { 0 };
-        if silent >= DEAD || stuck >= DEAD {
+        if silent >= MISSED_HALF_INTERVALS || stuck >= MISSED_HALF_INTERVALS {
             return Error::HeartbeatMissed {
                 peer: shared.peer.clone(),
-                silent: half * DEAD,
+                silent: half * MISSED_HALF_INTERVALS,
             };
         }
         if idle && !shared.has_output() {
@@ -217,12 +221,12 @@ async fn beat(shared: &Shared) -> Error {
 /// What to do after a frame.
 enum Next {
     Frame,
-    LastWords,
+    FinalFrame,
     End(Error),
 }
 
 struct Receiver<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<ConnectionState>,
     /// Messages that are not whole yet; that of channel `n` is at `n - 1`.
     contents: Vec<Option<Content>>,
     /// The exchange of the last message.
@@ -285,11 +289,11 @@ impl Receiver<'_> {
                         class: close.class_id,
                         method: close.method_id,
                     };
-                    shared.end_after(
+                    shared.close_with(
                         connection::AMQPMethod::CloseOk(connection::CloseOk {}),
                         error,
                     );
-                    Ok(Next::LastWords)
+                    Ok(Next::FinalFrame)
                 }
                 connection::AMQPMethod::CloseOk(_) => Ok(Next::End(shared.closed_error())),
                 connection::AMQPMethod::Blocked(blocked) => {

@@ -8,17 +8,19 @@ use amq_protocol::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{
-    decode::MAX_DEPTH,
+use crate::{
+    decode::MAX_TABLE_DEPTH,
     error::Error,
-    frame::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD},
+    frame::{
+        FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD_BYTES,
+    },
     message::Publish,
     properties::{Properties, Text},
     table::{Table, Value},
 };
 
 /// A frame with a method of the codec.
-pub(super) fn method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) -> Result<(), Error> {
+pub(crate) fn method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) -> Result<(), Error> {
     let frame = AMQPFrame::Method(channel, method);
     match gen_frame(&frame)(WriteContext::from(Vec::new())) {
         Ok(written) => {
@@ -30,17 +32,17 @@ pub(super) fn method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) -> Resu
 }
 
 /// A heartbeat frame.
-pub(super) fn heartbeat(out: &mut Vec<u8>) {
+pub(crate) fn heartbeat(out: &mut Vec<u8>) {
     out.extend_from_slice(&[FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END]);
 }
 
 /// `basic.ack` of one delivery.
-pub(super) fn ack(out: &mut Vec<u8>, channel: u16, tag: u64) {
+pub(crate) fn ack(out: &mut Vec<u8>, channel: u16, tag: u64) {
     settle(out, channel, 80, tag, false);
 }
 
 /// `basic.reject`.
-pub(super) fn reject(out: &mut Vec<u8>, channel: u16, tag: u64, requeue: bool) {
+pub(crate) fn reject(out: &mut Vec<u8>, channel: u16, tag: u64, requeue: bool) {
     settle(out, channel, 90, tag, requeue);
 }
 
@@ -54,7 +56,7 @@ fn settle(out: &mut Vec<u8>, channel: u16, method: u16, tag: u64, bit: bool) {
 }
 
 /// `basic.publish` with header and body frames, none larger than `frame_max`. On an error nothing is written.
-pub(super) fn publish(
+pub(crate) fn publish(
     out: &mut Vec<u8>,
     channel: u16,
     message: &Publish,
@@ -93,7 +95,7 @@ fn try_publish(
             "properties and headers of {length} bytes are more than the {frame_max} that the broker takes"
         )));
     }
-    for chunk in message.body.chunks(frame_max - FRAME_OVERHEAD) {
+    for chunk in message.body.chunks(frame_max - FRAME_OVERHEAD_BYTES) {
         framed(out, FRAME_BODY, channel, |out| out.extend_from_slice(chunk));
     }
     Ok(())
@@ -113,7 +115,7 @@ fn properties(out: &mut Vec<u8>, properties: &Properties) -> Result<(), Error> {
     };
     text(out, 15, "content_type", &properties.content_type)?;
     text(out, 14, "content_encoding", &properties.content_encoding)?;
-    table(out, &properties.headers, MAX_DEPTH)?;
+    table(out, &properties.headers, MAX_TABLE_DEPTH)?;
     if let Some(mode) = properties.delivery_mode {
         out.push(mode);
     }
@@ -143,8 +145,8 @@ fn properties(out: &mut Vec<u8>, properties: &Properties) -> Result<(), Error> {
 }
 
 /// The entries of a table, without its length.
-pub(super) fn bare_table(out: &mut Vec<u8>, entries: &Table) -> Result<(), Error> {
-    bare_entries(out, entries, MAX_DEPTH)
+pub(crate) fn bare_table(out: &mut Vec<u8>, entries: &Table) -> Result<(), Error> {
+    bare_entries(out, entries, MAX_TABLE_DEPTH)
 }
 
 fn bare_entries(out: &mut Vec<u8>, entries: &Table, depth: u8) -> Result<(), Error> {
@@ -256,9 +258,11 @@ fn long(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
 }
 
 fn deeper(depth: u8) -> Result<u8, Error> {
-    depth
-        .checked_sub(1)
-        .ok_or_else(|| unsendable(format!("headers nested deeper than {MAX_DEPTH} levels")))
+    depth.checked_sub(1).ok_or_else(|| {
+        unsendable(format!(
+            "headers nested deeper than {MAX_TABLE_DEPTH} levels"
+        ))
+    })
 }
 
 /// RabbitMQ knows no other numbers: it closes the connection, and all that is under way on it is lost.
@@ -272,13 +276,13 @@ fn finite(number: f64) -> Result<f64, Error> {
 }
 
 /// A short string for a method of the codec, which panics on one that is too long.
-pub(super) fn short_string(what: &str, text: &str) -> Result<ShortString, Error> {
+pub(crate) fn short_string(what: &str, text: &str) -> Result<ShortString, Error> {
     ShortString::try_new(text).map_err(|_| too_long(what, text))
 }
 
 /// A table for a method of the codec.
-pub(super) fn field_table(table: &Table) -> Result<FieldTable, Error> {
-    nested_field_table(table, MAX_DEPTH)
+pub(crate) fn field_table(table: &Table) -> Result<FieldTable, Error> {
+    nested_field_table(table, MAX_TABLE_DEPTH)
 }
 
 fn nested_field_table(table: &Table, depth: u8) -> Result<FieldTable, Error> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::peer::Peer;
+use crate::peer::Peer;
 
 /// Why something on a broker did not work. Cheap to clone: one lost connection tells it to everybody who waited.
 #[non_exhaustive]

@@ -1,27 +1,27 @@
 //! Cutting the byte stream of a peer into frames.
 
-use super::decode::Malformed;
+use crate::decode::Malformed;
 
 /// Frame types and the octet that ends each frame: AMQP 0-9-1, section 4.2.3.
-pub(super) const FRAME_METHOD: u8 = 1;
-pub(super) const FRAME_HEADER: u8 = 2;
-pub(super) const FRAME_BODY: u8 = 3;
-pub(super) const FRAME_HEARTBEAT: u8 = 8;
-pub(super) const FRAME_END: u8 = 0xCE;
+pub(crate) const FRAME_METHOD: u8 = 1;
+pub(crate) const FRAME_HEADER: u8 = 2;
+pub(crate) const FRAME_BODY: u8 = 3;
+pub(crate) const FRAME_HEARTBEAT: u8 = 8;
+pub(crate) const FRAME_END: u8 = 0xCE;
 
 /// Type, channel and length before the payload of a frame, the end octet after it.
-pub(super) const FRAME_OVERHEAD: usize = PREFIX + 1;
-const PREFIX: usize = 7;
+pub(crate) const FRAME_OVERHEAD_BYTES: usize = FRAME_PREFIX_BYTES + 1;
+const FRAME_PREFIX_BYTES: usize = 7;
 
 /// The largest frame taken from a peer, and what is asked of it (RabbitMQ's own default).
-pub(super) const FRAME_MAX: usize = 128 * 1024;
+pub(crate) const MAX_FRAME_BYTES: usize = 128 * 1024;
 
 /// One read takes at most this much, unless a frame is larger.
-const READ_SIZE: usize = 16 * 1024;
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameKind {
+pub(crate) enum FrameKind {
     Method,
     Header,
     Body,
@@ -30,17 +30,17 @@ pub(super) enum FrameKind {
 
 /// A whole frame in the buffer of a [`FrameReader`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) kind: FrameKind,
-    pub(super) channel: u16,
-    pub(super) payload: &'a [u8],
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: FrameKind,
+    pub(crate) channel: u16,
+    pub(crate) payload: &'a [u8],
 }
 
 /// Collects bytes and hands out the whole frames in them.
 ///
 /// Holds at most one frame of the negotiated size and one read.
 #[derive(Debug)]
-pub(super) struct FrameReader {
+pub(crate) struct FrameReader {
     /// All of it may be read into; grows to the largest frame that came.
     buffer: Vec<u8>,
     /// Where the first byte is that was not handed out.
@@ -52,46 +52,49 @@ pub(super) struct FrameReader {
 }
 
 impl FrameReader {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            buffer: vec![0; READ_SIZE],
+            buffer: vec![0; READ_BUFFER_BYTES],
             start: 0,
             end: 0,
-            limit: FRAME_MAX,
+            limit: MAX_FRAME_BYTES,
         }
     }
 
     /// Sets the largest frame to take, as negotiated.
-    pub(super) fn set_limit(&mut self, limit: usize) {
+    pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
     /// The bytes that came and were not handed out.
-    pub(super) fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
     /// Room for the next read, never empty. Call after `next` has returned `None`.
-    pub(super) fn spare(&mut self) -> &mut [u8] {
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
         let wanted = match self.announced() {
             Some(size) => size.min(self.limit),
-            None => FRAME_OVERHEAD,
+            None => FRAME_OVERHEAD_BYTES,
         };
-        if self.buffer.len() < self.start + wanted.max(PREFIX) || self.end == self.buffer.len() {
+        if self.buffer.len() < self.start + wanted.max(FRAME_PREFIX_BYTES)
+            || self.end == self.buffer.len()
+        {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.buffer.len() < wanted {
-                self.buffer.resize(wanted.next_multiple_of(READ_SIZE), 0);
+                self.buffer
+                    .resize(wanted.next_multiple_of(READ_BUFFER_BYTES), 0);
             }
         }
         &mut self.buffer[self.end..]
     }
 
     /// Says that a read put `count` bytes into the room.
-    pub(super) fn filled(&mut self, count: usize) {
+    pub(crate) fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
     }
 
@@ -100,12 +103,14 @@ impl FrameReader {
     /// # Errors
     ///
     /// The bytes are no frame, or one larger than the limit; seen as soon as its prefix is here.
-    pub(super) fn next(&mut self) -> Result<Option<Frame<'_>>, Malformed> {
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, Malformed> {
         let Some(size) = self.announced() else {
             return Ok(None);
         };
         let start = self.start;
-        let Some((&[kind, high, low, ..], _)) = self.rest().split_first_chunk::<PREFIX>() else {
+        let Some((&[kind, high, low, ..], _)) =
+            self.rest().split_first_chunk::<FRAME_PREFIX_BYTES>()
+        else {
             return Ok(None);
         };
         let kind = match kind {
@@ -125,7 +130,7 @@ impl FrameReader {
             return Ok(None);
         }
         self.start += size;
-        match self.buffer.get(start + PREFIX..start + size) {
+        match self.buffer.get(start + FRAME_PREFIX_BYTES..start + size) {
             Some([payload @ .., FRAME_END]) => Ok(Some(Frame {
                 kind,
                 channel: u16::from_be_bytes([high, low]),
@@ -137,8 +142,8 @@ impl FrameReader {
 
     /// The size of the frame that begins the rest, once its prefix is here.
     fn announced(&self) -> Option<usize> {
-        let (&[_, _, _, length @ ..], _) = self.rest().split_first_chunk::<PREFIX>()?;
+        let (&[_, _, _, length @ ..], _) = self.rest().split_first_chunk::<FRAME_PREFIX_BYTES>()?;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        Some(length.saturating_add(FRAME_OVERHEAD))
+        Some(length.saturating_add(FRAME_OVERHEAD_BYTES))
     }
 }

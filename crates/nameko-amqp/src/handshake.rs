@@ -8,32 +8,32 @@ use amq_protocol::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{
+use crate::{
+    connection_state::Limits,
     decode::Method,
     encode::{self, short_string},
     error::Error,
-    frame::{FRAME_MAX, FRAME_METHOD, FrameKind, FrameReader},
+    frame::{FRAME_METHOD, FrameKind, FrameReader, MAX_FRAME_BYTES},
     options::{ConnectOptions, Login},
     peer::Peer,
-    shared::Limits,
     uri::Uri,
 };
 
 /// Every peer must take frames of this size: AMQP 0-9-1, constant frame-min-size.
-const FRAME_MIN: usize = 4096;
+const MIN_FRAME_BYTES: usize = 4096;
 
 /// The most channels to use on a connection, as RabbitMQ's own default.
-const CHANNEL_MAX: u16 = 2047;
+const MAX_CHANNELS: u16 = 2047;
 
 /// What client and broker agreed on.
-pub(super) struct Agreed {
-    pub(super) limits: Limits,
+pub(crate) struct Agreed {
+    pub(crate) limits: Limits,
     /// What came after the last frame of the handshake.
-    pub(super) frames: FrameReader,
+    pub(crate) frames: FrameReader,
 }
 
 /// Does the handshake.
-pub(super) async fn shake(
+pub(crate) async fn negotiate(
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     uri: &Uri,
@@ -134,7 +134,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
     /// Waits for the first bytes and looks whether they are AMQP.
     async fn greeting(&mut self) -> Result<(), Error> {
         /// As much of an answer that is not AMQP as is quoted.
-        const QUOTED: usize = 40;
+        const MAX_QUOTED_BYTES: usize = 40;
 
         loop {
             let begun = self.frames.rest();
@@ -154,7 +154,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
                     )));
                 }
             } else {
-                let quoted = begun.get(..QUOTED).unwrap_or(begun);
+                let quoted = begun.get(..MAX_QUOTED_BYTES).unwrap_or(begun);
                 let hint = match quoted {
                     // A TLS alert
                     [0x15, 3, ..] => ", which is TLS: use amqps:// or AMQP_SSL",
@@ -351,17 +351,17 @@ fn text(text: &str) -> AMQPValue {
 /// What both can do, of what the broker offers and the client wants. A zero in an offer means no limit.
 fn agree(offer: &connection::Tune, heartbeat: u16) -> Result<Limits, String> {
     let frame_max = match usize::try_from(offer.frame_max) {
-        Ok(0) | Err(_) => FRAME_MAX,
-        Ok(offered) => offered.min(FRAME_MAX),
+        Ok(0) | Err(_) => MAX_FRAME_BYTES,
+        Ok(offered) => offered.min(MAX_FRAME_BYTES),
     };
-    if frame_max < FRAME_MIN {
+    if frame_max < MIN_FRAME_BYTES {
         return Err(format!(
-            "it takes frames of at most {frame_max} bytes, AMQP asks for at least {FRAME_MIN}"
+            "it takes frames of at most {frame_max} bytes, AMQP asks for at least {MIN_FRAME_BYTES}"
         ));
     }
     let channel_max = match offer.channel_max {
-        0 => CHANNEL_MAX,
-        offered => offered.min(CHANNEL_MAX),
+        0 => MAX_CHANNELS,
+        offered => offered.min(MAX_CHANNELS),
     };
     let heartbeat = match (offer.heartbeat, heartbeat) {
         (_, 0) => 0,

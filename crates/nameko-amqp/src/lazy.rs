@@ -7,14 +7,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{error::Error, sync::lock};
+use crate::{error::Error, sync::lock};
 
 /// A connection or channel that is shared.
 ///
 /// A task of its own makes it, so that one who gives up waiting does not undo it for the others. How long making may take is
 /// bounded by what is made.
 #[derive(Debug)]
-pub(super) struct Lazy<T>(Arc<Mutex<Slot<T>>>);
+pub(crate) struct Lazy<T>(Arc<Mutex<Slot<T>>>);
 
 #[derive(Debug)]
 enum Slot<T> {
@@ -32,7 +32,7 @@ impl<T> Default for Lazy<T> {
 
 impl<T: Clone + Send + Sync + 'static> Lazy<T> {
     /// What was made, if it was.
-    pub(super) fn peek(&self) -> Option<T> {
+    pub(crate) fn peek(&self) -> Option<T> {
         match &*lock(&self.0) {
             Slot::Made(made) => Some(made.clone()),
             _ => None,
@@ -40,7 +40,7 @@ impl<T: Clone + Send + Sync + 'static> Lazy<T> {
     }
 
     /// Takes out what was made.
-    pub(super) fn take(&self) -> Option<T> {
+    pub(crate) fn take(&self) -> Option<T> {
         match std::mem::replace(&mut *lock(&self.0), Slot::Empty) {
             Slot::Made(made) => Some(made),
             _ => None,
@@ -48,7 +48,7 @@ impl<T: Clone + Send + Sync + 'static> Lazy<T> {
     }
 
     /// What was made if it is `usable`, else a new one.
-    pub(super) async fn get<F>(
+    pub(crate) async fn get<F>(
         &self,
         usable: impl Fn(&T) -> bool,
         make: impl Fn() -> F,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::properties::Properties;
+use crate::properties::Properties;
 
 /// A message to publish.
 #[derive(Clone, Debug, Default, PartialEq)]

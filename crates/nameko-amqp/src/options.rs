@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{error::Error, uri::Uri};
+use crate::{error::Error, uri::Uri};
 
 /// How to prove who one is (SASL mechanism).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -17,7 +17,7 @@ struct PeerParts {
 }
 
 impl Peer {
-    pub(super) fn new(host: &str, port: u16, vhost: &str, user: &str) -> Self {
+    pub(crate) fn new(host: &str, port: u16, vhost: &str, user: &str) -> Self {
         Self(Arc::new(PeerParts {
             host: host.to_owned(),
             port,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::table::Table;
+use crate::table::Table;
 
 /// A short text that is often a constant, such as a content type: constants are not copied for each message.
 ///

@@ -13,16 +13,16 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
+use crate::{
     backoff::Backoff,
     channel::Channel,
     connection::Connection,
+    connection_state::ConnectionState,
     error::{Error, PublishError},
     lazy::Lazy,
     message::Publish,
     options::ConnectOptions,
     peer::Peer,
-    shared::Shared,
     sync::lock,
     topology::{Exchange, Queue},
     unsent::Unsent,
@@ -75,10 +75,10 @@ impl Channels {
 }
 
 /// At most so many messages are published on channels of their own at once.
-const ALONE: usize = 8;
+const MAX_ISOLATED_PUBLISHES: usize = 8;
 
 /// With channels for more exchanges than this, those not in use are closed.
-const MANY_EXCHANGES: usize = 256;
+const MAX_CACHED_EXCHANGES: usize = 256;
 
 /// The publishers of this process that are in use.
 static PUBLISHERS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
@@ -91,7 +91,7 @@ pub struct Declarations {
     /// Queues, with their bindings.
     pub queues: Vec<Queue>,
     /// The connection on which it was declared last.
-    on: Mutex<Weak<Shared>>,
+    on: Mutex<Weak<ConnectionState>>,
 }
 
 impl Declarations {
@@ -111,7 +111,7 @@ impl Declarations {
 
     /// Whether some of it may be gone by itself without the publisher hearing of it: then it is declared each time. That an
     /// exchange is gone tells the answer to a `confirmed` message. kombu declares anew what can go, too.
-    fn may_go_unheard(&self, confirmed: bool) -> bool {
+    fn can_vanish_unnoticed(&self, confirmed: bool) -> bool {
         let queue_goes = |it: &Queue| it.auto_delete || it.arguments.contains("x-expires");
         self.queues.iter().any(queue_goes)
             || !confirmed && self.exchanges.iter().any(|it| it.auto_delete)
@@ -184,7 +184,7 @@ impl Publisher {
             runtime,
             connection: Arc::default(),
             channels: Mutex::default(),
-            alone: Semaphore::new(ALONE),
+            alone: Semaphore::new(MAX_ISOLATED_PUBLISHES),
             failure: Mutex::default(),
         });
         publishers.push(Arc::downgrade(&inner));
@@ -348,7 +348,7 @@ impl Publisher {
         if let Some(channels) = channels.get(exchange) {
             return Arc::clone(channels);
         }
-        if channels.len() >= MANY_EXCHANGES {
+        if channels.len() >= MAX_CACHED_EXCHANGES {
             channels.retain(|_, channels| Arc::strong_count(channels) > 1 || !channels.is_idle());
         }
         Arc::clone(channels.entry(exchange.to_owned()).or_default())
@@ -375,9 +375,9 @@ impl Publisher {
             let connection = self.0.connection.peek().filter(Connection::is_open);
             connection.is_some_and(|connection| lock(&it.on).ptr_eq(&connection.identity()))
         };
-        declarations
-            .iter()
-            .all(|it| it.is_empty() || !it.may_go_unheard(confirmed) && on_this_connection(it))
+        declarations.iter().all(|it| {
+            it.is_empty() || !it.can_vanish_unnoticed(confirmed) && on_this_connection(it)
+        })
     }
 
     async fn all_declared(
@@ -386,7 +386,7 @@ impl Publisher {
         confirmed: bool,
     ) -> Result<(), Error> {
         for it in declarations {
-            if it.may_go_unheard(confirmed) {
+            if it.can_vanish_unnoticed(confirmed) {
                 it.forget();
             }
             self.declared(it).await?;
@@ -410,7 +410,7 @@ impl Publisher {
     }
 
     /// As [`declared`](Self::declared), but waits for a broker that is away or refuses the login, as consumers do.
-    pub async fn declared_in_time(&self, declarations: &Declarations) -> Result<(), Error> {
+    pub async fn ensure_declared(&self, declarations: &Declarations) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         loop {
             let error = match self.declared(declarations).await {
@@ -521,7 +521,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                declarations.may_go_unheard(confirmed),
+                declarations.can_vanish_unnoticed(confirmed),
                 unheard,
                 "{declarations:?}"
             );

@@ -107,11 +107,11 @@ impl Table {
     }
 
     /// A table of entries as they came from a peer: of equal names the last one counts.
-    pub(super) fn from_entries(mut entries: Vec<(String, Value)>) -> Self {
+    pub(crate) fn from_entries(mut entries: Vec<(String, Value)>) -> Self {
         /// Up to here comparing each with each is cheaper than a hash map.
-        const FEW: usize = 16;
+        const MAX_LINEAR_ENTRIES: usize = 16;
 
-        if entries.len() <= FEW {
+        if entries.len() <= MAX_LINEAR_ENTRIES {
             let mut at = 0;
             while at < entries.len() {
                 let (before, rest) = entries.split_at_mut(at);

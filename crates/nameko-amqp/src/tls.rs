@@ -14,7 +14,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
+use crate::{
     error::Error,
     options::{Tls, Verify},
     peer::Peer,
@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Does the TLS handshake.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     stream: TcpStream,
     tls: Tls,
     uri: &Uri,
@@ -51,7 +51,7 @@ pub(super) async fn connect(
 
 /// What an error of the AMQP handshake means to a client that showed no certificate. With TLS 1.3 a server that wants one
 /// lets the client finish its half of the TLS handshake, then hangs up.
-pub(super) fn anonymous(error: Error) -> Error {
+pub(crate) fn anonymous(error: Error) -> Error {
     match error {
         Error::Lost { peer, reason } => Error::Tls {
             peer,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::{Table, Value};
+use crate::table::{Table, Value};
 
 /// How an exchange routes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +150,7 @@ impl Exchange {
     }
 
     /// Whether declaring it sends anything.
-    pub(super) fn is_declared(&self) -> bool {
+    pub(crate) fn is_declared(&self) -> bool {
         !self.no_declare && !self.name.is_empty()
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::shared::Shared;
+use crate::connection_state::ConnectionState;
 
 /// A message that is encoded and not sent yet; so are those that were put after it on its connection.
 #[derive(Clone)]
 #[must_use = "what is not flushed is not sent"]
-pub struct Unsent(pub(super) Arc<Shared>);
+pub struct Unsent(pub(crate) Arc<ConnectionState>);
 
 impl Unsent {
     /// Has it sent. Does not wait.
@@ -16,7 +16,7 @@ impl Unsent {
     }
 
     /// Whether it is for the same connection.
-    pub fn is_with(&self, other: &Self) -> bool {
+    pub fn shares_connection(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

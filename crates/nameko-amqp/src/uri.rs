@@ -4,7 +4,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use super::{error::Error, peer::Peer};
+use crate::{error::Error, peer::Peer};
 
 /// One broker to connect to, and as whom.
 ///

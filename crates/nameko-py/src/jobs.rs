@@ -301,7 +301,9 @@ impl JobQueue {
             && state.scheduler.next_check_at().is_some()
             && count < MAX_BATCHED_REPLIES;
         if waits && let [before, Some(last)] = &mut next.unsent {
-            let together = before.as_ref().is_none_or(|before| before.is_with(last));
+            let together = before
+                .as_ref()
+                .is_none_or(|before| before.shares_connection(last));
             if together {
                 state.unsent = Some((last.clone(), count));
                 next.unsent = [None, None];
@@ -394,7 +396,7 @@ pub(crate) fn flush_after_job(unsent: Unsent) {
         Some(unsent)
     } else {
         let before = UNSENT.replace(Some(unsent.clone()));
-        before.filter(|before| !before.is_with(&unsent))
+        before.filter(|before| !before.shares_connection(&unsent))
     };
     if let Some(unsent) = now {
         unsent.flush();

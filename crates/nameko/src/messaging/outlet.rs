@@ -46,7 +46,7 @@ impl Outlet {
 
     /// Declares what is to be declared, once the broker is there.
     pub(crate) async fn declare(&self) -> Result<()> {
-        Ok(self.publisher.declared_in_time(&self.declarations).await?)
+        Ok(self.publisher.ensure_declared(&self.declarations).await?)
     }
 
     async fn send(&self, message: Publish, options: Options) -> Result<()> {

@@ -15,21 +15,21 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, connection};
 use tokio::sync::{Notify, watch};
 
-use super::{channel_state::ChannelState, encode, error::Error, peer::Peer, sync::lock};
+use crate::{channel_state::ChannelState, encode, error::Error, peer::Peer, sync::lock};
 
 /// Publishing waits while more than this is unsent. Acknowledgements never wait.
-const HIGH_WATER: usize = 1024 * 1024;
+const WRITE_HIGH_WATER_BYTES: usize = 1024 * 1024;
 
 /// A buffer that grew beyond this for one large message is given back.
-const KEEP: usize = 256 * 1024;
+const MAX_IDLE_BUFFER_BYTES: usize = 256 * 1024;
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(crate) struct ConnectionState {
     /// Whom it is to, for errors.
-    pub(super) peer: Peer,
+    pub(crate) peer: Peer,
     /// What the handshake agreed on.
-    pub(super) limits: Limits,
+    pub(crate) limits: Limits,
     /// What is to be sent.
     output: Mutex<Output>,
     /// Wakes the writer: there is output that it does not know of, or the connection is to end.
@@ -39,28 +39,28 @@ pub(super) struct Shared {
     /// Ends the connection at once.
     abort: Notify,
     /// Starts the time that a polite close may take.
-    close_asked: Notify,
+    close_requested: Notify,
     /// The channels by their number.
     channels: Mutex<Channels>,
     /// Why it ended; set once, by whoever ends it.
     ended: watch::Sender<Option<Error>>,
     /// Counts reads, so that the heartbeat task sees whether the peer is silent.
-    pub(super) reads: AtomicU32,
+    pub(crate) reads: AtomicU32,
     /// Counts writes that made progress.
-    pub(super) writes: AtomicU32,
+    pub(crate) writes: AtomicU32,
     /// The broker takes no publishes for now (`connection.blocked`): it is short of memory or disk.
-    pub(super) blocked: AtomicBool,
+    pub(crate) blocked: AtomicBool,
 }
 
 /// What a handshake agreed on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// The largest frame, in bytes.
-    pub(super) frame_max: usize,
+    pub(crate) frame_max: usize,
     /// The highest number of a channel.
-    pub(super) channel_max: u16,
+    pub(crate) channel_max: u16,
     /// The heartbeat interval, zero for none.
-    pub(super) heartbeat: Duration,
+    pub(crate) heartbeat: Duration,
 }
 
 #[derive(Debug)]
@@ -83,7 +83,7 @@ enum Phase {
     /// We sent `connection.close` and wait for the answer; nothing may follow it.
     Closing,
     /// The last words are in the buffer; when they are out the writer ends the connection for this reason.
-    LastWords(Error),
+    FinalFrame(Error),
     /// Over.
     Ended,
 }
@@ -97,7 +97,7 @@ struct Channels {
 }
 
 /// What the writer has to do next.
-pub(super) enum Write {
+pub(crate) enum Write {
     /// Wait to be woken.
     Nothing,
     /// Write the bytes that it was given.
@@ -106,9 +106,9 @@ pub(super) enum Write {
     End(Error),
 }
 
-impl Shared {
+impl ConnectionState {
     /// `socket`: a second, non-blocking handle of the socket, if frames may be written to it as they are.
-    pub(super) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Self {
+    pub(crate) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Self {
         Self {
             peer,
             limits,
@@ -122,7 +122,7 @@ impl Shared {
             wake: Notify::new(),
             drained: Notify::new(),
             abort: Notify::new(),
-            close_asked: Notify::new(),
+            close_requested: Notify::new(),
             channels: Mutex::default(),
             ended: watch::Sender::new(None),
             reads: AtomicU32::new(0),
@@ -132,12 +132,12 @@ impl Shared {
     }
 
     /// Encodes into the output, unless the connection is closing or over: then `false`, and nothing is encoded.
-    pub(super) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+    pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         self.send_while(|| true, encode)
     }
 
     /// As `send`, but only if `still` holds. It is asked under the output's lock, so that nothing can come between.
-    pub(super) fn send_while(
+    pub(crate) fn send_while(
         &self,
         still: impl FnOnce() -> bool,
         encode: impl FnOnce(&mut Vec<u8>),
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     /// As `send_while`, but nothing is written until somebody calls [`flush`](Self::flush), or sends something else.
-    pub(super) fn put_while(
+    pub(crate) fn put_while(
         &self,
         still: impl FnOnce() -> bool,
         encode: impl FnOnce(&mut Vec<u8>),
@@ -171,7 +171,7 @@ impl Shared {
     }
 
     /// Writes what was put into the output on this thread, as far as the socket takes it at once; the writer does the rest.
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let mut output = lock(&self.output);
         if output.told || output.buffer.is_empty() {
             return;
@@ -186,7 +186,7 @@ impl Shared {
             self.note_write();
             buffer.drain(..count);
             if buffer.is_empty() {
-                buffer.shrink_to(KEEP);
+                buffer.shrink_to(MAX_IDLE_BUFFER_BYTES);
                 return;
             }
         }
@@ -196,13 +196,14 @@ impl Shared {
     }
 
     /// Whether publishing has to wait.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let output = lock(&self.output);
-        output.buffer.len() + output.in_flight > HIGH_WATER && matches!(output.phase, Phase::Open)
+        output.buffer.len() + output.in_flight > WRITE_HIGH_WATER_BYTES
+            && matches!(output.phase, Phase::Open)
     }
 
     /// Waits until publishing need not wait.
-    pub(super) async fn has_room(&self) {
+    pub(crate) async fn has_room(&self) {
         loop {
             let mut drained = std::pin::pin!(self.drained.notified());
             drained.as_mut().enable();
@@ -214,44 +215,44 @@ impl Shared {
     }
 
     /// Gives the writer what there is to write, in exchange for the buffer that it has written.
-    pub(super) fn next_write(&self, written: &mut Vec<u8>) -> Write {
+    pub(crate) fn next_write(&self, written: &mut Vec<u8>) -> Write {
         written.clear();
-        written.shrink_to(KEEP);
+        written.shrink_to(MAX_IDLE_BUFFER_BYTES);
         let mut output = lock(&self.output);
         std::mem::swap(&mut output.buffer, written);
         output.in_flight = written.len();
         output.told = false;
         match &output.phase {
             _ if !written.is_empty() => Write::Bytes,
-            Phase::LastWords(error) => Write::End(error.clone()),
+            Phase::FinalFrame(error) => Write::End(error.clone()),
             _ => Write::Nothing,
         }
     }
 
     /// The writer has written all it was given.
-    pub(super) fn written(&self) {
+    pub(crate) fn written(&self) {
         lock(&self.output).in_flight = 0;
         self.drained.notify_waiters();
     }
 
     /// Whether the writer has bytes in hand.
-    pub(super) fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         lock(&self.output).in_flight > 0
     }
 
     /// Whether there is something to write; the writer asks before it lets others add to it.
-    pub(super) fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         let output = lock(&self.output);
-        !output.buffer.is_empty() || matches!(output.phase, Phase::LastWords(_))
+        !output.buffer.is_empty() || matches!(output.phase, Phase::FinalFrame(_))
     }
 
     /// Resolves when there may be something to write.
-    pub(super) async fn woken(&self) {
+    pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
 
     /// Asks the broker to close the connection; the driver gives it a second.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let close = connection::AMQPMethod::Close(connection::Close {
             reply_code: 200,
             reply_text: "bye".into(),
@@ -262,15 +263,15 @@ impl Shared {
     }
 
     /// Ends the connection for `error` as soon as all that is to be sent, and `last` after it, is out.
-    pub(super) fn end_after(&self, last: connection::AMQPMethod, error: Error) {
-        self.finish(Some(AMQPClass::Connection(last)), Phase::LastWords(error));
+    pub(crate) fn close_with(&self, last: connection::AMQPMethod, error: Error) {
+        self.finish(Some(AMQPClass::Connection(last)), Phase::FinalFrame(error));
     }
 
     fn finish(&self, last: Option<AMQPClass>, phase: Phase) {
         {
             let mut output = lock(&self.output);
             match (&output.phase, &phase) {
-                (Phase::Open, _) | (Phase::Closing, Phase::LastWords(_)) => {}
+                (Phase::Open, _) | (Phase::Closing, Phase::FinalFrame(_)) => {}
                 _ => return,
             }
             if let Some(last) = last {
@@ -281,30 +282,30 @@ impl Shared {
             output.phase = phase;
         }
         self.wake.notify_one();
-        self.close_asked.notify_one();
+        self.close_requested.notify_one();
         self.drained.notify_waiters();
     }
 
     /// Why the connection ends when the time for its end is up.
-    pub(super) fn last_reason(&self) -> Error {
+    pub(crate) fn final_error(&self) -> Error {
         match &lock(&self.output).phase {
-            Phase::LastWords(error) => error.clone(),
+            Phase::FinalFrame(error) => error.clone(),
             _ => self.closed_error(),
         }
     }
 
     /// Whether we asked to close.
-    pub(super) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         matches!(lock(&self.output).phase, Phase::Closing)
     }
 
     /// Resolves when a close was begun.
-    pub(super) async fn close_asked(&self) {
-        self.close_asked.notified().await;
+    pub(crate) async fn close_requested(&self) {
+        self.close_requested.notified().await;
     }
 
     /// Ends the connection at once.
-    pub(super) fn abort(&self) {
+    pub(crate) fn abort(&self) {
         // So that nothing is sent between now and when the driver notices.
         lock(&self.output).phase = Phase::Ended;
         self.abort.notify_one();
@@ -312,12 +313,12 @@ impl Shared {
     }
 
     /// Resolves when the connection is to end at once.
-    pub(super) async fn aborted(&self) {
+    pub(crate) async fn aborted(&self) {
         self.abort.notified().await;
     }
 
     /// The connection is over: everybody who waits for something is told why.
-    pub(super) fn end(&self, error: &Error) {
+    pub(crate) fn end(&self, error: &Error) {
         {
             let mut output = lock(&self.output);
             output.phase = Phase::Ended;
@@ -345,12 +346,12 @@ impl Shared {
     }
 
     /// Whether it can still be used.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(lock(&self.output).phase, Phase::Open)
     }
 
     /// Resolves when it is over.
-    pub(super) async fn ended(&self) -> Error {
+    pub(crate) async fn ended(&self) -> Error {
         let mut ended = self.ended.subscribe();
         let error = ended.wait_for(Option::is_some).await;
         match error.as_deref() {
@@ -361,14 +362,14 @@ impl Shared {
     }
 
     /// Why it is over, or that it is being closed.
-    pub(super) fn reason(&self) -> Error {
+    pub(crate) fn reason(&self) -> Error {
         self.ended
             .borrow()
             .clone()
             .unwrap_or_else(|| self.closed_error())
     }
 
-    pub(super) fn closed_error(&self) -> Error {
+    pub(crate) fn closed_error(&self) -> Error {
         Error::Closed {
             peer: self.peer.clone(),
             what: "connection",
@@ -376,7 +377,7 @@ impl Shared {
     }
 
     /// Takes the lowest free channel number.
-    pub(super) fn add_channel(
+    pub(crate) fn add_channel(
         &self,
         new: impl FnOnce(u16) -> Arc<ChannelState>,
     ) -> Result<Arc<ChannelState>, Error> {
@@ -407,13 +408,13 @@ impl Shared {
     }
 
     /// The channel with this number.
-    pub(super) fn channel(&self, id: u16) -> Option<Arc<ChannelState>> {
+    pub(crate) fn channel(&self, id: u16) -> Option<Arc<ChannelState>> {
         let at = usize::from(id).checked_sub(1)?;
         lock(&self.channels).slots.get(at)?.clone()
     }
 
     /// Frees a channel's number.
-    pub(super) fn remove_channel(&self, id: u16) {
+    pub(crate) fn remove_channel(&self, id: u16) {
         let Some(at) = usize::from(id).checked_sub(1) else {
             return;
         };
@@ -422,11 +423,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn note_read(&self) {
+    pub(crate) fn note_read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn note_write(&self) {
+    pub(crate) fn note_write(&self) {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 }
