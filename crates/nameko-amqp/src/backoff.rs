@@ -1,45 +1,61 @@
-//! How long to wait before trying again.
+//! Exponential backoff with jitter.
 
 use std::{
     hash::{BuildHasher, RandomState},
     time::Duration,
 };
 
-const INITIAL_DELAY: Duration = Duration::from_millis(200);
-const MAX_DELAY: Duration = Duration::from_secs(30);
-
-/// Waits that double from 200 ms to 30 s, each shortened at random by up to a quarter so that the clients of a broker that
-/// comes back do not all come at once.
-#[derive(Debug, Default)]
+/// Exponential backoff with jitter, as the reconnects of this crate use it.
+///
+/// Delays double from 200 ms to 30 s. Each is shortened at random by up to a quarter, so that the
+/// clients of a restarted broker do not reconnect at the same moment.
+///
+/// ```
+/// use nameko_amqp::Backoff;
+///
+/// let mut backoff = Backoff::default();
+/// let first = backoff.next_delay();
+/// assert!(first.as_millis() <= 200 && first.as_millis() >= 150);
+/// assert!(backoff.next_delay() > first);
+/// backoff.reset();
+/// ```
+#[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// The next wait.
-    pub fn next(&mut self) -> Duration {
-        let wait = wait(self.failures, random());
+    /// The first delay, before jitter.
+    pub const INITIAL_DELAY: Duration = Duration::from_millis(200);
+
+    /// The longest delay.
+    pub const MAX_DELAY: Duration = Duration::from_secs(30);
+
+    /// Records a failure and returns the delay before the next attempt.
+    pub fn next_delay(&mut self) -> Duration {
+        let delay = delay(self.failures, random());
         self.failures = self.failures.saturating_add(1);
-        wait
+        delay
     }
 
-    /// It worked: begin again with the shortest wait.
+    /// Records a success: the next delay is the first one again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// `random` shortens: 0 not at all, `u32::MAX` by a quarter.
-fn wait(failures: u32, random: u32) -> Duration {
+/// Returns the delay after a number of failures. `jitter` shortens it: 0 not at all, `u32::MAX` by a
+/// quarter.
+fn delay(failures: u32, jitter: u32) -> Duration {
     let full = 2u32
         .checked_pow(failures)
-        .and_then(|factor| INITIAL_DELAY.checked_mul(factor))
-        .map_or(MAX_DELAY, |wait| wait.min(MAX_DELAY));
-    full - full.mul_f64(f64::from(random) / f64::from(u32::MAX) / 4.0)
+        .and_then(|factor| Backoff::INITIAL_DELAY.checked_mul(factor))
+        .map_or(Backoff::MAX_DELAY, |delay| delay.min(Backoff::MAX_DELAY));
+    full - full.mul_f64(f64::from(jitter) / f64::from(u32::MAX) / 4.0)
 }
 
 fn random() -> u32 {
-    // Each `RandomState` is seeded differently.
+    // Each `RandomState` has a different seed.
     (RandomState::new().hash_one(()) >> 32) as u32
 }
 
@@ -48,15 +64,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_half_a_minute() {
-        let waits: Vec<u128> = (0..9)
-            .map(|failures| wait(failures, 0).as_millis())
+    fn delays_double_up_to_thirty_seconds() {
+        let delays: Vec<u128> = (0..9)
+            .map(|failures| delay(failures, 0).as_millis())
             .collect();
         assert_eq!(
-            waits,
+            delays,
             [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000]
         );
-        assert_eq!(wait(u32::MAX, 0), MAX_DELAY);
-        assert_eq!(wait(0, u32::MAX).as_millis(), 150);
+        assert_eq!(delay(u32::MAX, 0), Backoff::MAX_DELAY);
+        assert_eq!(delay(0, u32::MAX).as_millis(), 150);
     }
 }

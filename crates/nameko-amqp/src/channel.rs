@@ -1,4 +1,4 @@
-//! A channel: declare, publish, consume.
+//! A channel of a connection.
 
 use std::{
     future::Future,
@@ -13,8 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     channel_state::{ChannelState, Consumer, Reply},
     confirms::Outcome,
-    connection::Connection,
-    connection_state::ConnectionState,
+    connection_handle::ConnectionHandle,
     delivery::{ConsumerTag, Delivery},
     encode::{field_table, short_string},
     error::{Error, PublishError},
@@ -24,18 +23,19 @@ use crate::{
     unsent::Unsent,
 };
 
-/// A channel of a connection. Clones are the same channel; it is closed when the last one is dropped.
+/// A channel of a connection. Clones share the channel; it is closed with the last clone.
 ///
-/// The broker closes a channel when something asked on it is wrong (no such exchange, another queue of that name, ...).
-/// That call returns the broker's reason, every other one that waits on the channel too, and the channel is of no more use.
+/// The broker answers an invalid request (a missing exchange, a queue with other arguments, ...) by
+/// closing the channel. That request and all others in flight on the channel then fail with the
+/// broker's reason, and so does every later one.
 #[derive(Clone, Debug)]
 pub struct Channel(Arc<Handle>);
 
 #[derive(Debug)]
 struct Handle {
     state: Arc<ChannelState>,
-    /// A channel keeps its connection.
-    _connection: Connection,
+    /// Keeps the connection open.
+    _connection: Arc<ConnectionHandle>,
 }
 
 impl Drop for Handle {
@@ -44,41 +44,39 @@ impl Drop for Handle {
     }
 }
 
-/// What the broker says of a queue that was declared.
+/// State of a declared queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueDeclared {
-    /// Its name, also when the broker chose it.
+    /// Name, which the broker generates for a queue declared as `""`.
     pub name: String,
-    /// How many messages are ready in it.
+    /// Number of messages ready for delivery.
     pub messages: u32,
-    /// How many consumers it has.
+    /// Number of consumers.
     pub consumers: u32,
 }
 
 impl Channel {
-    /// Opens a channel of `connection`, whose state is `shared`.
-    pub(crate) async fn open(
-        connection: Connection,
-        shared: &Arc<ConnectionState>,
-    ) -> Result<Self, Error> {
-        let state = shared.add_channel(|id| Arc::new(ChannelState::new(id, Arc::clone(shared))))?;
-        // The handle is made before the wait: a caller who gives up closes the channel again.
+    pub(crate) async fn open(connection: Arc<ConnectionHandle>) -> Result<Self, Error> {
+        let state = connection.channels.add(&connection.state)?;
+        // Created before the wait: if the caller is cancelled, dropping it closes the channel.
         let channel = Self(Arc::new(Handle {
             state,
             _connection: connection,
         }));
         let open = channel::AMQPMethod::Open(channel::Open {});
-        channel.done(AMQPClass::Channel(open), 11).await?;
+        channel.call_unit(AMQPClass::Channel(open), 11).await?;
         Ok(channel)
     }
 
-    /// Declares an exchange, or checks it when it is passive. Does nothing for one that is not to be declared.
+    /// Declares an exchange, or checks that it exists if it is passive. Does nothing for the default
+    /// exchange and for one with `no_declare`.
     ///
     /// # Errors
     ///
-    /// Of every method here: the broker refused and closed the channel, the connection is gone, or a name is too long.
+    /// If the broker refuses, which closes the channel, if the channel or the connection is closed, or
+    /// if a name is longer than 255 bytes. The same holds for all other requests.
     pub async fn exchange_declare(&self, exchange: &Exchange) -> Result<(), Error> {
-        if !exchange.is_declared() {
+        if !exchange.is_declarable() {
             return Ok(());
         }
         let declare = exchange::AMQPMethod::Declare(exchange::Declare {
@@ -91,7 +89,7 @@ impl Channel {
             nowait: false,
             arguments: field_table(&exchange.arguments)?,
         });
-        self.done(AMQPClass::Exchange(declare), 11).await
+        self.call_unit(AMQPClass::Exchange(declare), 11).await
     }
 
     /// Deletes an exchange.
@@ -105,10 +103,10 @@ impl Channel {
             if_unused: false,
             nowait: false,
         });
-        self.done(AMQPClass::Exchange(delete), 21).await
+        self.call_unit(AMQPClass::Exchange(delete), 21).await
     }
 
-    /// Declares a queue, or checks it when it is passive. Its bindings are left to [`queue_bind`](Self::queue_bind).
+    /// Declares a queue without its bindings, or checks that it exists if it is passive.
     ///
     /// # Errors
     ///
@@ -133,7 +131,7 @@ impl Channel {
                 messages,
                 consumers,
             }),
-            other => Err(self.surprised(&other)),
+            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -156,10 +154,10 @@ impl Channel {
             nowait: false,
             arguments: field_table(arguments)?,
         });
-        self.done(AMQPClass::Queue(bind), 21).await
+        self.call_unit(AMQPClass::Queue(bind), 21).await
     }
 
-    /// Takes a binding away.
+    /// Removes a binding.
     ///
     /// # Errors
     ///
@@ -177,10 +175,10 @@ impl Channel {
             routing_key: short_string("the routing key", routing_key)?,
             arguments: field_table(arguments)?,
         });
-        self.done(AMQPClass::Queue(unbind), 51).await
+        self.call_unit(AMQPClass::Queue(unbind), 51).await
     }
 
-    /// Drops the messages that are ready in a queue and says how many there were.
+    /// Drops the messages that are ready in a queue and returns their number.
     ///
     /// # Errors
     ///
@@ -190,10 +188,10 @@ impl Channel {
             queue: short_string("the queue", queue)?,
             nowait: false,
         });
-        self.count(AMQPClass::Queue(purge), 31).await
+        self.call_count(AMQPClass::Queue(purge), 31).await
     }
 
-    /// Deletes a queue and says how many messages were in it. No error when there is none.
+    /// Deletes a queue and returns the number of messages in it. A missing queue is not an error.
     ///
     /// # Errors
     ///
@@ -205,11 +203,11 @@ impl Channel {
             if_empty: false,
             nowait: false,
         });
-        self.count(AMQPClass::Queue(delete), 41).await
+        self.call_count(AMQPClass::Queue(delete), 41).await
     }
 
-    /// Declares exchanges and queue of `queue` and binds it. Returns the queue's name and whether anything was declared.
-    pub(crate) async fn declare_whole(&self, queue: &Queue) -> Result<String, Error> {
+    /// Declares a queue with the exchanges it is bound to, and binds it. Returns the queue's name.
+    pub(crate) async fn declare_with_bindings(&self, queue: &Queue) -> Result<String, Error> {
         if queue.no_declare {
             return Ok(queue.name.clone());
         }
@@ -218,7 +216,7 @@ impl Channel {
         }
         let declared = self.queue_declare(queue).await?;
         for binding in &queue.bindings {
-            // Every queue is bound to the default exchange, and to no other way.
+            // Every queue is bound to the default exchange, which accepts no other binding.
             if !binding.exchange.name.is_empty() {
                 self.queue_bind(
                     &declared.name,
@@ -232,7 +230,8 @@ impl Channel {
         Ok(declared.name)
     }
 
-    /// How many unacknowledged deliveries each consumer made from now on may hold, 0 for any number.
+    /// Sets the prefetch count (`basic.qos`): the limit of unacknowledged deliveries for each consumer
+    /// started after it, 0 for no limit.
     ///
     /// # Errors
     ///
@@ -242,11 +241,14 @@ impl Channel {
             prefetch_count: prefetch,
             global: false,
         });
-        self.done(AMQPClass::Basic(qos), 11).await
+        self.call_unit(AMQPClass::Basic(qos), 11).await
     }
 
-    /// Starts a consumer. `sink` is called on the I/O task and must not block; `on_cancel` is called there too, when the
-    /// broker ends the consumer (its queue was deleted). Neither is called for a channel or connection that ends.
+    /// Starts a consumer and returns its tag.
+    ///
+    /// `sink` is called for each delivery, `on_cancel` if the broker cancels the consumer, for example
+    /// because its queue was deleted. Both are called on the I/O task, where they must not block.
+    /// Neither is called when the channel or the connection ends.
     ///
     /// # Errors
     ///
@@ -272,14 +274,14 @@ impl Channel {
             nowait: false,
             arguments: Default::default(),
         });
-        let consuming = self.done(AMQPClass::Basic(consume), 21).await;
+        let consuming = self.call_unit(AMQPClass::Basic(consume), 21).await;
         if consuming.is_err() {
             state.remove_consumer(&tag);
         }
         consuming.map(|()| tag)
     }
 
-    /// Ends a consumer; the queue is left. Deliveries that come until the broker has ended it still reach its sink.
+    /// Cancels a consumer and leaves its queue. Deliveries in flight still reach the sink.
     ///
     /// # Errors
     ///
@@ -289,10 +291,10 @@ impl Channel {
             consumer_tag: short_string("the consumer tag", tag)?,
             nowait: false,
         });
-        self.done(AMQPClass::Basic(cancel), 31).await
+        self.call_unit(AMQPClass::Basic(cancel), 31).await
     }
 
-    /// Fetches one message, if there is one. To be acknowledged as any other.
+    /// Fetches one message (`basic.get`), `None` if the queue is empty. It has to be acknowledged.
     ///
     /// # Errors
     ///
@@ -304,17 +306,17 @@ impl Channel {
         });
         match self.call(AMQPClass::Basic(get), 71).await? {
             Reply::Got(delivery) => Ok(delivery.map(|delivery| *delivery)),
-            other => Err(self.surprised(&other)),
+            other => Err(self.unexpected(&other)),
         }
     }
 
-    /// Asks the broker to confirm each message published on this channel from now on.
+    /// Enables publisher confirms (`confirm.select`) for the messages published after it.
     ///
     /// # Errors
     ///
     /// See [`exchange_declare`](Self::exchange_declare).
     pub async fn confirm_select(&self) -> Result<(), Error> {
-        if self.0.state.confirms() {
+        if self.0.state.is_confirming() {
             return Ok(());
         }
         let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
@@ -324,16 +326,19 @@ impl Channel {
             .await
     }
 
-    /// Publishes, once there is room in the output. The result is a future of what becomes of the message; without
-    /// [`confirm_select`](Self::confirm_select) it is ready at once.
+    /// Publishes a message, after waiting while more than a mebibyte is unsent on the connection.
+    ///
+    /// The returned future resolves with the broker's confirm, and at once without
+    /// [`confirm_select`](Self::confirm_select).
     ///
     /// # Errors
     ///
-    /// Channel or connection are gone, or the message cannot be sent over AMQP. Nothing was sent then.
+    /// If the channel or the connection is closed, or AMQP cannot carry the message. Nothing is sent
+    /// then.
     pub async fn publish<'a>(&self, message: &'a Publish) -> Result<Confirm<'a>, Error> {
         let state = &self.0.state;
-        if state.connection.is_full() {
-            state.connection.has_room().await;
+        if state.connection().is_full() {
+            state.connection().wait_for_capacity().await;
         }
         Ok(Confirm {
             outcome: state.publish(message)?,
@@ -341,69 +346,80 @@ impl Channel {
         })
     }
 
-    /// See [`Publisher::put`](crate::publisher::Publisher::put).
-    pub(crate) fn put<F>(&self, message: Publish, then: F) -> Result<Unsent, Box<(Publish, F)>>
+    /// Encodes a message without flushing it. `callback` is called on the I/O task with the outcome.
+    ///
+    /// # Errors
+    ///
+    /// If the message cannot be encoded now; gives both arguments back.
+    pub(crate) fn try_publish<F>(
+        &self,
+        message: Publish,
+        callback: F,
+    ) -> Result<Unsent, Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
         let state = &self.0.state;
-        if state.connection.is_full() {
-            return Err(Box::new((message, then)));
+        if state.connection().is_full() {
+            return Err(Box::new((message, callback)));
         }
-        state.put(message, then)?;
-        Ok(Unsent(Arc::clone(&state.connection)))
+        state.try_publish(message, callback)?;
+        Ok(Unsent::new(Arc::clone(state.connection())))
     }
 
-    /// Closes the channel.
+    /// Closes the channel and waits for the broker's answer.
     pub async fn close(&self) {
         if let Some(closing) = self.0.state.close() {
-            // It is closed then, for whatever reason.
-            let _ = self.0.state.answer(closing).await;
+            // Either result means that the channel is closed.
+            let _ = self.0.state.wait_for_reply(closing).await;
         }
     }
 
-    /// Resolves when the channel or its connection ends, with the reason.
+    /// Waits for the end of the channel or its connection and returns the error that caused it.
     pub async fn closed(&self) -> Error {
-        self.0.state.ended().await
+        self.0.state.closed().await
     }
 
-    /// Whether it can still be used.
+    /// Returns whether the channel can be used.
     pub fn is_open(&self) -> bool {
-        self.0.state.is_open()
+        self.0.state.writer.is_open()
     }
 
-    /// Whether no publish waits for its confirm.
+    /// Returns whether no publish waits for its confirm.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.state.is_idle()
     }
 
-    async fn call(&self, method: AMQPClass, answer: u16) -> Result<Reply, Error> {
-        self.0.state.call(method, answer).await
+    /// Sends `method` and waits for the reply with method id `reply_method`.
+    async fn call(&self, method: AMQPClass, reply_method: u16) -> Result<Reply, Error> {
+        self.0.state.call(method, reply_method).await
     }
 
-    async fn done(&self, method: AMQPClass, answer: u16) -> Result<(), Error> {
-        self.call(method, answer).await.map(drop)
+    /// Like [`call`](Self::call), for a reply without content.
+    async fn call_unit(&self, method: AMQPClass, reply_method: u16) -> Result<(), Error> {
+        self.call(method, reply_method).await.map(drop)
     }
 
-    async fn count(&self, method: AMQPClass, answer: u16) -> Result<u32, Error> {
-        match self.call(method, answer).await? {
+    /// Like [`call`](Self::call), for a reply with a number of messages.
+    async fn call_count(&self, method: AMQPClass, reply_method: u16) -> Result<u32, Error> {
+        match self.call(method, reply_method).await? {
             Reply::Count(count) => Ok(count),
-            other => Err(self.surprised(&other)),
+            other => Err(self.unexpected(&other)),
         }
     }
 
-    fn surprised(&self, reply: &Reply) -> Error {
+    fn unexpected(&self, reply: &Reply) -> Error {
         Error::Protocol {
-            peer: self.0.state.connection.peer.clone(),
-            reason: format!("an answer of another kind: {reply:?}"),
+            peer: self.0.state.connection().peer.clone(),
+            reason: format!("an unexpected reply: {reply:?}"),
         }
     }
 }
 
-/// What becomes of a published message, to be awaited.
+/// A future of the broker's confirm for a published message.
 ///
-/// Resolves with [`PublishError`] when the broker gave it back or refused it, or when the connection was lost before the
-/// broker said anything.
+/// Resolves with a [`PublishError`] if the broker returned or refused the message, or if the
+/// connection was lost before the confirm.
 #[derive(Debug)]
 #[must_use = "a publish that is not awaited may have failed"]
 pub struct Confirm<'a> {
@@ -420,8 +436,8 @@ impl Future for Confirm<'_> {
         };
         let outcome = std::task::ready!(Pin::new(outcome).poll(context));
         Poll::Ready(match outcome {
-            Ok(outcome) => outcome.of(self.message),
-            // The sender is dropped unused only with the channel's state.
+            Ok(outcome) => outcome.into_result(self.message),
+            // The sender is dropped unused only together with the channel's state.
             Err(_) => Err(PublishError::Lost(Error::Stopped)),
         })
     }

@@ -1,18 +1,16 @@
-//! What a channel's handles and the reader share.
+//! State of a channel, shared by its handles and the connection's reader.
 
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use amq_protocol::protocol::{AMQPClass, basic, channel};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    channel_writer::ChannelWriter,
     confirms::{Completion, Confirms, Outcome, Route},
     connection_state::ConnectionState,
     delivery::{ConsumerTag, Delivery, Sink},
@@ -22,42 +20,41 @@ use crate::{
     sync::lock,
 };
 
-/// The state of one channel.
+/// State of one channel.
 pub(crate) struct ChannelState {
-    pub(crate) id: u16,
-    pub(crate) connection: Arc<ConnectionState>,
-    /// Whether frames may be sent on it. Changed and asked under the lock of the connection's output, so that no frame
-    /// follows a close on the wire.
-    open: AtomicBool,
+    pub(crate) writer: Arc<ChannelWriter>,
     inner: Mutex<Inner>,
-    ended: watch::Sender<Option<Error>>,
+    closed: watch::Sender<Option<Error>>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Why nothing can be asked any more.
-    ended: Option<Error>,
-    /// Who waits for an answer, in the order of asking: a broker answers in that order.
-    waiting: VecDeque<Waiting>,
+    /// Error that ended the channel; no request is accepted after it.
+    closed: Option<Error>,
+    /// Requests in flight, oldest first. The broker replies in the order of the requests.
+    requests: VecDeque<Request>,
     consumers: HashMap<ConsumerTag, Consumer>,
-    /// How many consumers were made, to name the next.
-    named: u64,
-    /// In confirm mode, what is unconfirmed.
+    /// Number of consumers created so far, for unique tags.
+    consumer_count: u64,
+    /// Unconfirmed messages, in confirm mode.
     confirms: Option<Confirms>,
 }
 
-struct Waiting {
-    /// The class of the method that was sent; the answer is of the same class.
+type ReplyReceiver = oneshot::Receiver<Result<Reply, Error>>;
+
+/// A method in flight.
+struct Request {
+    /// Class id of the method and of its reply.
     class: u16,
-    /// The number of the answer.
-    method: u16,
+    /// Method id of the reply.
+    reply_method: u16,
     reply: oneshot::Sender<Result<Reply, Error>>,
 }
 
-/// An answer to a method.
+/// Reply to a method.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// Done.
+    /// A reply without content.
     Done,
     /// `queue.declare-ok`.
     Declared {
@@ -65,121 +62,117 @@ pub(crate) enum Reply {
         messages: u32,
         consumers: u32,
     },
-    /// How many messages it was about.
+    /// Number of messages purged or deleted.
     Count(u32),
-    /// A message was fetched, or there was none.
+    /// `basic.get-ok` with its message, or `basic.get-empty`.
     Got(Option<Box<Delivery>>),
 }
 
-/// A consumer on a channel.
+/// A consumer of a channel.
 pub(crate) struct Consumer {
     pub(crate) sink: Sink,
-    /// Called when the broker ends the consumer.
+    /// Called if the broker cancels the consumer.
     pub(crate) on_cancel: Box<dyn FnOnce(ConsumerTag) + Send>,
 }
 
 impl ChannelState {
     pub(crate) fn new(id: u16, connection: Arc<ConnectionState>) -> Self {
         Self {
-            id,
-            connection,
-            open: AtomicBool::new(true),
+            writer: Arc::new(ChannelWriter::new(id, connection)),
             inner: Mutex::default(),
-            ended: watch::Sender::new(None),
+            closed: watch::Sender::new(None),
         }
     }
 
-    /// Encodes into the output unless the channel is closed: then `false`.
-    pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        self.connection
-            .send_while(|| self.open.load(Ordering::Relaxed), encode)
+    pub(crate) fn id(&self) -> u16 {
+        self.writer.id
     }
 
-    /// Sends `method` and waits for the answer with the number `answer`.
-    pub(crate) async fn call(&self, method: AMQPClass, answer: u16) -> Result<Reply, Error> {
-        let reply = self.ask_then(method, answer, |_| ())?;
-        self.answer(reply).await
+    pub(crate) fn connection(&self) -> &Arc<ConnectionState> {
+        &self.writer.connection
     }
 
-    pub(crate) async fn answer(
-        &self,
-        reply: oneshot::Receiver<Result<Reply, Error>>,
-    ) -> Result<Reply, Error> {
-        // The sender is dropped unused only with the channel's state.
-        reply.await.unwrap_or_else(|_| Err(self.reason()))
+    /// Sends `method` and waits for the reply with method id `reply_method`.
+    pub(crate) async fn call(&self, method: AMQPClass, reply_method: u16) -> Result<Reply, Error> {
+        let reply = self.request_then(method, reply_method, |_| ())?;
+        self.wait_for_reply(reply).await
     }
 
-    /// Sends `method`, and under the same lock does `then`; the answer comes through the receiver.
-    fn ask_then(
+    pub(crate) async fn wait_for_reply(&self, reply: ReplyReceiver) -> Result<Reply, Error> {
+        // The sender is dropped unused only together with the channel's state.
+        reply.await.unwrap_or_else(|_| Err(self.close_reason()))
+    }
+
+    /// Sends `method` and calls `then` under the same lock.
+    fn request_then(
         &self,
         method: AMQPClass,
-        answer: u16,
+        reply_method: u16,
         then: impl FnOnce(&mut Inner),
-    ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
+    ) -> Result<ReplyReceiver, Error> {
         let class = method.get_amqp_class_id();
         let mut encoded = Vec::new();
-        encode::method(&mut encoded, self.id, method)?;
-        if encoded.len() > self.connection.limits.frame_max {
+        encode::method(&mut encoded, self.id(), method)?;
+        let frame_max = self.connection().limits.frame_max;
+        if encoded.len() > frame_max {
             return Err(Error::Unsendable {
                 reason: format!(
-                    "arguments of {} bytes are more than the {} that the broker takes",
+                    "arguments of {} bytes exceed the broker's limit of {frame_max}",
                     encoded.len(),
-                    self.connection.limits.frame_max
                 ),
             });
         }
         let mut inner = lock(&self.inner);
-        self.check(&inner)?;
+        inner.check_open()?;
         let (reply, receiver) = oneshot::channel();
-        inner.waiting.push_back(Waiting {
+        inner.requests.push_back(Request {
             class,
-            method: answer,
+            reply_method,
             reply,
         });
-        if !self.send(|out| out.extend_from_slice(&encoded)) {
-            inner.waiting.pop_back();
-            return Err(self.reason());
+        if !self.writer.send(|out| out.extend_from_slice(&encoded)) {
+            inner.requests.pop_back();
+            return Err(self.close_reason());
         }
         then(&mut inner);
         Ok(receiver)
     }
 
-    /// Registers a consumer under a name of its own.
+    /// Adds a consumer and returns its tag, which is unique on the connection.
     pub(crate) fn add_consumer(&self, consumer: Consumer) -> Result<ConsumerTag, Error> {
         let mut inner = lock(&self.inner);
-        self.check(&inner)?;
-        inner.named += 1;
-        let tag = ConsumerTag::from(format!("c{}.{}", self.id, inner.named));
+        inner.check_open()?;
+        inner.consumer_count += 1;
+        let tag = ConsumerTag::from(format!("c{}.{}", self.id(), inner.consumer_count));
         inner.consumers.insert(Arc::clone(&tag), consumer);
         Ok(tag)
     }
 
-    /// Forgets a consumer.
     pub(crate) fn remove_consumer(&self, tag: &str) -> Option<(ConsumerTag, Consumer)> {
         lock(&self.inner).consumers.remove_entry(tag)
     }
 
-    /// The name and sink of a consumer.
+    /// Returns the tag and sink of a consumer.
     pub(crate) fn consumer(&self, tag: &str) -> Option<(ConsumerTag, Sink)> {
         let inner = lock(&self.inner);
         let (tag, consumer) = inner.consumers.get_key_value(tag)?;
         Some((Arc::clone(tag), Arc::clone(&consumer.sink)))
     }
 
-    /// Whether the channel is in confirm mode.
-    pub(crate) fn confirms(&self) -> bool {
+    /// Returns whether the channel is in confirm mode.
+    pub(crate) fn is_confirming(&self) -> bool {
         lock(&self.inner).confirms.is_some()
     }
 
-    /// Sends `confirm.select`; each publish after it is counted, as the broker does.
+    /// Sends `confirm.select` and counts every publish after it, as the broker does.
     pub(crate) async fn select_confirms(&self, select: AMQPClass) -> Result<(), Error> {
-        let reply = self.ask_then(select, 11, |inner| {
+        let reply = self.request_then(select, 11, |inner| {
             inner.confirms.get_or_insert_with(Confirms::new);
         })?;
-        self.answer(reply).await.map(drop)
+        self.wait_for_reply(reply).await.map(drop)
     }
 
-    /// Whether no publish waits for its confirm.
+    /// Returns whether no publish waits for its confirm.
     pub(crate) fn is_idle(&self) -> bool {
         lock(&self.inner)
             .confirms
@@ -187,106 +180,109 @@ impl ChannelState {
             .is_none_or(Confirms::is_empty)
     }
 
-    /// Encodes a message for [`ConnectionState::flush`] to write; `then` is called on the I/O task when the broker has said what
-    /// becomes of it. Gives both back where that is not possible right now, or the message cannot be encoded.
-    pub(crate) fn put<F>(&self, message: Publish, then: F) -> Result<(), Box<(Publish, F)>>
+    /// Encodes a message without flushing it. `callback` is called on the I/O task with the outcome.
+    ///
+    /// Gives both back if the channel is closed or not in confirm mode, or if the message cannot be
+    /// encoded.
+    pub(crate) fn try_publish<F>(
+        &self,
+        message: Publish,
+        callback: F,
+    ) -> Result<(), Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
+        // The broker numbers messages in the order of their arrival, so the lock spans the encoding.
         let mut inner = lock(&self.inner);
         let Some(confirms) = &mut inner.confirms else {
-            return Err(Box::new((message, then)));
+            return Err(Box::new((message, callback)));
         };
         let mut encoded = Ok(());
-        let frame_max = self.connection.limits.frame_max;
-        let sent = self.connection.put_while(
-            || self.open.load(Ordering::Relaxed),
-            |out| encoded = encode::publish(out, self.id, &message, frame_max),
-        );
+        let frame_max = self.connection().limits.frame_max;
+        let sent = self
+            .writer
+            .buffer(|out| encoded = encode::publish(out, self.id(), &message, frame_max));
         if !sent || encoded.is_err() {
-            return Err(Box::new((message, then)));
+            return Err(Box::new((message, callback)));
         }
-        confirms.put(message, then);
+        confirms.add_with_callback(message, callback);
         Ok(())
     }
 
-    /// Sends a message, in confirm mode with somewhere to hear of its confirm.
+    /// Sends a message. Returns the receiver of its outcome in confirm mode.
     pub(crate) fn publish(
         &self,
         message: &Publish,
     ) -> Result<Option<oneshot::Receiver<Outcome>>, Error> {
-        // One lock from numbering to encoding: the broker numbers messages in the order they come.
+        // The broker numbers messages in the order of their arrival, so the lock spans the encoding.
         let mut inner = lock(&self.inner);
-        self.check(&inner)?;
+        inner.check_open()?;
         let receiver = inner
             .confirms
             .as_mut()
-            .map(|confirms| confirms.published(message));
+            .map(|confirms| confirms.add(message));
         let mut encoded = Ok(());
-        let frame_max = self.connection.limits.frame_max;
-        let sent = self.send(|out| encoded = encode::publish(out, self.id, message, frame_max));
+        let frame_max = self.connection().limits.frame_max;
+        let sent = self
+            .writer
+            .send(|out| encoded = encode::publish(out, self.id(), message, frame_max));
         if !sent || encoded.is_err() {
             if let Some(confirms) = &mut inner.confirms {
-                confirms.unpublished();
+                confirms.undo_add();
             }
             encoded?;
-            return Err(self.reason());
+            return Err(self.close_reason());
         }
         Ok(receiver)
     }
 
-    /// The broker confirmed publishes.
-    pub(crate) fn confirmed(&self, tag: u64, multiple: bool, ack: bool) -> Result<(), String> {
-        let due = match &mut lock(&self.inner).confirms {
+    /// Handles `basic.ack` and `basic.nack`.
+    pub(crate) fn on_confirm(&self, tag: u64, multiple: bool, ack: bool) -> Result<(), String> {
+        let completions = match &mut lock(&self.inner).confirms {
             Some(confirms) => confirms
                 .confirmed(tag, multiple, ack)
-                .ok_or_else(|| format!("a confirm of message {tag} that was never published"))?,
-            // It came after the channel's end.
-            None if self.is_shut() => return Ok(()),
+                .ok_or_else(|| format!("a confirm of message {tag}, which was never published"))?,
+            // In flight when the channel was closed.
+            None if self.writer.is_closed() => return Ok(()),
             None => return Err("a confirm on a channel without confirms".to_owned()),
         };
-        // They may do anything: called without the lock.
-        due.into_iter().for_each(Completion::tell);
+        // A callback may use this channel, so it is called without the lock.
+        completions.into_iter().for_each(Completion::call);
         Ok(())
     }
 
-    /// The broker gave a mandatory message back. Without confirms nobody waits to hear of it.
-    pub(crate) fn returned(&self, route: &Route, code: u16, text: String) {
+    /// Handles `basic.return`. It is only logged unless the channel is in confirm mode.
+    pub(crate) fn on_return(&self, route: &Route, code: u16, text: String) {
         match &mut lock(&self.inner).confirms {
             Some(confirms) => confirms.returned(route, code, text),
-            None => tracing::debug!(
-                ?route,
-                code,
-                text,
-                "an unconfirmed mandatory message came back"
-            ),
+            None => tracing::debug!(?route, code, text, "an unconfirmed message was returned"),
         }
     }
 
-    /// An answer came. What it brings for somebody who has given up is put right.
-    pub(crate) fn replied(&self, class: u16, method: u16, reply: Reply) -> Result<(), String> {
-        let waiting = lock(&self.inner).waiting.pop_front();
-        match waiting {
-            Some(waiting)
-                if (waiting.class, waiting.method) == (class, method)
-                    || is_empty_get(&waiting, &reply) =>
+    /// Handles the reply to the oldest request. A message fetched for a cancelled caller is requeued.
+    pub(crate) fn on_reply(&self, class: u16, method: u16, reply: Reply) -> Result<(), String> {
+        let request = lock(&self.inner).requests.pop_front();
+        match request {
+            Some(request)
+                if (request.class, request.reply_method) == (class, method)
+                    || request.is_get() && matches!(reply, Reply::Got(None)) =>
             {
-                if let Err(Ok(Reply::Got(Some(delivery)))) = waiting.reply.send(Ok(reply)) {
+                if let Err(Ok(Reply::Got(Some(delivery)))) = request.reply.send(Ok(reply)) {
                     delivery.acker.reject(true);
                 }
                 Ok(())
             }
-            _ => Err(format!("an answer {class}.{method} that nobody asked for")),
+            _ => Err(format!("an unexpected reply {class}.{method}")),
         }
     }
 
-    /// The broker began to consume for `tag`; if who asked has given up, the consumer is ended again.
-    pub(crate) fn consuming(&self, tag: &str) -> Result<(), String> {
+    /// Handles `basic.consume-ok`. The consumer of a cancelled caller is cancelled.
+    pub(crate) fn on_consume_ok(&self, tag: &str) -> Result<(), String> {
         let abandoned = lock(&self.inner)
-            .waiting
+            .requests
             .front()
-            .is_some_and(|w| w.reply.is_closed());
-        self.replied(60, 21, Reply::Done)?;
+            .is_some_and(|request| request.reply.is_closed());
+        self.on_reply(60, 21, Reply::Done)?;
         if abandoned && self.remove_consumer(tag).is_some() {
             let cancel = basic::AMQPMethod::Cancel(basic::Cancel {
                 consumer_tag: encode::short_string("the consumer tag", tag)
@@ -298,16 +294,16 @@ impl ChannelState {
         Ok(())
     }
 
-    /// Sends a method that is not answered.
+    /// Sends a method that has no reply.
     pub(crate) fn send_method(&self, method: AMQPClass) {
-        self.send(|out| {
-            // Made of constants and checked short strings: it fits.
-            let _ = encode::method(out, self.id, method);
+        self.writer.send(|out| {
+            // Encoding cannot fail: the method consists of constants and checked short strings.
+            let _ = encode::method(out, self.id(), method);
         });
     }
 
-    /// Asks the broker to close the channel, once; the answer comes through the receiver.
-    pub(crate) fn close(&self) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
+    /// Sends `channel.close`. Returns the receiver of the reply, `None` if the channel is closed.
+    pub(crate) fn close(&self) -> Option<ReplyReceiver> {
         let close = channel::AMQPMethod::Close(channel::Close {
             reply_code: 200,
             reply_text: "bye".into(),
@@ -315,160 +311,126 @@ impl ChannelState {
             method_id: 0,
         });
         let mut inner = lock(&self.inner);
-        self.check(&inner).ok()?;
+        inner.check_open().ok()?;
         let (reply, receiver) = oneshot::channel();
-        inner.waiting.push_back(Waiting {
+        inner.requests.push_back(Request {
             class: 20,
-            method: 41,
+            reply_method: 41,
             reply,
         });
-        let sent = self.connection.send_while(
-            || self.open.swap(false, Ordering::Relaxed),
-            |out| {
-                // Made of constants: it fits.
-                let _ = encode::method(out, self.id, AMQPClass::Channel(close));
-            },
-        );
+        let sent = self.writer.close_with(|out| {
+            // Encoding cannot fail: the method consists of constants.
+            let _ = encode::method(out, self.id(), AMQPClass::Channel(close));
+        });
         if !sent {
-            inner.waiting.pop_back();
+            inner.requests.pop_back();
             return None;
         }
         Some(receiver)
     }
 
-    /// The broker closes the channel for `error`.
-    pub(crate) fn closed_by_broker(&self, error: Error) {
-        let closing_too = !self.shut();
-        // `send` would refuse: the channel is shut.
-        self.connection.send(|out| {
+    /// Replies to `channel.close`. Returns `false` if this side is closing the channel too: the broker
+    /// then still answers with `channel.close-ok`.
+    pub(crate) fn confirm_close(&self) -> bool {
+        let was_open = self.writer.close();
+        // The channel's writer is closed, so this goes past it.
+        self.connection().send(|out| {
             let ok = AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {}));
-            let _ = encode::method(out, self.id, ok);
+            let _ = encode::method(out, self.id(), ok);
         });
-        if !closing_too {
-            self.connection.remove_channel(self.id);
-        }
-        self.end(error);
-    }
-
-    /// The broker answered our close.
-    pub(crate) fn close_ok(&self) -> Result<(), String> {
-        if !self.is_shut() {
-            return Err(format!(
-                "an answer to a close of channel {} that nobody asked for",
-                self.id
-            ));
-        }
-        self.connection.remove_channel(self.id);
-        let closing = {
-            let mut inner = lock(&self.inner);
-            let last = inner.waiting.pop_back();
-            last.filter(|last| (last.class, last.method) == (20, 41))
-        };
-        self.end(self.closed_error());
-        if let Some(closing) = closing {
-            let _ = closing.reply.send(Ok(Reply::Done));
-        }
-        Ok(())
-    }
-
-    /// Whether it was closed, by whichever side.
-    pub(crate) fn is_shut(&self) -> bool {
-        !self.open.load(Ordering::Relaxed)
-    }
-
-    /// Nothing more is sent on it. `false` if that was so already.
-    fn shut(&self) -> bool {
-        let mut was_open = false;
-        self.connection.send_while(
-            || {
-                was_open = self.open.swap(false, Ordering::Relaxed);
-                false
-            },
-            |_| (),
-        );
         was_open
     }
 
-    /// Whether frames may be sent on it.
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
-            && self.connection.is_open()
-            && lock(&self.inner).ended.is_none()
+    /// Handles `channel.close-ok`.
+    pub(crate) fn on_close_ok(&self) {
+        let close = {
+            let mut inner = lock(&self.inner);
+            let last = inner.requests.pop_back();
+            last.filter(|last| (last.class, last.reply_method) == (20, 41))
+        };
+        self.set_closed(self.closed_error());
+        if let Some(close) = close {
+            let _ = close.reply.send(Ok(Reply::Done));
+        }
     }
 
-    /// The channel is over: everybody who waits is told why.
-    pub(crate) fn end(&self, error: Error) {
-        let (waiting, consumers, confirms) = {
+    /// Ends the channel with `error`: fails all requests and unconfirmed messages, drops consumers.
+    pub(crate) fn set_closed(&self, error: Error) {
+        let (requests, consumers, confirms) = {
             let mut inner = lock(&self.inner);
-            inner.ended.get_or_insert_with(|| error.clone());
+            inner.closed.get_or_insert_with(|| error.clone());
             (
-                std::mem::take(&mut inner.waiting),
+                std::mem::take(&mut inner.requests),
                 std::mem::take(&mut inner.consumers),
                 inner.confirms.take(),
             )
         };
-        for waiting in waiting {
-            let _ = waiting.reply.send(Err(error.clone()));
+        for request in requests {
+            let _ = request.reply.send(Err(error.clone()));
         }
         if let Some(mut confirms) = confirms {
-            confirms.end(&error);
+            confirms.close(&error);
         }
-        // Sinks may hold anything: dropped without the lock.
+        // Dropping a sink may run code that uses this channel: not under the lock.
         drop(consumers);
-        self.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            ended.get_or_insert(error);
+        self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            closed.get_or_insert(error);
             first
         });
     }
 
-    /// Resolves when the channel is over.
-    pub(crate) async fn ended(&self) -> Error {
-        let mut ended = self.ended.subscribe();
-        match ended.wait_for(Option::is_some).await.as_deref() {
+    /// Waits for the end of the channel and returns the error that caused it.
+    pub(crate) async fn closed(&self) -> Error {
+        let mut closed = self.closed.subscribe();
+        match closed.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(error)) => error.clone(),
-            // The sender lives in `self`.
+            // Unreachable: `self` owns the sender.
             _ => self.closed_error(),
         }
     }
 
-    fn check(&self, inner: &Inner) -> Result<(), Error> {
-        match &inner.ended {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
-    }
-
-    /// Why it cannot be used.
-    fn reason(&self) -> Error {
-        if let Some(error) = &*self.ended.borrow() {
+    /// Returns the error that ended the channel or its connection.
+    fn close_reason(&self) -> Error {
+        if let Some(error) = &*self.closed.borrow() {
             return error.clone();
         }
-        if self.connection.is_open() {
+        if self.connection().is_open() {
             self.closed_error()
         } else {
-            self.connection.reason()
+            self.connection().close_reason()
         }
     }
 
     fn closed_error(&self) -> Error {
         Error::Closed {
-            peer: self.connection.peer.clone(),
+            peer: self.connection().peer.clone(),
             what: "channel",
         }
     }
 }
 
-/// `basic.get` has two answers.
-fn is_empty_get(waiting: &Waiting, reply: &Reply) -> bool {
-    (waiting.class, waiting.method) == (60, 71) && matches!(reply, Reply::Got(None))
+impl Inner {
+    fn check_open(&self) -> Result<(), Error> {
+        match &self.closed {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Request {
+    /// Returns whether it is a `basic.get`, which has two possible replies.
+    fn is_get(&self) -> bool {
+        (self.class, self.reply_method) == (60, 71)
+    }
 }
 
 impl fmt::Debug for ChannelState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("id", &self.id)
-            .field("peer", &self.connection.peer)
+            .field("id", &self.id())
+            .field("peer", &self.connection().peer)
             .finish_non_exhaustive()
     }
 }

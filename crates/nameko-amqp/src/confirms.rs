@@ -1,4 +1,4 @@
-//! Which published messages the broker has yet to confirm.
+//! Publisher confirms: matches the broker's confirms and returns with published messages.
 
 use std::collections::VecDeque;
 
@@ -9,27 +9,27 @@ use crate::{
     message::Publish,
 };
 
-/// What became of a message.
+/// Result of publishing a message in confirm mode.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The broker has it.
+    /// The broker has accepted the message.
     Acked,
-    /// The broker could not take charge of it.
+    /// The broker has not accepted the message.
     Nacked,
-    /// It was mandatory and reached no queue.
+    /// The message was mandatory and unroutable.
     Returned {
-        /// AMQP's reply code.
+        /// AMQP reply code.
         code: u16,
-        /// What the broker said.
+        /// Reply text.
         text: String,
     },
-    /// Channel or connection ended first.
-    Ended(Error),
+    /// The channel or connection ended before a confirm.
+    Closed(Error),
 }
 
 impl Outcome {
-    /// What the publisher of `message` is told.
-    pub(crate) fn of(self, message: &Publish) -> Result<(), PublishError> {
+    /// Converts to the result of publishing `message`.
+    pub(crate) fn into_result(self, message: &Publish) -> Result<(), PublishError> {
         let (exchange, routing_key) = (&message.exchange, &message.routing_key);
         match self {
             Outcome::Acked => Ok(()),
@@ -43,14 +43,14 @@ impl Outcome {
                 exchange: exchange.clone(),
                 routing_key: routing_key.clone(),
             }),
-            Outcome::Ended(error) => Err(error.into()),
+            Outcome::Closed(error) => Err(error.into()),
         }
     }
 }
 
-/// What a `basic.return` and the publish that it answers have in common.
+/// Key that matches a `basic.return` with its publish.
 ///
-/// The return comes before the confirm, but says nothing of the publish's number.
+/// A return precedes the confirm of the same message but does not carry its number.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     exchange: String,
@@ -76,49 +76,51 @@ impl Route {
     }
 }
 
-/// Whom to tell of an outcome.
+type Callback = Box<dyn FnOnce(Outcome) + Send>;
+
+/// Receiver of an outcome.
 enum Waiter {
     Future(oneshot::Sender<Outcome>),
-    Call(Box<dyn FnOnce(Outcome) + Send>),
+    Callback(Callback),
 }
 
-/// A call that is due to somebody who does not wait in a future.
-pub(crate) struct Completion(Box<dyn FnOnce(Outcome) + Send>, Outcome);
+/// A callback with its outcome, to be called without holding a lock.
+pub(crate) struct Completion(Callback, Outcome);
 
 impl Completion {
-    pub(crate) fn tell(self) {
+    pub(crate) fn call(self) {
         (self.0)(self.1);
     }
 }
 
-struct Pending {
+struct Unconfirmed {
     waiter: Waiter,
-    /// Only of a mandatory message.
+    /// Set for a mandatory message.
     route: Option<Route>,
-    /// Code and text, when the message came back.
+    /// Reply code and text of a `basic.return`.
     returned: Option<(u16, String)>,
 }
 
 /// The unconfirmed messages of one channel, in the order of publishing.
 pub(crate) struct Confirms {
-    /// The number that the broker gives the first of `pending`. Numbers start at 1.
+    /// Number of the first message in `unconfirmed`. The broker numbers messages from 1.
     first: u64,
-    /// `None` for those that were confirmed out of order.
-    pending: VecDeque<Option<Pending>>,
+    /// `None` for a message that was confirmed out of order.
+    unconfirmed: VecDeque<Option<Unconfirmed>>,
 }
 
 impl Confirms {
     pub(crate) fn new() -> Self {
         Self {
             first: 1,
-            pending: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
         }
     }
 
-    /// Notes a message that goes out next.
-    pub(crate) fn published(&mut self, message: &Publish) -> oneshot::Receiver<Outcome> {
+    /// Adds the next message to be sent.
+    pub(crate) fn add(&mut self, message: &Publish) -> oneshot::Receiver<Outcome> {
         let (outcome, receiver) = oneshot::channel();
-        self.pending.push_back(Some(Pending {
+        self.unconfirmed.push_back(Some(Unconfirmed {
             waiter: Waiter::Future(outcome),
             route: message.mandatory.then(|| Route::of(message)),
             returned: None,
@@ -126,49 +128,51 @@ impl Confirms {
         receiver
     }
 
-    /// As [`published`](Self::published), with a call for the outcome.
-    pub(crate) fn put(
+    /// Like [`add`](Self::add), with a callback for the outcome.
+    pub(crate) fn add_with_callback(
         &mut self,
         message: Publish,
-        then: impl FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
+        callback: impl FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     ) {
         let route = message.mandatory.then(|| Route::of(&message));
-        let call = move |outcome: Outcome| {
-            let published = outcome.of(&message);
-            then(message, published);
+        let callback = move |outcome: Outcome| {
+            let result = outcome.into_result(&message);
+            callback(message, result);
         };
-        self.pending.push_back(Some(Pending {
-            waiter: Waiter::Call(Box::new(call)),
+        self.unconfirmed.push_back(Some(Unconfirmed {
+            waiter: Waiter::Callback(Box::new(callback)),
             route,
             returned: None,
         }));
     }
 
-    /// Forgets the message noted last: it could not be encoded.
-    pub(crate) fn unpublished(&mut self) {
-        self.pending.pop_back();
+    /// Removes the message added last, which could not be encoded.
+    pub(crate) fn undo_add(&mut self) {
+        self.unconfirmed.pop_back();
     }
 
-    /// A mandatory message came back: the oldest one with that route that is still waiting.
+    /// Records a `basic.return` for the oldest mandatory message with this route.
     pub(crate) fn returned(&mut self, route: &Route, code: u16, text: String) {
-        let mut waiting = self.pending.iter_mut().flatten();
-        if let Some(pending) =
-            waiting.find(|p| p.returned.is_none() && p.route.as_ref() == Some(route))
+        let mut candidates = self.unconfirmed.iter_mut().flatten();
+        if let Some(message) = candidates
+            .find(|message| message.returned.is_none() && message.route.as_ref() == Some(route))
         {
-            pending.returned = Some((code, text));
+            message.returned = Some((code, text));
         }
     }
 
-    /// The broker confirms `tag`, with `multiple` all up to it, with tag 0 all. `None` when it never was published, else
-    /// the calls that are due.
+    /// Records a confirm of message `tag`, with `multiple` of all messages up to it. Tag 0 with
+    /// `multiple` confirms all messages.
+    ///
+    /// Returns the callbacks to call, `None` if the message was never published.
     pub(crate) fn confirmed(
         &mut self,
         tag: u64,
         multiple: bool,
         ack: bool,
     ) -> Option<Vec<Completion>> {
-        let mut due = Vec::new();
-        let next = self.first + self.pending.len() as u64;
+        let mut completions = Vec::new();
+        let next = self.first + self.unconfirmed.len() as u64;
         let last = if tag == 0 && multiple { next - 1 } else { tag };
         if last >= next {
             return None;
@@ -176,58 +180,59 @@ impl Confirms {
         if multiple {
             while self.first <= last {
                 self.first += 1;
-                due.extend(settle(self.pending.pop_front().flatten(), ack));
+                completions.extend(settle(self.unconfirmed.pop_front().flatten(), ack));
             }
-        } else if let Some(at) = last.checked_sub(self.first)
-            && let Some(slot) = usize::try_from(at)
+        } else if let Some(index) = last.checked_sub(self.first)
+            && let Some(slot) = usize::try_from(index)
                 .ok()
-                .and_then(|at| self.pending.get_mut(at))
+                .and_then(|index| self.unconfirmed.get_mut(index))
         {
-            due.extend(settle(slot.take(), ack));
+            completions.extend(settle(slot.take(), ack));
         }
-        while let Some(None) = self.pending.front() {
-            self.pending.pop_front();
+        while let Some(None) = self.unconfirmed.front() {
+            self.unconfirmed.pop_front();
             self.first += 1;
         }
-        Some(due)
+        Some(completions)
     }
 
-    /// The channel ended.
-    pub(crate) fn end(&mut self, error: &Error) {
-        for pending in self.pending.drain(..).flatten() {
-            if let Some(due) = pending.tell(Outcome::Ended(error.clone())) {
-                due.tell();
+    /// Completes all messages with `error`: the channel is closed.
+    pub(crate) fn close(&mut self, error: &Error) {
+        for message in self.unconfirmed.drain(..).flatten() {
+            if let Some(completion) = message.complete(Outcome::Closed(error.clone())) {
+                completion.call();
             }
         }
     }
 
-    /// Whether nothing waits.
+    /// Returns whether all messages are confirmed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.unconfirmed.is_empty()
     }
 }
 
-impl Pending {
-    fn tell(self, outcome: Outcome) -> Option<Completion> {
+impl Unconfirmed {
+    /// Completes a future at once and returns a callback for the caller to call.
+    fn complete(self, outcome: Outcome) -> Option<Completion> {
         match self.waiter {
             Waiter::Future(sender) => {
-                // Who waited may have given up.
+                // Fails if the future was dropped.
                 let _ = sender.send(outcome);
                 None
             }
-            Waiter::Call(call) => Some(Completion(call, outcome)),
+            Waiter::Callback(callback) => Some(Completion(callback, outcome)),
         }
     }
 }
 
-fn settle(pending: Option<Pending>, ack: bool) -> Option<Completion> {
-    let mut pending = pending?;
-    let outcome = match pending.returned.take() {
+fn settle(message: Option<Unconfirmed>, ack: bool) -> Option<Completion> {
+    let mut message = message?;
+    let outcome = match message.returned.take() {
         Some((code, text)) => Outcome::Returned { code, text },
         None if ack => Outcome::Acked,
         None => Outcome::Nacked,
     };
-    pending.tell(outcome)
+    message.complete(outcome)
 }
 
 #[cfg(test)]
@@ -245,18 +250,16 @@ mod tests {
     #[test]
     fn confirms_one_many_and_out_of_order() {
         let mut confirms = Confirms::new();
-        let mut waits: Vec<_> = (0..5)
-            .map(|_| confirms.published(&message("k", false)))
-            .collect();
+        let mut outcomes: Vec<_> = (0..5).map(|_| confirms.add(&message("k", false))).collect();
         assert!(confirms.confirmed(2, false, true).is_some());
-        assert!(matches!(waits[1].try_recv(), Ok(Outcome::Acked)));
-        assert!(waits[0].try_recv().is_err());
+        assert!(matches!(outcomes[1].try_recv(), Ok(Outcome::Acked)));
+        assert!(outcomes[0].try_recv().is_err());
         assert!(confirms.confirmed(3, true, false).is_some());
-        assert!(matches!(waits[0].try_recv(), Ok(Outcome::Nacked)));
-        assert!(matches!(waits[2].try_recv(), Ok(Outcome::Nacked)));
+        assert!(matches!(outcomes[0].try_recv(), Ok(Outcome::Nacked)));
+        assert!(matches!(outcomes[2].try_recv(), Ok(Outcome::Nacked)));
         assert!(
             confirms.confirmed(2, false, true).is_some(),
-            "a second time is ignored"
+            "a repeated confirm is ignored"
         );
         assert!(
             confirms.confirmed(6, false, true).is_none(),
@@ -264,24 +267,24 @@ mod tests {
         );
         assert!(confirms.confirmed(u64::MAX, true, true).is_none());
         assert!(confirms.confirmed(0, true, true).is_some());
-        assert!(matches!(waits[4].try_recv(), Ok(Outcome::Acked)));
+        assert!(matches!(outcomes[4].try_recv(), Ok(Outcome::Acked)));
         assert!(confirms.is_empty());
     }
 
     #[test]
-    fn who_does_not_wait_is_called() {
+    fn callbacks_get_their_message_and_outcome() {
         let mut confirms = Confirms::new();
-        let (told, outcomes) = std::sync::mpsc::channel();
+        let (sender, outcomes) = std::sync::mpsc::channel();
         for key in ["a", "b", "c"] {
-            let told = told.clone();
-            confirms.put(message(key, false), move |message, outcome| {
-                let _ = told.send((message.routing_key, outcome.is_ok()));
+            let sender = sender.clone();
+            confirms.add_with_callback(message(key, false), move |message, outcome| {
+                let _ = sender.send((message.routing_key, outcome.is_ok()));
             });
         }
-        let due = confirms.confirmed(2, true, true).unwrap_or_default();
-        assert_eq!(due.len(), 2, "told by the caller, without its lock");
-        due.into_iter().for_each(Completion::tell);
-        confirms.end(&Error::Stopped);
+        let completions = confirms.confirmed(2, true, true).unwrap_or_default();
+        assert_eq!(completions.len(), 2, "returned to be called without a lock");
+        completions.into_iter().for_each(Completion::call);
+        confirms.close(&Error::Stopped);
         let outcomes: Vec<_> = outcomes.try_iter().collect();
         let expected = [("a", true), ("b", true), ("c", false)];
         assert_eq!(
@@ -291,17 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn a_return_belongs_to_the_oldest_mandatory_message_of_its_route() {
+    fn a_return_matches_the_oldest_mandatory_message_of_its_route() {
         let mut confirms = Confirms::new();
-        let mut waits: Vec<_> = [("a", true), ("b", false), ("b", true), ("b", true)]
-            .map(|(key, mandatory)| confirms.published(&message(key, mandatory)))
+        let mut outcomes: Vec<_> = [("a", true), ("b", false), ("b", true), ("b", true)]
+            .map(|(key, mandatory)| confirms.add(&message(key, mandatory)))
             .into();
         confirms.returned(&Route::new("", "b", None), 312, "NO_ROUTE".into());
         confirms.returned(&Route::new("", "c", None), 312, "NO_ROUTE".into());
         assert!(confirms.confirmed(4, true, true).is_some());
-        let acked: Vec<bool> = waits
+        let acked: Vec<bool> = outcomes
             .iter_mut()
-            .map(|wait| matches!(wait.try_recv(), Ok(Outcome::Acked)))
+            .map(|outcome| matches!(outcome.try_recv(), Ok(Outcome::Acked)))
             .collect();
         assert_eq!(acked, [true, true, false, true]);
     }

@@ -1,4 +1,4 @@
-//! A connection: open it, make channels, hear of its end.
+//! A connection to a broker.
 
 use std::{
     sync::{Arc, Weak},
@@ -13,43 +13,35 @@ use tokio::{
 
 use crate::{
     channel::Channel,
+    connection_handle::ConnectionHandle,
     connection_state::ConnectionState,
     driver,
     error::Error,
-    handshake::{self, Agreed},
-    options::ConnectOptions,
+    handshake::{self, Negotiated},
+    options::{ConnectOptions, Tls},
     peer::Peer,
     tls,
     uri::Uri,
 };
 
-/// More than the second that the driver gives a polite close.
+/// Timeout of [`Connection::close`], longer than the driver's timeout of a graceful close.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A connection to a broker. Clones are the same connection; it is closed when the last one, and the last of its
-/// channels, is dropped.
+/// A connection to a broker. Clones share the connection; it is closed with the last clone and the
+/// last of its channels.
 ///
-/// It is run by a task on the runtime it was opened on. Whatever ends it, everything that waits on it resolves with the
-/// reason.
+/// A spawned task runs it, on the runtime it was opened on. However it ends, everything that waits on
+/// it resolves with the reason.
 #[derive(Clone, Debug)]
-pub struct Connection(Arc<Handle>);
-
-#[derive(Debug)]
-struct Handle(Arc<ConnectionState>);
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // The driver outlives this by a second at most.
-        self.0.close();
-    }
-}
+pub struct Connection(Arc<ConnectionHandle>);
 
 impl Connection {
-    /// Connects: tries each URI once, in order, each for at most `connect_timeout`.
+    /// Connects to the first broker of `options` that accepts: each URI is tried once, in order, for
+    /// at most `connect_timeout`.
     ///
     /// # Errors
     ///
-    /// What the last attempt met with.
+    /// If no broker accepts: the error of the last attempt.
     pub async fn open(options: &ConnectOptions) -> Result<Self, Error> {
         let mut failed = Error::BadUri {
             uri: String::new(),
@@ -71,64 +63,67 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The connection is gone, or has as many channels as the broker allows.
+    /// If the connection is closed, or has as many channels as the broker allows.
     pub async fn channel(&self) -> Result<Channel, Error> {
-        Channel::open(self.clone(), &self.0.0).await
+        Channel::open(Arc::clone(&self.0)).await
     }
 
-    /// Closes politely: what was sent is written first, and the broker answers. Takes about a second at most.
+    /// Closes the connection gracefully: flushes, then waits for the broker's answer. Takes at most
+    /// 1.5 seconds.
     pub async fn close(&self) {
-        self.0.0.close();
+        self.0.state.close();
         if timeout(CLOSE_TIMEOUT, self.closed()).await.is_err() {
             self.abort();
         }
     }
 
-    /// Drops the connection at once. The broker puts back what was not acknowledged.
+    /// Drops the connection at once. The broker requeues unacknowledged messages.
     pub fn abort(&self) {
-        self.0.0.abort();
+        self.0.state.abort();
     }
 
-    /// Whether it can be used.
+    /// Returns whether the connection is neither closing nor closed.
     pub fn is_open(&self) -> bool {
-        self.0.0.is_open()
+        self.0.state.is_open()
     }
 
-    /// Resolves when the connection ends, for whatever reason, with that reason.
+    /// Waits for the end of the connection and returns the error that caused it, [`Error::Closed`]
+    /// if this side closed it.
     pub async fn closed(&self) -> Error {
-        self.0.0.ended().await
+        self.0.state.closed().await
     }
 
-    /// What tells this connection from others, also when it is gone.
+    /// Returns a value that identifies this connection, also after its end.
     pub(crate) fn identity(&self) -> Weak<ConnectionState> {
-        Arc::downgrade(&self.0.0)
+        Arc::downgrade(&self.0.state)
     }
 
-    /// Whom it is to.
+    /// Returns the address and user of the connection.
     pub fn peer(&self) -> &Peer {
-        &self.0.0.peer
+        &self.0.state.peer
     }
 }
 
 async fn open_one(uri: &Uri, options: &ConnectOptions) -> Result<Connection, Error> {
     let peer = Peer::from(uri);
-    let mut doing = "connecting";
-    let attempt = attempt(uri, options, &peer, &mut doing);
+    let mut step = "connecting";
+    let attempt = attempt(uri, options, &peer, &mut step);
     match timeout(options.connect_timeout, attempt).await {
         Ok(opened) => opened,
         Err(_) => Err(Error::Timeout {
             peer,
             after: options.connect_timeout,
-            doing,
+            doing: step,
         }),
     }
 }
 
+/// Connects to one broker. `step` is kept up to date for the error of a timeout.
 async fn attempt(
     uri: &Uri,
     options: &ConnectOptions,
     peer: &Peer,
-    doing: &mut &'static str,
+    step: &mut &'static str,
 ) -> Result<Connection, Error> {
     let stream = TcpStream::connect((uri.host.as_str(), uri.port))
         .await
@@ -136,42 +131,43 @@ async fn attempt(
             peer: peer.clone(),
             source: Arc::new(source),
         })?;
-    // Frames are gathered here; waiting for more would only delay them. Without it everything still works.
+    // Frames are batched here; Nagle's algorithm would only delay them. Failing to set it is harmless.
     let _ = stream.set_nodelay(true);
     let tls = match &options.tls {
         Some(tls) => Some(tls.clone()),
-        None => uri.tls.then(Default::default),
+        None => uri.tls.then(Tls::default),
     };
     match tls {
         None => {
-            // Without a second handle everything still works.
             let socket = second_handle(&stream);
             let (mut reader, mut writer) = stream.into_split();
-            *doing = "waiting for the AMQP handshake";
-            let agreed = handshake::negotiate(&mut reader, &mut writer, uri, options, peer).await?;
-            Ok(start(peer, agreed, socket, reader, writer))
+            *step = "waiting for the AMQP handshake";
+            let negotiated =
+                handshake::negotiate(&mut reader, &mut writer, uri, options, peer).await?;
+            Ok(start(peer, negotiated, socket, reader, writer))
         }
         Some(tls) => {
-            *doing = "waiting for the TLS handshake";
+            *step = "waiting for the TLS handshake";
             let anonymous = tls.certfile.is_none();
             let stream = tls::connect(stream, tls, uri, peer).await?;
             let (mut reader, mut writer) = tokio::io::split(stream);
-            *doing = "waiting for the AMQP handshake";
-            let agreed = handshake::negotiate(&mut reader, &mut writer, uri, options, peer)
+            *step = "waiting for the AMQP handshake";
+            let negotiated = handshake::negotiate(&mut reader, &mut writer, uri, options, peer)
                 .await
                 .map_err(|error| {
                     if anonymous {
-                        tls::anonymous(error)
+                        tls::explain_missing_certificate(error)
                     } else {
                         error
                     }
                 })?;
-            Ok(start(peer, agreed, None, reader, writer))
+            Ok(start(peer, negotiated, None, reader, writer))
         }
     }
 }
 
-/// As non-blocking as the first: that is a property of the socket.
+/// Duplicates the socket for writes that bypass the writer. It is non-blocking like the first handle:
+/// that is a property of the socket. The connection also works without it.
 #[cfg(unix)]
 fn second_handle(stream: &TcpStream) -> Option<std::net::TcpStream> {
     use std::os::fd::AsFd;
@@ -184,20 +180,26 @@ fn second_handle(_: &TcpStream) -> Option<std::net::TcpStream> {
     None
 }
 
+/// Spawns the driver of an open connection.
 fn start(
     peer: &Peer,
-    agreed: Agreed,
+    negotiated: Negotiated,
     socket: Option<std::net::TcpStream>,
     reader: impl AsyncRead + Send + 'static,
     writer: impl AsyncWrite + Send + 'static,
 ) -> Connection {
-    let shared = Arc::new(ConnectionState::new(peer.clone(), agreed.limits, socket));
-    // The task ends with the connection, which its handles close when they are dropped.
+    let state = ConnectionState::new(peer.clone(), negotiated.limits, socket);
+    let handle = ConnectionHandle {
+        state: Arc::new(state),
+        channels: Arc::default(),
+    };
+    // The task ends with the connection, which the last handle closes.
     tokio::spawn(driver::run(
-        Arc::clone(&shared),
-        agreed.frames,
+        Arc::clone(&handle.state),
+        Arc::clone(&handle.channels),
+        negotiated.frames,
         reader,
         writer,
     ));
-    Connection(Arc::new(Handle(shared)))
+    Connection(Arc::new(handle))
 }

@@ -1,12 +1,12 @@
-//! What the tasks of a connection and everybody who uses it share.
+//! State of a connection, shared by its task and its handles.
 //!
-//! Locks are taken in this order and held for a few lines, never across an `.await`: a channel's state, then the output.
+//! Locks are taken in this order and never held across an `.await`: a channel's state, the output.
 
 use std::{
     io::Write as _,
     net::TcpStream,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -15,99 +15,86 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, connection};
 use tokio::sync::{Notify, watch};
 
-use crate::{channel_state::ChannelState, encode, error::Error, peer::Peer, sync::lock};
+use crate::{encode, error::Error, peer::Peer, sync::lock};
 
-/// Publishing waits while more than this is unsent. Acknowledgements never wait.
+/// Unsent bytes above which publishing waits. Acknowledgements never wait.
 const WRITE_HIGH_WATER_BYTES: usize = 1024 * 1024;
 
-/// A buffer that grew beyond this for one large message is given back.
+/// Capacity that a buffer keeps after a large message.
 const MAX_IDLE_BUFFER_BYTES: usize = 256 * 1024;
 
-/// The state of one connection.
+/// State of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
-    /// Whom it is to, for errors.
     pub(crate) peer: Peer,
-    /// What the handshake agreed on.
     pub(crate) limits: Limits,
-    /// What is to be sent.
     output: Mutex<Output>,
-    /// Wakes the writer: there is output that it does not know of, or the connection is to end.
-    wake: Notify,
-    /// Wakes those who wait for the output to fall below the high-water mark.
+    /// Wakes the writer.
+    output_ready: Notify,
+    /// Wakes publishers that wait for the output to fall below the high-water mark.
     drained: Notify,
     /// Ends the connection at once.
     abort: Notify,
-    /// Starts the time that a polite close may take.
+    /// Starts the timeout of a graceful close.
     close_requested: Notify,
-    /// The channels by their number.
-    channels: Mutex<Channels>,
-    /// Why it ended; set once, by whoever ends it.
-    ended: watch::Sender<Option<Error>>,
-    /// Counts reads, so that the heartbeat task sees whether the peer is silent.
+    /// Error that ended the connection; set once.
+    closed: watch::Sender<Option<Error>>,
+    /// Number of reads, from which the heartbeat loop detects a silent peer.
     pub(crate) reads: AtomicU32,
-    /// Counts writes that made progress.
+    /// Number of writes that made progress.
     pub(crate) writes: AtomicU32,
-    /// The broker takes no publishes for now (`connection.blocked`): it is short of memory or disk.
+    /// Whether the broker accepts no publishes (`connection.blocked`), short of memory or disk.
     pub(crate) blocked: AtomicBool,
 }
 
-/// What a handshake agreed on.
+/// Limits negotiated in the handshake.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The largest frame, in bytes.
+    /// Largest frame, in bytes.
     pub(crate) frame_max: usize,
-    /// The highest number of a channel.
+    /// Highest channel number.
     pub(crate) channel_max: u16,
-    /// The heartbeat interval, zero for none.
+    /// Heartbeat interval, zero for none.
     pub(crate) heartbeat: Duration,
 }
 
 #[derive(Debug)]
 struct Output {
-    /// Whole frames, encoded.
+    /// Encoded frames.
     buffer: Vec<u8>,
-    /// How many bytes the writer has taken and not written yet.
+    /// Number of bytes taken by the writer and not written yet.
     in_flight: usize,
-    /// The writer knows that there is something in the buffer.
-    told: bool,
-    /// A second handle of the socket, for who would rather write than wake the writer. None over TLS.
+    /// Whether the writer was notified of the bytes in `buffer`.
+    writer_notified: bool,
+    /// Second handle of the socket, for writes that bypass the writer. None over TLS.
     socket: Option<TcpStream>,
     phase: Phase,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// In use.
     Open,
-    /// We sent `connection.close` and wait for the answer; nothing may follow it.
+    /// `connection.close` is sent and not answered; no frame may follow it.
     Closing,
-    /// The last words are in the buffer; when they are out the writer ends the connection for this reason.
+    /// The final frame is in the buffer; once it is written, the writer ends the connection with
+    /// this error.
     FinalFrame(Error),
-    /// Over.
-    Ended,
+    Closed,
 }
 
-#[derive(Debug, Default)]
-struct Channels {
-    /// Channel `n` is at `n - 1`.
-    slots: Vec<Option<Arc<ChannelState>>>,
-    /// Why there can be no more.
-    ended: Option<Error>,
-}
-
-/// What the writer has to do next.
-pub(crate) enum Write {
-    /// Wait to be woken.
-    Nothing,
-    /// Write the bytes that it was given.
+/// Next step of the writer.
+pub(crate) enum NextWrite {
+    /// Wait for a notification.
+    Wait,
+    /// Write the bytes.
     Bytes,
-    /// All was written: end the connection.
-    End(Error),
+    /// End the connection: the final frame is written.
+    Finish(Error),
 }
 
 impl ConnectionState {
-    /// `socket`: a second, non-blocking handle of the socket, if frames may be written to it as they are.
+    /// Creates the state of an open connection. `socket` is a second, non-blocking handle of the
+    /// socket, if frames may be written to it unencrypted.
     pub(crate) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Self {
         Self {
             peer,
@@ -115,95 +102,100 @@ impl ConnectionState {
             output: Mutex::new(Output {
                 buffer: Vec::new(),
                 in_flight: 0,
-                told: false,
+                writer_notified: false,
                 socket,
                 phase: Phase::Open,
             }),
-            wake: Notify::new(),
+            output_ready: Notify::new(),
             drained: Notify::new(),
             abort: Notify::new(),
             close_requested: Notify::new(),
-            channels: Mutex::default(),
-            ended: watch::Sender::new(None),
+            closed: watch::Sender::new(None),
             reads: AtomicU32::new(0),
             writes: AtomicU32::new(0),
             blocked: AtomicBool::new(false),
         }
     }
 
-    /// Encodes into the output, unless the connection is closing or over: then `false`, and nothing is encoded.
+    /// Encodes frames into the output. Returns `false` without encoding if the connection is closing
+    /// or closed.
     pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        self.send_while(|| true, encode)
+        self.send_if(|| true, encode)
     }
 
-    /// As `send`, but only if `still` holds. It is asked under the output's lock, so that nothing can come between.
-    pub(crate) fn send_while(
+    /// Like [`send`](Self::send), but only if `condition` holds, which is evaluated under the lock
+    /// of the output.
+    pub(crate) fn send_if(
         &self,
-        still: impl FnOnce() -> bool,
+        condition: impl FnOnce() -> bool,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
         let mut output = lock(&self.output);
-        if !matches!(output.phase, Phase::Open) || !still() {
+        if !matches!(output.phase, Phase::Open) || !condition() {
             return false;
         }
         encode(&mut output.buffer);
-        // What cannot be encoded leaves nothing: the writer would go back to sleep without having looked.
-        let tell = !output.buffer.is_empty() && !std::mem::replace(&mut output.told, true);
+        // A failed encoding leaves the buffer empty. Notified then, the writer would find nothing,
+        // and `writer_notified` would stay set.
+        let notify =
+            !output.buffer.is_empty() && !std::mem::replace(&mut output.writer_notified, true);
         drop(output);
-        if tell {
-            self.wake.notify_one();
+        if notify {
+            self.output_ready.notify_one();
         }
         true
     }
 
-    /// As `send_while`, but nothing is written until somebody calls [`flush`](Self::flush), or sends something else.
-    pub(crate) fn put_while(
+    /// Like [`send_if`](Self::send_if), but leaves the frames in the buffer until
+    /// [`flush`](Self::flush) or the next `send`.
+    pub(crate) fn buffer_if(
         &self,
-        still: impl FnOnce() -> bool,
+        condition: impl FnOnce() -> bool,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
         let mut output = lock(&self.output);
-        let sent = matches!(output.phase, Phase::Open) && still();
-        if sent {
+        let open = matches!(output.phase, Phase::Open) && condition();
+        if open {
             encode(&mut output.buffer);
         }
-        sent
+        open
     }
 
-    /// Writes what was put into the output on this thread, as far as the socket takes it at once; the writer does the rest.
+    /// Writes buffered frames to the socket on the calling thread. Bytes that the socket does not
+    /// accept are left to the writer.
     pub(crate) fn flush(&self) {
         let mut output = lock(&self.output);
-        if output.told || output.buffer.is_empty() {
+        if output.writer_notified || output.buffer.is_empty() {
             return;
         }
         if output.in_flight == 0
             && matches!(output.phase, Phase::Open)
             && let Output { buffer, socket: Some(socket), .. } = &mut *output
-            // An error is left for the writer to meet.
+            // The writer meets the same error and reports it.
             && let Ok(count) = socket.write(buffer)
             && count > 0
         {
-            self.note_write();
+            self.count_write();
             buffer.drain(..count);
             if buffer.is_empty() {
                 buffer.shrink_to(MAX_IDLE_BUFFER_BYTES);
                 return;
             }
         }
-        output.told = true;
+        output.writer_notified = true;
         drop(output);
-        self.wake.notify_one();
+        self.output_ready.notify_one();
     }
 
-    /// Whether publishing has to wait.
+    /// Returns whether publishing has to wait: the output is above the high-water mark.
     pub(crate) fn is_full(&self) -> bool {
         let output = lock(&self.output);
         output.buffer.len() + output.in_flight > WRITE_HIGH_WATER_BYTES
             && matches!(output.phase, Phase::Open)
     }
 
-    /// Waits until publishing need not wait.
-    pub(crate) async fn has_room(&self) {
+    /// Waits until the output is below the high-water mark, or the connection is closed.
+    pub(crate) async fn wait_for_capacity(&self) {
         loop {
             let mut drained = std::pin::pin!(self.drained.notified());
             drained.as_mut().enable();
@@ -214,44 +206,44 @@ impl ConnectionState {
         }
     }
 
-    /// Gives the writer what there is to write, in exchange for the buffer that it has written.
-    pub(crate) fn next_write(&self, written: &mut Vec<u8>) -> Write {
+    /// Swaps the output with `written`, the buffer that the writer has finished.
+    pub(crate) fn next_write(&self, written: &mut Vec<u8>) -> NextWrite {
         written.clear();
         written.shrink_to(MAX_IDLE_BUFFER_BYTES);
         let mut output = lock(&self.output);
         std::mem::swap(&mut output.buffer, written);
         output.in_flight = written.len();
-        output.told = false;
+        output.writer_notified = false;
         match &output.phase {
-            _ if !written.is_empty() => Write::Bytes,
-            Phase::FinalFrame(error) => Write::End(error.clone()),
-            _ => Write::Nothing,
+            _ if !written.is_empty() => NextWrite::Bytes,
+            Phase::FinalFrame(error) => NextWrite::Finish(error.clone()),
+            _ => NextWrite::Wait,
         }
     }
 
-    /// The writer has written all it was given.
-    pub(crate) fn written(&self) {
+    /// Records that the writer has written all bytes in flight.
+    pub(crate) fn write_finished(&self) {
         lock(&self.output).in_flight = 0;
         self.drained.notify_waiters();
     }
 
-    /// Whether the writer has bytes in hand.
+    /// Returns whether the writer has bytes in flight.
     pub(crate) fn is_writing(&self) -> bool {
         lock(&self.output).in_flight > 0
     }
 
-    /// Whether there is something to write; the writer asks before it lets others add to it.
+    /// Returns whether the writer has something to do.
     pub(crate) fn has_output(&self) -> bool {
         let output = lock(&self.output);
         !output.buffer.is_empty() || matches!(output.phase, Phase::FinalFrame(_))
     }
 
-    /// Resolves when there may be something to write.
-    pub(crate) async fn woken(&self) {
-        self.wake.notified().await;
+    /// Waits for a notification that there is output.
+    pub(crate) async fn output_ready(&self) {
+        self.output_ready.notified().await;
     }
 
-    /// Asks the broker to close the connection; the driver gives it a second.
+    /// Sends `connection.close`. The driver limits the time until the answer.
     pub(crate) fn close(&self) {
         let close = connection::AMQPMethod::Close(connection::Close {
             reply_code: 200,
@@ -259,34 +251,32 @@ impl ConnectionState {
             class_id: 0,
             method_id: 0,
         });
-        self.finish(Some(AMQPClass::Connection(close)), Phase::Closing);
+        self.begin_close(close, Phase::Closing);
     }
 
-    /// Ends the connection for `error` as soon as all that is to be sent, and `last` after it, is out.
-    pub(crate) fn close_with(&self, last: connection::AMQPMethod, error: Error) {
-        self.finish(Some(AMQPClass::Connection(last)), Phase::FinalFrame(error));
+    /// Sends `frame` as the final frame and ends the connection with `error` once it is written.
+    pub(crate) fn close_with(&self, frame: connection::AMQPMethod, error: Error) {
+        self.begin_close(frame, Phase::FinalFrame(error));
     }
 
-    fn finish(&self, last: Option<AMQPClass>, phase: Phase) {
+    fn begin_close(&self, last: connection::AMQPMethod, phase: Phase) {
         {
             let mut output = lock(&self.output);
             match (&output.phase, &phase) {
                 (Phase::Open, _) | (Phase::Closing, Phase::FinalFrame(_)) => {}
                 _ => return,
             }
-            if let Some(last) = last {
-                // These methods are made of constants and always fit.
-                let _ = encode::method(&mut output.buffer, 0, last);
-            }
-            output.told = true;
+            // Encoding cannot fail: the method consists of constants.
+            let _ = encode::method(&mut output.buffer, 0, AMQPClass::Connection(last));
+            output.writer_notified = true;
             output.phase = phase;
         }
-        self.wake.notify_one();
+        self.output_ready.notify_one();
         self.close_requested.notify_one();
         self.drained.notify_waiters();
     }
 
-    /// Why the connection ends when the time for its end is up.
+    /// Returns the error for a close that ran into its timeout.
     pub(crate) fn final_error(&self) -> Error {
         match &lock(&self.output).phase {
             Phase::FinalFrame(error) => error.clone(),
@@ -294,76 +284,70 @@ impl ConnectionState {
         }
     }
 
-    /// Whether we asked to close.
+    /// Returns whether this side has sent `connection.close`.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(lock(&self.output).phase, Phase::Closing)
     }
 
-    /// Resolves when a close was begun.
+    /// Waits until either side closes the connection.
     pub(crate) async fn close_requested(&self) {
         self.close_requested.notified().await;
     }
 
-    /// Ends the connection at once.
+    /// Ends the connection without a `connection.close`.
     pub(crate) fn abort(&self) {
-        // So that nothing is sent between now and when the driver notices.
-        lock(&self.output).phase = Phase::Ended;
+        // Nothing is sent in the time until the driver reacts.
+        lock(&self.output).phase = Phase::Closed;
         self.abort.notify_one();
         self.drained.notify_waiters();
     }
 
-    /// Resolves when the connection is to end at once.
+    /// Waits until the connection is aborted.
     pub(crate) async fn aborted(&self) {
         self.abort.notified().await;
     }
 
-    /// The connection is over: everybody who waits for something is told why.
-    pub(crate) fn end(&self, error: &Error) {
+    /// Drops the output, and with it the second handle of the socket. Wakes waiting publishers.
+    pub(crate) fn close_output(&self) {
         {
             let mut output = lock(&self.output);
-            output.phase = Phase::Ended;
+            output.phase = Phase::Closed;
             output.buffer = Vec::new();
             output.in_flight = 0;
-            // The connection ends with its last handle.
+            // The system closes the socket with its last handle.
             output.socket = None;
         }
         self.drained.notify_waiters();
-        let open = {
-            let mut channels = lock(&self.channels);
-            if channels.ended.is_none() {
-                channels.ended = Some(error.clone());
-            }
-            std::mem::take(&mut channels.slots)
-        };
-        for channel in open.into_iter().flatten() {
-            channel.end(error.clone());
-        }
-        self.ended.send_if_modified(|ended| {
-            let first = ended.is_none();
-            ended.get_or_insert_with(|| error.clone());
+    }
+
+    /// Sets the error that ended the connection, unless one is set.
+    pub(crate) fn set_closed(&self, error: &Error) {
+        self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            closed.get_or_insert_with(|| error.clone());
             first
         });
     }
 
-    /// Whether it can still be used.
+    /// Returns whether the connection is neither closing nor closed.
     pub(crate) fn is_open(&self) -> bool {
         matches!(lock(&self.output).phase, Phase::Open)
     }
 
-    /// Resolves when it is over.
-    pub(crate) async fn ended(&self) -> Error {
-        let mut ended = self.ended.subscribe();
-        let error = ended.wait_for(Option::is_some).await;
+    /// Waits for the end of the connection and returns the error that caused it.
+    pub(crate) async fn closed(&self) -> Error {
+        let mut closed = self.closed.subscribe();
+        let error = closed.wait_for(Option::is_some).await;
         match error.as_deref() {
             Ok(Some(error)) => error.clone(),
-            // The sender lives in `self`.
+            // Unreachable: `self` owns the sender.
             _ => self.closed_error(),
         }
     }
 
-    /// Why it is over, or that it is being closed.
-    pub(crate) fn reason(&self) -> Error {
-        self.ended
+    /// Returns the error that ended the connection, [`Error::Closed`] while it is closing.
+    pub(crate) fn close_reason(&self) -> Error {
+        self.closed
             .borrow()
             .clone()
             .unwrap_or_else(|| self.closed_error())
@@ -376,58 +360,11 @@ impl ConnectionState {
         }
     }
 
-    /// Takes the lowest free channel number.
-    pub(crate) fn add_channel(
-        &self,
-        new: impl FnOnce(u16) -> Arc<ChannelState>,
-    ) -> Result<Arc<ChannelState>, Error> {
-        let mut channels = lock(&self.channels);
-        if let Some(error) = &channels.ended {
-            return Err(error.clone());
-        }
-        let at = match channels.slots.iter().position(Option::is_none) {
-            Some(at) => at,
-            None => {
-                channels.slots.push(None);
-                channels.slots.len() - 1
-            }
-        };
-        let id = u16::try_from(at + 1).unwrap_or(u16::MAX);
-        if id > self.limits.channel_max {
-            channels.slots.truncate(at);
-            return Err(Error::Unsendable {
-                reason: format!(
-                    "all {} channels that {} allows on a connection are in use",
-                    self.limits.channel_max, self.peer
-                ),
-            });
-        }
-        let channel = new(id);
-        channels.slots[at] = Some(Arc::clone(&channel));
-        Ok(channel)
-    }
-
-    /// The channel with this number.
-    pub(crate) fn channel(&self, id: u16) -> Option<Arc<ChannelState>> {
-        let at = usize::from(id).checked_sub(1)?;
-        lock(&self.channels).slots.get(at)?.clone()
-    }
-
-    /// Frees a channel's number.
-    pub(crate) fn remove_channel(&self, id: u16) {
-        let Some(at) = usize::from(id).checked_sub(1) else {
-            return;
-        };
-        if let Some(slot) = lock(&self.channels).slots.get_mut(at) {
-            *slot = None;
-        }
-    }
-
-    pub(crate) fn note_read(&self) {
+    pub(crate) fn count_read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn note_write(&self) {
+    pub(crate) fn count_write(&self) {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that a container consumes, over one connection that is kept alive.
+//! Consumers over one connection that recovers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,42 +26,45 @@ use crate::{
     topology::Queue,
 };
 
-/// A connection that lived as long as this was sound: the next wait begins small again.
+/// Uptime after which the backoff resets.
 const RECONNECT_RESET_AFTER: Duration = Duration::from_secs(5);
 
-/// More than the polite close of a connection takes.
+/// Timeout of [`Consumers::stop`], longer than the timeout of [`Connection::close`].
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the broker may take to end a consumer.
+/// Timeout of the broker's answer to `basic.cancel`.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A queue to consume.
 #[derive(Clone)]
 pub struct Subscription {
-    /// The queue, declared with its bindings at each connect.
+    /// Queue, declared with its bindings at each connect.
     pub queue: Queue,
-    /// How many unacknowledged deliveries it may hold, `None` for any number.
+    /// Limit of unacknowledged deliveries, `None` for no limit.
     pub prefetch: Option<u16>,
-    /// Where deliveries go.
+    /// Callback for deliveries.
     pub sink: Sink,
-    /// Called on a new connection, or after the broker had ended the consumer: with `true` when the queue had survived, with what
-    /// was in it, and is consumed again; with `false` when it had not and is declared anew, before it is consumed. It must not
-    /// block.
+    /// Callback for a recovery: after a reconnect, or after the broker cancelled the consumer. Called
+    /// on the task that reconnects, where it must not block.
+    ///
+    /// The argument is `true` if the queue still existed, with its messages; it is consumed again
+    /// then. It is `false` if the queue was missing; it is declared anew and not consumed yet then.
     pub on_recovered: Option<Arc<dyn Fn(bool) + Send + Sync>>,
 }
 
-/// Names a subscription of a [`Consumers`].
+/// Identifies a subscription of [`Consumers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionId(u64);
 
-/// Is told how the connection fares. Its methods must not block; by default they log.
+/// Callbacks for the state of the connection. They must not block. By default they log.
 pub trait Observer: Send + Sync {
-    /// An attempt to connect, or to declare and consume, failed. The next is made after `retry_in`.
+    /// An attempt to connect, declare and consume failed. The next one follows after `retry_in`.
     fn connection_error(&self, error: &Error, retry_in: Duration) {
         tracing::warn!("{error}; trying again in {retry_in:.1?}");
     }
 
-    /// Connected, every queue declared and consumed; `reconnect` tells that it was so before.
+    /// The connection is open, and every queue is declared and consumed. `reconnect` is `false` the
+    /// first time.
     fn connected(&self, reconnect: bool) {
         if reconnect {
             tracing::info!("connected to the broker again");
@@ -70,20 +73,21 @@ pub trait Observer: Send + Sync {
         }
     }
 
-    /// The connection was lost; it is made again.
+    /// The connection was lost, and is about to be reopened.
     fn lost(&self, error: &Error) {
         tracing::warn!("{error}; connecting again");
     }
 }
 
-/// Logs.
+/// An observer that logs.
 impl Observer for () {}
 
-/// One connection with one channel for any number of consumers, kept alive: whatever ends it, it is made again, for ever,
-/// with all queues declared and consumed as before. Clones are the same consumers; when the last is dropped they stop.
+/// Consumers on one channel of one connection, with automatic recovery.
 ///
-/// What was not acknowledged when a connection was lost is delivered again; acknowledging the delivery of the lost connection
-/// does nothing.
+/// After any loss the connection is reopened, without a limit of attempts, and all queues are declared
+/// and consumed as before. Deliveries that were unacknowledged at the loss are redelivered;
+/// acknowledging the lost ones has no effect. Clones share the consumers, which stop with the last
+/// clone.
 #[derive(Clone)]
 pub struct Consumers(Arc<Handle>);
 
@@ -91,42 +95,42 @@ struct Handle(Arc<Inner>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.ask(Phase::Stopping);
+        self.0.advance_to(Phase::Stopping);
     }
 }
 
 struct Inner {
     options: ConnectOptions,
     observer: Arc<dyn Observer>,
-    /// What users want; the supervisor compares it with what is.
-    wanted: Mutex<Wanted>,
-    /// Wakes the supervisor: `wanted` has changed.
+    /// Desired state, which the supervisor compares with the actual one.
+    desired: Mutex<Desired>,
+    /// Wakes the supervisor after a change of `desired`.
     changed: Notify,
     next_id: AtomicU64,
-    /// Only ever goes up.
+    /// Only ever increases.
     phase: watch::Sender<Phase>,
-    /// Set by the supervisor.
-    link: watch::Sender<Link>,
+    /// Written by the supervisor.
+    status: watch::Sender<Status>,
 }
 
 #[derive(Default)]
-struct Wanted {
-    /// In the order they were added.
+struct Desired {
+    /// In the order of their addition.
     subscriptions: Vec<(SubscriptionId, Arc<Subscription>)>,
-    /// What the broker was asked to consume on this connection, until it has ended that; true: no delivery reaches its
-    /// sink any more.
-    begun: HashMap<SubscriptionId, Arc<AtomicBool>>,
-    /// Who waits for a consumer to be ended.
+    /// Subscriptions with a consumer on this connection, from `basic.consume` until the reply to
+    /// `basic.cancel`. The flag is set once no delivery may reach the sink.
+    started: HashMap<SubscriptionId, Arc<AtomicBool>>,
+    /// Callers of [`Consumers::cancel`] to notify.
     cancelling: Vec<oneshot::Sender<()>>,
-    /// Consumers that the broker ended.
-    ended: Vec<(SubscriptionId, ConsumerTag)>,
-    /// The connection, while there is one, so that it can be killed.
+    /// Consumers cancelled by the broker.
+    cancelled_by_broker: Vec<(SubscriptionId, ConsumerTag)>,
+    /// The current connection, for [`Consumers::kill`].
     connection: Option<Connection>,
 }
 
-impl Wanted {
-    /// Whether it was added and not cancelled since.
-    fn has(&self, id: SubscriptionId) -> bool {
+impl Desired {
+    /// Returns whether the subscription was added and not cancelled.
+    fn contains(&self, id: SubscriptionId) -> bool {
         self.subscriptions.iter().any(|(other, _)| *other == id)
     }
 }
@@ -139,217 +143,220 @@ enum Phase {
     Killed,
 }
 
-/// How far the supervisor got.
+/// Progress of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    /// Not connected.
-    Down,
+enum Status {
+    Disconnected,
     /// Every queue is declared and consumed.
-    Up,
+    Connected,
     /// The supervisor has ended.
-    Over,
+    Ended,
 }
 
 impl Consumers {
-    /// Consumers of the broker at `options`; they connect at [`start`](Self::start).
+    /// Creates consumers that connect at [`start`](Self::start).
     pub fn new(options: ConnectOptions, observer: Arc<dyn Observer>) -> Self {
         Self(Arc::new(Handle(Arc::new(Inner {
             options,
             observer,
-            wanted: Mutex::default(),
+            desired: Mutex::default(),
             changed: Notify::new(),
             next_id: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::New),
-            link: watch::Sender::new(Link::Down),
+            status: watch::Sender::new(Status::Disconnected),
         }))))
     }
 
-    /// Adds a subscription, before the start or while running: then it is declared and consumed as soon as can be.
+    /// Adds a subscription. After the start, its queue is declared and consumed in the background.
     pub fn add(&self, subscription: Subscription) -> SubscriptionId {
         let inner = &self.0.0;
         let id = SubscriptionId(inner.next_id.fetch_add(1, Ordering::Relaxed));
-        lock(&inner.wanted)
+        lock(&inner.desired)
             .subscriptions
             .push((id, Arc::new(subscription)));
         inner.changed.notify_one();
         id
     }
 
-    /// Connects; resolves when every queue is declared and consumed. A broker that is away, or refuses, is tried again until
-    /// it works.
+    /// Connects, and waits until every queue is declared and consumed. An attempt that fails, also by
+    /// a refusal of the broker, is repeated until it succeeds.
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] when stopped meanwhile.
+    /// [`Error::Stopped`] if the consumers are stopped first.
     pub async fn start(&self) -> Result<(), Error> {
         let inner = &self.0.0;
-        let mut link = inner.link.subscribe();
-        if inner.ask(Phase::Running) {
-            // Ends when asked to stop or when the last handle is dropped.
+        let mut status = inner.status.subscribe();
+        if inner.advance_to(Phase::Running) {
+            // The task ends with a stop or the last handle.
             tokio::spawn(supervise(Arc::clone(inner)));
         }
         if *inner.phase.borrow() > Phase::Running {
             return Err(Error::Stopped);
         }
-        match link.wait_for(|link| *link != Link::Down).await.as_deref() {
-            Ok(Link::Up) => Ok(()),
+        let started = status.wait_for(|status| *status != Status::Disconnected);
+        match started.await.as_deref() {
+            Ok(Status::Connected) => Ok(()),
             _ => Err(Error::Stopped),
         }
     }
 
-    /// Ends a subscription; the queue is left. Deliveries that come until the broker has ended it still reach the sink, none
-    /// after this resolves. Waits for the broker for three seconds at most: what comes later goes back to the queue when the
+    /// Cancels a subscription and leaves its queue. Deliveries in flight still reach the sink, none
+    /// after this returns.
+    ///
+    /// Waits for the broker for at most three seconds. Deliveries received later are requeued when the
     /// connection ends.
     pub async fn cancel(&self, id: SubscriptionId) {
         let inner = &self.0.0;
-        let (over, cancelled) = {
-            let mut wanted = lock(&inner.wanted);
-            wanted.subscriptions.retain(|(other, _)| *other != id);
-            // What was not begun will not be, however long the broker takes for what it was asked before.
-            let Some(over) = wanted.begun.get(&id).cloned() else {
+        let (ended, cancelled) = {
+            let mut desired = lock(&inner.desired);
+            desired.subscriptions.retain(|(other, _)| *other != id);
+            // A subscription that is not started yet is not going to be, so there is no wait, however
+            // long the supervisor waits for the broker.
+            let Some(ended) = desired.started.get(&id).cloned() else {
                 return;
             };
-            let (done, cancelled) = oneshot::channel();
-            wanted.cancelling.push(done);
-            (over, cancelled)
+            let (sender, cancelled) = oneshot::channel();
+            desired.cancelling.push(sender);
+            (ended, cancelled)
         };
         inner.changed.notify_one();
-        // An error inside: the connection ended, and its consumers with it.
+        // The inner error means that the connection ended, and its consumers with it.
         if timeout(CANCEL_TIMEOUT, cancelled).await.is_err() {
-            tracing::warn!("the broker has not ended a consumer within {CANCEL_TIMEOUT:?}");
+            tracing::warn!("the broker has not cancelled a consumer within {CANCEL_TIMEOUT:?}");
         }
-        over.store(true, Ordering::Release);
+        ended.store(true, Ordering::Release);
     }
 
-    /// Closes channel and connection politely: acknowledgements made before are sent first. Takes about a second at most.
+    /// Closes the connection gracefully: acknowledgements made before are sent. Takes at most two
+    /// seconds.
     pub async fn stop(&self) {
         let inner = &self.0.0;
         let was_new = *inner.phase.borrow() == Phase::New;
-        inner.ask(Phase::Stopping);
+        inner.advance_to(Phase::Stopping);
         if was_new {
             return;
         }
-        let mut link = inner.link.subscribe();
-        let over = link.wait_for(|link| *link == Link::Over);
-        if timeout(STOP_TIMEOUT, over).await.is_err() {
+        let mut status = inner.status.subscribe();
+        let ended = status.wait_for(|status| *status == Status::Ended);
+        if timeout(STOP_TIMEOUT, ended).await.is_err() {
             self.kill();
         }
     }
 
-    /// Drops the connection at once: unacknowledged deliveries go back to their queues.
+    /// Drops the connection at once. The broker requeues unacknowledged deliveries.
     pub fn kill(&self) {
         let inner = &self.0.0;
-        inner.ask(Phase::Killed);
-        let connection = lock(&inner.wanted).connection.take();
+        inner.advance_to(Phase::Killed);
+        let connection = lock(&inner.desired).connection.take();
         if let Some(connection) = connection {
             connection.abort();
         }
     }
 
-    /// Whether everything is consumed right now.
+    /// Returns whether every queue is being consumed.
     pub fn is_connected(&self) -> bool {
-        *self.0.0.link.borrow() == Link::Up
+        *self.0.0.status.borrow() == Status::Connected
     }
 }
 
 impl Inner {
-    /// Goes on to `phase`; `false` if it was there or further.
-    fn ask(&self, phase: Phase) -> bool {
-        self.phase.send_if_modified(|now| {
-            let further = *now < phase;
-            *now = phase.max(*now);
-            further
+    /// Advances to `phase`. Returns `false` if it was reached before.
+    fn advance_to(&self, phase: Phase) -> bool {
+        self.phase.send_if_modified(|current| {
+            let advanced = *current < phase;
+            *current = phase.max(*current);
+            advanced
         })
     }
 
-    /// Resolves when asked to stop.
-    async fn stop_asked(&self) {
+    /// Waits for a stop.
+    async fn stop_requested(&self) {
         let mut phase = self.phase.subscribe();
-        // The sender lives in `self`.
+        // Never fails: `self` owns the sender.
         let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
     }
 
-    /// Notes that the broker is being asked to consume a subscription; none where it was cancelled meanwhile.
-    fn begin(&self, id: SubscriptionId) -> Option<Arc<AtomicBool>> {
-        let mut wanted = lock(&self.wanted);
-        wanted.has(id).then(|| {
-            let over = Arc::new(AtomicBool::new(false));
-            wanted.begun.insert(id, Arc::clone(&over));
-            over
+    /// Marks a subscription as started, before `basic.consume` is sent. Returns `None` if it was
+    /// cancelled.
+    fn mark_started(&self, id: SubscriptionId) -> Option<Arc<AtomicBool>> {
+        let mut desired = lock(&self.desired);
+        desired.contains(id).then(|| {
+            let ended = Arc::new(AtomicBool::new(false));
+            desired.started.insert(id, Arc::clone(&ended));
+            ended
         })
     }
 
-    /// Takes the connection back from where it can be killed.
+    /// Forgets the connection and its consumers. Returns the connection unless it was killed.
     fn disconnect(&self) -> Option<Connection> {
-        let mut wanted = lock(&self.wanted);
-        // Who waits for a consumer to end need wait no more.
-        wanted.cancelling.clear();
-        wanted.ended.clear();
-        wanted.begun.clear();
-        wanted.connection.take()
+        let mut desired = lock(&self.desired);
+        // Dropping the senders notifies the callers: the consumers ended with the connection.
+        desired.cancelling.clear();
+        desired.cancelled_by_broker.clear();
+        desired.started.clear();
+        desired.connection.take()
     }
 
-    fn set_link(&self, link: Link) {
-        self.link.send_if_modified(|now| {
-            let modified = *now != link && *now != Link::Over;
+    fn set_status(&self, status: Status) {
+        self.status.send_if_modified(|current| {
+            let modified = *current != status && *current != Status::Ended;
             if modified {
-                *now = link;
+                *current = status;
             }
             modified
         });
     }
 }
 
-/// Says that the supervisor has ended, also when it is dropped with its runtime.
-struct OverOnDrop(Arc<Inner>);
+/// Sets [`Status::Ended`] on drop, also when the supervisor is dropped with its runtime.
+struct EndOnDrop(Arc<Inner>);
 
-impl Drop for OverOnDrop {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         if let Some(connection) = self.0.disconnect() {
             connection.abort();
         }
-        // Sinks may hold whoever holds the consumers.
-        let subscriptions = std::mem::take(&mut lock(&self.0.wanted).subscriptions);
+        // Sinks may own the owner of the consumers: dropped without the lock.
+        let subscriptions = std::mem::take(&mut lock(&self.0.desired).subscriptions);
         drop(subscriptions);
-        self.0.set_link(Link::Over);
+        self.0.set_status(Status::Ended);
     }
 }
 
-/// Keeps the connection alive until asked to stop.
+/// Reopens the connection until a stop.
 async fn supervise(inner: Arc<Inner>) {
-    let over = OverOnDrop(Arc::clone(&inner));
+    let guard = EndOnDrop(Arc::clone(&inner));
     let mut backoff = Backoff::default();
     let mut history = History::default();
     loop {
-        let mut up_since = None;
+        let mut connected_at = None;
         let error = tokio::select! {
-            error = session(&inner, &mut history, &mut up_since) => error,
-            () = inner.stop_asked() => break,
+            error = run_session(&inner, &mut history, &mut connected_at) => error,
+            () = inner.stop_requested() => break,
         };
-        inner.set_link(Link::Down);
+        inner.set_status(Status::Disconnected);
         if let Some(connection) = inner.disconnect() {
-            // It may still be open, when only the channel was closed.
+            // Still open if only the channel was closed.
             connection.close().await;
         }
-        match up_since {
-            Some(since) => {
-                if Instant::now().duration_since(since) >= RECONNECT_RESET_AFTER {
+        let delay = match connected_at {
+            Some(connected_at) => {
+                if Instant::now().duration_since(connected_at) >= RECONNECT_RESET_AFTER {
                     backoff.reset();
                 }
                 inner.observer.lost(&error);
-                tokio::select! {
-                    () = sleep(backoff.next()) => {}
-                    () = inner.stop_asked() => break,
-                }
+                backoff.next_delay()
             }
             None => {
-                let wait = backoff.next();
-                inner.observer.connection_error(&error, wait);
-                tokio::select! {
-                    () = sleep(wait) => {}
-                    () = inner.stop_asked() => break,
-                }
+                let delay = backoff.next_delay();
+                inner.observer.connection_error(&error, delay);
+                delay
             }
+        };
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = inner.stop_requested() => break,
         }
     }
     let killed = *inner.phase.borrow() == Phase::Killed;
@@ -360,49 +367,50 @@ async fn supervise(inner: Arc<Inner>) {
             connection.close().await;
         }
     }
-    drop(over);
+    drop(guard);
 }
 
-/// What outlives a connection.
+/// State that outlives a connection.
 #[derive(Default)]
 struct History {
-    /// It was connected before.
+    /// Whether there was a connection before.
     connected: bool,
-    /// What was consumed before, and so may have lost its queue.
+    /// Subscriptions that were consumed before, and may have lost their queue.
     consumed: HashSet<SubscriptionId>,
-    /// Of those, what had lost its queue and was not told so yet. An attempt that failed may have made the queue anew.
-    gone: HashSet<SubscriptionId>,
+    /// Subscriptions among them with a missing queue that was not reported yet. It is kept over failed
+    /// attempts, which may have declared the queue.
+    missing: HashSet<SubscriptionId>,
 }
 
-/// One connection, from connecting to its end. Returns why it ended.
-async fn session(
+/// Runs one connection from opening to its end, and returns the reason.
+async fn run_session(
     inner: &Arc<Inner>,
     history: &mut History,
-    up_since: &mut Option<Instant>,
+    connected_at: &mut Option<Instant>,
 ) -> Error {
     let connection = match Connection::open(&inner.options).await {
         Ok(connection) => connection,
         Err(error) => return error,
     };
-    lock(&inner.wanted).connection = Some(connection.clone());
+    lock(&inner.desired).connection = Some(connection.clone());
     let channel = match connection.channel().await {
         Ok(channel) => channel,
         Err(error) => return error,
     };
-    let mut consuming = Consuming {
+    let mut session = Session {
         inner,
         connection: &connection,
         channel: &channel,
-        live: HashMap::new(),
+        active: HashMap::new(),
         prefetch: 0,
     };
     loop {
-        if let Err(error) = consuming.reconcile(history).await {
+        if let Err(error) = session.reconcile(history).await {
             return error;
         }
-        if up_since.is_none() {
-            *up_since = Some(Instant::now());
-            inner.set_link(Link::Up);
+        if connected_at.is_none() {
+            *connected_at = Some(Instant::now());
+            inner.set_status(Status::Connected);
             inner.observer.connected(history.connected);
             history.connected = true;
         }
@@ -413,80 +421,84 @@ async fn session(
     }
 }
 
-/// What is consumed on one channel.
-struct Consuming<'a> {
+/// The active consumers of one connection.
+struct Session<'a> {
     inner: &'a Arc<Inner>,
     connection: &'a Connection,
     channel: &'a Channel,
-    live: HashMap<SubscriptionId, ConsumerTag>,
-    /// The prefetch that the channel gives the next consumer.
+    active: HashMap<SubscriptionId, ConsumerTag>,
+    /// Prefetch count that applies to the next consumer of the channel.
     prefetch: u16,
 }
 
-impl Consuming<'_> {
-    /// Makes what is consumed what is wanted.
+impl Session<'_> {
+    /// Reconciles the active consumers with the desired subscriptions.
     async fn reconcile(&mut self, history: &mut History) -> Result<(), Error> {
-        let (wanted, ended, cancelling) = {
-            let mut wanted = lock(&self.inner.wanted);
+        let (desired, cancelled, cancelling) = {
+            let mut desired = lock(&self.inner.desired);
             (
-                wanted.subscriptions.clone(),
-                std::mem::take(&mut wanted.ended),
-                std::mem::take(&mut wanted.cancelling),
+                desired.subscriptions.clone(),
+                std::mem::take(&mut desired.cancelled_by_broker),
+                std::mem::take(&mut desired.cancelling),
             )
         };
-        for (id, tag) in ended {
-            // One that was ended and is consumed again already has another tag.
-            if self.live.get(&id) == Some(&tag) {
-                tracing::warn!("the broker ended consumer {tag}: was its queue deleted?");
-                self.live.remove(&id);
+        for (id, tag) in cancelled {
+            // A consumer that was started again since then has another tag.
+            if self.active.get(&id) == Some(&tag) {
+                tracing::warn!("the broker cancelled consumer {tag}: was its queue deleted?");
+                self.active.remove(&id);
             }
         }
-        let unwanted: Vec<SubscriptionId> = self
-            .live
+        let undesired: Vec<SubscriptionId> = self
+            .active
             .keys()
             .copied()
-            .filter(|id| wanted.iter().all(|(wanted, _)| wanted != id))
+            .filter(|id| desired.iter().all(|(desired, _)| desired != id))
             .collect();
-        for id in unwanted {
-            if let Some(tag) = self.live.remove(&id) {
+        for id in undesired {
+            if let Some(tag) = self.active.remove(&id) {
                 self.channel.cancel(&tag).await?;
-                lock(&self.inner.wanted).begun.remove(&id);
+                lock(&self.inner.desired).started.remove(&id);
             }
             history.consumed.remove(&id);
-            history.gone.remove(&id);
+            history.missing.remove(&id);
         }
-        for done in cancelling {
-            // Who waited may have given up.
-            let _ = done.send(());
+        for caller in cancelling {
+            // Fails if the caller has reached its timeout.
+            let _ = caller.send(());
         }
-        self.begin(wanted, history).await
+        self.start_missing(desired, history).await
     }
 
-    /// Declares what is new, then consumes it.
-    async fn begin(
+    /// Declares the queues of all subscriptions without a consumer, then consumes them.
+    async fn start_missing(
         &mut self,
-        wanted: Vec<(SubscriptionId, Arc<Subscription>)>,
+        desired: Vec<(SubscriptionId, Arc<Subscription>)>,
         history: &mut History,
     ) -> Result<(), Error> {
         let mut declared = Vec::new();
-        for (id, subscription) in wanted {
-            if self.live.contains_key(&id) || !lock(&self.inner.wanted).has(id) {
+        for (id, subscription) in desired {
+            if self.active.contains_key(&id) || !lock(&self.inner.desired).contains(id) {
                 continue;
             }
             let recovering = subscription.on_recovered.is_some() && history.consumed.contains(&id);
             let survived = match recovering {
-                true => {
-                    Some(!history.gone.contains(&id) && self.survived(&subscription.queue).await?)
-                }
+                true => Some(
+                    !history.missing.contains(&id)
+                        && self.queue_exists(&subscription.queue).await?,
+                ),
                 false => None,
             };
             if survived == Some(false) {
-                history.gone.insert(id);
+                history.missing.insert(id);
             }
-            let queue = self.channel.declare_whole(&subscription.queue).await?;
+            let queue = self
+                .channel
+                .declare_with_bindings(&subscription.queue)
+                .await?;
             if let (Some(on_recovered), Some(false)) = (&subscription.on_recovered, survived) {
-                // Now, not when it is consumed: what is sent to it from here on is not lost.
-                history.gone.remove(&id);
+                // Reported before consuming: messages sent from now on are not lost.
+                history.missing.remove(&id);
                 on_recovered(false);
             }
             self.set_prefetch(&subscription).await?;
@@ -494,11 +506,11 @@ impl Consuming<'_> {
         }
         for (id, subscription, queue, survived) in declared {
             self.set_prefetch(&subscription).await?;
-            let Some(over) = self.inner.begin(id) else {
+            let Some(ended) = self.inner.mark_started(id) else {
                 continue;
             };
-            let tag = self.consume(id, &subscription, &queue, over).await?;
-            self.live.insert(id, tag);
+            let tag = self.consume(id, &subscription, &queue, ended).await?;
+            self.active.insert(id, tag);
             history.consumed.insert(id);
             if let (Some(on_recovered), Some(true)) = (&subscription.on_recovered, survived) {
                 on_recovered(true);
@@ -507,7 +519,8 @@ impl Consuming<'_> {
         Ok(())
     }
 
-    /// The broker keeps one prefetch for the consumers that begin after it, so it is sent when it changes.
+    /// Sends `basic.qos` if the prefetch count differs from that of the previous consumer. It applies
+    /// to the consumers started after it.
     async fn set_prefetch(&mut self, subscription: &Subscription) -> Result<(), Error> {
         let prefetch = subscription.prefetch.unwrap_or(0);
         if prefetch != self.prefetch {
@@ -522,23 +535,23 @@ impl Consuming<'_> {
         id: SubscriptionId,
         subscription: &Subscription,
         queue: &str,
-        over: Arc<AtomicBool>,
+        ended: Arc<AtomicBool>,
     ) -> Result<ConsumerTag, Error> {
         let sink = Arc::clone(&subscription.sink);
-        // A channel holds its consumers, so this must not hold the consumers in turn.
+        // Weak, as `inner` owns the connection, and that its consumers.
         let inner = Arc::downgrade(self.inner);
         self.channel
             .consume(
                 queue,
                 move |delivery| {
-                    // One that is dropped goes back to its queue when the connection ends.
-                    if !over.load(Ordering::Acquire) {
+                    // A dropped delivery is requeued when the connection ends.
+                    if !ended.load(Ordering::Acquire) {
                         sink(delivery);
                     }
                 },
                 move |tag| {
                     if let Some(inner) = inner.upgrade() {
-                        lock(&inner.wanted).ended.push((id, tag));
+                        lock(&inner.desired).cancelled_by_broker.push((id, tag));
                         inner.changed.notify_one();
                     }
                 },
@@ -546,17 +559,17 @@ impl Consuming<'_> {
             .await
     }
 
-    /// Whether a queue is still there, asked on a channel of its own, which a "no" costs.
-    async fn survived(&self, queue: &Queue) -> Result<bool, Error> {
-        let question = Queue {
+    /// Returns whether a queue exists, checked on a channel of its own, which a missing queue closes.
+    async fn queue_exists(&self, queue: &Queue) -> Result<bool, Error> {
+        let passive = Queue {
             passive: true,
             ..Queue::new(queue.name.clone())
         };
         let channel = self.connection.channel().await?;
-        match channel.queue_declare(&question).await {
+        match channel.queue_declare(&passive).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
-            // It is there, but belongs to a connection that the broker still believes in (405).
+            // It exists, exclusive to a connection whose loss the broker has not noticed yet (405).
             Err(Error::ChannelClosed { .. }) => Ok(true),
             Err(error) => Err(error),
         }
@@ -567,7 +580,7 @@ impl fmt::Debug for Consumers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumers")
             .field("uris", &self.0.0.options.uris)
-            .field("link", &*self.0.0.link.borrow())
+            .field("status", &*self.0.0.status.borrow())
             .finish_non_exhaustive()
     }
 }

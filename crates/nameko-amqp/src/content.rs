@@ -1,4 +1,4 @@
-//! Putting a message together from its method, header and body frames.
+//! Assembly of messages from their method, header and body frames.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,13 +15,13 @@ use crate::{
     properties::Properties,
 };
 
-/// The largest body that is taken, in bytes. RabbitMQ 4 takes at most this too (`max_message_size`).
+/// Largest accepted body, which is also the limit of RabbitMQ 4 (`max_message_size`).
 const MAX_BODY_BYTES: u64 = 512 * 1024 * 1024;
 
-/// At most this much memory is taken on a peer's word for the size of a body; more is taken as it comes.
+/// Memory reserved on the announced size of a body. Beyond it, the body grows as it arrives.
 const MAX_PREALLOCATED_BODY_BYTES: u64 = 1024 * 1024;
 
-/// A message of which frames are still to come.
+/// An incomplete message.
 pub(crate) struct Content {
     channel: Arc<ChannelState>,
     kind: Kind,
@@ -30,8 +30,8 @@ pub(crate) struct Content {
 }
 
 enum Kind {
-    /// For a consumer, `None` when there is none of that name.
     Deliver {
+        /// `None` if there is no such consumer.
         consumer: Option<(ConsumerTag, Sink)>,
         envelope: Envelope,
     },
@@ -53,23 +53,25 @@ struct Envelope {
 
 struct Header {
     properties: Result<Properties, Malformed>,
-    /// How many bytes of body are still to come.
+    /// Number of body bytes still to be received.
     missing: u64,
 }
 
 impl Content {
-    /// Begins with a method that has content; any other method is given back. `exchange` is the exchange of the message
-    /// before, so that the name need not be copied for each.
+    /// Begins a message with a method that carries content; gives back any other method.
+    ///
+    /// `last_exchange` is the exchange of the previous message, which saves copying the name for
+    /// each.
     pub(crate) fn begin<'a>(
         method: Method<'a>,
         channel: &Arc<ChannelState>,
-        exchange: &mut Arc<str>,
+        last_exchange: &mut Arc<str>,
     ) -> Result<Self, Method<'a>> {
-        let mut shared = |name: &str| {
-            if **exchange != *name {
-                *exchange = Arc::from(name);
+        let mut intern = |name: &str| {
+            if **last_exchange != *name {
+                *last_exchange = Arc::from(name);
             }
-            Arc::clone(exchange)
+            Arc::clone(last_exchange)
         };
         let kind = match method {
             Method::Deliver {
@@ -83,7 +85,7 @@ impl Content {
                 envelope: Envelope {
                     tag: delivery_tag,
                     redelivered,
-                    exchange: shared(&exchange),
+                    exchange: intern(&exchange),
                     routing_key: routing_key.into_owned(),
                 },
             },
@@ -95,7 +97,7 @@ impl Content {
             } => Kind::Get(Envelope {
                 tag: delivery_tag,
                 redelivered,
-                exchange: shared(&exchange),
+                exchange: intern(&exchange),
                 routing_key: routing_key.into_owned(),
             }),
             Method::Return {
@@ -119,7 +121,7 @@ impl Content {
         })
     }
 
-    /// The header frame. `true` when the message is whole with it.
+    /// Adds the header frame. Returns whether the message is complete.
     pub(crate) fn header(&mut self, payload: &[u8]) -> Result<bool, Malformed> {
         if self.header.is_some() {
             return Err("a second header frame in one message".to_owned());
@@ -128,7 +130,7 @@ impl Content {
         let mut properties = header.properties();
         if header.body_size > MAX_BODY_BYTES {
             properties = Err(format!(
-                "a body of {} bytes, at most {MAX_BODY_BYTES} are taken",
+                "a body of {} bytes exceeds the limit of {MAX_BODY_BYTES}",
                 header.body_size
             ));
         }
@@ -139,20 +141,20 @@ impl Content {
         Ok(header.body_size == 0)
     }
 
-    /// A body frame. `true` when the message is whole with it.
+    /// Adds a body frame. Returns whether the message is complete.
     pub(crate) fn body(&mut self, payload: &[u8]) -> Result<bool, Malformed> {
         let Some(header) = &mut self.header else {
             return Err("a body frame before the header of its message".to_owned());
         };
-        let came = payload.len() as u64;
-        let Some(missing) = header.missing.checked_sub(came) else {
-            return Err("a body longer than its header said".to_owned());
+        let received = payload.len() as u64;
+        let Some(missing) = header.missing.checked_sub(received) else {
+            return Err("a body longer than announced in its header".to_owned());
         };
-        // What nobody will read is not kept.
+        // The body of a message that is not delivered is discarded.
         if header.properties.is_ok() && !matches!(self.kind, Kind::Return { .. }) {
             if self.body.capacity() == 0 {
-                let size = usize::try_from(header.missing.min(MAX_PREALLOCATED_BODY_BYTES))
-                    .unwrap_or(payload.len());
+                let size = header.missing.min(MAX_PREALLOCATED_BODY_BYTES);
+                let size = usize::try_from(size).unwrap_or(payload.len());
                 self.body.reserve_exact(size);
             }
             self.body.extend_from_slice(payload);
@@ -161,8 +163,8 @@ impl Content {
         Ok(missing == 0)
     }
 
-    /// Hands the whole message to whom it is for.
-    pub(crate) fn finish(self) -> Result<(), Malformed> {
+    /// Passes the complete message to its consumer or caller.
+    pub(crate) fn deliver(self) -> Result<(), Malformed> {
         let Self {
             channel,
             kind,
@@ -174,15 +176,17 @@ impl Content {
             None => return Err("a message without a header".to_owned()),
         };
         match kind {
-            // It was on its way when we closed the channel; the broker puts it back.
-            Kind::Deliver { .. } if channel.is_shut() => {}
+            // In flight when this side closed the channel; the broker requeues it.
+            Kind::Deliver { .. } if channel.writer.is_closed() => {}
             Kind::Deliver {
                 consumer: Some((consumer_tag, sink)),
                 envelope,
             } => {
-                if let Some(delivery) = deliver(channel, envelope, consumer_tag, properties, body) {
+                if let Some(delivery) = delivery(&channel, envelope, consumer_tag, properties, body)
+                {
                     let acker = delivery.acker.clone();
-                    // A panic must not end the connection: the message would come again, and end the next.
+                    // A panic must not end the connection: the redelivered message would end the
+                    // next one as well.
                     if catch_unwind(AssertUnwindSafe(|| sink(delivery))).is_err() {
                         tracing::error!("a sink panicked; its message is rejected");
                         acker.reject(false);
@@ -193,12 +197,12 @@ impl Content {
                 consumer: None,
                 envelope,
             } => {
-                Acker::new(channel, envelope.tag).reject(true);
+                Acker::new(Arc::clone(&channel.writer), envelope.tag).reject(true);
             }
             Kind::Get(envelope) => {
-                let state = Arc::clone(&channel);
-                let delivery = deliver(channel, envelope, ConsumerTag::from(""), properties, body);
-                return state.replied(60, 71, Reply::Got(delivery.map(Box::new)));
+                let tag = ConsumerTag::from("");
+                let delivery = delivery(&channel, envelope, tag, properties, body);
+                return channel.on_reply(60, 71, Reply::Got(delivery.map(Box::new)));
             }
             Kind::Return {
                 code,
@@ -210,17 +214,17 @@ impl Content {
                     .ok()
                     .and_then(|properties| properties.correlation_id);
                 let route = Route::new(&exchange, &routing_key, correlation_id.as_deref());
-                channel.returned(&route, code, text);
+                channel.on_return(&route, code, text);
             }
         }
         Ok(())
     }
 }
 
-/// A delivery of what came. What cannot be read is rejected instead: the connection must not end for it, or it would be
-/// delivered, and end connections, for ever.
-fn deliver(
-    channel: Arc<ChannelState>,
+/// Builds a delivery. An unreadable message is rejected instead: if it ended the connection, it would
+/// be redelivered and end every connection after it.
+fn delivery(
+    channel: &ChannelState,
     envelope: Envelope,
     consumer_tag: ConsumerTag,
     properties: Result<Properties, Malformed>,
@@ -232,8 +236,7 @@ fn deliver(
         exchange,
         routing_key,
     } = envelope;
-    let peer = channel.connection.peer.clone();
-    let acker = Acker::new(channel, tag);
+    let acker = Acker::new(Arc::clone(&channel.writer), tag);
     match properties {
         Ok(properties) => Some(Delivery {
             body: Bytes::from(body),
@@ -246,6 +249,7 @@ fn deliver(
             acker,
         }),
         Err(reason) => {
+            let peer = &channel.connection().peer;
             tracing::error!(
                 "rejected a message of exchange `{exchange}`, routing key `{routing_key}` from {peer}: {reason}; \
                  it is lost unless its queue has a dead letter exchange"

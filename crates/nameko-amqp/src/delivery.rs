@@ -1,4 +1,4 @@
-//! A message that came, and how it is acknowledged.
+//! A delivered message and its acknowledgement.
 
 use std::{
     fmt,
@@ -10,51 +10,52 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{channel_state::ChannelState, encode, properties::Properties};
+use crate::{channel_writer::ChannelWriter, encode, properties::Properties};
 
-/// The name of a consumer on its channel.
+/// Name of a consumer on its channel.
 pub type ConsumerTag = Arc<str>;
 
-/// Where deliveries go. Called on the I/O task: it must not block.
+/// Callback for deliveries. Called on the I/O task, where it must not block.
 pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
 
-/// A message that the broker delivered.
+/// A message delivered by the broker.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The body.
+    /// Body.
     pub body: Bytes,
-    /// Its properties, headers among them.
+    /// Properties, including the headers.
     pub properties: Properties,
-    /// The exchange it was published to.
+    /// Exchange that it was published to, `""` for the default exchange.
     pub exchange: Arc<str>,
-    /// The routing key it was published with.
+    /// Routing key that it was published with.
     pub routing_key: String,
-    /// It was delivered before, to this consumer or another, and not acknowledged.
+    /// Whether it was delivered before, to any consumer, without being acknowledged.
     pub redelivered: bool,
-    /// The consumer it is for; empty for a message fetched with `get`.
+    /// Consumer it was delivered to; empty for a message fetched with
+    /// [`Channel::get`](crate::Channel::get).
     pub consumer_tag: ConsumerTag,
-    /// Its number on the channel.
+    /// Number of the delivery on its channel, from 1.
     pub delivery_tag: u64,
-    /// Acknowledges it.
+    /// Acknowledges or rejects the delivery.
     pub acker: Acker,
 }
 
-/// Acknowledges one delivery, once: of all clones the first call counts.
+/// Acknowledges or rejects one delivery. Of all clones, only the first call has an effect.
 ///
-/// When the channel that brought the delivery is gone nothing is sent: the broker has put the message back already, and
-/// its tag would name another message on another channel. Dropping an acker does nothing; the message stays
-/// unacknowledged until its channel ends.
+/// Once the channel of the delivery is closed, nothing is sent: the broker has requeued the message,
+/// and its tag would name another delivery on another channel. Dropping an acker has no effect; the
+/// message stays unacknowledged until its channel is closed.
 #[derive(Clone)]
 pub struct Acker(Arc<Unsettled>);
 
 struct Unsettled {
-    channel: Arc<ChannelState>,
+    channel: Arc<ChannelWriter>,
     tag: u64,
     settled: AtomicBool,
 }
 
 impl Acker {
-    pub(crate) fn new(channel: Arc<ChannelState>, tag: u64) -> Self {
+    pub(crate) fn new(channel: Arc<ChannelWriter>, tag: u64) -> Self {
         Self(Arc::new(Unsettled {
             channel,
             tag,
@@ -62,33 +63,37 @@ impl Acker {
         }))
     }
 
-    /// The message is done with: the broker forgets it. Does not wait.
+    /// Acknowledges the delivery (`basic.ack`): the broker deletes the message. Does not block.
     pub fn ack(&self) {
-        if self.first() {
+        if self.settle() {
             let Unsettled { channel, tag, .. } = &*self.0;
             channel.send(|out| encode::ack(out, channel.id, *tag));
         }
     }
 
-    /// The message is not wanted: back to its queue with `requeue`, else dropped or dead-lettered. Does not wait.
+    /// Rejects the delivery (`basic.reject`): the broker requeues the message with `requeue`, and
+    /// drops or dead-letters it without. Does not block.
     pub fn reject(&self, requeue: bool) {
-        if self.first() {
+        if self.settle() {
             let Unsettled { channel, tag, .. } = &*self.0;
             channel.send(|out| encode::reject(out, channel.id, *tag, requeue));
         }
     }
 
-    /// Whether it was acknowledged or rejected here.
+    /// Returns whether the delivery was acknowledged or rejected.
+    #[inline]
     pub fn is_settled(&self) -> bool {
         self.0.settled.load(Ordering::Relaxed)
     }
 
-    /// Whether it still counts: neither acknowledged nor rejected here, and its channel is open.
+    /// Returns whether acknowledging still has an effect: the delivery is not settled, and its
+    /// channel is open.
     pub fn is_pending(&self) -> bool {
         !self.is_settled() && self.0.channel.is_open()
     }
 
-    fn first(&self) -> bool {
+    /// Marks the delivery as settled. Returns `false` if it was before.
+    fn settle(&self) -> bool {
         !self.0.settled.swap(true, Ordering::Relaxed)
     }
 }

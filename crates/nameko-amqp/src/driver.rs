@@ -1,7 +1,8 @@
-//! The task that runs a connection: reads, writes, keeps the heart beating.
+//! The task that runs a connection: reads, writes, sends heartbeats.
 //!
-//! One task does it all. The reader hands out what one read brought; whoever it wakes encodes into the output; the
-//! writer lets them run once before it writes, so that what one read brought is answered with one write.
+//! A single task does all of it. The reader dispatches every frame of one read; the tasks woken by it
+//! encode into the output; the writer yields to them once before it writes. The answers to one read
+//! leave in one write.
 
 use std::{
     pin::pin,
@@ -16,8 +17,9 @@ use tokio::{
 };
 
 use crate::{
+    channel_registry::ChannelRegistry,
     channel_state::{ChannelState, Reply},
-    connection_state::{ConnectionState, Write},
+    connection_state::{ConnectionState, NextWrite},
     content::Content,
     decode::{Malformed, Method},
     encode,
@@ -25,105 +27,123 @@ use crate::{
     frame::{Frame, FrameKind, FrameReader},
 };
 
-/// How long a polite close may take.
+/// Timeout of a graceful close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long to look for the broker's reason when it takes no more bytes.
+/// Time to read the broker's `connection.close` after a failed write.
 const CLOSE_REASON_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Runs the connection until it ends, and tells everybody why it did.
+/// Runs a connection until it ends, then fails everything that waits on it.
 ///
-/// `frames` holds what came after the handshake's last frame.
+/// `frames` holds the bytes read after the last frame of the handshake.
 pub(crate) fn run(
-    shared: Arc<ConnectionState>,
+    connection: Arc<ConnectionState>,
+    channels: Arc<ChannelRegistry>,
     frames: FrameReader,
     reader: impl AsyncRead + Send,
     writer: impl AsyncWrite + Send,
 ) -> impl Future<Output = ()> + Send {
-    // Made here and not in the future, so that it works also when the runtime ends before it polls the task.
-    let ends = EndOnDrop(shared);
+    // Created outside the future, for a runtime that is dropped before it polls the task.
+    let guard = CloseGuard {
+        connection,
+        channels,
+    };
     async move {
-        let shared = &ends.0;
-        let mut reading = pin!(read(shared, frames, reader));
+        let connection = &*guard.connection;
+        let mut reading = pin!(read(connection, &guard.channels, frames, reader));
         let error = tokio::select! {
             error = &mut reading => error,
-            error = write(shared, writer) => {
-                // A broker that hangs up may have said why.
+            error = write(connection, writer) => {
+                // The broker may have sent its reason before it closed the socket.
                 timeout(CLOSE_REASON_TIMEOUT, reading).await.unwrap_or(error)
             }
-            error = heartbeat_loop(shared) => error,
-            error = shutdown_requested(shared) => error,
+            error = heartbeat_loop(connection) => error,
+            error = shutdown_requested(connection) => error,
         };
-        shared.end(&error);
+        guard.close(&error);
     }
 }
 
-/// Ends the connection also when the task is dropped with its runtime.
-struct EndOnDrop(Arc<ConnectionState>);
+/// Closes the connection on drop, also when the task is dropped with its runtime.
+struct CloseGuard {
+    connection: Arc<ConnectionState>,
+    channels: Arc<ChannelRegistry>,
+}
 
-impl Drop for EndOnDrop {
+impl CloseGuard {
+    /// Closes the connection and its channels with `error`. Only the first error counts.
+    fn close(&self, error: &Error) {
+        self.connection.close_output();
+        self.channels.close(error);
+        self.connection.set_closed(error);
+    }
+}
+
+impl Drop for CloseGuard {
     fn drop(&mut self) {
-        self.0.end(&Error::Lost {
-            peer: self.0.peer.clone(),
-            reason: "the runtime that served it has ended".to_owned(),
-        });
+        self.close(&lost(
+            &self.connection,
+            "the runtime of the connection has shut down",
+        ));
     }
 }
 
-/// Resolves when the connection is aborted, or when a polite close has taken too long.
-async fn shutdown_requested(shared: &ConnectionState) -> Error {
+/// Waits until the connection is aborted, or a graceful close has run into its timeout.
+async fn shutdown_requested(connection: &ConnectionState) -> Error {
     tokio::select! {
-        () = shared.aborted() => {}
+        () = connection.aborted() => {}
         () = async {
-            shared.close_requested().await;
+            connection.close_requested().await;
             sleep(CLOSE_TIMEOUT).await;
         } => {}
     }
-    shared.final_error()
+    connection.final_error()
 }
 
 async fn read(
-    shared: &Arc<ConnectionState>,
+    connection: &ConnectionState,
+    channels: &ChannelRegistry,
     mut frames: FrameReader,
     reader: impl AsyncRead,
 ) -> Error {
     let mut reader = pin!(reader);
-    let mut receiver = Receiver {
-        shared,
+    let mut dispatcher = Dispatcher {
+        connection,
+        channels,
         contents: Vec::new(),
         exchange: Arc::from(""),
     };
     loop {
         loop {
             match frames.next() {
-                Ok(Some(frame)) => match receiver.frame(frame) {
+                Ok(Some(frame)) => match dispatcher.frame(frame) {
                     Ok(Next::Frame) => {}
-                    Ok(Next::End(error)) => return error,
-                    // The writer ends the connection once it has said its last words.
+                    Ok(Next::Closed(error)) => return error,
+                    // The writer ends the connection after the final frame.
                     Ok(Next::FinalFrame) => return std::future::pending().await,
-                    Err(reason) => return protocol_error(shared, reason).await,
+                    Err(reason) => return protocol_error(connection, reason).await,
                 },
                 Ok(None) => break,
-                Err(reason) => return protocol_error(shared, reason).await,
+                Err(reason) => return protocol_error(connection, reason).await,
             }
         }
         match reader.read(frames.spare()).await {
-            Ok(0) if shared.is_closing() => return shared.closed_error(),
-            Ok(0) => return lost(shared, "the broker closed it without a word"),
+            Ok(0) if connection.is_closing() => return connection.closed_error(),
+            Ok(0) => return lost(connection, "connection closed by peer"),
             Ok(count) => {
-                shared.note_read();
+                connection.count_read();
                 frames.filled(count);
             }
-            Err(_) if shared.is_closing() => return shared.closed_error(),
-            Err(error) => return lost(shared, &error.to_string()),
+            Err(_) if connection.is_closing() => return connection.closed_error(),
+            Err(error) => return lost(connection, &error.to_string()),
         }
     }
 }
 
-/// Tells the broker why we hang up, and ends the connection.
-async fn protocol_error(shared: &ConnectionState, reason: Malformed) -> Error {
+/// Closes the connection with a protocol error as the reason.
+async fn protocol_error(connection: &ConnectionState, reason: Malformed) -> Error {
     let error = Error::Protocol {
-        peer: shared.peer.clone(),
+        peer: connection.peer.clone(),
         reason,
     };
     let close = connection::AMQPMethod::Close(connection::Close {
@@ -133,107 +153,118 @@ async fn protocol_error(shared: &ConnectionState, reason: Malformed) -> Error {
         class_id: 0,
         method_id: 0,
     });
-    shared.close_with(close, error);
+    connection.close_with(close, error);
     std::future::pending().await
 }
 
-fn lost(shared: &ConnectionState, reason: &str) -> Error {
+fn lost(connection: &ConnectionState, reason: &str) -> Error {
     Error::Lost {
-        peer: shared.peer.clone(),
+        peer: connection.peer.clone(),
         reason: reason.to_owned(),
     }
 }
 
-async fn write(shared: &ConnectionState, writer: impl AsyncWrite) -> Error {
+async fn write(connection: &ConnectionState, writer: impl AsyncWrite) -> Error {
     let mut writer = pin!(writer);
     let mut bytes = Vec::new();
     loop {
-        while !shared.has_output() {
-            shared.woken().await;
+        while !connection.has_output() {
+            connection.output_ready().await;
         }
         tokio::task::yield_now().await;
-        match shared.next_write(&mut bytes) {
-            Write::Nothing => continue,
-            Write::End(error) => {
-                // Best effort: the other side learns by the end of the stream anyway.
+        match connection.next_write(&mut bytes) {
+            NextWrite::Wait => continue,
+            NextWrite::Finish(error) => {
+                // Best effort: the peer also sees the end of the stream.
                 let _ = writer.shutdown().await;
                 return error;
             }
-            Write::Bytes => {}
+            NextWrite::Bytes => {}
         }
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             match writer.write(rest).await {
-                Ok(0) => return lost(shared, "it takes no more bytes"),
+                Ok(0) => return lost(connection, "the socket accepts no more bytes"),
                 Ok(count) => {
-                    shared.note_write();
+                    connection.count_write();
                     rest = rest.get(count..).unwrap_or_default();
                 }
-                Err(error) => return lost(shared, &error.to_string()),
+                Err(error) => return lost(connection, &error.to_string()),
             }
         }
         if let Err(error) = writer.flush().await {
-            return lost(shared, &error.to_string());
+            return lost(connection, &error.to_string());
         }
-        shared.written();
+        connection.write_finished();
     }
 }
 
-/// Sends heartbeats when nothing else was sent, and ends the connection when the peer is silent, or takes nothing, for
-/// two intervals. Counting is all that reading and writing do for it.
-async fn heartbeat_loop(shared: &ConnectionState) -> Error {
-    /// Ticks in two intervals: one every half interval.
-    const MISSED_HALF_INTERVALS: u32 = 4;
+/// Sends a heartbeat if nothing else was sent for half an interval. Ends the connection if nothing
+/// was received, or a write made no progress, for two intervals.
+///
+/// Reads and writes only increment a counter for it.
+async fn heartbeat_loop(connection: &ConnectionState) -> Error {
+    /// Ticks without progress after which the peer counts as dead. There are two per interval.
+    const MAX_IDLE_TICKS: u32 = 4;
 
-    if shared.limits.heartbeat.is_zero() {
+    if connection.limits.heartbeat.is_zero() {
         return std::future::pending().await;
     }
-    let half = shared.limits.heartbeat / 2;
-    let mut ticks = interval(half);
-    // A process that was stopped for a while must not take its own silence for the peer's.
+    let half_interval = connection.limits.heartbeat / 2;
+    let mut ticks = interval(half_interval);
+    // A suspended process must not take its own pause for silence of the peer.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
-    let (mut reads, mut silent) = (0, 0);
-    let (mut writes, mut stuck) = (0, 0);
+    let (mut last_reads, mut silent_ticks) = (0, 0);
+    let (mut last_writes, mut stuck_ticks) = (0, 0);
     loop {
         ticks.tick().await;
-        let now = shared.reads.load(Ordering::Relaxed);
-        silent = if now == reads { silent + 1 } else { 0 };
-        reads = now;
-        let now = shared.writes.load(Ordering::Relaxed);
-        let idle = now == writes;
-        writes = now;
-        // A blocked broker reads nothing, and says so.
-        let waiting = idle && shared.is_writing() && !shared.blocked.load(Ordering::Relaxed);
-        stuck = if waiting { stuck + 1 } else { 0 };
-        if silent >= MISSED_HALF_INTERVALS || stuck >= MISSED_HALF_INTERVALS {
+        let reads = connection.reads.load(Ordering::Relaxed);
+        silent_ticks = if reads == last_reads {
+            silent_ticks + 1
+        } else {
+            0
+        };
+        last_reads = reads;
+        let writes = connection.writes.load(Ordering::Relaxed);
+        let idle = writes == last_writes;
+        last_writes = writes;
+        // A broker that sent `connection.blocked` does not read.
+        let stuck = idle && connection.is_writing() && !connection.blocked.load(Ordering::Relaxed);
+        stuck_ticks = if stuck { stuck_ticks + 1 } else { 0 };
+        if silent_ticks >= MAX_IDLE_TICKS || stuck_ticks >= MAX_IDLE_TICKS {
             return Error::HeartbeatMissed {
-                peer: shared.peer.clone(),
-                silent: half * MISSED_HALF_INTERVALS,
+                peer: connection.peer.clone(),
+                silent: half_interval * MAX_IDLE_TICKS,
             };
         }
-        if idle && !shared.has_output() {
-            shared.send(encode::heartbeat);
+        if idle && !connection.has_output() {
+            connection.send(encode::heartbeat);
         }
     }
 }
 
-/// What to do after a frame.
+/// State of the reader after a frame.
 enum Next {
+    /// Read on.
     Frame,
+    /// Stop: the writer sends the final frame.
     FinalFrame,
-    End(Error),
+    /// Stop: the connection is closed.
+    Closed(Error),
 }
 
-struct Receiver<'a> {
-    shared: &'a Arc<ConnectionState>,
-    /// Messages that are not whole yet; that of channel `n` is at `n - 1`.
+/// Dispatches frames to channels, consumers and callers.
+struct Dispatcher<'a> {
+    connection: &'a ConnectionState,
+    channels: &'a ChannelRegistry,
+    /// Incomplete messages; the one of channel `n` is at index `n - 1`.
     contents: Vec<Option<Content>>,
-    /// The exchange of the last message.
+    /// Exchange of the last message.
     exchange: Arc<str>,
 }
 
-impl Receiver<'_> {
+impl Dispatcher<'_> {
     fn frame(&mut self, frame: Frame<'_>) -> Result<Next, Malformed> {
         match frame.kind {
             FrameKind::Heartbeat => Ok(Next::Frame),
@@ -253,23 +284,24 @@ impl Receiver<'_> {
         }
     }
 
+    /// Adds a header or body frame to the message of a channel and delivers it once complete.
     fn content(
         &mut self,
         id: u16,
-        take: impl FnOnce(&mut Content) -> Result<bool, Malformed>,
+        add: impl FnOnce(&mut Content) -> Result<bool, Malformed>,
     ) -> Result<Next, Malformed> {
         let slot = usize::from(id)
             .checked_sub(1)
-            .and_then(|at| self.contents.get_mut(at));
-        let Some(content) = slot else {
+            .and_then(|index| self.contents.get_mut(index));
+        let Some(slot) = slot else {
             return Err(unexpected_content(id));
         };
-        match content {
-            Some(unfinished) => {
-                if take(unfinished)?
-                    && let Some(whole) = content.take()
+        match slot {
+            Some(content) => {
+                if add(content)?
+                    && let Some(complete) = slot.take()
                 {
-                    whole.finish()?;
+                    complete.deliver()?;
                 }
                 Ok(Next::Frame)
             }
@@ -278,36 +310,36 @@ impl Receiver<'_> {
     }
 
     fn connection_method(&mut self, method: Method<'_>) -> Result<Next, Malformed> {
-        let shared = self.shared;
+        let connection = self.connection;
         match method {
             Method::Other(AMQPClass::Connection(method)) => match method {
                 connection::AMQPMethod::Close(close) => {
                     let error = Error::ConnectionClosed {
-                        peer: shared.peer.clone(),
+                        peer: connection.peer.clone(),
                         code: close.reply_code,
                         text: close.reply_text.to_string(),
                         class: close.class_id,
                         method: close.method_id,
                     };
-                    shared.close_with(
+                    connection.close_with(
                         connection::AMQPMethod::CloseOk(connection::CloseOk {}),
                         error,
                     );
                     Ok(Next::FinalFrame)
                 }
-                connection::AMQPMethod::CloseOk(_) => Ok(Next::End(shared.closed_error())),
+                connection::AMQPMethod::CloseOk(_) => Ok(Next::Closed(connection.closed_error())),
                 connection::AMQPMethod::Blocked(blocked) => {
                     tracing::warn!(
                         "{} takes no messages for now: {}",
-                        shared.peer,
+                        connection.peer,
                         blocked.reason
                     );
-                    shared.blocked.store(true, Ordering::Relaxed);
+                    connection.blocked.store(true, Ordering::Relaxed);
                     Ok(Next::Frame)
                 }
                 connection::AMQPMethod::Unblocked(_) => {
-                    tracing::info!("{} takes messages again", shared.peer);
-                    shared.blocked.store(false, Ordering::Relaxed);
+                    tracing::info!("{} takes messages again", connection.peer);
+                    connection.blocked.store(false, Ordering::Relaxed);
                     Ok(Next::Frame)
                 }
                 other => Err(format!("an unexpected {other:?}")),
@@ -317,14 +349,14 @@ impl Receiver<'_> {
     }
 
     fn channel_method(&mut self, id: u16, method: Method<'_>) -> Result<(), Malformed> {
-        let Some(channel) = self.shared.channel(id) else {
+        let Some(channel) = self.channels.get(id) else {
             return Err(format!("a method for channel {id}, which is not open"));
         };
-        let at = usize::from(id).saturating_sub(1);
-        if self.contents.len() <= at {
-            self.contents.resize_with(at + 1, || None);
+        let index = usize::from(id).saturating_sub(1);
+        if self.contents.len() <= index {
+            self.contents.resize_with(index + 1, || None);
         }
-        let Some(slot) = self.contents.get_mut(at) else {
+        let Some(slot) = self.contents.get_mut(index) else {
             return Err(unexpected_content(id));
         };
         let is_close = matches!(
@@ -344,74 +376,103 @@ impl Receiver<'_> {
                 *slot = Some(content);
                 Ok(())
             }
-            Err(Method::Ack { tag, multiple }) => channel.confirmed(tag, multiple, true),
-            Err(Method::Nack { tag, multiple }) => channel.confirmed(tag, multiple, false),
-            Err(Method::Other(method)) => self.other(&channel, method),
+            Err(Method::Ack { tag, multiple }) => channel.on_confirm(tag, multiple, true),
+            Err(Method::Nack { tag, multiple }) => channel.on_confirm(tag, multiple, false),
+            Err(Method::Other(AMQPClass::Channel(method))) => self.channel_class(&channel, method),
+            Err(Method::Other(AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)))) => {
+                consumer_cancelled(&channel, cancel);
+                Ok(())
+            }
+            Err(Method::Other(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)))) => {
+                channel.on_consume_ok(ok.consumer_tag.as_str())
+            }
+            Err(Method::Other(method)) => reply(&channel, method),
             Err(other) => Err(format!("an unexpected {other:?}")),
         }
     }
 
-    fn other(&self, channel: &Arc<ChannelState>, method: AMQPClass) -> Result<(), Malformed> {
-        let (class, number) = (method.get_amqp_class_id(), method.get_amqp_method_id());
-        let reply = match method {
-            AMQPClass::Channel(channel::AMQPMethod::Close(close)) => {
-                channel.closed_by_broker(Error::ChannelClosed {
-                    peer: self.shared.peer.clone(),
+    /// Handles a method of the class channel.
+    fn channel_class(
+        &self,
+        channel: &ChannelState,
+        method: channel::AMQPMethod,
+    ) -> Result<(), Malformed> {
+        match method {
+            channel::AMQPMethod::Close(close) => {
+                let error = Error::ChannelClosed {
+                    peer: self.connection.peer.clone(),
                     code: close.reply_code,
                     text: close.reply_text.to_string(),
                     class: close.class_id,
                     method: close.method_id,
-                });
-                return Ok(());
+                };
+                if channel.confirm_close() {
+                    self.channels.remove(channel.id());
+                }
+                channel.set_closed(error);
+                Ok(())
             }
-            AMQPClass::Channel(channel::AMQPMethod::CloseOk(_)) => return channel.close_ok(),
-            AMQPClass::Channel(channel::AMQPMethod::Flow(flow)) => {
-                // RabbitMQ never sends it; the output's high-water mark and TCP hold publishers back.
+            channel::AMQPMethod::CloseOk(_) if channel.writer.is_closed() => {
+                self.channels.remove(channel.id());
+                channel.on_close_ok();
+                Ok(())
+            }
+            channel::AMQPMethod::CloseOk(_) => Err(format!(
+                "an unexpected channel.close-ok on channel {}",
+                channel.id()
+            )),
+            channel::AMQPMethod::Flow(flow) => {
+                // RabbitMQ never sends it. Publishers are held back by the high-water mark and TCP.
                 channel.send_method(AMQPClass::Channel(channel::AMQPMethod::FlowOk(
                     channel::FlowOk {
                         active: flow.active,
                     },
                 )));
-                return Ok(());
+                Ok(())
             }
-            AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)) => {
-                let tag = cancel.consumer_tag.as_str();
-                if let Some((tag, consumer)) = channel.remove_consumer(tag) {
-                    (consumer.on_cancel)(tag);
-                }
-                if !cancel.nowait {
-                    channel.send_method(AMQPClass::Basic(basic::AMQPMethod::CancelOk(
-                        basic::CancelOk {
-                            consumer_tag: cancel.consumer_tag,
-                        },
-                    )));
-                }
-                return Ok(());
-            }
-            AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) => {
-                return channel.consuming(ok.consumer_tag.as_str());
-            }
-            AMQPClass::Basic(basic::AMQPMethod::CancelOk(ok)) => {
-                channel.remove_consumer(ok.consumer_tag.as_str());
-                Reply::Done
-            }
-            AMQPClass::Basic(basic::AMQPMethod::GetEmpty(_)) => Reply::Got(None),
-            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) => Reply::Declared {
-                name: ok.queue.into(),
-                messages: ok.message_count,
-                consumers: ok.consumer_count,
-            },
-            AMQPClass::Queue(queue::AMQPMethod::PurgeOk(ok)) => Reply::Count(ok.message_count),
-            AMQPClass::Queue(queue::AMQPMethod::DeleteOk(ok)) => Reply::Count(ok.message_count),
-            AMQPClass::Connection(_) => {
-                return Err(format!("a connection's method on channel {}", channel.id));
-            }
-            _ => Reply::Done,
-        };
-        channel.replied(class, number, reply)
+            other => reply(channel, AMQPClass::Channel(other)),
+        }
     }
 }
 
+/// Handles `basic.cancel`: the broker cancels a consumer, for example as its queue was deleted.
+fn consumer_cancelled(channel: &ChannelState, cancel: basic::Cancel) {
+    if let Some((tag, consumer)) = channel.remove_consumer(cancel.consumer_tag.as_str()) {
+        (consumer.on_cancel)(tag);
+    }
+    if !cancel.nowait {
+        channel.send_method(AMQPClass::Basic(basic::AMQPMethod::CancelOk(
+            basic::CancelOk {
+                consumer_tag: cancel.consumer_tag,
+            },
+        )));
+    }
+}
+
+/// Handles a method that replies to one of ours.
+fn reply(channel: &ChannelState, method: AMQPClass) -> Result<(), Malformed> {
+    let (class, number) = (method.get_amqp_class_id(), method.get_amqp_method_id());
+    let reply = match method {
+        AMQPClass::Basic(basic::AMQPMethod::CancelOk(ok)) => {
+            channel.remove_consumer(ok.consumer_tag.as_str());
+            Reply::Done
+        }
+        AMQPClass::Basic(basic::AMQPMethod::GetEmpty(_)) => Reply::Got(None),
+        AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) => Reply::Declared {
+            name: ok.queue.into(),
+            messages: ok.message_count,
+            consumers: ok.consumer_count,
+        },
+        AMQPClass::Queue(queue::AMQPMethod::PurgeOk(ok)) => Reply::Count(ok.message_count),
+        AMQPClass::Queue(queue::AMQPMethod::DeleteOk(ok)) => Reply::Count(ok.message_count),
+        AMQPClass::Connection(_) => {
+            return Err(format!("a connection's method on channel {}", channel.id()));
+        }
+        _ => Reply::Done,
+    };
+    channel.on_reply(class, number, reply)
+}
+
 fn unexpected_content(id: u16) -> Malformed {
-    format!("content on channel {id} that no message began")
+    format!("content on channel {id} without a method before it")
 }

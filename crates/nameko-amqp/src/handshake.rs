@@ -1,4 +1,4 @@
-//! The first words on a connection: protocol header, login, limits, virtual host.
+//! The AMQP handshake: protocol header, login, limits, virtual host.
 
 use std::{io, time::Duration};
 
@@ -19,145 +19,82 @@ use crate::{
     uri::Uri,
 };
 
-/// Every peer must take frames of this size: AMQP 0-9-1, constant frame-min-size.
+/// AMQP 0-9-1, section 4.2.2.
+const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+
+/// Smallest limit that a broker may set: AMQP 0-9-1, constant frame-min-size.
 const MIN_FRAME_BYTES: usize = 4096;
 
-/// The most channels to use on a connection, as RabbitMQ's own default.
+/// Largest number of channels on a connection, which is RabbitMQ's default.
 const MAX_CHANNELS: u16 = 2047;
 
-/// What client and broker agreed on.
-pub(crate) struct Agreed {
+/// Result of a handshake.
+pub(crate) struct Negotiated {
     pub(crate) limits: Limits,
-    /// What came after the last frame of the handshake.
+    /// Bytes read after the last frame of the handshake.
     pub(crate) frames: FrameReader,
 }
 
-/// Does the handshake.
+/// Logs in, negotiates limits and opens the virtual host.
 pub(crate) async fn negotiate(
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     uri: &Uri,
     options: &ConnectOptions,
     peer: &Peer,
-) -> Result<Agreed, Error> {
-    let mut talk = Talk {
+) -> Result<Negotiated, Error> {
+    let mut handshake = Handshake {
         reader,
         writer,
         frames: FrameReader::new(),
         peer,
     };
-    talk.write(b"AMQP\x00\x00\x09\x01").await?;
-    talk.greeting().await?;
-
-    let start = match talk.method().await? {
-        connection::AMQPMethod::Start(start) => start,
-        other => return Err(talk.unexpected(&other)),
-    };
-    if (start.version_major, start.version_minor) != (0, 9) {
-        return Err(talk.disagree(format!(
-            "it speaks AMQP {}.{}, not 0-9-1",
-            start.version_major, start.version_minor
-        )));
-    }
-    let offered = String::from_utf8_lossy(start.mechanisms.as_bytes()).into_owned();
-    let (mechanism, response) = sasl(uri, options.login)?;
-    if !offered.split(' ').any(|offer| offer == mechanism) {
-        return Err(talk.disagree(format!(
-            "it offers the login methods {offered}, not {mechanism}; set LOGIN_METHOD to one of them, or enable {mechanism} on the broker"
-        )));
-    }
-    talk.send(connection::AMQPMethod::StartOk(connection::StartOk {
-        client_properties: client_properties(options),
-        mechanism: short_string("the login method", mechanism)?,
-        response: response.into(),
-        locale: short_string("the locale", "en_US")?,
-    }))
-    .await?;
-
-    let tune = match talk.login_answer().await? {
-        connection::AMQPMethod::Tune(tune) => tune,
-        connection::AMQPMethod::Secure(_) => {
-            return Err(talk.disagree(format!(
-                "it wants more than one step to log in with {mechanism}"
-            )));
-        }
-        other => return Err(talk.unexpected(&other)),
-    };
-    let limits = agree(&tune, options.heartbeat).map_err(|reason| talk.disagree(reason))?;
-    talk.send(connection::AMQPMethod::TuneOk(connection::TuneOk {
-        channel_max: limits.channel_max,
-        frame_max: u32::try_from(limits.frame_max).unwrap_or(u32::MAX),
-        heartbeat: u16::try_from(limits.heartbeat.as_secs()).unwrap_or(u16::MAX),
-    }))
-    .await?;
-    talk.send(connection::AMQPMethod::Open(connection::Open {
-        virtual_host: short_string("the vhost", &uri.vhost)?,
-    }))
-    .await?;
-    match talk.method().await? {
-        connection::AMQPMethod::OpenOk(_) => {}
-        connection::AMQPMethod::Close(close) => {
-            let text = close.reply_text.to_string();
-            talk.send(connection::AMQPMethod::CloseOk(connection::CloseOk {}))
-                .await
-                .ok();
-            return Err(match close.reply_code {
-                // 530 not-allowed, 403 access-refused, 402 invalid-path
-                530 | 403 | 402 => Error::NotAllowed {
-                    peer: peer.clone(),
-                    text,
-                },
-                code => Error::ConnectionClosed {
-                    peer: peer.clone(),
-                    code,
-                    text,
-                    class: close.class_id,
-                    method: close.method_id,
-                },
-            });
-        }
-        other => return Err(talk.unexpected(&other)),
-    }
-    let Talk { mut frames, .. } = talk;
+    handshake.write(PROTOCOL_HEADER).await?;
+    handshake.check_protocol().await?;
+    let tune = handshake.log_in(uri, options).await?;
+    let limits = handshake.tune(&tune, options.heartbeat).await?;
+    handshake.open_vhost(&uri.vhost).await?;
+    let mut frames = handshake.frames;
     frames.set_limit(limits.frame_max);
-    Ok(Agreed { limits, frames })
+    Ok(Negotiated { limits, frames })
 }
 
-struct Talk<'a, R, W> {
+/// A handshake in progress.
+struct Handshake<'a, R, W> {
     reader: &'a mut R,
     writer: &'a mut W,
     frames: FrameReader,
     peer: &'a Peer,
 }
 
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
-    /// Waits for the first bytes and looks whether they are AMQP.
-    async fn greeting(&mut self) -> Result<(), Error> {
-        /// As much of an answer that is not AMQP as is quoted.
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Handshake<'_, R, W> {
+    /// Reads the first bytes and checks that the peer speaks AMQP.
+    async fn check_protocol(&mut self) -> Result<(), Error> {
+        /// Length of the quote from an answer that is not AMQP.
         const MAX_QUOTED_BYTES: usize = 40;
 
         loop {
-            let begun = self.frames.rest();
-            // `connection.start` comes on channel 0.
-            let is_amqp = begun
+            let received = self.frames.rest();
+            // `connection.start` is sent on channel 0.
+            let is_amqp = received
                 .iter()
                 .zip([FRAME_METHOD, 0, 0])
-                .all(|(came, wanted)| *came == wanted);
+                .all(|(received, expected)| *received == expected);
             if is_amqp {
-                if begun.len() >= 3 {
+                if received.len() >= 3 {
                     return Ok(());
                 }
-            } else if begun.starts_with(b"AMQP") || b"AMQP".starts_with(begun) {
-                if let Some([_, major, minor, revision]) = begun.get(4..8) {
-                    return Err(self.disagree(format!(
+            } else if received.starts_with(b"AMQP") || b"AMQP".starts_with(received) {
+                if let Some([_, major, minor, revision]) = received.get(4..8) {
+                    return Err(self.failed(format!(
                         "it speaks only AMQP {major}-{minor}-{revision}, not 0-9-1"
                     )));
                 }
             } else {
-                let quoted = begun.get(..MAX_QUOTED_BYTES).unwrap_or(begun);
+                let quoted = received.get(..MAX_QUOTED_BYTES).unwrap_or(received);
                 let hint = match quoted {
                     // A TLS alert
-                    [0x15, 3, ..] => ", which is TLS: use amqps:// or AMQP_SSL",
+                    [0x15, 3, ..] => ", which is TLS: use an amqps:// URI or the TLS options",
                     [b'H', b'T', b'T', b'P', ..] => ", which is HTTP",
                     [b'S', b'S', b'H', ..] => ", which is SSH",
                     _ => "",
@@ -167,14 +104,112 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
                     read: format!("\"{}\"{hint}", quoted.escape_ascii()),
                 });
             }
-            let nothing_yet = begun.is_empty();
+            let nothing_received = received.is_empty();
             let count = self.read().await?;
-            if count == 0 && nothing_yet {
-                return Err(self.lost("it hung up without a word; is that an AMQP broker, is it still starting, or does the port want TLS?".to_owned()));
+            if count == 0 && nothing_received {
+                return Err(self.lost(
+                    "connection closed by peer before the handshake; is that an AMQP broker, is it still starting, or does the port require TLS?"
+                        .to_owned(),
+                ));
             }
             if count == 0 {
-                return Err(self.lost("it hung up in its first frame".to_owned()));
+                return Err(self.lost("connection closed by peer in its first frame".to_owned()));
             }
+        }
+    }
+
+    /// Answers `connection.start` with the credentials, and returns the broker's `connection.tune`.
+    async fn log_in(
+        &mut self,
+        uri: &Uri,
+        options: &ConnectOptions,
+    ) -> Result<connection::Tune, Error> {
+        let start = match self.method().await? {
+            connection::AMQPMethod::Start(start) => start,
+            other => return Err(self.unexpected(&other)),
+        };
+        if (start.version_major, start.version_minor) != (0, 9) {
+            return Err(self.failed(format!(
+                "it speaks AMQP {}.{}, not 0-9-1",
+                start.version_major, start.version_minor
+            )));
+        }
+        let offered = String::from_utf8_lossy(start.mechanisms.as_bytes()).into_owned();
+        let (mechanism, response) = sasl(uri, options.login)?;
+        if !offered.split(' ').any(|offer| offer == mechanism) {
+            return Err(self.failed(format!(
+                "it offers the login methods {offered}, not {mechanism}; use one of them, or enable {mechanism} on the broker"
+            )));
+        }
+        self.send(connection::AMQPMethod::StartOk(connection::StartOk {
+            client_properties: client_properties(options),
+            mechanism: short_string("the login method", mechanism)?,
+            response: response.into(),
+            locale: short_string("the locale", "en_US")?,
+        }))
+        .await?;
+        match self.login_reply().await? {
+            connection::AMQPMethod::Tune(tune) => Ok(tune),
+            connection::AMQPMethod::Secure(_) => Err(self.failed(format!(
+                "it asks for a second step of the login with {mechanism}"
+            ))),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Reads the reply to the login. A broker without `authentication_failure_close` refuses a login by
+    /// closing the socket.
+    async fn login_reply(&mut self) -> Result<connection::AMQPMethod, Error> {
+        let refused = |text: String| Error::AccessRefused {
+            peer: self.peer.clone(),
+            // RabbitMQ's text is a sentence; the error message continues after it.
+            text: text.trim_end_matches('.').to_owned(),
+        };
+        match self.next_method().await? {
+            Some(connection::AMQPMethod::Close(close)) if close.reply_code == 403 => {
+                Err(refused(close.reply_text.to_string()))
+            }
+            Some(connection::AMQPMethod::Close(close)) => Err(self.closed(&close)),
+            Some(method) => Ok(method),
+            None => Err(refused(
+                "connection closed by peer after the login".to_owned(),
+            )),
+        }
+    }
+
+    /// Agrees on limits and sends `connection.tune-ok`.
+    async fn tune(&mut self, tune: &connection::Tune, heartbeat: u16) -> Result<Limits, Error> {
+        let limits = negotiate_limits(tune, heartbeat).map_err(|reason| self.failed(reason))?;
+        self.send(connection::AMQPMethod::TuneOk(connection::TuneOk {
+            channel_max: limits.channel_max,
+            frame_max: u32::try_from(limits.frame_max).unwrap_or(u32::MAX),
+            heartbeat: u16::try_from(limits.heartbeat.as_secs()).unwrap_or(u16::MAX),
+        }))
+        .await?;
+        Ok(limits)
+    }
+
+    async fn open_vhost(&mut self, vhost: &str) -> Result<(), Error> {
+        self.send(connection::AMQPMethod::Open(connection::Open {
+            virtual_host: short_string("the vhost", vhost)?,
+        }))
+        .await?;
+        match self.method().await? {
+            connection::AMQPMethod::OpenOk(_) => Ok(()),
+            connection::AMQPMethod::Close(close) => {
+                self.send(connection::AMQPMethod::CloseOk(connection::CloseOk {}))
+                    .await
+                    .ok();
+                Err(match close.reply_code {
+                    // 530 not-allowed, 403 access-refused, 402 invalid-path
+                    530 | 403 | 402 => Error::NotAllowed {
+                        peer: self.peer.clone(),
+                        text: close.reply_text.to_string(),
+                    },
+                    _ => self.closed(&close),
+                })
+            }
+            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -183,7 +218,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
             .reader
             .read(self.frames.spare())
             .await
-            // A reset is how a peer hangs up on what it has not read.
+            // A peer that closes with unread bytes resets the connection.
             .or_else(|error| match error.kind() {
                 io::ErrorKind::ConnectionReset => Ok(0),
                 _ => Err(self.lost(error.to_string())),
@@ -192,40 +227,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
         Ok(count)
     }
 
-    /// The next method of the connection.
+    /// Reads the next method of the class connection.
     async fn method(&mut self) -> Result<connection::AMQPMethod, Error> {
         self.next_method()
             .await?
-            .ok_or_else(|| self.lost("the broker closed it during the handshake".to_owned()))
+            .ok_or_else(|| self.lost("connection closed by peer during the handshake".to_owned()))
     }
 
-    /// The answer to the login. A broker that does not say why it refuses one just hangs up.
-    async fn login_answer(&mut self) -> Result<connection::AMQPMethod, Error> {
-        let refused = |text: String| Error::AccessRefused {
-            peer: self.peer.clone(),
-            // A sentence of the broker goes on here.
-            text: text.trim_end_matches('.').to_owned(),
-        };
-        match self.next_method().await? {
-            Some(connection::AMQPMethod::Close(close)) if close.reply_code == 403 => {
-                Err(refused(close.reply_text.to_string()))
-            }
-            Some(connection::AMQPMethod::Close(close)) => Err(Error::ConnectionClosed {
-                peer: self.peer.clone(),
-                code: close.reply_code,
-                text: close.reply_text.to_string(),
-                class: close.class_id,
-                method: close.method_id,
-            }),
-            Some(method) => Ok(method),
-            None => Err(refused("it hung up after the login".to_owned())),
-        }
-    }
-
-    /// `None` at the end of the stream.
+    /// Reads the next method of the class connection, `None` at the end of the stream.
     async fn next_method(&mut self) -> Result<Option<connection::AMQPMethod>, Error> {
         loop {
-            let came = match self.frames.next() {
+            let parsed = match self.frames.next() {
                 Ok(Some(frame)) => match (frame.kind, frame.channel) {
                     (FrameKind::Heartbeat, _) => continue,
                     (FrameKind::Method, 0) => match Method::parse(frame.payload) {
@@ -240,11 +252,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
                 Ok(None) => Ok(None),
                 Err(reason) => Err(reason),
             };
-            match came {
+            match parsed {
                 Ok(Some(method)) => return Ok(Some(method)),
                 Ok(None) if self.read().await? == 0 => return Ok(None),
                 Ok(None) => {}
-                Err(reason) => return Err(self.broken(reason)),
+                Err(reason) => return Err(self.protocol_error(reason)),
             }
         }
     }
@@ -270,35 +282,39 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
         }
     }
 
-    fn disagree(&self, reason: String) -> Error {
+    fn failed(&self, reason: String) -> Error {
         Error::Handshake {
             peer: self.peer.clone(),
             reason,
         }
     }
 
-    fn broken(&self, reason: String) -> Error {
+    fn protocol_error(&self, reason: String) -> Error {
         Error::Protocol {
             peer: self.peer.clone(),
             reason,
         }
     }
 
+    fn closed(&self, close: &connection::Close) -> Error {
+        Error::ConnectionClosed {
+            peer: self.peer.clone(),
+            code: close.reply_code,
+            text: close.reply_text.to_string(),
+            class: close.class_id,
+            method: close.method_id,
+        }
+    }
+
     fn unexpected(&self, method: &connection::AMQPMethod) -> Error {
         match method {
-            connection::AMQPMethod::Close(close) => Error::ConnectionClosed {
-                peer: self.peer.clone(),
-                code: close.reply_code,
-                text: close.reply_text.to_string(),
-                class: close.class_id,
-                method: close.method_id,
-            },
-            other => self.broken(format!("{other:?} in the handshake")),
+            connection::AMQPMethod::Close(close) => self.closed(close),
+            other => self.protocol_error(format!("{other:?} in the handshake")),
         }
     }
 }
 
-/// The name of a SASL mechanism and its first and only response.
+/// Returns the name of a SASL mechanism and its only response.
 fn sasl(uri: &Uri, login: Login) -> Result<(&'static str, Vec<u8>), Error> {
     Ok(match login {
         Login::Plain => (
@@ -334,7 +350,7 @@ fn client_properties(options: &ConnectOptions) -> FieldTable {
         capabilities.insert(capability.into(), AMQPValue::Boolean(true));
     }
     let mut properties = FieldTable::default();
-    properties.insert("product".into(), text("nameko"));
+    properties.insert("product".into(), text(env!("CARGO_PKG_NAME")));
     properties.insert("version".into(), text(env!("CARGO_PKG_VERSION")));
     properties.insert("platform".into(), text("Rust"));
     properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
@@ -348,15 +364,15 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// What both can do, of what the broker offers and the client wants. A zero in an offer means no limit.
-fn agree(offer: &connection::Tune, heartbeat: u16) -> Result<Limits, String> {
+/// Combines the broker's offer with the limits of this client. A zero in an offer means no limit.
+fn negotiate_limits(offer: &connection::Tune, heartbeat: u16) -> Result<Limits, String> {
     let frame_max = match usize::try_from(offer.frame_max) {
         Ok(0) | Err(_) => MAX_FRAME_BYTES,
         Ok(offered) => offered.min(MAX_FRAME_BYTES),
     };
     if frame_max < MIN_FRAME_BYTES {
         return Err(format!(
-            "it takes frames of at most {frame_max} bytes, AMQP asks for at least {MIN_FRAME_BYTES}"
+            "it accepts frames of at most {frame_max} bytes, AMQP requires at least {MIN_FRAME_BYTES}"
         ));
     }
     let channel_max = match offer.channel_max {
@@ -390,11 +406,17 @@ mod tests {
             frame_max,
             heartbeat: theirs,
         };
-        agree(&offer, ours).map(|l| (l.channel_max, l.frame_max, l.heartbeat.as_secs()))
+        negotiate_limits(&offer, ours).map(|limits| {
+            (
+                limits.channel_max,
+                limits.frame_max,
+                limits.heartbeat.as_secs(),
+            )
+        })
     }
 
     #[test]
-    fn the_smaller_limit_counts_and_zero_is_none() {
+    fn the_smaller_limit_counts_and_zero_means_no_limit() {
         assert_eq!(limits(2047, 131_072, 60, 60), Ok((2047, 131_072, 60)));
         assert_eq!(limits(0, 0, 0, 30), Ok((2047, 131_072, 30)));
         assert_eq!(limits(9, 4096, 10, 60), Ok((9, 4096, 10)));
@@ -403,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_reach_the_broker_as_they_are() {
+    fn passwords_are_sent_percent_decoded() {
         let uri = &Uri::parse_list("amqp://me:p%40ss@h").unwrap()[0];
         assert_eq!(
             sasl(uri, Login::Plain).unwrap(),

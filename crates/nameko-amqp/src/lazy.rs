@@ -1,4 +1,4 @@
-//! Something that is made when it is first wanted, once for all who want it, and again when it is of no more use.
+//! A lazily created, shared resource, recreated when invalid.
 
 use std::{
     future::Future,
@@ -9,19 +9,20 @@ use tokio::sync::watch;
 
 use crate::{error::Error, sync::lock};
 
-/// A connection or channel that is shared.
+/// A shared connection or channel, created on first use.
 ///
-/// A task of its own makes it, so that one who gives up waiting does not undo it for the others. How long making may take is
-/// bounded by what is made.
+/// A spawned task creates it, so that a caller that is cancelled does not cancel the creation for
+/// the others. The creation has to be bounded in time by itself.
 #[derive(Debug)]
 pub(crate) struct Lazy<T>(Arc<Mutex<Slot<T>>>);
 
 #[derive(Debug)]
 enum Slot<T> {
     Empty,
-    /// Being made; tells when that is done. The sender is gone when the task went with its runtime.
-    Making(watch::Receiver<Option<Result<T, Error>>>),
-    Made(T),
+    /// In creation, with the channel for the result. The sender is dropped if the task is dropped
+    /// with its runtime.
+    Creating(watch::Receiver<Option<Result<T, Error>>>),
+    Ready(T),
 }
 
 impl<T> Default for Lazy<T> {
@@ -31,67 +32,67 @@ impl<T> Default for Lazy<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Lazy<T> {
-    /// What was made, if it was.
+    /// Returns the value if it exists, valid or not.
     pub(crate) fn peek(&self) -> Option<T> {
         match &*lock(&self.0) {
-            Slot::Made(made) => Some(made.clone()),
+            Slot::Ready(value) => Some(value.clone()),
             _ => None,
         }
     }
 
-    /// Takes out what was made.
+    /// Takes the value out, leaving the slot empty.
     pub(crate) fn take(&self) -> Option<T> {
         match std::mem::replace(&mut *lock(&self.0), Slot::Empty) {
-            Slot::Made(made) => Some(made),
+            Slot::Ready(value) => Some(value),
             _ => None,
         }
     }
 
-    /// What was made if it is `usable`, else a new one.
+    /// Returns the value if it is valid, else creates a new one, once for all concurrent callers.
     pub(crate) async fn get<F>(
         &self,
-        usable: impl Fn(&T) -> bool,
-        make: impl Fn() -> F,
+        is_valid: impl Fn(&T) -> bool,
+        create: impl Fn() -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         loop {
-            let mut making = {
+            let mut result = {
                 let mut slot = lock(&self.0);
                 match &*slot {
-                    Slot::Made(made) if usable(made) => return Ok(made.clone()),
-                    Slot::Making(making)
-                        if making.has_changed().is_ok() || making.borrow().is_some() =>
+                    Slot::Ready(value) if is_valid(value) => return Ok(value.clone()),
+                    Slot::Creating(result)
+                        if result.has_changed().is_ok() || result.borrow().is_some() =>
                     {
-                        making.clone()
+                        result.clone()
                     }
                     _ => {
-                        let (done, making) = watch::channel(None);
-                        *slot = Slot::Making(making.clone());
-                        tokio::spawn(fill(Arc::clone(&self.0), make(), done));
-                        making
+                        let (sender, result) = watch::channel(None);
+                        *slot = Slot::Creating(result.clone());
+                        tokio::spawn(fill(Arc::clone(&self.0), create(), sender));
+                        result
                     }
                 }
             };
-            let made = making.wait_for(Option::is_some).await;
-            if let Ok(Some(made)) = made.as_deref() {
-                return made.clone();
+            let created = result.wait_for(Option::is_some).await;
+            if let Ok(Some(created)) = created.as_deref() {
+                return created.clone();
             }
-            // The task is gone with its runtime: this one makes it.
+            // The creating task was dropped with its runtime: try again on this one.
         }
     }
 }
 
 async fn fill<T: Clone>(
     slot: Arc<Mutex<Slot<T>>>,
-    making: impl Future<Output = Result<T, Error>>,
-    done: watch::Sender<Option<Result<T, Error>>>,
+    creation: impl Future<Output = Result<T, Error>>,
+    result: watch::Sender<Option<Result<T, Error>>>,
 ) {
-    let made = making.await;
-    *lock(&slot) = match &made {
-        Ok(made) => Slot::Made(made.clone()),
+    let created = creation.await;
+    *lock(&slot) = match &created {
+        Ok(value) => Slot::Ready(value.clone()),
         Err(_) => Slot::Empty,
     };
-    done.send_replace(Some(made));
+    result.send_replace(Some(created));
 }

@@ -61,14 +61,18 @@
 
 mod backoff;
 mod channel;
+mod channel_registry;
 mod channel_state;
+mod channel_writer;
 #[cfg(test)]
 mod codec_tests;
 mod confirms;
 mod connection;
+mod connection_handle;
 mod connection_state;
 mod consumers;
 mod content;
+mod declarations;
 mod decode;
 mod delivery;
 mod driver;
@@ -82,6 +86,7 @@ mod options;
 mod peer;
 mod properties;
 mod publisher;
+mod retry;
 mod sync;
 mod table;
 mod tls;
@@ -89,23 +94,20 @@ mod topology;
 mod unsent;
 mod uri;
 
-#[doc(hidden)]
 pub use backoff::Backoff;
 pub use channel::{Channel, Confirm, QueueDeclared};
 pub use connection::Connection;
 pub use consumers::{Consumers, Observer, Subscription, SubscriptionId};
+pub use declarations::Declarations;
 pub use delivery::{Acker, ConsumerTag, Delivery, Sink};
 pub use error::{Error, PublishError};
 pub use message::Publish;
 pub use options::{ConnectOptions, Login, Tls, Verify};
 pub use peer::Peer;
 pub use properties::{Properties, Text};
-#[doc(hidden)]
-pub use publisher::Declarations;
-pub use publisher::{Publisher, Retry};
+pub use publisher::{PublishOptions, Publisher};
+pub use retry::Retry;
 pub use table::{Headers, Table, Value};
-#[doc(hidden)]
-pub use topology::milliseconds;
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};
 pub use unsent::Unsent;
 pub use uri::{Uri, sanitize};

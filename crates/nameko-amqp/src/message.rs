@@ -7,14 +7,17 @@ use crate::properties::Properties;
 /// A message to publish.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Publish {
-    /// The exchange, `""` for the default one.
+    /// Name of the exchange, `""` for the default exchange. At most 255 bytes.
     pub exchange: String,
-    /// The routing key.
+    /// Routing key. At most 255 bytes.
     pub routing_key: String,
-    /// It is an error when no queue takes the message.
+    /// Whether an unroutable message is an error ([`PublishError::Unroutable`]) instead of being
+    /// dropped by the broker.
+    ///
+    /// [`PublishError::Unroutable`]: crate::PublishError::Unroutable
     pub mandatory: bool,
-    /// Its properties.
+    /// Properties, including the headers.
     pub properties: Properties,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
 }

@@ -1,15 +1,15 @@
-//! Host, virtual host and user of a connection, for errors.
+//! Address and identity of a connection, for errors.
 
 use std::{fmt, sync::Arc};
 
-/// Whom an error is about: host, port, virtual host and user of a connection, never the password.
+/// Host, port, virtual host and user of a connection, without the password.
 ///
-/// Shows as ``localhost:5672 (vhost `/`, user `guest`)``.
+/// Displayed as ``localhost:5672 (vhost `/`, user `guest`)``. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Peer(Arc<PeerParts>);
+pub struct Peer(Arc<Parts>);
 
 #[derive(PartialEq, Eq)]
-struct PeerParts {
+struct Parts {
     host: String,
     port: u16,
     vhost: String,
@@ -18,7 +18,7 @@ struct PeerParts {
 
 impl Peer {
     pub(crate) fn new(host: &str, port: u16, vhost: &str, user: &str) -> Self {
-        Self(Arc::new(PeerParts {
+        Self(Arc::new(Parts {
             host: host.to_owned(),
             port,
             vhost: vhost.to_owned(),
@@ -26,22 +26,22 @@ impl Peer {
         }))
     }
 
-    /// The host name or address.
+    /// Returns the host name or IP address.
     pub fn host(&self) -> &str {
         &self.0.host
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     pub fn port(&self) -> u16 {
         self.0.port
     }
 
-    /// The virtual host.
+    /// Returns the virtual host.
     pub fn vhost(&self) -> &str {
         &self.0.vhost
     }
 
-    /// The user.
+    /// Returns the user name.
     pub fn user(&self) -> &str {
         &self.0.user
     }
@@ -49,7 +49,7 @@ impl Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PeerParts {
+        let Parts {
             host,
             port,
             vhost,

@@ -51,7 +51,7 @@ pub(crate) async fn connect(
 
 /// What an error of the AMQP handshake means to a client that showed no certificate. With TLS 1.3 a server that wants one
 /// lets the client finish its half of the TLS handshake, then hangs up.
-pub(crate) fn anonymous(error: Error) -> Error {
+pub(crate) fn explain_missing_certificate(error: Error) -> Error {
     match error {
         Error::Lost { peer, reason } => Error::Tls {
             peer,

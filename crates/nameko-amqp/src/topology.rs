@@ -150,7 +150,7 @@ impl Exchange {
     }
 
     /// Whether declaring it sends anything.
-    pub(crate) fn is_declared(&self) -> bool {
+    pub(crate) fn is_declarable(&self) -> bool {
         !self.no_declare && !self.name.is_empty()
     }
 }
@@ -362,6 +362,6 @@ impl Binding {
 }
 
 /// As the broker counts time.
-pub fn milliseconds(time: Duration) -> i64 {
+fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

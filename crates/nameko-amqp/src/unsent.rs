@@ -1,21 +1,32 @@
-//! Messages that are encoded and not flushed.
+//! Published messages that are not flushed yet.
 
 use std::sync::Arc;
 
 use crate::connection_state::ConnectionState;
 
-/// A message that is encoded and not sent yet; so are those that were put after it on its connection.
+/// A handle to a message that is encoded but not flushed, from
+/// [`Publisher::try_publish`](crate::Publisher::try_publish).
+///
+/// Flushing it also sends the messages that were encoded on the same connection before and after it.
+/// Any other frame sent on the connection flushes them as well.
 #[derive(Clone)]
-#[must_use = "what is not flushed is not sent"]
-pub struct Unsent(pub(crate) Arc<ConnectionState>);
+#[must_use = "the message is not sent before it is flushed"]
+pub struct Unsent(Arc<ConnectionState>);
 
 impl Unsent {
-    /// Has it sent. Does not wait.
+    pub(crate) fn new(connection: Arc<ConnectionState>) -> Self {
+        Self(connection)
+    }
+
+    /// Writes the buffered messages to the socket. Does not block: bytes that the socket does not
+    /// accept are left to the connection's task.
+    #[inline]
     pub fn flush(self) {
         self.0.flush();
     }
 
-    /// Whether it is for the same connection.
+    /// Returns whether both messages are on the same connection, so that one flush sends both.
+    #[inline]
     pub fn shares_connection(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

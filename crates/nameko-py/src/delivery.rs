@@ -231,7 +231,9 @@ impl Delivery {
                 runtime,
                 sending: sending.try_read_owned().ok(),
             };
-            match publisher.put(message, |message, published| reply.sent(message, published)) {
+            match publisher
+                .try_publish(message, |message, published| reply.sent(message, published))
+            {
                 Ok(unsent) if batch => jobs::flush_after_job(unsent),
                 Ok(unsent) => unsent.flush(),
                 Err(back) => {

@@ -128,7 +128,7 @@ impl ProcessTable {
             _ => (" before it was ready", ProcessState::Failing),
         };
         process.state = next;
-        let delay = process.backoff.next();
+        let delay = process.backoff.next_delay();
         let message = format!("process {number} {exit}{when}");
         if self.is_failing() {
             self.gave_up = true;

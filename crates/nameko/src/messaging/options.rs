@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    amqp::{Exchange, Properties, Queue, Retry, Table, Text, milliseconds},
+    amqp::{Exchange, Properties, Queue, Retry, Table, Text},
     protocol,
     serialization::{Compression, Encoded},
 };
@@ -89,7 +89,7 @@ impl Options {
             priority: self.priority.or(properties.priority),
             expiration: self
                 .expiration
-                .map(|it| milliseconds(it).to_string().into()),
+                .map(|expiration| expiration.as_millis().to_string().into()),
             correlation_id: self.correlation_id.clone(),
             reply_to: self.reply_to.clone(),
             message_id: self.message_id.clone(),

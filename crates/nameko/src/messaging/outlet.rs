@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::options::Options;
 use crate::{
-    amqp::{Declarations, Exchange, Publish, Publisher, Retry, Table},
+    amqp::{Declarations, Exchange, Publish, PublishOptions, Publisher, Retry, Table},
     config::Config,
     error::{Error, Result},
     serialization::{BINARY, Codec, Encoded, RAW},
@@ -50,19 +50,19 @@ impl Outlet {
     }
 
     async fn send(&self, message: Publish, options: Options) -> Result<()> {
-        let retry = options.retry.unwrap_or_else(|| Some(Retry::default()));
-        let confirmed = options.use_confirms != Some(false);
-        if message.mandatory && !confirmed {
+        let confirm = options.use_confirms != Some(false);
+        if message.mandatory && !confirm {
             tracing::warn!(
                 "a mandatory message is published without confirms: if no queue takes it, nobody hears of it"
             );
         }
         let own = Declarations::new(options.exchanges, options.queues);
-        let declarations = [&self.declarations, &own];
-        Ok(self
-            .publisher
-            .publish_as(&message, retry, confirmed, &declarations)
-            .await?)
+        let options = PublishOptions {
+            retry: options.retry.unwrap_or_else(|| Some(Retry::default())),
+            confirm,
+            declarations: &[&self.declarations, &own],
+        };
+        Ok(self.publisher.publish_with(&message, options).await?)
     }
 }
 
