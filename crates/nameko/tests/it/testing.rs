@@ -120,7 +120,7 @@ async fn a_hook_needs_a_container_that_was_started() {
     assert!(
         sold.unwrap_err()
             .to_string()
-            .starts_with("shop was not started")
+            .starts_with("shop is not started")
     );
 }
 
