@@ -77,6 +77,8 @@ pub mod exceptions;
 mod extension;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+#[doc(hidden)]
+pub mod internal;
 pub mod messaging;
 mod panics;
 pub mod prelude;
@@ -95,6 +97,7 @@ mod service;
 mod standalone;
 #[doc(hidden)]
 pub mod supervisor;
+mod sync;
 mod tasks;
 pub mod testing;
 mod timer;

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use crate::{
     container::Container,
     error::{Error, Result},
     extension::SharedExtension,
+    sync::lock,
 };
 
 /// Everything that one container consumes, over one connection and one channel that are kept alive.
@@ -245,10 +246,6 @@ impl Observer for Link {
         );
         self.each(|it| it.lost(error));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ impl Observer for Link {
     fn lost(&self, error: &amqp::Error) {
         tracing::warn!("connection to broker lost, trying to re-establish it: {error}");
         if let Some(replies) = self.replies().upgrade() {
-            replies.lost(error.to_string());
+            replies.lost(error);
         }
     }
 }

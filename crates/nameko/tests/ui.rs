@@ -1,7 +1,8 @@
-//! What the compiler says about services: `ui/*.rs` must not compile, and say what stands beside them in `.stderr`.
-//! After a change of a message, `UPDATE_UI=1 cargo test -p nameko --test ui` writes those files anew: read them.
+//! Compile errors of the macros: `ui/*.rs` must fail with the output in `.stderr`. After changing a
+//! message, `UPDATE_UI=1 cargo test -p nameko --test ui` rewrites these files; review the diff.
 //!
-//! `ui/pass/*.rs` must compile, without a warning. They are modules of this test, so that clippy sees them too.
+//! `ui/pass/*.rs` must compile without warnings. They are modules of this test, so that clippy checks
+//! them too.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +33,7 @@ mod signatures;
 use std::{fs, path::Path};
 
 #[test]
-fn mistakes_are_explained() {
+fn compile_errors_have_the_expected_text() {
     let compiler = compiler::Compiler::find();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
     let mut cases: Vec<_> = fs::read_dir(folder)

@@ -142,7 +142,7 @@ impl Client {
             routing_key: protocol::request_key(service, method),
             mandatory: true,
             properties: Properties {
-                correlation_id: Some(pending.correlation_id().into()),
+                correlation_id: Some(pending.correlation_id().to_owned().into()),
                 reply_to: Some(self.replies.reply_to.clone().into()),
                 ..properties
             },

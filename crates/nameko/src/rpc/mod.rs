@@ -6,7 +6,9 @@
 mod client;
 mod proxy;
 mod replies;
+pub(crate) mod reply_table;
 mod server;
+pub(crate) mod settlement;
 pub(crate) mod typed;
 
 pub use proxy::{RpcProxy, ServiceProxy};

@@ -174,7 +174,7 @@ impl Observer for Connection {
     }
 
     fn lost(&self, error: &amqp::Error) {
-        self.0.lost(error.to_string());
+        self.0.lost(error);
     }
 }
 

@@ -1,43 +1,37 @@
-//! The replies that callers wait for.
+//! The reply queue of a client.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    fmt::Display,
+    sync::{Arc, Weak},
 };
 
-use tokio::{sync::oneshot, task::AbortHandle};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable};
 use crate::{
     amqp::{Consumers, Delivery, Exchange, Subscription},
     protocol,
 };
 
-/// How long callers wait for a lost connection to be made again before their replies count as lost.
-const GRACE: Duration = Duration::from_secs(30);
-
-/// A reply queue, and who waits for what arrives on it.
+/// A reply queue and the calls that are pending on it.
 ///
 /// Replies are matched on the I/O task: they never wait for a worker.
 pub(crate) struct Replies {
-    /// The routing key of the queue: what requests carry as `reply_to`.
+    /// The routing key of the queue, the `reply_to` of requests.
     pub(crate) reply_to: String,
-    waiting: Mutex<Waiting>,
+    calls: Arc<ReplyTable<oneshot::Sender<Answer>>>,
 }
 
-#[derive(Default)]
-struct Waiting {
-    /// By correlation id. A caller that gives up takes its entry out.
-    callers: HashMap<Uuid, oneshot::Sender<Answer>>,
-    /// Runs while the connection is lost: fails the callers after each grace period.
-    grace: Option<AbortHandle>,
-    /// Set for good when nobody consumes the queue any more, with the reason.
-    closed: Option<String>,
-}
-
-/// A reply, or why it can no longer come.
+/// A reply, or the reason why it can no longer arrive.
 type Answer = Result<Delivery, String>;
+
+impl PendingCall for oneshot::Sender<Answer> {
+    fn complete(self, reply: Answer) {
+        // A caller that has just given up no longer takes it.
+        drop(self.send(reply));
+    }
+}
 
 impl Replies {
     /// Consumes a new reply queue of `owner`.
@@ -50,124 +44,78 @@ impl Replies {
         let id = Uuid::new_v4();
         let replies = Arc::new(Self {
             reply_to: id.to_string(),
-            waiting: Mutex::default(),
+            calls: Arc::default(),
         });
-        let (arrive, recover) = (Arc::downgrade(&replies), Arc::downgrade(&replies));
+        let (calls, recovered_calls) = (
+            Arc::downgrade(&replies.calls),
+            Arc::downgrade(&replies.calls),
+        );
         consumers.add(Subscription {
             queue: protocol::reply_queue(exchange, owner, id),
             prefetch,
-            sink: Arc::new(move |delivery| {
-                delivery.acker.ack();
-                if let Some(replies) = arrive.upgrade() {
-                    replies.arrived(delivery);
+            sink: Arc::new(move |delivery| match calls.upgrade() {
+                Some(calls) => {
+                    if let Some(unknown) = calls.receive(delivery) {
+                        let id = unknown.properties.correlation_id;
+                        tracing::debug!("unknown correlation id: {}", id.as_deref().unwrap_or("none"));
+                    }
                 }
+                None => delivery.acker.ack(),
             }),
             on_recovered: Some(Arc::new(move |survived| {
-                if let Some(replies) = recover.upgrade().filter(|_| !survived) {
-                    replies.fail("the broker no longer had the reply queue when the connection was made again");
+                if let Some(calls) = recovered_calls.upgrade().filter(|_| !survived) {
+                    calls.fail_all("the broker no longer had the reply queue when the connection was made again");
                 }
             })),
         });
         replies
     }
 
-    /// A place for the reply to one request, under a new correlation id.
-    pub(crate) fn expect(self: &Arc<Self>) -> Pending {
-        let id = Uuid::new_v4();
+    /// Registers a call under a new correlation id.
+    pub(crate) fn expect(&self) -> Pending {
+        let correlation_id = Uuid::new_v4().to_string();
         let (sender, answer) = oneshot::channel();
-        let mut waiting = self.lock();
-        match &waiting.closed {
-            // Nobody has dropped the receiver yet.
-            Some(reason) => drop(sender.send(Err(reason.clone()))),
-            None => drop(waiting.callers.insert(id, sender)),
-        }
-        drop(waiting);
+        // An id that was drawn at random is not in use.
+        let _ = self.calls.insert(correlation_id.clone(), sender);
         Pending {
-            id,
+            correlation_id,
             answer,
-            replies: Arc::downgrade(self),
+            calls: Arc::downgrade(&self.calls),
         }
     }
 
-    /// The connection was lost. The queue outlives it, so that replies may still come once it is made again.
-    pub(crate) fn lost(self: &Arc<Self>, reason: String) {
-        let weak = Arc::downgrade(self);
-        let grace = tokio::spawn(async move {
-            // Again and again, for those who call while it is lost.
-            loop {
-                tokio::time::sleep(GRACE).await;
-                let Some(replies) = weak.upgrade() else {
-                    return;
-                };
-                replies.fail(&format!(
-                    "{reason}; it could not be made again within {GRACE:?}"
-                ));
-            }
+    /// The connection was lost. Replies may still arrive once it is made again.
+    pub(crate) fn lost(&self, reason: impl Display) {
+        self.calls.connection_lost(|| {
+            format!("{reason}; it could not be made again within {REPLY_GRACE_PERIOD:?}")
         });
-        if let Some(earlier) = self.lock().grace.replace(grace.abort_handle()) {
-            earlier.abort();
-        }
     }
 
     /// The connection was made again.
     pub(crate) fn connected(&self) {
-        if let Some(grace) = self.lock().grace.take() {
-            grace.abort();
-        }
+        self.calls.connection_recovered();
     }
 
-    /// The queue is consumed no more: fails the callers, and all who call from now on.
+    /// Fails the pending calls, and all later ones: the queue is no longer consumed.
     pub(crate) fn close(&self, reason: &str) {
-        self.lock().closed.get_or_insert_with(|| reason.to_owned());
-        self.connected();
-        self.fail(reason);
-    }
-
-    /// The replies that callers wait for now can no longer come.
-    fn fail(&self, reason: &str) {
-        let callers = std::mem::take(&mut self.lock().callers);
-        for caller in callers.into_values() {
-            let _ = caller.send(Err(reason.to_owned()));
-        }
-    }
-
-    fn arrived(&self, delivery: Delivery) {
-        let id = delivery.properties.correlation_id.as_deref();
-        let caller = id
-            .and_then(|it| Uuid::try_parse(it).ok())
-            .and_then(|it| self.lock().callers.remove(&it));
-        match caller {
-            // A caller that has just given up no longer takes it.
-            Some(caller) => drop(caller.send(Ok(delivery))),
-            None => tracing::debug!("unknown correlation id: {}", id.unwrap_or("none")),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.close(reason);
     }
 }
 
-impl Drop for Replies {
-    fn drop(&mut self) {
-        self.connected();
-    }
-}
-
-/// One awaited reply.
+/// A pending call. Dropping it abandons the call.
 pub(crate) struct Pending {
-    id: Uuid,
+    correlation_id: String,
     answer: oneshot::Receiver<Answer>,
-    replies: Weak<Replies>,
+    calls: Weak<ReplyTable<oneshot::Sender<Answer>>>,
 }
 
 impl Pending {
-    /// What the request carries as `correlation_id`.
-    pub(crate) fn correlation_id(&self) -> String {
-        self.id.to_string()
+    /// The `correlation_id` of the request.
+    pub(crate) fn correlation_id(&self) -> &str {
+        &self.correlation_id
     }
 
-    /// The reply, or why it can no longer come.
+    /// Waits for the reply, or the reason why it can no longer arrive.
     pub(crate) async fn answer(&mut self) -> Answer {
         (&mut self.answer)
             .await
@@ -177,8 +125,8 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(replies) = self.replies.upgrade() {
-            replies.lock().callers.remove(&self.id);
+        if let Some(calls) = self.calls.upgrade() {
+            calls.remove_if(&self.correlation_id, |_| true);
         }
     }
 }
@@ -191,12 +139,12 @@ mod tests {
     use crate::amqp::ConnectOptions;
 
     #[tokio::test(start_paused = true)]
-    async fn who_calls_while_the_connection_is_lost_waits_no_longer_than_the_grace_period() {
+    async fn a_call_on_a_lost_connection_reports_why_it_was_lost() {
         let consumers = Consumers::new(ConnectOptions::new(Vec::new()), Arc::new(()));
         let replies = Replies::subscribe(&consumers, &Exchange::topic("rpc"), "test", None);
-        replies.lost("the cable was cut".to_owned());
+        replies.lost("the cable was cut");
         for _ in 0..3 {
-            let answer = tokio::time::timeout(GRACE + Duration::from_secs(1), async {
+            let answer = tokio::time::timeout(REPLY_GRACE_PERIOD + Duration::from_secs(1), async {
                 replies.expect().answer().await
             });
             let reason = answer.await.expect("in time").expect_err("no reply");

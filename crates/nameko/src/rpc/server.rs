@@ -4,15 +4,15 @@ use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak},
-    time::Duration,
 };
 
 use tokio::sync::OnceCell;
 
+use super::settlement::Settlement;
 use crate::{
     amqp::{
-        self, Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Queue,
-        Retry, Subscription, SubscriptionId, Table, Text,
+        Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Queue, Retry,
+        Subscription, SubscriptionId, Table, Text,
     },
     arguments::Arguments,
     container::{Container, MethodHandle},
@@ -25,9 +25,6 @@ use crate::{
     serialization::{Codec, Encoded, Format},
     worker,
 };
-
-/// How long a request whose reply could not be published is held before it goes back to the queue.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes a method callable by other services.
 #[derive(Debug, Default)]
@@ -330,32 +327,27 @@ impl Reply<'_> {
     }
 
     async fn publish(&self, body: Encoded) {
-        match self.try_publish(body).await {
-            Ok(()) => self.acker.ack(),
-            // The broker refuses this very message: tell the caller so, rather than run the method again.
-            Err(PublishError::Refused(
-                error @ (amqp::Error::ChannelClosed { .. } | amqp::Error::Unsendable { .. }),
-            )) => {
-                tracing::error!("the broker refused the reply to {}: {error}", self.method);
-                let fault =
-                    Fault::unserializable(&format!("the broker refused the reply: {error}"));
-                if let Err(error) = self
-                    .try_publish(protocol::encode_fault(&self.format, &fault))
-                    .await
-                {
-                    tracing::error!("no reply to {} could be sent: {error}", self.method);
-                }
-                self.acker.ack();
-            }
-            Err(error) => {
-                tracing::error!(
+        let published = self.try_publish(body).await;
+        let settlement = Settlement::of(&published);
+        if let Err(error) = published {
+            match settlement {
+                Settlement::Acknowledge => self.report_refusal(&error).await,
+                Settlement::Requeue => tracing::error!(
                     "no reply to {} could be sent, the request goes back to the queue: {error}",
                     self.method
-                );
-                // The broker may deliver it again at once, and the method then runs again.
-                tokio::time::sleep(PAUSE).await;
-                self.acker.reject(true);
+                ),
             }
+        }
+        settlement.apply(&self.acker).await;
+    }
+
+    /// Reports to the caller that the broker refused the reply itself.
+    async fn report_refusal(&self, error: &PublishError) {
+        tracing::error!("the broker refused the reply to {}: {error}", self.method);
+        let fault = Fault::unserializable(&format!("the broker refused the reply: {error}"));
+        let body = protocol::encode_fault(&self.format, &fault);
+        if let Err(error) = self.try_publish(body).await {
+            tracing::error!("no reply to {} could be sent: {error}", self.method);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Entrypoints for tests, without an external trigger.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use crate::{
     container::{Container, MethodHandle, WeakContainer},
     error::Result,
     extension::Entrypoint,
+    sync::lock,
 };
 
 /// An entrypoint that never fires: its method only runs through an
@@ -93,8 +94,4 @@ impl Entrypoint for Once {
     fn describe(&self) -> String {
         "once".to_owned()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

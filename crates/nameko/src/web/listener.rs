@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
+    sync::lock,
     tasks::Tasks,
 };
 
@@ -340,8 +341,4 @@ pub(super) fn cannot_listen(
         ),
         _ => format!("is {address}, which cannot be listened on: {error}"),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! `nameko broker`: a broker to try things out.
+//! The command `nameko broker`.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -8,7 +8,7 @@ use crate::NAMEKO;
 use crate::program::{Program, command, run};
 
 #[tokio::test]
-async fn it_says_where_it_listens_and_what_it_is_for_and_stops_on_signals() {
+async fn prints_its_uri_and_stops_on_signals() {
     for signal in ["INT", "TERM"] {
         let mut broker = Program::start(command(NAMEKO, ["broker", "--port", "0"]));
         let ready = broker.wait_for("ready at amqp://guest:guest@127.0.0.1:");
@@ -22,7 +22,7 @@ async fn it_says_where_it_listens_and_what_it_is_for_and_stops_on_signals() {
 }
 
 #[test]
-fn it_says_where_its_management_api_is_if_it_is_to_have_one() {
+fn prints_the_uri_of_the_management_api_if_enabled() {
     let arguments = ["broker", "--port", "0", "--management-port", "0"];
     let mut broker = Program::start(command(NAMEKO, arguments));
     let api = broker.wait_for("management API at http://guest:guest@127.0.0.1:");
@@ -34,7 +34,7 @@ fn it_says_where_its_management_api_is_if_it_is_to_have_one() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told() {
+fn a_port_in_use_is_an_error_with_a_hint() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (arguments, option) in [

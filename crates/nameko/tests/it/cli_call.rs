@@ -1,4 +1,4 @@
-//! `call`: one call from the command line.
+//! The command `call`.
 
 use std::net::TcpListener;
 
@@ -36,7 +36,7 @@ impl Greeter {
         Err(nameko::Error::raise("ValueError", "bad"))
     }
 
-    /// As when it calls a method that another service does not have.
+    /// Fails like a call to a method that another service lacks.
     #[rpc]
     async fn ask_elsewhere(&self) -> Result<()> {
         Err(Error::MethodNotFound("gone".to_owned()))
@@ -48,7 +48,7 @@ impl Greeter {
     }
 }
 
-/// A broker with the service on it.
+/// Starts a broker and the service.
 pub(crate) async fn greeter() -> (TestBroker, Container) {
     let broker = broker().await;
     let config = Config::new()
@@ -60,7 +60,7 @@ pub(crate) async fn greeter() -> (TestBroker, Container) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_is_printed_as_python_would() {
+async fn prints_the_result_as_pythons_repr() {
     let (broker, container) = greeter().await;
     let table: &[(&[&str], &str)] = &[
         (&["cli_greeter.hello", "name='zq'"], "'Hello, zq!'\n"),
@@ -98,7 +98,7 @@ async fn a_result_is_printed_as_python_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_method_that_is_missing_elsewhere_is_not_said_to_be_missing_here() {
+async fn a_method_missing_in_another_service_has_no_hint_about_this_one() {
     let (broker, container) = greeter().await;
     let mut command = command(NAMEKO, ["call", "--broker", broker.uri()]);
     command.arg("cli_greeter.ask_elsewhere");
@@ -107,7 +107,7 @@ async fn a_method_that_is_missing_elsewhere_is_not_said_to_be_missing_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_wrong_is_told_on_standard_error() {
+async fn prints_errors_on_standard_error() {
     let (broker, container) = greeter().await;
     let table: &[(&[&str], &str)] = &[
         (&["cli_greeter.fail"], "RemoteError: ValueError bad\n"),
@@ -163,7 +163,7 @@ async fn what_goes_wrong_is_told_on_standard_error() {
 }
 
 #[test]
-fn a_broker_that_is_away_is_told_within_seconds() {
+fn reports_an_unreachable_broker_within_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

@@ -1,4 +1,4 @@
-//! `show-config`, and how the command line gets its configuration.
+//! The command `show-config`, and the sources of the configuration.
 
 use std::io::Write as _;
 
@@ -12,7 +12,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn show_config_prints_what_a_service_would_get() {
+fn show_config_prints_the_configuration_of_a_service() {
     // Upstream's own example.
     let file = file("\n        FOO: ${FOO:foobar}\n        BAR: ${BAR}\n    ");
     let mut command = command(NAMEKO, ["show-config", "--config"]);
@@ -29,7 +29,7 @@ fn show_config_prints_what_a_service_would_get() {
 }
 
 #[test]
-fn flags_win_over_the_file_and_the_file_over_the_environment() {
+fn flags_override_the_file_and_the_file_overrides_the_environment() {
     let file = file("AMQP_URI: amqp://file\nmax_workers: 4\n");
     let uri = |arguments: &[&str], with_file: bool| {
         let mut command = command(NAMEKO, ["show-config"]);
@@ -61,9 +61,9 @@ fn flags_win_over_the_file_and_the_file_over_the_environment() {
     assert_eq!(defined, "AMQP_URI: amqp://defined\nmax_workers: 5\n");
 }
 
-/// A script's variable may be empty; that names no broker.
+/// A script may pass an empty variable.
 #[test]
-fn what_is_empty_says_nothing() {
+fn empty_values_are_ignored() {
     let shown = |text: &str, environment: &str| {
         let file = file(text);
         let mut command = command(NAMEKO, ["show-config", "--broker", "", "--config"]);
@@ -84,7 +84,7 @@ fn what_is_empty_says_nothing() {
 }
 
 #[test]
-fn a_wrong_configuration_is_told_with_its_place() {
+fn configuration_errors_have_a_position() {
     let table = [
         ("a: [1", "2:1: this is not YAML"),
         (

@@ -1,4 +1,4 @@
-//! The shell: scripts on standard input, and a user at a terminal.
+//! The command `shell`: scripts on standard input, and a user at a terminal.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -14,11 +14,11 @@ use pty_process::blocking::Pty;
 use crate::NAMEKO;
 use crate::cli_call::greeter;
 use crate::program::{command, run, wait};
-use crate::services::{Heard, Hearing};
+use crate::services::{Hearing, Received};
 use crate::support::broker;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_prints_results_and_nothing_else() {
+async fn a_script_prints_only_results() {
     let (broker, container) = greeter().await;
     let script = "\
 # a comment
@@ -50,24 +50,24 @@ n.rpc.cli_greeter.fail()
 #[derive(Dependencies)]
 struct Till {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("cli_till")]
 impl Till {
     #[event_handler("cli_shop", "paid")]
     async fn on_paid(&self, order: serde_json::Value) -> Result<()> {
-        self.heard.record(order.to_string());
+        self.received.record(order.to_string());
         Ok(())
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_tells_events() {
+async fn a_script_dispatches_events() {
     let broker = broker().await;
-    let heard = Heard::new();
+    let received = Received::new();
     let container = Container::builder::<Till>(broker.config())
-        .replace("heard", heard.clone())
+        .replace("received", received.clone())
         .build()
         .unwrap();
     container.start().await.unwrap();
@@ -78,10 +78,10 @@ n.dispatch_event('cli_shop', 'unheard of', 1)
 n.dispatch_event('nobody', 'paid', 1)
 ";
     let ended = run(command(NAMEKO, ["shell", "--broker", broker.uri()]), script);
-    let mut heard = heard.take_when(2).await.unwrap();
-    // Each in a worker of its own.
-    heard.sort_by_key(String::len);
-    assert_eq!(heard, ["\"é\"", r#"{"id":17,"by":null}"#]);
+    let mut received = received.take_when(2).await.unwrap();
+    // Workers run concurrently: the order is not fixed.
+    received.sort_by_key(String::len);
+    assert_eq!(received, ["\"é\"", r#"{"id":17,"by":null}"#]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
     assert!(
         ended.stderr.starts_with("ConnectionError: ")
@@ -96,7 +96,7 @@ n.dispatch_event('nobody', 'paid', 1)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_error_ends_a_script() {
+async fn the_first_error_aborts_a_script() {
     let (broker, container) = greeter().await;
     let hello = "n.rpc.cli_greeter.hello('zq')\n";
     let table = [
@@ -131,7 +131,7 @@ async fn the_first_error_ends_a_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
+async fn a_terminal_session_calls_completes_recalls_and_cancels() {
     let (broker, container) = greeter().await;
     let home = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::start(broker.uri(), home.path());
@@ -139,32 +139,32 @@ async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello(name='zq')\r");
     terminal.wait_for("'Hello, zq!'");
-    // Tab: the names that were called are known now.
+    // Tab completes names of earlier calls.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.r\tcli\the\t'tab')\r");
     terminal.wait_for("'Hello, tab!'");
-    // An open bracket goes on in the next line.
+    // An open bracket continues the line.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello(\r'lines')\r");
     terminal.wait_for("'Hello, lines!'");
-    // An error does not end it; Ctrl-C abandons a line.
+    // An error does not end the shell; Ctrl-C discards a line.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello(zq)\r");
     terminal.wait_for("SyntaxError: `zq` is not a value");
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.fail(\x03");
     terminal.wait_for(">>> ");
-    // Ctrl-C abandons a call.
+    // Ctrl-C cancels a call.
     terminal.type_keys("n.rpc.cli_greeter.hang()\r");
     terminal.wait_for("hang()");
     terminal.wait_for("\n");
     terminal.type_keys("\x03");
     terminal.wait_for("Call cancelled");
-    // So does an event's; its names complete too.
+    // An error of an event does not end the shell either; its names are completed too.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.d\t'cli_g\t'gone', 1)\r");
     terminal.wait_for("no service has dispatched or handled events of cli_greeter");
-    // The arrow recalls a line; Ctrl-D leaves.
+    // The arrow key recalls a line; Ctrl-D exits.
     terminal.wait_for(">>> ");
     terminal.type_keys("n.rpc.cli_greeter.hello('again')\r");
     terminal.wait_for("'Hello, again!'");
@@ -179,14 +179,15 @@ async fn a_user_at_a_terminal_calls_completes_recalls_and_abandons() {
     container.stop().await;
 }
 
-/// `nameko shell` on a pseudo terminal. There is no other process between: keys, signals and the exit status are exact.
+/// `nameko shell` on a pseudo terminal, without an intermediate process: keys, signals and exit status
+/// are exact.
 struct Terminal {
     child: Child,
     keys: Arc<Pty>,
     output: Receiver<Vec<u8>>,
-    /// All that came so far.
+    /// The output so far.
     seen: String,
-    /// The part of `seen` that was waited for.
+    /// The length of the output that earlier waits have matched.
     waited: usize,
 }
 
@@ -203,7 +204,7 @@ impl Terminal {
         let keys = Arc::new(terminal);
         let screen = Arc::clone(&keys);
         let (sender, output) = channel();
-        // Ends with an error when the shell, the last one that has the terminal open, ends.
+        // Reading fails once the shell, the last process with the terminal open, exits.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = (&*screen).read(&mut buffer) {
@@ -225,7 +226,7 @@ impl Terminal {
         (&*self.keys).write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` comes behind what was waited for last.
+    /// Waits for `text` after the output of the last wait.
     fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -266,7 +267,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Both fail only where it has ended.
+        // Both fail only if the shell has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

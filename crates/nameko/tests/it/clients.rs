@@ -61,7 +61,7 @@ impl OrderService {
     }
 }
 
-/// The orders, as another team sees them.
+/// A client of the orders service, written by another team.
 #[rpc_client("orders")]
 trait Orders {
     /// Finds an order.
@@ -125,7 +125,7 @@ impl Desk {
 }
 
 #[tokio::test]
-async fn a_service_calls_by_an_injected_client() {
+async fn a_service_calls_through_an_injected_client() {
     exceptions::register::<NotFound>();
     let broker = support::broker().await;
     let runner = support::run(&services![OrderService, Desk], &broker).await;
@@ -145,7 +145,7 @@ async fn a_service_calls_by_an_injected_client() {
 }
 
 #[tokio::test]
-async fn a_program_calls_by_a_client_of_the_cluster() {
+async fn a_program_calls_through_a_cluster_client() {
     exceptions::register::<NotFound>();
     let broker = support::broker().await;
     let runner = support::run(&services![OrderService], &broker).await;
@@ -154,7 +154,7 @@ async fn a_program_calls_by_a_client_of_the_cluster() {
 
     let order = orders.find(17, Some(true)).await.unwrap();
     assert_eq!(order.lines, ["true"]);
-    // The order of the names does not matter, nor does what is left out.
+    // Arguments are sent by name: their order does not matter, optional ones may be omitted.
     let text = orders
         .add("new".to_owned(), None, order.clone())
         .await
@@ -220,7 +220,7 @@ impl Orders for Fake {
 }
 
 #[tokio::test]
-async fn a_mock_stands_in_for_the_service() {
+async fn a_mock_replaces_the_service() {
     let desk = Desk {
         orders: OrdersClient::mock(Fake),
         nobody: ServiceProxy::fake("nobody", |_, _, _| Err("hush".into())).into(),
@@ -237,7 +237,7 @@ async fn a_mock_stands_in_for_the_service() {
     assert_eq!(orders.odd().await.unwrap(), 1);
 }
 
-/// What is sent, by what a stand-in of the service is given.
+/// Observes the arguments that a mock of the service receives.
 #[tokio::test]
 async fn arguments_are_sent_by_name_or_by_position() {
     let echo =
@@ -280,9 +280,9 @@ async fn arguments_are_sent_by_name_or_by_position() {
     assert_eq!(positional.none().await.unwrap(), "none [] {}");
 }
 
-/// Clients are sent between tasks, and so are their calls.
+/// Clients and their call futures move between tasks.
 #[test]
-fn clients_and_calls_can_be_sent() {
+fn clients_and_calls_are_send() {
     fn sent<T: Send + Sync + Clone + 'static>(_: &T) {}
     fn call_sent(_: impl Send) {}
 
@@ -297,7 +297,7 @@ trait Counts {
 }
 
 #[tokio::test]
-async fn a_result_of_another_type_says_whose_it_is() {
+async fn an_error_about_the_result_type_names_the_method() {
     let stock = || ServiceProxy::fake("stock", |_method, _args, _kwargs| Ok("many".into()));
     let expected = "the result of stock.count: invalid type: string \"many\", expected u32";
 

@@ -1,4 +1,4 @@
-//! Bodies of messages in every format, without a broker: what is read, what is refused, and that nothing panics.
+//! Message bodies in every format, without a broker.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_bytes::ByteBuf;
 use serde_json::{Value as Json, json};
 
 #[test]
-fn a_configuration_that_names_what_nobody_registered() {
+fn an_unregistered_format_is_a_configuration_error() {
     let config = |key: &str, value: Json| Config::default().with(key, value);
     for (config, text) in [
         (
@@ -42,7 +42,7 @@ fn a_configuration_that_names_what_nobody_registered() {
 }
 
 #[test]
-fn a_body_that_is_empty_is_called_so() {
+fn an_empty_body_is_reported_as_empty() {
     for name in ["json", "msgpack"] {
         let codec = Codec::named(name).unwrap();
         let mut encoded = codec.encode(&1).unwrap();
@@ -58,9 +58,9 @@ fn a_body_that_is_empty_is_called_so() {
     }
 }
 
-/// As kombu reads messages that no serialiser wrote.
+/// Messages without a serializer, as kombu reads them.
 #[test]
-fn text_and_bytes_as_they_are() {
+fn text_and_bytes_are_passed_unchanged() {
     let codec = Codec::of(&Config::default()).unwrap();
     let read = |content_type: Option<&'static str>, encoding: Option<&'static str>, body: &[u8]| {
         let properties = Properties {
@@ -108,9 +108,9 @@ fn text_and_bytes_as_they_are() {
     assert!(raw.encode(&1).unwrap_err().is_write());
 }
 
-/// What gzip's own tool makes is read, too.
+/// Output of the gzip tool is accepted too.
 #[test]
-fn gzip_files_are_read_as_well_as_zlib_streams() {
+fn gzip_files_and_zlib_streams_are_decompressed() {
     // Python: gzip.compress(b'"hello"', mtime=0), zlib.compress(b'"hello"')
     let file = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03S\xcaH\xcd\xc9\xc9W\x02\0\xb2\xce\x03w\x07\0\0\0";
     let stream = b"x\x9cS\xcaH\xcd\xc9\xc9W\x02\0\x09R\x02Y";
@@ -131,7 +131,7 @@ fn gzip_files_are_read_as_well_as_zlib_streams() {
 }
 
 #[test]
-fn a_payload_says_what_it_cannot_be() {
+fn a_payload_reports_a_type_mismatch() {
     let payload: Payload = serialization::from_str("[1, 2]").unwrap();
     let error = payload.read::<Vec<bool>>().unwrap_err();
     assert!(error.to_string().contains("expected a boolean"), "{error}");
@@ -153,7 +153,7 @@ fn a_payload_says_what_it_cannot_be() {
     );
 }
 
-/// Any value that serde knows, with what MessagePack has and JSON has not.
+/// A value of any serde type, including those that MessagePack has and JSON lacks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Mixed {
     bytes: ByteBuf,
@@ -192,16 +192,16 @@ fn through<T: Serialize + DeserializeOwned>(codec: &Codec, value: &T) -> T {
 
 proptest! {
     #[test]
-    fn what_is_packed_is_read_as_it_was(value in mixed()) {
+    fn packed_values_round_trip(value in mixed()) {
         let codec = Codec::named("msgpack").unwrap();
         prop_assert_eq!(&through(&codec, &value), &value);
-        // Also on the way through a payload that nobody read.
+        // Also through an undecoded payload.
         let payload = through::<Payload>(&codec, &serialization_of(&value));
         prop_assert_eq!(&payload.read::<Mixed>().unwrap(), &value);
     }
 
     #[test]
-    fn no_body_panics(
+    fn arbitrary_bodies_never_panic(
         body in prop_oneof![any::<Vec<u8>>(), mixed().prop_map(|it| Codec::named("msgpack").unwrap().encode(&it).unwrap().body)],
         cut in any::<prop::sample::Index>(),
         flip in any::<(prop::sample::Index, u8)>(),
@@ -227,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_cut_is_refused(value in mixed(), cut in any::<prop::sample::Index>()) {
+    fn truncated_bodies_are_rejected(value in mixed(), cut in any::<prop::sample::Index>()) {
         let codec = Codec::named("msgpack").unwrap();
         let mut encoded = codec.encode(&value).unwrap();
         encoded.body.truncate(cut.index(encoded.body.len()));
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn compressed_bodies_come_back(body in any::<Vec<u8>>(), compression in prop::sample::select(&[Compression::Gzip, Compression::Bzip2][..])) {
+    fn compressed_bodies_round_trip(body in any::<Vec<u8>>(), compression in prop::sample::select(&[Compression::Gzip, Compression::Bzip2][..])) {
         let codec = Codec::named("raw").unwrap();
         let encoded = codec.encode(&ByteBuf::from(body.clone())).unwrap().compress(compression).unwrap();
         let mut headers = Table::new();

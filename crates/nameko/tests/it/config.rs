@@ -1,4 +1,4 @@
-//! Configuration as services and clients use it.
+//! The configuration of services and clients.
 
 use std::io::Write as _;
 
@@ -11,7 +11,7 @@ fn config(text: &str) -> Config {
 }
 
 #[test]
-fn a_file_is_read() {
+fn a_file_is_parsed() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all("\u{feff}AMQP_URI: amqp://rabbit\nmax_workers: 4\n".as_bytes())
         .expect("written");
@@ -22,7 +22,7 @@ fn a_file_is_read() {
 }
 
 #[test]
-fn a_file_that_can_not_be_read_is_named() {
+fn an_unreadable_file_is_named_in_the_error() {
     let error = Config::from_file("/no/such/config.yaml").expect_err("no file");
     assert!(matches!(error, ConfigError::Read { .. }));
     let text = error.to_string();
@@ -41,21 +41,21 @@ fn a_file_that_can_not_be_read_is_named() {
 }
 
 #[test]
-fn wrong_types_are_told_with_key_place_and_expectation() {
+fn type_errors_have_the_key_the_position_and_the_expected_type() {
     let config = config("max_workers: ten\nAMQP_URI: 5672\nflag: 1\nrate: x\n");
-    let told = |error: ConfigError| error.to_string();
+    let message = |error: ConfigError| error.to_string();
     assert_eq!(
-        told(config.int("max_workers").expect_err("text")),
+        message(config.int("max_workers").expect_err("text")),
         "config.yaml:1:14: max_workers must be a whole number, not the text \"ten\""
     );
     assert_eq!(
-        told(config.str("AMQP_URI").expect_err("a number")),
+        message(config.str("AMQP_URI").expect_err("a number")),
         "config.yaml:2:11: AMQP_URI must be text, not the number 5672"
     );
     assert!(config.bool("flag").is_err() && config.float("rate").is_err());
     let set = Config::new().with("max_workers", 1.5);
     assert_eq!(
-        told(set.int("max_workers").expect_err("a fraction")),
+        message(set.int("max_workers").expect_err("a fraction")),
         "max_workers must be a whole number, not the number 1.5"
     );
 }
@@ -89,7 +89,7 @@ fn values_are_set_merged_and_defined() {
 }
 
 #[test]
-fn debug_output_hides_values() {
+fn debug_output_redacts_values() {
     assert!(!format!("{:?}", config("AMQP_URI: amqp://me:secret@host")).contains("secret"));
 }
 
@@ -140,7 +140,7 @@ fn connection_options_come_from_the_known_keys() {
 }
 
 #[test]
-fn connection_options_that_make_no_sense_are_refused() {
+fn invalid_connection_options_are_errors() {
     let table = [
         (
             "AMQP_URI: http://x",

@@ -1,4 +1,4 @@
-//! What a worker can ask for of its call and of its container: context data, and the configuration.
+//! Context data and configuration as dependencies.
 
 use nameko::{Cluster, Container, Error, amqp::Table, prelude::*, services};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ async fn connect(config: &Config, data: Table) -> Cluster {
 }
 
 #[tokio::test]
-async fn context_data_is_injected_as_it_came_with_the_call() {
+async fn context_data_of_the_call_is_injected() {
     let broker = support::broker().await;
     let config = with_limits(broker.config());
     let container = Container::new::<Visited>(config.clone()).unwrap();
@@ -112,7 +112,7 @@ async fn context_data_is_injected_as_it_came_with_the_call() {
 }
 
 #[tokio::test]
-async fn the_configuration_is_injected_whole_and_in_parts() {
+async fn the_configuration_and_its_sections_are_injected() {
     let broker = support::broker().await;
     let config = with_limits(broker.config());
     let container = Container::new::<Visited>(config.clone()).unwrap();
@@ -126,7 +126,7 @@ async fn the_configuration_is_injected_whole_and_in_parts() {
 }
 
 #[tokio::test]
-async fn a_service_does_not_start_with_a_wrong_section() {
+async fn an_invalid_section_fails_the_start() {
     let broker = support::broker().await;
     for (text, expected) in [
         (
@@ -144,7 +144,7 @@ async fn a_service_does_not_start_with_a_wrong_section() {
 }
 
 #[test]
-fn the_whole_configuration_reads_as_one_type() {
+fn the_whole_configuration_deserializes_into_a_type() {
     #[derive(Clone, Deserialize)]
     struct Settings {
         size: u8,
@@ -178,7 +178,7 @@ impl Grumpy {
 }
 
 #[tokio::test]
-async fn an_error_can_be_just_a_text() {
+async fn a_string_converts_into_an_error() {
     let broker = support::broker().await;
     let runner = support::run(&services![Grumpy], &broker).await;
     let cluster = connect(&broker.config(), Table::new()).await;

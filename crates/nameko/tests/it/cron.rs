@@ -1,4 +1,4 @@
-//! `#[cron]`: which instances run which times. The test's own clock tells the time.
+//! `#[cron]`: selection of instances and scheduled times, with a test clock.
 
 use std::{
     cell::RefCell,
@@ -19,16 +19,16 @@ use crate::{
     support::{self, TestBroker, within},
 };
 
-/// A clock that stands until it is set.
+/// A clock that only moves when set.
 #[derive(Debug, Clone)]
 struct SetClock {
     now: Arc<watch::Sender<SystemTime>>,
-    /// Until when whoever waited last wants to wait.
+    /// The deadline of the latest sleep.
     awaited: Arc<watch::Sender<SystemTime>>,
 }
 
 impl SetClock {
-    /// Stands at midnight.
+    /// Creates a clock at midnight.
     fn new() -> Self {
         Self {
             now: Arc::new(watch::Sender::new(midnight())),
@@ -36,12 +36,12 @@ impl SetClock {
         }
     }
 
-    /// Sets it to so many hours and minutes after that midnight.
+    /// Sets the clock to a time after that midnight.
     fn set(&self, hours: u64, minutes: u64) {
         self.now.send_replace(after_midnight(hours, minutes));
     }
 
-    /// Returns when somebody waits until then.
+    /// Waits until a sleep has this deadline.
     async fn is_awaited(&self, hours: u64, minutes: u64) {
         let mut awaited = self.awaited.subscribe();
         let time = after_midnight(hours, minutes);
@@ -76,7 +76,7 @@ impl Clock for SetClock {
     }
 }
 
-/// One run of the method in one instance; it ends when the test says so.
+/// A run of the method in one instance, which lasts until the test ends it.
 #[derive(Debug)]
 struct Run {
     instance: i64,
@@ -91,16 +91,16 @@ impl Run {
     }
 }
 
-/// What a test has for itself.
+/// State shared by the instances of a test.
 #[derive(Debug, Clone)]
 struct Place {
     runs: mpsc::UnboundedSender<Run>,
 }
 
-/// By the test's name, which the service's configuration carries.
+/// States by test name; the service's configuration holds the name.
 static PLACES: Mutex<Option<HashMap<String, Place>>> = Mutex::new(None);
 
-/// The instances of one service on one broker, and what they do.
+/// The instances of one service on one broker.
 struct Fleet {
     broker: TestBroker,
     test: String,
@@ -125,12 +125,12 @@ impl Fleet {
         fleet
     }
 
-    /// Starts an instance of that number.
+    /// Starts an instance.
     async fn start<S: Service>(&self, instance: i64) -> Container {
         self.start_with::<S>(instance, self.broker.config()).await
     }
 
-    /// Starts an instance that reaches the broker through `proxy`.
+    /// Starts an instance that connects through `proxy`.
     async fn start_through<S: Service>(&self, instance: i64, proxy: &Proxy) -> Container {
         let options = proxy.options(&self.broker.options());
         let uri = &options.uris[0];
@@ -156,18 +156,18 @@ impl Fleet {
         container
     }
 
-    /// A channel to the broker, beside the fleet.
+    /// Opens a separate channel.
     async fn channel(&self) -> Channel {
         let connection = Connection::open(&self.broker.options()).await.unwrap();
         connection.channel().await.unwrap()
     }
 
-    /// The next run that begins.
+    /// Waits for the next run.
     async fn run(&mut self) -> Run {
         within("a run", self.runs.recv()).await.unwrap()
     }
 
-    /// That nothing ran but what the test has seen.
+    /// Asserts that there are no further runs.
     fn nothing_more(&mut self) {
         if let Ok(run) = self.runs.try_recv() {
             panic!("{run:?}");
@@ -176,7 +176,8 @@ impl Fleet {
 }
 
 thread_local! {
-    /// The clock of the container that is being made: an entrypoint's expression sees no configuration.
+    /// The clock of the container under construction: an entrypoint expression has no access to the
+    /// configuration.
     static CLOCK: RefCell<Option<SetClock>> = const { RefCell::new(None) };
 }
 
@@ -184,7 +185,7 @@ fn clock() -> SetClock {
     CLOCK.with_borrow(|it| it.clone()).unwrap()
 }
 
-/// A service whose method runs at each full hour, and tells the test.
+/// A service whose method runs every hour and reports to the test.
 macro_rules! hourly {
     ($service:ident, $cron:expr) => {
         #[derive(Dependencies)]
@@ -208,7 +209,7 @@ macro_rules! hourly {
                     end: Some(end),
                 })
                 .unwrap();
-                // A run that the test forgets has ended too.
+                // Dropping the run ends it too.
                 let _ = ended.await;
                 Ok(())
             }
@@ -220,7 +221,7 @@ hourly!(Everywhere, Cron::new("0 * * * *").clock(clock()));
 hourly!(Once, Cron::new("0 * * * *").once("fleet").clock(clock()));
 
 #[tokio::test]
-async fn each_instance_runs_each_time() {
+async fn every_instance_runs_every_time_by_default() {
     let mut fleet = Fleet::new().await;
     let one = fleet.start::<Everywhere>(1).await;
     let two = fleet.start::<Everywhere>(2).await;
@@ -237,7 +238,7 @@ async fn each_instance_runs_each_time() {
 }
 
 #[tokio::test]
-async fn of_the_times_that_pass_while_a_method_runs_the_latest_is_run_unless_it_is_late() {
+async fn after_a_long_run_only_the_latest_missed_time_runs_unless_it_is_too_old() {
     let mut fleet = Fleet::new().await;
     let container = fleet.start::<Everywhere>(1).await;
     fleet.clock.set(1, 0);
@@ -255,7 +256,7 @@ async fn of_the_times_that_pass_while_a_method_runs_the_latest_is_run_unless_it_
 }
 
 #[tokio::test]
-async fn a_clock_that_was_wrong_and_is_put_right_runs_the_times_that_come() {
+async fn a_corrected_clock_runs_the_following_times() {
     let mut fleet = Fleet::new().await;
     let container = fleet.start::<Everywhere>(1).await;
     fleet.clock.set(20, 0);
@@ -273,7 +274,7 @@ async fn a_clock_that_was_wrong_and_is_put_right_runs_the_times_that_come() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_clock_is_wrong_does_not_keep_the_fleet_from_running() {
+async fn an_instance_with_a_wrong_clock_does_not_block_the_fleet() {
     let mut fleet = Fleet::new().await;
     let wrong = fleet.start::<Once>(1).await;
     fleet.clock.set(20, 0);
@@ -291,7 +292,7 @@ async fn an_instance_whose_clock_is_wrong_does_not_keep_the_fleet_from_running()
     );
     right.stop().await;
 
-    // What is done is known again.
+    // Completed times are known again.
     let next = fleet.start::<Once>(3).await;
     fleet.clock.is_awaited(11, 0).await;
     fleet.clock.set(11, 0);
@@ -299,7 +300,7 @@ async fn an_instance_whose_clock_is_wrong_does_not_keep_the_fleet_from_running()
         fleet.run().await.end(),
         (3, "2026-03-02T11:00:00Z".to_owned())
     );
-    // Also where the clock of the one that leads is put right.
+    // Also if the clock of the leader is corrected.
     fleet.clock.is_awaited(12, 0).await;
     fleet.clock.set(6, 30);
     fleet.clock.is_awaited(7, 0).await;
@@ -331,7 +332,7 @@ async fn one_instance_of_the_fleet_runs_each_time() {
 }
 
 #[tokio::test]
-async fn when_the_leader_stops_the_next_instance_runs_the_next_time() {
+async fn after_the_leader_stops_another_instance_takes_over() {
     let mut fleet = Fleet::new().await;
     let mut instances = HashMap::new();
     for number in 1..=3 {
@@ -341,7 +342,7 @@ async fn when_the_leader_stops_the_next_instance_runs_the_next_time() {
         fleet.clock.set(hour, 0);
         let run = fleet.run().await;
         assert_eq!(run.time, format!("2026-03-02T0{hour}:00:00Z"));
-        // It is stopped while it runs: it runs to its end, and counts.
+        // Stopped during a run: the run completes and counts.
         let leader = instances.remove(&run.instance).unwrap();
         let stop = tokio::spawn(async move { leader.stop().await });
         run.end();
@@ -351,7 +352,7 @@ async fn when_the_leader_stops_the_next_instance_runs_the_next_time() {
 }
 
 #[tokio::test]
-async fn when_the_leader_dies_while_it_runs_another_instance_runs_that_time_anew() {
+async fn after_the_leader_dies_during_a_run_another_instance_repeats_it() {
     let mut fleet = Fleet::new().await;
     let mut instances = HashMap::new();
     for number in 1..=3 {
@@ -374,7 +375,7 @@ async fn when_the_leader_dies_while_it_runs_another_instance_runs_that_time_anew
 }
 
 #[tokio::test]
-async fn a_time_that_takes_every_instance_down_is_given_up() {
+async fn a_run_that_kills_every_instance_is_abandoned() {
     let mut fleet = Fleet::new().await;
     let mut instances = HashMap::new();
     for number in 1..=4 {
@@ -386,7 +387,7 @@ async fn a_time_that_takes_every_instance_down_is_given_up() {
         assert_eq!(run.time, "2026-03-02T01:00:00Z");
         kill(&instances.remove(&run.instance).unwrap()).await;
     }
-    // The last instance has not run it when the next time comes.
+    // The last instance has not run it before the next time is due.
     fleet.clock.set(2, 0);
     let run = fleet.run().await;
     assert_eq!(run.time, "2026-03-02T02:00:00Z");
@@ -397,7 +398,7 @@ async fn a_time_that_takes_every_instance_down_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_leader_that_lost_its_connection_comes_back_and_nothing_is_run_twice() {
+async fn a_reconnected_leader_repeats_no_run() {
     let mut fleet = Fleet::new().await;
     let mut proxy = Proxy::start(fleet.broker.addr()).await;
     let one = fleet.start_through::<Once>(1, &proxy).await;
@@ -416,7 +417,7 @@ async fn a_leader_that_lost_its_connection_comes_back_and_nothing_is_run_twice()
 }
 
 #[tokio::test]
-async fn a_leader_that_the_broker_no_longer_hears_runs_nothing() {
+async fn a_leader_partitioned_from_the_broker_runs_nothing() {
     let mut fleet = Fleet::new().await;
     let proxy = Proxy::start(fleet.broker.addr()).await;
     let cut_off = fleet.start_through::<Once>(1, &proxy).await;
@@ -428,7 +429,7 @@ async fn a_leader_that_the_broker_no_longer_hears_runs_nothing() {
     let other = fleet.start::<Once>(2).await;
     proxy.freeze();
     fleet.clock.set(2, 0);
-    // Once the broker has missed its heartbeats.
+    // After the broker has missed its heartbeats.
     assert_eq!(
         fleet.run().await.end(),
         (2, "2026-03-02T02:00:00Z".to_owned())
@@ -444,7 +445,7 @@ async fn a_leader_that_the_broker_no_longer_hears_runs_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_due_while_no_instance_was_there_is_run_once_by_the_first_that_comes() {
+async fn a_time_missed_while_no_instance_ran_is_run_once_by_the_first_to_start() {
     let mut fleet = Fleet::new().await;
     let before = fleet.start::<Once>(1).await;
     fleet.clock.set(1, 0);
@@ -460,7 +461,7 @@ async fn what_was_due_while_no_instance_was_there_is_run_once_by_the_first_that_
     one.stop().await;
     two.stop().await;
 
-    // What has been run is remembered.
+    // Completed runs are remembered.
     let after = fleet.start::<Once>(4).await;
     fleet.clock.set(6, 0);
     assert_eq!(fleet.run().await.end().1, "2026-03-02T06:00:00Z");
@@ -469,7 +470,7 @@ async fn what_was_due_while_no_instance_was_there_is_run_once_by_the_first_that_
 }
 
 #[tokio::test]
-async fn a_queue_that_is_deleted_under_the_fleet_is_made_again() {
+async fn a_deleted_queue_is_redeclared() {
     let mut fleet = Fleet::new().await;
     let one = fleet.start::<Once>(1).await;
     let two = fleet.start::<Once>(2).await;
@@ -477,7 +478,7 @@ async fn a_queue_that_is_deleted_under_the_fleet_is_made_again() {
     let mut ran = Vec::new();
     for hour in 1..24 {
         fleet.clock.set(hour, 0);
-        // A time that comes while there is no queue is nobody's, so that one of the next ones may be the first.
+        // A time due while the queue is missing is lost; one of the following runs is the first.
         let run = tokio::time::timeout(Duration::from_millis(500), fleet.runs.recv()).await;
         let Ok(Some(run)) = run else { continue };
         ran.push(run.end().1);
@@ -497,7 +498,7 @@ async fn a_queue_that_is_deleted_under_the_fleet_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_no_mark_is_dropped() {
+async fn an_invalid_leader_token_is_dropped() {
     let mut fleet = Fleet::new().await;
     let container = fleet.start::<Once>(1).await;
     let channel = fleet.channel().await;
@@ -521,7 +522,7 @@ async fn a_message_that_is_no_mark_is_dropped() {
     fleet.nothing_more();
 }
 
-/// Ends an instance without its consent.
+/// Kills an instance.
 async fn kill(container: &Container) {
     container.kill(Error::raise("Killed", "by the test"));
     within("the end", container.wait()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Queues with arguments: priorities, limits, and where messages go that fail.
+//! Queue arguments: priorities, limits, dead letters.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{
     event_failures::{send, unreadable},
     events::ready,
     messaging::put,
-    services::{Heard, Hearing},
+    services::{Hearing, Received},
     support::{self, TestBroker},
 };
 
@@ -41,7 +41,7 @@ async fn channel(broker: &TestBroker) -> Channel {
 }
 
 #[tokio::test]
-async fn issue_387_what_fails_and_what_cannot_be_read_is_kept_in_a_queue_of_its_own() {
+async fn issue_387_failed_and_unreadable_messages_are_dead_lettered() {
     let broker = support::broker().await;
     let buried = Container::new::<Buried>(broker.config()).unwrap();
     let channel = channel(&broker).await;
@@ -66,15 +66,15 @@ async fn issue_387_what_fails_and_what_cannot_be_read_is_kept_in_a_queue_of_its_
 #[derive(Dependencies)]
 struct Graves {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("graves")]
 impl Graves {
     #[consume(Queue::new("graves"))]
-    async fn bury(&self, message: RawMessage) -> Result<()> {
+    async fn on_dead_letter(&self, message: RawMessage) -> Result<()> {
         let from = message.properties.headers.get("x-first-death-queue");
-        self.heard.record(format!(
+        self.received.record(format!(
             "{}|{}|{}|{}",
             from.and_then(|it| it.as_str()).unwrap_or("nowhere"),
             message.routing_key,
@@ -86,7 +86,7 @@ impl Graves {
 
     #[event_handler("shop", "anything", requeue_on_error)]
     async fn on_anything(&self, message: RawMessage) -> Result<()> {
-        self.heard.record(format!(
+        self.received.record(format!(
             "{}|{}|{}",
             message.exchange,
             message.redelivered,
@@ -100,12 +100,12 @@ impl Graves {
 }
 
 #[tokio::test]
-async fn a_method_takes_messages_as_they_came_whatever_they_are() {
+async fn a_method_takes_raw_messages_of_any_format() {
     let broker = support::broker().await;
     let channel = channel(&broker).await;
-    let heard = Heard::new();
+    let received = Received::new();
     let graves = Container::builder::<Graves>(broker.config())
-        .replace("heard", heard.clone())
+        .replace("received", received.clone())
         .build()
         .unwrap();
     graves.start().await.unwrap();
@@ -120,10 +120,10 @@ async fn a_method_takes_messages_as_they_came_whatever_they_are() {
             String::from_utf8_lossy(body),
         ));
     }
-    let found = heard.take_when(expected.len()).await.unwrap();
+    let found = received.take_when(expected.len()).await.unwrap();
     assert_eq!(BTreeSet::from_iter(found), expected);
 
-    // Handlers of events may, and what becomes of a message is what the method says.
+    // Event handlers may too, and the method decides whether a message is acknowledged.
     send(
         &channel,
         "anything",
@@ -131,18 +131,22 @@ async fn a_method_takes_messages_as_they_came_whatever_they_are() {
         b"\xff",
     )
     .await;
-    let found = heard.take_when(2).await.unwrap();
+    let found = received.take_when(2).await.unwrap();
     assert_eq!(found, ["shop.events|false|1", "shop.events|true|1"]);
 
-    // A test may give it one without a queue.
-    let bury = entrypoint_hook(&graves, "bury");
+    // A test can pass one without a queue.
+    let on_dead_letter = entrypoint_hook(&graves, "on_dead_letter");
     let message = RawMessage {
         body: "?".into(),
         ..RawMessage::default()
     };
-    bury.message::<()>(message).await.unwrap();
-    assert_eq!(heard.take_when(1).await.unwrap(), ["nowhere||none|?"]);
-    let error = bury.call::<()>(("text",)).await.unwrap_err().to_string();
+    on_dead_letter.message::<()>(message).await.unwrap();
+    assert_eq!(received.take_when(1).await.unwrap(), ["nowhere||none|?"]);
+    let error = on_dead_letter
+        .call::<()>(("text",))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("with `message`"), "{error}");
     buried.stop().await;
     graves.stop().await;
@@ -154,14 +158,14 @@ async fn a_method_takes_messages_as_they_came_whatever_they_are() {
 #[derive(Dependencies)]
 struct Levels {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("levels")]
 impl Levels {
     #[consume(Queue::new("levels").max_priority(10), prefetch_count = 1)]
-    async fn hear(&self, text: String) -> Result<()> {
-        self.heard.record(text);
+    async fn on_text(&self, text: String) -> Result<()> {
+        self.received.record(text);
         Ok(())
     }
 
@@ -173,18 +177,18 @@ impl Levels {
         requeue_on_error
     )]
     async fn break_it(&self, text: String) -> Result<()> {
-        self.heard.record(text.clone());
+        self.received.record(text.clone());
         Err(Error::raise("Broken", text))
     }
 }
 
 #[tokio::test]
-async fn issue_387_queues_take_any_argument() {
+async fn issue_387_queues_take_arbitrary_arguments() {
     let broker = support::broker().await;
     let channel = channel(&broker).await;
-    let heard = Heard::new();
+    let received = Received::new();
     let levels = Container::builder::<Levels>(broker.config())
-        .replace("heard", heard.clone())
+        .replace("received", received.clone())
         .build()
         .unwrap();
     channel.queue_declare(&Queue::new("broken")).await.unwrap();
@@ -205,14 +209,14 @@ async fn issue_387_queues_take_any_argument() {
         channel.publish(&message).await.unwrap().await.unwrap();
     }
     levels.start().await.unwrap();
-    let heard_of = heard.take_when(3).await.unwrap();
+    let heard_of = received.take_when(3).await.unwrap();
     assert_eq!(heard_of, ["high", "middle", "low"]);
 
-    // What always fails comes a few times, and is then kept where it does no harm.
+    // A message that always fails is redelivered up to the limit, then dead-lettered.
     put(&channel, "fragile", "application/json", b"\"vase\"").await;
     let mut broken = support::consume(&channel, "broken").await;
     assert_eq!(&broken.next().await.body[..], b"\"vase\"");
-    let times = heard.items();
+    let times = received.items();
     assert!((2..=3).contains(&times.len()), "{times:?}");
     levels.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Events that fail: what comes again, what is gone, what cannot be read.
+//! Failing event handlers: requeueing, acknowledgement, unreadable events.
 
 use std::collections::BTreeSet;
 
@@ -9,22 +9,22 @@ use nameko::{
 };
 
 use crate::{
-    events::{channel, hearing, ready, shop, stop_all, tell},
-    services::{Heard, Hearing},
+    events::{channel, dispatch, hearing, ready, shop, stop_all},
+    services::{Hearing, Received},
     support,
 };
 
 #[derive(Dependencies)]
 struct Fickle {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 impl Fickle {
     /// Fails the first two times.
     fn third_time(&self, data: &str) -> Result<()> {
-        self.heard.record(data.to_owned());
-        if self.heard.len() < 3 {
+        self.received.record(data.to_owned());
+        if self.received.len() < 3 {
             return Err(Error::raise("NotYet", data));
         }
         Ok(())
@@ -45,32 +45,32 @@ impl Fickle {
 }
 
 #[tokio::test]
-async fn an_event_that_fails_comes_again_where_it_is_asked_for() {
+async fn a_failed_event_is_redelivered_with_requeue_on_error() {
     let broker = support::broker().await;
-    let (fickle, heard) = hearing::<Fickle>(&broker).await;
+    let (fickle, received) = hearing::<Fickle>(&broker).await;
     let shop = shop(&broker).await;
-    tell(&shop, "again", "a".into()).await;
-    assert_eq!(heard.take_when(3).await.unwrap(), ["a", "a", "a"]);
+    dispatch(&shop, "again", "a".into()).await;
+    assert_eq!(received.take_when(3).await.unwrap(), ["a", "a", "a"]);
     stop_all([&fickle, &shop]).await;
     assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
-    assert!(heard.is_empty());
+    assert!(received.is_empty());
 }
 
 #[tokio::test]
-async fn an_event_that_fails_is_gone_elsewhere() {
+async fn a_failed_event_is_acknowledged_by_default() {
     let broker = support::broker().await;
-    let (fickle, heard) = hearing::<Fickle>(&broker).await;
+    let (fickle, received) = hearing::<Fickle>(&broker).await;
     let shop = shop(&broker).await;
     for data in ["a", "b", "c"] {
-        tell(&shop, "once", data.into()).await;
+        dispatch(&shop, "once", data.into()).await;
     }
-    let heard = BTreeSet::from_iter(heard.take_when(3).await.unwrap());
-    assert_eq!(heard, ["a", "b", "c"].map(str::to_owned).into());
+    let received = BTreeSet::from_iter(received.take_when(3).await.unwrap());
+    assert_eq!(received, ["a", "b", "c"].map(str::to_owned).into());
     stop_all([&fickle, &shop]).await;
     assert_eq!(ready(&broker, "evt-shop-once--fickle.on_once").await, 0);
 }
 
-/// Publishes an event as it stands, to a handler that must be there.
+/// Publishes a raw event to an existing handler.
 pub(crate) async fn send(
     channel: &Channel,
     event_type: &str,
@@ -91,7 +91,7 @@ pub(crate) async fn send(
     channel.publish(&message).await.unwrap().await.unwrap();
 }
 
-/// What no handler of texts can read.
+/// Bodies that a handler of strings cannot read.
 pub(crate) fn unreadable() -> Vec<(Option<&'static str>, &'static [u8])> {
     let json = Some("application/json");
     vec![
@@ -105,18 +105,18 @@ pub(crate) fn unreadable() -> Vec<(Option<&'static str>, &'static [u8])> {
 }
 
 #[tokio::test]
-async fn events_that_cannot_be_read_do_no_harm_and_are_not_put_back() {
+async fn unreadable_events_are_rejected_and_not_requeued() {
     let broker = support::broker().await;
-    let (fickle, heard) = hearing::<Fickle>(&broker).await;
+    let (fickle, received) = hearing::<Fickle>(&broker).await;
     let channel = channel(&broker).await;
     for (content_type, body) in unreadable() {
-        // Not even where failures are put back.
+        // Not even with `requeue_on_error`.
         send(&channel, "again", content_type, body).await;
     }
     for _ in 0..3 {
         send(&channel, "once", Some("application/json"), b"\"good\"").await;
     }
-    assert_eq!(heard.take_when(3).await.unwrap(), ["good"; 3]);
+    assert_eq!(received.take_when(3).await.unwrap(), ["good"; 3]);
     fickle.stop().await;
     assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
 }
@@ -124,24 +124,24 @@ async fn events_that_cannot_be_read_do_no_harm_and_are_not_put_back() {
 #[derive(Dependencies)]
 struct Slow {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("slow")]
 impl Slow {
     #[event_handler("shop", "long")]
     async fn on_long(&self, data: String) -> Result<()> {
-        self.heard.record(data);
+        self.received.record(data);
         std::future::pending().await
     }
 }
 
 #[tokio::test]
-async fn events_of_a_container_that_is_killed_go_to_another() {
+async fn events_of_a_killed_container_are_redelivered_to_another() {
     let broker = support::broker().await;
     let (one, heard_one) = hearing::<Slow>(&broker).await;
     let shop = shop(&broker).await;
-    tell(&shop, "long", "a".into()).await;
+    dispatch(&shop, "long", "a".into()).await;
     heard_one.take_when(1).await.unwrap();
     one.kill(Error::raise("Test", "killed"));
     let (two, heard_two) = hearing::<Slow>(&broker).await;

@@ -1,4 +1,4 @@
-//! The queues of events and of requests: their arguments, and brokers that hold them otherwise.
+//! Queues of events and RPC requests: arguments, and conflicts with existing declarations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ impl Durable {
 }
 
 #[tokio::test]
-async fn queues_have_the_arguments_of_their_entrypoints_and_of_the_configuration() {
+async fn queues_have_the_arguments_of_the_entrypoint_and_the_configuration() {
     let broker = support::broker().await;
     let config = broker.config().with(
         "queue_arguments",
@@ -59,7 +59,7 @@ async fn queues_have_the_arguments_of_their_entrypoints_and_of_the_configuration
                 .with("x-expires", 600_000),
         ),
     ] {
-        // The broker takes it for the same queue.
+        // The broker considers it the same queue.
         let same = Queue::new(queue).arguments(arguments);
         channel.queue_declare(&same).await.unwrap();
     }
@@ -67,28 +67,28 @@ async fn queues_have_the_arguments_of_their_entrypoints_and_of_the_configuration
 }
 
 #[tokio::test]
-async fn a_queue_that_is_declared_otherwise_is_an_error_that_names_both_values() {
+async fn a_conflicting_declaration_is_an_error_with_both_values() {
     let broker = support::broker().await;
     let queue = Queue::new("evt-shop-paid--durable.on_paid").max_length(8);
     channel(&broker).await.queue_declare(&queue).await.unwrap();
     let durable = Container::new::<Durable>(broker.config()).unwrap();
     let started = support::within("an error", durable.start()).await;
     let text = started.unwrap_err().to_string();
-    for told in [
+    for expected in [
         "evt-shop-paid--durable.on_paid",
         "x-max-length",
         "'7'",
         "'8'",
         "delete the queue",
     ] {
-        assert!(text.contains(told), "{told}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
 }
 
-/// Keeps how a container's connection fares.
-struct Told(Recorder<String>);
+/// Records the connection events of a container.
+struct ConnectionLog(Recorder<String>);
 
-impl Observer for Told {
+impl Observer for ConnectionLog {
     fn connection_error(&self, error: &amqp::Error, _: Duration) {
         self.0.record(error.to_string());
     }
@@ -99,7 +99,7 @@ impl Observer for Told {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_declared_otherwise_at_a_reconnect_is_told_until_it_is_put_right() {
+async fn a_conflicting_declaration_on_reconnect_is_retried_until_resolved() {
     let first = Broker::start("127.0.0.1:0").await.unwrap();
     let second = Broker::start("127.0.0.1:0").await.unwrap();
     let options = ConnectOptions::from_uri(&second.uri()).unwrap();
@@ -112,12 +112,12 @@ async fn a_queue_that_is_declared_otherwise_at_a_reconnect_is_told_until_it_is_p
     let durable = Container::new::<Durable>(Config::new().with("AMQP_URI", uris)).unwrap();
     durable.start().await.unwrap();
     let consumer = QueueConsumer::of(&durable).unwrap();
-    let told = Recorder::new();
-    consumer.watch(Arc::new(Told(told.clone())));
+    let log = Recorder::new();
+    consumer.watch(Arc::new(ConnectionLog(log.clone())));
     first.stop().await;
-    let mut fared = told.take_when(1).await.unwrap();
+    let mut fared = log.take_when(1).await.unwrap();
     while !fared.iter().any(|it| it.contains("406")) {
-        fared.extend(told.take_when(1).await.unwrap());
+        fared.extend(log.take_when(1).await.unwrap());
     }
     let error = fared.concat();
     for part in ["evt-shop-paid--durable.on_paid", "'7'", "'8'"] {
@@ -126,9 +126,9 @@ async fn a_queue_that_is_declared_otherwise_at_a_reconnect_is_told_until_it_is_p
 
     let mut paid = entrypoint_waiter(&durable, "on_paid");
     channel.queue_delete(&queue.name).await.unwrap();
-    // The service makes the queue as it wants it, and works on.
+    // The service declares the queue and recovers.
     while !fared.contains(&"connected".to_owned()) {
-        fared.extend(told.take_when(1).await.unwrap());
+        fared.extend(log.take_when(1).await.unwrap());
     }
     send(&channel, "paid", Some("application/json"), b"1").await;
     paid.next().await.unwrap();
@@ -169,21 +169,21 @@ impl TornEvents {
 }
 
 #[tokio::test]
-async fn methods_that_want_one_queue_to_be_two_things_are_told_at_the_start() {
+async fn conflicting_queue_arguments_of_methods_fail_the_start() {
     let broker = support::broker().await;
     let torn = Container::new::<Torn>(broker.config()).unwrap();
     let text = torn.start().await.unwrap_err().to_string();
-    for told in ["`rpc-torn`", "`x-max-priority` 5 and 6", "method `two`"] {
-        assert!(text.contains(told), "{text}");
+    for expected in ["`rpc-torn`", "`x-max-priority` 5 and 6", "method `two`"] {
+        assert!(text.contains(expected), "{text}");
     }
     let torn = Container::new::<TornEvents>(broker.config()).unwrap();
     let text = torn.start().await.unwrap_err().to_string();
-    for told in [
+    for expected in [
         "`evt-shop-alone`",
         "`x-max-length` none and 6",
         "method `two`",
     ] {
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains(expected), "{text}");
     }
 }
 
@@ -204,7 +204,7 @@ impl Nameless {
 }
 
 #[tokio::test]
-async fn queues_that_the_broker_names_are_not_one_queue() {
+async fn queues_named_by_the_broker_do_not_conflict() {
     let broker = support::broker().await;
     let nameless = Container::new::<Nameless>(broker.config()).unwrap();
     nameless.start().await.unwrap();

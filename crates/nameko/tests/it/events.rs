@@ -1,4 +1,4 @@
-//! Events: who handles them, what waits for whom, and what is on the wire.
+//! Events: handler types, delivery, and the wire format.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,7 +12,7 @@ use nameko::{
 use serde_json::{Value as Json, json};
 
 use crate::{
-    services::{Heard, Hearing},
+    services::{Hearing, Received},
     support::{self, TestBroker},
 };
 
@@ -27,7 +27,7 @@ struct Shop {
 #[service("shop")]
 impl Shop {
     #[rpc]
-    async fn tell(&self, event_type: String, data: Json) -> Result<()> {
+    async fn dispatch(&self, event_type: String, data: Json) -> Result<()> {
         self.worker.set("language", "fr");
         self.events.dispatch(event_type, &data).await
     }
@@ -36,7 +36,7 @@ impl Shop {
 #[derive(Dependencies)]
 struct Mail {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
     #[dependency(CurrentWorker)]
     worker: WorkerContext,
 }
@@ -45,7 +45,7 @@ struct Mail {
 impl Mail {
     #[event_handler("shop", "paid")]
     async fn on_paid(&self, data: Json) -> Result<(Json, Option<String>, Vec<String>)> {
-        self.heard.record(format!("paid {data}"));
+        self.received.record(format!("paid {data}"));
         let language = self.worker.get("language");
         let language = language.and_then(|it| it.as_str().map(str::to_owned));
         Ok((data, language, self.worker.call_id_stack()))
@@ -53,48 +53,48 @@ impl Mail {
 
     #[event_handler("shop", "alone", handler_type = singleton)]
     async fn on_alone(&self, data: Json) -> Result<()> {
-        self.heard.record(format!("alone {data}"));
+        self.received.record(format!("alone {data}"));
         Ok(())
     }
 
     #[event_handler("shop", "all", handler_type = broadcast, reliable_delivery = false)]
     async fn on_all(&self, data: Json) -> Result<()> {
-        self.heard.record(format!("all {data}"));
+        self.received.record(format!("all {data}"));
         Ok(())
     }
 }
 
-/// Another service that handles what `Mail` does.
+/// A second service that handles the events of `Mail`.
 #[derive(Dependencies)]
 struct Accounts {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("accounts")]
 impl Accounts {
     #[event_handler("shop", "paid")]
     async fn on_paid(&self, data: Json) -> Result<()> {
-        self.heard.record(format!("paid {data}"));
+        self.received.record(format!("paid {data}"));
         Ok(())
     }
 
     #[event_handler("shop", "alone", handler_type = singleton)]
     async fn on_alone(&self, data: Json) -> Result<()> {
-        self.heard.record(format!("alone {data}"));
+        self.received.record(format!("alone {data}"));
         Ok(())
     }
 }
 
-/// A running container of `S`, and what it hears.
-pub(crate) async fn hearing<S: nameko::Service>(broker: &TestBroker) -> (Container, Heard) {
-    let heard = Heard::new();
+/// A running container of `S`, and the events it receives.
+pub(crate) async fn hearing<S: nameko::Service>(broker: &TestBroker) -> (Container, Received) {
+    let received = Received::new();
     let container = Container::builder::<S>(broker.config())
-        .replace("heard", heard.clone())
+        .replace("received", received.clone())
         .build()
         .unwrap();
     container.start().await.unwrap();
-    (container, heard)
+    (container, received)
 }
 
 pub(crate) async fn shop(broker: &TestBroker) -> Container {
@@ -103,9 +103,11 @@ pub(crate) async fn shop(broker: &TestBroker) -> Container {
     shop
 }
 
-pub(crate) async fn tell(shop: &Container, event_type: &str, data: Json) {
-    let told: Result<()> = entrypoint_hook(shop, "tell").call((event_type, data)).await;
-    told.unwrap();
+pub(crate) async fn dispatch(shop: &Container, event_type: &str, data: Json) {
+    let dispatched: Result<()> = entrypoint_hook(shop, "dispatch")
+        .call((event_type, data))
+        .await;
+    dispatched.unwrap();
 }
 
 pub(crate) async fn channel(broker: &TestBroker) -> Channel {
@@ -113,7 +115,7 @@ pub(crate) async fn channel(broker: &TestBroker) -> Channel {
     connection.channel().await.unwrap()
 }
 
-/// What is ready in a queue, which must be there.
+/// Returns the number of ready messages in an existing queue.
 pub(crate) async fn ready(broker: &TestBroker, queue: &str) -> u32 {
     let passive = Queue {
         passive: true,
@@ -124,21 +126,21 @@ pub(crate) async fn ready(broker: &TestBroker, queue: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn a_handler_gets_the_data_and_the_context_of_who_dispatched() {
+async fn a_handler_receives_the_data_and_the_context_of_the_dispatcher() {
     let broker = support::broker().await;
     let (mail, _) = hearing::<Mail>(&broker).await;
     let shop = shop(&broker).await;
     let mut paid = entrypoint_waiter(&mail, "on_paid");
-    tell(&shop, "paid", json!({"order": 17, "name": "Zoë"})).await;
+    dispatch(&shop, "paid", json!({"order": 17, "name": "Zoë"})).await;
     let (data, language, stack): (Json, Option<String>, Vec<String>) = paid.result().await.unwrap();
     assert_eq!(data, json!({"order": 17, "name": "Zoë"}));
     assert_eq!(language.as_deref(), Some("fr"));
     assert_eq!(stack.len(), 2, "{stack:?}");
-    assert!(stack[0].starts_with("shop.tell."), "{stack:?}");
+    assert!(stack[0].starts_with("shop.dispatch."), "{stack:?}");
     assert!(stack[1].starts_with("mail.on_paid."), "{stack:?}");
 
-    // Nobody handles this one, and nobody minds.
-    tell(&shop, "forgotten", json!(null)).await;
+    // An event without a handler is dropped.
+    dispatch(&shop, "forgotten", json!(null)).await;
     shop.stop().await;
     mail.stop().await;
 }
@@ -151,31 +153,31 @@ async fn an_event_goes_to_one_instance_of_each_service() {
     let (accounts, heard_accounts) = hearing::<Accounts>(&broker).await;
     let shop = shop(&broker).await;
     for number in 0..20 {
-        tell(&shop, "paid", number.into()).await;
+        dispatch(&shop, "paid", number.into()).await;
     }
     let all: BTreeSet<String> = (0..20).map(|it| format!("paid {it}")).collect();
-    let heard = heard_accounts.take_when(20).await.unwrap();
-    assert_eq!(BTreeSet::from_iter(heard), all);
+    let received = heard_accounts.take_when(20).await.unwrap();
+    assert_eq!(BTreeSet::from_iter(received), all);
     stop_all([&one, &two, &accounts, &shop]).await;
-    // Stopped containers have handled what they took; what they left waits in the queue.
-    let heard: Vec<_> = [heard_one.items(), heard_two.items()].concat();
+    // Stopped containers have handled their events; the rest waits in the queue.
+    let received: Vec<_> = [heard_one.items(), heard_two.items()].concat();
     let waiting = ready(&broker, "evt-shop-paid--mail.on_paid").await;
-    assert_eq!(heard.len() + waiting as usize, 20, "{heard:?}");
+    assert_eq!(received.len() + waiting as usize, 20, "{received:?}");
 }
 
 #[tokio::test]
-async fn a_singleton_event_goes_to_one_handler_of_all() {
+async fn a_singleton_event_goes_to_one_handler() {
     let broker = support::broker().await;
     let (mail, heard_mail) = hearing::<Mail>(&broker).await;
     let (accounts, heard_accounts) = hearing::<Accounts>(&broker).await;
     let shop = shop(&broker).await;
     for number in 0..20 {
-        tell(&shop, "alone", number.into()).await;
+        dispatch(&shop, "alone", number.into()).await;
     }
     stop_all([&mail, &accounts, &shop]).await;
-    let heard = heard_mail.len() + heard_accounts.len();
+    let received = heard_mail.len() + heard_accounts.len();
     let waiting = ready(&broker, "evt-shop-alone").await;
-    assert_eq!(heard + waiting as usize, 20);
+    assert_eq!(received + waiting as usize, 20);
 }
 
 #[tokio::test]
@@ -184,9 +186,9 @@ async fn a_broadcast_goes_to_every_instance() {
     let (one, heard_one) = hearing::<Mail>(&broker).await;
     let (two, heard_two) = hearing::<Mail>(&broker).await;
     let shop = shop(&broker).await;
-    tell(&shop, "all", "news".into()).await;
-    for heard in [&heard_one, &heard_two] {
-        assert_eq!(heard.take_when(1).await.unwrap(), ["all \"news\""]);
+    dispatch(&shop, "all", "news".into()).await;
+    for received in [&heard_one, &heard_two] {
+        assert_eq!(received.take_when(1).await.unwrap(), ["all \"news\""]);
     }
     stop_all([&one, &two, &shop]).await;
 }
@@ -203,30 +205,30 @@ async fn events_wait_for_a_service_that_is_down() {
     let (mail, _) = hearing::<Mail>(&broker).await;
     mail.stop().await;
     let shop = shop(&broker).await;
-    tell(&shop, "paid", 1.into()).await;
+    dispatch(&shop, "paid", 1.into()).await;
     assert_eq!(ready(&broker, "evt-shop-paid--mail.on_paid").await, 1);
-    let (mail, heard) = hearing::<Mail>(&broker).await;
-    assert_eq!(heard.take_when(1).await.unwrap(), ["paid 1"]);
+    let (mail, received) = hearing::<Mail>(&broker).await;
+    assert_eq!(received.take_when(1).await.unwrap(), ["paid 1"]);
     stop_all([&mail, &shop]).await;
 }
 
 #[derive(Dependencies)]
 struct Patterns {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("patterns")]
 impl Patterns {
     #[event_handler("shop", "order.*")]
     async fn on_word(&self, data: String) -> Result<()> {
-        self.heard.record(format!("* {data}"));
+        self.received.record(format!("* {data}"));
         Ok(())
     }
 
     #[event_handler("shop", "order.#")]
     async fn on_words(&self, data: String) -> Result<()> {
-        self.heard.record(format!("# {data}"));
+        self.received.record(format!("# {data}"));
         Ok(())
     }
 }
@@ -234,14 +236,14 @@ impl Patterns {
 #[tokio::test]
 async fn an_event_type_can_be_a_pattern() {
     let broker = support::broker().await;
-    let (patterns, heard) = hearing::<Patterns>(&broker).await;
+    let (patterns, received) = hearing::<Patterns>(&broker).await;
     let shop = shop(&broker).await;
     for event_type in ["order.paid", "order.paid.late", "other"] {
-        tell(&shop, event_type, event_type.into()).await;
+        dispatch(&shop, event_type, event_type.into()).await;
     }
-    let heard = BTreeSet::from_iter(heard.take_when(3).await.unwrap());
+    let received = BTreeSet::from_iter(received.take_when(3).await.unwrap());
     let expected = ["# order.paid", "# order.paid.late", "* order.paid"];
-    assert_eq!(heard, expected.map(str::to_owned).into());
+    assert_eq!(received, expected.map(str::to_owned).into());
     stop_all([&patterns, &shop]).await;
 }
 
@@ -259,7 +261,7 @@ impl Careless {
 #[derive(Dependencies)]
 struct Careful {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("careful")]
@@ -271,58 +273,61 @@ impl Careful {
         broadcast_identifier = nameko::BroadcastIdentifier::config("IDENTIFIER")
     )]
     async fn on_all(&self, data: String) -> Result<()> {
-        self.heard.record(data);
+        self.received.record(data);
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn a_reliable_broadcast_needs_an_identifier_that_stays() {
+async fn a_reliable_broadcast_requires_a_stable_identifier() {
     let error = Container::new::<Careless>(Config::default()).unwrap_err();
     let text = error.to_string();
-    for told in [
+    for dispatched in [
         "careless",
         "on_all",
         "broadcast_identifier",
         "reliable_delivery = false",
     ] {
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains(dispatched), "{text}");
     }
 
     let broker = support::broker().await;
     let config = broker.config().with("IDENTIFIER", "host-1");
-    let heard = Heard::new();
+    let received = Received::new();
     let careful = || {
         let container = Container::builder::<Careful>(config.clone());
-        container.replace("heard", heard.clone()).build().unwrap()
+        container
+            .replace("received", received.clone())
+            .build()
+            .unwrap()
     };
     let first = careful();
     first.start().await.unwrap();
     first.stop().await;
-    // It waits for the instance of that name.
+    // It waits for the instance with this identifier.
     let shop = shop(&broker).await;
-    tell(&shop, "all", "news".into()).await;
+    dispatch(&shop, "all", "news".into()).await;
     assert_eq!(
         ready(&broker, "evt-shop-all--careful.on_all-host-1").await,
         1
     );
     let second = careful();
     second.start().await.unwrap();
-    assert_eq!(heard.take_when(1).await.unwrap(), ["news"]);
+    assert_eq!(received.take_when(1).await.unwrap(), ["news"]);
     stop_all([&second, &shop]).await;
 }
 
 #[tokio::test]
-async fn a_queue_of_unreliable_delivery_goes_with_its_handler() {
+async fn the_queue_of_an_unreliable_handler_is_deleted_with_it() {
     let broker = support::broker().await;
     let (mail, _) = hearing::<Mail>(&broker).await;
     mail.stop().await;
     let shop = shop(&broker).await;
-    // The broadcast of an instance that is gone is for nobody; what is mandatory is refused.
+    // Nobody receives the broadcast of a stopped instance; a mandatory one is returned.
     let events = StandaloneDispatcher::new(&broker.config()).unwrap();
-    let told = events.dispatch("shop", "all", "news").mandatory(true).await;
-    let Err(Error::Publish(error @ PublishError::Unroutable { .. })) = told else {
-        panic!("{told:?}");
+    let dispatched = events.dispatch("shop", "all", "news").mandatory(true).await;
+    let Err(Error::Publish(error @ PublishError::Unroutable { .. })) = dispatched else {
+        panic!("{dispatched:?}");
     };
     let text = error.to_string();
     assert!(
@@ -333,34 +338,34 @@ async fn a_queue_of_unreliable_delivery_goes_with_its_handler() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_no_service_dispatches_but_declares_nothing() {
+async fn a_standalone_dispatcher_declares_nothing() {
     let broker = support::broker().await;
     let events = StandaloneDispatcher::new(&broker.config()).unwrap();
     for _ in 0..2 {
-        let told = support::within(
+        let dispatched = support::within(
             "a refusal",
             events.dispatch("shop", "paid", &1).into_future(),
         );
-        let error = told.await.unwrap_err();
+        let error = dispatched.await.unwrap_err();
         let Error::Publish(PublishError::Refused(refused)) = &error else {
             panic!("{error:?}");
         };
         assert!(refused.is_not_found(), "{error}");
         assert!(error.to_string().contains("shop.events"), "{error}");
     }
-    // Without confirms nobody hears of it.
+    // Without confirms the error is not reported.
     let unheard = StandaloneDispatcher::new(&broker.config()).unwrap();
     let unheard = unheard.use_confirms(false);
     unheard.dispatch("shop", "paid", &1).await.unwrap();
 
-    let (mail, heard) = hearing::<Mail>(&broker).await;
+    let (mail, received) = hearing::<Mail>(&broker).await;
     events.dispatch("shop", "paid", &2).await.unwrap();
-    assert_eq!(heard.take_when(1).await.unwrap(), ["paid 2"]);
+    assert_eq!(received.take_when(1).await.unwrap(), ["paid 2"]);
     mail.stop().await;
 }
 
 #[tokio::test]
-async fn exchanges_are_declared_as_the_configuration_says() {
+async fn exchanges_are_declared_as_configured() {
     let broker = support::broker().await;
     let config = broker.config().with("AUTO_DELETE_EVENT_EXCHANGES", true);
     let shop = Container::new::<Shop>(config).unwrap();
@@ -385,41 +390,44 @@ async fn exchanges_are_declared_as_the_configuration_says() {
     };
     let none = channel(&broker).await.exchange_declare(&events).await;
     assert!(none.unwrap_err().is_not_found());
-    let told: Result<()> = entrypoint_hook(&shop, "tell").call(("paid", 1)).await;
-    assert!(told.unwrap_err().to_string().contains("shop.events"));
+    let dispatched: Result<()> = entrypoint_hook(&shop, "dispatch").call(("paid", 1)).await;
+    assert!(dispatched.unwrap_err().to_string().contains("shop.events"));
     shop.stop().await;
 }
 
 #[derive(Dependencies)]
 struct Fleeting {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("fleeting")]
 impl Fleeting {
     #[event_handler("shop", "paid", reliable_delivery = false)]
     async fn on_paid(&self, data: Json) -> Result<()> {
-        self.heard.record(data.to_string());
+        self.received.record(data.to_string());
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn an_exchange_that_went_with_its_last_handler_is_made_again() {
+async fn an_exchange_deleted_with_its_last_handler_is_redeclared() {
     let broker = support::broker().await;
     let config = broker.config().with("AUTO_DELETE_EVENT_EXCHANGES", true);
     let shop = Container::new::<Shop>(config.clone()).unwrap();
     shop.start().await.unwrap();
-    let fleeting = |heard: &Heard| {
+    let fleeting = |received: &Received| {
         let container = Container::builder::<Fleeting>(config.clone());
-        container.replace("heard", heard.clone()).build().unwrap()
+        container
+            .replace("received", received.clone())
+            .build()
+            .unwrap()
     };
-    let heard = Heard::new();
-    let first = fleeting(&heard);
+    let received = Received::new();
+    let first = fleeting(&received);
     first.start().await.unwrap();
-    tell(&shop, "paid", 1.into()).await;
-    assert_eq!(heard.take_when(1).await.unwrap(), ["1"]);
+    dispatch(&shop, "paid", 1.into()).await;
+    assert_eq!(received.take_when(1).await.unwrap(), ["1"]);
     first.stop().await;
     let exchange = Exchange {
         passive: true,
@@ -428,16 +436,16 @@ async fn an_exchange_that_went_with_its_last_handler_is_made_again() {
     let gone = channel(&broker).await.exchange_declare(&exchange).await;
     assert!(gone.unwrap_err().is_not_found());
 
-    tell(&shop, "paid", 2.into()).await;
-    let second = fleeting(&heard);
+    dispatch(&shop, "paid", 2.into()).await;
+    let second = fleeting(&received);
     second.start().await.unwrap();
-    tell(&shop, "paid", 3.into()).await;
-    assert_eq!(heard.take_when(1).await.unwrap(), ["3"]);
+    dispatch(&shop, "paid", 3.into()).await;
+    assert_eq!(received.take_when(1).await.unwrap(), ["3"]);
     stop_all([&second, &shop]).await;
 }
 
 #[tokio::test]
-async fn an_event_is_what_nameko_sends() {
+async fn an_event_has_namekos_bytes() {
     let broker = support::broker().await;
     let shop = shop(&broker).await;
     let channel = channel(&broker).await;
@@ -448,7 +456,7 @@ async fn an_event_is_what_nameko_sends() {
         .await
         .unwrap();
     let mut listener = support::consume(&channel, "listener").await;
-    tell(&shop, "paid", json!({"name": "é"})).await;
+    dispatch(&shop, "paid", json!({"name": "é"})).await;
     let event = listener.next().await;
     assert_eq!(&event.body[..], br#"{"name": "\u00e9"}"#);
     assert_eq!(
@@ -466,7 +474,7 @@ async fn an_event_is_what_nameko_sends() {
     let names: Vec<_> = properties.headers.iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["nameko.language", "nameko.call_id_stack"]);
 
-    // From a program that is no service: no headers.
+    // A standalone dispatcher sends no headers.
     let events = StandaloneDispatcher::new(&broker.config()).unwrap();
     events.dispatch("shop", "paid", &1).await.unwrap();
     assert!(listener.next().await.properties.headers.is_empty());
@@ -481,7 +489,7 @@ async fn an_event_is_what_nameko_sends() {
 }
 
 #[tokio::test]
-async fn a_test_hears_events_without_a_broker() {
+async fn a_test_observes_events_without_a_broker() {
     let events = Recorder::new();
     let recorder = events.clone();
     let shop = Shop {
@@ -489,14 +497,14 @@ async fn a_test_hears_events_without_a_broker() {
             recorder.record((event_type.to_owned(), data));
             Ok(())
         }),
-        worker: WorkerContext::fake("shop", "tell"),
+        worker: WorkerContext::fake("shop", "dispatch"),
     };
-    shop.tell("paid".to_owned(), json!({"order": 1}))
+    shop.dispatch("paid".to_owned(), json!({"order": 1}))
         .await
         .unwrap();
     assert_eq!(events.items(), [("paid".to_owned(), json!({"order": 1}))]);
 
-    // In whatever format.
+    // In any format.
     let packed = shop.events.dispatch("packed", &1).serializer("msgpack");
     packed.compression(Compression::Bzip2).await.unwrap();
     assert_eq!(events.items()[1], ("packed".to_owned(), 1.into()));

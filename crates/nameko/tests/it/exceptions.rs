@@ -1,4 +1,4 @@
-//! Errors that keep their type between services.
+//! Errors that keep their type across services.
 
 use nameko::{Cluster, RemoteError, amqp::Table, exceptions, prelude::*, services};
 use serde_json::json;
@@ -18,7 +18,7 @@ enum ShopError {
     Closed,
 }
 
-/// Not registered by anybody.
+/// A type that is not registered.
 #[derive(Debug, thiserror::Error, Exception)]
 #[error("{0} is private")]
 #[exception("shop.exceptions.Private")]
@@ -46,7 +46,7 @@ impl Shop {
         Err(Private("the ledger".to_owned()))
     }
 
-    /// As a Python service may send it.
+    /// An error as a Python service may send it.
     #[rpc]
     async fn misfit(&self) -> Result<()> {
         Err(Misfit.into())
@@ -83,7 +83,7 @@ struct Front {
 
 #[service("front")]
 impl Front {
-    /// Lets the errors of the shop pass.
+    /// Propagates the errors of the shop.
     #[rpc]
     async fn pass(&self, method: String, how: Option<String>) -> Result<()> {
         match how {
@@ -101,7 +101,7 @@ async fn start(broker: &TestBroker) -> (nameko::Runner, Cluster) {
 }
 
 #[tokio::test]
-async fn a_registered_error_is_itself_at_the_caller() {
+async fn a_registered_error_keeps_its_type_at_the_caller() {
     let broker = support::broker().await;
     let (runner, cluster) = start(&broker).await;
     let (shop, front) = (cluster.service("shop"), cluster.service("front"));
@@ -120,7 +120,7 @@ async fn a_registered_error_is_itself_at_the_caller() {
         assert_eq!(error.to_string(), expected.to_string());
         assert_eq!(error.downcast_ref(), Some(&expected));
 
-        // Also through a service that lets it pass.
+        // Also through a service that propagates it.
         let error = front.call::<()>("pass", ("fail", how)).await.unwrap_err();
         assert_eq!(error.downcast::<ShopError>().unwrap(), expected);
     }
@@ -129,7 +129,7 @@ async fn a_registered_error_is_itself_at_the_caller() {
 }
 
 #[tokio::test]
-async fn an_error_that_nobody_registered_is_a_remote_error_with_its_path() {
+async fn an_unregistered_error_is_a_remote_error_with_its_path() {
     let broker = support::broker().await;
     let (runner, cluster) = start(&broker).await;
     let (shop, front) = (cluster.service("shop"), cluster.service("front"));
@@ -141,7 +141,7 @@ async fn an_error_that_nobody_registered_is_a_remote_error_with_its_path() {
     assert_eq!(remote.exc_path, "shop.exceptions.Private");
     assert_eq!(remote.exc_args, [json!("the ledger")]);
 
-    // As in Nameko, what passes through a service that does not know it is a remote error there.
+    // As in Nameko, a service that does not know the class propagates a remote error.
     let error = front.call::<()>("pass", ("private",)).await.unwrap_err();
     let remote = error.as_remote().unwrap();
     assert_eq!(remote.exc_path, "nameko.exceptions.RemoteError");
@@ -151,7 +151,7 @@ async fn an_error_that_nobody_registered_is_a_remote_error_with_its_path() {
 }
 
 #[tokio::test]
-async fn arguments_that_do_not_fit_leave_a_remote_error() {
+async fn mismatched_arguments_yield_a_remote_error() {
     let broker = support::broker().await;
     let (runner, cluster) = start(&broker).await;
     let shop = cluster.service("shop");
@@ -164,7 +164,7 @@ async fn arguments_that_do_not_fit_leave_a_remote_error() {
 }
 
 #[test]
-fn an_error_is_found_without_a_broker_too() {
+fn downcasting_works_without_a_broker() {
     let error = nameko::Error::from(ShopError::Closed);
     assert_eq!(error.downcast_ref(), Some(&ShopError::Closed));
     let error = nameko::Error::from_error(std::io::Error::other("disk"));

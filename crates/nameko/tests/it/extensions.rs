@@ -1,4 +1,5 @@
-//! Extensions by users, written with what any crate can use: entrypoints, providers, shared extensions, managed tasks.
+//! User-defined extensions, written with the public API: entrypoints, providers, shared extensions,
+//! managed tasks.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -15,40 +16,40 @@ use tokio::sync::mpsc;
 
 use crate::support::{broker, no_broker, within};
 
-/// A service type declares its extensions once: each test has a module with a static place for its recorder.
+/// A service type declares its extensions once, so each test has a module with a static recorder.
 macro_rules! recorder {
     () => {
         static HEARD: OnceLock<Recorder<String>> = OnceLock::new();
 
-        fn heard() -> &'static Recorder<String> {
+        fn received() -> &'static Recorder<String> {
             HEARD.get_or_init(Recorder::new)
         }
     };
 }
 
-/// Everything a container tells its extensions, in order.
+/// The lifecycle calls of a container, in order.
 mod life {
     use super::*;
 
     recorder!();
 
-    /// What the other two share.
+    /// The extension shared by the other two.
     struct Hub;
 
     impl SharedExtension for Hub {
         async fn start(&self) -> Result<()> {
-            heard().record("hub starts".to_owned());
+            received().record("hub starts".to_owned());
             Ok(())
         }
 
         async fn stop(&self) {
-            heard().record("hub stops".to_owned());
+            received().record("hub stops".to_owned());
         }
     }
 
     fn hub(container: &Container) -> Result<Arc<Hub>> {
         container.shared(|_| {
-            heard().record("hub is made".to_owned());
+            received().record("hub is made".to_owned());
             Ok(Hub)
         })
     }
@@ -58,17 +59,17 @@ mod life {
     impl Entrypoint for Fires {
         async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
             hub(container)?;
-            heard().record(format!("entrypoint of {} is set up", method.name()));
+            received().record(format!("entrypoint of {} is set up", method.name()));
             Ok(())
         }
 
         async fn start(&self) -> Result<()> {
-            heard().record("entrypoint starts".to_owned());
+            received().record("entrypoint starts".to_owned());
             Ok(())
         }
 
         async fn stop(&self) {
-            heard().record("entrypoint stops".to_owned());
+            received().record("entrypoint stops".to_owned());
         }
 
         fn describe(&self) -> String {
@@ -83,17 +84,17 @@ mod life {
 
         async fn setup(&self, container: &Container) -> Result<()> {
             hub(container)?;
-            heard().record("provider is set up".to_owned());
+            received().record("provider is set up".to_owned());
             Ok(())
         }
 
         async fn start(&self) -> Result<()> {
-            heard().record("provider starts".to_owned());
+            received().record("provider starts".to_owned());
             Ok(())
         }
 
         async fn stop(&self) {
-            heard().record("provider stops".to_owned());
+            received().record("provider stops".to_owned());
         }
 
         async fn get_dependency(&self, _: &WorkerContext) -> Result<u8> {
@@ -116,11 +117,11 @@ mod life {
     }
 
     #[tokio::test]
-    async fn extensions_live_in_order_and_share_one_value() {
+    async fn extensions_are_called_in_order_and_share_one_value() {
         let container = Container::new::<Alive>(no_broker()).unwrap();
         container.start().await.unwrap();
         assert_eq!(
-            heard().take(),
+            received().take(),
             [
                 "hub is made",
                 "provider is set up",
@@ -136,14 +137,14 @@ mod life {
         assert_eq!(seven, 7);
         container.stop().await;
         assert_eq!(
-            heard().take(),
+            received().take(),
             ["entrypoint stops", "provider stops", "hub stops"]
         );
         container.wait().await.unwrap();
     }
 }
 
-/// What extensions share.
+/// Shared extensions.
 mod shared {
     use super::*;
 
@@ -167,13 +168,13 @@ mod shared {
     }
 
     #[tokio::test]
-    async fn a_shared_extension_is_asked_for_before_the_start_or_not_at_all() {
+    async fn a_shared_extension_must_be_requested_before_the_start() {
         let container = Container::new::<Quiet>(no_broker()).unwrap();
         let early = container.shared(|_| Ok(Early)).unwrap();
         container.start().await.unwrap();
         let error = container.shared(|_| Ok(Late)).map(drop).unwrap_err();
         assert!(error.to_string().contains("in `setup`"), "{error}");
-        // One that is there can still be had.
+        // An existing one is still available.
         let again = container.shared(|_| Ok(Early)).unwrap();
         assert!(Arc::ptr_eq(&early, &again));
         container.stop().await;
@@ -182,7 +183,7 @@ mod shared {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn who_asks_at_the_same_time_gets_the_same_value() {
+    async fn concurrent_requests_return_the_same_value() {
         let container = Container::new::<Quiet>(no_broker()).unwrap();
         let barrier = Arc::new(std::sync::Barrier::new(4));
         let asking: Vec<_> = (0..4)
@@ -202,7 +203,7 @@ mod shared {
     }
 }
 
-/// An entrypoint that takes what it is called with from a channel, in a managed task.
+/// An entrypoint that receives arguments from a channel in a managed task.
 mod channel {
     use super::*;
 
@@ -243,7 +244,7 @@ mod channel {
     }
 
     static INBOX: Mutex<Option<Inbox>> = Mutex::new(None);
-    /// The tests of this module use one static place, one after the other.
+    /// Serializes the tests of this module, which share a static.
     static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     #[derive(Dependencies)]
@@ -270,7 +271,7 @@ mod channel {
     }
 
     #[tokio::test]
-    async fn an_entrypoint_of_ones_own_needs_no_broker() {
+    async fn a_custom_entrypoint_needs_no_broker() {
         let _turn = ONE_BY_ONE.lock().await;
         let (container, sender) = started().await;
         let mut double = entrypoint_waiter(&container, "double");
@@ -283,7 +284,7 @@ mod channel {
     }
 
     #[tokio::test]
-    async fn arguments_that_do_not_fit_make_no_worker_and_harm_nobody() {
+    async fn mismatched_arguments_start_no_worker() {
         let _turn = ONE_BY_ONE.lock().await;
         let (container, sender) = started().await;
         let mut double = entrypoint_waiter(&container, "double");
@@ -294,7 +295,7 @@ mod channel {
     }
 
     #[tokio::test]
-    async fn a_managed_task_that_fails_kills_the_container() {
+    async fn a_failed_managed_task_kills_the_container() {
         let _turn = ONE_BY_ONE.lock().await;
         for (number, reason) in [(13, "thirteen"), (666, "the beast")] {
             let (container, sender) = started().await;
@@ -307,14 +308,14 @@ mod channel {
                 "{text}"
             );
             assert!(text.contains(reason), "{text}");
-            // Nothing runs any more.
+            // All tasks have ended.
             container.stop().await;
             assert!(sender.is_closed());
         }
     }
 
     #[tokio::test]
-    async fn a_setup_that_fails_says_whose_it_was() {
+    async fn a_failed_setup_names_its_extension() {
         let _turn = ONE_BY_ONE.lock().await;
         *INBOX.lock().unwrap() = None;
         let container = Container::new::<Doubler>(no_broker()).unwrap();
@@ -326,7 +327,7 @@ mod channel {
     }
 }
 
-/// An entrypoint that consumes a queue, with the public client and nothing else.
+/// An entrypoint that consumes a queue with the public AMQP client.
 mod queue {
     use super::*;
 
@@ -343,7 +344,7 @@ mod queue {
             }
         }
 
-        /// Called on the I/O task: what is to be done is done elsewhere.
+        /// Called on the I/O task, so it spawns a worker.
         fn accept(container: &WeakContainer, method: &MethodHandle, delivery: Delivery) {
             let Some(container) = container.upgrade() else {
                 return delivery.acker.reject(true);
@@ -413,7 +414,7 @@ mod queue {
         container.start().await.unwrap();
         let mut read = entrypoint_waiter(&container, "read");
 
-        // A worker elsewhere sends: its headers travel with the message.
+        // Sent by another worker, whose headers travel with the message.
         let sender = WorkerContext::fake("post", "deliver");
         let publisher = Publisher::shared(&broker.options());
         for letter in ["hello", "bill"] {

@@ -1,4 +1,4 @@
-//! Messages in other formats than JSON: what a user sends arrives, and what is no message harms nobody.
+//! Messages in formats other than JSON, and malformed messages.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ enum Size {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Order {
-    /// Of a type that serde writes as text for people, and as bytes for others.
+    /// A type that serde writes as text in human-readable formats, and as bytes in others.
     from: IpAddr,
     size: Size,
     note: Option<String>,
@@ -46,7 +46,7 @@ impl Mirror {
         Ok(order)
     }
 
-    /// Python's bytes as a plain `Vec`, and back.
+    /// Takes Python's bytes as a plain `Vec`.
     #[rpc]
     async fn upside_down(&self, bytes: Vec<u8>) -> Result<ByteBuf> {
         Ok(bytes.into_iter().rev().collect::<Vec<_>>().into())
@@ -62,7 +62,7 @@ impl Mirror {
         Ok(numbers)
     }
 
-    /// Passes on what it does not know.
+    /// Returns a value of unknown type.
     #[rpc]
     async fn any(&self, value: Payload) -> Result<Payload> {
         Ok(value)
@@ -73,7 +73,7 @@ impl Mirror {
         Err(Error::raise("Broken", "as asked"))
     }
 
-    /// Neither format has a form for it.
+    /// Returns a value that no format can represent.
     #[rpc]
     async fn unwritable(&self) -> Result<Unwritable> {
         Ok(Unwritable)
@@ -102,7 +102,7 @@ async fn serve(config: Config) -> Container {
 }
 
 #[tokio::test]
-async fn services_talk_in_message_pack() {
+async fn services_communicate_in_message_pack() {
     let broker = support::broker().await;
     let container = serve(config(&broker, "msgpack", &["msgpack"])).await;
     let cluster = Cluster::connect(&broker.config().with("serializer", "msgpack"))
@@ -175,9 +175,9 @@ async fn services_talk_in_message_pack() {
     container.stop().await;
 }
 
-/// The bytes are what `msgpack.packb(.., use_bin_type=True)` of Python's msgpack 1.1 makes.
+/// The bytes are output of `msgpack.packb(.., use_bin_type=True)`, msgpack 1.1 for Python.
 #[tokio::test]
-async fn message_pack_on_the_wire_is_that_of_kombu() {
+async fn message_pack_matches_kombus_bytes() {
     let broker = support::broker().await;
     let container = serve(config(&broker, "json", &["json", "msgpack"])).await;
     let mut peer = Peer::new(&broker).await;
@@ -202,7 +202,7 @@ async fn message_pack_on_the_wire_is_that_of_kombu() {
     assert_eq!(properties.content_encoding.as_deref(), Some("binary"));
     assert!(properties.headers.is_empty());
 
-    // Keys in the other order, one too many, an argument by name.
+    // Keys in another order, an unknown key, a named argument.
     let request =
         b"\x83\xa6kwargs\x81\xa5value\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00\xa4args\x90\x01\x02";
     let reply = ask("any", request).await;
@@ -224,7 +224,7 @@ async fn message_pack_on_the_wire_is_that_of_kombu() {
 }
 
 #[tokio::test]
-async fn a_reply_is_written_as_its_request_was() {
+async fn a_reply_has_the_format_of_its_request() {
     let broker = support::broker().await;
     let container = serve(config(&broker, "json", &["json", "msgpack"])).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -233,7 +233,7 @@ async fn a_reply_is_written_as_its_request_was() {
 
     let bytes: Json = json.call("upside_down", ([1, 2],)).await.unwrap();
     assert_eq!(bytes, json!([2, 1]));
-    // JSON has no bytes: that these are some shows the format.
+    // JSON has no bytes type, so receiving bytes proves the format.
     let bytes: ByteBuf = packed.call("upside_down", ([1, 2],)).await.unwrap();
     assert_eq!(bytes.as_slice(), [2, 1]);
     let map: BTreeMap<i64, bool> = packed
@@ -254,7 +254,7 @@ async fn a_reply_is_written_as_its_request_was() {
 }
 
 #[tokio::test]
-async fn a_service_calls_another_in_a_format_of_its_own() {
+async fn a_proxy_can_use_another_format_than_its_service() {
     #[derive(Dependencies)]
     struct Front {
         #[dependency(RpcProxy::new("mirror").serializer("msgpack").compression(Compression::Bzip2))]
@@ -289,7 +289,7 @@ async fn a_service_calls_another_in_a_format_of_its_own() {
     mirror.stop().await;
 }
 
-/// JSON in capital letters, as the tests of Nameko have it.
+/// JSON in capital letters, as in upstream's tests.
 struct UpperJson;
 
 impl Serializer for UpperJson {
@@ -312,7 +312,7 @@ impl Serializer for UpperJson {
 }
 
 #[tokio::test]
-async fn formats_of_ones_own() {
+async fn registered_formats() {
     serialization::register(UpperJson);
     let broker = support::broker().await;
     let container = serve(config(&broker, "upper-json", &["upper-json", "json"])).await;
@@ -330,7 +330,7 @@ async fn formats_of_ones_own() {
         Some("application/x-upper-json")
     );
 
-    // What its code does wrong is the message's fault, not the end of the service.
+    // A failing or panicking serializer fails the message, not the service.
     let reply = peer
         .ask("mirror.any", "application/x-upper-json", b"PANIC")
         .await;
@@ -355,9 +355,9 @@ async fn formats_of_ones_own() {
     container.stop().await;
 }
 
-/// Each is answered where it can be, acknowledged, and the next request is served.
+/// Each is answered if possible and acknowledged; the next request is served.
 #[tokio::test]
-async fn what_is_no_message_harms_nobody() {
+async fn malformed_messages_do_not_stop_the_service() {
     let broker = support::broker().await;
     let container = serve(config(&broker, "json", &["json", "msgpack"])).await;
     let mut peer = Peer::new(&broker).await;
@@ -378,7 +378,13 @@ async fn what_is_no_message_harms_nobody() {
             "MalformedRequest",
             "it ends within a value",
         ),
-        (PACK, "", &deep, "MalformedRequest", "nested more than 128 levels deep"),
+        (
+            PACK,
+            "",
+            &deep,
+            "MalformedRequest",
+            "nested more than 128 levels deep",
+        ),
         (PACK, "", long, "MalformedRequest", "it ends within a value"),
         (PACK, "", b"\xc1", "MalformedRequest", "0xc1"),
         (PACK, "", b"\x01\x01", "MalformedRequest", "1 more follow"),
@@ -474,7 +480,7 @@ async fn what_is_no_message_harms_nobody() {
             properties.headers.insert("compression", compression);
         }
         let reply = peer.ask_with("mirror.any", properties, body).await;
-        // It is written as the request was, where we know how.
+        // The reply has the format of the request if it is known.
         let wanted = if content_type == PACK { PACK } else { JSON };
         assert_eq!(reply.properties.content_type.as_deref(), Some(wanted));
         let codec = Codec::of(&config(&broker, "json", &["json", "msgpack"])).unwrap();
@@ -501,7 +507,7 @@ async fn what_is_no_message_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_compressed_request_is_read_but_no_bomb() {
+async fn a_compressed_request_is_read_and_a_bomb_is_rejected() {
     let broker = support::broker().await;
     let limited = config(&broker, "json", &["json"]).with("max_decompressed_size", 100_000);
     let container = serve(limited).await;

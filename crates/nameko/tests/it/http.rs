@@ -141,7 +141,7 @@ impl Shop {
         Response::new("").header("x-tag", value)
     }
 
-    /// As a method does that passes on what another server has answered.
+    /// Returns a response with a header received from another server.
     #[http(GET, "/passed/{name}/{value}")]
     async fn passed(&self, name: String, value: String) -> Result<Response> {
         Response::new("passed on").header(name, value)
@@ -205,7 +205,7 @@ impl Shop {
 const JSON: &str = "Content-Type: application/json\r\n";
 
 #[tokio::test]
-async fn paths_and_queries_become_arguments() {
+async fn path_and_query_parameters_become_arguments() {
     let (container, address) = serve::<Shop>(Config::default()).await;
     let mut client = Client::connect(address).await;
     for (path, expected) in [
@@ -227,7 +227,7 @@ async fn paths_and_queries_become_arguments() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_named() {
+async fn a_bad_request_names_the_mismatched_argument() {
     let (container, address) = serve::<Shop>(Config::default()).await;
     let mut client = Client::connect(address).await;
     for (path, expected) in [
@@ -408,7 +408,7 @@ async fn results_become_responses() {
 }
 
 #[tokio::test]
-async fn the_length_of_a_body_is_its_own() {
+async fn content_length_is_always_that_of_the_body() {
     let (container, address) = serve::<Shop>(Config::default()).await;
     let mut client = Client::connect(address).await;
     for header in [
@@ -428,7 +428,7 @@ async fn the_length_of_a_body_is_its_own() {
 }
 
 #[tokio::test]
-async fn errors_have_nameko_s_bodies_and_a_status() {
+async fn errors_have_namekos_bodies_and_a_status() {
     let (container, address) = serve::<Shop>(Config::default()).await;
     let mut client = Client::connect(address).await;
     for (path, status, expected) in [
@@ -456,10 +456,10 @@ async fn errors_have_nameko_s_bodies_and_a_status() {
 }
 
 #[tokio::test]
-async fn methods_are_told_apart() {
+async fn http_methods_are_routed_separately() {
     let (container, address) = serve::<Shop>(Config::default()).await;
     let mut client = Client::connect(address).await;
-    // A path of its own for another method hides no parameter.
+    // A literal path of another HTTP method does not shadow a parameter.
     let answer = client.get("/items/new").await;
     assert_eq!(answer.status, 400);
     assert_eq!(client.ask("DELETE /items/new", "", "").await.status, 204);
@@ -493,16 +493,16 @@ async fn methods_are_told_apart() {
 
     let head = client.ask("HEAD /hello", "", "").await;
     assert_eq!((head.status, head.header("content-length")), (200, "5"));
-    // No body was sent: the next answer is where it should be.
+    // HEAD has no body: the next response follows directly.
     assert_eq!(client.get("/hello").await.short(), (200, "hello"));
     container.stop().await;
 }
 
 #[tokio::test]
-async fn a_worker_is_made_as_for_any_entrypoint() {
+async fn a_request_runs_in_a_worker_like_any_entrypoint() {
     let (container, address) = serve::<Shop>(Config::default()).await;
     let mut client = Client::connect(address).await;
-    // What comes from outside is no context data.
+    // External headers do not become context data.
     let answer = client
         .ask(
             "GET /context",
@@ -524,7 +524,7 @@ async fn a_worker_is_made_as_for_any_entrypoint() {
 }
 
 #[tokio::test]
-async fn a_hook_has_a_method_answer_a_request() {
+async fn a_hook_passes_a_request_to_a_method() {
     let (container, _) = serve::<Shop>(Config::default()).await;
     let get = |path: &str| web::http::Request::get(path).body(Bytes::new()).unwrap();
     let text = |response: &Response| {
@@ -546,7 +546,7 @@ async fn a_hook_has_a_method_answer_a_request() {
         text(&response.unwrap()).1,
         "POST /request Some(\"t\") 1 hello"
     );
-    // Any of the paths, and what a client gets where it cannot be done.
+    // Every path of the method, and the responses to bad requests.
     let twice = entrypoint_hook(&container, "twice");
     for path in ["/twice", "/again"] {
         assert_eq!(text(&twice.request(get(path)).await.unwrap()).1, "twice");
@@ -585,7 +585,7 @@ async fn a_hook_has_a_method_answer_a_request() {
 }
 
 #[tokio::test]
-async fn methods_are_tested_without_a_server() {
+async fn methods_can_be_tested_without_a_server() {
     let container = Container::new::<Shop>(Config::default()).unwrap();
     assert_eq!(web::address(&container), None);
     let request = web::http::Request::get("/request?a=1")

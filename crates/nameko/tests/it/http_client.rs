@@ -1,4 +1,4 @@
-//! A client that speaks HTTP byte by byte, so that tests see what is on the wire.
+//! An HTTP client on the level of bytes.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::support::within;
 
-/// Starts a container whose web server listens on a free port of this machine. No broker is needed.
+/// Starts a container with a web server on a free port, without a broker.
 pub(crate) async fn serve<S: Service>(config: Config) -> (Container, SocketAddr) {
     let config = config.with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
     let container = Container::new::<S>(config).unwrap();
@@ -22,21 +22,21 @@ pub(crate) async fn serve<S: Service>(config: Config) -> (Container, SocketAddr)
 /// A connection.
 pub(crate) struct Client {
     stream: TcpStream,
-    /// Read, and not yet taken.
+    /// Received bytes that are not consumed yet.
     buffer: Vec<u8>,
 }
 
-/// A response, as it came.
+/// A received response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Names are lower case.
+    /// Headers, with lower-case names.
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    /// A header's value, or nothing.
+    /// Returns the value of a header, or an empty string.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .iter()
@@ -48,7 +48,7 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// The status and the body.
+    /// Returns the status and the body.
     pub(crate) fn short(&self) -> (u16, &str) {
         (self.status, self.text())
     }
@@ -69,12 +69,12 @@ impl Client {
         self.try_send(bytes).await.unwrap();
     }
 
-    /// Sends bytes that the server may not want.
+    /// Sends bytes, which the server may refuse.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         within("taking the request", self.stream.write_all(bytes.as_ref())).await
     }
 
-    /// Sends a request with a body, and reads the answer.
+    /// Sends a request with a body and reads the response.
     pub(crate) async fn ask(&mut self, line: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
         self.send(format!(
@@ -87,19 +87,19 @@ impl Client {
         }
     }
 
-    /// Sends a request without a body, and reads the answer.
+    /// Sends a request without a body and reads the response.
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
             .await;
         self.answer().await
     }
 
-    /// Says that it sends no more.
+    /// Shuts down the sending side.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Reads an answer: its head, and a body with a length or in chunks.
+    /// Reads a response with a fixed-length or chunked body.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut answer = self.head().await;
         if answer.header("transfer-encoding") == "chunked" {
@@ -113,7 +113,7 @@ impl Client {
         answer
     }
 
-    /// Reads the head of an answer.
+    /// Reads the head of a response.
     pub(crate) async fn head(&mut self) -> Answer {
         let mut lines = Vec::new();
         loop {
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Reads a chunk of a body that comes in chunks; `None` for the last.
+    /// Reads a chunk; `None` for the last one.
     pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
         let length = usize::from_str_radix(&self.line().await, 16).unwrap();
         let chunk = self.take(length).await;
@@ -143,11 +143,11 @@ impl Client {
         (length > 0).then_some(chunk)
     }
 
-    /// Reads until the server closes the connection, and returns what came.
+    /// Reads until the server closes the connection.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.buffer);
         within("the end of the connection", async {
-            // A reset is an end, too.
+            // A reset ends the connection too.
             while let Ok(1..) = self.stream.read_buf(&mut rest).await {}
         })
         .await;

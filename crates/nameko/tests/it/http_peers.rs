@@ -15,7 +15,7 @@ use crate::{
     support::within,
 };
 
-/// How many chunks of `Depot::endless` were made, and who hears that it ended.
+/// The number of chunks sent by `Depot::endless`, and the notification of its end.
 static MADE: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: Notify = Notify::const_new();
 
@@ -66,7 +66,7 @@ impl Depot {
     }
 }
 
-/// A request for `/echo` with these headers, and what follows them.
+/// Returns a request to `/echo` with headers and a body.
 fn post(rest: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: test\r\n{rest}")
 }
@@ -79,7 +79,7 @@ async fn depot(settings: &[(&str, serde_json::Value)]) -> (Container, std::net::
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_the_connection_closed() {
+async fn malformed_requests_are_refused_and_the_connection_is_closed() {
     let (container, address) = depot(&[]).await;
     let long = "x".repeat(200_000);
     let many: String = (0..101).map(|it| format!("h{it}: x\r\n")).collect();
@@ -113,7 +113,7 @@ async fn what_is_no_request_is_refused_and_the_connection_closed() {
         ),
     ] {
         let mut client = Client::connect(address).await;
-        // The server may have refused it before it has all of it.
+        // The server may refuse it before receiving all of it.
         let _ = client.try_send(&request).await;
         let short: String = request.chars().take(60).collect();
         assert_eq!(client.head().await.status, status, "{short}");
@@ -123,17 +123,17 @@ async fn what_is_no_request_is_refused_and_the_connection_closed() {
     let _ = client
         .try_send(format!("GET /items/{long} HTTP/1.1\r\nHost: x\r\n\r\n"))
         .await;
-    // HTTP/2 is not spoken.
+    // HTTP/2 is not supported.
     let mut h2 = Client::connect(address).await;
     h2.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert_eq!(h2.rest().await, b"");
-    // Which of the two depends on how much of it came at once.
+    // The result depends on the number of bytes received at once.
     assert!([414, 431].contains(&client.head().await.status));
     container.stop().await;
 }
 
 #[tokio::test]
-async fn bodies_come_in_chunks_in_pieces_and_after_asking() {
+async fn chunked_split_and_expect_continue_bodies_are_read() {
     let (container, address) = depot(&[]).await;
     let mut client = Client::connect(address).await;
     client
@@ -153,7 +153,7 @@ async fn bodies_come_in_chunks_in_pieces_and_after_asking() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_not_read() {
+async fn an_oversized_body_is_refused_unread() {
     let (container, address) = depot(&[("WEB_SERVER_MAX_BODY", 10.into())]).await;
     let expected = (
         413,
@@ -168,7 +168,7 @@ async fn a_body_that_is_too_large_is_not_read() {
     assert_eq!(answer.short(), expected);
     assert_eq!(answer.header("connection"), "close");
 
-    // The answer arrives, although the client goes on sending.
+    // The response arrives although the client is still sending.
     let mut client = Client::connect(address).await;
     client.send(post("Content-Length: 4000000\r\n\r\n")).await;
     let _ = client.try_send(vec![b'x'; 4_000_000]).await;
@@ -187,9 +187,9 @@ async fn a_body_that_is_too_large_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_length_that_lies_is_found_out() {
+async fn a_wrong_content_length_is_detected() {
     let (container, address) = depot(&[]).await;
-    // Too long, and then no more.
+    // Longer than the body, which then ends.
     let mut client = Client::connect(address).await;
     client.send(post("Content-Length: 10\r\n\r\nabc")).await;
     client.finish().await;
@@ -198,7 +198,7 @@ async fn a_length_that_lies_is_found_out() {
         rest.is_empty() || rest.starts_with(b"HTTP/1.1 400"),
         "{rest:?}"
     );
-    // Too short: what is left over is no request.
+    // Shorter than the body: the remainder is not a request.
     let mut client = Client::connect(address).await;
     client
         .send(post("Content-Length: 3\r\n\r\nabc what?\r\n\r\n"))
@@ -206,7 +206,7 @@ async fn a_length_that_lies_is_found_out() {
     assert_eq!(client.answer().await.short(), (200, "abc"));
     assert_eq!(client.answer().await.status, 400);
     client.rest().await;
-    // Two ways of saying it: one request for all who read it.
+    // Conflicting lengths (request smuggling) are refused.
     let mut client = Client::connect(address).await;
     client
         .send(post(
@@ -222,22 +222,22 @@ async fn a_length_that_lies_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_slow_client_is_told_and_let_go() {
+async fn a_slow_client_gets_408_and_is_disconnected() {
     let (container, address) = depot(&[
         ("WEB_SERVER_HEADER_TIMEOUT", 0.05.into()),
         ("WEB_SERVER_BODY_TIMEOUT", 0.05.into()),
         ("WEB_SERVER_KEEP_ALIVE", 0.05.into()),
     ])
     .await;
-    // Says nothing.
+    // Sends nothing.
     let mut client = Client::connect(address).await;
     assert_eq!(client.rest().await, b"");
-    // Begins a request.
+    // Sends part of a head.
     let mut client = Client::connect(address).await;
     client.send("GET /items/1 HT").await;
     assert_eq!(client.answer().await.status, 408);
     client.rest().await;
-    // Begins a body.
+    // Sends part of a body.
     let mut client = Client::connect(address).await;
     client.send(post("Content-Length: 3\r\n\r\nab")).await;
     let answer = client.answer().await;
@@ -250,7 +250,7 @@ async fn a_slow_client_is_told_and_let_go() {
     );
     assert_eq!(answer.header("connection"), "close");
     client.rest().await;
-    // Has nothing more to ask, and says so no earlier than it must.
+    // Stays idle after a response.
     let mut client = Client::connect(address).await;
     assert_eq!(client.get("/items/1").await.status, 200);
     assert_eq!(client.rest().await, b"");
@@ -258,7 +258,7 @@ async fn a_slow_client_is_told_and_let_go() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_unless_one_side_says_no() {
+async fn connections_are_kept_alive_unless_one_side_declines() {
     let (container, address) = depot(&[]).await;
     let mut client = Client::connect(address).await;
     for _ in 0..3 {
@@ -297,7 +297,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_closed_its_side_is_answered() {
+async fn a_client_that_shut_down_its_sending_side_gets_its_response() {
     let (container, address) = depot(&[]).await;
     let mut client = Client::connect(address).await;
     client
@@ -310,7 +310,7 @@ async fn a_client_that_has_closed_its_side_is_answered() {
 }
 
 #[tokio::test]
-async fn a_worker_that_takes_too_long_is_dropped() {
+async fn a_worker_that_exceeds_the_timeout_is_dropped() {
     let (container, address) = depot(&[
         ("WEB_SERVER_TIMEOUT", 0.05.into()),
         ("max_workers", 1.into()),
@@ -318,7 +318,7 @@ async fn a_worker_that_takes_too_long_is_dropped() {
     .await;
     let mut client = Client::connect(address).await;
     for _ in 0..2 {
-        // The second gets the only slot, which the first has given back.
+        // The second gets the only slot, released by the first.
         assert_eq!(
             client.get("/hang").await.short(),
             (503, "Error: ServiceUnavailable: no answer within 50ms\n")
@@ -329,21 +329,21 @@ async fn a_worker_that_takes_too_long_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_stops_the_stream_and_is_cut_off() {
+async fn a_client_that_does_not_read_blocks_the_stream_and_is_disconnected() {
     let (container, address) = depot(&[("WEB_SERVER_SEND_TIMEOUT", 0.2.into())]).await;
     let mut client = Client::connect(address).await;
     client
         .send("GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
         .await;
     within("the stream's end", DROPPED.notified()).await;
-    // What fits into the buffers of both systems, and no more.
+    // Only as much as the socket buffers hold.
     let made = MADE.load(Ordering::SeqCst);
     assert!((1..1000).contains(&made), "{made} chunks");
     container.stop().await;
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_cuts_the_connection() {
+async fn a_failed_stream_aborts_the_connection() {
     let (container, address) = depot(&[]).await;
     let mut client = Client::connect(address).await;
     client
@@ -355,7 +355,7 @@ async fn a_stream_that_fails_cuts_the_connection() {
 }
 
 #[tokio::test]
-async fn more_connections_than_may_be_open_wait() {
+async fn connections_above_the_limit_wait() {
     let (container, address) = depot(&[("WEB_SERVER_MAX_CONNECTIONS", 1.into())]).await;
     let mut first = Client::connect(address).await;
     assert_eq!(first.get("/items/1").await.status, 200);
@@ -369,7 +369,7 @@ async fn more_connections_than_may_be_open_wait() {
     container.stop().await;
 }
 
-/// Requests that are almost right, and arbitrary bytes.
+/// Almost valid requests, and arbitrary bytes.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let word = "[ -~]{0,12}";
     let almost = (
@@ -397,7 +397,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn no_bytes_break_the_server() {
+fn arbitrary_bytes_do_not_break_the_server() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -409,7 +409,7 @@ fn no_bytes_break_the_server() {
             let mut client = Client::connect(address).await;
             let _ = client.try_send(&bytes).await;
             client.finish().await;
-            // It comes to an end, and no method of ours was broken by it.
+            // The connection ends, and the service still works.
             let rest = client.rest().await;
             let broken = rest.windows(13).any(|it| it.starts_with(b"HTTP/1.1 500"));
             assert!(!broken, "{:?}", String::from_utf8_lossy(&rest));

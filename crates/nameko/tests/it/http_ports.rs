@@ -12,7 +12,7 @@ use crate::{
     support::within,
 };
 
-/// What a test and a method of `Desk` tell each other.
+/// Synchronizes a test with a method of `Desk`.
 #[derive(Default)]
 struct Gate {
     begun: Notify,
@@ -20,7 +20,7 @@ struct Gate {
     ended: Notify,
 }
 
-/// Gives workers the gate.
+/// Injects the gate into workers.
 struct Gates(Arc<Gate>);
 
 impl DependencyProvider for Gates {
@@ -126,7 +126,7 @@ impl Lost {
     }
 }
 
-/// `Desk` with a gate that the test has, too.
+/// Starts `Desk` and returns its gate.
 async fn desk(config: Config) -> (Container, SocketAddr, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let config = config.with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
@@ -143,7 +143,7 @@ fn at(address: SocketAddr) -> Config {
     Config::default().with("WEB_SERVER_ADDRESS", address.to_string())
 }
 
-/// Whether the port is closed.
+/// Returns `true` if the port is closed.
 async fn is_closed(address: SocketAddr) -> bool {
     within("a connection", tokio::net::TcpStream::connect(address))
         .await
@@ -164,7 +164,7 @@ async fn services_share_a_port() {
         "the lobby's desk"
     );
 
-    // The one that opened the port may go first.
+    // The container that opened the port may stop first.
     within("the stop", desk.stop()).await;
     assert_eq!(client.ask("GET /desk", "", "").await.status, 405);
     assert_eq!(client.get("/slow").await.status, 404);
@@ -175,7 +175,7 @@ async fn services_share_a_port() {
 }
 
 #[tokio::test]
-async fn routes_that_clash_fail_the_start_and_name_both() {
+async fn conflicting_routes_fail_the_start_and_name_both() {
     let (desk, address, _gate) = desk(Config::default()).await;
     let rival = Container::new::<Rival>(at(address)).unwrap();
     let error = rival.start().await.unwrap_err().to_string();
@@ -183,7 +183,7 @@ async fn routes_that_clash_fail_the_start_and_name_both() {
         error.contains("two methods want GET /desk: desk.desk (`/desk`) and rival.take (`/desk`)"),
         "{error}"
     );
-    // Who was there goes on.
+    // The first service keeps serving.
     let mut client = Client::connect(address).await;
     assert_eq!(client.get("/desk").await.short(), (200, "desk"));
     desk.stop().await;
@@ -198,7 +198,7 @@ async fn routes_that_clash_fail_the_start_and_name_both() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_none_is_told_before_the_start() {
+async fn an_invalid_path_is_an_error_before_the_start() {
     let error = Container::new::<Lost>(Config::default()).unwrap_err();
     let expected =
         "the route of lost.find: the path `/a/<int:id>` has a `<`; a parameter is written `{name}`";
@@ -206,7 +206,7 @@ async fn a_path_that_is_none_is_told_before_the_start() {
 }
 
 #[tokio::test]
-async fn a_port_that_another_program_has_is_told() {
+async fn a_port_in_use_fails_the_start() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let lobby = Container::new::<Lobby>(at(address)).unwrap();
@@ -232,7 +232,7 @@ async fn a_port_that_another_program_has_is_told() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_told() {
+async fn an_invalid_address_fails_the_start() {
     for (value, expected) in [
         ("foo", "must be `[host:]port`"),
         (
@@ -273,7 +273,7 @@ async fn ipv6_works() {
 async fn processes_may_share_a_port() {
     let shared = Config::default().with("WEB_SERVER_REUSE_PORT", true);
     let (lobby, address) = serve::<Lobby>(shared).await;
-    // Another process would do this.
+    // Simulates another process.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     assert!(socket.bind(address).is_err());
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -284,7 +284,7 @@ async fn processes_may_share_a_port() {
 }
 
 #[tokio::test]
-async fn stop_closes_the_port_lets_requests_end_and_closes_connections() {
+async fn stop_closes_the_port_finishes_requests_and_closes_connections() {
     let (container, address, gate) = desk(Config::default()).await;
     let mut idle = Client::connect(address).await;
     assert_eq!(idle.get("/desk").await.status, 200);
@@ -308,7 +308,7 @@ async fn stop_closes_the_port_lets_requests_end_and_closes_connections() {
     assert_eq!(busy.rest().await, b"");
     within("the stop", stopping).await.unwrap();
 
-    // The port is free for the next one at once.
+    // The port is free immediately.
     let lobby = Container::new::<Lobby>(at(address)).unwrap();
     lobby.start().await.unwrap();
     lobby.stop().await;
@@ -330,7 +330,7 @@ async fn stop_is_bounded_and_a_dropped_worker_is_a_503() {
 }
 
 #[tokio::test]
-async fn a_kill_cuts_connections_and_frees_the_port() {
+async fn a_kill_aborts_connections_and_frees_the_port() {
     let (container, address, gate) = desk(Config::default()).await;
     let mut busy = Client::connect(address).await;
     busy.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
@@ -343,7 +343,7 @@ async fn a_kill_cuts_connections_and_frees_the_port() {
 }
 
 #[tokio::test]
-async fn a_worker_ends_although_its_client_has_gone() {
+async fn a_worker_completes_after_its_client_disconnects() {
     let (container, address, gate) = desk(Config::default()).await;
     let mut client = Client::connect(address).await;
     client
@@ -357,7 +357,7 @@ async fn a_worker_ends_although_its_client_has_gone() {
 }
 
 #[tokio::test]
-async fn streams_are_sent_as_they_come_and_a_stop_waits_for_them() {
+async fn streams_are_sent_incrementally_and_a_stop_waits_for_them() {
     let (container, address, gate) = desk(Config::default()).await;
     let mut client = Client::connect(address).await;
     client
@@ -398,6 +398,6 @@ async fn a_stream_ends_with_its_client_and_with_its_container() {
     assert_eq!(client.chunk().await.unwrap(), b"one");
     within("the stop", container.stop()).await;
     within("the stream's end", gate.ended.notified()).await;
-    // Cut, not ended: a client must not take it for whole.
+    // Aborted, not ended: a client must not take the body as complete.
     assert_eq!(client.rest().await, b"");
 }

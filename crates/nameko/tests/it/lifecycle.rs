@@ -1,4 +1,4 @@
-//! Containers: start, stop, kill; workers and their limits; what providers hear.
+//! Containers: start, stop, kill; workers and their limits; provider hooks.
 
 use std::sync::{
     Arc,
@@ -15,17 +15,17 @@ use crate::{
     support,
 };
 
-/// Tells a test, in order, what the provider hears.
+/// A provider that reports its hooks to a test, in order.
 struct Recorder {
-    heard: mpsc::UnboundedSender<String>,
+    received: mpsc::UnboundedSender<String>,
     fail_in: Option<&'static str>,
 }
 
 impl Recorder {
-    fn hears(&self, what: impl Into<String>) -> Result<()> {
+    fn report(&self, what: impl Into<String>) -> Result<()> {
         let what = what.into();
         let fails = self.fail_in.is_some_and(|it| what.starts_with(it));
-        self.heard.send(what).unwrap();
+        self.received.send(what).unwrap();
         if fails {
             Err(Error::raise("Broken", "the provider is broken"))
         } else {
@@ -38,43 +38,43 @@ impl DependencyProvider for Recorder {
     type Dependency = mpsc::UnboundedSender<String>;
 
     async fn setup(&self, _: &Container) -> Result<()> {
-        self.hears("setup")
+        self.report("setup")
     }
 
     async fn start(&self) -> Result<()> {
-        self.hears("start")
+        self.report("start")
     }
 
     async fn stop(&self) {
-        self.hears("stop").unwrap();
+        self.report("stop").unwrap();
     }
 
     fn kill(&self) {
-        self.hears("kill").unwrap();
+        self.report("kill").unwrap();
     }
 
     async fn get_dependency(&self, ctx: &WorkerContext) -> Result<Self::Dependency> {
-        self.hears(format!("get_dependency for {}", ctx.method_name()))?;
-        Ok(self.heard.clone())
+        self.report(format!("get_dependency for {}", ctx.method_name()))?;
+        Ok(self.received.clone())
     }
 
     async fn worker_setup(&self, _: &WorkerContext) -> Result<()> {
-        self.hears("worker_setup")
+        self.report("worker_setup")
     }
 
     async fn worker_result(&self, _: &WorkerContext, outcome: &Outcome) -> Result<()> {
-        self.hears(match outcome {
+        self.report(match outcome {
             Ok(value) => format!("worker_result {}", String::from_utf8(value.to_json()?)?),
             Err(fault) => format!("worker_result error {fault}"),
         })
     }
 
     async fn worker_teardown(&self, _: &WorkerContext) -> Result<()> {
-        self.hears("worker_teardown")
+        self.report("worker_teardown")
     }
 }
 
-/// A service type needs its provider where it is declared: each test has a type, and a place to put its recorder.
+/// A service type declares its provider, so each test has a type with a static recorder.
 macro_rules! recorded {
     ($service:ident, $name:literal, $fail_in:expr) => {
         static PLACE: std::sync::Mutex<Option<mpsc::UnboundedSender<String>>> =
@@ -82,7 +82,7 @@ macro_rules! recorded {
 
         fn recorder() -> Recorder {
             Recorder {
-                heard: PLACE.lock().unwrap().clone().unwrap(),
+                received: PLACE.lock().unwrap().clone().unwrap(),
                 fail_in: $fail_in,
             }
         }
@@ -90,14 +90,14 @@ macro_rules! recorded {
         #[derive(Dependencies)]
         struct $service {
             #[dependency(recorder())]
-            heard: mpsc::UnboundedSender<String>,
+            received: mpsc::UnboundedSender<String>,
         }
 
         #[service($name)]
         impl $service {
             #[rpc]
             async fn work(&self, fail: bool) -> Result<u8> {
-                self.heard.send("method".to_owned()).unwrap();
+                self.received.send("method".to_owned()).unwrap();
                 if fail {
                     Err(Error::raise("Failure", "no luck"))
                 } else {
@@ -114,27 +114,27 @@ macro_rules! recorded {
     };
 }
 
-async fn heard(receiver: &mut mpsc::UnboundedReceiver<String>, count: usize) -> Vec<String> {
-    let mut heard = Vec::new();
+async fn received(receiver: &mut mpsc::UnboundedReceiver<String>, count: usize) -> Vec<String> {
+    let mut received = Vec::new();
     for _ in 0..count {
-        heard.push(support::within("a hook", receiver.recv()).await.unwrap());
+        received.push(support::within("a hook", receiver.recv()).await.unwrap());
     }
-    heard
+    received
 }
 
 #[tokio::test]
-async fn a_provider_hears_everything_in_order() {
+async fn provider_hooks_are_called_in_order() {
     recorded!(Recorded, "recorded", None);
     let mut hooks = listen();
     let broker = support::broker().await;
     let container = Container::new::<Recorded>(broker.config()).unwrap();
     container.start().await.unwrap();
-    assert_eq!(heard(&mut hooks, 2).await, ["setup", "start"]);
+    assert_eq!(received(&mut hooks, 2).await, ["setup", "start"]);
 
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let recorded = cluster.service("recorded");
     recorded.call::<u8>("work", (false,)).await.unwrap();
-    let order = heard(&mut hooks, 5).await;
+    let order = received(&mut hooks, 5).await;
     assert_eq!(
         order,
         [
@@ -147,17 +147,20 @@ async fn a_provider_hears_everything_in_order() {
     );
 
     recorded.call::<u8>("work", (true,)).await.unwrap_err();
-    assert_eq!(heard(&mut hooks, 5).await[3], "worker_result error no luck");
+    assert_eq!(
+        received(&mut hooks, 5).await[3],
+        "worker_result error no luck"
+    );
 
-    // Arguments that do not fit make no worker.
+    // Mismatched arguments start no worker.
     recorded.call::<u8>("work", ()).await.unwrap_err();
     container.stop().await;
-    assert_eq!(heard(&mut hooks, 1).await, ["stop"]);
+    assert_eq!(received(&mut hooks, 1).await, ["stop"]);
     container.wait().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_provider_that_cannot_be_set_up_fails_the_start() {
+async fn a_failed_provider_setup_fails_the_start() {
     recorded!(Unready, "unready", Some("setup"));
     let _hooks = listen();
     let broker = support::broker().await;
@@ -165,13 +168,13 @@ async fn a_provider_that_cannot_be_set_up_fails_the_start() {
     let error = container.start().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unready cannot start: dependency `heard`: the provider is broken"
+        "unready cannot start: dependency `received`: the provider is broken"
     );
     support::within("the end", container.wait()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_dependency_that_cannot_be_injected_is_the_calls_error() {
+async fn a_failed_injection_is_the_error_of_the_call() {
     recorded!(Uninjected, "uninjected", Some("get_dependency"));
     let _hooks = listen();
     let broker = support::broker().await;
@@ -189,14 +192,14 @@ async fn a_dependency_that_cannot_be_injected_is_the_calls_error() {
 }
 
 #[tokio::test]
-async fn a_provider_that_breaks_kills_the_container() {
+async fn a_failed_provider_hook_kills_the_container() {
     recorded!(Broken, "broken", Some("worker_result"));
     let mut hooks = listen();
     let broker = support::broker().await;
     let container = Container::new::<Broken>(broker.config()).unwrap();
     container.start().await.unwrap();
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
-    // The reply was on its way before the provider heard of it.
+    // The reply was sent before the hook.
     assert_eq!(
         cluster
             .service("broken")
@@ -213,10 +216,10 @@ async fn a_provider_that_breaks_kills_the_container() {
         error.to_string(),
         "broken was killed: the provider is broken"
     );
-    assert_eq!(heard(&mut hooks, 7).await[6], "kill");
+    assert_eq!(received(&mut hooks, 7).await[6], "kill");
 }
 
-/// How many workers of `Limited` run, and the most there ever were.
+/// The current and the highest number of `Limited` workers.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 static BEGUN: Notify = Notify::const_new();
@@ -241,7 +244,7 @@ impl Limited {
 }
 
 #[tokio::test]
-async fn no_more_than_max_workers_run_and_stop_lets_them_end() {
+async fn at_most_max_workers_run_and_stop_waits_for_them() {
     let broker = support::broker().await;
     let config = broker
         .config()
@@ -267,7 +270,7 @@ async fn no_more_than_max_workers_run_and_stop_lets_them_end() {
     assert_eq!(MOST.load(Ordering::SeqCst), 3);
     assert_eq!(RUNNING.load(Ordering::SeqCst), 0);
 
-    // What it had not begun is served by the next instance: nothing is lost.
+    // Requests without a worker are served by the next instance: nothing is lost.
     let next = Container::new::<Limited>(broker.config()).unwrap();
     next.start().await.unwrap();
     for call in calls {
@@ -277,7 +280,7 @@ async fn no_more_than_max_workers_run_and_stop_lets_them_end() {
 }
 
 #[tokio::test]
-async fn stop_is_bounded_and_drops_a_worker_that_hangs() {
+async fn stop_is_bounded_and_drops_a_hanging_worker() {
     let broker = support::broker().await;
     let config = broker.config().with("stop_timeout", 0.05);
     let container = Container::new::<Troubles>(config).unwrap();
@@ -309,7 +312,7 @@ async fn stop_is_bounded_and_drops_a_worker_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_stop_goes_on_when_its_caller_gives_up() {
+async fn a_stop_completes_after_its_caller_gives_up() {
     let broker = support::broker().await;
     let config = broker.config().with("stop_timeout", 1);
     let container = Container::new::<Troubles>(config).unwrap();
@@ -318,7 +321,7 @@ async fn a_stop_goes_on_when_its_caller_gives_up() {
     let troubles = cluster.service("troubles");
     let call = tokio::spawn(async move { troubles.call::<()>("hang", ("gives-up",)).await });
     support::within("the worker", hanging("gives-up").notified()).await;
-    // Polled once: begun, and dropped.
+    // Polled once, then dropped.
     assert!(container.stop().now_or_never().is_none());
     support::within("the second stop", container.stop()).await;
     support::within("the end", container.wait()).await.unwrap();
@@ -326,7 +329,7 @@ async fn a_stop_goes_on_when_its_caller_gives_up() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_a_broker_that_hangs() {
+async fn a_stop_does_not_wait_for_a_hanging_broker() {
     let broker = support::broker().await;
     let proxy = Proxy::start(broker.addr()).await;
     let uri = broker
@@ -379,7 +382,7 @@ impl Sluggish {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_was_stopped_while_it_started_consumes_nothing() {
+async fn a_container_stopped_during_its_start_consumes_nothing() {
     let broker = support::broker().await;
     let container = Container::new::<Sluggish>(broker.config()).unwrap();
     let error = support::within("the start", container.start())
@@ -397,7 +400,7 @@ async fn a_container_that_was_stopped_while_it_started_consumes_nothing() {
 }
 
 #[tokio::test]
-async fn stopping_twice_and_without_start_is_fine() {
+async fn stop_is_idempotent_and_allowed_before_start() {
     let broker = support::broker().await;
     let container = Container::new::<ServiceY>(broker.config()).unwrap();
     container.stop().await;
@@ -410,7 +413,7 @@ async fn stopping_twice_and_without_start_is_fine() {
 }
 
 #[tokio::test]
-async fn a_config_that_makes_no_sense_is_refused() {
+async fn an_invalid_configuration_is_an_error() {
     for (key, value) in [
         ("max_workers", -1),
         ("stop_timeout", -1),
@@ -423,7 +426,7 @@ async fn a_config_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn two_services_of_one_name_are_refused() {
+async fn duplicate_service_names_are_an_error() {
     let services = nameko::services![ServiceY, Troubles, ServiceY];
     let error = nameko::Runner::new::<&str>(&services, &[], &Config::default()).unwrap_err();
     assert!(error.to_string().contains("`service_y`"), "{error}");

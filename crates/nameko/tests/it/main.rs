@@ -1,11 +1,11 @@
 //! Tests of the crate as a user sees it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-// The broker a test runs on.
+// The broker of a test.
 mod support;
-// The services that tests run.
+// Services for tests.
 mod services;
-// A peer that speaks AMQP by hand.
+// A scripted AMQP peer.
 mod peer;
 // A TCP proxy that breaks connections.
 mod proxy;
@@ -19,7 +19,7 @@ mod amqp_tls;
 // The AMQP client against servers that misbehave.
 mod amqp_peers;
 
-// Programs that a test runs as a user would.
+// Child processes.
 mod program;
 // `nameko broker`.
 mod cli_broker;
@@ -36,54 +36,54 @@ mod config;
 mod serialization;
 // Bodies of messages in every format.
 mod codec;
-// Services that talk in MessagePack and in formats of their own.
+// Services with MessagePack and registered formats.
 mod formats;
 
 // WebSocket: requests, events, and clients that misbehave.
 mod websocket;
 
-// Timers: when they tick.
+// Timers.
 mod timers;
 // Cron lines, in one instance and in a fleet.
 mod cron;
 
 // Calls between services: results, errors, context.
 mod rpc;
-// What peers of all kinds put on the wire.
+// The wire format.
 mod wire;
 // Typed clients.
 mod clients;
-// Errors that keep their type between services.
+// Errors that keep their type across services.
 mod exceptions;
 // Context data and configuration as dependencies.
 mod context;
-// Events: who handles them, what waits for whom.
+// Events: handler types and delivery.
 mod events;
 // Events that fail.
 mod event_failures;
-// The queues of events and requests: arguments, brokers that hold them otherwise.
+// Queues of events and requests: arguments and conflicts.
 mod event_queues;
-// Messages that nobody can read.
+// Unreadable messages.
 mod poison;
 // Queues with arguments: priorities, limits, dead letters.
 mod dead_letters;
-// Messages on queues of a service's own.
+// Publishers and consumers.
 mod messaging;
-// A client of HTTP that tests see the bytes of.
+// An HTTP client on the level of bytes.
 mod http_client;
 // HTTP: arguments, results, errors.
 mod http;
 // HTTP when clients are slow, wrong or hostile.
 mod http_peers;
-// Ports shared, taken and closed; stop and kill.
+// Shared ports, stop and kill.
 mod http_ports;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
-// Extensions by users.
+// User-defined extensions.
 mod extensions;
 // Managed tasks.
 mod managed;
-// Stops that do not go well.
+// Failing starts and stops.
 mod stops;
 // Replaced dependencies, restricted entrypoints.
 mod replaced;
@@ -93,7 +93,7 @@ mod testing;
 mod observability;
 // Several services in one process.
 mod runner;
-// Services when brokers, networks and methods break.
+// Failures of brokers, networks and methods.
 mod reliability;
 
 /// The path of the binary `nameko`.

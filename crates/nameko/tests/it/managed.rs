@@ -1,4 +1,4 @@
-//! Managed tasks, and work of a container.
+//! Managed tasks and workers of a container.
 
 use std::{
     future::pending,
@@ -25,7 +25,7 @@ fn idle() -> Container {
 }
 
 #[tokio::test]
-async fn a_task_that_ends_or_is_aborted_is_no_failure() {
+async fn an_ended_or_aborted_task_is_not_a_failure() {
     let container = idle();
     let mut done = container.spawn_managed("done", async { Ok::<(), Error>(()) });
     within("its end", done.wait()).await;
@@ -40,7 +40,7 @@ async fn a_task_that_ends_or_is_aborted_is_no_failure() {
 }
 
 #[tokio::test]
-async fn a_task_ends_with_its_container_and_none_begins_after_it() {
+async fn tasks_end_with_their_container_and_none_start_afterwards() {
     let container = idle();
     let held = Arc::new(());
     let watch = Arc::downgrade(&held);
@@ -61,7 +61,7 @@ async fn a_task_ends_with_its_container_and_none_begins_after_it() {
 }
 
 #[tokio::test]
-async fn an_error_of_ones_own_is_the_reason() {
+async fn a_custom_error_is_the_reason_of_the_kill() {
     let container = idle();
     container.start().await.unwrap();
     container.spawn_managed("disk", async { Err(std::io::Error::other("disk is full")) });
@@ -73,7 +73,7 @@ async fn an_error_of_ones_own_is_the_reason() {
 }
 
 #[tokio::test]
-async fn a_panic_in_work_of_the_container_kills_it() {
+async fn a_panicking_task_kills_the_container() {
     let container = idle();
     container.start().await.unwrap();
     container.spawn(async { panic!("lost my marbles") });
@@ -82,7 +82,7 @@ async fn a_panic_in_work_of_the_container_kills_it() {
 }
 
 #[tokio::test]
-async fn a_worker_whose_result_cannot_be_handled_kills_it_too() {
+async fn a_failed_result_handler_kills_the_container() {
     let container = idle();
     container.start().await.unwrap();
     let method = container.method("nothing").unwrap();

@@ -1,4 +1,4 @@
-//! Messages on queues of one's own: what publishers send, and how they are consumed.
+//! Publishers and consumers of custom exchanges and queues.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::{
-    services::{Heard, Hearing},
+    services::{Hearing, Received},
     support::{self, TestBroker},
 };
 
@@ -158,7 +158,7 @@ async fn a_message_has_the_publishers_options() {
 }
 
 #[tokio::test]
-async fn a_calls_options_win_and_headers_are_merged() {
+async fn options_of_a_call_override_and_headers_are_merged() {
     let broker = support::broker().await;
     let writer = start::<Writer>(broker.config()).await;
     let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
@@ -197,7 +197,7 @@ async fn a_calls_options_win_and_headers_are_merged() {
 }
 
 #[tokio::test]
-async fn bodies_come_in_other_formats_too() {
+async fn bodies_can_have_other_formats() {
     let broker = support::broker().await;
     let writer = start::<Writer>(broker.config()).await;
     let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
@@ -229,7 +229,7 @@ async fn bodies_come_in_other_formats_too() {
 }
 
 #[tokio::test]
-async fn a_mandatory_message_that_no_queue_takes_is_an_error_and_the_next_one_goes() {
+async fn an_unroutable_mandatory_message_is_an_error_and_the_next_one_is_sent() {
     let broker = support::broker().await;
     let writer = start::<Writer>(broker.config()).await;
     let error = ask(&writer, "to_queue", json!(["nowhere"])).await;
@@ -251,7 +251,7 @@ async fn a_mandatory_message_that_no_queue_takes_is_an_error_and_the_next_one_go
 }
 
 #[tokio::test]
-async fn a_message_of_another_user_is_refused_and_the_next_one_goes() {
+async fn a_message_with_another_user_id_is_refused_and_the_next_one_is_sent() {
     let broker = support::broker().await;
     let writer = start::<Writer>(broker.config()).await;
     let mut inbox = support::consume(&channel(&broker).await, "inbox").await;
@@ -267,7 +267,7 @@ async fn a_message_of_another_user_is_refused_and_the_next_one_goes() {
 }
 
 #[tokio::test]
-async fn what_a_publisher_declares_is_there_again_on_a_broker_that_forgot_it() {
+async fn a_publisher_redeclares_on_a_broker_that_lost_its_state() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let (addr, uri) = (broker.addr(), broker.uri());
     let writer = start::<Writer>(Config::default().with("AMQP_URI", uri.as_str())).await;
@@ -284,7 +284,7 @@ async fn what_a_publisher_declares_is_there_again_on_a_broker_that_forgot_it() {
 }
 
 #[tokio::test]
-async fn a_publisher_waits_for_its_broker_at_the_start() {
+async fn a_publisher_waits_for_the_broker_at_the_start() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let (addr, config) = (
         broker.addr(),
@@ -293,7 +293,7 @@ async fn a_publisher_waits_for_its_broker_at_the_start() {
     broker.stop().await;
     let broken = tokio::net::TcpListener::bind(addr).await.unwrap();
     let starting = tokio::spawn(start::<Writer>(config));
-    // One attempt meets a server that hangs up.
+    // One attempt reaches a server that closes the connection.
     let attempt = support::within("an attempt", broken.accept()).await;
     drop((attempt, broken));
     let broker = Broker::start(addr).await.unwrap();
@@ -332,7 +332,7 @@ impl Patient {
 }
 
 #[tokio::test]
-async fn a_queue_that_went_with_its_consumer_is_declared_again() {
+async fn a_queue_deleted_with_its_consumer_is_redeclared() {
     let broker = support::broker().await;
     let patient = start::<Patient>(broker.config()).await;
     let reader = channel(&broker).await;
@@ -345,7 +345,7 @@ async fn a_queue_that_went_with_its_consumer_is_declared_again() {
 }
 
 #[tokio::test]
-async fn what_a_message_declares_is_tried_again_like_the_message() {
+async fn declarations_of_a_message_are_retried_with_the_message() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let (addr, config) = (
         broker.addr(),
@@ -356,7 +356,7 @@ async fn what_a_message_declares_is_tried_again_like_the_message() {
     let broken = tokio::net::TcpListener::bind(addr).await.unwrap();
     let container = patient.clone();
     let asked = tokio::spawn(async move { ask(&container, "declare_for_ever", json!([])).await });
-    // One attempt meets a server that hangs up.
+    // One attempt reaches a server that closes the connection.
     let attempt = support::within("an attempt", broken.accept()).await;
     drop((attempt, broken));
     let broker = Broker::start(addr).await.unwrap();
@@ -395,7 +395,7 @@ impl Hasty {
 }
 
 #[tokio::test]
-async fn retries_are_as_many_as_asked_for() {
+async fn the_number_of_retries_is_configurable() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let config = Config::default().with("AMQP_URI", broker.uri());
     let hasty = start::<Hasty>(config).await;
@@ -409,7 +409,7 @@ async fn retries_are_as_many_as_asked_for() {
 }
 
 #[tokio::test]
-async fn a_test_sees_messages_without_a_broker() {
+async fn a_test_observes_messages_without_a_broker() {
     let messages = Recorder::new();
     let recorder = messages.clone();
     let fake = MessagePublisher::fake(move |message| {
@@ -438,7 +438,7 @@ struct Order {
 #[derive(Dependencies)]
 struct Reader {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("reader")]
@@ -460,8 +460,8 @@ impl Reader {
 
     #[consume("lines", requeue_on_error, prefetch_count = 1)]
     async fn in_order(&self, line: String) -> Result<()> {
-        self.heard.record(line.clone());
-        match self.heard.len() {
+        self.received.record(line.clone());
+        match self.received.len() {
             1 => Err(Error::raise("NotYet", line)),
             _ => Ok(()),
         }
@@ -491,7 +491,7 @@ pub(crate) async fn put(
 }
 
 #[tokio::test]
-async fn a_method_takes_the_body_as_its_type_says() {
+async fn the_parameter_type_selects_the_form_of_the_body() {
     let broker = support::broker().await;
     let config = broker.config().with("ACCEPT", vec!["json", "msgpack"]);
     let reader = start::<Reader>(config).await;
@@ -521,11 +521,11 @@ async fn a_method_takes_the_body_as_its_type_says() {
 }
 
 #[tokio::test]
-async fn a_prefetch_of_one_keeps_the_order_also_when_a_message_comes_again() {
+async fn a_prefetch_of_one_keeps_the_order_of_redelivered_messages() {
     let broker = support::broker().await;
-    let heard = Heard::new();
+    let received = Received::new();
     let reader = Container::builder::<Reader>(broker.config())
-        .replace("heard", heard.clone())
+        .replace("received", received.clone())
         .build()
         .unwrap();
     let channel = channel(&broker).await;
@@ -534,7 +534,7 @@ async fn a_prefetch_of_one_keeps_the_order_also_when_a_message_comes_again() {
         put(&channel, "lines", "application/json", body).await;
     }
     reader.start().await.unwrap();
-    assert_eq!(heard.take_when(4).await.unwrap(), ["a", "a", "b", "c"]);
+    assert_eq!(received.take_when(4).await.unwrap(), ["a", "a", "b", "c"]);
     reader.stop().await;
 }
 
@@ -550,7 +550,7 @@ impl Confused {
 }
 
 #[test]
-fn options_that_exclude_each_other_are_told_before_anything_starts() {
+fn exclusive_options_are_an_error_before_the_start() {
     let error = Container::new::<Confused>(Config::default()).unwrap_err();
     let text = error.to_string();
     assert!(
@@ -575,20 +575,20 @@ impl Misplaced {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_declared_otherwise_is_an_error_that_names_both_kinds() {
+async fn a_conflicting_exchange_declaration_is_an_error_with_both_kinds() {
     let broker = support::broker().await;
     let writer = start::<Writer>(broker.config()).await;
     let misplaced = Container::new::<Misplaced>(broker.config()).unwrap();
     let started = support::within("an error", misplaced.start()).await;
     let text = started.unwrap_err().to_string();
-    for told in [
+    for expected in [
         "dependency `letters`",
         "'letters'",
         "'fanout'",
         "'topic'",
         "delete the exchange",
     ] {
-        assert!(text.contains(told), "{told}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
     writer.stop().await;
 }

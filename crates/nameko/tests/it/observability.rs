@@ -1,4 +1,4 @@
-//! What `tracing` hears of workers: spans with who, why and how it ended; logs; nothing sensitive.
+//! `tracing` spans and logs of workers, without sensitive values.
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +21,12 @@ use tracing_subscriber::{
     EnvFilter, Layer, layer::Context, layer::SubscriberExt, registry::LookupSpan,
 };
 
-/// A span's fields, by name.
+/// Fields of a span, by name.
 type Fields = BTreeMap<String, String>;
 
-/// Keeps the spans called `worker` that were closed, and the events in them as text.
+/// Records closed `worker` spans and the text of events in them.
 #[derive(Clone, Default)]
-struct Heard {
+struct Received {
     spans: Arc<Mutex<Vec<Fields>>>,
     text: Arc<Mutex<Vec<u8>>>,
 }
@@ -44,7 +44,7 @@ impl Visit for Visitor<'_> {
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Heard {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Received {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, ctx: Context<'_, S>) {
         let mut fields = Fields::new();
         attributes.record(&mut Visitor(&mut fields));
@@ -64,8 +64,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Heard {
     }
 }
 
-/// The writer of the log that a person reads.
-impl io::Write for Heard {
+/// Captures the formatted log.
+impl io::Write for Received {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.text.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -76,19 +76,19 @@ impl io::Write for Heard {
     }
 }
 
-impl Heard {
-    /// Listens on this thread, which is where a test's tasks run, until the guard is dropped.
+impl Received {
+    /// Subscribes on this thread, where the tasks of a test run, until the guard is dropped.
     fn listen(filter: &str) -> (Self, DefaultGuard) {
-        let heard = Self::default();
-        let writer = heard.clone();
+        let received = Self::default();
+        let writer = received.clone();
         let log = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry()
             .with(EnvFilter::new(filter))
-            .with(heard.clone())
+            .with(received.clone())
             .with(log);
-        (heard, tracing::subscriber::set_default(subscriber))
+        (received, tracing::subscriber::set_default(subscriber))
     }
 
     fn spans(&self) -> Vec<Fields> {
@@ -141,8 +141,8 @@ async fn bank() -> Container {
 }
 
 #[tokio::test]
-async fn a_worker_is_a_span_that_tells_who_why_and_how_it_ended() {
-    let (heard, _guard) = Heard::listen("info");
+async fn a_worker_span_has_the_call_the_parent_and_the_outcome() {
+    let (received, _guard) = Received::listen("info");
     let bank = bank().await;
     let caller = WorkerContext::fake("shop", "buy");
     let stack = nameko::context_data(caller.headers());
@@ -151,7 +151,7 @@ async fn a_worker_is_a_span_that_tells_who_why_and_how_it_ended() {
     let call_id: String = login.call(("ada", "secret")).await.unwrap();
     bank.stop().await;
 
-    let spans = heard.spans();
+    let spans = received.spans();
     let [worker] = spans.as_slice() else {
         panic!("{spans:?}")
     };
@@ -171,15 +171,15 @@ async fn a_worker_is_a_span_that_tells_who_why_and_how_it_ended() {
     }
     let duration: f64 = worker["duration_ms"].parse().unwrap();
     assert!((0.0..60_000.0).contains(&duration), "{duration}");
-    // What the method logs is inside.
-    let lines = heard.lines();
+    // Log events of the method are inside the span.
+    let lines = received.lines();
     let line = lines.iter().find(|it| it.contains("checking")).unwrap();
     assert!(line.contains(&call_id), "{line}");
 }
 
 #[tokio::test]
-async fn failures_are_errors_and_expected_ones_warnings() {
-    let (heard, _guard) = Heard::listen("info");
+async fn failures_are_errors_and_expected_exceptions_are_warnings() {
+    let (received, _guard) = Received::listen("info");
     let bank = bank().await;
     let fails = entrypoint_hook(&bank, "fail").call::<()>(()).await;
     fails.unwrap_err();
@@ -190,12 +190,12 @@ async fn failures_are_errors_and_expected_ones_warnings() {
         .unwrap_err();
     bank.stop().await;
 
-    let spans = heard.spans();
+    let spans = received.spans();
     assert_eq!(spans[0]["outcome"], "OutOfMoney");
     assert_eq!(spans[0]["expected"], "false");
     assert_eq!(spans[1]["outcome"], "NoAccount");
     assert_eq!(spans[1]["expected"], "true");
-    let lines = heard.lines();
+    let lines = received.lines();
     let line = |text: &str| lines.iter().find(|it| it.contains(text)).unwrap();
     let failure = line("error handling worker bank.fail: OutOfMoney: the vault is empty");
     assert!(failure.contains(" ERROR "), "{failure}");
@@ -204,8 +204,8 @@ async fn failures_are_errors_and_expected_ones_warnings() {
 }
 
 #[tokio::test]
-async fn an_answer_that_blames_the_client_is_a_warning() {
-    let (heard, _guard) = Heard::listen("info");
+async fn a_client_error_response_is_a_warning() {
+    let (received, _guard) = Received::listen("info");
     let bank = bank().await;
     let answer = entrypoint_hook(&bank, "answer");
     for status in [404, 503] {
@@ -213,7 +213,7 @@ async fn an_answer_that_blames_the_client_is_a_warning() {
     }
     bank.stop().await;
 
-    let spans = heard.spans();
+    let spans = received.spans();
     assert_eq!(
         [&spans[0]["expected"], &spans[1]["expected"]],
         ["true", "false"]
@@ -221,26 +221,26 @@ async fn an_answer_that_blames_the_client_is_a_warning() {
 }
 
 #[tokio::test]
-async fn a_filter_that_wants_errors_only_still_hears_whose_they_are() {
-    let (heard, _guard) = Heard::listen("error");
+async fn a_filter_for_errors_keeps_the_span_of_the_worker() {
+    let (received, _guard) = Received::listen("error");
     let bank = bank().await;
     let fails = entrypoint_hook(&bank, "fail").call::<()>(()).await;
     fails.unwrap_err();
     bank.stop().await;
-    assert_eq!(heard.spans(), []);
-    let lines = heard.lines();
+    assert_eq!(received.spans(), []);
+    let lines = received.lines();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("call_id=\"bank.fail."), "{}", lines[0]);
 }
 
 #[tokio::test]
-async fn arguments_are_logged_at_trace_only_and_never_the_sensitive_ones() {
+async fn arguments_are_logged_at_trace_with_sensitive_ones_redacted() {
     for (filter, shown) in [("debug", false), ("trace", true)] {
-        let (heard, guard) = Heard::listen(filter);
+        let (received, guard) = Received::listen(filter);
         let bank = bank().await;
         let login = entrypoint_hook(&bank, "login");
         login.call::<String>(("ada", "secret")).await.unwrap();
-        // What cannot be read is quoted nowhere either.
+        // Unreadable arguments are not quoted either.
         let error = login.call::<String>(("ada", ["secret"])).await.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -252,7 +252,7 @@ async fn arguments_are_logged_at_trace_only_and_never_the_sensitive_ones() {
             .unwrap_err();
         bank.stop().await;
         drop(guard);
-        let lines = heard.lines();
+        let lines = received.lines();
         assert!(!lines.is_empty());
         assert!(lines.iter().all(|it| !it.contains("secret")), "{lines:#?}");
         let arguments = r#"{"user":"ada","password":"********"}"#;

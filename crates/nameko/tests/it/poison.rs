@@ -1,5 +1,5 @@
-//! Messages that nobody can read, of every kind, to events, consumers and RPC: each is told of and none is held, with room for
-//! one message only.
+//! Unreadable messages of every kind to event handlers, consumers and RPC: each is logged, none stays
+//! unacknowledged. The prefetch count is one.
 
 use nameko::{
     Container,
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     events::{channel, ready},
     peer::{Peer, json_of},
-    services::{Heard, Hearing},
+    services::{Hearing, Received},
     support::{self, TestBroker},
 };
 
@@ -25,20 +25,20 @@ struct Order {
 #[derive(Dependencies)]
 struct Taster {
     #[dependency(Hearing)]
-    heard: Heard,
+    received: Received,
 }
 
 #[service("taster")]
 impl Taster {
     #[event_handler("shop", "order", requeue_on_error, queue_arguments = buried())]
     async fn on_order(&self, order: Order) -> Result<()> {
-        self.heard.record(format!("event {}", order.id));
+        self.received.record(format!("event {}", order.id));
         Ok(())
     }
 
     #[consume(Queue::new("orders").arguments(buried()), requeue_on_error)]
     async fn take(&self, order: Order) -> Result<()> {
-        self.heard.record(format!("message {}", order.id));
+        self.received.record(format!("message {}", order.id));
         Ok(())
     }
 
@@ -54,18 +54,21 @@ fn buried() -> Table {
         .with("x-dead-letter-routing-key", "graves")
 }
 
-async fn taster(broker: &TestBroker) -> (Container, Heard) {
+async fn taster(broker: &TestBroker) -> (Container, Received) {
     let config = broker
         .config()
         .with("ACCEPT", vec!["json", "msgpack"])
         .with("max_workers", 1)
         .with("prefetch_count", 1)
         .with("max_decompressed_size", 1 << 20);
-    let heard = Heard::new();
+    let received = Received::new();
     let container = Container::builder::<Taster>(config);
-    let container = container.replace("heard", heard.clone()).build().unwrap();
+    let container = container
+        .replace("received", received.clone())
+        .build()
+        .unwrap();
     container.start().await.unwrap();
-    (container, heard)
+    (container, received)
 }
 
 fn properties(content_type: &'static str, headers: Table) -> Properties {
@@ -76,7 +79,7 @@ fn properties(content_type: &'static str, headers: Table) -> Properties {
     }
 }
 
-/// What is no order, whoever gets it.
+/// Messages that are not an `Order`.
 fn poison() -> Vec<(Properties, Vec<u8>)> {
     const DEEP: usize = 100_000;
 
@@ -150,7 +153,7 @@ fn poison() -> Vec<(Properties, Vec<u8>)> {
     all
 }
 
-/// Headers of the framework as no peer should send them.
+/// Invalid values of the framework's headers.
 fn strange_headers() -> Table {
     Table::new()
         .with("nameko.call_id_stack", 7)
@@ -183,29 +186,29 @@ async fn publish(broker: &TestBroker, exchange: &str, key: &str, good: &[u8]) ->
 }
 
 #[tokio::test]
-async fn poison_among_events_is_buried_and_the_next_event_is_handled() {
+async fn unreadable_events_are_dead_lettered_and_the_next_event_is_handled() {
     let broker = support::broker().await;
-    let (taster, heard) = taster(&broker).await;
+    let (taster, received) = taster(&broker).await;
     let bad = publish(&broker, "shop.events", "order", b"{\"id\": 1}").await;
-    assert_eq!(heard.take_when(1).await.unwrap(), ["event 1"]);
+    assert_eq!(received.take_when(1).await.unwrap(), ["event 1"]);
     taster.stop().await;
     assert_eq!(ready(&broker, "evt-shop-order--taster.on_order").await, 0);
     assert_eq!(ready(&broker, "graves").await as usize, bad);
 }
 
 #[tokio::test]
-async fn poison_among_messages_is_buried_and_the_next_message_is_handled() {
+async fn unreadable_messages_are_dead_lettered_and_the_next_message_is_handled() {
     let broker = support::broker().await;
-    let (taster, heard) = taster(&broker).await;
+    let (taster, received) = taster(&broker).await;
     let bad = publish(&broker, "", "orders", b"{\"id\": 2}").await;
-    assert_eq!(heard.take_when(1).await.unwrap(), ["message 2"]);
+    assert_eq!(received.take_when(1).await.unwrap(), ["message 2"]);
     taster.stop().await;
     assert_eq!(ready(&broker, "orders").await, 0);
     assert_eq!(ready(&broker, "graves").await as usize, bad);
 }
 
 #[tokio::test]
-async fn poison_among_requests_is_answered_and_the_next_request_is_served() {
+async fn unreadable_requests_are_answered_and_the_next_request_is_served() {
     let broker = support::broker().await;
     let (taster, _) = taster(&broker).await;
     let mut peer = Peer::new(&broker).await;
@@ -222,7 +225,7 @@ async fn poison_among_requests_is_answered_and_the_next_request_is_served() {
     let body = br#"{"args": [{"id": 3}], "kwargs": {}}"#;
     let reply = peer.ask_with("taster.ask", good, body).await;
     assert_eq!(json_of(&reply), json!({"result": 3, "error": null}));
-    // Nobody waits for the answers to these.
+    // These have no caller.
     for (properties, body) in poison() {
         peer.send("taster.ask", properties, &body).await;
     }

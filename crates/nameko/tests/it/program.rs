@@ -1,4 +1,4 @@
-//! Programs that a test runs as a user would: with arguments, input and signals.
+//! Child processes with arguments, input and signals.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -7,29 +7,29 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest that a test waits for a program to say or do something.
+/// Timeout of waits for output or exit of a program.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running program. Killed when dropped.
+/// A running program, killed on drop.
 pub(crate) struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// Lines of standard output and standard error, as they come.
+    /// Lines of standard output and standard error.
     pub(crate) lines: Receiver<String>,
     /// All lines received so far.
     pub(crate) seen: String,
 }
 
-/// What a program left behind.
+/// The result of a program.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The exit code; `None` when a signal ended it.
+    /// The exit code; `None` after a signal.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// A program with arguments, in an environment that configures nothing.
+/// Creates a command with a cleared configuration environment.
 pub(crate) fn command<S: AsRef<OsStr>>(
     program: &str,
     arguments: impl IntoIterator<Item = S>,
@@ -53,7 +53,7 @@ pub(crate) fn run(mut command: Command, stdin: &str) -> Ended {
     let mut input = child.stdin.take().unwrap();
     let text = stdin.to_owned();
     let writing = thread::spawn(move || {
-        // A program that stops early does not read it all.
+        // Fails if the program exits before reading all input.
         let _ = input.write_all(text.as_bytes());
     });
     let (stdout, stderr) = (
@@ -77,7 +77,7 @@ fn read(mut source: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// Waits for the end of a program. The standard library can't wait with a deadline: a thread watches it.
+/// Waits for a program to exit. A thread enforces the deadline, which the standard library lacks.
 pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let pid = child.id().to_string();
     let (done, watch) = channel::<()>();
@@ -122,7 +122,7 @@ impl Program {
         }
     }
 
-    /// Waits for a line with `text` in it, and gives it back.
+    /// Waits for a line that contains `text`, and returns it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -150,7 +150,7 @@ impl Program {
         assert!(status.unwrap().success());
     }
 
-    /// Waits for its end; the exit code, `None` when a signal ended it.
+    /// Waits for the exit; returns the exit code, `None` after a signal.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.stdin = None;
         wait(&mut self.child).code()
@@ -159,7 +159,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail only where it has ended.
+        // Both fail only after the exit.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Services when brokers, networks and methods break: calls end in a result or an error, and none hangs.
+//! Failures of brokers, networks and methods: every call returns a result or an error.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +23,13 @@ use crate::{
     support,
 };
 
-/// A configuration for the broker at `addr`.
+/// Returns a configuration for the broker at `addr`.
 fn config(addr: std::net::SocketAddr) -> Config {
     Config::default().with("AMQP_URI", format!("amqp://guest:guest@{addr}/"))
 }
 
 #[tokio::test]
-async fn a_service_waits_for_its_broker() {
+async fn a_service_waits_for_the_broker() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let addr = broker.addr();
     broker.stop().await;
@@ -59,7 +59,7 @@ async fn a_service_waits_for_its_broker() {
 }
 
 #[tokio::test]
-async fn a_start_without_a_broker_ends_with_stop() {
+async fn stop_ends_a_start_without_a_broker() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let addr = broker.addr();
     broker.stop().await;
@@ -78,7 +78,7 @@ async fn a_start_without_a_broker_ends_with_stop() {
 }
 
 #[tokio::test]
-async fn calls_survive_a_cut_connection() {
+async fn calls_survive_a_lost_connection() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut proxy = Proxy::start(broker.addr()).await;
     let through = config(proxy.addr());
@@ -87,7 +87,7 @@ async fn calls_survive_a_cut_connection() {
     runner.start().await.unwrap();
     let cluster = Cluster::connect(&through).await.unwrap();
 
-    // Each call takes a while, so that every cut finds calls at all stages.
+    // Each call takes a while, so that every disconnect meets calls at all stages.
     let load = (0..60).map(|number: u64| {
         let troubles = cluster
             .service("troubles")
@@ -112,7 +112,7 @@ async fn calls_survive_a_cut_connection() {
 }
 
 #[tokio::test]
-async fn a_broker_that_forgot_everything_fails_waiting_calls_and_serves_new_ones() {
+async fn a_broker_restarted_without_state_fails_pending_calls_and_serves_new_ones() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let addr = broker.addr();
     let runner = Runner::new::<&str>(&services![Troubles], &[], &config(addr)).unwrap();
@@ -137,7 +137,7 @@ async fn a_broker_that_forgot_everything_fails_waiting_calls_and_serves_new_ones
         "{error}"
     );
 
-    // The service is back when its queue is; until then the service is unknown.
+    // The service is unknown until its queue is redeclared.
     let echo = async {
         loop {
             match troubles.call::<u8>("echo", (1,)).await {
@@ -152,7 +152,7 @@ async fn a_broker_that_forgot_everything_fails_waiting_calls_and_serves_new_ones
 }
 
 #[tokio::test]
-async fn a_killed_service_leaves_its_calls_to_the_next() {
+async fn calls_of_a_killed_service_are_redelivered_to_the_next_instance() {
     let broker = support::broker().await;
     let first = Container::new::<Troubles>(broker.config()).unwrap();
     first.start().await.unwrap();
@@ -178,7 +178,7 @@ async fn a_killed_service_leaves_its_calls_to_the_next() {
 }
 
 #[tokio::test]
-async fn one_service_that_dies_takes_its_peers_down_in_order() {
+async fn a_dying_service_stops_its_peers_in_order() {
     let broker = support::broker().await;
     let runner = support::run(&services![ServiceX, ServiceY], &broker).await;
     runner.containers()[1].kill(Error::raise("Test", "pulled the plug"));
@@ -221,7 +221,7 @@ impl Minefield {
 }
 
 #[tokio::test]
-async fn a_type_that_panics_when_read_or_written_is_an_error_for_the_caller() {
+async fn a_panic_in_serialization_is_an_error_for_the_caller() {
     let broker = support::broker().await;
     let runner = support::run(&services![Minefield], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -235,9 +235,9 @@ async fn a_type_that_panics_when_read_or_written_is_an_error_for_the_caller() {
     runner.stop().await;
 }
 
-/// That no reply came is not the news when the request never left.
+/// The error is about the unsent request, not about the missing reply.
 #[tokio::test]
-async fn a_call_that_times_out_while_the_broker_is_away_says_so() {
+async fn a_timeout_while_the_broker_is_unreachable_names_the_broker() {
     let broker = support::broker().await;
     let mut proxy = Proxy::start(broker.addr()).await;
     let place = proxy.addr().to_string();
@@ -249,7 +249,7 @@ async fn a_call_that_times_out_while_the_broker_is_away_says_so() {
     let troubles = cluster.service("troubles");
     assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
 
-    // Shorter than the publisher's retries.
+    // Shorter than the publisher's retries take.
     let hurried = troubles.with_timeout(Duration::from_millis(1500));
     proxy.refuse().await;
     let error = hurried.call::<u8>("echo", (1,)).await.unwrap_err();
@@ -261,7 +261,7 @@ async fn a_call_that_times_out_while_the_broker_is_away_says_so() {
         "{error}"
     );
 
-    // The broker is there, but says nothing.
+    // The broker accepts connections but does not respond.
     proxy.resume().await;
     let back = async { while troubles.call::<u8>("echo", (1,)).await.is_err() {} };
     support::within("the way back", back).await;
@@ -279,7 +279,7 @@ async fn a_call_that_times_out_while_the_broker_is_away_says_so() {
 }
 
 #[tokio::test]
-async fn calls_after_the_stop_fail_at_once() {
+async fn calls_after_stop_fail_immediately() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -307,7 +307,7 @@ async fn calls_after_the_stop_fail_at_once() {
     runner.stop().await;
 }
 
-/// Tells a test of each failed attempt to connect.
+/// Reports each failed connection attempt to a test.
 struct Failures(mpsc::UnboundedSender<amqp::Error>);
 
 impl Observer for Failures {
@@ -316,9 +316,9 @@ impl Observer for Failures {
     }
 }
 
-/// A queue lost its messages when it was deleted; that a first attempt to come back made it anew does not bring them back.
+/// The messages of a deleted queue are lost, even if a first recovery attempt redeclares it.
 #[tokio::test]
-async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts() {
+async fn a_lost_queue_is_reported_if_recovery_takes_several_attempts() {
     let broker = support::broker().await;
     let mut proxy = Proxy::start(broker.addr()).await;
     let (failed, mut failures) = mpsc::unbounded_channel();
@@ -360,7 +360,7 @@ async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts()
     };
     let error = support::within("the refusal", refused).await;
     assert!(error.to_string().contains(&other), "{error}");
-    // As soon as it is declared anew: what is sent to it from then on is not lost.
+    // As soon as it is redeclared: later messages are not lost.
     let recovery = support::within("the report", recoveries.recv());
     assert_eq!(recovery.await, Some((replies.clone(), false)));
     channel.queue_delete(&other).await.unwrap();
@@ -377,7 +377,8 @@ async fn a_lost_queue_is_reported_also_when_coming_back_takes_several_attempts()
     consumers.stop().await;
 }
 
-/// Passes connections on to a broker, but answers those with these numbers as a gateway does that has no broker behind it.
+/// Proxies connections to a broker, but answers those with the numbers `busy` like a gateway without a
+/// backend.
 async fn gateway(listener: TcpListener, broker: std::net::SocketAddr, busy: &'static [usize]) {
     let mut connections = JoinSet::new();
     let mut number = 0;
@@ -390,7 +391,7 @@ async fn gateway(listener: TcpListener, broker: std::net::SocketAddr, busy: &'st
         } else {
             connections.spawn(async move {
                 let mut broker = TcpStream::connect(broker).await.unwrap();
-                // Whichever side ends it.
+                // Until either side closes.
                 let _ = copy_bidirectional(&mut client, &mut broker).await;
             });
         }
@@ -399,12 +400,12 @@ async fn gateway(listener: TcpListener, broker: std::net::SocketAddr, busy: &'st
 }
 
 #[tokio::test]
-async fn a_reply_is_not_lost_while_its_connection_is_refused() {
+async fn a_reply_survives_refused_connections() {
     let broker = support::broker().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap().to_string();
     let mut tasks = JoinSet::new();
-    // The first connection is for requests, the next would be for replies.
+    // The first connection consumes requests, the next one publishes replies.
     tasks.spawn(gateway(listener, broker.addr(), &[1, 2]));
     let uri = broker.uri().replace(&broker.addr().to_string(), &place);
     let container = Container::new::<Troubles>(broker.config().with("AMQP_URI", uri)).unwrap();
@@ -417,7 +418,7 @@ async fn a_reply_is_not_lost_while_its_connection_is_refused() {
 }
 
 #[tokio::test]
-async fn an_argument_of_50_mb_arrives() {
+async fn an_argument_of_50_mb_is_delivered() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -432,7 +433,7 @@ async fn an_argument_of_50_mb_arrives() {
 }
 
 #[tokio::test]
-async fn what_the_broker_refuses_for_its_size_is_an_error_for_the_caller() {
+async fn a_message_above_the_brokers_size_limit_is_an_error_for_the_caller() {
     let broker = Broker::builder()
         .max_message_size(100_000)
         .start("127.0.0.1:0")
@@ -448,7 +449,7 @@ async fn what_the_broker_refuses_for_its_size_is_an_error_for_the_caller() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("size"), "{error}");
-    // The client and the service are as good as before.
+    // The client and the service still work.
     assert_eq!(
         troubles
             .call::<serde_json::Value>("echo", (1,))

@@ -33,7 +33,7 @@ fn fake() -> ServiceProxy {
 }
 
 #[tokio::test]
-async fn with_fakes_for_what_needs_a_broker_there_is_no_broker() {
+async fn replacing_all_amqp_dependencies_removes_the_need_for_a_broker() {
     let container = Container::builder::<ServiceX>(no_broker())
         .replace("y", fake())
         .only(["remote_method"])
@@ -51,7 +51,7 @@ async fn with_fakes_for_what_needs_a_broker_there_is_no_broker() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_refused_with_what_does() {
+async fn unknown_names_are_errors_that_list_the_known_ones() {
     let built = |builder: nameko::ContainerBuilder<ServiceX>| builder.build().unwrap_err();
     let builder = || Container::builder::<ServiceX>(no_broker());
     let error = built(builder().replace("z", fake()));

@@ -1,4 +1,4 @@
-//! Calls between services, and from a program: results, errors, context.
+//! RPC between services and from programs: results, errors, context.
 
 use nameko::{Cluster, Error, services};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn arguments_are_positional_or_named() {
 }
 
 #[tokio::test]
-async fn what_a_method_raises_reaches_the_caller() {
+async fn errors_of_a_method_reach_the_caller() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -86,7 +86,7 @@ async fn what_a_method_raises_reaches_the_caller() {
         remote.value
     );
 
-    // It lives on.
+    // The service still works.
     assert_eq!(
         troubles.call::<Value>("echo", (1,)).await.unwrap(),
         json!(1)
@@ -95,7 +95,7 @@ async fn what_a_method_raises_reaches_the_caller() {
 }
 
 #[tokio::test]
-async fn wrong_calls_say_what_is_wrong() {
+async fn invalid_calls_have_descriptive_errors() {
     let broker = support::broker().await;
     let runner = support::run(&services![ServiceX, ServiceY], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -131,7 +131,7 @@ async fn wrong_calls_say_what_is_wrong() {
     assert!(error.is_unknown_service());
     assert_eq!(error.to_string(), "Unknown service `nobody`");
 
-    // Through a service it is a remote error, as any exception that is not registered.
+    // Propagated by a service it is a remote error, like any unregistered exception.
     let error = cluster
         .service("service_x")
         .call::<String>("call_nobody", ())
@@ -142,13 +142,13 @@ async fn wrong_calls_say_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_call_has_a_deadline() {
+async fn a_call_times_out() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
 
     let troubles = cluster.service("troubles");
-    // The connection is open when the time begins to run.
+    // Opens the connection before the timed call.
     assert_eq!(troubles.call::<u8>("echo", (1,)).await.unwrap(), 1);
     let timeout = std::time::Duration::from_millis(50);
     let error = troubles
@@ -158,7 +158,7 @@ async fn a_call_has_a_deadline() {
         .unwrap_err();
     assert!(error.is_timeout());
     assert_eq!(error.to_string(), "no reply to troubles.hang within 50ms");
-    // The client is as good as before.
+    // The client still works.
     assert_eq!(
         troubles.call::<Value>("echo", ("x",)).await.unwrap(),
         json!("x")
@@ -191,14 +191,14 @@ async fn the_call_id_stack_and_context_data_travel_with_calls() {
         ]
     );
 
-    // What the method changes before it calls goes along.
+    // Changes by the method are sent with its calls.
     let (_, language): (Vec<String>, Option<String>) = x.call("context", ("fr",)).await.unwrap();
     assert_eq!(language.as_deref(), Some("fr"));
     runner.stop().await;
 }
 
 #[tokio::test]
-async fn one_client_serves_many_tasks_at_once() {
+async fn one_client_serves_concurrent_tasks() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
@@ -214,7 +214,7 @@ async fn one_client_serves_many_tasks_at_once() {
 }
 
 #[tokio::test]
-async fn big_arguments_and_results_arrive_whole() {
+async fn large_arguments_and_results_are_delivered() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let cluster = Cluster::connect(&broker.config()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Several services in one process: how they start, and go down, together.
+//! Several services in one process: start and shutdown.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::support::{broker, run, within};
 
-/// Says when it is started and stopped; fails in the ways it is told.
+/// A provider that reports its lifecycle and fails on request.
 struct Recorder {
     name: &'static str,
     fails_to_start: bool,
@@ -15,8 +15,8 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn says(&self, what: &str) {
-        // A test that is over does not listen.
+    fn report(&self, what: &str) {
+        // Fails after the end of the test.
         let _ = self.journal.send(format!("{} {what}", self.name));
     }
 }
@@ -28,16 +28,16 @@ impl DependencyProvider for Recorder {
         if self.fails_to_start {
             return Err(Error::raise("OSError", "no space left"));
         }
-        self.says("started");
+        self.report("started");
         Ok(())
     }
 
     async fn stop(&self) {
-        self.says("stopped");
+        self.report("stopped");
     }
 
     fn kill(&self) {
-        self.says("killed");
+        self.report("killed");
     }
 
     async fn get_dependency(&self, _: &WorkerContext) -> Result<()> {
@@ -52,7 +52,7 @@ impl DependencyProvider for Recorder {
     }
 }
 
-/// Three services with a journal of their own for each test: `first` calls `second`.
+/// Three services with a journal per test; `first` calls `second`.
 macro_rules! fleet {
     ($($broken:ident)?) => {
         static JOURNAL: std::sync::OnceLock<mpsc::UnboundedSender<String>> = std::sync::OnceLock::new();
@@ -119,18 +119,18 @@ macro_rules! fleet {
     };
 }
 
-/// What the services said up to now.
-fn said(journal: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
+/// Returns the journal so far.
+fn journal_so_far(journal: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
     std::iter::from_fn(|| journal.try_recv().ok()).collect()
 }
 
 #[tokio::test]
-async fn services_stop_in_the_order_of_the_list_so_that_callers_get_their_answers() {
+async fn services_stop_in_list_order_so_that_callers_get_their_replies() {
     fleet!();
     let mut journal = listen();
     let broker = broker().await;
     let runner = Arc::new(run(&services![First, Second, Third], &broker).await);
-    said(&mut journal);
+    journal_so_far(&mut journal);
 
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let first = cluster.service("first");
@@ -140,11 +140,15 @@ async fn services_stop_in_the_order_of_the_list_so_that_callers_get_their_answer
         let runner = runner.clone();
         async move { runner.stop().await }
     });
-    // `second` still serves while `first` waits for it: it takes one more call.
+    // `second` still serves while `first` waits for it.
     let second = cluster.service("second");
     let one_more = tokio::spawn(async move { second.call::<String>("answer", ()).await });
     within("one more call", ASKED.notified()).await;
-    assert_eq!(said(&mut journal), [""; 0], "nothing has stopped yet");
+    assert_eq!(
+        journal_so_far(&mut journal),
+        [""; 0],
+        "nothing has stopped yet"
+    );
     ANSWER.add_permits(2);
     for call in [call, one_more] {
         assert_eq!(
@@ -154,7 +158,7 @@ async fn services_stop_in_the_order_of_the_list_so_that_callers_get_their_answer
     }
     within("the stop", stopping).await.unwrap();
     assert_eq!(
-        said(&mut journal),
+        journal_so_far(&mut journal),
         ["first stopped", "second stopped", "third stopped"]
     );
     within("the end", runner.wait()).await.unwrap();
@@ -162,21 +166,21 @@ async fn services_stop_in_the_order_of_the_list_so_that_callers_get_their_answer
 }
 
 #[tokio::test]
-async fn one_that_dies_takes_its_peers_down_in_order_and_is_named() {
+async fn a_dying_service_stops_its_peers_in_order_and_is_named() {
     fleet!();
     let mut journal = listen();
     let broker = broker().await;
     let runner = run(&services![First, Second, Third], &broker).await;
-    said(&mut journal);
+    journal_so_far(&mut journal);
 
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let third = cluster.service("third");
-    // Its message goes back to the queue: no answer comes.
+    // Its message is requeued, so there is no reply.
     let call = tokio::spawn(async move { third.call::<()>("die", ()).await });
     let error = within("the end", runner.wait()).await.unwrap_err();
     assert_eq!(error.to_string(), "third was killed: disk is gone");
     assert_eq!(
-        said(&mut journal),
+        journal_so_far(&mut journal),
         ["third killed", "first stopped", "second stopped"]
     );
     let again = within("the end, again", runner.wait()).await.unwrap_err();
@@ -186,7 +190,7 @@ async fn one_that_dies_takes_its_peers_down_in_order_and_is_named() {
 }
 
 #[tokio::test]
-async fn one_that_cannot_start_is_named_and_the_others_are_stopped() {
+async fn a_service_that_fails_to_start_is_named_and_the_others_are_stopped() {
     fleet!(second);
     let mut journal = listen();
     let broker = broker().await;
@@ -197,28 +201,28 @@ async fn one_that_cannot_start_is_named_and_the_others_are_stopped() {
         error.to_string(),
         "second cannot start: dependency `_recorder`: no space left"
     );
-    let said = said(&mut journal);
+    let entries = journal_so_far(&mut journal);
     for name in ["first", "third"] {
         let stopped = format!("{name} stopped");
         assert_eq!(
-            said.iter().filter(|it| **it == stopped).count(),
+            entries.iter().filter(|it| **it == stopped).count(),
             1,
-            "{said:?}"
+            "{entries:?}"
         );
     }
     for container in runner.containers() {
         within("each one's end", container.wait()).await.unwrap();
     }
-    // Nothing is left that could be called.
+    // No service is left.
     assert!(matches!(
         runner.start().await,
         Err(Error::ContainerStopping(_))
     ));
 }
 
-/// Dies while its peers wait for a broker that is not there.
+/// A service that dies while its peers wait for a missing broker.
 #[tokio::test]
-async fn one_that_dies_while_others_start_ends_the_start() {
+async fn a_service_dying_during_the_start_ends_the_start() {
     static DIE: Notify = Notify::const_new();
 
     struct Dies;
@@ -264,7 +268,7 @@ async fn one_that_dies_while_others_start_ends_the_start() {
         }
     }
 
-    // Nobody listens on port 1.
+    // Nothing listens on port 1.
     let config = Config::new().with("AMQP_URI", "amqp://127.0.0.1:1");
     let runner = Runner::new::<&str>(&services![Waiting, Mortal], &[], &config).unwrap();
     let error = within("the end", runner.start()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! JSON is exchanged with Python peers: same text, same values.
+//! JSON exchange with Python peers: same text, same values.
 
 use nameko::serialization::{Error, from_slice, from_str, python, standard, to_raw, to_vec};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-/// Any JSON value, numbers that JSON does not have included.
+/// A JSON value, including Python's non-finite numbers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Tree {
@@ -20,7 +20,7 @@ enum Tree {
     Map(Vec2Map),
 }
 
-/// A map that keeps its order.
+/// An ordered map.
 #[derive(Clone, Debug)]
 struct Vec2Map(Vec<(String, Tree)>);
 
@@ -57,9 +57,9 @@ fn text<T: Serialize + ?Sized>(value: &T) -> String {
     String::from_utf8(to_vec(value).expect("has a JSON form")).expect("JSON is UTF-8")
 }
 
-/// `python_json.txt`: one value per line, as `json.dumps` of Python 3.11 wrote it.
+/// `python_json.txt` holds one value per line, output of `json.dumps`, Python 3.11.
 #[test]
-fn what_python_writes_is_read_and_written_alike() {
+fn output_of_python_round_trips() {
     for line in include_str!("../data/python_json.txt").lines() {
         let tree: Tree = from_str(line).expect(line);
         assert_eq!(text(&tree), line);
@@ -75,7 +75,7 @@ fn what_python_writes_is_read_and_written_alike() {
 }
 
 #[test]
-fn typed_values_are_written_as_python_would() {
+fn typed_values_are_written_as_by_python() {
     #[derive(Serialize)]
     enum Shape {
         Unit,
@@ -121,7 +121,7 @@ fn typed_values_are_written_as_python_would() {
 }
 
 #[test]
-fn special_numbers_are_read_where_a_type_can_hold_them() {
+fn non_finite_numbers_deserialize_into_floats_only() {
     #[derive(Debug, Deserialize, PartialEq)]
     struct Point {
         x: f64,
@@ -174,7 +174,7 @@ fn special_numbers_are_read_where_a_type_can_hold_them() {
 }
 
 #[test]
-fn parts_of_a_message_may_hold_special_numbers() {
+fn raw_parts_of_a_message_keep_non_finite_numbers() {
     #[derive(Deserialize)]
     struct Request<'a> {
         #[serde(borrow)]
@@ -188,7 +188,7 @@ fn parts_of_a_message_may_hold_special_numbers() {
 }
 
 #[test]
-fn what_can_not_be_read_or_written_is_explained() {
+fn serialization_errors_are_descriptive() {
     let read = |text: &[u8]| from_slice::<Value>(text).map_err(|error| error.to_string());
     let table: &[(&[u8], &str)] = &[
         (
@@ -229,7 +229,7 @@ fn what_can_not_be_read_or_written_is_explained() {
 
 proptest! {
     #[test]
-    fn values_come_back_as_they_were(
+    fn values_round_trip(
         floats in prop::collection::vec(any::<f64>(), 0..4),
         words in prop::collection::vec(any::<String>(), 0..4),
         numbers in any::<(i64, u64, f32, bool, Option<char>)>(),
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in any::<String>(), like in "[\\[\\]{}\",:NaInfity0-9.eE+\\\\ud-]{0,40}") {
+    fn arbitrary_text_never_panics(text in any::<String>(), like in "[\\[\\]{}\",:NaInfity0-9.eE+\\\\ud-]{0,40}") {
         for text in [text, like] {
             let _ = from_str::<Value>(&text);
             let _ = from_str::<Vec<f64>>(&text);

@@ -1,4 +1,4 @@
-//! The services that the tests run.
+//! Services for tests.
 
 use std::{
     collections::BTreeMap,
@@ -74,10 +74,10 @@ impl std::fmt::Display for OutOfStock {
 
 impl std::error::Error for OutOfStock {}
 
-/// Who waits for a `Troubles::hang` to begin, by the test's name for it.
+/// Notifications of started `Troubles::hang` calls, by the name of the test.
 static HANGING: Mutex<BTreeMap<String, Arc<Notify>>> = Mutex::new(BTreeMap::new());
 
-/// Told when `Troubles::hang` has begun for `test`.
+/// Returns the notification for `Troubles::hang` of `test`.
 pub(crate) fn hanging(test: &str) -> Arc<Notify> {
     HANGING
         .lock()
@@ -135,16 +135,16 @@ impl Troubles {
     }
 }
 
-/// What the methods of a service were told: a test puts its own recorder in the place of the field `heard`.
-pub(crate) type Heard = nameko::testing::Recorder<String>;
+/// Records received values; a test replaces the dependency with its own recorder.
+pub(crate) type Received = nameko::testing::Recorder<String>;
 
-/// Injects a recorder that nobody reads.
+/// Injects an unused recorder.
 pub(crate) struct Hearing;
 
 impl DependencyProvider for Hearing {
-    type Dependency = Heard;
+    type Dependency = Received;
 
-    async fn get_dependency(&self, _: &WorkerContext) -> Result<Heard> {
-        Ok(Heard::new())
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Received> {
+        Ok(Received::new())
     }
 }

@@ -1,4 +1,4 @@
-//! Stops, and starts, that do not go well.
+//! Failing and hanging starts and stops.
 
 use std::{
     future::pending,
@@ -17,11 +17,11 @@ use crate::support::{no_broker, within};
 
 static HEARD: OnceLock<Recorder<String>> = OnceLock::new();
 
-fn heard() -> &'static Recorder<String> {
+fn received() -> &'static Recorder<String> {
     HEARD.get_or_init(Recorder::new)
 }
 
-/// A provider whose dependency says when its worker is gone, and that takes its time to stop.
+/// A provider whose dependency reports its drop, with a configurable stop duration.
 struct Slow {
     stop_takes: Duration,
 }
@@ -30,7 +30,7 @@ struct Guard;
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        heard().record("worker is gone".to_owned());
+        received().record("worker is gone".to_owned());
     }
 }
 
@@ -38,9 +38,9 @@ impl DependencyProvider for Slow {
     type Dependency = Arc<Guard>;
 
     async fn stop(&self) {
-        heard().record("provider stops".to_owned());
+        received().record("provider stops".to_owned());
         tokio::time::sleep(self.stop_takes).await;
-        heard().record("provider has stopped".to_owned());
+        received().record("provider has stopped".to_owned());
     }
 
     async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Guard>> {
@@ -48,7 +48,7 @@ impl DependencyProvider for Slow {
     }
 }
 
-/// The tests of this file use one static recorder, one after the other.
+/// Serializes the tests of this file, which share a static recorder.
 static ONE_BY_ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[derive(Dependencies)]
@@ -61,32 +61,32 @@ struct Stubborn {
 impl Stubborn {
     #[entrypoint(Dummy)]
     async fn hang(&self) -> Result<()> {
-        heard().record("worker runs".to_owned());
+        received().record("worker runs".to_owned());
         pending().await
     }
 }
 
 #[tokio::test]
-async fn a_dropped_worker_is_gone_before_its_providers_stop() {
+async fn a_worker_is_dropped_before_its_providers_stop() {
     let _turn = ONE_BY_ONE.lock().await;
-    heard().take();
+    received().take();
     let config = no_broker().with("stop_timeout", 0.01);
     let container = Container::new::<Stubborn>(config).unwrap();
     container.start().await.unwrap();
     let method = container.method("hang").unwrap();
     container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
-    assert_eq!(heard().take_when(1).await.unwrap(), ["worker runs"]);
+    assert_eq!(received().take_when(1).await.unwrap(), ["worker runs"]);
     container.stop().await;
     assert_eq!(
-        heard().take(),
+        received().take(),
         ["worker is gone", "provider stops", "provider has stopped"]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_does_not_stop_does_not_keep_the_container() {
+async fn a_provider_with_a_hanging_stop_does_not_block_the_container() {
     let _turn = ONE_BY_ONE.lock().await;
-    heard().take();
+    received().take();
     let container = Container::builder::<Stubborn>(no_broker())
         .replace_provider(
             "_guard",
@@ -100,11 +100,11 @@ async fn a_provider_that_does_not_stop_does_not_keep_the_container() {
     let begun = tokio::time::Instant::now();
     container.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(60), "{begun:?}");
-    assert_eq!(heard().take(), ["provider stops"]);
+    assert_eq!(received().take(), ["provider stops"]);
     container.wait().await.unwrap();
 }
 
-/// A provider that panics when it stops.
+/// A provider with a panicking `stop`.
 struct Panics;
 
 impl DependencyProvider for Panics {
@@ -120,7 +120,7 @@ impl DependencyProvider for Panics {
 }
 
 #[tokio::test]
-async fn a_stop_that_panics_is_told_and_harms_no_other() {
+async fn a_panicking_stop_is_logged_and_the_others_run() {
     let container = Container::builder::<Stubborn>(no_broker())
         .replace_provider("_guard", Panics)
         .build()
@@ -131,7 +131,7 @@ async fn a_stop_that_panics_is_told_and_harms_no_other() {
     assert_eq!(error.to_string(), "stubborn was killed: no brakes");
 }
 
-/// Blocks the thread of whoever calls `Blocking::block`, until the sender of this is dropped.
+/// Blocks the thread of `Blocking::block` until the sender is dropped.
 static BLOCKER: Mutex<Option<std::sync::mpsc::Receiver<()>>> = Mutex::new(None);
 
 #[derive(Dependencies)]
@@ -142,16 +142,16 @@ impl Blocking {
     #[entrypoint(Dummy)]
     async fn block(&self) -> Result<()> {
         let blocker = BLOCKER.lock().unwrap().take().unwrap();
-        heard().record("worker blocks".to_owned());
+        received().record("worker blocks".to_owned());
         let _ = blocker.recv();
         Ok(())
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_blocks_its_thread_does_not_keep_the_container() {
+async fn a_worker_that_blocks_its_thread_does_not_block_the_stop() {
     let _turn = ONE_BY_ONE.lock().await;
-    heard().take();
+    received().take();
     let (hold, blocker) = std::sync::mpsc::channel();
     *BLOCKER.lock().unwrap() = Some(blocker);
     let config = no_broker().with("stop_timeout", 0);
@@ -160,14 +160,14 @@ async fn a_worker_that_blocks_its_thread_does_not_keep_the_container() {
     let method = container.method("block").unwrap();
     let mut worker =
         container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
-    heard().take_when(1).await.unwrap();
+    received().take_when(1).await.unwrap();
     within("the stop", container.stop()).await;
     assert!(!worker.is_finished());
     drop(hold);
     within("the worker's end", worker.wait()).await;
 }
 
-/// A provider that panics when it is set up.
+/// A provider with a panicking `setup`.
 struct Explodes;
 
 impl DependencyProvider for Explodes {
@@ -183,7 +183,7 @@ impl DependencyProvider for Explodes {
 }
 
 #[tokio::test]
-async fn a_setup_that_panics_fails_the_start_and_is_named() {
+async fn a_panicking_setup_fails_the_start_and_is_named() {
     let container = Container::builder::<Stubborn>(no_broker())
         .replace_provider("_guard", Explodes)
         .build()
@@ -197,7 +197,7 @@ async fn a_setup_that_panics_fails_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn a_container_that_has_ended_runs_no_worker() {
+async fn an_ended_container_starts_no_worker() {
     #[derive(Dependencies)]
     struct Over;
 
@@ -223,7 +223,7 @@ async fn a_container_that_has_ended_runs_no_worker() {
     }
 }
 
-/// A provider one of whose tasks fails while it is set up.
+/// A provider with a task that fails during setup.
 struct FailsMeanwhile;
 
 impl DependencyProvider for FailsMeanwhile {
@@ -242,7 +242,7 @@ impl DependencyProvider for FailsMeanwhile {
 }
 
 #[tokio::test]
-async fn a_start_that_a_kill_ends_says_why() {
+async fn a_start_ended_by_a_kill_returns_the_reason() {
     let container = Container::builder::<Stubborn>(no_broker())
         .replace_provider("_guard", FailsMeanwhile)
         .build()
@@ -255,7 +255,7 @@ async fn a_start_that_a_kill_ends_says_why() {
 }
 
 #[tokio::test]
-async fn a_second_start_is_told_from_one_of_a_container_that_stops() {
+async fn a_second_start_and_a_start_during_stop_are_distinct_errors() {
     let container = Container::new::<Stubborn>(no_broker()).unwrap();
     container.start().await.unwrap();
     let error = container.start().await.unwrap_err();

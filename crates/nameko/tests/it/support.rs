@@ -1,4 +1,4 @@
-//! The broker that a test runs on, and names of its own on it.
+//! The broker of a test, and unique names.
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -9,16 +9,16 @@ use nameko::{
 };
 use tokio::sync::mpsc;
 
-/// A broker for one test: an embedded one of its own, or a virtual host of its own on the RabbitMQ at
+/// A broker for one test: an embedded one, or a virtual host on the RabbitMQ at
 /// `NAMEKO_TEST_AMQP_URI`.
 pub(crate) struct TestBroker(testing::TestBroker);
 
-/// A broker to test on.
+/// Starts a broker.
 pub(crate) async fn broker() -> TestBroker {
     TestBroker(testing::broker().await)
 }
 
-/// Runs services until the test stops them.
+/// Starts services.
 pub(crate) async fn run(services: &Services, broker: &TestBroker) -> Runner {
     let runner = Runner::new::<&str>(services, &[], &broker.config()).unwrap();
     runner.start().await.unwrap();
@@ -26,22 +26,22 @@ pub(crate) async fn run(services: &Services, broker: &TestBroker) -> Runner {
 }
 
 impl TestBroker {
-    /// Where it is.
+    /// Returns the URI.
     pub(crate) fn uri(&self) -> &str {
         self.0.uri()
     }
 
-    /// A configuration that names it.
+    /// Returns a configuration with the URI.
     pub(crate) fn config(&self) -> Config {
         self.0.config()
     }
 
-    /// How to connect to it.
+    /// Returns connection options.
     pub(crate) fn options(&self) -> ConnectOptions {
         ConnectOptions::from_uri(self.uri()).unwrap()
     }
 
-    /// Its address.
+    /// Returns the socket address.
     pub(crate) fn addr(&self) -> SocketAddr {
         use std::net::ToSocketAddrs;
 
@@ -51,27 +51,27 @@ impl TestBroker {
     }
 }
 
-/// `name` with something unique behind it: for queues, exchanges and services of one test.
+/// Appends a unique suffix, for queues, exchanges and services of one test.
 pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Waits for what is to happen, but not for ever.
-pub(crate) async fn within<F: Future>(what: &str, event: F) -> F::Output {
+/// Awaits an event, with a timeout of 30 s.
+pub(crate) async fn within<F: Future>(description: &str, event: F) -> F::Output {
     match tokio::time::timeout(Duration::from_secs(30), event).await {
         Ok(output) => output,
-        Err(_) => panic!("{what} did not come within 30 s"),
+        Err(_) => panic!("timed out after 30 s: {description}"),
     }
 }
 
-/// The messages of one queue, as a peer takes them that speaks AMQP by hand.
+/// The messages of one queue.
 pub(crate) struct Messages {
     arrived: mpsc::UnboundedReceiver<Delivery>,
-    /// Held: it ends when it is dropped.
+    /// Held: dropping it closes the channel.
     _channel: Channel,
 }
 
-/// Consumes a queue, acknowledging what comes.
+/// Consumes a queue and acknowledges its messages.
 pub(crate) async fn consume(channel: &Channel, queue: &str) -> Messages {
     let (sender, messages) = mpsc::unbounded_channel();
     let sink = move |delivery: Delivery| {
@@ -86,13 +86,13 @@ pub(crate) async fn consume(channel: &Channel, queue: &str) -> Messages {
 }
 
 impl Messages {
-    /// The next one.
+    /// Returns the next message.
     pub(crate) async fn next(&mut self) -> Delivery {
         within("a message", self.arrived.recv()).await.unwrap()
     }
 }
 
-/// A configuration whose broker cannot be reached: the port is reserved, and nothing listens there.
+/// Returns a configuration with an unreachable broker: nothing listens on port 1.
 pub(crate) fn no_broker() -> Config {
     Config::new().with("AMQP_URI", "amqp://guest:guest@127.0.0.1:1")
 }

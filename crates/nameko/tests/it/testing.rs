@@ -1,4 +1,4 @@
-//! Testing helpers: what a test of a service relies on.
+//! Testing helpers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use nameko::{
 
 use crate::support::within;
 
-/// A provider that breaks when it is told how a worker ended, if its service says so.
+/// A provider with a hook that fails on request.
 struct Fragile;
 
 impl DependencyProvider for Fragile {
@@ -73,7 +73,7 @@ async fn shop() -> Container {
 }
 
 #[tokio::test]
-async fn a_hook_takes_arguments_as_a_proxy_does() {
+async fn a_hook_takes_arguments_like_a_proxy() {
     let shop = shop().await;
     let sell = entrypoint_hook(&shop, "sell");
     assert_eq!(sell.call::<String>(("tea",)).await.unwrap(), "1 tea");
@@ -91,7 +91,7 @@ async fn a_hook_takes_arguments_as_a_proxy_does() {
 }
 
 #[tokio::test]
-async fn a_hook_fails_as_the_method_does() {
+async fn a_hook_fails_with_the_error_of_the_method() {
     let shop = shop().await;
     let sell = entrypoint_hook(&shop, "sell");
     let error = sell.call::<String>(("nothing",)).await.unwrap_err();
@@ -112,7 +112,7 @@ async fn a_hook_fails_as_the_method_does() {
 }
 
 #[tokio::test]
-async fn a_hook_needs_a_container_that_was_started() {
+async fn a_hook_requires_a_started_container() {
     let shop = Container::new::<Shop>(Config::new()).unwrap();
     let sold = entrypoint_hook(&shop, "sell")
         .call::<String>(("tea",))
@@ -125,7 +125,7 @@ async fn a_hook_needs_a_container_that_was_started() {
 }
 
 #[tokio::test]
-async fn a_hook_brings_context_data() {
+async fn a_hook_passes_context_data() {
     let shop = shop().await;
     let language = entrypoint_hook(&shop, "language");
     assert_eq!(language.call::<Option<String>>(()).await.unwrap(), None);
@@ -136,7 +136,7 @@ async fn a_hook_brings_context_data() {
 }
 
 #[tokio::test]
-async fn a_hook_tells_when_the_container_dies_of_the_call() {
+async fn a_hook_reports_a_killed_container() {
     for (key, reason) in [
         ("break", "shop was killed: the provider is broken"),
         ("panic", "shop was killed: the provider panicked"),
@@ -150,7 +150,7 @@ async fn a_hook_tells_when_the_container_dies_of_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hooks_and_waiters_have_a_deadline() {
+async fn hooks_and_waiters_time_out() {
     let shop = shop().await;
     let mut ended = entrypoint_waiter(&shop, "hang").timeout(Duration::from_millis(10));
     let error = entrypoint_hook(&shop, "hang").call::<()>(()).await;
@@ -161,7 +161,7 @@ async fn hooks_and_waiters_have_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_waiter_hears_of_each_worker_in_order() {
+async fn a_waiter_returns_each_worker_in_order() {
     let shop = shop().await;
     let sell = entrypoint_hook(&shop, "sell");
     sell.call::<String>(("before",)).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_waiter_hears_of_each_worker_in_order() {
 }
 
 #[tokio::test]
-async fn a_waiter_waits_for_what_its_condition_says() {
+async fn a_waiter_filters_by_its_condition() {
     let shop = shop().await;
     let mut count = 0;
     let mut third = entrypoint_waiter(&shop, "sell").when(move |_worker, _outcome| {
@@ -204,7 +204,7 @@ async fn a_waiter_waits_for_what_its_condition_says() {
 }
 
 #[tokio::test]
-async fn a_waiter_for_what_does_not_exist_says_what_does() {
+async fn a_waiter_for_an_unknown_method_lists_the_known_ones() {
     let shop = shop().await;
     let error = entrypoint_waiter(&shop, "buy").next().await.unwrap_err();
     assert!(error.to_string().contains("there are: hang"), "{error}");
@@ -212,7 +212,7 @@ async fn a_waiter_for_what_does_not_exist_says_what_does() {
 }
 
 #[tokio::test]
-async fn a_test_broker_is_of_ones_own() {
+async fn test_brokers_are_isolated() {
     let (one, other) = (testing::broker().await, testing::broker().await);
     assert_ne!(one.uri(), other.uri());
     let cluster = Cluster::connect(&one.config()).await.unwrap();

@@ -1,4 +1,4 @@
-//! `#[timer]`: when it ticks, and when it does not. On the runtime's paused clock, without a broker.
+//! `#[timer]` on the runtime's paused clock, without a broker.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-/// A service of one timer that says when it ticks, in milliseconds after its start.
+/// A service with a timer that reports its ticks in milliseconds after the start.
 macro_rules! ticking {
     ($service:ident, $timer:expr, |$tick:ident| $work:expr) => {
         static PLACE: std::sync::Mutex<Option<(Instant, mpsc::UnboundedSender<u64>)>> =
@@ -27,7 +27,7 @@ macro_rules! ticking {
             async fn tick(&self) -> Result<()> {
                 let (begun, sender) = PLACE.lock().unwrap().clone().unwrap();
                 let after = begun.elapsed().as_millis() as u64;
-                // A test that has seen enough is gone.
+                // Fails after the end of the test.
                 let _ = sender.send(after);
                 let $tick = TICKS.fetch_add(1, Ordering::Relaxed);
                 $work
@@ -57,7 +57,7 @@ async fn work(milliseconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ticks_come_at_multiples_of_the_interval_and_do_not_drift() {
+async fn ticks_occur_at_multiples_of_the_interval_without_drift() {
     ticking!(Steady, Timer::new(5), |_tick| {
         work(1234).await;
         Ok(())
@@ -71,16 +71,16 @@ async fn ticks_come_at_multiples_of_the_interval_and_do_not_drift() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_eager_timer_ticks_at_once() {
+async fn an_eager_timer_ticks_immediately() {
     ticking!(Eager, Timer::new(0.5).eager(true), |_tick| Ok(()));
     let (container, mut receiver) = start().await;
     assert_eq!(ticks(&mut receiver, 3).await, [0, 500, 1000]);
     container.stop().await;
 }
 
-/// As Nameko's `test_timer_run_rapid_ticks`: never two at a time, and no tick is left out.
+/// As upstream's `test_timer_run_rapid_ticks`: ticks never overlap and none is skipped.
 #[tokio::test(start_paused = true)]
-async fn after_a_slow_worker_the_missed_ticks_follow_until_it_has_caught_up() {
+async fn missed_ticks_run_after_a_slow_worker_until_caught_up() {
     ticking!(Slow, Timer::new(Duration::from_secs(1)), |tick| {
         work(if tick == 0 { 3500 } else { 100 }).await;
         Ok(())
@@ -94,7 +94,7 @@ async fn after_a_slow_worker_the_missed_ticks_follow_until_it_has_caught_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_fails_or_panics_does_not_stop_its_timer() {
+async fn a_failing_or_panicking_method_does_not_stop_its_timer() {
     ticking!(Failing, Timer::new(1), |tick| {
         match tick {
             0 => Err(nameko::Error::raise("Failure", "no luck")),
@@ -109,7 +109,7 @@ async fn a_method_that_fails_or_panics_does_not_stop_its_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_waits_for_the_worker_and_not_for_the_interval() {
+async fn stop_waits_for_the_worker_but_not_for_the_interval() {
     static DONE: AtomicU32 = AtomicU32::new(0);
     static LET_GO: Notify = Notify::const_new();
     ticking!(Stopped, Timer::new(3600).eager(true), |_tick| {
@@ -134,7 +134,7 @@ async fn a_stop_waits_for_the_worker_and_not_for_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kill_ends_the_worker_too() {
+async fn a_kill_ends_the_worker() {
     ticking!(Killed, Timer::new(1), |_tick| std::future::pending().await);
     let (container, mut receiver) = start().await;
     ticks(&mut receiver, 1).await;
@@ -144,9 +144,9 @@ async fn a_kill_ends_the_worker_too() {
     assert!(receiver.try_recv().is_err());
 }
 
-/// A container of which nobody holds a handle any more ends, and its timers with it.
+/// Dropping the last handle of a container ends it and its timers.
 #[tokio::test(start_paused = true)]
-async fn a_container_that_is_dropped_ticks_no_more() {
+async fn a_dropped_container_stops_ticking() {
     ticking!(Dropped, Timer::new(1), |_tick| Ok(()));
     let (container, mut receiver) = start().await;
     drop(container);
@@ -155,7 +155,7 @@ async fn a_container_that_is_dropped_ticks_no_more() {
 }
 
 #[test]
-fn an_interval_of_nothing_is_an_error_when_the_container_is_made() {
+fn a_zero_interval_is_an_error_at_construction() {
     #[derive(Dependencies)]
     struct Hasty;
 
@@ -176,7 +176,7 @@ fn an_interval_of_nothing_is_an_error_when_the_container_is_made() {
 }
 
 #[test]
-fn a_method_that_wants_arguments_is_an_error_when_the_container_is_made() {
+fn a_timer_method_with_parameters_is_an_error_at_construction() {
     #[derive(Dependencies)]
     struct Wanting;
 

@@ -1,4 +1,5 @@
-//! WebSocket: what a client sends and is sent, as Nameko's clients and browsers expect it; and clients that misbehave.
+//! WebSocket: requests and events as Nameko's clients and browsers expect them, and misbehaving
+//! clients.
 
 use std::{
     collections::HashMap,
@@ -29,11 +30,11 @@ use tokio_tungstenite::{
 
 use crate::{http_client, support::within};
 
-/// Says which sockets are gone, and what they listened to.
+/// Reports disconnected sockets and their channels.
 static GONE: LazyLock<broadcast::Sender<(String, Vec<String>)>> =
     LazyLock::new(|| broadcast::Sender::new(256));
 
-/// By the test's name for it: told when `Chat::hang` has begun, and lets it end.
+/// Returns the notifications of `test` for the start and the end of `Chat::hang`.
 static HANGING: Mutex<Option<HashMap<String, &'static (Notify, Notify)>>> = Mutex::new(None);
 
 fn hanging(test: &str) -> &'static (Notify, Notify) {
@@ -86,7 +87,7 @@ impl Chat {
             }
             self.hub.broadcast(channel, "left", &socket_id)?;
         }
-        // A test may have ended.
+        // Fails after the end of the test.
         let _ = GONE.send((socket_id, channels));
         Ok(())
     }
@@ -114,15 +115,15 @@ impl Chat {
     }
 
     #[websocket_rpc]
-    async fn tell(&self, _socket_id: String, target: String, value: Value) -> Result<bool> {
-        self.hub.unicast(&target, "told", &value)
+    async fn send_to(&self, _socket_id: String, target: String, value: Value) -> Result<bool> {
+        self.hub.unicast(&target, "direct", &value)
     }
 
     #[websocket_rpc]
     async fn flood(&self, _socket_id: String, target: String, messages: usize) -> Result<bool> {
         let text = "x".repeat(1_000_000);
         (0..messages).try_fold(true, |all, _| {
-            Ok(all & self.hub.unicast(&target, "told", &text)?)
+            Ok(all & self.hub.unicast(&target, "direct", &text)?)
         })
     }
 
@@ -192,14 +193,14 @@ impl Server {
     }
 }
 
-/// A client as `nameko.testing.websocket` has it.
+/// A client like `nameko.testing.websocket`.
 struct Client {
     stream: WebSocketStream<TcpStream>,
     id: String,
 }
 
 impl Client {
-    /// The next message that is no ping.
+    /// Returns the next message except pings.
     async fn receive(&mut self) -> Message {
         loop {
             let message = within("a message", self.stream.next())
@@ -234,7 +235,7 @@ impl Client {
         reply
     }
 
-    /// The code and the reason with which the server closes the socket.
+    /// Waits for the close frame; returns its code and reason.
     async fn closed(&mut self) -> (CloseCode, String) {
         loop {
             if let Message::Close(frame) = self.receive().await {
@@ -246,7 +247,7 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_with_its_correlation_id() {
+async fn a_reply_has_the_correlation_id_of_its_request() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     assert!(uuid::Uuid::try_parse(&client.id).is_ok());
@@ -257,7 +258,7 @@ async fn a_request_is_answered_with_its_correlation_id() {
         reply,
         json!({"type": "result", "success": true, "data": {"a": [1, "é", null]}, "correlation_id": "c"})
     );
-    // Any value serves as an id, and as good as none.
+    // The id may have any value, or be missing.
     for id in ["{\"n\": [1]}", "null"] {
         client
             .send(format!(
@@ -276,7 +277,7 @@ async fn a_request_is_answered_with_its_correlation_id() {
 }
 
 #[tokio::test]
-async fn errors_are_answered_as_nameko_answers_them() {
+async fn errors_have_namekos_format() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     for (method, data, exc_type, value) in [
@@ -330,7 +331,7 @@ async fn errors_are_answered_as_nameko_answers_them() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_malformed_and_the_socket_lives_on() {
+async fn a_malformed_request_is_answered_and_the_socket_stays_open() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     for message in [
@@ -346,11 +347,11 @@ async fn what_is_no_request_is_malformed_and_the_socket_lives_on() {
         assert_eq!(reply["error"]["value"], "Invalid JSON data");
         assert_eq!(reply["correlation_id"], Value::Null);
     }
-    // A request may come as bytes.
+    // A request may be a binary message.
     let request = r#"{"method": "echo", "data": {"value": 1}}"#;
     client.stream.send(Message::binary(request)).await.unwrap();
     assert_eq!(client.next().await["data"], 1);
-    // However deep it is, text is no reason to end.
+    // Deeply nested text does not close the socket.
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
     for request in [
         format!("{{\"method\": \"echo\", \"data\": {{\"value\": 1}}, \"correlation_id\": {deep}}}"),
@@ -371,7 +372,7 @@ async fn what_is_no_request_is_malformed_and_the_socket_lives_on() {
 }
 
 #[tokio::test]
-async fn events_go_to_who_listens() {
+async fn events_are_sent_to_subscribers() {
     let server = serve(Config::default()).await;
     let (mut one, mut two) = (server.connect().await, server.connect().await);
     let reply = one.call("subscribe", json!({"channel": "b"})).await;
@@ -392,22 +393,22 @@ async fn events_go_to_who_listens() {
     assert_eq!(reply["data"], 0);
 
     let reply = two
-        .call("tell", json!({"target": one.id, "value": [1]}))
+        .call("send_to", json!({"target": one.id, "value": [1]}))
         .await;
     assert_eq!(reply["data"], true);
     assert_eq!(
         one.next().await,
-        json!({"type": "event", "event": "told", "data": [1]})
+        json!({"type": "event", "event": "direct", "data": [1]})
     );
     let reply = two
-        .call("tell", json!({"target": "nobody", "value": 1}))
+        .call("send_to", json!({"target": "nobody", "value": 1}))
         .await;
     assert_eq!(reply["data"], false);
     server.container.stop().await;
 }
 
 #[tokio::test]
-async fn requests_of_one_socket_are_handled_one_after_the_other() {
+async fn requests_of_one_socket_are_handled_in_sequence() {
     let server = serve(Config::default()).await;
     let (mut one, mut two) = (server.connect().await, server.connect().await);
     let (begun, end) = hanging("in turn");
@@ -416,7 +417,7 @@ async fn requests_of_one_socket_are_handled_one_after_the_other() {
     one.send(r#"{"method": "echo", "data": {"value": 2}, "correlation_id": 2}"#)
         .await;
     within("the request", begun.notified()).await;
-    // Another socket does not wait for it.
+    // Other sockets are not blocked.
     assert_eq!(two.call("echo", json!({"value": 3})).await["data"], 3);
     end.notify_one();
     assert_eq!(one.next().await["correlation_id"], 1);
@@ -425,7 +426,7 @@ async fn requests_of_one_socket_are_handled_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_socket_is_met_when_it_connects_and_may_be_sent_away() {
+async fn the_connect_hook_runs_and_may_refuse_the_socket() {
     let server = serve(Config::default()).await;
     let mut guest = server.connect_to("/ws?room=lobby&token=right").await;
     let host = server.addr.to_string();
@@ -451,7 +452,7 @@ async fn a_socket_is_met_when_it_connects_and_may_be_sent_away() {
 }
 
 #[tokio::test]
-async fn a_socket_that_goes_is_forgotten_and_the_others_hear_of_it() {
+async fn a_disconnected_socket_is_unsubscribed_and_the_others_are_notified() {
     let server = serve(Config::default()).await;
     let mut gone = GONE.subscribe();
     let mut stays = server.connect().await;
@@ -477,14 +478,16 @@ async fn a_socket_that_goes_is_forgotten_and_the_others_hear_of_it() {
                 break;
             }
         }
-        let reply = stays.call("tell", json!({"target": id, "value": 1})).await;
+        let reply = stays
+            .call("send_to", json!({"target": id, "value": 1}))
+            .await;
         assert_eq!(reply["data"], false);
     }
     server.container.stop().await;
 }
 
 #[tokio::test]
-async fn the_connection_is_closed_before_the_hook_has_ended() {
+async fn the_connection_closes_before_the_disconnect_hook_ends() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     let (begun, end) = hanging("goodbye");
@@ -499,9 +502,9 @@ async fn the_connection_is_closed_before_the_hook_has_ended() {
     server.container.stop().await;
 }
 
-/// Otherwise it would note who is there after it was noted that he is gone.
+/// Otherwise the connect hook could register a socket after its disconnect hook.
 #[tokio::test]
-async fn a_socket_that_goes_while_it_is_met_is_gone_after_that() {
+async fn the_disconnect_hook_runs_after_the_connect_hook() {
     let server = serve(Config::default()).await;
     let mut gone = GONE.subscribe();
     let mut watcher = server.connect().await;
@@ -513,13 +516,13 @@ async fn a_socket_that_goes_while_it_is_met_is_gone_after_that() {
     drop(guest);
     let vanished = async {
         while watcher
-            .call("tell", json!({"target": id, "value": 1}))
+            .call("send_to", json!({"target": id, "value": 1}))
             .await["data"]
             == true
         {}
     };
     within("the guest's end", vanished).await;
-    // Round trips, in which the other hook would run.
+    // Round trips, during which the other hook would run.
     for _ in 0..20 {
         watcher.call("echo", json!({"value": 1})).await;
     }
@@ -532,9 +535,9 @@ async fn a_socket_that_goes_while_it_is_met_is_gone_after_that() {
     server.container.stop().await;
 }
 
-/// Its worker runs to its end nevertheless, as in Nameko.
+/// The worker still runs to its end, as in Nameko.
 #[tokio::test]
-async fn a_socket_that_vanishes_while_its_request_runs_does_no_harm() {
+async fn a_socket_may_disconnect_during_its_request() {
     let server = serve(Config::default()).await;
     let mut client = server.connect().await;
     let (begun, end) = hanging("vanished");
@@ -549,9 +552,9 @@ async fn a_socket_that_vanishes_while_its_request_runs_does_no_harm() {
     within("the stop", server.container.stop()).await;
 }
 
-/// A page that tells something as it is closed does not wait for the reply.
+/// A page that sends a message while closing does not wait for the reply.
 #[tokio::test]
-async fn what_a_socket_sent_before_it_left_is_handled_and_only_then_it_is_gone() {
+async fn pending_requests_are_handled_before_the_disconnect_hook() {
     let server = serve(Config::default()).await;
     let mut watcher = server.connect().await;
     for (test, politely) in [("leave politely", true), ("vanish", false)] {
@@ -573,13 +576,13 @@ async fn what_a_socket_sent_before_it_left_is_handled_and_only_then_it_is_gone()
         if politely {
             leaves.stream.close(None).await.unwrap();
         }
-        // What it sends is read before its end is.
+        // The messages are read before the close.
         leaves.stream.get_mut().shutdown().await.unwrap();
         end.notify_one();
         for n in 0..10 {
-            let said = watcher.next().await;
+            let event = watcher.next().await;
             assert_eq!(
-                (&said["event"], &said["data"]),
+                (&event["event"], &event["data"]),
                 (&json!("said"), &json!(n.to_string()))
             );
         }
@@ -593,7 +596,7 @@ async fn what_a_socket_sent_before_it_left_is_handled_and_only_then_it_is_gone()
 }
 
 #[tokio::test]
-async fn nothing_is_heard_of_a_socket_that_is_sent_away_also_when_it_has_gone() {
+async fn a_refused_socket_has_no_disconnect_hook() {
     let server = serve(Config::default()).await;
     let mut gone = GONE.subscribe();
     let mut watcher = server.connect().await;
@@ -611,7 +614,7 @@ async fn nothing_is_heard_of_a_socket_that_is_sent_away_also_when_it_has_gone() 
     drop(stranger);
     let vanished = async {
         while watcher
-            .call("tell", json!({"target": id, "value": 1}))
+            .call("send_to", json!({"target": id, "value": 1}))
             .await["data"]
             == true
         {}
@@ -620,14 +623,14 @@ async fn nothing_is_heard_of_a_socket_that_is_sent_away_also_when_it_has_gone() 
     end.notify_one();
     assert_eq!(watcher.next().await["event"], "met");
     while within("the hook", gone.recv()).await.unwrap().0 != id {}
-    // A reply, and no event before it.
+    // The reply arrives without an event before it.
     assert_eq!(watcher.call("echo", json!({"value": 1})).await["data"], 1);
     drop(watcher);
     server.container.stop().await;
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_large_closes_the_socket() {
+async fn an_oversized_message_closes_the_socket() {
     let server = serve(Config::default().with("WEBSOCKET_MAX_MESSAGE", 1000)).await;
     let mut client = server.connect().await;
     let text = "x".repeat(900);
@@ -635,11 +638,11 @@ async fn a_message_that_is_too_large_closes_the_socket() {
         client.call("echo", json!({"value": text})).await["data"],
         text
     );
-    // The server stops reading: what it says may come before all is sent.
+    // The server stops reading, so the close frame may arrive before everything is sent.
     let _ = client.stream.send(Message::text("x".repeat(100_000))).await;
     assert_eq!(client.closed().await.0, CloseCode::Size);
 
-    // Nor is it cut off while most of it is still on its way.
+    // The connection is not reset while most of the message is in transit.
     let mut client = server.connect().await;
     let long = Message::text("x".repeat(10_000_000));
     within("all to be sent", client.stream.send(long))
@@ -650,16 +653,16 @@ async fn a_message_that_is_too_large_closes_the_socket() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_the_rules_is_closed() {
+async fn a_protocol_violation_closes_the_socket() {
     let server = serve(Config::default()).await;
     for frame in [
-        // A text that is no UTF-8, with a mask of zeros.
+        // Invalid UTF-8, with a zero mask.
         &[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff][..],
         // No mask.
         &[0x81, 0x01, b'x'],
-        // An opcode that is none.
+        // A reserved opcode.
         &[0x83, 0x80, 0, 0, 0, 0],
-        // Lengths without end.
+        // An invalid length.
         &[
             0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
         ],
@@ -677,21 +680,21 @@ async fn a_client_that_breaks_the_rules_is_closed() {
 }
 
 #[tokio::test]
-async fn a_socket_that_does_not_read_is_closed_and_the_others_are_served() {
+async fn a_slow_reader_is_closed_and_the_others_are_served() {
     let server = serve(Config::default().with("WEBSOCKET_MAX_QUEUE", 100_000)).await;
     let mut gone = GONE.subscribe();
     let (mut deaf, mut talker) = (server.connect().await, server.connect().await);
     deaf.call("subscribe", json!({"channel": "news"})).await;
     let text = "x".repeat(90_000);
-    // What the systems on both sides take for it is more than the queue.
-    let told = async {
+    // The socket buffers hold more than the queue.
+    let until_closed = async {
         while talker
             .call("say", json!({"channel": "news", "text": text}))
             .await["data"]
             == 1
         {}
     };
-    within("the end of the deaf socket", told).await;
+    within("the end of the deaf socket", until_closed).await;
     loop {
         let (id, _) = within("the hook", gone.recv()).await.unwrap();
         if id == deaf.id {
@@ -701,7 +704,7 @@ async fn a_socket_that_does_not_read_is_closed_and_the_others_are_served() {
     server.container.stop().await;
 }
 
-/// A client that sends requests faster than they are handled is read more slowly; nothing is lost.
+/// Backpressure slows down a client that sends requests faster than they are handled.
 #[tokio::test]
 async fn a_flood_of_requests_is_answered_in_order() {
     let server = serve(Config::default()).await;
@@ -728,7 +731,7 @@ async fn a_flood_of_requests_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_a_silent_peer_is_given_up() {
+async fn pings_are_answered_and_a_silent_peer_is_disconnected() {
     let server = serve(Config::default().with("WEBSOCKET_PING_INTERVAL", 0.1)).await;
     let mut gone = GONE.subscribe();
     let mut client = server.connect().await;
@@ -747,7 +750,7 @@ async fn pings_are_answered_and_a_silent_peer_is_given_up() {
             other => assert!(other.is_ping(), "{other:?}"),
         }
     }
-    // From here on it reads nothing, and so answers nothing.
+    // From here on the client neither reads nor responds.
     loop {
         let (id, _) = within("the hook", gone.recv()).await.unwrap();
         if id == client.id {
@@ -758,7 +761,7 @@ async fn pings_are_answered_and_a_silent_peer_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_the_request_end_and_says_goodbye() {
+async fn stop_finishes_the_request_and_sends_a_close_frame() {
     let server = serve(Config::default()).await;
     let (mut idle, mut busy) = (server.connect().await, server.connect().await);
     let (begun, end) = hanging("stop");
@@ -781,9 +784,9 @@ async fn a_stop_lets_the_request_end_and_says_goodbye() {
     within("the stop", stop).await.unwrap();
 }
 
-/// More than the systems on both sides take, so that most of it waits in the service.
+/// Exceeds the socket buffers, so that most of it waits in the service.
 #[tokio::test]
-async fn a_stop_sends_all_that_waits_and_says_goodbye_to_a_peer_that_has_more_to_say() {
+async fn stop_flushes_pending_messages_and_closes_a_peer_that_is_still_sending() {
     let config = Config::default().with("WEBSOCKET_MAX_QUEUE", 50_000_000);
     let server = serve(config).await;
     let (client, mut talker) = (server.connect().await, server.connect().await);
@@ -794,11 +797,11 @@ async fn a_stop_sends_all_that_waits_and_says_goodbye_to_a_peer_that_has_more_to
     within("the request", begun.notified()).await;
     let flood = json!({"target": client.id, "messages": 10});
     assert_eq!(talker.call("flood", flood).await["data"], true);
-    // More than may wait to be handled.
+    // Exceeds the inbox.
     let talking = tokio::spawn(async move {
         let request = json!({"method": "echo", "data": {"value": "x".repeat(500_000)}}).to_string();
         for _ in 0..8 {
-            // Nobody may say anything after a goodbye. A connection that was reset is something else.
+            // Sending after the close frame fails; a reset connection would be another error.
             match sink.send(Message::text(request.clone())).await {
                 Err(WsError::Protocol(ProtocolError::SendAfterClosing)) => break,
                 sent => sent.unwrap(),
@@ -815,12 +818,12 @@ async fn a_stop_sends_all_that_waits_and_says_goodbye_to_a_peer_that_has_more_to
     let mut types = Vec::new();
     loop {
         match within("a message", stream.next()).await.unwrap().unwrap() {
-            Message::Text(text) => types.push(text.contains("\"told\"")),
+            Message::Text(text) => types.push(text.contains("\"direct\"")),
             Message::Close(frame) => break assert_eq!(frame.unwrap().code, CloseCode::Away),
             _ => {}
         }
     }
-    // The events, then the reply.
+    // Events first, then the reply.
     assert_eq!(types, [vec![true; 10], vec![false]].concat());
     drop((
         within("all to be sent", talking).await.unwrap(),
@@ -831,7 +834,7 @@ async fn a_stop_sends_all_that_waits_and_says_goodbye_to_a_peer_that_has_more_to
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_handshake_is_refused() {
+async fn an_invalid_handshake_is_refused() {
     let server = serve(Config::default()).await;
     let upgrade = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n";
     for (headers, status) in [
@@ -856,7 +859,7 @@ async fn what_is_no_websocket_handshake_is_refused() {
             .unwrap();
         assert_eq!(&answer[9..], status.as_bytes(), "{headers}");
     }
-    // A proper one, but for its line or a body.
+    // Valid except for the request line or a body.
     let headers =
         format!("{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\nHost: x\r\n");
     for (line, more) in [
@@ -872,7 +875,7 @@ async fn what_is_no_websocket_handshake_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_of_sites_that_are_not_listed_are_refused() {
+async fn handshakes_from_unlisted_origins_are_refused() {
     let origins = json!(["self", "https://shop.example"]);
     let server = serve(Config::default().with("WEBSOCKET_ORIGINS", origins)).await;
     let own = format!("Origin: http://{}\r\n", server.addr);
@@ -903,7 +906,7 @@ async fn pages_of_sites_that_are_not_listed_are_refused() {
 }
 
 #[test]
-fn a_method_without_a_socket_id_is_an_error_when_the_container_is_made() {
+fn a_method_without_a_socket_id_is_an_error_at_construction() {
     #[derive(Dependencies)]
     struct Wrong;
 

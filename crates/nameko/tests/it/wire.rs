@@ -1,4 +1,4 @@
-//! What peers of all kinds put on the wire: what is sent is Nameko's, to the byte, and nothing that comes kills a service.
+//! The wire format: messages match Nameko's bytes, and no message of a peer kills a service.
 
 use nameko::{
     Cluster,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_reply_is_what_nameko_sends() {
+async fn a_reply_has_namekos_bytes() {
     let broker = support::broker().await;
     let runner = support::run(&services![ServiceY], &broker).await;
     let mut peer = Peer::new(&broker).await;
@@ -54,10 +54,10 @@ async fn a_reply_is_what_nameko_sends() {
 }
 
 #[tokio::test]
-async fn a_request_is_what_nameko_sends() {
+async fn a_request_has_namekos_bytes() {
     let broker = support::broker().await;
     let mut requests = Peer::new(&broker).await;
-    // The peer plays a service: its queue is bound to the service's key too.
+    // The peer acts as a service: its queue is bound to the service's routing key.
     requests
         .channel
         .queue_bind("peer", "nameko-rpc", "stand_in.*", &Table::new())
@@ -113,7 +113,7 @@ async fn a_request_is_what_nameko_sends() {
         correlation_id: properties.correlation_id.clone(),
         ..Properties::default()
     };
-    // Other keys are ignored, and an error that is falsy is none.
+    // Unknown keys are ignored; a falsy error counts as success.
     let body = br#"{"result": {"a": [1, 2.5]}, "error": {}, "traceback": "x"}"#;
     requests.send(&reply_to, answer, body).await;
     let result = support::within("the call's end", call)
@@ -125,7 +125,7 @@ async fn a_request_is_what_nameko_sends() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_answered_and_the_service_lives() {
+async fn malformed_requests_are_answered_and_the_service_survives() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let mut peer = Peer::new(&broker).await;
@@ -204,7 +204,7 @@ async fn what_is_no_request_is_answered_and_the_service_lives() {
     assert_eq!(unknown["error"]["exc_type"], "MethodNotFound");
     assert_eq!(unknown["error"]["exc_args"], json!(["nothing"]));
 
-    // As in Python, a string in the place of the list is iterated.
+    // As in Python, a string is iterated like a list.
     let echo = json_of(
         &peer
             .ask("troubles.echo", JSON, br#"{"args": "z", "kwargs": {}}"#)
@@ -212,7 +212,7 @@ async fn what_is_no_request_is_answered_and_the_service_lives() {
     );
     assert_eq!(echo["result"], "z");
 
-    // Nowhere to reply to, no content type, nothing at all: acknowledged, and no harm done.
+    // Without `reply_to`, content type or body: acknowledged and ignored.
     peer.send("troubles.echo", Properties::default(), b"\xff")
         .await;
     let body = br#"{"args": [1], "kwargs": {}}"#;
@@ -230,7 +230,7 @@ async fn what_is_no_request_is_answered_and_the_service_lives() {
 }
 
 #[tokio::test]
-async fn a_reply_to_a_queue_that_is_gone_is_dropped() {
+async fn a_reply_to_a_deleted_queue_is_dropped() {
     let broker = support::broker().await;
     let runner = support::run(&services![Troubles], &broker).await;
     let mut peer = Peer::new(&broker).await;

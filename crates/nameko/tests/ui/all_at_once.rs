@@ -1,4 +1,4 @@
-//! One compilation shows everything that is wrong, and nothing that follows from it.
+//! One compilation reports all mistakes and no follow-up errors.
 
 use nameko::prelude::*;
 

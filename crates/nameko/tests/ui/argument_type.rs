@@ -1,4 +1,4 @@
-//! Arguments are read from a message.
+//! Arguments must be deserializable.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Arguments are owned and have names.
+//! Arguments must be owned and named.
 
 #![allow(unused_variables)]
 

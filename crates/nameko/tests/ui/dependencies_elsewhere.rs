@@ -1,4 +1,4 @@
-//! Services are structs with named fields.
+//! A service is a struct with named fields.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Each field has one provider.
+//! A field has exactly one provider.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A worker may move from thread to thread.
+//! Dependencies must be `Send` and `Sync`.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! A field has the type of what its provider gives.
+//! A field has the type that its provider injects.
 
 use std::collections::HashMap;
 

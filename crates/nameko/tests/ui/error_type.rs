@@ -1,4 +1,4 @@
-//! Errors are errors.
+//! The error type implements the error traits.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What callers see of an error stands on the struct, or on each variant; its fields can be sent and read.
+//! `#[exception]` belongs on a struct or on each variant; the fields are serializable.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The arguments of an exception can be sent and read.
+//! The arguments of an exception are serializable.
 
 use nameko::prelude::*;
 

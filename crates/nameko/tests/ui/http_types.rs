@@ -1,4 +1,4 @@
-//! Arguments are read from a request, and results are written to a response.
+//! HTTP arguments implement `FromRequest`, results `IntoResponse`.
 
 use nameko::{
     prelude::*,

@@ -1,4 +1,4 @@
-//! What markers take, and how they stand together.
+//! Arguments and combinations of markers.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Every marker outside a service says where it belongs.
+//! A marker outside a service is an error that names its place.
 
 use nameko::prelude::*;
 

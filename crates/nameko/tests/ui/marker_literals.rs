@@ -1,4 +1,4 @@
-//! What is wrong with a literal is known before anything runs.
+//! Invalid literals are compile errors.
 
 use nameko::prelude::*;
 

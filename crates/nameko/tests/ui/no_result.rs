@@ -1,4 +1,4 @@
-//! What is not a `Result` is explained at the return type.
+//! A return type other than `Result` is an error at the type.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A struct needs both parts to be a service.
+//! A service needs `#[derive(Dependencies)]` and `#[service]`.
 
 use nameko::prelude::*;
 

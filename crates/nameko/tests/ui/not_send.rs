@@ -1,4 +1,4 @@
-//! A method may move from thread to thread while it waits.
+//! The futures of methods must be `Send`.
 
 use std::rc::Rc;
 

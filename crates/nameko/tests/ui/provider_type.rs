@@ -1,4 +1,4 @@
-//! The expression on a field is a provider.
+//! The expression on a field must be a provider.
 
 use nameko::prelude::*;
 

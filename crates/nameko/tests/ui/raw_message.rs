@@ -1,4 +1,4 @@
-//! Messages are taken as they came where there is one.
+//! `RawMessage` requires an entrypoint with a message.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Replies are written to a message.
+//! Results must be serializable.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What a client's trait is: a name, and methods that are `async`, take `&self` and own what they take and return.
+//! A client trait has a name, and `async` methods with `&self`, owned arguments and owned results.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The types of a client's methods: arguments can be sent, results read, errors made of `nameko::Error`.
+//! Client methods: serializable arguments and results, errors with `From<nameko::Error>`.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Callers tell entrypoints apart by their names.
+//! Names of entrypoints are unique.
 
 use nameko::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A service's name is one word of a routing key.
+//! The name of a service is one word of a routing key.
 
 use nameko::prelude::*;
 

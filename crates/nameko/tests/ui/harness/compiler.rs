@@ -1,4 +1,4 @@
-//! The compiler, with the library as this very test is linked to it: nothing is built again for a case.
+//! Runs the compiler against the library that this test links to, so that no case rebuilds it.
 
 use std::{
     env,
@@ -7,13 +7,13 @@ use std::{
     time::SystemTime,
 };
 
-/// What a case may name.
+/// Crates that a case may use.
 const CRATES: [&str; 2] = ["nameko", "serde"];
 
 pub(crate) struct Compiler {
-    /// Where cargo has put the library and what it depends on.
+    /// Directory of the library and its dependencies.
     libraries: PathBuf,
-    /// Of each of the crates.
+    /// Library file of each crate.
     externs: Vec<String>,
     workspace: PathBuf,
     output: tempfile::TempDir,
@@ -37,12 +37,13 @@ impl Compiler {
         }
     }
 
-    /// What the compiler says about a program that it must refuse; the error is what it says about one that it takes.
+    /// Returns the compiler's output for a program that must fail; the error is its output if the program
+    /// compiles.
     pub(crate) fn refuses(&self, case: &Path) -> Result<String, String> {
         let case = case.canonicalize().unwrap();
         let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
             .current_dir(&self.workspace)
-            // Of a `make --jobs` around the test: the compiler would complain that it cannot take part in that.
+            // Set by `make --jobs`; the compiler would warn about the missing jobserver.
             .env_remove("MAKEFLAGS")
             .env_remove("MFLAGS")
             .env_remove("CARGO_MAKEFLAGS")
@@ -56,17 +57,17 @@ impl Compiler {
             .arg(case.strip_prefix(&self.workspace).unwrap())
             .output()
             .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         if output.status.success() {
-            Err(said)
+            Err(stderr)
         } else {
-            Ok(said)
+            Ok(stderr)
         }
     }
 }
 
-/// There may be a library for each set of features. The newest that is older than the test is of the same sources as the
-/// one that the test is linked to, if it is not that one.
+/// Returns the library file to link. There may be one per feature set; the newest that is older than the
+/// test was built from the same sources.
 fn newest(libraries: &Path, name: &str, built: SystemTime) -> PathBuf {
     let begin = format!("lib{name}-");
     let is_library = |it: &PathBuf| {

@@ -1,9 +1,9 @@
-//! The compiler's messages, without what changes when something else does.
+//! Normalization of compiler output.
 
-/// The messages without line numbers of the library's sources, counts of types, and what is said at the end of every run.
-pub(crate) fn lasting(said: &str) -> String {
-    let said = said.replace("crates/nameko/", "");
-    let messages = said.split("\n\n").map(str::trim_end).filter(|it| {
+/// Removes line numbers of the library's sources, counts of types, and the closing lines.
+pub(crate) fn lasting(output: &str) -> String {
+    let output = output.replace("crates/nameko/", "");
+    let messages = output.split("\n\n").map(str::trim_end).filter(|it| {
         let ends = [
             "error: aborting due to ",
             "For more information about ",
@@ -18,7 +18,7 @@ pub(crate) fn lasting(said: &str) -> String {
 
 fn message(text: &str) -> String {
     let mut lines = Vec::new();
-    // Whether the lines that are quoted are the library's.
+    // Whether the quoted lines belong to the library.
     let mut elsewhere = false;
     for line in text.lines() {
         if let Some((margin, place)) = line.split_once("--> ") {
@@ -39,7 +39,7 @@ fn message(text: &str) -> String {
     narrow(&lines).join("\n")
 }
 
-/// The margin of a message is as wide as its longest line number: without that of the library's lines.
+/// Narrows the margin, which is as wide as the longest line number, to ignore the library's lines.
 fn narrow(lines: &[String]) -> Vec<String> {
     let margin = |it: &String| it.find("--> ");
     let Some(is) = lines.iter().find_map(margin) else {
@@ -61,7 +61,7 @@ fn narrow(lines: &[String]) -> Vec<String> {
     lines.iter().map(narrowed).collect()
 }
 
-/// The number of a quoted line with the space after it, and the line from its `|` on, with the space before.
+/// Splits a quoted line into its number with trailing space, and the rest from ` |` on.
 fn numbered(line: &str) -> Option<(&str, &str)> {
     let bar = line.find(" |")?;
     let (number, code) = line.split_at(bar);

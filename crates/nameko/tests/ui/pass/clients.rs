@@ -1,4 +1,4 @@
-//! Clients and exceptions of all shapes, with names that others use, too. No lint complains about what is generated.
+//! Clients and exceptions of all shapes, with common names. Generated code is free of lints.
 #![deny(
     missing_docs,
     unused,

@@ -1,4 +1,4 @@
-//! Generated code stands up to a strict crate.
+//! Generated code passes strict lints.
 
 #![deny(
     missing_docs,

@@ -1,4 +1,4 @@
-//! Users may give their own things the names that generated code needs.
+//! User items may have the names that generated code uses.
 
 use ::nameko::{CurrentWorker, WorkerContext};
 

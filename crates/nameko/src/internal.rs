@@ -1,0 +1,10 @@
+//! Internals shared with the Python package's compiled module. Not a public API: exempt from
+//! semantic versioning.
+
+pub use crate::{
+    rpc::{
+        reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable},
+        settlement::Settlement,
+    },
+    sync::lock,
+};

@@ -1,0 +1,46 @@
+//! Settlement of a request once its reply was published.
+//!
+//! A request is acknowledged after the broker has confirmed the reply, so that a crash in between
+//! has it delivered again instead of losing the reply.
+
+use std::time::Duration;
+
+use crate::amqp::{Acker, Error, PublishError};
+
+/// How long an unanswered request is held before its requeue. The broker may deliver it again at
+/// once, and the method then runs again.
+const REQUEUE_DELAY: Duration = Duration::from_secs(1);
+
+/// The end of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The reply was confirmed, or the broker refuses this very reply: to run the method again
+    /// would not help.
+    Acknowledge,
+    /// The broker did not take charge of the reply: the request is delivered again.
+    Requeue,
+}
+
+impl Settlement {
+    /// The settlement that follows from the result of publishing the reply.
+    pub fn of(published: &Result<(), PublishError>) -> Self {
+        match published {
+            Ok(())
+            | Err(PublishError::Refused(Error::ChannelClosed { .. } | Error::Unsendable { .. })) => {
+                Self::Acknowledge
+            }
+            Err(_) => Self::Requeue,
+        }
+    }
+
+    /// Settles the request: acknowledges it at once, or requeues it after a delay of a second.
+    pub async fn apply(self, acker: &Acker) {
+        match self {
+            Self::Acknowledge => acker.ack(),
+            Self::Requeue => {
+                tokio::time::sleep(REQUEUE_DELAY).await;
+                acker.reject(true);
+            }
+        }
+    }
+}
