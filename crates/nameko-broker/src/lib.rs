@@ -1,4 +1,4 @@
-//! An embeddable AMQP 0-9-1 broker, in memory: for trying out, development and tests, and inside a single process.
+//! An embeddable, in-memory AMQP 0-9-1 broker for tests and development.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -11,44 +11,59 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **What it is for.** A test or a tutorial needs a broker and no installation; a single process wants queues inside. Any
-//! AMQP 0-9-1 client can use it, and it answers as RabbitMQ does, wrong use included.
+//! Any AMQP 0-9-1 client can connect. The broker follows RabbitMQ 3.10 in everything that a client
+//! can observe, including the codes and texts of errors; its integration tests run on both.
 //!
-//! **What it is not for.** Messages live in memory: "durable" and "persistent" are accepted and change nothing, and
-//! everything is gone when the broker stops. There is no cluster, no TLS, no page to look at. Use RabbitMQ in production.
+//! Messages are held in memory and lost when the broker stops: durable queues and persistent
+//! messages are accepted, but not stored. There is no clustering, no TLS and no management UI. Use
+//! RabbitMQ in production.
 //!
-//! # What works
+//! # Supported
 //!
-//! | | |
+//! | area | features |
 //! |---|---|
-//! | connection | PLAIN and AMQPLAIN, virtual hosts, tune, heartbeats both ways, channels |
-//! | exchanges | default, direct, fanout, topic, headers; bindings between exchanges; alternate exchange |
-//! | queues | durable, exclusive, auto-delete, passive, server-named; `x-expires`, `x-message-ttl`, `x-max-length`, `x-max-length-bytes`, `x-overflow`, `x-max-priority`, `x-single-active-consumer` |
-//! | quorum queues | accepted (`x-queue-type`), with what they allow and refuse, `x-delivery-limit` and `x-delivery-count`; one copy, in memory |
-//! | messages | consume, get, ack, nack, reject, recover, prefetch per consumer and channel, `mandatory`, `expiration`, `priority`, `user_id`, `CC`, `BCC`, publisher confirms |
-//! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`; the headers `x-death` and `x-first-death-*` as RabbitMQ 3.10 writes them; circles end |
-//! | consumers | exclusive, `x-priority`, told when their queue goes; direct replies (`amq.rabbitmq.reply-to`) |
+//! | connections | PLAIN and AMQPLAIN, virtual hosts, tuning, heartbeats, channels |
+//! | exchanges | default, direct, fanout, topic, headers; exchange bindings; alternate exchanges |
+//! | queues | durable, exclusive, auto-delete, passive, server-named |
+//! | queue arguments | `x-expires`, `x-message-ttl`, `x-max-priority`, `x-single-active-consumer` |
+//! | queue limits | `x-max-length`, `x-max-length-bytes`, `x-overflow` |
+//! | quorum queues | `x-queue-type`, `x-delivery-limit`, `x-delivery-count`; a single replica |
+//! | consuming | consume, get, ack, nack, reject, recover; prefetch per consumer and per channel |
+//! | consumers | exclusive, `x-priority`, cancel notification, `amq.rabbitmq.reply-to` |
+//! | publishing | confirms, `mandatory`, `expiration`, `priority`, `user_id`, `CC`, `BCC` |
+//! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`, `x-death`, cycles |
 //!
-//! With the feature `management` it serves, where `BrokerBuilder::management_port` gives it a port, the routes of
-//! RabbitMQ's management API that tests and small tools use: virtual hosts and permissions, exchanges, queues, bindings, publish, get,
-//! connections (list and close), channels, consumers, `overview`, `whoami`. Its figures are live. Left out are rates, memory, pages,
-//! columns, policies, definitions, and permissions other than all.
+//! # Not supported
 //!
-//! Wrong use gets RabbitMQ's codes and words: an argument of the wrong type, or another one than the queue was declared with
-//! (406 PRECONDITION_FAILED, naming both values).
+//! * Transactions (`tx.*`) and streams: refused with 540 NOT_IMPLEMENTED.
+//! * Permissions within a virtual host, policies, and flow control by `connection.blocked`.
+//! * Storage options such as `x-queue-mode`: accepted without effect.
 //!
-//! # What is left out
+//! # Cargo features
 //!
-//! Transactions and streams, which are refused with 540 NOT_IMPLEMENTED; permissions within a virtual host, policies, flow
-//! control by `connection.blocked`. `x-queue-mode` and what else says how RabbitMQ stores messages is
-//! accepted, and changes nothing.
+//! None is enabled by default.
 //!
-//! # Map
+//! | feature | contents |
+//! |---|---|
+//! | `management` | a subset of RabbitMQ's management API, on `BrokerBuilder::management_port` |
+//! | `testing` | module `testing`: one broker per test, embedded or a virtual host on RabbitMQ |
+//! | `fuzzing` | module `fuzzing`: the protocol state machine without sockets |
 //!
-//! `broker` accepts sockets; `transport` is one task per socket; `connection`, `handshake` and `channel` are the protocol's state, free
-//! of I/O; `methods` turns methods into operations on a `vhost`, which holds exchanges, queues and consumers behind one
-//! lock; `send_buffer` is what goes back. Decisions are pure: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`), `arguments`,
-//! `declare_check`, `x_death`, `frame`, `depth_limit`. `management` is the API over HTTP, on the same virtual hosts.
+//! The management API lists, creates and deletes virtual hosts, exchanges, queues and bindings,
+//! publishes and gets messages, lists and closes connections, and lists channels and consumers.
+//! Statistics over time, pagination, policies and definitions are left out.
+//!
+//! # Code map
+//!
+//! * `broker` accepts sockets and `transport` serves each in one task. `connection`, `handshake`
+//!   and `channel` hold the protocol state without I/O; `methods` executes the methods of a channel.
+//! * `vhost` holds exchanges, queues and consumers behind one lock. Output goes to the
+//!   `send_buffer` of each connection. `timers` expires messages and queues.
+//! * Pure logic: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`),
+//!   `arguments`, `declare_check`, `x_death`, `frame`, `depth_limit`.
+//! * `management` serves the HTTP API on the same virtual hosts.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod arguments;
 mod auth;
@@ -95,3 +110,8 @@ mod x_death;
 
 pub use broker::{Broker, BrokerError, BrokerStats, QueueStats};
 pub use settings::BrokerBuilder;
+
+/// Runs the code of the README as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
