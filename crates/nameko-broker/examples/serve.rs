@@ -1,4 +1,4 @@
-//! Serves AMQP on an address until Ctrl-C: `cargo run -p nameko-broker --example serve -- 127.0.0.1:5673`
+//! Runs a broker until Ctrl-C: `cargo run -p nameko-broker --example serve -- 127.0.0.1:5673`
 
 use nameko_broker::Broker;
 

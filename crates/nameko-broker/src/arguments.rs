@@ -1,4 +1,4 @@
-//! Arguments of queues and consumers: what they mean and whether they are valid.
+//! Parsing and validation of queue and consumer arguments.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::{
     name::Name,
 };
 
-/// The longest time an argument may name: ten years, in milliseconds, as in RabbitMQ.
+/// Upper bound of durations in arguments: ten years, as in RabbitMQ.
 const MAX_DURATION_MILLIS: i128 = 315_360_000_000;
 
-/// Arguments of classic queues, in RabbitMQ's order: a second declaration has to repeat them.
+/// Arguments of classic queues, in the order in which RabbitMQ compares them on redeclaration.
 const CLASSIC_ARGUMENTS: &[&str] = &[
     "x-expires",
     "x-message-ttl",
@@ -49,14 +49,14 @@ const QUORUM_ARGUMENTS: &[&str] = &[
     "x-queue-leader-locator",
 ];
 
-/// Arguments that only streams have.
+/// Arguments that only streams accept.
 const STREAM_ARGUMENTS: &[&str] = &[
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     "x-initial-cluster-size",
 ];
 
-/// The order in which RabbitMQ checks arguments.
+/// Order in which RabbitMQ validates arguments.
 const VALIDATION_ORDER: &[&str] = &[
     "x-expires",
     "x-message-ttl",
@@ -77,60 +77,60 @@ const VALIDATION_ORDER: &[&str] = &[
     "x-delivery-limit",
 ];
 
-/// What `x-queue-type` says.
+/// Queue type, from `x-queue-type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum QueueKind {
     #[default]
     Classic,
-    /// Kept in memory as a classic one; what clients see differs as in RabbitMQ.
+    /// Held in memory like a classic queue; semantics visible to clients follow RabbitMQ.
     Quorum,
 }
 
-/// What a full queue does; `x-overflow`.
+/// Policy of a full queue, from `x-overflow`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Overflow {
-    /// Drops the oldest.
+    /// Drops the oldest message.
     #[default]
     DropHead,
-    /// Refuses the newest.
+    /// Rejects the new message.
     Reject,
-    /// Refuses the newest, which goes to the dead letters.
+    /// Rejects and dead-letters the new message.
     RejectToDeadLetters,
 }
 
-/// Where dead letters of a queue go.
+/// Destination of a queue's dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadLetterTarget {
-    /// `x-dead-letter-exchange`; it need not be there.
+    /// `x-dead-letter-exchange`. Dead letters are dropped while the exchange does not exist.
     pub(crate) exchange: Name,
-    /// `x-dead-letter-routing-key`; without it a message keeps its own.
+    /// `x-dead-letter-routing-key`. `None` keeps the routing key of the message.
     pub(crate) key: Option<Name>,
 }
 
-/// What the arguments of a queue ask for.
+/// Parsed arguments of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueArguments {
     pub(crate) kind: QueueKind,
-    /// `x-expires`: the queue goes when it was unused for so long.
+    /// `x-expires`: lifetime of an unused queue.
     pub(crate) expires: Option<Duration>,
-    /// `x-message-ttl`: a message is dropped when it was ready for so long.
+    /// `x-message-ttl`: time that a message may stay ready.
     pub(crate) message_ttl: Option<Duration>,
     pub(crate) dead_letter_target: Option<DeadLetterTarget>,
-    /// `x-max-length`: most ready messages.
+    /// `x-max-length`: maximum number of ready messages.
     pub(crate) max_length: Option<u64>,
-    /// `x-max-length-bytes`: most bytes in bodies of ready messages.
+    /// `x-max-length-bytes`: maximum total body size of ready messages.
     pub(crate) max_length_bytes: Option<u64>,
     pub(crate) overflow: Overflow,
-    /// `x-max-priority`: a message of higher priority has this one.
+    /// `x-max-priority`. Higher message priorities are capped to it.
     pub(crate) max_priority: u8,
-    /// `x-single-active-consumer`: one consumer gets everything, the others wait for it to go.
+    /// `x-single-active-consumer`: one consumer receives all messages, the others are on standby.
     pub(crate) single_active: bool,
-    /// `x-delivery-limit`: a message that comes back more often is a dead letter.
+    /// `x-delivery-limit`: maximum number of requeues; the next one dead-letters the message.
     pub(crate) delivery_limit: Option<u64>,
 }
 
 impl QueueKind {
-    /// The kind a declaration asks for. RabbitMQ looks at this argument before all others.
+    /// Parses the type of a queue. RabbitMQ validates this argument before all others.
     pub(crate) fn from_arguments(arguments: &FieldTable, queue: &str) -> Result<Self> {
         const KEY: &str = "x-queue-type";
         let Some(value) = arguments.inner().get(KEY) else {
@@ -149,7 +149,7 @@ impl QueueKind {
         }
     }
 
-    /// RabbitMQ's name for it.
+    /// Returns RabbitMQ's module name of the type, which reply texts contain.
     pub(crate) fn module(self) -> &'static str {
         match self {
             Self::Classic => "rabbit_classic_queue",
@@ -157,7 +157,7 @@ impl QueueKind {
         }
     }
 
-    /// The arguments such a queue has, which a second declaration has to repeat.
+    /// Returns the arguments that the type supports and that a redeclaration must repeat.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Classic => CLASSIC_ARGUMENTS,
@@ -167,7 +167,8 @@ impl QueueKind {
 }
 
 impl QueueArguments {
-    /// Reads the arguments of a queue; `queue` names it for the error, as in `queue 'q' in vhost '/'`.
+    /// Parses and validates the arguments of a queue. `queue` names it in error texts, e.g. `queue
+    /// 'q' in vhost '/'`.
     pub(crate) fn read(arguments: &FieldTable, queue: &str) -> Result<Self> {
         if let Some(exchange) = arguments.inner().get("x-dead-letter-exchange")
             && as_string(exchange).is_err()
@@ -195,14 +196,14 @@ impl QueueArguments {
                     || QUORUM_ARGUMENTS.contains(&key)
                     || STREAM_ARGUMENTS.contains(&key))
         };
-        // RabbitMQ ignores what no kind of queue knows.
+        // Like RabbitMQ, ignores arguments that no queue type supports.
         match arguments.inner().keys().find(|key| foreign(key.as_str())) {
             Some(key) => Err(wrong_queue_type(key.as_str(), queue, kind)),
             None => Ok(read),
         }
     }
 
-    /// Takes over one argument that is there; the error is RabbitMQ's reason.
+    /// Applies one argument if it is present. The error is RabbitMQ's reason.
     fn apply(&mut self, key: &str, arguments: &FieldTable) -> Result<(), String> {
         let Some(value) = arguments.inner().get(key) else {
             return Ok(());
@@ -226,7 +227,7 @@ impl QueueArguments {
                     return Err("routing_key_but_no_dlx_defined".into());
                 }
             },
-            // What is dead-lettered here is in its new queue before anything else happens, so both mean the same.
+            // Equivalent here: a dead letter is enqueued before any other operation runs.
             "x-dead-letter-strategy" => check_one_of(
                 value,
                 &["at-most-once", "at-least-once"],
@@ -247,12 +248,12 @@ impl QueueArguments {
                     ("drop-head", _) => Overflow::DropHead,
                     ("reject-publish", _) => Overflow::Reject,
                     ("reject-publish-dlx", QueueKind::Classic) => Overflow::RejectToDeadLetters,
-                    // Only logged by RabbitMQ.
+                    // RabbitMQ only logs this combination.
                     ("reject-publish-dlx", QueueKind::Quorum) => Overflow::DropHead,
                     _ => return Err("invalid_overflow".into()),
                 };
             }
-            // Everything is in memory in one way only.
+            // There is only one storage mode: memory.
             "x-queue-mode" => match as_string(value)? {
                 "default" | "lazy" => {}
                 other => return Err(format!("\"unsupported queue mode '{other}'\"")),
@@ -271,7 +272,7 @@ impl QueueArguments {
                 &["client-local", "balanced", "random", "least-leaders"],
                 "invalid_queue_locator_arg",
             )?,
-            // RabbitMQ checks nothing, and what is no number limits nothing.
+            // RabbitMQ does not validate the type; a non-integer sets no limit.
             "x-delivery-limit" => {
                 self.delivery_limit = as_integer(value)
                     .ok()
@@ -283,7 +284,7 @@ impl QueueArguments {
     }
 }
 
-/// Reads `x-priority` from the arguments of a consumer; higher comes first, 0 is the default.
+/// Parses `x-priority` from the arguments of a consumer. Higher is first; the default is 0.
 pub(crate) fn consumer_priority(
     arguments: &FieldTable,
     queue: &str,
@@ -292,7 +293,7 @@ pub(crate) fn consumer_priority(
     let mut priority = 0;
     if let Some(value) = arguments.inner().get("x-priority") {
         let number = as_integer(value).map_err(|reason| invalid("x-priority", queue, &reason))?;
-        // No integer of a table is larger.
+        // No integer of a field table exceeds `i64::MAX`.
         priority = i64::try_from(number).unwrap_or(i64::MAX);
     }
     let failover = "x-cancel-on-ha-failover";
@@ -310,7 +311,7 @@ pub(crate) fn consumer_priority(
     Ok(priority)
 }
 
-/// Reads an `expiration` property: milliseconds as text.
+/// Parses the `expiration` property, a decimal number of milliseconds.
 pub(crate) fn expiration(text: &str) -> Result<Duration> {
     let refuse = |reason: &str| {
         AmqpError::precondition_failed(format!("invalid expiration '{text}': {reason}"))
@@ -333,7 +334,7 @@ pub(crate) fn expiration(text: &str) -> Result<Duration> {
     millis(number).map_err(|reason| refuse(&reason))
 }
 
-/// A string as Erlang prints a list of characters.
+/// Formats a string as Erlang prints a list of characters.
 fn erlang_string(text: &str, codes: &[String]) -> String {
     if text.bytes().all(|b| (32..127).contains(&b)) {
         format!("{text:?}")
@@ -342,7 +343,7 @@ fn erlang_string(text: &str, codes: &[String]) -> String {
     }
 }
 
-/// Milliseconds within the limits.
+/// Converts milliseconds to a duration, within RabbitMQ's limits.
 fn millis(number: i128) -> Result<Duration, String> {
     match number {
         n if n < 0 => Err(format!("{{value_negative,{n}}}")),
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_arguments_are_read_whatever_the_size_of_the_integer() {
+    fn integers_of_any_width_are_accepted() {
         for value in [
             AMQPValue::LongInt(100),
             AMQPValue::ShortShortUInt(100),
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_queue_arguments_are_told_as_rabbitmq_does() {
+    fn invalid_arguments_get_rabbitmqs_error_texts() {
         let int = AMQPValue::LongInt;
         for (key, value, reason) in [
             ("x-expires", int(0), "{value_zero,0}"),
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_queue_has_its_own_arguments() {
+    fn arguments_of_another_queue_type_are_refused() {
         let limit = ("x-delivery-limit", AMQPValue::LongInt(2));
         let quorum = ("x-queue-type", text("quorum"));
         let read = QueueArguments::read(&table(&[quorum.clone(), limit.clone()]), "queue 'q'");
@@ -490,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn expirations() {
+    fn expiration_is_parsed_as_rabbitmq_does() {
         assert_eq!(expiration("10000"), Ok(Duration::from_secs(10)));
         assert_eq!(expiration("0"), Ok(Duration::ZERO));
         for (text, reason) in [

@@ -1,4 +1,4 @@
-//! Who a client is: the SASL mechanisms PLAIN and AMQPLAIN.
+//! SASL mechanisms PLAIN and AMQPLAIN.
 
 use amq_protocol::types::{AMQPValue, parsing::parse_field_table};
 
@@ -7,17 +7,17 @@ use crate::{
     error::{AmqpError, Code, Result},
 };
 
-/// The mechanisms as `connection.start` offers them.
+/// Mechanisms offered by `connection.start`.
 pub(crate) const MECHANISMS: &str = "PLAIN AMQPLAIN";
 
-/// A user and password as a client gave them.
+/// User name and password from a SASL response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) user: Vec<u8>,
     pub(crate) password: Vec<u8>,
 }
 
-/// Reads the response of a mechanism.
+/// Parses the SASL response of a mechanism.
 pub(crate) fn parse_credentials(mechanism: &str, response: &[u8]) -> Result<Credentials> {
     match mechanism {
         "PLAIN" => plain(response),
@@ -29,7 +29,7 @@ pub(crate) fn parse_credentials(mechanism: &str, response: &[u8]) -> Result<Cred
     }
 }
 
-/// `\0user\0password`.
+/// Parses `\0user\0password`.
 fn plain(response: &[u8]) -> Result<Credentials> {
     let mut parts = response.split(|byte| *byte == 0);
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -41,7 +41,7 @@ fn plain(response: &[u8]) -> Result<Credentials> {
     }
 }
 
-/// A table with LOGIN and PASSWORD, without the length before it.
+/// Parses a field table with LOGIN and PASSWORD, encoded without its length prefix.
 fn amqplain(response: &[u8]) -> Result<Credentials> {
     let bad = || {
         AmqpError::new(
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn both_mechanisms_are_read() {
+    fn both_mechanisms_are_parsed() {
         assert_eq!(parse_credentials("PLAIN", b"\0guest\0secret"), Ok(guest()));
         let amqplain = b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x06secret";
         assert_eq!(parse_credentials("AMQPLAIN", amqplain), Ok(guest()));

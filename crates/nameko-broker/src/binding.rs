@@ -1,4 +1,4 @@
-//! Bindings: from an exchange to a queue or to another exchange.
+//! Bindings of queues and exchanges to exchanges.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -6,14 +6,14 @@ use amq_protocol::types::FieldTable;
 
 use crate::{ids::QueueId, name::Name};
 
-/// Where a binding leads.
+/// Target of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Destination {
     Queue(QueueId),
     Exchange(Name),
 }
 
-/// One binding. Two with the same fields are one and the same.
+/// A binding. Bindings with equal fields are identical and stored once.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Binding {
     pub(crate) source: Name,
@@ -22,14 +22,14 @@ pub(crate) struct Binding {
     pub(crate) arguments: FieldTable,
 }
 
-/// All bindings by where they lead: to find out whether one is there already, and what goes with a queue.
+/// All bindings by destination, to detect duplicates and to unbind a deleted queue or exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Bindings {
     by_destination: HashMap<Destination, Vec<Arc<Binding>>>,
 }
 
 impl Bindings {
-    /// Stores a binding; `None` when it was there before.
+    /// Adds a binding. Returns `None` if it already exists.
     pub(crate) fn add(&mut self, binding: Binding) -> Option<Arc<Binding>> {
         let known = self
             .by_destination
@@ -43,7 +43,7 @@ impl Bindings {
         Some(binding)
     }
 
-    /// Removes a binding; `None` when there was none.
+    /// Removes a binding. Returns `None` if it does not exist.
     pub(crate) fn remove(&mut self, binding: &Binding) -> Option<Arc<Binding>> {
         let known = self.by_destination.get_mut(&binding.destination)?;
         let index = known.iter().position(|other| **other == *binding)?;
@@ -54,24 +54,24 @@ impl Bindings {
         Some(found)
     }
 
-    /// What leads there.
+    /// Iterates over the bindings of a destination.
     #[cfg(feature = "management")]
     pub(crate) fn to(&self, destination: &Destination) -> impl Iterator<Item = &Arc<Binding>> {
         self.by_destination.get(destination).into_iter().flatten()
     }
 
-    /// All of them, in no order.
+    /// Iterates over all bindings, in no particular order.
     #[cfg(feature = "management")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Binding>> {
         self.by_destination.values().flatten()
     }
 
-    /// Removes everything that leads there.
+    /// Removes and returns all bindings of a destination.
     pub(crate) fn remove_to(&mut self, destination: &Destination) -> Vec<Arc<Binding>> {
         self.by_destination.remove(destination).unwrap_or_default()
     }
 
-    /// Removes everything that starts at this exchange.
+    /// Removes all bindings of a source exchange.
     pub(crate) fn remove_from(&mut self, source: &str) {
         self.by_destination.retain(|_, bindings| {
             bindings.retain(|b| &*b.source != source);

@@ -1,4 +1,4 @@
-//! The broker: listens, serves, and is stopped.
+//! The broker: start, accept loop and shutdown.
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,103 +17,106 @@ use crate::{
     timers, transport,
 };
 
-/// How long connections have to end when the broker stops, before their tasks are aborted.
+/// Time that connections have to close on shutdown before their tasks are aborted.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Characters that stand for themselves in a URI's user, password and vhost.
+/// Characters that are not percent-encoded in a URI's user, password and vhost.
 const URI_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// A running AMQP 0-9-1 broker, in memory.
+/// A running in-memory AMQP 0-9-1 broker.
 ///
-/// Everything in it is gone when it is [stopped](Broker::stop) or dropped. See the [crate documentation](crate) for what it
-/// is for.
+/// All its contents are lost when it is [stopped](Broker::stop) or dropped. See the [crate
+/// documentation](crate) for its scope.
 #[derive(Debug)]
 pub struct Broker {
     broker: Arc<BrokerState>,
     addr: SocketAddr,
     #[cfg(feature = "management")]
     management_addr: Option<SocketAddr>,
-    /// The accepting task, which owns those of the connections, the management API, and the timers of the virtual hosts. Dropping it aborts them.
+    /// Accept loop (owner of the connection tasks), management API and timers of the virtual hosts.
+    /// Dropped with the broker, which aborts them.
     tasks: JoinSet<()>,
     stopping: watch::Sender<bool>,
 }
 
-/// Why a broker can't start.
+/// Errors of starting a broker.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// The address can't be listened on: it is in use, not this machine's, not allowed, or no address at all.
+    /// The address is not available: in use, not local, not permitted, or not resolvable.
     #[error("the broker can't listen on the given address; is another one running there?")]
     Listen {
-        /// What the system says.
+        /// The underlying I/O error.
         #[source]
         source: io::Error,
     },
-    /// The port of the management API can't be listened on.
+    /// The port of the management API is not available.
     #[cfg(feature = "management")]
     #[error(
         "the broker's management API can't listen on port {port}; is another one running there? (0 is any free port)"
     )]
     ListenManagement {
-        /// The port asked for.
+        /// The requested port.
         port: u16,
-        /// What the system says.
+        /// The underlying I/O error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Counts of what is in a broker, for tests and displays.
+/// Statistics of a broker at one point in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BrokerStats {
-    /// Open connections, those in the handshake included.
+    /// Number of open connections, including those in the handshake.
     pub connections: usize,
-    /// Open channels of all connections.
+    /// Number of open channels on all connections.
     pub channels: usize,
-    /// Queues by virtual host and name.
+    /// Queues by virtual host and queue name.
     pub queues: BTreeMap<(String, String), QueueStats>,
 }
 
-/// Counts of one queue.
+/// Statistics of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
-    /// Messages ready to be delivered.
+    /// Number of messages ready for delivery.
     pub messages: usize,
-    /// Messages delivered and not yet acknowledged.
+    /// Number of messages delivered and not yet acknowledged.
     pub unacked: usize,
-    /// Consumers.
+    /// Number of consumers.
     pub consumers: usize,
 }
 
 impl BrokerBuilder {
-    /// Starts a broker that listens on `addr`; port 0 takes a free one. Runs on the current Tokio runtime.
+    /// Starts a broker that listens on `addr`; port 0 selects a free port. Its tasks run on the
+    /// current Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`BrokerError`] when the address, or the management API's port, can't be listened on.
+    /// [`BrokerError`] if the address or the port of the management API is not available.
     pub async fn start(self, addr: impl ToSocketAddrs) -> Result<Broker, BrokerError> {
         Broker::start_with_settings(self.settings, addr).await
     }
 }
 
 impl Broker {
-    /// Starts a broker with the default settings (guest/guest, virtual host `/`) that listens on `addr`, such as
-    /// `"127.0.0.1:0"`, where port 0 takes a free one. Runs on the current Tokio runtime.
+    /// Starts a broker with default settings (user guest/guest, virtual host `/`) that listens on
+    /// `addr`, such as `"127.0.0.1:0"`; port 0 selects a free port. Its tasks run on the current
+    /// Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Listen`] when the address can't be listened on.
+    /// [`BrokerError::Listen`] if the address is not available.
     pub async fn start(addr: impl ToSocketAddrs) -> Result<Self, BrokerError> {
         Self::builder().start(addr).await
     }
 
-    /// Settings to change before the start.
+    /// Returns a builder for a broker with other settings.
     #[must_use]
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
@@ -124,7 +127,7 @@ impl Broker {
         addr: impl ToSocketAddrs,
     ) -> Result<Self, BrokerError> {
         let listen = |source| BrokerError::Listen { source };
-        // On Unix this sets SO_REUSEADDR, so a port can be used again right after a broker on it stopped.
+        // On Unix this sets SO_REUSEADDR, so the port of a stopped broker can be reused at once.
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;
         #[cfg(feature = "management")]
@@ -167,10 +170,10 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Where clients connect, with user and password: `amqp://guest:guest@127.0.0.1:41231`.
+    /// Returns the URI for clients, including credentials: `amqp://guest:guest@127.0.0.1:41231`.
     ///
-    /// It names the first user and, unless that is `/`, the first virtual host. A broker that listens on all addresses
-    /// names the local one.
+    /// It contains the first user and, unless it is `/`, the first virtual host. For a broker that
+    /// listens on all interfaces, the host is the loopback address.
     #[must_use]
     pub fn uri(&self) -> String {
         let authority = self.authority(self.addr);
@@ -182,8 +185,9 @@ impl Broker {
         format!("amqp://{authority}{path}")
     }
 
-    /// Where the management API is, with user and password: `http://guest:guest@127.0.0.1:41232`. `None` unless a
-    /// [port](BrokerBuilder::management_port) was given for it.
+    /// Returns the URI of the management API, including credentials:
+    /// `http://guest:guest@127.0.0.1:41232`. `None` unless a [port](BrokerBuilder::management_port)
+    /// was configured.
     #[cfg(feature = "management")]
     #[must_use]
     pub fn management_uri(&self) -> Option<String> {
@@ -191,25 +195,28 @@ impl Broker {
         Some(format!("http://{}", self.authority(addr)))
     }
 
-    /// The address the management API listens on.
+    /// Returns the address of the management API.
     #[cfg(feature = "management")]
     #[must_use]
     pub fn management_addr(&self) -> Option<SocketAddr> {
         self.management_addr
     }
 
-    /// Adds a virtual host, which clients may connect to at once. False when there is one of that name already.
+    /// Adds a virtual host, available to clients at once. Returns `false` if one with this name
+    /// exists.
     pub fn add_vhost(&self, name: &str) -> bool {
         self.broker.add_vhost(name)
     }
 
-    /// Deletes a virtual host with all that is in it; false when there is none of that name. As by RabbitMQ its consumers are
-    /// cancelled, and its connections closed with 320 CONNECTION_FORCED: they are told, and not waited for.
+    /// Deletes a virtual host and everything in it. Returns `false` if it does not exist. As in
+    /// RabbitMQ, its consumers are cancelled and its connections closed with 320 CONNECTION_FORCED.
+    /// Does not wait for the connections to end.
     pub fn delete_vhost(&self, name: &str) -> bool {
         self.broker.delete_vhost(name)
     }
 
-    /// The first user, the password and an address, as in a URI. For one that listens on all addresses, the local one.
+    /// Formats the URI authority: the first user, the password and the address, with the loopback
+    /// address in place of the unspecified one.
     fn authority(&self, mut addr: SocketAddr) -> String {
         if addr.ip().is_unspecified() {
             addr.set_ip(match addr {
@@ -223,13 +230,13 @@ impl Broker {
         format!("{}:{}@{addr}", encode(user), encode(password))
     }
 
-    /// The address it listens on.
+    /// Returns the AMQP listen address.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Counts of connections, channels and queues as they are now.
+    /// Returns the current statistics of connections, channels and queues.
     #[must_use]
     pub fn stats(&self) -> BrokerStats {
         let mut stats = BrokerStats {
@@ -268,8 +275,8 @@ impl Broker {
         stats
     }
 
-    /// Closes all client connections with 320 CONNECTION_FORCED and waits until they are gone. The broker goes on: clients
-    /// may connect again, and find durable and other queues that are not exclusive as they were.
+    /// Closes all client connections with 320 CONNECTION_FORCED and waits until they have ended.
+    /// The broker keeps running: clients may reconnect and find all non-exclusive queues unchanged.
     pub async fn close_connections(&self) {
         let closing = self.broker.send_buffers();
         for send_buffer in &closing {
@@ -290,10 +297,10 @@ impl Broker {
         }
     }
 
-    /// Stops: nothing is accepted any more, connections are closed with 320 CONNECTION_FORCED, and every task has ended
-    /// when this returns, after three seconds at most.
+    /// Stops the broker. It stops accepting, closes all connections with 320 CONNECTION_FORCED and
+    /// returns once every task has ended, after at most three seconds.
     pub async fn stop(mut self) {
-        // Receivers live in the tasks; with none left there is nothing to stop.
+        // The receivers live in the tasks; without any, there is nothing to stop.
         let _ = self.stopping.send(true);
         let ended = timeout(STOP_TIMEOUT, async {
             while self.tasks.join_next().await.is_some() {}
@@ -305,7 +312,7 @@ impl Broker {
     }
 }
 
-/// Accepts clients until the broker stops, then has their connections closed and waits for them.
+/// Accepts clients until the broker stops, then closes their connections and waits for them.
 async fn accept(listener: TcpListener, broker: Arc<BrokerState>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
@@ -317,8 +324,8 @@ async fn accept(listener: TcpListener, broker: Arc<BrokerState>, mut stop: watch
                     connections.spawn(transport::serve(stream, broker.register(addrs)));
                 }
                 Err(error) => {
-                    // Out of file descriptors, say: those of connections that end make it work again.
-                    tracing::warn!(%error, "a client could not be accepted");
+                    // For example, out of file descriptors, until other connections close.
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },

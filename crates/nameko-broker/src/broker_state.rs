@@ -1,4 +1,4 @@
-//! What all connections of a broker share.
+//! State shared by all connections of a broker.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,22 +20,22 @@ use crate::{
     vhost::VHost,
 };
 
-/// One broker's settings, virtual hosts and connections.
+/// Settings, virtual hosts and connections of a broker.
 #[derive(Debug)]
 pub(crate) struct BrokerState {
     pub(crate) settings: Settings,
-    /// By name. VHostGuard before `connections` where both are.
+    /// Virtual hosts by name. Locked before `connections` where both are locked.
     vhosts: Mutex<BTreeMap<String, Arc<VHost>>>,
-    /// Virtual hosts that are new, for the task that runs their timers.
+    /// Sends each new virtual host to the task that runs the timers.
     new_vhosts: mpsc::UnboundedSender<Arc<VHost>>,
-    /// The open connections, by way of which they are told to close.
+    /// Open connections.
     connections: Mutex<HashMap<ConnectionId, ConnectionInfo>>,
     next_connection_id: AtomicU64,
-    /// Told whenever a connection leaves its virtual host or addrs.
+    /// Notified whenever a connection leaves its virtual host or ends.
     pub(crate) connection_ended: Notify,
 }
 
-/// Keeps a connection in the list while it lives.
+/// Registration of a connection, removed on drop.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard {
     pub(crate) broker: Arc<BrokerState>,
@@ -43,7 +43,8 @@ pub(crate) struct ConnectionGuard {
 }
 
 impl BrokerState {
-    /// Also gives the virtual hosts, those to come too: their timers are the caller's to run.
+    /// Returns the state and a receiver of all present and future virtual hosts. The caller runs
+    /// their timers.
     pub(crate) fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Arc<VHost>>) {
         let names: Vec<String> = settings.vhosts().into_iter().map(str::to_owned).collect();
         let (new_vhosts, timers) = mpsc::unbounded_channel();
@@ -61,21 +62,21 @@ impl BrokerState {
         (broker, timers)
     }
 
-    /// Adds a virtual host; false when there is one of that name.
+    /// Adds a virtual host. Returns `false` if one with this name exists.
     pub(crate) fn add_vhost(&self, name: &str) -> bool {
         let mut vhosts = lock(&self.vhosts);
         if vhosts.contains_key(name) {
             return false;
         }
         let vhost = Arc::new(VHost::new(name));
-        // Nobody receives in a broker that has no timers, which the fuzzer's has not.
+        // Without a timer task, as in fuzzing, there is no receiver.
         let _ = self.new_vhosts.send(vhost.clone());
         vhosts.insert(name.to_owned(), vhost);
         true
     }
 
-    /// Removes a virtual host with all that is in it; false when there is none. Its consumers are cancelled and its
-    /// connections closed with 320 CONNECTION_FORCED, as by RabbitMQ.
+    /// Removes a virtual host and everything in it. Returns `false` if it does not exist. As in
+    /// RabbitMQ, its consumers are cancelled and its connections closed with 320 CONNECTION_FORCED.
     pub(crate) fn delete_vhost(&self, name: &str) -> bool {
         let mut vhosts = lock(&self.vhosts);
         let Some(vhost) = vhosts.remove(name) else {
@@ -83,7 +84,11 @@ impl BrokerState {
         };
         let mut closing = Vec::new();
         for info in lock(&self.connections).values_mut() {
-            if info.session.take_if(|it| it.vhost == name).is_some() {
+            if info
+                .session
+                .take_if(|session| session.vhost == name)
+                .is_some()
+            {
                 closing.push(info.send_buffer.clone());
             }
         }
@@ -96,13 +101,13 @@ impl BrokerState {
         true
     }
 
-    /// The virtual host of this name.
+    /// Returns the virtual host with this name.
     #[cfg(feature = "management")]
     pub(crate) fn vhost(&self, name: &str) -> Option<Arc<VHost>> {
         lock(&self.vhosts).get(name).cloned()
     }
 
-    /// All virtual hosts, by name.
+    /// Returns all virtual hosts, sorted by name.
     pub(crate) fn vhosts(&self) -> Vec<(String, Arc<VHost>)> {
         lock(&self.vhosts)
             .iter()
@@ -110,12 +115,12 @@ impl BrokerState {
             .collect()
     }
 
-    /// A number for a connection, or for something that acts as one.
+    /// Allocates the id of a connection, or of an internal user that acts as one.
     pub(crate) fn next_connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds a connection; `addrs` are the peer's address and the broker's.
+    /// Registers a connection. `addrs` holds the peer's and the local address.
     pub(crate) fn register(
         self: &Arc<Self>,
         addrs: Option<(SocketAddr, SocketAddr)>,
@@ -134,13 +139,13 @@ impl BrokerState {
         }
     }
 
-    /// Lets a connection into a virtual host; `None` when there is no such.
+    /// Assigns a connection to a virtual host. Returns `None` if that does not exist.
     pub(crate) fn enter_vhost(
         &self,
         connection: ConnectionId,
         session: VHostSession,
     ) -> Option<Arc<VHost>> {
-        // Kept locked, or the virtual host could be deleted before this connection is known to be in it.
+        // Held until the session is recorded, else the virtual host could be deleted in between.
         let vhosts = lock(&self.vhosts);
         let vhost = vhosts.get(&session.vhost)?.clone();
         if let Some(info) = lock(&self.connections).get_mut(&connection) {
@@ -149,7 +154,7 @@ impl BrokerState {
         Some(vhost)
     }
 
-    /// Notes that a connection is out of its virtual host, and on its way to its end.
+    /// Records that a connection has left its virtual host and is closing.
     pub(crate) fn leave_vhost(&self, connection: ConnectionId) {
         if let Some(info) = lock(&self.connections).get_mut(&connection) {
             info.session = None;
@@ -157,7 +162,7 @@ impl BrokerState {
         self.connection_ended.notify_waiters();
     }
 
-    /// The connections there are now.
+    /// Returns the send buffers of all current connections.
     pub(crate) fn send_buffers(&self) -> Vec<Arc<SendBuffer>> {
         lock(&self.connections)
             .values()
@@ -165,19 +170,19 @@ impl BrokerState {
             .collect()
     }
 
-    /// What is known of each connection that is in a virtual host, the oldest first.
+    /// Returns the connections that are in a virtual host, oldest first.
     #[cfg(feature = "management")]
     pub(crate) fn open_connections(&self) -> Vec<ConnectionInfo> {
-        let mut clients: Vec<ConnectionInfo> = lock(&self.connections)
+        let mut connections: Vec<ConnectionInfo> = lock(&self.connections)
             .values()
             .filter(|info| info.session.is_some())
             .cloned()
             .collect();
-        clients.sort_unstable_by_key(|info| info.send_buffer.connection.0);
-        clients
+        connections.sort_unstable_by_key(|info| info.send_buffer.connection.0);
+        connections
     }
 
-    /// Whether a connection is in a virtual host.
+    /// Returns whether a connection is in a virtual host.
     #[cfg(feature = "management")]
     pub(crate) fn is_open(&self, connection: ConnectionId) -> bool {
         lock(&self.connections)

@@ -1,4 +1,4 @@
-//! A channel as its connection sees it: it opens, takes methods and content, and closes.
+//! Protocol state of a channel: open, method and content frames, close.
 
 use amq_protocol::protocol::{AMQPClass, basic, channel as protocol};
 use bytes::Bytes;
@@ -15,17 +15,17 @@ use crate::{
 /// Class and method of `basic.publish`.
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 
-/// Room made for a body before it comes; the rest as it does, so that a size announced costs nothing.
+/// Maximum memory reserved for a body in advance, so that an announced size costs nothing.
 const MAX_INITIAL_RESERVE_BYTES: u64 = 64 << 10;
 
-/// What a channel uses of its connection.
+/// Parts of the connection that a channel uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChannelContext<'a> {
     pub(crate) vhost: &'a VHost,
     pub(crate) send_buffer: &'a SendBuffer,
     pub(crate) connection: ConnectionId,
     pub(crate) user: &'a str,
-    /// Largest body, in bytes.
+    /// Maximum size of a message body, in bytes.
     pub(crate) max_message_size: u64,
 }
 
@@ -33,17 +33,17 @@ pub(crate) struct ChannelContext<'a> {
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) number: u16,
-    /// The consuming side, in the virtual host.
+    /// Key of the channel's consumers in the virtual host.
     pub(crate) id: ChannelId,
-    /// The server closed it and waits for `channel.close-ok`; everything else is ignored until then.
+    /// Closed by the server, awaiting `channel.close-ok`. All other frames are ignored.
     pub(crate) closing: bool,
-    /// The queue last declared here, which an empty name stands for.
+    /// The queue most recently declared on this channel, which an empty queue name stands for.
     pub(crate) last_queue: Option<Name>,
     pub(crate) confirms: Option<Confirms>,
     expected: ExpectedFrame,
 }
 
-/// What the next frame has to be.
+/// The frame that the protocol allows next.
 #[derive(Debug)]
 enum ExpectedFrame {
     Method,
@@ -51,35 +51,35 @@ enum ExpectedFrame {
     Body(Box<PublishAssembly>),
 }
 
-/// A message whose body is still coming.
+/// A `basic.publish`, assembled from its method, header and body frames.
 #[derive(Debug)]
 pub(crate) struct PublishAssembly {
     pub(crate) method: basic::Publish,
     pub(crate) header: ContentHeader,
-    /// The header frame's payload.
+    /// Payload of the header frame.
     pub(crate) raw_header: Bytes,
     pub(crate) body: Bytes,
-    /// The parts of a body of more than one frame.
+    /// Body frames received so far, if there is more than one.
     parts: Vec<u8>,
 }
 
-/// Publisher confirms.
+/// State of publisher confirms.
 #[derive(Debug, Default)]
 pub(crate) struct Confirms {
-    /// Number of the last message published.
+    /// Sequence number of the last published message.
     pub(crate) last_published: u64,
-    /// Up to which number the client knows.
+    /// Sequence number up to which confirms were sent.
     pub(crate) last_confirmed: u64,
 }
 
-/// What a frame on a channel comes to.
+/// Outcome of a frame.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Handled, or more is needed.
+    /// Processed by the channel; nothing left to do.
     Handled,
-    /// A method that is the connection's or the dispatcher's to do.
+    /// A method to be dispatched.
     Method(AMQPClass),
-    /// A message is complete.
+    /// A complete message to be published.
     Publish(Box<PublishAssembly>),
 }
 
@@ -95,7 +95,7 @@ impl Channel {
         }
     }
 
-    /// Takes a method frame.
+    /// Processes a method frame.
     pub(crate) fn on_method(&mut self, payload: &[u8]) -> Result<Event> {
         match &self.expected {
             ExpectedFrame::Method => {}
@@ -121,7 +121,7 @@ impl Channel {
         }
     }
 
-    /// Takes a content header frame.
+    /// Processes a content header frame.
     pub(crate) fn on_header(&mut self, payload: &[u8], max_message_size: u64) -> Result<Event> {
         let method = match std::mem::replace(&mut self.expected, ExpectedFrame::Method) {
             ExpectedFrame::Header(method) => method,
@@ -135,7 +135,8 @@ impl Channel {
             ))
             .in_method(PUBLISH));
         }
-        // RabbitMQ takes the whole body and rejects it then; the outcome is the same and this costs no memory.
+        // RabbitMQ receives the whole body before it refuses it. The outcome is the same, without
+        // the memory use.
         if header.body_size > max_message_size {
             return Err(AmqpError::precondition_failed(format!(
                 "message size {} is larger than configured max size {max_message_size}",
@@ -158,22 +159,22 @@ impl Channel {
         Ok(Event::Handled)
     }
 
-    /// Takes a content body frame.
+    /// Processes a content body frame.
     pub(crate) fn on_body(&mut self, payload: &[u8]) -> Result<Event> {
         let mut publishing = match std::mem::replace(&mut self.expected, ExpectedFrame::Method) {
             ExpectedFrame::Body(publishing) => publishing,
             other => return Err(unexpected_content(&other)),
         };
         let size = publishing.header.body_size;
-        let came = publishing.parts.len() as u64 + payload.len() as u64;
-        if came > size {
+        let received = publishing.parts.len() as u64 + payload.len() as u64;
+        if received > size {
             return Err(AmqpError::new(
                 Code::FrameError,
-                format!("content body of {size} octets announced, {came} came"),
+                format!("content body of {size} octets announced, {received} received"),
             )
             .in_method(PUBLISH));
         }
-        if came == size {
+        if received == size {
             publishing.body = if publishing.parts.is_empty() {
                 Bytes::copy_from_slice(payload)
             } else {
@@ -192,7 +193,7 @@ impl Channel {
         Ok(Event::Handled)
     }
 
-    /// Bytes of a body that is still coming.
+    /// Returns the number of bytes buffered of an incomplete body.
     pub(crate) fn buffered_bytes(&self) -> u64 {
         match &self.expected {
             ExpectedFrame::Body(publishing) => publishing.parts.len() as u64,
@@ -200,7 +201,7 @@ impl Channel {
         }
     }
 
-    /// Closes from the server's side: the client's work ends now, its `channel.close-ok` is waited for.
+    /// Closes the channel from the server's side and awaits `channel.close-ok`.
     pub(crate) fn close(&mut self, context: &ChannelContext<'_>, error: &AmqpError) {
         self.flush_confirms(context);
         context.vhost.lock().close_channel(self.id);
@@ -218,7 +219,7 @@ impl Channel {
         );
     }
 
-    /// Sends the confirms that are due, as one.
+    /// Sends all pending confirms as one.
     pub(crate) fn flush_confirms(&mut self, context: &ChannelContext<'_>) {
         let Some(confirms) = &mut self.confirms else {
             return;

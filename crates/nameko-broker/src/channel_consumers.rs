@@ -1,4 +1,4 @@
-//! The consuming side of a channel, as its virtual host keeps it.
+//! Consuming side of a channel.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,32 +13,33 @@ use crate::{
     send_buffer::SendBuffer,
 };
 
-/// The consuming side of a channel; the publishing side is the connection's own.
+/// Consumers and unacknowledged deliveries of a channel. Publishing is handled by the connection.
 #[derive(Debug)]
 pub(crate) struct ChannelConsumers {
     pub(crate) number: u16,
     pub(crate) send_buffer: Arc<SendBuffer>,
-    /// Whether the client said it understands `basic.cancel` from the server.
+    /// The client has the capability `consumer_cancel_notify`.
     pub(crate) cancel_notify: bool,
     pub(crate) consumers: HashMap<Name, ConsumerId>,
-    /// Set while the channel listens for direct replies.
+    /// Consumer of direct replies, if any.
     pub(crate) replies: Option<ReplyConsumer>,
-    /// Delivered and not acknowledged, by delivery tag.
+    /// Unacknowledged deliveries by delivery tag.
     pub(crate) unacked: BTreeMap<u64, Unacked>,
-    /// How many of `unacked` count against the channel's limit; `basic.get` does not.
+    /// Number of `unacked` that count towards `global_prefetch`. Messages read with `basic.get` do
+    /// not.
     pub(crate) prefetch_used: u32,
-    /// Limit for consumers to come (`basic.qos` with `global` off); 0 is none.
+    /// Limit of each future consumer (`basic.qos` without `global`); 0 is unlimited.
     pub(crate) consumer_prefetch: u16,
-    /// Limit for the whole channel (`basic.qos` with `global` on); 0 is none.
+    /// Limit of the whole channel (`basic.qos` with `global`); 0 is unlimited.
     pub(crate) global_prefetch: u16,
     delivery_tag: u64,
 }
 
-/// A message delivered and not acknowledged.
+/// A delivered, unacknowledged message.
 #[derive(Debug)]
 pub(crate) struct Unacked {
     pub(crate) queue: QueueId,
-    /// `None` when it was read with `basic.get`.
+    /// `None` for a message read with `basic.get`.
     pub(crate) consumer: Option<ConsumerId>,
     pub(crate) entry: Entry,
 }
@@ -59,12 +60,12 @@ impl ChannelConsumers {
         }
     }
 
-    /// What the next delivery will have.
+    /// Returns the next delivery tag without using it.
     pub(crate) fn peek_delivery_tag(&self) -> u64 {
         self.delivery_tag + 1
     }
 
-    /// Delivery tags count up from 1 on each channel.
+    /// Allocates a delivery tag. Tags count up from 1 on each channel.
     pub(crate) fn next_delivery_tag(&mut self) -> u64 {
         self.delivery_tag += 1;
         self.delivery_tag

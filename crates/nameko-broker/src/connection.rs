@@ -1,4 +1,5 @@
-//! A connection: the handshake, then frames to their channels. It knows bytes and outboxes, and nothing of sockets.
+//! Protocol state of a connection: the handshake, then dispatch of frames to channels. Performs no
+//! I/O.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,48 +19,49 @@ use crate::{
     vhost::VHost,
 };
 
-/// Largest frame until both sides agreed on one, and the least they may agree on.
+/// Frame size limit during the handshake, and the smallest value that may be negotiated.
 pub(crate) const INITIAL_FRAME_MAX: usize = 4096;
 
-/// How far a connection is.
+/// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The protocol header is awaited.
+    /// Awaiting the protocol header.
     Greeting,
-    /// `connection.start-ok` is awaited.
+    /// Awaiting `connection.start-ok`.
     Starting,
-    /// `connection.tune-ok` is awaited.
+    /// Awaiting `connection.tune-ok`.
     Tuning,
-    /// `connection.open` is awaited.
+    /// Awaiting `connection.open`.
     Opening,
     Running,
-    /// The server closed it and waits for `connection.close-ok`.
+    /// Closed by the server, awaiting `connection.close-ok`.
     Closing,
-    /// Over, once what is in the send_buffer is sent.
+    /// Over as soon as the send buffer is flushed.
     Closed,
 }
 
-/// One client's connection.
+/// A client connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) broker: Arc<BrokerState>,
     pub(crate) send_buffer: Arc<SendBuffer>,
     pub(crate) phase: Phase,
     pub(crate) user: String,
-    /// How it logged in; the virtual host's list gets it.
+    /// SASL mechanism; moved into the [`VHostSession`](crate::connection_info::VHostSession).
     pub(crate) mechanism: String,
-    /// What the client says of itself; the virtual host's list gets it.
+    /// Properties from `connection.start-ok`; moved into the `VHostSession`.
     pub(crate) client_properties: FieldTable,
     pub(crate) vhost: Option<Arc<VHost>>,
     channels: HashMap<u16, Channel>,
-    /// The client understands `basic.cancel` from the server.
+    /// The client has the capability `consumer_cancel_notify`.
     pub(crate) cancel_notify: bool,
-    /// The client wants to be told when its login is refused, and not just cut off.
+    /// The client has the capability `authentication_failure_close`: it expects `connection.close`
+    /// after a failed login.
     pub(crate) auth_failure_close: bool,
     pub(crate) frame_max: usize,
     pub(crate) channel_max: u16,
     pub(crate) heartbeat: Duration,
-    /// Channels with confirms to be sent after the current batch; may name a channel twice.
+    /// Channels with confirms to flush after the current batch; may contain duplicates.
     pending_confirms: Vec<u16>,
 }
 
@@ -88,15 +90,15 @@ impl Connection {
         self.phase
     }
 
-    /// The agreed interval; zero is off.
+    /// Returns the negotiated heartbeat interval; zero disables heartbeats.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.heartbeat
     }
 
-    /// Handles all frames that are there, as long as there is room for answers. What is left in `bytes` is half a frame,
-    /// or waits until the send_buffer was emptied.
+    /// Processes complete frames until the send buffer is above its high-water mark. `bytes` keeps
+    /// an incomplete or unprocessed rest.
     ///
-    /// Returns whether anything was handled.
+    /// Returns whether anything was processed.
     pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> bool {
         let mut used = 0;
         while self.phase != Phase::Closed && self.send_buffer.accepts_input() {
@@ -114,7 +116,7 @@ impl Connection {
                 Ok(Some(size)) => used += size,
                 Ok(None) => break,
                 Err(error) => {
-                    // Where the next frame starts is not known any more.
+                    // The start of the next frame is unknown.
                     self.fail(&error);
                     self.phase = Phase::Closed;
                 }
@@ -128,7 +130,7 @@ impl Connection {
         used > 0
     }
 
-    /// Delivers what was held back while the send_buffer was full.
+    /// Resumes deliveries that were paused while the send buffer was full.
     pub(crate) fn resume_deliveries(&mut self) {
         let Some(vhost) = &self.vhost else {
             return;
@@ -142,7 +144,7 @@ impl Connection {
         vhost.wake_others(Some(self.send_buffer.connection));
     }
 
-    /// Closes from the server's side.
+    /// Closes the connection from the server's side.
     pub(crate) fn force_close(&mut self, reason: &str) {
         match self.phase {
             Phase::Closing | Phase::Closed => {}
@@ -151,7 +153,7 @@ impl Connection {
         }
     }
 
-    /// Ends everything this connection has in its virtual host. Safe to call again.
+    /// Releases everything that the connection holds in its virtual host. Idempotent.
     pub(crate) fn finish(&mut self, phase: Phase) {
         self.phase = phase;
         self.pending_confirms.clear();
@@ -186,7 +188,7 @@ impl Connection {
         }
     }
 
-    /// A method on channel 0.
+    /// Processes a method on channel 0.
     fn on_connection_method(&mut self, method: AMQPClass) -> Result<()> {
         use protocol::AMQPMethod as Method;
         match (self.phase, method) {
@@ -266,11 +268,11 @@ impl Connection {
             FrameKind::Body => channel.on_body(frame.payload)?,
             FrameKind::Heartbeat => return Err(unexpected(&frame)),
         };
-        let more = channel.buffered_bytes() > 0 && frame.kind == FrameKind::Body;
-        if more && self.buffered_body_bytes() > context.max_message_size.saturating_mul(2) {
+        let incomplete = channel.buffered_bytes() > 0 && frame.kind == FrameKind::Body;
+        if incomplete && self.buffered_body_bytes() > context.max_message_size.saturating_mul(2) {
             return Err(AmqpError::new(
                 Code::ResourceError,
-                "the messages that are still coming on this connection are larger than two of the largest size together",
+                "incomplete messages on this connection exceed twice the maximum message size",
             ));
         }
         let Some(channel) = self.channels.get_mut(&number) else {
@@ -297,12 +299,13 @@ impl Connection {
         }
     }
 
-    /// Bytes of bodies that are still coming, of all channels: each is within its limit, but channels are many.
+    /// Returns the number of bytes buffered of incomplete bodies on all channels. Each body is
+    /// within its limit, but a connection may have many channels.
     fn buffered_body_bytes(&self) -> u64 {
         self.channels.values().map(Channel::buffered_bytes).sum()
     }
 
-    /// The first frame of a channel has to open it.
+    /// Opens a channel; the first frame on a channel must be `channel.open`.
     fn open_channel(&mut self, context: &ChannelContext<'_>, frame: Frame<'_>) -> Result<()> {
         let open = self.channels.len();
         if self.channel_max != 0 && open >= self.channel_max.into() {
@@ -339,7 +342,8 @@ impl Connection {
         Ok(())
     }
 
-    /// On a channel the server closed only the client's agreement counts.
+    /// Processes a frame on a channel that the server closed: all are ignored except the close
+    /// handshake.
     fn closing_channel(&mut self, context: &ChannelContext<'_>, frame: Frame<'_>) -> Result<()> {
         if frame.kind != FrameKind::Method {
             return Ok(());
@@ -359,16 +363,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the connection for an error. Before it is open a client learns of it only where RabbitMQ tells it.
+    /// Closes the connection after an error. During the handshake, `connection.close` is sent only
+    /// in the states in which RabbitMQ sends it.
     pub(crate) fn fail(&mut self, error: &AmqpError) {
         tracing::debug!(error = %error.reply_text(), phase = ?self.phase, "connection closed");
-        let told = match self.phase {
+        let send_close = match self.phase {
             Phase::Greeting | Phase::Closing | Phase::Closed => false,
             Phase::Starting => self.auth_failure_close && error.code == Code::AccessRefused,
             Phase::Tuning => error.code == Code::NotAllowed,
             Phase::Opening | Phase::Running => true,
         };
-        if told {
+        if send_close {
             self.close(error);
         } else {
             self.finish(Phase::Closed);
@@ -408,7 +413,7 @@ impl Connection {
         self.send_buffer.method(0, AMQPClass::Connection(method));
     }
 
-    /// Adds a heartbeat to the send_buffer.
+    /// Queues a heartbeat frame.
     pub(crate) fn send_heartbeat(&self) {
         self.send_buffer
             .write(|buffer| buffer.frame(&AMQPFrame::Heartbeat));

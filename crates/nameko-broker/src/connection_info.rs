@@ -1,6 +1,6 @@
-//! What is known of a connection from outside: who is at the other end, and what was agreed on.
+//! Description of a connection: peer and negotiated parameters.
 
-// All of it is only ever shown by the management API.
+// Only the management API reads these fields.
 #![cfg_attr(not(feature = "management"), allow(dead_code))]
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
@@ -9,34 +9,39 @@ use amq_protocol::types::FieldTable;
 
 use crate::send_buffer::SendBuffer;
 
-/// A connection in the broker's list.
+/// A registered connection.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionInfo {
     pub(crate) send_buffer: Arc<SendBuffer>,
-    /// The peer's address and the broker's.
+    /// The peer's and the local address.
     pub(crate) addrs: Option<(SocketAddr, SocketAddr)>,
-    /// Set while it is in a virtual host.
+    /// Set while the connection is in a virtual host.
     pub(crate) session: Option<VHostSession>,
 }
 
-/// What the handshake came to.
+/// Parameters negotiated by the handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct VHostSession {
     pub(crate) vhost: String,
     pub(crate) user: String,
-    /// The SASL mechanism it logged in with.
+    /// SASL mechanism of the login.
     pub(crate) mechanism: String,
-    /// What the client says of itself.
+    /// Client properties from `connection.start-ok`.
     pub(crate) properties: FieldTable,
     pub(crate) opened_at: SystemTime,
     pub(crate) frame_max: usize,
     pub(crate) channel_max: u16,
-    /// Seconds between heartbeats; 0 is off.
+    /// Heartbeat interval in seconds; 0 disables heartbeats.
     pub(crate) heartbeat: u64,
 }
 
 impl ConnectionInfo {
-    /// RabbitMQ's name for it, by which it is closed: `127.0.0.1:41844 -> 127.0.0.1:5672`.
+    /// Returns the authenticated user, while the connection is in a virtual host.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.session.as_ref().map(|session| &*session.user)
+    }
+
+    /// Returns RabbitMQ's name of the connection: `127.0.0.1:41844 -> 127.0.0.1:5672`.
     pub(crate) fn name(&self) -> String {
         match self.addrs {
             Some((peer, local)) => format!("{peer} -> {local}"),

@@ -11,9 +11,10 @@ pub(crate) struct Consumer {
     pub(crate) queue: QueueId,
     pub(crate) channel: ChannelId,
     pub(crate) tag: Name,
-    /// Messages count as acknowledged once sent, and no prefetch limit applies.
+    /// Deliveries count as acknowledged once sent and are not limited by prefetch.
     pub(crate) no_ack: bool,
-    /// Most unacknowledged messages; 0 is no limit. The channel's setting when the consumer came.
+    /// Maximum number of unacknowledged deliveries; 0 is unlimited. Taken from the channel when the
+    /// consumer is added.
     pub(crate) prefetch: u16,
     pub(crate) unacked: u32,
 }

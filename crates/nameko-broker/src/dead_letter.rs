@@ -1,4 +1,4 @@
-//! Dead letters: what leaves a queue without being acknowledged is published again where the queue says.
+//! Dead letters: messages to be republished after they left a queue unacknowledged.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::{
     x_death::{self, Death, Reason},
 };
 
-/// A message that is to be published again.
+/// A message to be republished.
 #[derive(Debug)]
 pub(crate) struct DeadLetter {
-    /// The queue it left.
+    /// The queue that the message left.
     pub(crate) queue: Name,
     pub(crate) target: DeadLetterTarget,
     pub(crate) message: Arc<Message>,
@@ -21,13 +21,13 @@ pub(crate) struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// The message a dead letter becomes, with its headers; `None` when those are too large.
+    /// Returns the message to publish, with its headers, or `None` if the headers become too large.
     pub(crate) fn republish(&self, exchange: Name, time: u64) -> Option<(Message, Headers)> {
         let was = &self.message;
         let mut all = Headers::new();
         let header = headers::rewrite(&was.header, |properties, headers| {
             let expiration = properties.expiration().clone();
-            // The blind ones are not in the headers any more, and so not told of.
+            // The BCC header was removed on publish, so `x-death` does not reveal those keys.
             let told = cc_keys(Some(headers)).unwrap_or_default();
             let mut keys = vec![&*was.routing_key];
             keys.extend(told.iter().map(|key| &**key));

@@ -1,4 +1,4 @@
-//! Whether a second declaration of a queue or exchange agrees with the first, and the refusal that names both values.
+//! Comparison of a redeclaration with the existing queue or exchange.
 
 use amq_protocol::types::FieldTable;
 
@@ -7,7 +7,8 @@ use crate::{
     field_values::{describe_value, display_value, values_equal},
 };
 
-/// Checks that both tables agree on `keys`; numbers of different sizes agree when they are equal.
+/// Checks that two argument tables agree on `keys`. Integers of different widths are compared by
+/// value.
 pub(crate) fn check_arguments(
     current: &FieldTable,
     received: &FieldTable,
@@ -20,7 +21,7 @@ pub(crate) fn check_arguments(
         let agree = match (old, new) {
             (None, None) => true,
             (Some(old), Some(new)) => values_equal(old, new),
-            // Not said means classic.
+            // An absent type means classic.
             (None, Some(value)) | (Some(value), None) => {
                 *key == "x-queue-type" && display_value(value) == "classic"
             }
@@ -39,7 +40,7 @@ pub(crate) fn check_arguments(
     Ok(())
 }
 
-/// Checks that a flag or type of a second declaration is that of the first.
+/// Checks that a flag or type agrees with the existing declaration.
 pub(crate) fn check_property<T: PartialEq + std::fmt::Display>(
     key: &str,
     name: &str,
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn declarations_agree_on_values_not_on_sizes() {
+    fn integers_of_any_width_agree_by_value() {
         let check = |old: &[(&str, AMQPValue)], new: &[(&str, AMQPValue)]| {
             let keys = ["x-message-ttl", "x-queue-type"];
             check_arguments(&table(old), &table(new), &keys, "queue 'q' in vhost '/'")

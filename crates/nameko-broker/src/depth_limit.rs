@@ -1,18 +1,18 @@
-//! How deep a field table nests, found before the codec sees it.
+//! Nesting limit of field tables, checked before decoding.
 //!
-//! The codec decodes tables within tables by recursion. A frame of 128 KiB can nest some twenty thousand deep, which would
-//! overflow the stack and end the process, so the depth is measured first. This is also where it is decided which methods
-//! a client may send at all.
+//! The codec decodes nested tables by recursion. A frame of 128 KiB can nest some twenty thousand
+//! levels, which would overflow the stack and abort the process, so the depth is measured first.
+//! The list of methods that a client may send lives here too.
 
 use crate::error::{AmqpError, Code, Result};
 
-/// How deep tables and arrays may nest. Clients use two or three levels.
+/// Maximum depth of nested tables and arrays. Clients use two or three levels.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// What arguments of a method look like up to its table.
+/// Encoding of a method argument that precedes or is the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArgumentPart {
-    /// So many bytes.
+    /// A fixed number of bytes.
     Bytes(usize),
     ShortString,
     Table,
@@ -20,7 +20,7 @@ pub(crate) enum ArgumentPart {
 
 use ArgumentPart::{Bytes, ShortString, Table};
 
-/// The methods a client may send, with the arguments up to the table for those that have one.
+/// Methods that a client may send, each with its arguments up to and including a table.
 pub(crate) const CLIENT_METHODS: &[((u16, u16), &[ArgumentPart])] = &[
     ((10, 11), &[Table]), // connection.start-ok
     ((10, 21), &[]),      // connection.secure-ok
@@ -100,7 +100,7 @@ pub(crate) const CLIENT_METHODS: &[((u16, u16), &[ArgumentPart])] = &[
     ((90, 30), &[]),      // tx.rollback
 ];
 
-/// Checks that a client may send this method, and the depth of its table.
+/// Checks that a client may send a method, and the depth of its table.
 pub(crate) fn check_method(id: (u16, u16), arguments: &[u8]) -> Result<()> {
     let Some((_, parts)) = CLIENT_METHODS.iter().find(|(known, _)| *known == id) else {
         return Err(AmqpError::unknown_method());
@@ -114,14 +114,15 @@ pub(crate) fn check_method(id: (u16, u16), arguments: &[u8]) -> Result<()> {
         };
         match step {
             Some(next) => rest = next,
-            // Too short: the codec will say so.
+            // Truncated; the codec reports the error.
             None => return Ok(()),
         }
     }
     Ok(())
 }
 
-/// Checks the `headers` in the properties of a content header, which follow the flags and two short strings.
+/// Checks the `headers` property of a content header. It follows the flags and up to two short
+/// strings.
 pub(crate) fn check_properties(properties: &[u8]) -> Result<()> {
     let [f0, f1, rest @ ..] = properties else {
         return Ok(());
@@ -139,19 +140,20 @@ pub(crate) fn check_properties(properties: &[u8]) -> Result<()> {
     }
 }
 
-/// Checks a table that starts with its length.
+/// Checks the depth of a table that starts with its length.
 pub(crate) fn check_table(bytes: &[u8]) -> Result<()> {
     match measure_depth(split_sized(bytes), true, 1) {
         Some(depth) if depth > MAX_DEPTH => Err(AmqpError::new(
             Code::SyntaxError,
             format!("field tables nest deeper than {MAX_DEPTH} levels"),
         )),
-        // What cannot be walked cannot be decoded either, and the codec stops there just as well.
+        // A malformed table fails in the codec too, which stops at the same place.
         _ => Ok(()),
     }
 }
 
-/// The depth of a table's or array's content, `None` when it is malformed. Stops one level past the limit.
+/// Returns the depth of the content of a table or array, or `None` if it is malformed. Stops one
+/// level beyond the limit.
 fn measure_depth(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> Option<usize> {
     if depth > MAX_DEPTH {
         return Some(depth);
@@ -166,7 +168,7 @@ fn measure_depth(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> O
         rest = match kind {
             b'F' | b'A' => {
                 let content = split_sized(value);
-                // Malformed further in: what was seen so far still counts.
+                // Malformed at a deeper level: the depth found so far still counts.
                 deepest = deepest
                     .max(measure_depth(content, *kind == b'F', depth + 1).unwrap_or(depth + 1));
                 if deepest > MAX_DEPTH {
@@ -187,13 +189,13 @@ fn measure_depth(content: Option<(&[u8], &[u8])>, keys: bool, depth: usize) -> O
     Some(deepest)
 }
 
-/// Splits what a four-byte length counts from what follows it.
+/// Splits the bytes covered by a four-byte length prefix from the rest.
 fn split_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_be_bytes(*length) as usize)
 }
 
-/// What follows a short string.
+/// Returns the bytes that follow a short string.
 fn skip_short_string(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first()?;
     rest.get(usize::from(*length)..)
@@ -203,7 +205,7 @@ fn skip_short_string(bytes: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    /// A table that holds a table, so many levels deep.
+    /// Encodes a table nested to a number of levels.
     pub(crate) fn nested(levels: usize, kind: u8) -> Vec<u8> {
         let mut inner = Vec::new();
         for level in 1..levels {
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_tables_are_refused_and_usual_ones_decoded() {
+    fn deep_tables_are_refused_and_others_decoded() {
         for kind in [b'F', b'A'] {
             for levels in [1, 2, MAX_DEPTH] {
                 crate::frame::parse_method(&declare(&nested(levels, kind))).unwrap();

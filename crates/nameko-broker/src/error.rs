@@ -1,14 +1,14 @@
-//! Replies to wrong use: the code and text that end a channel or a connection.
+//! Protocol errors: reply codes and texts that close a channel or a connection.
 //!
-//! Codes are those of the AMQP 0-9-1 specification; the texts and the choice between channel and connection are
-//! RabbitMQ's, because that is what clients and their tests expect.
+//! The codes are defined by AMQP 0-9-1. The texts, and the choice between channel and connection,
+//! are RabbitMQ's, which clients and their tests rely on.
 
 use amq_protocol::types::ShortString;
 
-/// The reply codes this broker sends.
+/// Reply codes that this broker sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// A mandatory message that no queue wanted; sent with `basic.return` only.
+    /// An unroutable mandatory message; only sent with `basic.return`.
     NoRoute,
     ConnectionForced,
     AccessRefused,
@@ -27,7 +27,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// The number on the wire.
+    /// Returns the numeric code.
     pub(crate) fn id(self) -> u16 {
         match self {
             Code::NoRoute => 312,
@@ -48,7 +48,7 @@ impl Code {
         }
     }
 
-    /// The name that starts the reply text.
+    /// Returns the name that starts the reply text.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Code::NoRoute => "NO_ROUTE",
@@ -69,7 +69,7 @@ impl Code {
         }
     }
 
-    /// Whether the code ends the whole connection ("hard" in the specification) and not just the channel.
+    /// Returns whether the code closes the whole connection (a "hard" error in the specification).
     pub(crate) fn closes_connection(self) -> bool {
         !matches!(
             self,
@@ -82,17 +82,17 @@ impl Code {
     }
 }
 
-/// Why a channel or a connection is closed, as the client is told.
+/// The reason for closing a channel or a connection, as sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AmqpError {
     pub(crate) code: Code,
-    /// Without the name of the code.
+    /// Reply text without the name of the code.
     pub(crate) text: String,
-    /// Class and method that failed; (0, 0) when it was no method.
+    /// Class and method id of the failed method; (0, 0) if there is none.
     pub(crate) method: (u16, u16),
 }
 
-/// What a method of a client comes to.
+/// Result of a client's method.
 pub(crate) type Result<T, E = AmqpError> = std::result::Result<T, E>;
 
 impl AmqpError {
@@ -128,12 +128,12 @@ impl AmqpError {
         Self::new(Code::NotImplemented, text)
     }
 
-    /// The refusal of a method that clients may not send, or that is not part of the protocol.
+    /// The error for a method that clients may not send or that does not exist.
     pub(crate) fn unknown_method() -> Self {
         Self::new(Code::CommandInvalid, "unimplemented method")
     }
 
-    /// Names the method that failed, unless an inner layer did already.
+    /// Sets the failed method, unless an inner layer has set it.
     pub(crate) fn in_method(mut self, method: (u16, u16)) -> Self {
         if self.method == (0, 0) {
             self.method = method;
@@ -141,7 +141,7 @@ impl AmqpError {
         self
     }
 
-    /// The reply text as sent: `NAME - text`, cut to the 255 bytes of a short string.
+    /// Returns the reply text `NAME - text`, truncated to the 255 bytes of a short string.
     pub(crate) fn reply_text(&self) -> ShortString {
         let mut text = format!("{} - {}", self.code.name(), self.text);
         if text.len() > 255 {
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_are_cut_on_a_character() {
+    fn long_texts_are_truncated_at_a_character_boundary() {
         let short = AmqpError::not_found("no queue 'q' in vhost '/'");
         assert_eq!(
             short.reply_text().as_str(),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_method_named_is_kept() {
+    fn the_innermost_failed_method_is_kept() {
         let error = AmqpError::not_allowed("x")
             .in_method((60, 20))
             .in_method((10, 10));

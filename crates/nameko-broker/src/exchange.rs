@@ -1,4 +1,4 @@
-//! Exchanges: what they are and where a message goes from one.
+//! Exchanges and their routing.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -8,7 +8,7 @@ use crate::{
     binding::Binding, field_values::values_equal, headers::Headers, name::Name, topic::TopicTree,
 };
 
-/// How an exchange chooses.
+/// Type of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExchangeKind {
     Direct,
@@ -24,17 +24,17 @@ pub(crate) struct Exchange {
     pub(crate) kind: ExchangeKind,
     pub(crate) durable: bool,
     pub(crate) auto_delete: bool,
-    /// Takes messages from other exchanges only.
+    /// Accepts messages from other exchanges only.
     pub(crate) internal: bool,
     pub(crate) table: FieldTable,
-    /// The exchange that gets what matches nothing here.
+    /// Receives the messages that match no binding.
     pub(crate) alternate: Option<Name>,
     routes: Routes,
-    /// How many bindings start here.
+    /// Number of bindings with this exchange as the source.
     bindings: usize,
 }
 
-/// The bindings, arranged for the way the exchange chooses.
+/// Bindings, indexed by exchange type.
 #[derive(Debug)]
 enum Routes {
     Direct(HashMap<Name, Vec<Arc<Binding>>>),
@@ -44,7 +44,7 @@ enum Routes {
 }
 
 impl ExchangeKind {
-    /// The type of this name, as in `exchange.declare`.
+    /// Parses the `type` of `exchange.declare`.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "direct" => Self::Direct,
@@ -87,12 +87,12 @@ impl Exchange {
         }
     }
 
-    /// Whether any binding starts here.
+    /// Returns whether any binding has this exchange as its source.
     pub(crate) fn is_used(&self) -> bool {
         self.bindings > 0
     }
 
-    /// Adds a binding that is not there yet.
+    /// Adds a new binding.
     pub(crate) fn add(&mut self, binding: Arc<Binding>) {
         self.bindings += 1;
         match &mut self.routes {
@@ -102,7 +102,7 @@ impl Exchange {
         }
     }
 
-    /// Removes a binding that is there.
+    /// Removes an existing binding.
     pub(crate) fn remove(&mut self, binding: &Arc<Binding>) {
         self.bindings -= 1;
         match &mut self.routes {
@@ -119,7 +119,7 @@ impl Exchange {
         }
     }
 
-    /// Calls `found` with every binding a message with this key and these headers goes through.
+    /// Calls `found` with each binding that matches a routing key and headers.
     pub(crate) fn route<'a>(
         &'a self,
         key: &str,
@@ -138,17 +138,18 @@ impl Exchange {
     }
 }
 
-/// Takes a binding from a list, which has the very same one.
+/// Removes a binding from a list, compared by identity.
 fn remove_binding(bindings: &mut Vec<Arc<Binding>>, binding: &Arc<Binding>) {
     if let Some(index) = bindings.iter().position(|b| Arc::ptr_eq(b, binding)) {
         bindings.remove(index);
     }
 }
 
-/// Whether a message's headers are what a binding to a headers exchange asks for: all of its arguments, or with
-/// `x-match: any` at least one. An argument without a value asks only that the header be there.
-fn headers_match(wanted: &FieldTable, headers: Option<&Headers>) -> bool {
-    let mode = match wanted.inner().get("x-match") {
+/// Matches a message's headers against the arguments of a binding: all arguments must match or,
+/// with `x-match: any`, at least one. A void argument matches any value of a header that is
+/// present.
+fn headers_match(arguments: &FieldTable, headers: Option<&Headers>) -> bool {
+    let mode = match arguments.inner().get("x-match") {
         Some(AMQPValue::LongString(mode)) => mode.as_bytes(),
         _ => b"all",
     };
@@ -158,7 +159,7 @@ fn headers_match(wanted: &FieldTable, headers: Option<&Headers>) -> bool {
         b"all-with-x" => (false, true),
         _ => (false, false),
     };
-    let mut asked = wanted
+    let mut matches = arguments
         .into_iter()
         .filter(|(key, _)| key.as_str() != "x-match" && (with_x || !key.as_str().starts_with("x-")))
         .map(|(key, value)| {
@@ -166,9 +167,9 @@ fn headers_match(wanted: &FieldTable, headers: Option<&Headers>) -> bool {
             header.is_some_and(|header| *value == AMQPValue::Void || values_equal(header, value))
         });
     if any {
-        asked.any(|met| met)
+        matches.any(|matched| matched)
     } else {
-        asked.all(|met| met)
+        matches.all(|matched| matched)
     }
 }
 
@@ -189,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn headers() {
-        for (wanted, headers, expected) in [
+    fn headers_bindings_match() {
+        for (arguments, headers, expected) in [
             (&[][..], &[][..], true),
             (&[("a", "1")], &[("a", "1"), ("b", "2")], true),
             (&[("a", "1"), ("b", "2")], &[("a", "1")], false),
@@ -206,9 +207,9 @@ mod tests {
             (&[("x-match", "all-with-x"), ("x-a", "1")], &[], false),
         ] {
             assert_eq!(
-                headers_match(&table(wanted), Some(table(headers).inner())),
+                headers_match(&table(arguments), Some(table(headers).inner())),
                 expected,
-                "{wanted:?} {headers:?}"
+                "{arguments:?} {headers:?}"
             );
         }
         assert!(!headers_match(&table(&[("a", "1")]), None));

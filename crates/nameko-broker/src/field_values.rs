@@ -1,8 +1,8 @@
-//! Values of tables, compared and written as RabbitMQ does.
+//! Comparison and formatting of field values, as in RabbitMQ.
 
 use amq_protocol::types::AMQPValue;
 
-/// An integer of any size, or what RabbitMQ says of another type.
+/// Reads an integer of any width. The error is RabbitMQ's text for other types.
 pub(crate) fn as_integer(value: &AMQPValue) -> Result<i128, String> {
     Ok(match value {
         AMQPValue::ShortShortInt(n) => (*n).into(),
@@ -16,7 +16,7 @@ pub(crate) fn as_integer(value: &AMQPValue) -> Result<i128, String> {
     })
 }
 
-/// A text, or what RabbitMQ says of another type.
+/// Reads a string. The error is RabbitMQ's text for other types.
 pub(crate) fn as_string(value: &AMQPValue) -> Result<&str, String> {
     let bytes = match value {
         AMQPValue::LongString(text) => text.as_bytes(),
@@ -25,7 +25,7 @@ pub(crate) fn as_string(value: &AMQPValue) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|_| "invalid_utf8".to_owned())
 }
 
-/// A boolean, or what RabbitMQ says of another type.
+/// Reads a boolean. The error is RabbitMQ's text for other types.
 pub(crate) fn as_bool(value: &AMQPValue) -> Result<bool, String> {
     match value {
         AMQPValue::Boolean(is) => Ok(*is),
@@ -33,7 +33,7 @@ pub(crate) fn as_bool(value: &AMQPValue) -> Result<bool, String> {
     }
 }
 
-/// Whether two values are the same, whatever sizes their numbers have.
+/// Compares two values; numbers are compared by value, independent of their width.
 pub(crate) fn values_equal(a: &AMQPValue, b: &AMQPValue) -> bool {
     if let (Ok(a), Ok(b)) = (as_integer(a), as_integer(b)) {
         return a == b;
@@ -44,7 +44,7 @@ pub(crate) fn values_equal(a: &AMQPValue, b: &AMQPValue) -> bool {
     a == b
 }
 
-/// The name RabbitMQ has for the type of a value.
+/// Returns RabbitMQ's name for the type of a value.
 pub(crate) fn type_name(value: &AMQPValue) -> &'static str {
     match value {
         AMQPValue::Boolean(_) => "bool",
@@ -68,7 +68,7 @@ pub(crate) fn type_name(value: &AMQPValue) -> &'static str {
     }
 }
 
-/// A value as text, without its type.
+/// Formats a value without its type.
 pub(crate) fn display_value(value: &AMQPValue) -> String {
     if let Ok(number) = as_integer(value) {
         return number.to_string();
@@ -82,7 +82,7 @@ pub(crate) fn display_value(value: &AMQPValue) -> String {
     }
 }
 
-/// A value with its type, or that there is none.
+/// Formats a value with its type, or `none`.
 pub(crate) fn describe_value(value: Option<&AMQPValue>) -> String {
     match value {
         None => "none".to_owned(),
@@ -98,7 +98,7 @@ fn unacceptable(value: &AMQPValue) -> String {
     format!("{{unacceptable_type,{}}}", type_name(value))
 }
 
-/// A number that may have a fraction. Integers that do not fit exactly are not compared with such.
+/// Reads a number as a float. Integers beyond 32 bits are excluded, since they may lose precision.
 fn float(value: &AMQPValue) -> Option<f64> {
     match value {
         AMQPValue::Float(n) => Some((*n).into()),
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_the_same_whatever_their_size_and_other_types_differ() {
+    fn numbers_compare_by_value_and_other_types_by_type_and_value() {
         let text = |text: &str| AMQPValue::LongString(text.into());
         for (a, b, expected) in [
             (AMQPValue::LongInt(5), AMQPValue::LongLongInt(5), true),

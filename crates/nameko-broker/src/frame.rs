@@ -1,7 +1,7 @@
-//! Frames: found in the bytes that came, checked, and only then decoded.
+//! Frame decoding and validation.
 //!
-//! A frame is `type (1) channel (2) size (4) payload (size) 0xCE`. The seven bytes of the head are looked at first, so a
-//! peer that announces too much is refused before anything is stored for it.
+//! A frame is `type (1) channel (2) size (4) payload (size) 0xCE`. The seven bytes of the head are
+//! validated first, so an oversized frame is refused before any memory is used for it.
 
 use amq_protocol::{
     protocol::{
@@ -20,12 +20,12 @@ use crate::{
     error::{AmqpError, Code, Result},
 };
 
-/// Bytes before the payload.
+/// Size of the frame head: type, channel and payload size.
 pub(crate) const FRAME_HEAD_BYTES: usize = 7;
-/// Bytes around the payload: the head and the end mark.
+/// Size of everything around the payload: the head and the end marker.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = FRAME_HEAD_BYTES + 1;
 
-/// A whole frame, still in the read buffer.
+/// A complete frame, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub(crate) kind: FrameKind,
@@ -33,7 +33,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// The four kinds of frames.
+/// The four frame types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     Method,
@@ -50,9 +50,8 @@ pub(crate) struct ContentHeader {
     pub(crate) properties: AMQPProperties,
 }
 
-/// Finds the first frame in `bytes`; `None` while it is not all there. `frame_max` counts the whole frame, 0 is no limit.
-///
-/// The second value is how many bytes the frame takes.
+/// Finds the first frame in `bytes`. Returns `None` while it is incomplete, otherwise the frame and
+/// its size in bytes. `frame_max` limits the whole frame; 0 is unlimited.
 pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, usize)>> {
     let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) =
         bytes.split_first_chunk::<FRAME_HEAD_BYTES>()
@@ -61,7 +60,7 @@ pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame
     };
     let channel = u16::from_be_bytes([c0, c1]);
     let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
-    // Unlike RabbitMQ, which reads on: with a wrong type nothing that follows can be trusted.
+    // RabbitMQ reads on. After an unknown type nothing can be trusted, so this broker stops.
     let known = match kind {
         constants::FRAME_METHOD => FrameKind::Method,
         constants::FRAME_HEADER => FrameKind::Header,
@@ -69,7 +68,7 @@ pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame
         constants::FRAME_HEARTBEAT => FrameKind::Heartbeat,
         _ => return Err(frame_error(kind, &[], "unknown_frame")),
     };
-    // RabbitMQ allows for clients that forget to count the eight bytes around the payload.
+    // Like RabbitMQ, tolerates clients that do not count the eight bytes around the payload.
     if frame_max != 0 && size > frame_max {
         let reason = format!(
             "{{frame_too_large,{size},{}}}",
@@ -92,7 +91,7 @@ pub(crate) fn next_frame(bytes: &[u8], frame_max: usize) -> Result<Option<(Frame
     Ok(Some((frame, FRAME_OVERHEAD_BYTES + size)))
 }
 
-/// The class and method a method frame names, for errors about it.
+/// Returns the class and method id of a method frame, for error messages.
 pub(crate) fn method_id(payload: &[u8]) -> (u16, u16) {
     match payload {
         [c0, c1, m0, m1, ..] => (
@@ -119,8 +118,9 @@ pub(crate) fn parse_method(payload: &[u8]) -> Result<AMQPClass> {
     }
 }
 
-/// Decodes the two methods that come with every message. The codec makes a list of named flags for each, which costs more
-/// than all the rest. `None` for other methods and for malformed ones, which are left to the codec.
+/// Fast path for `basic.publish` and `basic.ack`, which come with every message: the codec builds a
+/// list of named flags for each, at more cost than all the rest. Returns `None` for other and for
+/// malformed methods, which go to the codec.
 fn parse_hot_method(id: (u16, u16), arguments: &[u8]) -> Option<basic::AMQPMethod> {
     match id {
         (60, 40) => {
@@ -146,7 +146,7 @@ fn parse_hot_method(id: (u16, u16), arguments: &[u8]) -> Option<basic::AMQPMetho
     }
 }
 
-/// A short string and what follows it.
+/// Splits off a short string.
 fn short_string(bytes: &[u8]) -> Option<(ShortString, &[u8])> {
     let (length, rest) = bytes.split_first()?;
     let (text, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -171,7 +171,7 @@ pub(crate) fn parse_header(payload: &[u8]) -> Result<ContentHeader> {
     }
 }
 
-/// RabbitMQ's text for a frame that cannot be, with the start of its payload.
+/// Formats an invalid frame as RabbitMQ does, with the start of its payload.
 fn frame_error(kind: u8, payload: &[u8], reason: &str) -> AmqpError {
     AmqpError::new(
         Code::FrameError,
@@ -179,7 +179,7 @@ fn frame_error(kind: u8, payload: &[u8], reason: &str) -> AmqpError {
     )
 }
 
-/// `type 1, all octets = <<1,2>>`, as RabbitMQ shows a frame.
+/// Formats a frame as RabbitMQ does: `type 1, all octets = <<1,2>>`.
 pub(crate) fn describe_frame(kind: u8, payload: &[u8]) -> String {
     let (which, shown) = match payload.get(..16) {
         Some(first) if payload.len() > 16 => ("first 16", first),
@@ -198,7 +198,7 @@ mod tests {
     const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 206];
 
     #[test]
-    fn a_frame_is_found_when_all_of_it_is_there() {
+    fn a_frame_is_returned_once_it_is_complete() {
         for cut in 0..HEARTBEAT.len() {
             assert_eq!(next_frame(&HEARTBEAT[..cut], 4096), Ok(None));
         }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_cannot_be_is_refused_by_its_head() {
+    fn invalid_frames_are_refused_by_their_head() {
         let error = next_frame(&[1, 0, 1, 0x7f, 0xff, 0xff, 0xff], 4096).unwrap_err();
         assert_eq!(error.code, Code::FrameError);
         assert_eq!(
@@ -226,9 +226,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is decoded here is what the codec makes of it.
+        /// The fast path agrees with the codec.
         #[test]
-        fn frequent_methods_are_decoded_as_the_codec_does(
+        fn the_fast_path_agrees_with_the_codec(
             id in prop::sample::select(vec![(60u16, 40u16), (60, 80)]),
             arguments in prop::collection::vec(prop_oneof![0u8..4, any::<u8>()], 0..16),
         ) {
@@ -245,7 +245,7 @@ mod tests {
             let _ = parse_header(&bytes);
         }
 
-        /// Random arguments of each method, since random ids seldom name one.
+        /// Generates arguments for known methods, which random ids rarely hit.
         #[test]
         fn random_arguments_never_panic(
             id in prop::sample::select(depth_limit::CLIENT_METHODS.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
@@ -260,7 +260,7 @@ mod tests {
         }
 
         #[test]
-        fn an_announced_size_over_the_limit_is_never_waited_for(size in 4097u32.., kind in prop::sample::select(vec![1u8, 2, 3])) {
+        fn oversized_frames_are_refused_before_their_payload(size in 4097u32.., kind in prop::sample::select(vec![1u8, 2, 3])) {
             let mut head = vec![kind, 0, 1];
             head.extend(size.to_be_bytes());
             prop_assert!(next_frame(&head, 4096).is_err());

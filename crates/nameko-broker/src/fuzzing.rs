@@ -1,4 +1,5 @@
-//! The frame reader and the connection's state machine without a socket, for property tests and the fuzzer.
+//! The frame reader and the connection's state machine without a socket, for property tests and
+//! fuzzing.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,11 +16,12 @@ use crate::{
     settings::Settings,
 };
 
-/// Says `bytes` to a fresh broker, so many at a time, after a proper handshake with `opened`; gives what it received.
+/// Feeds `bytes` to a fresh broker in chunks of `chunk_size`, after a complete handshake if
+/// `opened` is set. Returns the bytes sent by the broker.
 ///
 /// # Panics
 ///
-/// When the broker does, when it does not come to rest, or when its answer is not made of frames.
+/// If the broker panics, never becomes idle, or sends output that does not consist of frames.
 pub fn replay(bytes: &[u8], chunk_size: usize, opened: bool) -> Vec<u8> {
     let (broker, _timers) = BrokerState::new(Settings::default());
     let broker = Arc::new(broker);
@@ -37,7 +39,7 @@ pub fn replay(bytes: &[u8], chunk_size: usize, opened: bool) -> Vec<u8> {
             break;
         }
         input.extend_from_slice(chunk);
-        // As the transport does: handle, deliver what was held back, send, until nothing moves any more.
+        // Same order as the transport, repeated until idle: process input, resume deliveries, send.
         loop {
             let handled = connection.receive(&mut input);
             let resumed = guard.send_buffer.take_resume();
@@ -67,8 +69,9 @@ pub fn replay(bytes: &[u8], chunk_size: usize, opened: bool) -> Vec<u8> {
     received
 }
 
-/// A handshake, a channel, a queue `q` and a consumer of it: places from which a fuzzer gets further. Beside it there are
-/// queues of every other kind, `p`, `s` and `d`, whose dead letters end where nobody looks: they tell the time.
+/// Encodes a handshake, a channel, the queue `q` and a consumer of it, as starting points for the
+/// fuzzer. The queues `p`, `s` and `d` cover the other queue types. Their dead letters end in
+/// `graveyard`, which nothing reads, since their headers contain the time.
 fn opening() -> Vec<u8> {
     let on = |channel, method| AMQPFrame::Method(channel, method);
     let connection = |method| on(0, AMQPClass::Connection(method));
@@ -172,9 +175,9 @@ mod tests {
     use super::*;
     use crate::depth_limit;
 
-    /// A frame that may make sense: a known method with random arguments, or content.
+    /// Generates frames that are plausible: known methods with random arguments, and content.
     fn frame() -> impl Strategy<Value = Vec<u8>> {
-        // What names a queue itself or counts confirms answers differently each time or for each batch.
+        // Excludes methods with replies that depend on random names or on how the input is chunked.
         let ids: Vec<(u16, u16)> = depth_limit::CLIENT_METHODS
             .iter()
             .map(|(id, _)| *id)
@@ -216,13 +219,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn how_the_bytes_are_cut_does_not_matter(frames in prop::collection::vec(frame(), 0..12), chunk_size in 1usize..40) {
+        fn chunking_of_the_input_does_not_change_the_output(frames in prop::collection::vec(frame(), 0..12), chunk_size in 1usize..40) {
             let bytes = frames.concat();
             prop_assert_eq!(replay(&bytes, usize::MAX, true), replay(&bytes, chunk_size, true));
         }
 
         #[test]
-        fn random_bytes_get_an_answer_made_of_frames(bytes in prop::collection::vec(any::<u8>(), 0..300), opened: bool) {
+        fn random_input_gets_valid_frames(bytes in prop::collection::vec(any::<u8>(), 0..300), opened: bool) {
             replay(&bytes, 7, opened);
         }
     }

@@ -1,4 +1,4 @@
-//! The handshake: from the protocol header to `connection.open`.
+//! The handshake, from the protocol header to `connection.open`.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,15 +15,15 @@ use crate::{
     settings::PURPOSE,
 };
 
-/// What a client sends first, and what a peer that sends something else gets back.
+/// Protocol header; also the reply to a peer that sends another one.
 const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
 
 impl Connection {
-    /// Takes the protocol header; `None` while it is not all there.
+    /// Processes the protocol header. Returns `None` while it is incomplete.
     pub(crate) fn on_protocol_header(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
         let received = bytes.get(..8).unwrap_or(bytes);
         if !PROTOCOL_HEADER.starts_with(received) {
-            tracing::debug!(bytes = ?received, "a peer that does not speak AMQP 0-9-1 is told so and closed");
+            tracing::debug!(bytes = ?received, "peer does not speak AMQP 0-9-1; closing");
             self.send_buffer.write(|buffer| buffer.raw(PROTOCOL_HEADER));
             self.phase = Phase::Closed;
             return Ok(Some(received.len()));
@@ -43,7 +43,7 @@ impl Connection {
         Ok(Some(PROTOCOL_HEADER.len()))
     }
 
-    /// Checks who it is.
+    /// Authenticates the client.
     pub(crate) fn on_start_ok(&mut self, ok: &protocol::StartOk) -> Result<()> {
         if let Some(AMQPValue::FieldTable(capabilities)) =
             ok.client_properties.inner().get("capabilities")
@@ -59,9 +59,9 @@ impl Connection {
         let Some(user) = settings.authenticate(&credentials) else {
             tracing::warn!(
                 user = %String::from_utf8_lossy(&credentials.user),
-                "a login was refused: unknown user or wrong password"
+                "login refused: unknown user or wrong password"
             );
-            // RabbitMQ names no method here.
+            // Like RabbitMQ, names no method here.
             self.fail(&AmqpError::access_refused(format!(
                 "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
             )));
@@ -80,7 +80,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what was agreed on.
+    /// Validates and stores the negotiated limits.
     pub(crate) fn on_tune_ok(&mut self, ok: &protocol::TuneOk) -> Result<()> {
         let settings = &self.broker.settings;
         check_tuned(
@@ -126,10 +126,10 @@ impl Connection {
     }
 }
 
-/// Checks a value of `connection.tune-ok` against what the server offered; 0 is no limit.
-fn check_tuned(field: &str, least: u32, offered: u32, agreed: u32) -> Result<()> {
-    let (is, which, limit) = if agreed != 0 && agreed < least {
-        ("lower", "minimum", least)
+/// Validates a value of `connection.tune-ok` against the server's offer; 0 is unlimited.
+fn check_tuned(field: &str, minimum: u32, offered: u32, agreed: u32) -> Result<()> {
+    let (comparison, bound, limit) = if agreed != 0 && agreed < minimum {
+        ("lower", "minimum", minimum)
     } else if offered != 0 && (agreed == 0 || agreed > offered) {
         ("higher", "maximum", offered)
     } else {
@@ -141,12 +141,12 @@ fn check_tuned(field: &str, least: u32, offered: u32, agreed: u32) -> Result<()>
         ""
     };
     Err(AmqpError::not_allowed(format!(
-        "negotiated {field} = {agreed}{no_limit} is {is} than the {which} allowed value ({limit})"
+        "negotiated {field} = {agreed}{no_limit} is {comparison} than the {bound} allowed value ({limit})"
     ))
     .in_method((10, 30)))
 }
 
-/// What the server says of itself; the capabilities are those it has.
+/// Returns the server properties of `connection.start`, with the supported capabilities.
 fn server_properties() -> FieldTable {
     let mut capabilities = FieldTable::default();
     for name in [

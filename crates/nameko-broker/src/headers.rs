@@ -1,4 +1,5 @@
-//! Changing the headers of a message. It is decoded and encoded again, so only what needs it goes this way.
+//! Rewriting of message properties and headers. This decodes and re-encodes the content header, so
+//! it is used only where necessary.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +17,18 @@ use crate::{
     name::Name,
 };
 
-/// A table of headers.
+/// A decoded header table.
 pub(crate) type Headers = BTreeMap<ShortString, AMQPValue>;
 
-/// Largest content header this broker makes, in bytes. A frame of the usual size has to hold it, for it can't be cut; and a
-/// message that goes from queue to queue does not grow for ever.
+/// Maximum size of a content header that the broker writes, in bytes. It must fit in one frame of
+/// the default size, since it cannot be split; it also bounds the growth of messages that are
+/// dead-lettered repeatedly.
 const MAX_HEADER_BYTES: usize = (128 << 10) - FRAME_OVERHEAD_BYTES;
 
-/// A content header's payload with other properties and headers; `None` when it would be too large.
+/// Re-encodes a content header with changed properties and headers. Returns `None` if the result is
+/// too large.
 ///
-/// `change` gets the properties, whose own headers it need not look at, and the headers to change.
+/// `change` receives the properties, of which the headers are ignored, and the headers.
 pub(crate) fn rewrite(
     header: &[u8],
     change: impl FnOnce(AMQPProperties, &mut Headers) -> AMQPProperties,
@@ -43,7 +46,7 @@ pub(crate) fn rewrite(
     })
 }
 
-/// A content header's payload; `None` when it would be too large.
+/// Encodes a content header. Returns `None` if it is too large.
 pub(crate) fn encode(header: AMQPContentHeader) -> Option<Bytes> {
     let frame = AMQPFrame::Header(0, header);
     let (written, _) = gen_frame(&frame)(WriteContext::from(Vec::new()))
@@ -53,7 +56,8 @@ pub(crate) fn encode(header: AMQPContentHeader) -> Option<Bytes> {
     (payload.len() <= MAX_HEADER_BYTES).then(|| Bytes::copy_from_slice(payload))
 }
 
-/// A content header's payload with other properties and the same headers; `None` when it would be too large.
+/// Re-encodes a content header with changed properties and unchanged headers. Returns `None` if the
+/// result is too large.
 pub(crate) fn rewrite_properties(
     header: &[u8],
     change: impl FnOnce(AMQPProperties) -> AMQPProperties,
@@ -66,7 +70,7 @@ pub(crate) fn rewrite_properties(
     })
 }
 
-/// The properties without the `expiration`.
+/// Returns the properties without `expiration`.
 pub(crate) fn without_expiration(properties: AMQPProperties) -> AMQPProperties {
     if properties.expiration().is_none() {
         return properties;
@@ -97,7 +101,7 @@ pub(crate) fn without_expiration(properties: AMQPProperties) -> AMQPProperties {
     left
 }
 
-/// More routing keys, from the headers `CC` and `BCC` that RabbitMQ knows too.
+/// Returns additional routing keys from the headers `CC` and `BCC`, an extension of RabbitMQ.
 pub(crate) fn cc_keys(headers: Option<&Headers>) -> Result<Vec<Name>> {
     let mut cc_keys = Vec::new();
     let Some(headers) = headers else {
@@ -122,7 +126,7 @@ pub(crate) fn cc_keys(headers: Option<&Headers>) -> Result<Vec<Name>> {
     Ok(cc_keys)
 }
 
-/// A content header without its header `BCC`, which receivers are not to see.
+/// Removes the header `BCC`, which consumers must not see.
 pub(crate) fn without_bcc(header: &[u8]) -> Result<Bytes> {
     rewrite(header, |properties, headers| {
         headers.remove("BCC");

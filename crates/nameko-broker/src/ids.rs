@@ -1,17 +1,17 @@
-//! Ids of connections, channels, queues and consumers.
+//! Identifiers of connections, channels, queues and consumers.
 
-/// A connection, for as long as the broker runs.
+/// Identifies a connection; unique for the lifetime of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
-/// An open channel of any connection.
+/// Identifies an open channel; unique within a virtual host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ChannelId(pub(crate) u64);
 
-/// A queue; one that is deleted and declared again is another.
+/// Identifies a queue; a queue that is deleted and declared again has a new id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct QueueId(pub(crate) u64);
 
-/// A consumer.
+/// Identifies a consumer; unique within a virtual host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ConsumerId(pub(crate) u64);

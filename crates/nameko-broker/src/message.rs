@@ -1,4 +1,4 @@
-//! A published message and its place in a queue.
+//! Messages, as published and as queue entries.
 
 use std::{
     sync::Arc,
@@ -10,40 +10,42 @@ use bytes::Bytes;
 
 use crate::{headers, name::Name};
 
-/// A message as published; the same value sits in every queue it was routed to.
+/// A published message, shared by all queues that it was routed to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Message {
     pub(crate) exchange: Name,
     pub(crate) routing_key: Name,
-    /// More routing keys, from the headers `CC` and `BCC`.
+    /// Additional routing keys, from the headers `CC` and `BCC`.
     pub(crate) cc_keys: Vec<Name>,
-    /// The content header's payload, as it came but for a header `BCC`: consumers get the properties byte for byte.
+    /// Payload of the content header, byte for byte as received except for the header `BCC`.
     pub(crate) header: Bytes,
     pub(crate) body: Bytes,
     /// The `expiration` property.
     pub(crate) expiration: Option<Duration>,
-    /// The `priority` property, 0 without one.
+    /// The `priority` property; 0 if absent.
     pub(crate) priority: u8,
-    /// In how many queues it died in a row with no consumer's doing: it expired, or the queue was full.
+    /// Number of consecutive deaths without a consumer's involvement (expired, or dropped by a full
+    /// queue), to detect cycles.
     pub(crate) automatic_deaths: usize,
 }
 
-/// A message in one queue, ready or delivered and not yet acknowledged.
+/// A message in a queue: ready, or delivered and unacknowledged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
-    /// Order of arrival in its queue; a requeued message goes back to its place by it.
+    /// Order of arrival in the queue; a requeued message returns to this position.
     pub(crate) position: u64,
     pub(crate) message: Arc<Message>,
-    /// Set once it was delivered and came back.
+    /// Set when the message is requeued after a delivery.
     pub(crate) redelivered: bool,
-    /// How often it came back. Only quorum queues count.
+    /// Number of times that the message was requeued; counted by quorum queues only.
     pub(crate) return_count: u32,
-    /// When it is dropped if still ready; `None` for never.
+    /// When the message expires if it is still ready; `None` for never.
     pub(crate) expires_at: Option<Instant>,
 }
 
 impl Entry {
-    /// The message as a quorum queue shows it when it comes again, with `x-delivery-count`; `None` where it is as published.
+    /// Returns the message with `x-delivery-count`, which quorum queues add to redeliveries. `None`
+    /// if it was never requeued.
     pub(crate) fn with_delivery_count(&self) -> Option<Message> {
         if self.return_count == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! One queue: its ready messages, in order.
+//! A queue and its ready messages.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -15,30 +15,31 @@ use crate::{
     x_death::Reason,
 };
 
-/// A queue and what is ready in it. Delivered and not yet acknowledged messages are kept by their channel.
+/// A queue. Delivered, unacknowledged messages belong to their channel.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) name: Name,
     pub(crate) durable: bool,
-    /// The connection that declared it exclusive; it goes with that connection.
+    /// The connection that declared the queue exclusive; the queue is deleted with it.
     pub(crate) owner: Option<ConnectionId>,
     pub(crate) auto_delete: bool,
-    /// As declared, to compare with later declarations.
+    /// Arguments as declared, for comparison with redeclarations.
     pub(crate) table: FieldTable,
     pub(crate) arguments: QueueArguments,
     pub(crate) consumers: RoundRobin,
-    /// The consumer that wants no others beside it.
+    /// The exclusive consumer, if any.
     pub(crate) exclusive_consumer: Option<ConsumerId>,
-    /// The one that gets everything, where there is a single active consumer and somebody consumes.
+    /// The active consumer of a queue with `x-single-active-consumer`.
     pub(crate) active_consumer: Option<ConsumerId>,
-    /// When it was last declared, passively too, read with `basic.get` or lost its last consumer: `x-expires` counts from here.
+    /// Last declaration (including passive ones), `basic.get`, or end of the last consumer.
+    /// `x-expires` counts from here.
     pub(crate) used_at: Instant,
-    /// When the timer will look at this queue, if it will.
+    /// The entry of this queue in the virtual host's `deadlines`, if any.
     pub(crate) deadline: Option<Instant>,
     ready: ReadyMessages,
     ready_bytes: u64,
     next_position: u64,
-    /// How many messages at the head of a quorum queue came back.
+    /// Number of requeued messages at the head of a quorum queue.
     returned_len: usize,
 }
 
@@ -71,12 +72,12 @@ impl Queue {
         }
     }
 
-    /// How many messages are ready.
+    /// Returns the number of ready messages.
     pub(crate) fn len(&self) -> usize {
         self.ready.len()
     }
 
-    /// Bytes in the bodies of ready messages.
+    /// Returns the total body size of the ready messages, in bytes.
     #[cfg(feature = "management")]
     pub(crate) fn ready_bytes(&self) -> u64 {
         self.ready_bytes
@@ -90,7 +91,7 @@ impl Queue {
         self.arguments.kind == QueueKind::Quorum
     }
 
-    /// Adds a new message behind those of its priority.
+    /// Appends a new message, behind all of its priority.
     pub(crate) fn push(&mut self, message: Arc<Message>, now: impl FnOnce() -> Instant) {
         let ttl = match (self.arguments.message_ttl, message.expiration) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -100,7 +101,7 @@ impl Queue {
             position: self.next_position,
             redelivered: false,
             return_count: 0,
-            // A time too far off to be told is as good as never.
+            // A time beyond the range of `Instant` is equivalent to never.
             expires_at: ttl.and_then(|ttl| now().checked_add(ttl)),
             message,
         };
@@ -109,7 +110,7 @@ impl Queue {
         self.ready.push(self.priority(&entry), entry);
     }
 
-    /// Whether another message of this size would be exceeds the limit, and the queue rejects then.
+    /// Returns whether the queue rejects another message of this size because it is full.
     pub(crate) fn rejects(&self, size: usize) -> bool {
         self.arguments.overflow != Overflow::DropHead
             && (exceeds(self.arguments.max_length, self.ready.len() as u64 + 1)
@@ -119,22 +120,23 @@ impl Queue {
                 ))
     }
 
-    /// Refuses a message, which becomes a dead letter where the queue wants that.
+    /// Rejects a message, dead-lettering it if `x-overflow` says so.
     pub(crate) fn reject(&self, message: Arc<Message>, dead_letters: &mut VecDeque<DeadLetter>) {
         if self.arguments.overflow == Overflow::RejectToDeadLetters {
             self.dead_letter(message, Reason::MaxLength, dead_letters);
         }
     }
 
-    /// Puts a delivered message back where it was.
+    /// Returns a delivered message to its former position.
     pub(crate) fn requeue(&mut self, mut entry: Entry) {
         entry.redelivered = true;
         self.ready_bytes += entry.message.body.len() as u64;
         self.ready.restore(self.priority(&entry), entry);
     }
 
-    /// Puts a delivered message back into a quorum queue: before all that did not come back, or `last` of all. As in RabbitMQ
-    /// messages come again in the order they came back, and one that did too often is a dead letter.
+    /// Returns a delivered message to a quorum queue: behind the other returned messages at the
+    /// head or, with `last`, to the tail. As in RabbitMQ, messages are redelivered in the order of
+    /// their return, and a message over the delivery limit is dead-lettered.
     pub(crate) fn return_delivery(
         &mut self,
         mut entry: Entry,
@@ -157,7 +159,7 @@ impl Queue {
         }
     }
 
-    /// Takes the first message.
+    /// Removes and returns the first message.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         let entry = self.ready.pop()?;
         self.ready_bytes -= entry.message.body.len() as u64;
@@ -165,7 +167,8 @@ impl Queue {
         Some(entry)
     }
 
-    /// Drops the first until the limits are kept, unless the queue rejects new ones instead.
+    /// Drops messages from the head until the limits hold, unless the queue rejects new messages
+    /// instead.
     pub(crate) fn drop_over_limit(&mut self, dead_letters: &mut VecDeque<DeadLetter>) {
         if self.arguments.overflow != Overflow::DropHead {
             return;
@@ -180,7 +183,8 @@ impl Queue {
         }
     }
 
-    /// Drops what expired at the head. As in RabbitMQ a message further back waits until it gets there.
+    /// Drops expired messages at the head. As in RabbitMQ, messages further back do not expire
+    /// until they reach the head.
     pub(crate) fn drop_expired(
         &mut self,
         now: impl Fn() -> Instant,
@@ -200,7 +204,7 @@ impl Queue {
         }
     }
 
-    /// Makes a dead letter of a message that left the queue, where there are such.
+    /// Dead-letters a message that left the queue, if a dead-letter exchange is set.
     pub(crate) fn dead_letter(
         &self,
         message: Arc<Message>,
@@ -217,7 +221,7 @@ impl Queue {
         }
     }
 
-    /// Drops everything ready; says how many.
+    /// Drops all ready messages and returns their number.
     pub(crate) fn purge(&mut self) -> usize {
         let count = self.ready.len();
         self.ready.clear();
@@ -226,7 +230,7 @@ impl Queue {
         count
     }
 
-    /// When there is next something for the timer to do.
+    /// Returns the time of the next expiry of the queue or of its first message.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let message = self.ready.front().and_then(|entry| entry.expires_at);
         match (message, self.expires_at()) {
@@ -235,7 +239,7 @@ impl Queue {
         }
     }
 
-    /// When the queue itself goes, if nobody uses it before.
+    /// Returns when the queue itself expires if it stays unused.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         match self.arguments.expires {
             Some(expires) if self.consumers.is_empty() => self.used_at.checked_add(expires),
@@ -243,7 +247,7 @@ impl Queue {
         }
     }
 
-    /// Removes a consumer. Says whether another one is the active one now.
+    /// Removes a consumer. Returns whether another consumer became the active one.
     pub(crate) fn remove_consumer(&mut self, consumer: ConsumerId) -> bool {
         self.consumers.remove(consumer);
         if self.exclusive_consumer == Some(consumer) {
@@ -256,7 +260,7 @@ impl Queue {
         self.active_consumer.is_some()
     }
 
-    /// The level among the ready messages an entry belongs to.
+    /// Returns the effective priority of a message, capped to `x-max-priority`.
     fn priority(&self, entry: &Entry) -> u8 {
         entry.message.priority.min(self.arguments.max_priority)
     }
@@ -295,7 +299,7 @@ mod tests {
         })
     }
 
-    /// Takes everything out of a queue.
+    /// Drains a queue.
     fn bodies(queue: &mut Queue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop())
             .map(|entry| String::from_utf8(entry.message.body.to_vec()).unwrap())
@@ -310,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn requeued_messages_go_back_to_their_places_in_any_order() {
+    fn requeued_messages_return_to_their_positions_in_any_order() {
         let mut queue = queue(QueueArguments::default());
         for body in ["a", "b", "c", "d"] {
             queue.push(message(body, None), Instant::now);
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_drop_the_oldest_or_refuse_the_newest() {
+    fn limits_drop_the_oldest_or_reject_the_newest() {
         let mut dead_letters = VecDeque::new();
         let mut drop_head = queue(QueueArguments {
             max_length: Some(2),
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_comes_back_too_often_dies() {
+    fn messages_over_the_delivery_limit_are_dead_lettered() {
         let mut dead_letters = VecDeque::new();
         let mut queue = queue(QueueArguments {
             kind: QueueKind::Quorum,
@@ -377,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_head_expires_and_the_shorter_time_counts() {
+    fn only_the_head_expires_and_the_shorter_ttl_applies() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let mut queue = queue(QueueArguments {
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_queue_has_a_deadline_and_a_used_one_has_none() {
+    fn only_unused_queues_have_an_expiry_deadline() {
         let mut queue = queue(QueueArguments {
             expires: Some(Duration::from_secs(5)),
             ..QueueArguments::default()

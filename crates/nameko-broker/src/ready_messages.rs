@@ -1,4 +1,4 @@
-//! The ready messages of a queue, in the order they are delivered.
+//! Ready messages of a queue, in order of delivery.
 
 use std::{
     cmp::Reverse,
@@ -7,14 +7,14 @@ use std::{
 
 use crate::message::Entry;
 
-/// Messages by priority, those of one priority by position.
+/// Messages ordered by priority, then by position.
 #[derive(Debug, Default)]
 pub(crate) struct ReadyMessages {
-    /// Priority 0, which is all there is in a queue without priorities.
+    /// Messages of priority 0, the only ones in a queue without priorities.
     lowest: VecDeque<Entry>,
-    /// The others, the highest first. No list in it is empty.
+    /// Messages of other priorities, highest first. Contains no empty list.
     higher: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
-    /// How many there are in `higher`.
+    /// Number of messages in `higher`.
     higher_len: usize,
 }
 
@@ -27,7 +27,7 @@ impl ReadyMessages {
         self.lowest.is_empty() && self.higher_len == 0
     }
 
-    /// The message that is next.
+    /// Returns the next message.
     pub(crate) fn front(&self) -> Option<&Entry> {
         if self.higher_len == 0 {
             return self.lowest.front();
@@ -37,7 +37,7 @@ impl ReadyMessages {
             .and_then(|(_, entries)| entries.front())
     }
 
-    /// Takes the message that is next.
+    /// Removes and returns the next message.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         if self.higher_len == 0 {
             return self.lowest.pop_front();
@@ -51,12 +51,12 @@ impl ReadyMessages {
         entry
     }
 
-    /// Adds a message behind its equals.
+    /// Appends a message to its priority.
     pub(crate) fn push(&mut self, priority: u8, entry: Entry) {
         self.level_mut(priority).push_back(entry);
     }
 
-    /// Puts a message where its position among its equals is.
+    /// Inserts a message into its priority, ordered by position.
     pub(crate) fn restore(&mut self, priority: u8, entry: Entry) {
         let level_mut = self.level_mut(priority);
         let place = match level_mut.front() {
@@ -68,7 +68,8 @@ impl ReadyMessages {
         level_mut.insert(place, entry);
     }
 
-    /// Puts a message of the lowest priority behind so many others, or at the end where there are fewer.
+    /// Inserts a message of the lowest priority at an index, or at the end if there are fewer
+    /// messages.
     pub(crate) fn insert(&mut self, place: usize, entry: Entry) {
         let place = place.min(self.lowest.len());
         self.lowest.insert(place, entry);
@@ -78,7 +79,7 @@ impl ReadyMessages {
         *self = Self::default();
     }
 
-    /// The list of a priority, which gets one more.
+    /// Returns the list of a priority, counting the message about to be added.
     fn level_mut(&mut self, priority: u8) -> &mut VecDeque<Entry> {
         if priority == 0 {
             return &mut self.lowest;
@@ -102,9 +103,9 @@ mod tests {
     }
 
     proptest! {
-        /// What a sorted list would do.
+        /// Compared with a sorted list.
         #[test]
-        fn the_highest_priority_comes_first_and_then_the_lowest_position(
+        fn messages_are_ordered_by_priority_then_position(
             steps in prop::collection::vec((0u8..4, any::<bool>(), any::<bool>()), 0..60),
         ) {
             let mut ready = ReadyMessages::default();

@@ -1,15 +1,17 @@
-//! The consumers of a queue and whose cursor it is.
+//! Round-robin selection of consumers, by priority.
 
 use crate::ids::ConsumerId;
 
-/// Consumers in the order they take consumers: those of higher priority before others, equals one after the other.
+/// The consumers of a queue. Higher priorities are served first; consumers of equal priority take
+/// turns.
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin {
-    /// The highest priority first; equals in the order they came, turned round at each delivery if `prioritized`.
+    /// Consumers by descending priority. With `prioritized`, consumers of equal priority are
+    /// rotated at each delivery.
     members: Vec<Member>,
-    /// Index of the consumer whose cursor it is, while all have the same priority.
+    /// Index of the next consumer, while all have the same priority.
     cursor: usize,
-    /// Whether one had another priority than the default.
+    /// Whether any consumer was added with a priority other than the default.
     prioritized: bool,
 }
 
@@ -32,16 +34,16 @@ impl RoundRobin {
         self.members.iter().map(|member| member.consumer)
     }
 
-    /// The one that would be next if all were new and free.
+    /// Returns the consumer that is first in the current order.
     pub(crate) fn first(&self) -> Option<ConsumerId> {
         self.members.first().map(|member| member.consumer)
     }
 
-    /// Adds a consumer behind its equals.
+    /// Adds a consumer behind the others of its priority.
     pub(crate) fn add(&mut self, consumer: ConsumerId, priority: i64) {
         if priority != 0 && !self.prioritized {
             self.prioritized = true;
-            // The order is what counts from now on.
+            // From here on the order itself is the state.
             self.members.rotate_left(self.cursor);
             self.cursor = 0;
         }
@@ -51,7 +53,7 @@ impl RoundRobin {
         self.members.insert(place, Member { consumer, priority });
     }
 
-    /// Removes a consumer, keeping the consumers of the others.
+    /// Removes a consumer without changing the turns of the others.
     pub(crate) fn remove(&mut self, consumer: ConsumerId) {
         if let Some(index) = self
             .members
@@ -68,7 +70,7 @@ impl RoundRobin {
         }
     }
 
-    /// The next in cursor that may take a message.
+    /// Returns the next consumer that can receive a message, and advances.
     pub(crate) fn next(&mut self, can_receive: impl Fn(ConsumerId) -> bool) -> Option<ConsumerId> {
         if self.prioritized {
             return self.next_prioritized(can_receive);
@@ -91,7 +93,7 @@ impl RoundRobin {
             .iter()
             .position(|member| can_receive(member.consumer))?;
         let chosen = *self.members.get(index)?;
-        // It goes behind its equals.
+        // Rotated behind the others of its priority.
         let end = self
             .members
             .partition_point(|member| member.priority >= chosen.priority);
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_take_turns() {
+    fn consumers_of_equal_priority_take_turns() {
         let mut consumers = round_robin(&[(1, 0), (2, 0), (3, 0)]);
         let order: Vec<_> = (0..4).map(|_| next(&mut consumers, &[])).collect();
         assert_eq!(order, [Some(1), Some(2), Some(3), Some(1)]);
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_priority_is_served_while_it_is_free() {
+    fn free_consumers_of_higher_priority_are_served_first() {
         let mut consumers = round_robin(&[(1, 0), (2, 5), (3, -1), (4, 5), (5, 0)]);
         let busy: [&[u64]; 6] = [&[], &[], &[], &[2, 4], &[2, 4], &[1, 2, 4, 5]];
         let order: Vec<_> = busy.map(|busy| next(&mut consumers, busy)).into();

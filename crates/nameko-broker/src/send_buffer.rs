@@ -1,4 +1,4 @@
-//! What is to be sent on one connection: filled by whoever has something for it, emptied by the connection's reply_bytes task.
+//! Send buffer of a connection: filled by any task, flushed by the connection's own task.
 
 use std::{
     collections::VecDeque,
@@ -17,57 +17,61 @@ use tokio::sync::Notify;
 
 use crate::{frame::FRAME_OVERHEAD_BYTES, ids::ConnectionId, message::Message, sync::lock};
 
-/// Above this many bytes not yet written, nothing more is delivered to the connection's consumers.
+/// High-water mark of unsent bytes above which deliveries to the connection's consumers are paused.
 const DELIVERY_HIGH_WATER_BYTES: usize = 1 << 20;
 
-/// Above this many bytes, bodies of deliveries not counted, nothing more is read from the connection. It is more than
-/// [`DELIVERY_HIGH_WATER_BYTES`], so that deliveries alone never stop the reading: a client may publish while it does not read, and both sides
-/// would wait for each other.
+/// High-water mark of unsent bytes, without the bodies of deliveries, above which the connection is
+/// not read. It exceeds [`DELIVERY_HIGH_WATER_BYTES`] so that deliveries alone never pause reading:
+/// a client may publish while it does not read, and both sides would wait for each other.
 const REPLY_HIGH_WATER_BYTES: usize = 4 << 20;
 
-/// Above this many bytes not yet written, direct replies are dropped: they can't wait in a queue.
+/// Limit of unsent bytes above which direct replies are dropped, since no queue can hold them.
 const DIRECT_REPLY_LIMIT_BYTES: usize = 256 << 20;
 
-/// Bodies from this size on are sent from where they are; smaller ones are copied next to their frames.
+/// Minimum size of a body sent without copying; smaller ones are copied next to their frames.
 const MIN_SHARED_BODY_BYTES: usize = 8 << 10;
 
-/// The output of one connection.
+/// Outgoing data of a connection.
 #[derive(Debug)]
 pub(crate) struct SendBuffer {
     pub(crate) connection: ConnectionId,
     buffer: Mutex<FrameBuffer>,
-    /// Bytes not yet accepted by the socket, those the connection's task already took included.
+    /// Bytes not yet accepted by the socket, including those already taken by the connection's
+    /// task.
     unsent_bytes: AtomicUsize,
-    /// Those of them that are no bodies of deliveries.
+    /// The part of `unsent_bytes` that is not bodies of deliveries.
     reply_bytes: AtomicUsize,
-    /// Set when a delivery was held back because the box was full; the connection asks for it again once it has room.
+    /// Set when a delivery was held back because the buffer was full. The connection resumes
+    /// deliveries once there is capacity.
     delivery_paused: AtomicBool,
-    /// Set to have the connection closed by force.
+    /// Reason for a forced close, if one was requested.
     forced_close: Mutex<Option<String>>,
     /// Wakes the connection's task.
     pub(crate) wake: Notify,
-    /// Whether it is in its virtual host's list of those to be woken; changes with that list, behind its lock.
+    /// Whether this buffer is in the virtual host's list `wakes`. Changed only under its lock.
     pub(crate) wake_pending: AtomicBool,
 }
 
-/// Bytes to be sent.
+/// Contiguous outgoing bytes.
 #[derive(Debug)]
 pub(crate) struct OutChunk {
     pub(crate) bytes: Bytes,
-    /// The body of a delivery, which is prefetch_used by [`DELIVERY_HIGH_WATER_BYTES`] and not by [`REPLY_HIGH_WATER_BYTES`].
+    /// Whether this is the body of a delivery, limited by [`DELIVERY_HIGH_WATER_BYTES`] and not by
+    /// [`REPLY_HIGH_WATER_BYTES`].
     pub(crate) is_delivery_body: bool,
 }
 
-/// Frames in the order they go out.
+/// Encoded frames in sending order.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer {
     chunks: VecDeque<OutChunk>,
     tail: Vec<u8>,
-    /// How much of `tail` was counted.
+    /// The part of `tail` that is counted already.
     counted: usize,
-    /// Bytes uncounted and not counted, which are no longer in `tail`: bodies of deliveries are the second number.
+    /// Bytes moved out of `tail` since the last count: first without, then with bodies of
+    /// deliveries only.
     uncounted: (usize, usize),
-    /// The agreed limit of a whole frame; 0 is no limit.
+    /// Negotiated limit of a whole frame; 0 is unlimited.
     frame_max: usize,
 }
 
@@ -85,7 +89,7 @@ impl SendBuffer {
         }
     }
 
-    /// Adds frames. Does not wake the connection's task.
+    /// Appends frames. Does not wake the connection's task.
     pub(crate) fn write(&self, frames: impl FnOnce(&mut FrameBuffer)) {
         let mut buffer = lock(&self.buffer);
         frames(&mut buffer);
@@ -95,24 +99,24 @@ impl SendBuffer {
             .fetch_add(reply_bytes + delivered, Ordering::SeqCst);
     }
 
-    /// Adds one method.
+    /// Appends a method.
     pub(crate) fn method(&self, channel: u16, method: AMQPClass) {
         self.write(|buffer| buffer.method(channel, method));
     }
 
-    /// Frames of content are seal_tail to this size from now on.
+    /// Sets the size above which content is split into several frames.
     pub(crate) fn set_frame_max(&self, frame_max: usize) {
         lock(&self.buffer).frame_max = frame_max;
     }
 
-    /// Moves everything to be sent to `pending`.
+    /// Moves all data to `pending`.
     pub(crate) fn take(&self, pending: &mut VecDeque<OutChunk>) {
         let mut buffer = lock(&self.buffer);
         buffer.seal_tail();
         pending.append(&mut buffer.chunks);
     }
 
-    /// Notes that so many bytes of a chunk were accepted by the socket.
+    /// Records that the socket accepted a number of bytes of a chunk.
     pub(crate) fn sent(&self, bytes: usize, is_delivery_body: bool) {
         if !is_delivery_body {
             self.reply_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -120,7 +124,7 @@ impl SendBuffer {
         self.unsent_bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
 
-    /// Whether the connection may be read, which makes answers.
+    /// Returns whether more input may be processed, which produces replies.
     pub(crate) fn accepts_input(&self) -> bool {
         self.reply_bytes.load(Ordering::Relaxed) < REPLY_HIGH_WATER_BYTES
     }
@@ -129,58 +133,60 @@ impl SendBuffer {
         self.unsent_bytes.load(Ordering::SeqCst) >= DELIVERY_HIGH_WATER_BYTES
     }
 
-    /// Whether a consumer may get a message now; if not it is remembered that one waits.
+    /// Returns whether a consumer may receive a message now. If not, deliveries are marked as
+    /// paused.
     pub(crate) fn has_delivery_capacity(&self) -> bool {
         if !self.is_full() {
             return true;
         }
         self.delivery_paused.store(true, Ordering::SeqCst);
-        // Looked at again: the connection may have emptied the box in between, and then nobody would ask again.
+        // Checked again: the connection may have been flushed in between, and would not resume.
         !self.is_full()
     }
 
-    /// Whether a direct reply may be uncounted.
+    /// Returns whether a direct reply may be appended.
     pub(crate) fn has_direct_reply_capacity(&self) -> bool {
         self.unsent_bytes.load(Ordering::SeqCst) < DIRECT_REPLY_LIMIT_BYTES
     }
 
-    /// Whether a delivery was held back and there is room now; true only once for it.
+    /// Returns whether paused deliveries can resume, and resets the mark.
     pub(crate) fn take_resume(&self) -> bool {
         !self.is_full()
             && self.delivery_paused.load(Ordering::SeqCst)
             && self.delivery_paused.swap(false, Ordering::SeqCst)
     }
 
-    /// Has the connection closed with 320 CONNECTION_FORCED and this reason.
+    /// Requests a close with 320 CONNECTION_FORCED and a reason.
     pub(crate) fn force_close(&self, reason: &str) {
         lock(&self.forced_close).get_or_insert_with(|| reason.to_owned());
         self.wake.notify_one();
     }
 
-    /// The reason of a forced_close close; only once.
+    /// Takes the reason for a forced close.
     pub(crate) fn take_forced_close(&self) -> Option<String> {
         lock(&self.forced_close).take()
     }
 }
 
 impl FrameBuffer {
-    /// Adds a method.
+    /// Appends a method.
     pub(crate) fn method(&mut self, channel: u16, method: AMQPClass) {
         self.frame(&AMQPFrame::Method(channel, method));
     }
 
-    /// Adds any frame by way of the codec.
+    /// Appends a frame, encoded by the codec.
     pub(crate) fn frame(&mut self, frame: &AMQPFrame) {
-        // A vector of its reply_bytes, since on an error the codec keeps the one it writes to.
+        // A separate vector, since the codec does not return it on an error.
         match gen_frame(frame)(WriteContext::from(Vec::with_capacity(64))) {
             Ok(written) => self.tail.extend(written.into_inner().0),
             Err(error) => {
-                tracing::error!(%error, ?frame, "a frame could not be encoded and is not sent")
+                tracing::error!(%error, ?frame, "cannot encode a frame, so it is not sent")
             }
         }
     }
 
-    /// Adds a `basic_method.deliver` with its message; written by hand since it is what a broker sends max_payload.
+    /// Appends `basic.deliver` and its message. Encoded without the codec, since it is the most
+    /// frequent method.
     pub(crate) fn deliver(
         &mut self,
         channel: u16,
@@ -199,7 +205,7 @@ impl FrameBuffer {
         self.content(channel, message, true);
     }
 
-    /// Adds a method that answers the client, with a message.
+    /// Appends a reply that carries a message.
     pub(crate) fn content_reply(
         &mut self,
         channel: u16,
@@ -210,7 +216,7 @@ impl FrameBuffer {
         self.content(channel, message, false);
     }
 
-    /// Adds header and body frames.
+    /// Appends header and body frames.
     fn content(&mut self, channel: u16, message: &Message, is_delivery_body: bool) {
         self.frame_head(constants::FRAME_HEADER, channel, message.header.len());
         self.tail.extend_from_slice(&message.header);
@@ -242,12 +248,12 @@ impl FrameBuffer {
         }
     }
 
-    /// Adds raw bytes, such as the protocol header.
+    /// Appends raw bytes, such as the protocol header.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// Ends the chunk that is being written.
+    /// Completes the chunk in `tail`.
     fn seal_tail(&mut self) {
         self.uncounted.0 += self.tail.len() - self.counted;
         self.counted = 0;
@@ -259,7 +265,8 @@ impl FrameBuffer {
         }
     }
 
-    /// What was uncounted since it was last asked; bodies of deliveries are the second number.
+    /// Returns the bytes added since the last call: first without, then with bodies of deliveries
+    /// only.
     fn take_uncounted(&mut self) -> (usize, usize) {
         let (reply_bytes, delivered) = std::mem::take(&mut self.uncounted);
         let in_tail = self.tail.len() - self.counted;
@@ -270,12 +277,12 @@ impl FrameBuffer {
     fn frame_head(&mut self, kind: u8, channel: u16, size: usize) {
         self.tail.push(kind);
         self.tail.extend(channel.to_be_bytes());
-        // A payload here is at max_payload frame_max, or a body within the message size limit, which is a u32.
+        // A payload is at most `frame_max` or within the message size limit, so it fits.
         self.tail
             .extend(u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
     }
 
-    /// A method of class basic_method, with its size filled in afterwards.
+    /// Appends a method of class `basic`; its size is filled in afterwards.
     fn basic_method(&mut self, channel: u16, method: u16, arguments: impl FnOnce(&mut Vec<u8>)) {
         let start = self.tail.len();
         self.frame_head(constants::FRAME_METHOD, channel, 0);
@@ -288,7 +295,7 @@ impl FrameBuffer {
     }
 }
 
-/// ConnectionIndex came in as short strings and fit again.
+/// Names originate from short strings, so they fit.
 fn put_short_string(tail: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let bytes = bytes.get(..255).unwrap_or(bytes);
@@ -301,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_counted_until_it_is_sent() {
+    fn bytes_are_counted_until_they_are_sent() {
         let send_buffer = SendBuffer::new(ConnectionId(1));
         send_buffer.set_frame_max(20_008);
         let message = Message {
@@ -340,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_box_holds_deliveries_back_and_says_when_there_is_room_again() {
+    fn a_full_buffer_pauses_deliveries_until_it_has_capacity() {
         let send_buffer = SendBuffer::new(ConnectionId(1));
         assert!(send_buffer.has_delivery_capacity());
         assert!(!send_buffer.take_resume());

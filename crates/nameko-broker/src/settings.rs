@@ -1,12 +1,12 @@
-//! What a broker can be told before it starts.
+//! Settings of a broker.
 
 use std::time::Duration;
 
 use crate::auth::Credentials;
 
-/// Said at the start and to every client.
-pub(crate) const PURPOSE: &str = "for trying out, development, tests and use inside one process; messages live in memory and are gone \
-                       when it stops; use RabbitMQ in production";
+/// Scope of the broker, logged at the start and sent to every client.
+pub(crate) const PURPOSE: &str = "for development and tests; messages are held in memory and lost when it \
+                       stops; use RabbitMQ in production";
 
 /// Settings of a [`Broker`](crate::Broker), to be changed before it starts.
 ///
@@ -27,21 +27,21 @@ pub struct BrokerBuilder {
     pub(crate) settings: Settings,
 }
 
-/// The settings a broker runs with.
+/// Settings of a running broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// ConnectionIndex and passwords; guest/guest when none were given.
+    /// User names and passwords; empty means guest/guest.
     users: Vec<(String, String)>,
-    /// Virtual hosts; "/" when none were given.
+    /// Virtual hosts; empty means `/`.
     vhosts: Vec<String>,
     pub(crate) max_message_size: u64,
-    /// Seconds.
+    /// In seconds.
     pub(crate) heartbeat: u16,
     pub(crate) frame_max: u32,
     pub(crate) channel_max: u16,
     pub(crate) handshake_timeout: Duration,
     pub(crate) send_timeout: Duration,
-    /// Where the management API listens, beside AMQP; `None` for nowhere.
+    /// Port of the management API; `None` disables it.
     #[cfg(feature = "management")]
     pub(crate) management_port: Option<u16>,
 }
@@ -64,7 +64,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Users with their passwords, at least one.
+    /// Returns the users and passwords; at least one.
     pub(crate) fn users(&self) -> Vec<(&str, &str)> {
         match &*self.users {
             [] => vec![("guest", "guest")],
@@ -75,7 +75,7 @@ impl Settings {
         }
     }
 
-    /// ConnectionIndex of the virtual hosts, at least one.
+    /// Returns the names of the virtual hosts; at least one.
     pub(crate) fn vhosts(&self) -> Vec<&str> {
         match &*self.vhosts {
             [] => vec!["/"],
@@ -83,7 +83,7 @@ impl Settings {
         }
     }
 
-    /// The user these credentials are right for.
+    /// Returns the user with these credentials.
     pub(crate) fn authenticate(&self, given: &Credentials) -> Option<&str> {
         self.users()
             .into_iter()
@@ -95,64 +95,68 @@ impl Settings {
 }
 
 impl BrokerBuilder {
-    /// Adds a user. Without any there is `guest` with the password `guest`. Every user may do everything.
+    /// Adds a user. If none is added, there is `guest` with the password `guest`. All users have
+    /// all permissions.
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.users.push((name.into(), password.into()));
         self
     }
 
-    /// Adds a virtual host. Without any there is `/`.
+    /// Adds a virtual host. If none is added, there is `/`.
     #[must_use]
     pub fn vhost(mut self, name: impl Into<String>) -> Self {
         self.settings.vhosts.push(name.into());
         self
     }
 
-    /// Largest message body, in bytes. Default 134217728 (128 MiB), as RabbitMQ's.
+    /// Sets the maximum size of a message body, in bytes. Default: 134217728 (128 MiB), as in
+    /// RabbitMQ.
     #[must_use]
     pub fn max_message_size(mut self, bytes: u64) -> Self {
         self.settings.max_message_size = bytes;
         self
     }
 
-    /// Interval of heartbeats offered to clients, in seconds; a client may choose another. 0 is off. Default 60.
+    /// Sets the heartbeat interval offered to clients, in seconds; a client may choose another one.
+    /// 0 disables heartbeats. Default: 60.
     #[must_use]
     pub fn heartbeat(mut self, seconds: u16) -> Self {
         self.settings.heartbeat = seconds;
         self
     }
 
-    /// Largest frame, in bytes, at least 4096 (the protocol's minimum, used where less is asked for). Default 131072.
+    /// Sets the maximum frame size, in bytes. Values below 4096, the protocol's minimum, are raised
+    /// to it. Default: 131072.
     #[must_use]
     pub fn frame_max(mut self, bytes: u32) -> Self {
         self.settings.frame_max = bytes.max(4096);
         self
     }
 
-    /// Most channels on one connection; 0 is no limit. Default 2047.
+    /// Sets the maximum number of channels per connection; 0 is unlimited. Default: 2047.
     #[must_use]
     pub fn channel_max(mut self, channels: u16) -> Self {
         self.settings.channel_max = channels;
         self
     }
 
-    /// How long a peer may take for the handshake before it is closed. Default 10 s.
+    /// Sets the time limit of the handshake. Default: 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handshake_timeout = timeout;
         self
     }
 
-    /// How long a peer may take nothing of what is sent to it before it is closed. Default 30 s.
+    /// Sets the time after which a peer that accepts no data is disconnected. Default: 30 s.
     #[must_use]
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.settings.send_timeout = timeout;
         self
     }
 
-    /// Serves the management API, which is a part of RabbitMQ's, on this port of the same address; 0 takes a free one.
-    /// Without it there is none.
+    /// Serves the management API, a subset of RabbitMQ's, on this port of the same address; 0
+    /// selects a free port. Disabled by default.
     #[cfg(feature = "management")]
     #[must_use]
     pub fn management_port(mut self, port: u16) -> Self {

@@ -1,6 +1,4 @@
-//! Time: messages and queues that expire.
-//!
-//! Each queue has at most one entry in the vhost's ordered set of deadlines, and one task sleeps until the first of them.
+//! Tasks that expire messages and queues, one per virtual host.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,7 +9,7 @@ use tokio::{
 
 use crate::{sync::stopped, vhost::VHost};
 
-/// Runs the timers of the virtual hosts there are and of those to come, until the broker stops.
+/// Runs the timers of all present and future virtual hosts until the broker stops.
 pub(crate) async fn run_all(
     mut vhosts: mpsc::UnboundedReceiver<Arc<VHost>>,
     mut stop: watch::Receiver<bool>,
@@ -29,7 +27,7 @@ pub(crate) async fn run_all(
     while timers.join_next().await.is_some() {}
 }
 
-/// Runs the timer of a virtual host until that is deleted or the broker stops.
+/// Runs the timer of a virtual host until it is deleted or the broker stops.
 async fn run(vhost: Arc<VHost>, mut stop: watch::Receiver<bool>) {
     loop {
         let next = {
@@ -40,7 +38,7 @@ async fn run(vhost: Arc<VHost>, mut stop: watch::Receiver<bool>) {
             state.expire(Instant::now())
         };
         vhost.wake_others(None);
-        // It may be called again at once, and again, while dead letters go round.
+        // Yields between rounds: a cycle of dead letters may be due again at once.
         tokio::task::yield_now().await;
         let due = async {
             match next {

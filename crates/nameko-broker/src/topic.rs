@@ -1,21 +1,22 @@
-//! Topic patterns: `*` is one word, `#` any number of words, words are parted by dots.
+//! Topic patterns: words separated by dots, `*` for one word, `#` for any number of words.
 //!
-//! Patterns live in a tree of words. A key is matched word by word against the set of all nodes that are still
-//! active, so the cost is at most (words x nodes) whatever the patterns: a peer cannot make it explode with `#.a.#.a`.
+//! Patterns are stored in a tree of words. A key is matched word by word against the set of all
+//! active nodes, so the cost is bounded by (words x nodes): patterns like `#.a.#.a` cannot make it
+//! exponential.
 
 use std::collections::HashMap;
 
-/// Patterns with the values bound to them.
+/// Patterns with their values.
 #[derive(Debug)]
 pub(crate) struct TopicTree<T> {
     nodes: Vec<Node<T>>,
-    /// Indices of nodes that were removed and may be used again.
+    /// Indices of removed nodes, to be reused.
     free: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Node<T> {
-    /// The node of `#`: stays active whatever the next word is.
+    /// Whether this is a `#` node, which stays active for any next word.
     hash: bool,
     children: HashMap<Box<str>, usize>,
     values: Vec<T>,
@@ -23,7 +24,7 @@ struct Node<T> {
 
 const ROOT: usize = 0;
 
-/// The words of a key or pattern; an empty one has none, as in RabbitMQ.
+/// Splits a key or pattern into words. As in RabbitMQ, an empty one has no words.
 fn words(key: &str) -> impl Iterator<Item = &str> {
     key.split('.').filter(move |_| !key.is_empty())
 }
@@ -64,7 +65,7 @@ impl<T: PartialEq> TopicTree<T> {
         self.nodes[at].values.push(value);
     }
 
-    /// Removes `value` from `pattern`, with the nodes that nothing needs any more.
+    /// Removes `value` from `pattern`, and the nodes that became unused.
     pub(crate) fn remove(&mut self, pattern: &str, value: &T) {
         let mut path = vec![ROOT];
         let mut at = ROOT;
@@ -91,7 +92,7 @@ impl<T: PartialEq> TopicTree<T> {
         }
     }
 
-    /// Calls `found` with every value whose pattern matches `key`.
+    /// Calls `found` with each value whose pattern matches `key`.
     pub(crate) fn matches<'a>(&'a self, key: &str, mut found: impl FnMut(&'a T)) {
         let mut active = Vec::with_capacity(4);
         self.enter(ROOT, &mut active);
@@ -122,7 +123,7 @@ impl<T: PartialEq> TopicTree<T> {
         }
     }
 
-    /// Makes a node active, and the `#` below it, which may stand for no word at all.
+    /// Activates a node and the `#` below it, which may match zero words.
     fn enter(&self, mut at: usize, active: &mut Vec<usize>) {
         while !active.contains(&at) {
             active.push(at);
@@ -164,7 +165,7 @@ mod tests {
         found
     }
 
-    /// The definition, word by word: slow, but plainly right.
+    /// Reference implementation by definition.
     fn by_definition(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn table() {
+    fn patterns_match() {
         for (pattern, key, expected) in [
             ("a.b", "a.b", true),
             ("a.b", "a.b.c", false),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_patterns_leave_nothing_behind() {
+    fn removed_patterns_free_their_nodes() {
         let mut tree = TopicTree::default();
         tree.insert("a.b.c", 1);
         tree.insert("a.b", 2);

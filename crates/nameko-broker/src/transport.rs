@@ -1,4 +1,5 @@
-//! A connection's socket: one task that reads, handles all that came, and writes all there is to say with one call.
+//! Socket I/O of a connection: one task reads, processes all input, and sends all output with one
+//! vectored write.
 
 use std::{
     collections::VecDeque,
@@ -19,32 +20,32 @@ use crate::{
     send_buffer::{OutChunk, SendBuffer},
 };
 
-/// How much is read at once, at most.
+/// Read buffer size.
 const READ_SIZE_BYTES: usize = 64 << 10;
-/// How many pieces are written at once, at most.
+/// Maximum number of chunks per vectored write.
 const MAX_CHUNKS_PER_WRITE: usize = 64;
-/// How long a peer may take to confirm that its connection is closed.
+/// Time that a peer has to send `connection.close-ok`.
 const CLOSE_OK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take when the broker stops or its connections are closed by force, and how long to wait for its end.
+/// The same on shutdown and forced close; also the time to wait for the peer's end of file.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Times at which something has to be done without the peer.
+/// Deadlines that do not depend on the peer.
 #[derive(Debug)]
 struct Timers {
     handshake_deadline: Instant,
-    /// When to give up on a connection closed from this side.
+    /// When to give up waiting for `connection.close-ok`.
     close_deadline: Option<Instant>,
     last_read: Instant,
     last_write: Instant,
-    /// Since when the socket took nothing although there was something.
+    /// Since when the socket has accepted no data although some was pending.
     write_blocked_since: Option<Instant>,
 }
 
-/// Serves one client until it goes or is closed.
+/// Serves a client until it disconnects or is closed.
 pub(crate) async fn serve(mut stream: TcpStream, guard: ConnectionGuard) {
-    // Small frames must not wait for each other.
+    // Small frames must not be delayed.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "could not turn off Nagle's algorithm");
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let broker = &guard.broker;
     let mut connection = Connection::new(broker.clone(), guard.send_buffer.clone());
@@ -57,7 +58,7 @@ pub(crate) async fn serve(mut stream: TcpStream, guard: ConnectionGuard) {
     }
 }
 
-/// Reads, handles and writes until the connection is timed_out and all of it is sent.
+/// Reads, processes and writes until the connection is closed and everything is sent.
 async fn run(
     stream: &mut TcpStream,
     connection: &mut Connection,
@@ -80,7 +81,7 @@ async fn run(
             connection.force_close(&reason);
             timers.close_deadline = Some(Instant::now() + LINGER_TIMEOUT);
         }
-        // Frames may have been left from before, when the send_buffer was full.
+        // Frames may be left from when the send buffer was full.
         if !input.is_empty() {
             connection.receive(&mut input);
         }
@@ -102,7 +103,7 @@ async fn run(
             .collect();
         let reading = send_buffer.accepts_input() && connection.phase() != Phase::Closed;
         if !reading {
-            // A peer is not silent because nobody listens; that it takes what it is sent is watched instead.
+            // While reading is paused, silence is no sign of a dead peer; the send timeout applies.
             timers.last_read = Instant::now();
         }
         let deadline = timers.next_wakeup(connection, broker.settings.send_timeout);
@@ -131,14 +132,14 @@ async fn read_some(
     reader: &mut tokio::net::tcp::ReadHalf<'_>,
     input: &mut BytesMut,
 ) -> io::Result<usize> {
-    // Room for one read; what is left timed_out of a frame stays in front of it.
+    // Room for one read; the rest of an incomplete frame precedes it.
     if input.capacity() - input.len() < READ_SIZE_BYTES / 4 {
         input.reserve(READ_SIZE_BYTES);
     }
     reader.read_buf(input).await
 }
 
-/// Takes off the front what was written.
+/// Removes written bytes from the front.
 fn advance(pending: &mut VecDeque<OutChunk>, mut written: usize, send_buffer: &SendBuffer) {
     while let Some(front) = pending.front_mut() {
         let taken = written.min(front.bytes.len());
@@ -153,7 +154,7 @@ fn advance(pending: &mut VecDeque<OutChunk>, mut written: usize, send_buffer: &S
 }
 
 impl Timers {
-    /// Notes whether something waits to be written.
+    /// Records whether data is waiting to be written.
     fn set_pending(&mut self, pending: bool) {
         match (pending, self.write_blocked_since) {
             (true, None) => self.write_blocked_since = Some(Instant::now()),
@@ -162,9 +163,9 @@ impl Timers {
         }
     }
 
-    /// When to look at the timers next.
+    /// Returns when [`Timers::on_wakeup`] is due next.
     fn next_wakeup(&self, connection: &Connection, send_timeout: Duration) -> Instant {
-        // A day is as good as never, and an instant can't overflow with it.
+        // A day is equivalent to never, and cannot overflow an `Instant`.
         let mut next = self.last_read + Duration::from_secs(86_400);
         match connection.phase() {
             Phase::Running | Phase::Closed => {}
@@ -177,7 +178,7 @@ impl Timers {
         let heartbeat = connection.heartbeat();
         if !heartbeat.is_zero() && connection.phase() == Phase::Running {
             next = next.min(self.last_read + heartbeat * 2);
-            // No heartbeat goes before what the peer does not take.
+            // Heartbeats are pointless while the peer accepts no data.
             if self.write_blocked_since.is_none() {
                 next = next.min(self.last_write + heartbeat / 2);
             }
@@ -185,25 +186,25 @@ impl Timers {
         next
     }
 
-    /// Does what is on_wakeup.
+    /// Sends a heartbeat if one is due, or fails if a deadline has passed.
     fn on_wakeup(&mut self, connection: &Connection, send_timeout: Duration) -> io::Result<()> {
         let now = Instant::now();
-        let timed_out = |what: &str| Err(io::Error::new(io::ErrorKind::TimedOut, what.to_owned()));
+        let timed_out = |reason: &str| Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         if self
             .write_blocked_since
             .is_some_and(|write_blocked_since| write_blocked_since + send_timeout <= now)
         {
-            return timed_out("the peer takes nothing of what is sent to it");
+            return timed_out("peer accepts no data");
         }
         match connection.phase() {
             Phase::Closed => return Ok(()),
             Phase::Closing if self.close_deadline.is_some_and(|at| at <= now) => {
-                return timed_out("the peer did not confirm the close");
+                return timed_out("timed out waiting for connection.close-ok");
             }
             Phase::Closing => return Ok(()),
             Phase::Running => {}
             _ if self.handshake_deadline <= now => {
-                return timed_out("the peer did not finish the handshake");
+                return timed_out("handshake timed out");
             }
             _ => return Ok(()),
         }
@@ -222,7 +223,8 @@ impl Timers {
     }
 }
 
-/// Closes in a way that lets the peer read the last words: what it sent and nobody read would cut them off.
+/// Closes the socket so that the peer can read the final frame: unread input would cause a reset
+/// that discards it.
 async fn close_gracefully(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
@@ -232,7 +234,7 @@ async fn close_gracefully(mut stream: TcpStream) {
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}
     });
     if drained.await.is_err() {
-        tracing::debug!("a closed peer kept its side open");
+        tracing::debug!("peer did not close its side");
     }
 }
 
@@ -244,7 +246,7 @@ mod tests {
     use crate::settings::Settings;
 
     #[tokio::test]
-    async fn a_peer_that_takes_nothing_is_looked_at_when_its_time_is_up_and_not_all_the_time() {
+    async fn a_blocked_peer_is_checked_only_at_the_send_timeout() {
         let (broker, _timers) = BrokerState::new(Settings::default());
         let broker = Arc::new(broker);
         let guard = broker.register(None);
@@ -253,7 +255,7 @@ mod tests {
         connection.heartbeat = Duration::from_secs(20);
         let send_timeout = Duration::from_secs(30);
         let now = Instant::now();
-        // The last write was longer ago than heartbeats are apart, and what came up since is not taken.
+        // The last write is older than a heartbeat interval, and pending data is not accepted.
         let mut timers = Timers {
             handshake_deadline: now,
             close_deadline: None,

@@ -1,36 +1,36 @@
-//! What a dead letter tells of itself: the headers `x-death` and `x-first-death-*`, as RabbitMQ 3.10 writes them.
+//! History of a dead letter: the headers `x-death` and `x-first-death-*`, as in RabbitMQ 3.10.
 
 use amq_protocol::types::{AMQPValue, FieldArray};
 
 use crate::{field_values::as_integer, headers::Headers};
 
-/// The header that lists the deaths, one entry for each queue and reason, the latest first.
+/// Header with one entry per queue and reason, most recent first.
 const X_DEATH: &str = "x-death";
 
-/// Why a message left a queue without being acknowledged.
+/// Reason for which a message left a queue unacknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// A consumer did not want it.
+    /// Rejected by a consumer.
     Rejected,
-    /// It was not taken in time.
+    /// Expired while ready.
     Expired,
-    /// The queue was full.
+    /// Dropped or rejected by a full queue.
     MaxLength,
-    /// It came back too often.
+    /// Requeued more often than `x-delivery-limit` allows.
     DeliveryLimit,
 }
 
-/// One death of a message.
+/// A death of a message.
 #[derive(Clone, Debug)]
 pub(crate) struct Death<'a> {
     pub(crate) reason: Reason,
     pub(crate) queue: &'a str,
     pub(crate) exchange: &'a str,
-    /// The routing key and, where they are to be told, the copies' keys.
+    /// The routing key and the keys of the `CC` header.
     pub(crate) keys: Vec<&'a str>,
-    /// The `expiration` property it had.
+    /// The `expiration` property at the time of death.
     pub(crate) expiration: Option<&'a str>,
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     pub(crate) time: u64,
 }
 
@@ -45,7 +45,8 @@ impl Reason {
     }
 }
 
-/// Adds a death to the headers. One of the same queue and reason as before is counted in its entry, which comes first then.
+/// Records a death in the headers. A repeated death in the same queue for the same reason
+/// increments the count of its entry and moves it to the front.
 pub(crate) fn record(headers: &mut Headers, death: &Death<'_>) {
     let before = match headers.get(X_DEATH) {
         None => {
@@ -59,7 +60,7 @@ pub(crate) fn record(headers: &mut Headers, death: &Death<'_>) {
             Vec::new()
         }
         Some(AMQPValue::FieldArray(entries)) => group_entries(entries),
-        // No list, so nobody's history.
+        // Not a list, so it is replaced.
         Some(_) => Vec::new(),
     };
     let (same, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|entry| {
@@ -81,7 +82,8 @@ pub(crate) fn record(headers: &mut Headers, death: &Death<'_>) {
     headers.insert(X_DEATH.into(), AMQPValue::FieldArray(entries));
 }
 
-/// Whether a message that just died would come back to a queue it has been in, with no consumer's rejecting on the way.
+/// Returns whether a message would return to a queue that it has died in, without being rejected by
+/// a consumer in between.
 pub(crate) fn is_cycle(headers: &Headers, queue: &str) -> bool {
     let Some(AMQPValue::FieldArray(entries)) = headers.get(X_DEATH) else {
         return false;
@@ -100,8 +102,8 @@ pub(crate) fn is_cycle(headers: &Headers, queue: &str) -> bool {
     false
 }
 
-/// The entries with those of the same queue and reason, which clients can make, as one that counts them. RabbitMQ turns
-/// the list round while it does that.
+/// Merges entries of the same queue and reason, which clients can forge, into one with a count. As
+/// in RabbitMQ, this reverses the list.
 fn group_entries(entries: &FieldArray) -> Vec<Headers> {
     let tables: Vec<&Headers> = entries
         .as_slice()
@@ -179,7 +181,7 @@ mod tests {
         }
     }
 
-    fn told(headers: &Headers) -> Vec<(String, String, i128)> {
+    fn recorded(headers: &Headers) -> Vec<(String, String, i128)> {
         let Some(AMQPValue::FieldArray(entries)) = headers.get(X_DEATH) else {
             panic!("{headers:?}");
         };
@@ -218,12 +220,12 @@ mod tests {
             entry("b", Expired, 1),
             entry("a", Rejected, 2),
         ];
-        assert_eq!(told(&headers), expected);
+        assert_eq!(recorded(&headers), expected);
         assert_eq!(headers["x-first-death-reason"], long_string("rejected"));
     }
 
     #[test]
-    fn entries_that_a_client_made_are_taken_as_far_as_they_make_sense() {
+    fn forged_entries_are_merged_or_ignored() {
         let same = || {
             AMQPValue::FieldTable(
                 Headers::from([
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_one_that_goes_by_itself() {
+    fn only_automatic_deaths_make_a_cycle() {
         use Reason::{Expired, MaxLength, Rejected};
         let after = |deaths: &[(&'static str, Reason)]| {
             let mut headers = Headers::new();

@@ -1,7 +1,7 @@
-//! Arbitrary bytes to the frame reader and the connection's state machine.
+//! Feeds arbitrary bytes to the frame reader and the connection's state machine.
 //!
-//! `cargo +nightly fuzz run connection` in `crates/nameko-broker`. The first byte of an input says whether a handshake goes
-//! before, the second how many bytes come at a time.
+//! Run `cargo +nightly fuzz run connection` in `crates/nameko-broker`. The first input byte selects
+//! whether a handshake precedes, the second is the chunk size.
 
 #![no_main]
 

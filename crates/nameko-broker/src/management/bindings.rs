@@ -1,4 +1,4 @@
-//! Bindings: list, make, delete.
+//! Bindings: list, create, delete.
 
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderValue, header};
@@ -16,21 +16,21 @@ use crate::{
     vhost::{BindTo, VHostState},
 };
 
-/// What stands for itself in the name of a binding; a blank is a plus.
+/// Characters that are not percent-encoded in the name of a binding; spaces become `+`.
 const KEY_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b' ');
 
-/// What stands for itself in a part of a path.
+/// Characters that are not percent-encoded in a path segment.
 const SEGMENT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// BindingFilter bindings are asked for.
+/// Selection of bindings.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum BindingFilter<'a> {
     All,
@@ -39,17 +39,17 @@ pub(super) enum BindingFilter<'a> {
     Between(&'a str, BindTo<'a>),
 }
 
-/// `GET` of any list of bindings.
+/// Handles `GET` of every list of bindings.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>, which: BindingFilter<'_>) -> Result {
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.broker.vhosts() {
-        if only.is_none_or(|it| it == vhost) {
+    for (name, vhost) in request.broker.vhosts() {
+        if only.is_none_or(|only| only == name) {
             found = true;
-            list.extend(select(&held.lock(), which));
+            list.extend(select(&vhost.lock(), which));
         }
     }
-    // RabbitMQ looks for nothing but the virtual host, and not even that where two addrs are given.
+    // RabbitMQ checks only that the virtual host exists, and not even that if both ends are given.
     match found || !matches!(which, BindingFilter::All) {
         true => Ok(ApiResponse::json(list.into())),
         false => Err(ApiResponse::not_found()),
@@ -85,15 +85,15 @@ pub(super) fn post(request: &Request<'_>, vhost: &str, source: &str, to: BindTo<
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
-    let by = request.broker.next_connection_id();
+    let connection = request.broker.next_connection_id();
     let name = properties_key(key, &table_to_json(&arguments));
     vhost
-        .update(|state| state.bind(exchange_name(source), to, key, arguments, by))
+        .update(|state| state.bind(exchange_name(source), to, key, arguments, connection))
         .map_err(ApiResponse::from_operation_error)?;
     let (BindTo::Queue(end) | BindTo::Exchange(end)) = to;
     let encode = |text| utf8_percent_encode(text, SEGMENT_UNRESERVED);
     let place = format!("{}/{}", encode(end), encode(&name));
-    // Percent signs and letters: always a valid header.
+    // Percent-encoded, so it is always a valid header value.
     let place = HeaderValue::try_from(place).unwrap_or(HeaderValue::from_static(""));
     Ok(ApiResponse::created_or_updated(true).with(header::LOCATION, place))
 }
@@ -110,26 +110,26 @@ pub(super) fn delete(
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    let by = request.broker.next_connection_id();
+    let connection = request.broker.next_connection_id();
     vhost.update(|state| {
         let (destination, source) = (destination(state, to), exchange_name(source));
-        let found = destination.as_ref().and_then(|it| {
-            let mut bindings = state.bindings.to(it);
-            bindings.find(|it| {
-                &*it.source == source
-                    && properties_key(&it.key, &table_to_json(&it.arguments)) == key
+        let found = destination.as_ref().and_then(|destination| {
+            let mut bindings = state.bindings.to(destination);
+            bindings.find(|binding| {
+                &*binding.source == source
+                    && properties_key(&binding.key, &table_to_json(&binding.arguments)) == key
             })
         });
         let found = found.ok_or_else(ApiResponse::not_found)?;
         let (key, arguments) = (found.key.clone(), found.arguments.clone());
         state
-            .unbind(source, to, &key, arguments, by)
+            .unbind(source, to, &key, arguments, connection)
             .map_err(ApiResponse::from_operation_error)
     })?;
     Ok(ApiResponse::no_content())
 }
 
-/// Bindings as JSON, in order. Every queue is bound to the default exchange by its name.
+/// Returns bindings as JSON, in order. Every queue is bound to the default exchange by its name.
 fn select(state: &VHostState, which: BindingFilter<'_>) -> Vec<Value> {
     let (source, to) = match which {
         BindingFilter::All => (None, None),
@@ -141,29 +141,33 @@ fn select(state: &VHostState, which: BindingFilter<'_>) -> Vec<Value> {
     if source.is_none_or(str::is_empty) {
         match to {
             None => {
-                let mut names: Vec<&str> = state.queue_ids.keys().map(|it| &**it).collect();
+                let mut names: Vec<&str> = state.queue_ids.keys().map(|name| &**name).collect();
                 names.sort_unstable();
                 list.extend(names.into_iter().map(|name| implicit(state, name)));
             }
-            // As in RabbitMQ also for a queue that is not there.
+            // As in RabbitMQ, also for a queue that does not exist.
             Some(BindTo::Queue(name)) => list.push(implicit(state, name)),
             Some(BindTo::Exchange(_)) => {}
         }
     }
-    let wanted = to.map(|to| destination(state, to));
+    let destination_filter = to.map(|to| destination(state, to));
     let mut bindings: Vec<(&Binding, &str)> = state
         .bindings
         .iter()
-        .filter(|it| source.is_none_or(|source| *it.source == *source))
-        .filter(|it| {
-            wanted
+        .filter(|binding| source.is_none_or(|source| *binding.source == *source))
+        .filter(|binding| {
+            destination_filter
                 .as_ref()
-                .is_none_or(|wanted| wanted.as_ref() == Some(&it.destination))
+                .is_none_or(|destination| destination.as_ref() == Some(&binding.destination))
         })
-        .filter_map(|it| Some((&**it, end(state, &it.destination)?.1)))
+        .filter_map(|binding| Some((&**binding, end(state, &binding.destination)?.1)))
         .collect();
-    bindings.sort_by_key(|(it, end)| (&it.source, *end, &it.key));
-    list.extend(bindings.into_iter().map(|(it, _)| describe(state, it)));
+    bindings.sort_by_key(|(binding, end)| (&binding.source, *end, &binding.key));
+    list.extend(
+        bindings
+            .into_iter()
+            .map(|(binding, _)| describe(state, binding)),
+    );
     list
 }
 
@@ -193,7 +197,7 @@ fn describe(state: &VHostState, binding: &Binding) -> Value {
     })
 }
 
-/// The kind and name of what a binding leads to.
+/// Returns the type and name of a destination.
 fn end<'a>(state: &'a VHostState, destination: &'a Destination) -> Option<(&'static str, &'a str)> {
     match destination {
         Destination::Queue(id) => Some(("queue", &state.queues.get(id)?.name)),
@@ -208,18 +212,19 @@ fn destination(state: &VHostState, to: BindTo<'_>) -> Option<Destination> {
     }
 }
 
-/// What a binding is called among those with the same addrs: its key, and a digest of its arguments if it has any. RabbitMQ's
-/// digest is another, which only Erlang can make.
+/// Returns the name of a binding among those with the same ends: its routing key, and a digest of
+/// its arguments unless they are empty. RabbitMQ's digest is of Erlang's external term format, so
+/// it differs.
 fn properties_key(key: &str, arguments: &Value) -> String {
     let quoted = utf8_percent_encode(key, KEY_UNRESERVED)
         .to_string()
         .replace(' ', "+");
-    let none = arguments.as_object().is_none_or(|it| it.is_empty());
+    let none = arguments.as_object().is_none_or(serde_json::Map::is_empty);
     match (&*quoted, none) {
         ("", true) => "~".to_owned(),
         (_, true) => quoted,
         (_, false) => {
-            // FNV-1a: short, and the same in every process.
+            // FNV-1a: short, and stable across processes.
             let digest = arguments
                 .to_string()
                 .bytes()
@@ -236,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_binding_is_called_by_its_key_and_its_arguments() {
+    fn binding_names_depend_on_key_and_arguments() {
         for (key, arguments, expected) in [
             ("", json!({}), "~"),
             ("a.b", json!({}), "a.b"),

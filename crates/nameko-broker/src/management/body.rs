@@ -1,15 +1,15 @@
-//! The JSON object in the body of a request, read as leniently as RabbitMQ does.
+//! Request bodies: a JSON object, read as leniently as RabbitMQ does.
 
 use serde_json::{Map, Value, json};
 
 use super::response::{ApiResponse, Result};
 
-/// The fields of a body.
+/// Fields of a request body.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body; no body is one without fields.
+    /// Parses a body. An empty body has no fields.
     pub(super) fn read(body: &[u8]) -> Result<Self> {
         if body.is_empty() {
             return Ok(Self(Map::new()));
@@ -20,7 +20,7 @@ impl Fields {
         }
     }
 
-    /// Checks that these are all there.
+    /// Checks that all `keys` are present.
     pub(super) fn require(&self, keys: &[&str]) -> Result<()> {
         let missing: Vec<String> = keys
             .iter()
@@ -37,7 +37,7 @@ impl Fields {
         self.0.get(key)
     }
 
-    /// A flag, which may also be a text.
+    /// Reads a boolean, which may be written as a string.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
         match self.0.get(key) {
             None => Ok(None),
@@ -48,7 +48,7 @@ impl Fields {
         }
     }
 
-    /// A whole number, which may also be a text.
+    /// Reads an integer, which may be written as a string.
     pub(super) fn integer(&self, key: &str) -> Result<Option<i64>> {
         let number = match self.0.get(key) {
             None => return Ok(None),
@@ -64,7 +64,7 @@ impl Fields {
         }
     }
 
-    /// A text.
+    /// Reads a string.
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>> {
         match self.0.get(key) {
             None => Ok(None),
@@ -73,7 +73,7 @@ impl Fields {
         }
     }
 
-    /// A name, or a key: a text that check_name_length where AMQP has one.
+    /// Reads a name or routing key, a string of at most 255 bytes.
     pub(super) fn name(&self, key: &str) -> Result<Option<&str>> {
         self.text(key)?
             .map(|text| check_name_length(key, text))
@@ -81,7 +81,7 @@ impl Fields {
     }
 }
 
-/// Refuses a name that is longer than AMQP's names can be.
+/// Checks the length of a name against AMQP's limit of 255 bytes.
 pub(super) fn check_name_length<'a>(kind: &str, name: &'a str) -> Result<&'a str> {
     if name.len() <= 255 {
         return Ok(name);

@@ -1,4 +1,4 @@
-//! Connections with their channels and consumers: list, close.
+//! Connections, channels and consumers: list, close.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,14 +19,14 @@ use crate::{
     vhost::VHostState,
 };
 
-/// How long a request waits for a connection to be closed.
+/// Time that a request waits for a connection to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The connections there are, by number.
+/// Open connections by id.
 #[derive(Debug)]
 pub(super) struct ConnectionIndex(HashMap<ConnectionId, ConnectionInfo>);
 
-/// `GET connections`, or those of one virtual host.
+/// Handles `GET connections` and `GET vhosts/V/connections`.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
     if only.is_some_and(|name| request.broker.vhost(name).is_none()) {
         return Err(ApiResponse::not_found());
@@ -34,7 +34,7 @@ pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
     let clients = request.broker.open_connections().into_iter();
     let list: Vec<Value> = clients
         .filter(|client| {
-            let vhost = client.session.as_ref().map(|it| &*it.vhost);
+            let vhost = client.session.as_ref().map(|session| &*session.vhost);
             only.is_none() || vhost == only
         })
         .map(|client| describe(&client, request.broker))
@@ -48,14 +48,14 @@ pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
     Ok(ApiResponse::json(describe(&client, request.broker)))
 }
 
-/// `DELETE connections/NAME`: the client is told why, with 320 CONNECTION_FORCED.
+/// `DELETE connections/NAME`: closes the connection with 320 CONNECTION_FORCED.
 pub(super) async fn delete(request: &Request<'_>, name: &str) -> Result {
     let client = find(request.broker, name)?;
     let reason = request
         .header("x-reason")
         .unwrap_or("Closed via management plugin");
     client.send_buffer.force_close(reason);
-    // What it had is free for others when this is answered.
+    // Waits until its resources are released.
     let gone = async {
         loop {
             let ended = request.broker.connection_ended.notified();
@@ -68,12 +68,12 @@ pub(super) async fn delete(request: &Request<'_>, name: &str) -> Result {
         }
     };
     if timeout(CLOSE_TIMEOUT, gone).await.is_err() {
-        tracing::debug!(name, "a connection takes long to close");
+        tracing::debug!(name, "connection did not close in time");
     }
     Ok(ApiResponse::no_content())
 }
 
-/// `GET channels`, or those of one connection.
+/// Handles `GET channels` and `GET connections/NAME/channels`.
 pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
     let only = of.map(|name| find(request.broker, name)).transpose()?;
     let names = ConnectionIndex::new(request.broker);
@@ -86,7 +86,7 @@ pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
             .filter(|(_, channel)| {
                 let connection = channel.send_buffer.connection;
                 only.as_ref()
-                    .is_none_or(|it| it.send_buffer.connection == connection)
+                    .is_none_or(|only| only.send_buffer.connection == connection)
             })
             .collect();
         channels.sort_unstable_by_key(|(id, _)| id.0);
@@ -96,15 +96,15 @@ pub(super) fn channels(request: &Request<'_>, of: Option<&str>) -> Result {
     Ok(ApiResponse::json(list.into()))
 }
 
-/// `GET consumers`, or those of one virtual host.
+/// Handles `GET consumers` and `GET consumers/V`.
 pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
     let names = ConnectionIndex::new(request.broker);
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.broker.vhosts() {
-        if only.is_none_or(|it| it == vhost) {
+    for (name, vhost) in request.broker.vhosts() {
+        if only.is_none_or(|only| only == name) {
             found = true;
-            let state = held.lock();
+            let state = vhost.lock();
             let mut ids: Vec<ConsumerId> = state.consumers.keys().copied().collect();
             ids.sort_unstable_by_key(|id| id.0);
             let ids = ids.into_iter();
@@ -120,28 +120,32 @@ pub(super) fn consumers(request: &Request<'_>, only: Option<&str>) -> Result {
 impl ConnectionIndex {
     pub(super) fn new(broker: &BrokerState) -> Self {
         let clients = broker.open_connections().into_iter();
-        Self(clients.map(|it| (it.send_buffer.connection, it)).collect())
+        Self(
+            clients
+                .map(|info| (info.send_buffer.connection, info))
+                .collect(),
+        )
     }
 
-    /// A connection as other things mention it.
+    /// Describes a connection as a nested object.
     pub(super) fn connection(&self, id: ConnectionId) -> Value {
         let client = self.0.get(&id);
-        let peer = client.and_then(|it| it.addrs).map(|(peer, _)| peer);
+        let peer = client.and_then(|info| info.addrs).map(|(peer, _)| peer);
         json!({
             "name": client.map(ConnectionInfo::name),
-            "peer_host": peer.map(|it| it.ip().to_string()),
-            "peer_port": peer.map(|it| it.port()),
+            "peer_host": peer.map(|addr| addr.ip().to_string()),
+            "peer_port": peer.map(|addr| addr.port()),
         })
     }
 
-    /// A consumer; `None` when it is gone.
+    /// Describes a consumer; `None` if it no longer exists.
     pub(super) fn consumer(&self, id: ConsumerId, state: &VHostState) -> Option<Value> {
         let consumer = state.consumers.get(&id)?;
         let queue = state.queues.get(&consumer.queue)?;
         let channel = state.channels.get(&consumer.channel)?;
         let client = self.0.get(&channel.send_buffer.connection);
         let name = client.map(ConnectionInfo::name);
-        let peer = client.and_then(|it| it.addrs).map(|(peer, _)| peer);
+        let peer = client.and_then(|info| info.addrs).map(|(peer, _)| peer);
         let active = !queue.arguments.single_active || queue.active_consumer == Some(id);
         Some(json!({
             "consumer_tag": &*consumer.tag,
@@ -155,9 +159,9 @@ impl ConnectionIndex {
                 "name": channel_name(name.as_deref(), channel),
                 "number": channel.number,
                 "connection_name": name,
-                "peer_host": peer.map(|it| it.ip().to_string()),
-                "peer_port": peer.map(|it| it.port()),
-                "user": client.and_then(|it| it.session.as_ref()).map(|it| &it.user),
+                "peer_host": peer.map(|addr| addr.ip().to_string()),
+                "peer_port": peer.map(|addr| addr.port()),
+                "user": client.and_then(ConnectionInfo::user),
                 "node": NODE,
             },
         }))
@@ -171,7 +175,7 @@ impl ConnectionIndex {
             "name": channel_name(name.as_deref(), channel),
             "number": channel.number,
             "vhost": &*state.name,
-            "user": client.and_then(|it| it.session.as_ref()).map(|it| &it.user),
+            "user": client.and_then(ConnectionInfo::user),
             "node": NODE,
             "state": "running",
             "connection_details": self.connection(connection),
@@ -203,7 +207,7 @@ fn describe(client: &ConnectionInfo, broker: &BrokerState) -> Value {
     let channels = broker.vhost(&session.vhost).map_or(0, |vhost| {
         let state = vhost.lock();
         let own = state.channels.values();
-        own.filter(|it| it.send_buffer.connection == client.send_buffer.connection)
+        own.filter(|channel| channel.send_buffer.connection == client.send_buffer.connection)
             .count()
     });
     let at = session.opened_at.duration_since(std::time::UNIX_EPOCH);
@@ -216,15 +220,15 @@ fn describe(client: &ConnectionInfo, broker: &BrokerState) -> Value {
         "user_who_performed_action": session.user,
         "auth_mechanism": session.mechanism,
         "client_properties": properties,
-        "connected_at": at.map_or(0, |it| it.as_millis() as u64),
+        "connected_at": at.map_or(0, |since| since.as_millis() as u64),
         "channels": channels,
         "channel_max": session.channel_max,
         "frame_max": session.frame_max,
         "timeout": session.heartbeat,
-        "host": local.map(|it| it.ip().to_string()),
-        "port": local.map(|it| it.port()),
-        "peer_host": peer.map(|it| it.ip().to_string()),
-        "peer_port": peer.map(|it| it.port()),
+        "host": local.map(|addr| addr.ip().to_string()),
+        "port": local.map(|addr| addr.port()),
+        "peer_host": peer.map(|addr| addr.ip().to_string()),
+        "peer_port": peer.map(|addr| addr.port()),
         "protocol": "AMQP 0-9-1",
         "type": "network",
         "ssl": false,

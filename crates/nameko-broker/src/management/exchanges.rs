@@ -13,7 +13,7 @@ use crate::{
     vhost::{DeclareExchange, VHostState},
 };
 
-/// The exchange of a path: the one without a name is called `amq.default` there.
+/// Maps the name in a path to an exchange: the default exchange is `amq.default` there.
 pub(super) fn exchange_name(name: &str) -> &str {
     match name {
         "amq.default" => "",
@@ -21,17 +21,21 @@ pub(super) fn exchange_name(name: &str) -> &str {
     }
 }
 
-/// `GET exchanges`, or those of one virtual host.
+/// Handles `GET exchanges` and `GET exchanges/V`.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
     let mut list = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.broker.vhosts() {
-        if only.is_none_or(|it| it == vhost) {
+    for (name, vhost) in request.broker.vhosts() {
+        if only.is_none_or(|only| only == name) {
             found = true;
-            let state = held.lock();
+            let state = vhost.lock();
             let mut exchanges: Vec<&Exchange> = state.exchanges.values().collect();
             exchanges.sort_unstable_by_key(|exchange| &exchange.name);
-            list.extend(exchanges.into_iter().map(|it| describe(it, &state)));
+            list.extend(
+                exchanges
+                    .into_iter()
+                    .map(|exchange| describe(exchange, &state)),
+            );
         }
     }
     match found {
@@ -55,7 +59,7 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
 /// `PUT exchanges/V/X`.
 pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let fields = request.fields()?;
-    let ask = DeclareExchange {
+    let declare = DeclareExchange {
         name: check_name_length("exchange", exchange_name(name))?,
         kind: fields.name("type")?.unwrap_or("direct"),
         passive: false,
@@ -70,8 +74,8 @@ pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .ok_or_else(ApiResponse::no_vhost)?;
     vhost
         .update(|state| {
-            let new = !state.exchanges.contains_key(ask.name);
-            state.declare_exchange(ask)?;
+            let new = !state.exchanges.contains_key(declare.name);
+            state.declare_exchange(declare)?;
             Ok(ApiResponse::created_or_updated(new))
         })
         .map_err(ApiResponse::from_operation_error)

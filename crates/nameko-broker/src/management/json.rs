@@ -1,4 +1,4 @@
-//! AMQP's tables and properties as JSON, and the other way.
+//! Conversion between AMQP tables or properties and JSON.
 
 use amq_protocol::{
     protocol::basic::AMQPProperties,
@@ -12,7 +12,7 @@ use crate::{
     field_values::{as_integer, display_value},
 };
 
-/// A table from the field of a body; without one it is empty.
+/// Converts a field of a request body to a table; an absent field is an empty table.
 pub(super) fn table_from_json(value: Option<&Value>) -> Result<FieldTable> {
     match value {
         None => Ok(FieldTable::default()),
@@ -21,7 +21,7 @@ pub(super) fn table_from_json(value: Option<&Value>) -> Result<FieldTable> {
     }
 }
 
-/// A table as JSON.
+/// Converts a table to JSON.
 pub(super) fn table_to_json(table: &FieldTable) -> Value {
     let fields = table.inner().iter();
     Value::Object(
@@ -31,7 +31,7 @@ pub(super) fn table_to_json(table: &FieldTable) -> Value {
     )
 }
 
-/// Properties from the field of a body. What AMQP does not know is left out, as by RabbitMQ.
+/// Converts a field of a request body to properties. Like RabbitMQ, ignores unknown ones.
 pub(super) fn properties_from_json(value: Option<&Value>) -> Result<AMQPProperties> {
     let fields = match value {
         None => return Ok(AMQPProperties::default()),
@@ -67,7 +67,7 @@ pub(super) fn properties_from_json(value: Option<&Value>) -> Result<AMQPProperti
     Ok(properties)
 }
 
-/// Properties as JSON. Where there are none RabbitMQ writes an empty list.
+/// Converts properties to JSON. Like RabbitMQ, writes an empty list if there are none.
 pub(super) fn properties_to_json(properties: &AMQPProperties) -> Value {
     let mut fields = Map::new();
     macro_rules! put {
@@ -110,7 +110,7 @@ fn object_to_table(fields: &Map<String, Value>, depth: usize) -> Result<FieldTab
     Ok(table)
 }
 
-/// The types RabbitMQ gives to JSON's.
+/// Converts JSON to field values, with the types that RabbitMQ uses.
 fn value_from_json(value: &Value, depth: usize) -> Result<AMQPValue> {
     let inner = depth
         .checked_sub(1)
@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// What RabbitMQ takes: no null, whole numbers of 64 bits.
+    /// Generates values that RabbitMQ accepts: no null, integers within 64 bits.
     fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(Value::from),
@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_come_back_as_they_were(value in values()) {
+        fn headers_round_trip(value in values()) {
             let given = json!({"headers": {"x": value}});
             let properties = properties_from_json(Some(&given)).unwrap();
             prop_assert_eq!(properties_to_json(&properties), given);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_amqp_has_no_value_for_is_refused() {
+    fn values_without_an_amqp_equivalent_are_refused() {
         let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
         for wrong in [
             json!({"a": null}),

@@ -1,8 +1,8 @@
-//! Messages: publish and get.
+//! Messages: publish, get.
 
 use std::sync::Arc;
 
-use amq_protocol::{frame::AMQPContentHeader, protocol::basic::AMQPProperties};
+use amq_protocol::{frame::AMQPContentHeader, protocol::basic::AMQPProperties, types::FieldTable};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
@@ -23,14 +23,14 @@ use crate::{
     vhost::{GetResult, IncomingPublish, Published, Settlement, VHost, VHostState},
 };
 
-/// What becomes of messages that are read.
+/// Settlement of messages that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AckMode {
-    /// They are gone.
+    /// Acknowledged.
     Ack,
-    /// They go back.
+    /// Requeued.
     Requeue,
-    /// They are dead letters, where the queue has such.
+    /// Dead-lettered, or dropped without a dead-letter exchange.
     Reject,
 }
 
@@ -60,8 +60,8 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
         properties: properties.clone(),
     });
     let header = header.ok_or_else(|| ApiResponse::bad_request("the properties are too large"))?;
-    let by = request.broker.next_connection_id();
-    let published = with_temporary_channel(&vhost, by, |state, channel| {
+    let connection = request.broker.next_connection_id();
+    let published = with_temporary_channel(&vhost, connection, |state, channel| {
         let message = state.validate_publish(IncomingPublish {
             exchange: exchange_name(exchange),
             routing_key: key.to_owned(),
@@ -71,12 +71,12 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
             user: request.user,
             channel,
         })?;
-        let headers = properties.headers().as_ref().map(|it| it.inner());
+        let headers = properties.headers().as_ref().map(FieldTable::inner);
         Ok(state.publish(message, headers))
     });
     match published.map_err(ApiResponse::from_publish_error)? {
         Published::Routed => Ok(ApiResponse::json(json!({"routed": true}))),
-        // RabbitMQ waits for a confirm, and takes a refusal by a full queue for none.
+        // RabbitMQ reports a message rejected by a full queue as not routed.
         Published::Unroutable | Published::Rejected => {
             Ok(ApiResponse::json(json!({"routed": false})))
         }
@@ -97,18 +97,18 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
             ));
         }
     };
-    let truncate = fields.integer("truncate")?.map(|it| it.max(0) as usize);
+    let truncate = fields.integer("truncate")?.map(|size| size.max(0) as usize);
     let vhost = request
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::access_refused)?;
-    let by = request.broker.next_connection_id();
-    let read = with_temporary_channel(&vhost, by, |state, channel| {
+    let connection = request.broker.next_connection_id();
+    let read = with_temporary_channel(&vhost, connection, |state, channel| {
         let mut read = Vec::new();
-        // One that is not there is an error even where nothing is to be read.
-        state.queue_for(name, by)?;
+        // The queue must exist even if no message is requested.
+        state.queue_for(name, connection)?;
         for _ in 0..count.max(0) {
-            match state.get(channel, name, mode == AckMode::Ack, by)? {
+            match state.get(channel, name, mode == AckMode::Ack, connection)? {
                 Some(got) => read.push(got),
                 None => break,
             }
@@ -130,7 +130,7 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
 }
 
 impl AckMode {
-    /// The mode a body asks for. Before version 3.7 RabbitMQ had `requeue` for it.
+    /// Parses the mode. Before version 3.7, RabbitMQ used the field `requeue` instead.
     fn of(fields: &Fields) -> Result<Self> {
         let mode = match (fields.get("ackmode"), fields.flag("requeue")?) {
             (None, Some(requeue)) => {
@@ -151,15 +151,15 @@ impl AckMode {
     }
 }
 
-/// Does something on a channel that is only there for it.
+/// Performs an operation on a temporary channel.
 fn with_temporary_channel<T>(
     vhost: &VHost,
-    by: ConnectionId,
+    connection: ConnectionId,
     operation: impl FnOnce(&mut VHostState, ChannelId) -> Operation<T>,
 ) -> Operation<T> {
     vhost.update(|state| {
-        // Nothing is ever delivered to it: it has no consumers.
-        let channel = state.open_channel(1, Arc::new(SendBuffer::new(by)), false);
+        // Nothing is delivered to this channel, since it has no consumers.
+        let channel = state.open_channel(1, Arc::new(SendBuffer::new(connection)), false);
         let done = operation(state, channel);
         state.close_channel(channel);
         done

@@ -1,20 +1,22 @@
-//! The management API: the part of RabbitMQ's that tests and small tools use, over HTTP.
+//! The management API: the subset of RabbitMQ's HTTP API that tests and small tools use.
 //!
-//! | | |
+//! | routes | operations |
 //! |---|---|
-//! | `overview` `whoami` `users[/U]` | what this is, and who asks |
-//! | `vhosts[/V]` `vhosts/V/permissions` `vhosts/V/connections` | virtual hosts: list, make, delete |
-//! | `permissions[/V/U]` | every user may do everything; asking for less is refused |
-//! | `exchanges[/V[/X]]` `exchanges/V/X/publish` | list, declare, delete, publish |
-//! | `queues[/V[/Q]]` `queues/V/Q/contents` `queues/V/Q/get` | list, declare, delete, purge, read |
-//! | `bindings[/V]` `bindings/V/e/X/q|e/D[/KEY]` `queues/V/Q/bindings` `exchanges/V/X/bindings/source|destination` | list, make, delete |
-//! | `connections[/NAME]` `connections/NAME/channels` `channels` `consumers[/V]` | list, close |
+//! | `overview`, `whoami`, `users[/U]` | broker, current user, users |
+//! | `vhosts[/V]`, `vhosts/V/permissions`, `vhosts/V/connections` | list, create, delete |
+//! | `permissions[/V/U]` | all users have all permissions; less is refused |
+//! | `exchanges[/V[/X]]`, `exchanges/V/X/publish` | list, declare, delete, publish |
+//! | `queues[/V[/Q]]` | list, declare, delete |
+//! | `queues/V/Q/contents`, `queues/V/Q/get` | purge, get |
+//! | `bindings[/V]`, `bindings/V/e/X/q\|e/D[/KEY]` | list, create, delete |
+//! | `queues/V/Q/bindings`, `exchanges/V/X/bindings/source\|destination` | list |
+//! | `connections[/NAME]`, `connections/NAME/channels`, `channels`, `consumers[/V]` | list, close |
 //!
-//! Answers have RabbitMQ 3.10's fields, status codes and words. Figures are those of the moment they are asked for. What RabbitMQ
-//! measures over time (rates, memory, bytes) is left out, and so are its parameters for pages and columns, and policies.
-//! `get` also takes the `requeue` of RabbitMQ before 3.7 in the place of `ackmode`.
+//! Responses have the fields, status codes and texts of RabbitMQ 3.10. Numbers are current values.
+//! Not supported: statistics over time (rates, memory, bytes), parameters for pages and columns,
+//! policies. `get` also accepts `requeue` of RabbitMQ before 3.7 instead of `ackmode`.
 //!
-//! `route` finds out what a request is about, the files exchange_name after nouns do it, `body` and `json` read and write JSON.
+//! `route` dispatches requests to the files named after nouns; `body` and `json` convert JSON.
 
 mod bindings;
 mod body;
@@ -42,15 +44,15 @@ use tokio::{
 
 use crate::{broker_state::BrokerState, sync::stopped};
 
-/// Most connections at a time; more wait to be accepted.
+/// Maximum number of concurrent connections; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 256;
-/// The most bytes of a request's line and headers.
+/// Maximum size of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// How long a client may take for the head of its request, and do nothing between two requests.
+/// Time limit of a request's head, and idle timeout between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a connection lives, whatever its client does; one that goes on then has to connect again.
+/// Lifetime of a connection; after it, a client has to reconnect.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
-/// How long an answer that is being sent then may take.
+/// Time limit of the response in progress at the end of the lifetime.
 const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves the API until the broker stops.
@@ -76,7 +78,7 @@ pub(crate) async fn run(
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a client of the management API could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection to the management API");
                     sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -88,9 +90,9 @@ pub(crate) async fn run(
     connections.shutdown().await;
 }
 
-/// Serves one client.
+/// Serves one connection.
 async fn serve(stream: TcpStream, broker: &BrokerState) {
-    // Answers are written whole: waiting for more would only delay them.
+    // Responses are written as a whole and must not be delayed.
     let _ = stream.set_nodelay(true);
     let service = service_fn(async |request| {
         Ok::<_, Infallible>(route::respond(request, broker).await.into_response())
@@ -99,7 +101,7 @@ async fn serve(stream: TcpStream, broker: &BrokerState) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        // A client that has sent all it has to say may still wait for the answer.
+        // A client may shut down its writing side and still wait for the response.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -113,6 +115,6 @@ async fn serve(stream: TcpStream, broker: &BrokerState) {
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the management API ended");
+        tracing::debug!(%error, "management API connection failed");
     }
 }

@@ -1,4 +1,4 @@
-//! What this broker is, and how much there is in it.
+//! Overview of the broker.
 
 use serde_json::json;
 
@@ -7,9 +7,9 @@ use super::{
     response::{ApiResponse, Result},
 };
 
-/// The version of RabbitMQ whose API this is a part of.
+/// Version of RabbitMQ that the API is compatible with.
 const RABBITMQ_VERSION: &str = "3.10.0";
-/// This broker as a node of a cluster.
+/// Name of the broker as a cluster node.
 pub(super) const NODE: &str = concat!(env!("CARGO_PKG_NAME"), "@localhost");
 
 /// `GET overview`.
@@ -23,11 +23,15 @@ pub(super) fn overview(request: &Request<'_>) -> Result {
         consumers += state.consumers.len();
         exchanges += state.exchanges.len();
         queues += state.queues.len();
-        ready += state.queues.values().map(|it| it.len()).sum::<usize>();
+        ready += state
+            .queues
+            .values()
+            .map(|queue| queue.len())
+            .sum::<usize>();
         unacked += state
             .channels
             .values()
-            .map(|it| it.unacked.len())
+            .map(|channel| channel.unacked.len())
             .sum::<usize>();
     }
     let types = ["direct", "fanout", "headers", "topic"];

@@ -19,15 +19,15 @@ use crate::{
     vhost::{DeclareQueue, VHostState},
 };
 
-/// `GET queues`, or those of one virtual host.
+/// Handles `GET queues` and `GET queues/V`.
 pub(super) fn list(request: &Request<'_>, only: Option<&str>) -> Result {
     let names = ConnectionIndex::new(request.broker);
     let mut list: Vec<Value> = Vec::new();
     let mut found = only.is_none();
-    for (vhost, held) in request.broker.vhosts() {
-        if only.is_none_or(|it| it == vhost) {
+    for (name, vhost) in request.broker.vhosts() {
+        if only.is_none_or(|only| only == name) {
             found = true;
-            let state = held.lock();
+            let state = vhost.lock();
             let unacked = unacked(&state);
             let mut queues: Vec<(&QueueId, &Queue)> = state.queues.iter().collect();
             queues.sort_unstable_by_key(|(_, queue)| &queue.name);
@@ -66,11 +66,11 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
 /// `PUT queues/V/Q`.
 pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let fields = request.fields()?;
-    let ask = DeclareQueue {
+    let declare = DeclareQueue {
         name: check_name_length("queue", name)?,
         passive: false,
         durable: fields.flag("durable")?.unwrap_or(false),
-        // It would go at once, with the request it belongs to.
+        // It would be deleted at once, at the end of the request.
         exclusive: false,
         auto_delete: fields.flag("auto_delete")?.unwrap_or(false),
         table: table_from_json(fields.get("arguments"))?,
@@ -79,11 +79,11 @@ pub(super) fn put(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::no_vhost)?;
-    let by = request.broker.next_connection_id();
+    let connection = request.broker.next_connection_id();
     vhost
         .update(|state| {
             let new = !state.queue_ids.contains_key(name);
-            state.declare_queue(ask, by)?;
+            state.declare_queue(declare, connection)?;
             Ok(ApiResponse::created_or_updated(new))
         })
         .map_err(ApiResponse::from_operation_error)
@@ -95,7 +95,7 @@ pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    let by = request.broker.next_connection_id();
+    let connection = request.broker.next_connection_id();
     let (if_unused, if_empty) = (
         request.query_flag("if-unused"),
         request.query_flag("if-empty"),
@@ -105,7 +105,7 @@ pub(super) fn delete(request: &Request<'_>, vhost: &str, name: &str) -> Result {
             return Err(ApiResponse::not_found());
         }
         state
-            .delete_queue_by_name(name, if_unused, if_empty, by)
+            .delete_queue_by_name(name, if_unused, if_empty, connection)
             .map_err(ApiResponse::from_operation_error)
     })?;
     Ok(ApiResponse::no_content())
@@ -117,22 +117,26 @@ pub(super) fn purge(request: &Request<'_>, vhost: &str, name: &str) -> Result {
         .broker
         .vhost(vhost)
         .ok_or_else(ApiResponse::not_found)?;
-    let by = request.broker.next_connection_id();
+    let connection = request.broker.next_connection_id();
     vhost.update(|state| {
         if !state.queue_ids.contains_key(name) {
             return Err(ApiResponse::not_found());
         }
         state
-            .purge(name, by)
+            .purge(name, connection)
             .map_err(ApiResponse::from_operation_error)
     })?;
     Ok(ApiResponse::no_content())
 }
 
-/// How many messages of each queue are delivered and not acknowledged, and their bytes.
+/// Counts unacknowledged messages and their bytes by queue.
 fn unacked(state: &VHostState) -> HashMap<QueueId, (usize, usize)> {
     let mut counts: HashMap<QueueId, (usize, usize)> = HashMap::new();
-    for delivered in state.channels.values().flat_map(|it| it.unacked.values()) {
+    for delivered in state
+        .channels
+        .values()
+        .flat_map(|channel| channel.unacked.values())
+    {
         let (count, bytes) = counts.entry(delivered.queue).or_default();
         *count += 1;
         *bytes += delivered.entry.message.body.len();

@@ -1,4 +1,4 @@
-//! A request: who asks, for what, with which body.
+//! Requests: authentication, path and body.
 
 use std::{future::poll_fn, pin::Pin, time::Duration};
 
@@ -15,18 +15,18 @@ use super::{
 };
 use crate::{auth::Credentials, broker_state::BrokerState};
 
-/// The most bytes of a body, as in RabbitMQ.
+/// Maximum size of a body, as in RabbitMQ.
 const MAX_BODY_BYTES: usize = 20_000_000;
-/// How long a client may take for a body.
+/// Time limit for receiving a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request of a known user.
+/// An authenticated request.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
     pub(super) broker: &'a BrokerState,
     pub(super) user: &'a str,
     pub(super) method: Method,
-    /// The part of the URI behind `?`.
+    /// The query of the URI, without `?`.
     query: &'a str,
     headers: &'a HeaderMap,
     body: &'a [u8],
@@ -51,25 +51,25 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The fields of the body.
+    /// Parses the body.
     pub(super) fn fields(&self) -> Result<Fields> {
         Fields::read(self.body)
     }
 
-    /// Whether the query says that this is to be so.
+    /// Returns whether a query parameter is `true`.
     pub(super) fn query_flag(&self, name: &str) -> bool {
         self.query
             .split('&')
             .any(|pair| pair.split_once('=') == Some((name, "true")))
     }
 
-    /// The text of a header.
+    /// Returns the value of a header.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// The user that the request is of.
+/// Authenticates a request and returns the user.
 pub(super) fn authenticate<'a>(headers: &HeaderMap, broker: &'a BrokerState) -> Result<&'a str> {
     let Some(given) = headers.get(header::AUTHORIZATION) else {
         return Err(ApiResponse::unauthorized(false));
@@ -78,7 +78,7 @@ pub(super) fn authenticate<'a>(headers: &HeaderMap, broker: &'a BrokerState) -> 
     user.ok_or_else(|| ApiResponse::unauthorized(true))
 }
 
-/// Reads an `Authorization: Basic ...`.
+/// Parses `Authorization: Basic ...`.
 fn credentials(header: &[u8]) -> Option<Credentials> {
     let (scheme, rest) = header.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -93,12 +93,12 @@ fn credentials(header: &[u8]) -> Option<Credentials> {
     })
 }
 
-/// The parts of the path behind `/api/`, decoded.
+/// Returns the decoded path segments after `/api/`.
 pub(super) fn path_segments(path: &str) -> Result<Vec<String>> {
     let rest = path
         .strip_prefix("/api")
         .ok_or_else(ApiResponse::not_found)?;
-    // RabbitMQ takes no notice of a slash at the end.
+    // RabbitMQ ignores a trailing slash.
     rest.strip_suffix('/')
         .unwrap_or(rest)
         .split('/')
@@ -112,7 +112,7 @@ pub(super) fn path_segments(path: &str) -> Result<Vec<String>> {
         .collect()
 }
 
-/// Reads the body of a request.
+/// Receives the body of a request, within the limits of size and time.
 pub(super) async fn read_body(body: Incoming) -> Result<BytesMut> {
     timeout(BODY_TIMEOUT, collect(body))
         .await
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_taken_apart_before_they_are_decoded() {
+    fn paths_are_split_before_decoding() {
         let parts = |path| path_segments(path).map_err(|_| ());
         assert_eq!(
             parts("/api/queues/%2F/a%20b%2Fc"),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_may_hold_colons() {
+    fn passwords_may_contain_colons() {
         let given = credentials(b"Basic Z3Vlc3Q6YTpi").unwrap();
         assert_eq!(
             (&given.user[..], &given.password[..]),
@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_a_client_says_panics(path in ".*", header in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn random_paths_and_headers_never_panic(path in ".*", header in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = path_segments(&path);
             let _ = path_segments(&format!("/api/{path}"));
             let _ = credentials(&header);

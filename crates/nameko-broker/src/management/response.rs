@@ -1,4 +1,4 @@
-//! What the API answers: a status, and mostly JSON.
+//! Responses: a status and, mostly, JSON.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::error::{AmqpError, Code};
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(super) struct ApiResponse {
     status: StatusCode,
@@ -21,15 +21,15 @@ pub(super) struct ApiResponse {
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
-/// What a request comes to; the error is an answer, too.
+/// Result of a request; the error is a response too.
 pub(super) type Result<T = ApiResponse> = std::result::Result<T, ApiResponse>;
 
-/// A body that is all there.
+/// A response body in one piece.
 #[derive(Debug)]
 pub(super) struct FullBody(Option<Bytes>);
 
 impl ApiResponse {
-    /// 200, with this.
+    /// 200 OK with a JSON body.
     pub(super) fn json(json: Value) -> Self {
         Self {
             status: StatusCode::OK,
@@ -38,7 +38,7 @@ impl ApiResponse {
         }
     }
 
-    /// 201 for what is new, 204 for what was there.
+    /// 201 Created for a new object, 204 No Content for an existing one.
     pub(super) fn created_or_updated(new: bool) -> Self {
         Self::empty(match new {
             true => StatusCode::CREATED,
@@ -46,12 +46,12 @@ impl ApiResponse {
         })
     }
 
-    /// 204.
+    /// 204 No Content.
     pub(super) fn no_content() -> Self {
         Self::empty(StatusCode::NO_CONTENT)
     }
 
-    /// 404 for what is not there.
+    /// 404 Not Found.
     pub(super) fn not_found() -> Self {
         Self::refused(
             StatusCode::NOT_FOUND,
@@ -60,17 +60,17 @@ impl ApiResponse {
         )
     }
 
-    /// 404 for what should be made where there is no such virtual host.
+    /// 404 Not Found for an object to be created in an unknown virtual host.
     pub(super) fn no_vhost() -> Self {
         Self::refused(StatusCode::NOT_FOUND, "not_found", json!("vhost_not_found"))
     }
 
-    /// 400 with a reason.
+    /// 400 Bad Request with a reason.
     pub(super) fn bad_request(reason: impl Into<Value>) -> Self {
         Self::refused(StatusCode::BAD_REQUEST, "bad_request", reason.into())
     }
 
-    /// 401 for what nobody may do.
+    /// 401 Unauthorized for an operation that no user may perform.
     pub(super) fn access_refused() -> Self {
         Self::refused(
             StatusCode::UNAUTHORIZED,
@@ -79,7 +79,8 @@ impl ApiResponse {
         )
     }
 
-    /// 401 for who is not known; without a reason for who did not say who it is.
+    /// 401 Unauthorized: with a reason if the credentials were `refused`, without if there were
+    /// none.
     pub(super) fn unauthorized(refused: bool) -> Self {
         let challenge = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
         Self {
@@ -89,24 +90,24 @@ impl ApiResponse {
         }
     }
 
-    /// 200, with what may be asked.
+    /// 200 OK with the allowed methods.
     pub(super) fn options(methods: &'static str) -> Self {
         Self::empty(StatusCode::OK).with(header::ALLOW, HeaderValue::from_static(methods))
     }
 
-    /// 405, with what would be allowed.
+    /// 405 Method Not Allowed with the allowed methods.
     pub(super) fn not_allowed(methods: &'static str) -> Self {
         Self::empty(StatusCode::METHOD_NOT_ALLOWED)
             .with(header::ALLOW, HeaderValue::from_static(methods))
     }
 
-    /// 408 for who is too slow with a body.
+    /// 408 Request Timeout, closing the connection.
     pub(super) fn request_timeout() -> Self {
         Self::empty(StatusCode::REQUEST_TIMEOUT)
             .with(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
-    /// A refusal by an operation on a queue, an exchange or a binding.
+    /// Maps the error of an operation on a queue, exchange or binding.
     pub(super) fn from_operation_error(error: AmqpError) -> Self {
         match error.code {
             Code::AccessRefused => Self::access_refused(),
@@ -115,7 +116,7 @@ impl ApiResponse {
         }
     }
 
-    /// A refusal by a channel that reads.
+    /// Maps the error of reading a message.
     pub(super) fn from_get_error(error: AmqpError) -> Self {
         match error.code {
             Code::AccessRefused => Self::access_refused(),
@@ -128,12 +129,12 @@ impl ApiResponse {
         }
     }
 
-    /// A refusal by a channel that publishes.
+    /// Maps the error of publishing a message.
     pub(super) fn from_publish_error(error: AmqpError) -> Self {
         Self::bad_request(format!("{} {}", error.code.id(), error.reply_text()))
     }
 
-    /// With one more header.
+    /// Adds a header.
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some(Box::new((name, value)));
         self
@@ -149,7 +150,7 @@ impl ApiResponse {
             let json = HeaderValue::from_static("application/json");
             headers.insert(header::CONTENT_TYPE, json);
         }
-        if let Some((name, value)) = self.header.map(|it| *it) {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             headers.insert(name, value);
         }
         response

@@ -1,4 +1,4 @@
-//! From a path and a method to what does it.
+//! Routing of requests by path and method.
 
 use http::Method;
 use hyper::body::Incoming;
@@ -20,7 +20,7 @@ const READ_PUT_DELETE: &str = "HEAD, GET, PUT, DELETE, OPTIONS";
 const DELETE: &str = "DELETE, OPTIONS";
 const POST: &str = "POST, OPTIONS";
 
-/// What a path is about.
+/// A parsed path.
 #[derive(Clone, Copy, Debug)]
 enum Route<'a> {
     Overview,
@@ -48,7 +48,7 @@ enum Route<'a> {
     Consumers(Option<&'a str>),
 }
 
-/// Answers one request.
+/// Handles one request.
 pub(super) async fn respond(request: http::Request<Incoming>, broker: &BrokerState) -> ApiResponse {
     let (head, body) = request.into_parts();
     let answered = async {
@@ -67,7 +67,7 @@ pub(super) async fn respond(request: http::Request<Incoming>, broker: &BrokerSta
     answered.await.unwrap_or_else(|refusal| refusal)
 }
 
-/// Does what a request asks for.
+/// Dispatches a request to its handler.
 pub(super) async fn dispatch(request: &Request<'_>, path: &[&str]) -> Result {
     let route = Route::of(path).ok_or_else(ApiResponse::not_found)?;
     if request.method == Method::OPTIONS {
@@ -140,7 +140,7 @@ pub(super) async fn dispatch(request: &Request<'_>, path: &[&str]) -> Result {
 }
 
 impl<'a> Route<'a> {
-    /// What the parts of a path behind `/api/` mean.
+    /// Parses the path segments after `/api/`.
     fn of(path: &[&'a str]) -> Option<Self> {
         Some(match *path {
             ["overview"] => Self::Overview,
@@ -193,7 +193,7 @@ impl<'a> Route<'a> {
         ApiResponse::not_allowed(self.methods())
     }
 
-    /// What may be asked of it, as the header `Allow` has it.
+    /// Returns the allowed methods, in the format of the header `Allow`.
     fn methods(self) -> &'static str {
         match self {
             Self::VHost(_) | Self::Exchange(..) | Self::Queue(..) => READ_PUT_DELETE,
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    /// Words that lead somewhere, so that requests get further than the first part of a path.
+    /// Segments of valid paths, so that generated requests get beyond the first one.
     const WORDS: &[&str] = &[
         "overview",
         "users",
@@ -319,7 +319,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_of_any_kind_are_answered(
+        fn any_request_gets_a_response(
             requests in prop::collection::vec(
                 (
                     select(vec![Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH, Method::OPTIONS]),

@@ -13,7 +13,10 @@ use crate::vhost::VHostState;
 /// `GET vhosts`.
 pub(super) fn list(request: &Request<'_>) -> Result {
     let vhosts = request.broker.vhosts();
-    let list: Vec<Value> = vhosts.iter().map(|(_, it)| describe(&it.lock())).collect();
+    let list: Vec<Value> = vhosts
+        .iter()
+        .map(|(_, vhost)| describe(&vhost.lock()))
+        .collect();
     Ok(ApiResponse::json(list.into()))
 }
 
@@ -27,7 +30,7 @@ pub(super) fn get(request: &Request<'_>, name: &str) -> Result {
     Ok(ApiResponse::json(described))
 }
 
-/// `PUT vhosts/V`. Nothing a body can say changes anything here.
+/// `PUT vhosts/V`. The fields of the body have no effect.
 pub(super) fn put(request: &Request<'_>, name: &str) -> Result {
     request.fields()?;
     check_name_length("vhost", name)?;
@@ -64,12 +67,12 @@ pub(super) fn user(request: &Request<'_>, name: &str) -> Result {
     }
 }
 
-/// `GET permissions`, or those of one virtual host.
+/// Handles `GET permissions` and `GET vhosts/V/permissions`.
 pub(super) fn permissions(request: &Request<'_>, only: Option<&str>) -> Result {
     let mut list = Vec::new();
     let mut found = only.is_none();
     for (vhost, _) in request.broker.vhosts() {
-        if only.is_none_or(|it| it == vhost) {
+        if only.is_none_or(|only| only == vhost) {
             found = true;
             let users = request.broker.settings.users();
             list.extend(users.iter().map(|(user, _)| full_permissions(user, &vhost)));
@@ -89,7 +92,8 @@ pub(super) fn permission(request: &Request<'_>, vhost: &str, user: &str) -> Resu
     }
 }
 
-/// `PUT permissions/V/U`. What would be less than everything is refused, since nobody would see to it.
+/// `PUT permissions/V/U`. Anything less than all permissions is refused, since it would not be
+/// enforced.
 pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
     const KINDS: [&str; 3] = ["configure", "write", "read"];
     let fields = request.fields()?;
@@ -100,7 +104,7 @@ pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
     for kind in KINDS {
         if fields.text(kind)? != Some(".*") {
             return Err(ApiResponse::bad_request(format!(
-                "the embedded broker lets every user do everything: {kind} can only be \".*\"; use RabbitMQ for permissions"
+                "the embedded broker grants all permissions to every user: {kind} must be \".*\"; use RabbitMQ for permissions"
             )));
         }
     }
@@ -108,8 +112,12 @@ pub(super) fn permit(request: &Request<'_>, vhost: &str, user: &str) -> Result {
 }
 
 fn describe(state: &VHostState) -> Value {
-    let ready: usize = state.queues.values().map(|it| it.len()).sum();
-    let unacked: usize = state.channels.values().map(|it| it.unacked.len()).sum();
+    let ready: usize = state.queues.values().map(|queue| queue.len()).sum();
+    let unacked: usize = state
+        .channels
+        .values()
+        .map(|channel| channel.unacked.len())
+        .sum();
     json!({
         "name": &*state.name,
         "description": "",

@@ -96,8 +96,8 @@ impl Channel {
         }))
     }
 
-    /// Returns the queue that a method names. The empty name stands for the queue most recently
-    /// declared on this channel (AMQP 0-9-1, rule "default-queue").
+    /// Returns the queue that a method names. An empty name stands for the queue most recently
+    /// declared on this channel (AMQP 0-9-1, `queue.bind` and others).
     pub(super) fn queue_name<'a>(&'a self, name: &'a str) -> Result<&'a str> {
         match (name, &self.last_queue) {
             ("", Some(last)) => Ok(last),

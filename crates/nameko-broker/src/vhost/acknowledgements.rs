@@ -1,4 +1,4 @@
-//! Acknowledging, rejecting and recovering deliveries, and the limits on how many may be open.
+//! Acknowledging, rejecting and recovering deliveries; prefetch limits.
 
 use super::state::VHostState;
 use crate::{
@@ -8,19 +8,20 @@ use crate::{
     x_death::Reason,
 };
 
-/// What becomes of deliveries that are settled.
+/// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
-    /// Done with, by `basic.ack`.
+    /// Acknowledged and dropped.
     Ack,
-    /// Not wanted: dead letters, where the queue has such.
+    /// Dropped, or dead-lettered if the queue has a dead-letter exchange.
     Reject,
-    /// Back to their place in the queue.
+    /// Returned to its position in the queue.
     Requeue,
 }
 
 impl VHostState {
-    /// Settles one delivery or, with `multiple`, all up to it; tag 0 with `multiple` is all there are.
+    /// Settles one delivery or, with `multiple`, all deliveries up to it. Tag 0 with `multiple`
+    /// settles all.
     pub(crate) fn settle(
         &mut self,
         channel_id: ChannelId,
@@ -51,7 +52,7 @@ impl VHostState {
         Ok(())
     }
 
-    /// Requeues everything the channel has not acknowledged.
+    /// Requeues all unacknowledged deliveries of the channel.
     pub(crate) fn recover(&mut self, channel_id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(&channel_id) {
             let all = std::mem::take(&mut channel.unacked);
@@ -59,7 +60,7 @@ impl VHostState {
         }
     }
 
-    /// Sets the limit for consumers to come.
+    /// Sets the prefetch limit of future consumers.
     pub(crate) fn set_consumer_prefetch(&mut self, channel_id: ChannelId, count: u16) {
         if let Some(channel) = self.channels.get_mut(&channel_id) {
             channel.consumer_prefetch = count;
@@ -68,7 +69,7 @@ impl VHostState {
         self.deliver_to_channel(channel_id);
     }
 
-    /// Sets the limit for the whole channel.
+    /// Sets the prefetch limit of the whole channel.
     pub(crate) fn set_global_prefetch(&mut self, channel_id: ChannelId, count: u16) {
         if let Some(channel) = self.channels.get_mut(&channel_id) {
             channel.global_prefetch = count;
@@ -76,7 +77,8 @@ impl VHostState {
         self.deliver_to_channel(channel_id);
     }
 
-    /// Keeps the limits of a queue that got messages back, as RabbitMQ before it delivers, then delivers what is left.
+    /// Enforces the length limits of a queue after messages were requeued, then delivers the rest,
+    /// in RabbitMQ's order.
     pub(crate) fn enforce_limits_and_deliver(&mut self, queue: QueueId) {
         if let Some(queue) = self.queues.get_mut(&queue) {
             queue.drop_over_limit(&mut self.dead_letters);
@@ -85,16 +87,17 @@ impl VHostState {
         self.schedule(queue);
     }
 
-    /// Puts deliveries, in the order they were made, back into their queues; gives those queues. Nothing is delivered yet.
+    /// Requeues deliveries, given in delivery order, and returns their queues. Delivers nothing
+    /// yet.
     pub(crate) fn requeue_deliveries(
         &mut self,
         deliveries: impl DoubleEndedIterator<Item = Unacked>,
         channel_closes: bool,
     ) -> Vec<QueueId> {
-        // Usually one queue, or a few; a list is quicker than a set.
+        // Usually one or a few queues, for which a list is faster than a set.
         let mut queues: Vec<QueueId> = Vec::new();
         let mut counted = Vec::new();
-        // The last one first, so that each goes to the front.
+        // In reverse, so that each message is inserted at the front.
         for unacked in deliveries.rev() {
             let Some(queue) = self.queues.get_mut(&unacked.queue) else {
                 continue;
@@ -117,7 +120,7 @@ impl VHostState {
         queues
     }
 
-    /// Settles deliveries, given in the order they were made.
+    /// Settles deliveries, given in delivery order.
     fn settle_deliveries(
         &mut self,
         channel_id: ChannelId,
@@ -153,7 +156,7 @@ impl VHostState {
                 self.deliver(queue);
             }
         }
-        // A place freed on the channel lets its other consumers go on too.
+        // Capacity freed on the channel may unblock its other consumers.
         if self
             .channels
             .get(&channel_id)
@@ -163,7 +166,7 @@ impl VHostState {
         }
     }
 
-    /// Takes a delivery from the counts of its channel and consumer.
+    /// Removes a delivery from the prefetch counts of its channel and consumer.
     fn release_prefetch(&mut self, channel_id: ChannelId, unacked: &Unacked) {
         let Some(id) = unacked.consumer else {
             return;

@@ -6,7 +6,7 @@ use super::state::VHostState;
 use crate::{channel_consumers::ChannelConsumers, ids::ChannelId, send_buffer::SendBuffer};
 
 impl VHostState {
-    /// Adds a channel.
+    /// Opens a channel.
     pub(crate) fn open_channel(
         &mut self,
         number: u16,
@@ -21,14 +21,15 @@ impl VHostState {
         id
     }
 
-    /// Removes a channel: its consumers end, and what it has not acknowledged goes back.
+    /// Closes a channel: requeues its unacknowledged messages and removes its consumers.
     pub(crate) fn close_channel(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.remove(&id) else {
             return;
         };
         self.remove_direct_replies(channel.replies);
-        // Back to the queues before the consumers go, or the last one would take an auto-delete queue and its messages
-        // for empty. Nothing is delivered to this channel meanwhile, since it is no longer known.
+        // Requeued before the consumers are removed, else an auto-delete queue would be deleted
+        // with these messages. Nothing is delivered to this channel meanwhile, since it is removed
+        // already.
         let queues = self.requeue_deliveries(channel.unacked.into_values(), true);
         for consumer in channel.consumers.into_values() {
             self.remove_consumer(consumer);

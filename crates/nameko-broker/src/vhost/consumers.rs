@@ -1,4 +1,4 @@
-//! Consuming, and the delivery of messages to consumers.
+//! Consumers and the delivery of messages to them.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
@@ -21,7 +21,7 @@ use crate::{
     round_robin::RoundRobin,
 };
 
-/// What `basic.consume` asks for.
+/// Parameters of `basic.consume`.
 #[derive(Debug)]
 pub(crate) struct ConsumeRequest<'a> {
     pub(crate) queue: &'a str,
@@ -33,26 +33,26 @@ pub(crate) struct ConsumeRequest<'a> {
 }
 
 impl VHostState {
-    /// Adds a consumer, tells the client and starts delivering.
+    /// Adds a consumer, replies to the client and starts delivering.
     pub(crate) fn consume(
         &mut self,
         channel_id: ChannelId,
-        ask: &ConsumeRequest<'_>,
+        request: &ConsumeRequest<'_>,
     ) -> Result<()> {
         let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
         };
-        if channel.consumers.contains_key(ask.tag) {
+        if channel.consumers.contains_key(request.tag) {
             return Err(AmqpError::not_allowed(format!(
                 "attempt to reuse consumer tag '{}'",
-                ask.tag
+                request.tag
             )));
         }
         let connection = channel.send_buffer.connection;
         let limited = channel.global_prefetch > 0;
-        let queue_id = self.queue_for(ask.queue, connection)?;
-        let priority = self.check_consume(queue_id, ask, limited)?;
-        let tag: Name = match ask.tag {
+        let queue_id = self.queue_for(request.queue, connection)?;
+        let priority = self.check_consume(queue_id, request, limited)?;
+        let tag: Name = match request.tag {
             "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
             tag => tag.into(),
         };
@@ -65,13 +65,13 @@ impl VHostState {
         };
         channel.consumers.insert(tag.clone(), id);
         queue.consumers.add(id, priority);
-        if ask.exclusive && !queue.is_quorum() {
+        if request.exclusive && !queue.is_quorum() {
             queue.exclusive_consumer = Some(id);
         }
         if queue.arguments.single_active {
             queue.active_consumer.get_or_insert(id);
         }
-        if !ask.nowait {
+        if !request.nowait {
             let reply = basic::ConsumeOk {
                 consumer_tag: short_string(&tag),
             };
@@ -87,7 +87,7 @@ impl VHostState {
                 queue: queue_id,
                 channel: channel_id,
                 tag,
-                no_ack: ask.no_ack,
+                no_ack: request.no_ack,
                 prefetch,
                 unacked: 0,
             },
@@ -96,16 +96,21 @@ impl VHostState {
         Ok(())
     }
 
-    /// Whether a queue takes such a consumer beside those it has, on a channel whose prefetch is `limited` as a whole or
-    /// not; gives its priority.
-    fn check_consume(&self, id: QueueId, ask: &ConsumeRequest<'_>, limited: bool) -> Result<i64> {
+    /// Checks whether a queue accepts a new consumer, and returns its priority. `limited` is set if
+    /// the channel has a global prefetch limit.
+    fn check_consume(
+        &self,
+        id: QueueId,
+        request: &ConsumeRequest<'_>,
+        limited: bool,
+    ) -> Result<i64> {
         let Some(queue) = self.queues.get(&id) else {
             return Ok(0);
         };
-        let text = self.queue_text(ask.queue);
-        let priority = consumer_priority(&ask.table, &text, queue.arguments.kind)?;
+        let text = self.queue_text(request.queue);
+        let priority = consumer_priority(&request.table, &text, queue.arguments.kind)?;
         if queue.is_quorum() {
-            // RabbitMQ takes no notice of exclusive consumers here.
+            // RabbitMQ ignores `exclusive` here.
             return match limited {
                 true => Err(AmqpError::not_implemented(format!(
                     "{text} does not support global qos"
@@ -114,7 +119,8 @@ impl VHostState {
             };
         }
         let in_exclusive_use = queue.exclusive_consumer.is_some()
-            || (ask.exclusive && (queue.arguments.single_active || !queue.consumers.is_empty()));
+            || (request.exclusive
+                && (queue.arguments.single_active || !queue.consumers.is_empty()));
         if in_exclusive_use {
             return Err(AmqpError::access_refused(format!(
                 "{text} in exclusive use"
@@ -123,7 +129,7 @@ impl VHostState {
         Ok(priority)
     }
 
-    /// Removes a consumer by its tag. What it has unacknowledged stays with the channel.
+    /// Removes a consumer by its tag. Its unacknowledged deliveries stay with the channel.
     pub(crate) fn cancel(&mut self, channel_id: ChannelId, tag: &str) {
         if self.cancel_direct_replies(channel_id, tag) {
             return;
@@ -137,7 +143,7 @@ impl VHostState {
         }
     }
 
-    /// Takes a consumer from its queue; an auto-delete queue goes with the last one.
+    /// Removes a consumer from its queue. An auto-delete queue is deleted with its last consumer.
     pub(crate) fn remove_consumer(&mut self, id: ConsumerId) {
         let Some(consumer) = self.consumers.remove(&id) else {
             return;
@@ -160,7 +166,8 @@ impl VHostState {
         }
     }
 
-    /// Tells consumers of a queue that is gone, where the client understands that.
+    /// Removes the consumers of a deleted queue, sending `basic.cancel` to clients with this
+    /// capability.
     pub(crate) fn notify_cancelled(&mut self, consumers: &RoundRobin) {
         for id in consumers.iter() {
             let Some(consumer) = self.consumers.remove(&id) else {
@@ -185,7 +192,7 @@ impl VHostState {
         }
     }
 
-    /// Delivers what is ready to the queue's consumers, in turn, until one of both runs out.
+    /// Delivers ready messages to the queue's consumers in turn, until either is exhausted.
     pub(crate) fn deliver(&mut self, queue_id: QueueId) {
         while let Some(queue) = self.queues.get_mut(&queue_id) {
             queue.drop_expired(Instant::now, &mut self.dead_letters);
@@ -199,7 +206,8 @@ impl VHostState {
         }
     }
 
-    /// Delivers the first message, expired or not; false when no consumer may take it.
+    /// Delivers the first message, even if it has expired. Returns `false` if no consumer can
+    /// receive it.
     pub(crate) fn deliver_one(&mut self, queue_id: QueueId) -> bool {
         let Some(consumer) = self.next_consumer(queue_id) else {
             return false;
@@ -211,7 +219,7 @@ impl VHostState {
         true
     }
 
-    /// Delivers to every queue a channel consumes from: it has room again.
+    /// Delivers from all queues that a channel consumes from, after it regained capacity.
     pub(crate) fn deliver_to_channel(&mut self, channel_id: ChannelId) {
         let Some(channel) = self.channels.get(&channel_id) else {
             return;
@@ -229,7 +237,7 @@ impl VHostState {
         }
     }
 
-    /// The next consumer in turn that may take a message.
+    /// Selects the next consumer that can receive a message.
     fn next_consumer(&mut self, queue_id: QueueId) -> Option<ConsumerId> {
         let queue = self.queues.get_mut(&queue_id)?;
         let can_receive = |id| can_receive(&self.consumers, &self.channels, id);
@@ -239,7 +247,7 @@ impl VHostState {
         queue.consumers.next(can_receive)
     }
 
-    /// Writes one delivery and notes it until it is acknowledged.
+    /// Writes a delivery and records it as unacknowledged.
     fn send_delivery(&mut self, queue: QueueId, id: ConsumerId, entry: Entry) {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return;
@@ -281,7 +289,7 @@ impl VHostState {
     }
 }
 
-/// Whether a consumer's limits and its connection let it take one more message.
+/// Returns whether the prefetch limits and the send buffer allow another delivery to a consumer.
 fn can_receive(
     consumers: &HashMap<ConsumerId, Consumer>,
     channels: &HashMap<ChannelId, ChannelConsumers>,

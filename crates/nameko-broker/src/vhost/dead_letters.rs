@@ -11,11 +11,12 @@ use crate::{
     x_death::{self, Reason},
 };
 
-/// How many are dealt with before others get the virtual host again.
+/// Maximum number of dead letters published before the lock is released.
 const MAX_DEAD_LETTERS_PER_FLUSH: usize = 100;
 
 impl VHostState {
-    /// Publishes the dead letters that are there and what they lead to, up to a number. The timer goes on with the rest.
+    /// Publishes pending dead letters and those that result from them, up to a limit. The timer
+    /// continues with the rest.
     pub(crate) fn flush_dead_letters(&mut self) {
         for _ in 0..MAX_DEAD_LETTERS_PER_FLUSH {
             let Some(letter) = self.dead_letters.pop_front() else {
@@ -23,7 +24,8 @@ impl VHostState {
             };
             let others = self.dead_letters.len();
             self.publish_dead_letter(&letter);
-            // What died of it is next, so that what waits does not multiply from queue to queue.
+            // Resulting dead letters go first, so that the backlog does not multiply from queue to
+            // queue.
             for _ in others..self.dead_letters.len() {
                 if let Some(last) = self.dead_letters.pop_back() {
                     self.dead_letters.push_front(last);
@@ -40,22 +42,23 @@ impl VHostState {
             return;
         };
         let exchange = exchange.name.clone();
-        let by_itself = matches!(letter.reason, Reason::Expired | Reason::MaxLength);
-        let deaths = if by_itself {
+        let automatic = matches!(letter.reason, Reason::Expired | Reason::MaxLength);
+        let deaths = if automatic {
             letter.message.automatic_deaths + 1
         } else {
             0
         };
-        // The header tells of circles, but clients can write it. Who died oftener than there are queues goes round.
+        // `x-death` reveals cycles, but clients can forge it. More deaths than queues means a
+        // cycle.
         if deaths > self.queues.len() {
-            tracing::warn!(queue = %letter.queue, "a message that goes round in a circle of dead letters is dropped");
+            tracing::warn!(queue = %letter.queue, "dropping a message in a dead-letter cycle");
             return;
         }
         let time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let Some((mut message, headers)) = letter.republish(exchange, time) else {
-            tracing::warn!(queue = %letter.queue, "a dead letter is dropped: its headers have grown too large");
+            tracing::warn!(queue = %letter.queue, "dropping a dead letter: headers too large");
             return;
         };
         message.automatic_deaths = deaths;
@@ -69,7 +72,7 @@ impl VHostState {
                     .get(id)
                     .is_some_and(|queue| x_death::is_cycle(&headers, &queue.name));
                 if cycle {
-                    tracing::debug!(queue = %letter.queue, "a circle of dead letters ends here");
+                    tracing::debug!(queue = %letter.queue, "dead-letter cycle ends here");
                 }
                 !cycle
             });

@@ -17,22 +17,22 @@ use crate::{
 };
 
 impl VHostState {
-    /// Makes a channel listen for direct replies, and tells the client.
+    /// Adds the direct-reply consumer of a channel and replies to the client.
     pub(crate) fn consume_direct_replies(
         &mut self,
         channel_id: ChannelId,
-        ask: &ConsumeRequest<'_>,
+        request: &ConsumeRequest<'_>,
     ) -> Result<()> {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
-        if channel.consumers.contains_key(ask.tag) {
+        if channel.consumers.contains_key(request.tag) {
             return Err(AmqpError::not_allowed(format!(
                 "attempt to reuse consumer tag '{}'",
-                ask.tag
+                request.tag
             )));
         }
-        if !ask.no_ack {
+        if !request.no_ack {
             return Err(AmqpError::precondition_failed(
                 "reply consumer cannot acknowledge",
             ));
@@ -40,12 +40,12 @@ impl VHostState {
         if channel.replies.is_some() {
             return Err(AmqpError::precondition_failed("reply consumer already set"));
         }
-        let tag: Name = match ask.tag {
+        let tag: Name = match request.tag {
             "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
             tag => tag.into(),
         };
         let address: Name = format!("{REPLY_TO}.{}", Uuid::new_v4().simple()).into();
-        if !ask.nowait {
+        if !request.nowait {
             let reply = basic::ConsumeOk {
                 consumer_tag: short_string(&tag),
             };
@@ -62,7 +62,7 @@ impl VHostState {
         Ok(())
     }
 
-    /// Ends the direct replies of a channel if they have this tag; says whether they had.
+    /// Removes the direct-reply consumer of a channel if it has this tag. Returns whether it had.
     pub(crate) fn cancel_direct_replies(&mut self, channel_id: ChannelId, tag: &str) -> bool {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return false;
@@ -76,14 +76,14 @@ impl VHostState {
         }
     }
 
-    /// Ends the direct replies of a channel that is gone.
+    /// Removes the direct-reply address of a closed channel.
     pub(crate) fn remove_direct_replies(&mut self, replies: Option<ReplyConsumer>) {
         if let Some(replies) = replies {
             self.reply_channels.remove(&replies.address);
         }
     }
 
-    /// A content header whose `reply_to` is the channel's address.
+    /// Re-encodes a content header with the channel's address as `reply_to`.
     pub(crate) fn with_reply_address(&self, channel_id: ChannelId, header: &[u8]) -> Result<Bytes> {
         let replies = self
             .channels
@@ -96,7 +96,8 @@ impl VHostState {
         .ok_or_else(|| AmqpError::precondition_failed("invalid message: its headers are too large"))
     }
 
-    /// Sends a message to the channels whose addresses are among its keys. That is no routing: it may be unroutable still.
+    /// Sends a message to the channels whose direct-reply addresses are among its routing keys.
+    /// This does not count as routing: the message may still be unroutable.
     pub(crate) fn send_direct_replies(&mut self, message: &Message) {
         if self.reply_channels.is_empty() || !message.exchange.is_empty() {
             return;
@@ -112,11 +113,12 @@ impl VHostState {
                 continue;
             };
             if !channel.send_buffer.has_direct_reply_capacity() {
-                tracing::warn!("a direct reply is dropped: its receiver does not read");
+                tracing::warn!("dropping a direct reply: the client does not read");
                 continue;
             }
             channel.send_buffer.write(|buffer| {
-                // RabbitMQ's number as well, which is the next delivery's too: nobody acknowledges this one.
+                // As in RabbitMQ, the tag of the next delivery is reused: direct replies are not
+                // acknowledged.
                 buffer.deliver(
                     channel.number,
                     &replies.tag,
@@ -130,7 +132,8 @@ impl VHostState {
         }
     }
 
-    /// What a declaration of such a name tells, which declares nothing: whether somebody listens.
+    /// Replies to the declaration of a direct-reply name, which declares nothing but reports
+    /// whether the address has a consumer.
     pub(crate) fn declare_reply_queue(&self, name: &str) -> Result<QueueStatus> {
         if name == REPLY_TO || self.reply_channels.contains_key(name) {
             return Ok(QueueStatus {

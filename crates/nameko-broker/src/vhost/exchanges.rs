@@ -15,7 +15,7 @@ use crate::{
     name::Name,
 };
 
-/// What `exchange.declare` asks for.
+/// Parameters of `exchange.declare`.
 #[derive(Debug)]
 pub(crate) struct DeclareExchange<'a> {
     pub(crate) name: &'a str,
@@ -27,7 +27,7 @@ pub(crate) struct DeclareExchange<'a> {
     pub(crate) table: FieldTable,
 }
 
-/// One end of a binding, as a method names it.
+/// Destination of a binding, by name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BindTo<'a> {
     Queue(&'a str),
@@ -35,30 +35,30 @@ pub(crate) enum BindTo<'a> {
 }
 
 impl VHostState {
-    /// Declares an exchange, or checks that it is there and as asked for.
-    pub(crate) fn declare_exchange(&mut self, ask: DeclareExchange<'_>) -> Result<()> {
-        let name = strip_line_ends(ask.name);
-        if ask.passive {
+    /// Declares an exchange, or checks that an existing one agrees with the declaration.
+    pub(crate) fn declare_exchange(&mut self, request: DeclareExchange<'_>) -> Result<()> {
+        let name = strip_line_ends(request.name);
+        if request.passive {
             refuse_default(&name)?;
             return self.exchange_or_error(&name).map(drop);
         }
-        let kind = ExchangeKind::from_name(ask.kind).ok_or_else(|| {
+        let kind = ExchangeKind::from_name(request.kind).ok_or_else(|| {
             AmqpError::new(
                 Code::CommandInvalid,
-                format!("unknown exchange type '{}'", ask.kind),
+                format!("unknown exchange type '{}'", request.kind),
             )
         })?;
         refuse_default(&name)?;
         let text = self.exchange_text(&name);
         if let Some(known) = self.exchanges.get(&*name) {
             check_property("type", &text, known.kind, kind)?;
-            check_property("durable", &text, known.durable, ask.durable)?;
-            check_property("auto_delete", &text, known.auto_delete, ask.auto_delete)?;
-            check_property("internal", &text, known.internal, ask.internal)?;
-            return check_arguments(&known.table, &ask.table, &["alternate-exchange"], &text);
+            check_property("durable", &text, known.durable, request.durable)?;
+            check_property("auto_delete", &text, known.auto_delete, request.auto_delete)?;
+            check_property("internal", &text, known.internal, request.internal)?;
+            return check_arguments(&known.table, &request.table, &["alternate-exchange"], &text);
         }
         refuse_reserved("exchange", &name)?;
-        let alternate = match ask.table.inner().get("alternate-exchange") {
+        let alternate = match request.table.inner().get("alternate-exchange") {
             None => None,
             Some(AMQPValue::LongString(name)) => Some(name.to_string().into()),
             Some(_) => {
@@ -69,16 +69,16 @@ impl VHostState {
         };
         let name: Name = name.into();
         let mut exchange = Exchange::new(name.clone(), kind);
-        exchange.durable = ask.durable;
-        exchange.auto_delete = ask.auto_delete;
-        exchange.internal = ask.internal;
+        exchange.durable = request.durable;
+        exchange.auto_delete = request.auto_delete;
+        exchange.internal = request.internal;
         exchange.alternate = alternate;
-        exchange.table = ask.table;
+        exchange.table = request.table;
         self.exchanges.insert(name, exchange);
         Ok(())
     }
 
-    /// Deletes an exchange; one that is not there is as good as deleted.
+    /// Deletes an exchange. Succeeds if it does not exist.
     pub(crate) fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<()> {
         let name = strip_line_ends(name);
         refuse_default(&name)?;
@@ -99,16 +99,16 @@ impl VHostState {
         }
     }
 
-    /// Adds a binding; one that is there already stays the only one.
+    /// Adds a binding, unless it exists.
     pub(crate) fn bind(
         &mut self,
         source: &str,
         to: BindTo<'_>,
         key: &str,
         table: FieldTable,
-        by: ConnectionId,
+        connection: ConnectionId,
     ) -> Result<()> {
-        let binding = self.resolve_binding(source, to, key, table, by)?;
+        let binding = self.resolve_binding(source, to, key, table, connection)?;
         let source = binding.source.clone();
         if let (Some(binding), Some(exchange)) =
             (self.bindings.add(binding), self.exchanges.get_mut(&source))
@@ -118,16 +118,17 @@ impl VHostState {
         Ok(())
     }
 
-    /// Removes a binding. As in RabbitMQ it is no error when there is none, nor when what it would bind is not there.
+    /// Removes a binding. As in RabbitMQ, succeeds if the binding, its source or its destination
+    /// does not exist.
     pub(crate) fn unbind(
         &mut self,
         source: &str,
         to: BindTo<'_>,
         key: &str,
         table: FieldTable,
-        by: ConnectionId,
+        connection: ConnectionId,
     ) -> Result<()> {
-        let binding = match self.resolve_binding(source, to, key, table, by) {
+        let binding = match self.resolve_binding(source, to, key, table, connection) {
             Err(error) if error.code == Code::NotFound => return Ok(()),
             binding => binding?,
         };
@@ -137,28 +138,29 @@ impl VHostState {
         Ok(())
     }
 
-    /// Removes what leads to a queue or exchange that is gone.
+    /// Removes all bindings of a deleted queue or exchange.
     pub(crate) fn unbind_all(&mut self, destination: &Destination) {
         for binding in self.bindings.remove_to(destination) {
             self.remove_from_exchange(&binding);
         }
     }
 
-    /// The exchange of this name, or the error that there is none.
+    /// Returns an exchange, or the error 404.
     pub(crate) fn exchange_or_error(&self, name: &str) -> Result<&Exchange> {
         self.exchanges
             .get(name)
             .ok_or_else(|| AmqpError::not_found(format!("no {}", self.exchange_text(name))))
     }
 
-    /// Takes a removed binding from its exchange; an auto-delete exchange goes with its last one.
+    /// Removes a deleted binding from its source. An auto-delete exchange is deleted with its last
+    /// binding.
     fn remove_from_exchange(&mut self, binding: &Arc<Binding>) {
         if self.detach(binding) {
             self.drop_exchange(&binding.source);
         }
     }
 
-    /// Takes a removed binding from its exchange; says whether the exchange has to go with it.
+    /// Removes a deleted binding from its source. Returns whether the source must be deleted too.
     fn detach(&mut self, binding: &Arc<Binding>) -> bool {
         let Some(exchange) = self.exchanges.get_mut(&binding.source) else {
             return false;
@@ -167,8 +169,8 @@ impl VHostState {
         exchange.auto_delete && !exchange.is_used()
     }
 
-    /// Removes an exchange, then the auto-delete exchanges whose last binding led to it, and so on. Not by recursion: a
-    /// client may make a chain of them that is longer than the stack.
+    /// Deletes an exchange, and in turn the auto-delete exchanges that lose their last binding.
+    /// Iterative, since a client may build a chain that is longer than the stack.
     fn drop_exchange(&mut self, name: &str) {
         let mut dropping: Vec<Name> = vec![name.into()];
         while let Some(name) = dropping.pop() {
@@ -186,24 +188,26 @@ impl VHostState {
         }
     }
 
-    /// The binding a method describes, with both ends checked.
+    /// Resolves a binding and checks both ends.
     fn resolve_binding(
         &self,
         source: &str,
         to: BindTo<'_>,
         key: &str,
         table: FieldTable,
-        by: ConnectionId,
+        connection: ConnectionId,
     ) -> Result<Binding> {
         let source = strip_line_ends(source);
         if let BindTo::Exchange(name) = to {
             refuse_default(name)?;
         }
         refuse_default(&source)?;
-        // RabbitMQ looks at both ends and tells of the source first.
+        // Like RabbitMQ, checks both ends and reports the source first.
         let exchange = self.exchange_or_error(&source)?;
         let destination = match to {
-            BindTo::Queue(name) => Destination::Queue(self.queue_for(&strip_line_ends(name), by)?),
+            BindTo::Queue(name) => {
+                Destination::Queue(self.queue_for(&strip_line_ends(name), connection)?)
+            }
             BindTo::Exchange(name) => {
                 Destination::Exchange(self.exchange_or_error(&strip_line_ends(name))?.name.clone())
             }
@@ -220,12 +224,12 @@ impl VHostState {
     }
 }
 
-/// RabbitMQ takes line ends out of names in declarations.
+/// Removes line breaks, as RabbitMQ does in declared names.
 pub(crate) fn strip_line_ends(name: &str) -> String {
     name.replace(['\n', '\r'], "")
 }
 
-/// ConnectionIndex that start with `amq.` are the broker's.
+/// Refuses names with the reserved prefix `amq.`.
 pub(crate) fn refuse_reserved(kind: &str, name: &str) -> Result<()> {
     if name.starts_with("amq.") {
         return Err(AmqpError::access_refused(format!(
@@ -244,7 +248,7 @@ fn refuse_default(exchange: &str) -> Result<()> {
     Ok(())
 }
 
-/// `x-match` of a binding to a headers exchange is one of four words.
+/// Checks `x-match` of a binding to a headers exchange.
 fn check_match_argument(table: &FieldTable) -> Result<()> {
     match table.inner().get("x-match") {
         None => Ok(()),

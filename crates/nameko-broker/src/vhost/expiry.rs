@@ -1,4 +1,7 @@
-//! Deadlines of queues: messages and queues that expire.
+//! Expiry of messages and queues.
+//!
+//! Each queue has at most one entry in the virtual host's ordered set of deadlines. One task sleeps
+//! until the first of them.
 
 use std::time::Instant;
 
@@ -6,10 +9,10 @@ use super::state::VHostState;
 use crate::ids::QueueId;
 
 impl VHostState {
-    /// Sees to it that the timer looks at a queue in time.
+    /// Schedules the expiry of a queue.
     ///
-    /// A deadline is only ever moved forward here. One that turned out too early is put right when it is due, so a busy
-    /// queue costs nothing.
+    /// A deadline is only ever moved to an earlier time here. One that turns out to be too early is
+    /// corrected when it fires, so a busy queue costs nothing.
     pub(crate) fn schedule(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
@@ -31,7 +34,7 @@ impl VHostState {
         }
     }
 
-    /// Does what is due; says when to come back.
+    /// Expires everything that is due. Returns the next deadline.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         while let Some((at, id)) = self.deadlines.first().copied() {
             if at > now {

@@ -1,7 +1,7 @@
-//! A virtual host: exchanges, queues, bindings and consumers behind one lock.
+//! Virtual hosts: exchanges, queues, bindings and consumers behind one lock.
 //!
-//! Every operation takes the lock for as long as it takes to do it, writes what is to be sent into send_buffers, and lets go.
-//! Nothing waits while it holds the lock.
+//! Each operation holds the lock for its whole duration, writes its output to send buffers and
+//! never waits.
 
 mod acknowledgements;
 mod channels;
@@ -38,18 +38,18 @@ pub(crate) use self::{
 #[derive(Debug)]
 pub(crate) struct VHost {
     state: Mutex<VHostState>,
-    /// Wakes the timer when an earlier deadline came up.
+    /// Wakes the timer task when an earlier deadline is added.
     pub(crate) timer: Arc<Notify>,
 }
 
-/// The state while it is locked. Dead letters of an operation are published when it is let go.
+/// The locked state. On drop, publishes the dead letters that the operation caused.
 #[derive(Debug)]
 pub(crate) struct VHostGuard<'a> {
     state: MutexGuard<'a, VHostState>,
 }
 
 impl VHost {
-    /// An empty virtual host with the exchanges every one has.
+    /// Creates a virtual host with the predefined exchanges only.
     pub(crate) fn new(name: &str) -> Self {
         let timer = Arc::new(Notify::new());
         let state = VHostState::new(name, timer.clone());
@@ -59,14 +59,14 @@ impl VHost {
         }
     }
 
-    /// The state, for one short operation.
+    /// Locks the state for one short operation.
     pub(crate) fn lock(&self) -> VHostGuard<'_> {
         VHostGuard {
             state: lock(&self.state),
         }
     }
 
-    /// Does one operation, and wakes the connections that got something by it.
+    /// Performs an operation and wakes the connections for which it produced output.
     #[cfg(feature = "management")]
     pub(crate) fn update<T>(&self, operation: impl FnOnce(&mut VHostState) -> T) -> T {
         let done = operation(&mut self.lock());
@@ -74,7 +74,7 @@ impl VHost {
         done
     }
 
-    /// Wakes the connections that got something to send; `own` needs no waking, it is at it.
+    /// Wakes the connections that have output to send, except `own`, which is running already.
     pub(crate) fn wake_others(&self, own: Option<ConnectionId>) {
         let wakes = {
             let mut state = self.lock();
@@ -111,7 +111,7 @@ impl DerefMut for VHostGuard<'_> {
 
 impl Drop for VHostGuard<'_> {
     fn drop(&mut self) {
-        // Not after a fault: that would be told of twice.
+        // Not after a panic, which could repeat.
         if !self.state.dead_letters.is_empty() && !std::thread::panicking() {
             self.state.flush_dead_letters();
         }
@@ -128,7 +128,7 @@ mod tests {
     use crate::{message::Message, send_buffer::SendBuffer};
 
     #[test]
-    fn a_message_to_very_many_queues_and_their_end_take_no_time() {
+    fn publishing_to_many_queues_and_deleting_them_is_fast() {
         const QUEUES: u64 = 10_000;
         let vhost = VHost::new("/");
         let mut state = vhost.lock();
@@ -137,7 +137,7 @@ mod tests {
             let connection = ConnectionId(n);
             let channel = state.open_channel(1, Arc::new(SendBuffer::new(connection)), false);
             let name = format!("q{n}");
-            let ask = DeclareQueue {
+            let request = DeclareQueue {
                 name: &name,
                 passive: false,
                 durable: false,
@@ -145,7 +145,7 @@ mod tests {
                 auto_delete: false,
                 table: FieldTable::default(),
             };
-            state.declare_queue(ask, connection).unwrap();
+            state.declare_queue(request, connection).unwrap();
             let to = BindTo::Queue(&name);
             let bound = state.bind("amq.fanout", to, "", FieldTable::default(), connection);
             bound.unwrap();
@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn giving_back_many_messages_before_a_long_backlog_takes_no_time() {
+    fn requeueing_many_messages_before_a_long_backlog_is_fast() {
         const HELD: usize = 100_000;
         let vhost = VHost::new("/");
         let mut state = vhost.lock();
         let connection = ConnectionId(1);
         let channel = state.open_channel(1, Arc::new(SendBuffer::new(connection)), false);
-        let ask = DeclareQueue {
+        let request = DeclareQueue {
             name: "q",
             passive: false,
             durable: false,
@@ -190,7 +190,7 @@ mod tests {
             auto_delete: false,
             table: FieldTable::default(),
         };
-        state.declare_queue(ask, connection).unwrap();
+        state.declare_queue(request, connection).unwrap();
         for _ in 0..2 * HELD {
             let message = Message {
                 routing_key: "q".into(),

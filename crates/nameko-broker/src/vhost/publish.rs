@@ -1,4 +1,4 @@
-//! From an exchange to the queues.
+//! Routing and enqueueing of published messages.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -17,36 +17,36 @@ use crate::{
     name::Name,
 };
 
-/// From so many queues on a list of them is slower than a set.
+/// Number of queues above which deduplication uses a set instead of a list.
 const MAX_LINEAR_SCAN: usize = 32;
 
-/// A message as somebody publishes it.
+/// A message to be published.
 #[derive(Debug)]
 pub(crate) struct IncomingPublish<'a> {
     pub(crate) exchange: &'a str,
     pub(crate) routing_key: String,
     pub(crate) properties: &'a AMQPProperties,
-    /// The content header's payload.
+    /// Payload of the content header.
     pub(crate) header: Bytes,
     pub(crate) body: Bytes,
-    /// Who publishes it, where.
+    /// Authenticated user of the publisher.
     pub(crate) user: &'a str,
     pub(crate) channel: ChannelId,
 }
 
-/// What became of a published message.
+/// Outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Published {
-    /// In one queue or more, or delivered.
+    /// Enqueued in or delivered from at least one queue.
     Routed,
-    /// No queue wanted it.
+    /// Matched no queue.
     Unroutable,
-    /// A queue that rejects when full did so.
+    /// Rejected by at least one full queue.
     Rejected,
 }
 
 impl VHostState {
-    /// Checks that one may publish to an exchange; gives its name to share.
+    /// Checks that an exchange accepts messages, and returns its shared name.
     pub(crate) fn publish_target(&self, exchange: &str) -> Result<Name> {
         let exchange = self.exchange_or_error(exchange)?;
         if exchange.internal {
@@ -58,7 +58,7 @@ impl VHostState {
         Ok(exchange.name.clone())
     }
 
-    /// Checks a message; gives it as it is to be routed.
+    /// Validates a message and prepares it for routing.
     pub(crate) fn validate_publish(&self, incoming: IncomingPublish<'_>) -> Result<Message> {
         let exchange = self.publish_target(incoming.exchange)?;
         let properties = incoming.properties;
@@ -101,7 +101,7 @@ impl VHostState {
         })
     }
 
-    /// Routes a message and delivers it.
+    /// Routes and delivers a message.
     pub(crate) fn publish(&mut self, message: Message, headers: Option<&Headers>) -> Published {
         self.send_direct_replies(&message);
         let mut queues = Vec::with_capacity(1);
@@ -119,7 +119,7 @@ impl VHostState {
         outcome
     }
 
-    /// Puts a message in a queue and delivers it; false when the queue rejects it.
+    /// Enqueues and delivers a message. Returns `false` if the queue rejects it.
     pub(crate) fn enqueue(&mut self, id: QueueId, message: Arc<Message>) -> bool {
         let Some(queue) = self.queues.get_mut(&id) else {
             return true;
@@ -128,10 +128,10 @@ impl VHostState {
             queue.reject(message, &mut self.dead_letters);
             return false;
         }
-        // With a backlog no consumer can take anything, or there would be none.
+        // A backlog means that no consumer can receive a message now.
         let backlog = !queue.is_empty();
         queue.push(message, Instant::now);
-        // One that expires at once still goes to a consumer that waits.
+        // A message that expires at once is still delivered to a waiting consumer.
         if !backlog && self.deliver_one(id) {
             return true;
         }
@@ -146,7 +146,8 @@ impl VHostState {
         true
     }
 
-    /// Collects the queues a message's keys lead to, each once, through exchanges bound to exchanges too.
+    /// Collects the queues for a message's routing keys, without duplicates, also through bindings
+    /// between exchanges.
     pub(crate) fn route(
         &self,
         message: &Message,
@@ -195,14 +196,14 @@ impl VHostState {
     }
 }
 
-/// Adds a queue to a list; where that is long, [`dedup_long`] looks later whether it was there.
+/// Adds a queue. Long lists are deduplicated later, by [`dedup_long`].
 fn push_unique(queues: &mut Vec<QueueId>, id: QueueId) {
     if queues.len() >= MAX_LINEAR_SCAN || !queues.contains(&id) {
         queues.push(id);
     }
 }
 
-/// Removes from a list what was in it before.
+/// Removes duplicates from a long list, keeping the first of each.
 fn dedup_long(queues: &mut Vec<QueueId>) {
     if queues.len() > MAX_LINEAR_SCAN {
         let mut seen = HashSet::with_capacity(queues.len());

@@ -22,7 +22,7 @@ use crate::{
     queue::Queue,
 };
 
-/// What `queue.declare` asks for.
+/// Parameters of `queue.declare`.
 #[derive(Debug)]
 pub(crate) struct DeclareQueue<'a> {
     pub(crate) name: &'a str,
@@ -33,7 +33,7 @@ pub(crate) struct DeclareQueue<'a> {
     pub(crate) table: FieldTable,
 }
 
-/// What `queue.declare-ok` tells.
+/// Contents of `queue.declare-ok`.
 #[derive(Debug)]
 pub(crate) struct QueueStatus {
     pub(crate) name: Name,
@@ -46,35 +46,36 @@ pub(crate) struct QueueStatus {
 pub(crate) struct GetResult {
     pub(crate) delivery_tag: u64,
     pub(crate) entry: Entry,
-    /// How many are left.
+    /// Number of messages left in the queue.
     pub(crate) messages: u32,
 }
 
 impl VHostState {
-    /// Declares a queue, or checks that it is there and as asked for.
+    /// Declares a queue, or checks that an existing one agrees with the declaration.
     pub(crate) fn declare_queue(
         &mut self,
-        ask: DeclareQueue<'_>,
-        by: ConnectionId,
+        request: DeclareQueue<'_>,
+        connection: ConnectionId,
     ) -> Result<QueueStatus> {
-        let name = strip_line_ends(ask.name);
+        let name = strip_line_ends(request.name);
         if name.starts_with(REPLY_TO) {
             return self.declare_reply_queue(&name);
         }
-        if ask.passive {
-            let id = self.queue_for(&name, by)?;
+        if request.passive {
+            let id = self.queue_for(&name, connection)?;
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.used_at = Instant::now();
             }
             return self.declared(id);
         }
-        let owner = ask.exclusive.then_some(by);
-        // An exclusive queue never outlives its connection, so RabbitMQ does not count it durable.
-        let durable = ask.durable && !ask.exclusive;
+        let owner = request.exclusive.then_some(connection);
+        // An exclusive queue never outlives its connection, so RabbitMQ does not treat it as
+        // durable.
+        let durable = request.durable && !request.exclusive;
         let name = match &*name {
             "" => {
                 let name = format!("amq.gen-{}", Uuid::new_v4().simple());
-                let kind = QueueKind::from_arguments(&ask.table, &self.queue_text(&name))?;
+                let kind = QueueKind::from_arguments(&request.table, &self.queue_text(&name))?;
                 if kind != QueueKind::Classic {
                     return Err(AmqpError::precondition_failed(format!(
                         "Cannot declare a server-named queue for type {}",
@@ -95,16 +96,16 @@ impl VHostState {
                     return Err(locked(&text));
                 }
                 check_property("durable", &text, queue.durable, durable)?;
-                check_property("auto_delete", &text, queue.auto_delete, ask.auto_delete)?;
+                check_property("auto_delete", &text, queue.auto_delete, request.auto_delete)?;
                 let keys = queue.arguments.kind.arguments();
-                check_arguments(&queue.table, &ask.table, keys, &text)?;
+                check_arguments(&queue.table, &request.table, keys, &text)?;
                 queue.used_at = Instant::now();
             }
             return self.declared(id);
         }
-        let arguments = QueueArguments::read(&ask.table, &text)?;
+        let arguments = QueueArguments::read(&request.table, &text)?;
         if arguments.kind == QueueKind::Quorum {
-            let wrong = match (ask.auto_delete, ask.exclusive, durable) {
+            let wrong = match (request.auto_delete, request.exclusive, durable) {
                 (true, _, _) => Some("auto-delete"),
                 (_, true, _) => Some("exclusive-owner"),
                 (_, _, false) => Some("non-durable"),
@@ -122,8 +123,8 @@ impl VHostState {
             name.clone(),
             durable,
             owner,
-            ask.auto_delete,
-            ask.table,
+            request.auto_delete,
+            request.table,
             arguments,
             Instant::now(),
         );
@@ -133,19 +134,19 @@ impl VHostState {
         self.declared(id)
     }
 
-    /// Deletes a queue by name; says how many messages went with it. One that is not there is as good as deleted.
+    /// Deletes a queue by name and returns its number of messages. Succeeds if it does not exist.
     pub(crate) fn delete_queue_by_name(
         &mut self,
         name: &str,
         if_unused: bool,
         if_empty: bool,
-        by: ConnectionId,
+        connection: ConnectionId,
     ) -> Result<usize> {
         let name = strip_line_ends(name);
         let Some(id) = self.queue_ids.get(&*name).copied() else {
             return Ok(0);
         };
-        self.queue_for(&name, by)?;
+        self.queue_for(&name, connection)?;
         let text = || self.queue_text(&name);
         if let Some(queue) = self.queues.get(&id) {
             let flag = match (if_unused, if_empty) {
@@ -174,7 +175,7 @@ impl VHostState {
         Ok(self.delete_queue(id))
     }
 
-    /// Deletes a queue with its bindings, and tells its consumers.
+    /// Deletes a queue with its bindings, and cancels its consumers.
     pub(crate) fn delete_queue(&mut self, id: QueueId) -> usize {
         let Some(queue) = self.queues.remove(&id) else {
             return 0;
@@ -188,7 +189,7 @@ impl VHostState {
         queue.len()
     }
 
-    /// Deletes the queues that were this connection's own.
+    /// Deletes the exclusive queues of a connection.
     pub(crate) fn delete_exclusive(&mut self, owner: ConnectionId) {
         let owned: Vec<QueueId> = self
             .queues
@@ -201,21 +202,21 @@ impl VHostState {
         }
     }
 
-    /// Drops all ready messages of a queue; says how many.
-    pub(crate) fn purge(&mut self, name: &str, by: ConnectionId) -> Result<usize> {
-        let id = self.queue_for(name, by)?;
+    /// Drops all ready messages of a queue and returns their number.
+    pub(crate) fn purge(&mut self, name: &str, connection: ConnectionId) -> Result<usize> {
+        let id = self.queue_for(name, connection)?;
         Ok(self.queues.get_mut(&id).map_or(0, Queue::purge))
     }
 
-    /// Takes one message for `basic.get`.
+    /// Reads one message for `basic.get`.
     pub(crate) fn get(
         &mut self,
         channel_id: ChannelId,
         name: &str,
         no_ack: bool,
-        by: ConnectionId,
+        connection: ConnectionId,
     ) -> Result<Option<GetResult>> {
-        let id = self.queue_for(name, by)?;
+        let id = self.queue_for(name, connection)?;
         let (Some(queue), Some(channel)) =
             (self.queues.get_mut(&id), self.channels.get_mut(&channel_id))
         else {
@@ -246,15 +247,15 @@ impl VHostState {
         }))
     }
 
-    /// The queue of this name, if there is one and it is not another connection's own.
-    pub(crate) fn queue_for(&self, name: &str, by: ConnectionId) -> Result<QueueId> {
+    /// Returns the queue with this name, unless it is exclusive to another connection.
+    pub(crate) fn queue_for(&self, name: &str, connection: ConnectionId) -> Result<QueueId> {
         let id = self.queue_ids.get(name).copied();
         match id.and_then(|id| self.queues.get(&id).map(|queue| (id, queue))) {
             None => Err(AmqpError::not_found(format!(
                 "no {}",
                 self.queue_text(name)
             ))),
-            Some((_, queue)) if queue.owner.is_some_and(|owner| owner != by) => {
+            Some((_, queue)) if queue.owner.is_some_and(|owner| owner != connection) => {
                 Err(locked(&self.queue_text(name)))
             }
             Some((id, _)) => Ok(id),
@@ -265,7 +266,7 @@ impl VHostState {
         let queue = self
             .queues
             .get(&id)
-            .ok_or_else(|| AmqpError::new(Code::InternalError, "a declared queue is gone"))?;
+            .ok_or_else(|| AmqpError::new(Code::InternalError, "declared queue not found"))?;
         Ok(QueueStatus {
             name: queue.name.clone(),
             messages: count(queue.len()),
@@ -274,7 +275,7 @@ impl VHostState {
     }
 }
 
-/// A count as it goes over the wire.
+/// Converts a count to its type on the wire.
 pub(crate) fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -30,22 +30,22 @@ pub(crate) struct VHostState {
     pub(crate) queue_ids: HashMap<Name, QueueId>,
     pub(crate) consumers: HashMap<ConsumerId, Consumer>,
     pub(crate) channels: HashMap<ChannelId, ChannelConsumers>,
-    /// Who gets direct replies, by address.
+    /// Channels with a direct-reply consumer, by address.
     pub(crate) reply_channels: HashMap<Name, ChannelId>,
-    /// When the timer has to look at which queue; one entry for each queue at most.
+    /// When the timer has to check which queue; at most one entry per queue.
     pub(crate) deadlines: BTreeSet<(Instant, QueueId)>,
     pub(crate) timer: Arc<Notify>,
-    /// What died in the operation that is going on, or was too much for the ones before.
+    /// Dead letters of the current operation, and those beyond the limit of earlier flushes.
     pub(crate) dead_letters: VecDeque<DeadLetter>,
-    /// Connections that got something to send and are woken once the lock is free.
+    /// Connections with new output, woken after the lock is released.
     pub(crate) wakes: Vec<Arc<SendBuffer>>,
-    /// Set when the virtual host is no more; its timer ends then.
+    /// Set when the virtual host is deleted; ends its timer.
     pub(crate) deleted: bool,
     next_id: u64,
 }
 
 impl VHostState {
-    /// An empty virtual host with the exchanges every one has; `timer` wakes the task that runs its timers.
+    /// Creates the state with the predefined exchanges. `timer` wakes the timer task.
     pub(super) fn new(name: &str, timer: Arc<Notify>) -> Self {
         let mut state = Self {
             name: name.into(),
@@ -81,20 +81,20 @@ impl VHostState {
         state
     }
 
-    /// A number not used before.
+    /// Allocates an id.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
 
-    /// Has a connection woken once the lock is free.
+    /// Schedules a connection to be woken after the lock is released.
     pub(crate) fn wake(&mut self, send_buffer: &Arc<SendBuffer>) {
         if !send_buffer.wake_pending.swap(true, Ordering::Relaxed) {
             self.wakes.push(send_buffer.clone());
         }
     }
 
-    /// Ends the virtual host: every queue goes, and their consumers are told.
+    /// Marks the virtual host as deleted, deletes all queues and cancels their consumers.
     pub(crate) fn delete_all(&mut self) {
         self.deleted = true;
         let queues: Vec<QueueId> = self.queues.keys().copied().collect();
@@ -104,12 +104,12 @@ impl VHostState {
         self.timer.notify_one();
     }
 
-    /// `queue 'q' in vhost '/'`, as replies name things.
+    /// Formats a queue for reply texts: `queue 'q' in vhost '/'`.
     pub(crate) fn queue_text(&self, name: &str) -> String {
         format!("queue '{name}' in vhost '{}'", self.name)
     }
 
-    /// `exchange 'x' in vhost '/'`, as replies name things.
+    /// Formats an exchange for reply texts: `exchange 'x' in vhost '/'`.
     pub(crate) fn exchange_text(&self, name: &str) -> String {
         format!("exchange '{name}' in vhost '{}'", self.name)
     }
