@@ -1,4 +1,4 @@
-"""What is measured: the hello on RPC, and the hello over HTTP."""
+"""The measured services: hello over RPC, and hello over HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVICES = HERE / "services"
 
 
 def python(module: str, title: str, load: list[str], *options: str, peer: bool = False) -> Service:
-    """A Python service as `nameko run` starts it: on this package, or on upstream's."""
+    """A Python service run by `nameko run`, on this package or on upstream's."""
     interpreter, path = (PEER, None) if peer else (Path(sys.executable), PACKAGE)
     return Service(
         module.replace("hello", "bench"),
@@ -26,19 +26,19 @@ def python(module: str, title: str, load: list[str], *options: str, peer: bool =
 
 
 def rpc(uri: str) -> Part:
-    """Calls through the broker at `uri`."""
+    """RPC calls through the broker at `uri`."""
 
     def load(service: str) -> list[str]:
         return ["load", uri, service]
 
-    def bare(name: str, title: str, unlike: str = "") -> Service:
+    def bare(name: str, title: str, difference: str = "") -> Service:
         service = "bench_bare_" + name
-        return Service(service, title, [BARE, name, uri, service], load(service), unlike)
+        return Service(service, title, [BARE, name, uri, service], load(service), difference)
 
     def hello(name: str, title: str, peer: bool = False) -> Service:
         return python("hello_" + name, title, load("bench_" + name), "--broker", uri, peer=peer)
 
-    one = "one connection where Nameko has two"
+    one = "one connection, Nameko has two"
     own = [BINARIES / "nameko-service", "run", "--broker", uri]
     return Part(
         "rpc",
@@ -50,7 +50,7 @@ def rpc(uri: str) -> Part:
             bare("client", "bare service on `nameko::amqp`"),
             bare("lapin", "bare service on lapin", one),
             bare("amqprs", "bare service on amqprs", one),
-            bare("loop", "bare loop on amq-protocol", one + ", no runtime, no reconnecting"),
+            bare("loop", "bare loop on amq-protocol", one + ", no runtime, no reconnects"),
             hello("python", "Nameko, Python"),
             hello("python_async", "Nameko, Python, `async def`"),
             hello("upstream", "upstream Nameko", peer=True),
@@ -82,18 +82,17 @@ def rpc(uri: str) -> Part:
             "Python service / upstream", "bench_python", ("bench_upstream",), "at most 0.5"
         ),
         method="""\
-A request is `{"args": [], "kwargs": {"name": "zq"}}`, mandatory, persistent, with the headers \
-of a Nameko client; the reply is `{"result": "Hello, zq!", "error": null}`. Every service takes \
-at most 10 requests at a time (prefetch), publishes each reply persistently, waits for the \
-broker's confirm, and acknowledges the request then. The load generator is one blocking \
-connection without confirms and takes replies without acknowledging them; it is the same for all. \
-The broker, the load generator and the service share the machine: calls per second say how the \
-three get along, CPU per call says what the service costs.""",
+A request is `{"args": [], "kwargs": {"name": "zq"}}`, mandatory and persistent, with the headers
+of a Nameko client; the reply is `{"result": "Hello, zq!", "error": null}`. Every service has a
+prefetch count of 10, publishes persistent replies, waits for the broker's confirm, and then
+acknowledges the request. The load generator, the same for all, is one blocking connection without
+publisher confirms and with automatic acknowledgement. Broker, load generator and service share the
+machine: calls per second depend on all three, CPU per call on the service alone.""",
     )
 
 
 def http() -> Part:
-    """Requests to an address of this machine."""
+    """HTTP requests to a local port."""
     address = "127.0.0.1:{}".format(free_port())
     config = HERE / "target" / "http.yaml"
     config.write_text("WEB_SERVER_ADDRESS: {}\n".format(address))
@@ -124,10 +123,10 @@ def http() -> Part:
         speed=Ratio("Python service / upstream", "bench_http_python", upstream),
         start=Ratio("Python service / upstream", "bench_http_python", upstream, "at most 0.5"),
         method="""\
-A request is `GET /hello/zq`, on a connection that stays open; the answer is \
-`{"greeting": "Hello, zq!"}` with the type `application/json`. A connection has one request at a \
-time. The load generator is one thread, the same for all. The Python services, upstream's too, \
-log a line for each request, as `nameko run` has them do; Rust and axum log none.""",
+A request is `GET /hello/zq` on a persistent connection, one at a time; the response is
+`{"greeting": "Hello, zq!"}` with the content type `application/json`. The load generator is one
+thread, the same for all. The Python services, including upstream's, log a line per request, the
+default of `nameko run`; Rust and axum log none.""",
     )
 
 

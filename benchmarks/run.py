@@ -1,8 +1,8 @@
-"""Measures the hello side by side: Nameko in Rust and in Python, upstream, and bare crates.
+"""Measures hello services side by side: Nameko in Rust and in Python, upstream, and bare crates.
 
-`make bench` runs it. It builds what it measures, uses the RabbitMQ at localhost, or else an
-embedded broker, and writes results.md. Every service is started anew in each round, alone, and
-called by the same load generator (src/load.rs). What is measured is in parts.py.
+Run by `make bench`. Builds the services of parts.py, uses the RabbitMQ at localhost or else an
+embedded broker, and writes results.md. In each round, every service runs alone, started anew and
+called by the same load generator (src/load.rs).
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import parts
-from measure import HERE, IN_FLIGHT, LOGS, PACKAGE, Part, measure, running, say
+from measure import HERE, IN_FLIGHT, LOGS, PACKAGE, Part, log, measure, running
 from report import ROOT, report, section
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1:5672/%2F"
-# What to give for its URI to have a broker started even so.
+# In place of a URI: the embedded broker, even if RabbitMQ runs.
 EMBEDDED = "embedded"
 
 
 def build() -> None:
-    say("building")
+    log("building")
     cargo = ["cargo", "build", "--release", "--quiet"]
     subprocess.run([*cargo, "--manifest-path", HERE / "Cargo.toml"], check=True)
     subprocess.run([*cargo, "--package", "nameko-py"], cwd=ROOT, check=True)
     shutil.rmtree(PACKAGE, ignore_errors=True)
-    unwanted = shutil.ignore_patterns("__pycache__", "*.so")
-    shutil.copytree(ROOT / "python" / "nameko", PACKAGE / "nameko", ignore=unwanted)
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "python" / "nameko", PACKAGE / "nameko", ignore=ignored)
     compiled = ROOT / "target" / "release" / "lib_nameko.so"
     shutil.copy(compiled, PACKAGE / "nameko" / "_nameko.abi3.so")
 
 
 @contextlib.contextmanager
 def broker(uri: str | None) -> Iterator[tuple[str, str]]:
-    """The URI of the broker to measure on, and what it is."""
-    found = "" if uri == EMBEDDED else introduction(uri or RABBITMQ)
-    if found:
+    """Yields the URI and the description of the broker for the measurements."""
+    product = "" if uri == EMBEDDED else server_product(uri or RABBITMQ)
+    if product:
         parts = urlsplit(uri or RABBITMQ)
-        # Clients disagree on what no path means.
+        # Clients interpret an empty path differently.
         yield (
             urlunsplit(parts._replace(path="/%2F" if parts.path in ("", "/") else parts.path)),
-            found,
+            product,
         )
     elif uri not in (None, EMBEDDED):
-        sys.exit("no broker answers at {}".format(uri))
+        sys.exit("cannot connect to a broker at {}".format(uri))
     else:
-        say("an embedded broker is started")
+        log("starting an embedded broker")
         script = (
             "import signal; from nameko._nameko import Broker; broker = Broker(); "
             "print(broker.uri, flush=True); signal.pause()"
@@ -66,8 +66,8 @@ def broker(uri: str | None) -> Iterator[tuple[str, str]]:
             yield urlunsplit(parts._replace(path="/%2F")), "the embedded broker"
 
 
-def introduction(uri: str) -> str:
-    """What the broker calls itself; nothing where there is none."""
+def server_product(uri: str) -> str:
+    """Returns the product and version of the broker, or an empty string if there is none."""
     import kombu
 
     try:
@@ -79,17 +79,20 @@ def introduction(uri: str) -> str:
 
 
 def measure_all(part: Part, options: argparse.Namespace) -> None:
-    chosen = [it for it in part.services if not options.only or it.name in options.only]
-    for number in range(1, options.rounds + 1):
-        for service in chosen:
+    selected = [
+        service for service in part.services if not options.only or service.name in options.only
+    ]
+    for round_number in range(1, options.rounds + 1):
+        for service in selected:
             measure(service, options)
             latest = ", ".join(
                 "{:,.0f}/s {:.1f} us CPU".format(
-                    service.figures[c, "calls_per_second"][-1], service.figures[c, "cpu_us"][-1]
+                    service.samples[number, "calls_per_second"][-1],
+                    service.samples[number, "cpu_us"][-1],
                 )
-                for c in IN_FLIGHT
+                for number in IN_FLIGHT
             )
-            say("round {}: {}: {}".format(number, service.name, latest))
+            log("round {}: {}: {}".format(round_number, service.name, latest))
 
 
 def arguments() -> argparse.Namespace:
@@ -97,16 +100,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--broker",
         metavar="URI",
-        help="default: RabbitMQ at localhost:5672, if any, or else `embedded`",
+        help="default: RabbitMQ at localhost:5672 if it runs, else `embedded`",
     )
     parser.add_argument(
-        "--part", choices=("rpc", "http"), help="only this one; it is shown, and not written"
+        "--part",
+        choices=("rpc", "http"),
+        help="measure one part and print it, without writing results.md",
     )
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
-    parser.add_argument("--warm-up", type=float, default=0.3, help="seconds before each")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of a measurement")
     parser.add_argument(
-        "--only", metavar="SERVICE", action="append", help="only this one; no results"
+        "--warm-up", type=float, default=0.3, help="seconds before each measurement"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="SERVICE",
+        action="append",
+        help="measure this service only, without a report",
     )
     return parser.parse_args()
 
@@ -114,18 +124,18 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     if not parts.PEER.exists():
-        sys.exit("{} is missing: make .venv/.peer".format(parts.PEER))
+        sys.exit("{} not found: run make .venv/.peer".format(parts.PEER))
     build()
     LOGS.mkdir(parents=True, exist_ok=True)
     options.load = os.getloadavg()[0]
     measured, broker_name = [], "none"
     if options.part != "http":
         with broker(options.broker) as (uri, broker_name):
-            say("measuring RPC on {}".format(broker_name))
+            log("measuring RPC on {}".format(broker_name))
             measured.append(parts.rpc(uri))
             measure_all(measured[-1], options)
     if options.part != "rpc":
-        say("measuring HTTP")
+        log("measuring HTTP")
         measured.append(parts.http())
         measure_all(measured[-1], options)
     if options.only:
@@ -135,11 +145,11 @@ def main() -> None:
         return
     results = HERE / "results.md"
     results.write_text(report(measured, broker_name, options))
-    say("written to {}".format(results))
+    log("wrote {}".format(results))
 
 
 if __name__ == "__main__":
-    # So that what was started is ended.
+    # Unwinds the context managers, which stop the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()

@@ -1,4 +1,4 @@
-//! The hello service on the client crate amqprs: one connection, a channel to consume on and one to publish on.
+//! The hello service on amqprs: one connection, with a channel for requests and one for replies.
 
 use std::{
     collections::VecDeque,
@@ -20,11 +20,11 @@ use amqprs::{
 };
 use async_trait::async_trait;
 
-/// Delivery tags of requests whose reply is not confirmed, in the order of the replies.
+/// Pairs of publish number and request delivery tag of unconfirmed replies, in publish order.
 type Unconfirmed = Arc<Mutex<VecDeque<(u64, u64)>>>;
 
+/// Serves until the connection is lost.
 #[tokio::main(flavor = "current_thread")]
-/// Serves until the broker is gone.
 pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
     let uri: AMQPUri = uri.parse()?;
     let user = &uri.authority.userinfo;
@@ -79,7 +79,7 @@ pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
         .basic_consume(consumer, BasicConsumeArguments::new(&queue, ""))
         .await?;
     connection.listen_network_io_failure().await;
-    Err("the connection was lost".into())
+    Err("connection lost".into())
 }
 
 struct Hello {
@@ -97,7 +97,7 @@ impl AsyncConsumer for Hello {
         request: BasicProperties,
         content: Vec<u8>,
     ) {
-        let body = match hello::answer(&content) {
+        let body = match hello::reply(&content) {
             Ok(body) => body,
             Err(error) => return eprintln!("{error}"),
         };
@@ -128,7 +128,7 @@ impl AsyncConsumer for Hello {
     }
 }
 
-/// Acknowledges a request when its reply is confirmed.
+/// Acknowledges each request after the confirm of its reply.
 struct Confirms {
     requests: Channel,
     unconfirmed: Unconfirmed,
@@ -141,7 +141,7 @@ impl ChannelCallback for Confirms {
         _: &Channel,
         close: CloseChannel,
     ) -> Result<(), amqprs::error::Error> {
-        eprintln!("the broker closed a channel: {close}");
+        eprintln!("channel closed by the broker: {close}");
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl ChannelCallback for Confirms {
     }
 
     async fn publish_nack(&mut self, _: &Channel, _: Nack) {
-        eprintln!("the broker refused a reply");
+        eprintln!("reply rejected by the broker (basic.nack)");
     }
 
     async fn publish_return(&mut self, _: &Channel, _: Return, _: BasicProperties, _: Vec<u8>) {}

@@ -1,4 +1,4 @@
-//! The hello service over HTTP on the crate axum.
+//! The hello service over HTTP on axum.
 
 use std::net::SocketAddr;
 
@@ -7,8 +7,8 @@ use axum::{Json, Router, extract::Path, routing::get};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+/// Serves until the process is stopped.
 #[tokio::main]
-/// Serves until it is ended.
 pub(crate) async fn run(address: SocketAddr) -> Result<(), Failure> {
     let app = Router::new().route("/hello/{name}", get(hello));
     Ok(axum::serve(TcpListener::bind(address).await?, app).await?)

@@ -1,4 +1,5 @@
-//! The hello service by hand on Nameko's own AMQP client: a connection to consume on and one to publish on, as Nameko has.
+//! The hello service on nameko-amqp without the framework: a consuming and a publishing connection,
+//! as in Nameko.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use nameko::amqp::{
 };
 use tokio::runtime::Handle;
 
+/// Serves until the process is stopped.
 #[tokio::main]
-/// Serves until the broker is gone.
 pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
     let options = ConnectOptions::from_uri(uri)?;
     let publisher = Publisher::shared(&options);
@@ -24,7 +25,7 @@ pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
         sink: Arc::new(move |delivery| {
             let publisher = publisher.clone();
             runtime.spawn(async move {
-                if let Err(error) = answer(&publisher, delivery).await {
+                if let Err(error) = handle(&publisher, delivery).await {
                     eprintln!("{error}");
                 }
             });
@@ -35,8 +36,8 @@ pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
     std::future::pending().await
 }
 
-async fn answer(publisher: &Publisher, delivery: Delivery) -> Result<(), Failure> {
-    let body = hello::answer(&delivery.body)?;
+async fn handle(publisher: &Publisher, delivery: Delivery) -> Result<(), Failure> {
+    let body = hello::reply(&delivery.body)?;
     let reply = Publish {
         exchange: EXCHANGE.to_owned(),
         routing_key: delivery

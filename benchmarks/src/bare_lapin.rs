@@ -1,5 +1,5 @@
-//! The hello service on the client crate lapin, as its own examples are written: one connection, a channel to consume on
-//! and one to publish on.
+//! The hello service on lapin, in the style of its examples: one connection, with a channel for
+//! requests and one for replies.
 
 use crate::hello::{self, EXCHANGE, Failure, PREFETCH};
 use async_rs::Runtime;
@@ -14,8 +14,8 @@ use lapin::{
     types::FieldTable,
 };
 
+/// Serves until the connection is lost.
 #[tokio::main(flavor = "current_thread")]
-/// Serves until the broker is gone.
 pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
     let connection = Connection::connect_with_runtime(
         uri,
@@ -73,16 +73,16 @@ pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
     while let Some(delivery) = consumer.next().await {
         let (delivery, replies) = (delivery?, replies.clone());
         tokio::spawn(async move {
-            if let Err(error) = answer(&replies, delivery).await {
+            if let Err(error) = handle(&replies, delivery).await {
                 eprintln!("{error}");
             }
         });
     }
-    Err("the consumer was cancelled".into())
+    Err("consumer cancelled".into())
 }
 
-async fn answer(replies: &Channel, delivery: Delivery) -> Result<(), Failure> {
-    let body = hello::answer(&delivery.data)?;
+async fn handle(replies: &Channel, delivery: Delivery) -> Result<(), Failure> {
+    let body = hello::reply(&delivery.data)?;
     let request = &delivery.properties;
     let mut properties = BasicProperties::default()
         .with_content_type("application/json".into())

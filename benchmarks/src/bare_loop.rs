@@ -11,7 +11,7 @@ use amq_protocol::{
     types::FieldTable,
 };
 
-/// Serves until the broker is gone.
+/// Serves until the connection is lost.
 pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
     let mut connection = Connection::open(uri)?;
     connection.call(AMQPClass::Confirm(confirm::AMQPMethod::Select(
@@ -26,12 +26,12 @@ pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
         PREFETCH,
         false,
     )?;
-    // The requests whose reply is not confirmed, in the order of the replies.
+    // Pairs of publish number and request delivery tag of unconfirmed replies, in publish order.
     let mut unconfirmed = VecDeque::new();
     let mut published = 0;
     let mut events = Vec::new();
     loop {
-        connection.turn(&mut events)?;
+        connection.poll(&mut events)?;
         for event in events.drain(..) {
             match event {
                 Event::Delivery {
@@ -49,7 +49,7 @@ pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
                         mandatory: false,
                         immediate: false,
                     };
-                    connection.publish(publish, reply, hello::answer(&body)?);
+                    connection.publish(publish, reply, hello::reply(&body)?);
                     published += 1;
                     unconfirmed.push_back((published, tag));
                 }
@@ -67,7 +67,7 @@ pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
                         connection.ack(tag);
                     }
                 }
-                Event::Returned | Event::Answer(_) => {}
+                Event::Returned | Event::Response(_) => {}
             }
         }
     }

@@ -1,6 +1,8 @@
-//! A blocking AMQP connection with one channel, straight on the codec: the least that speaking AMQP costs.
+//! A blocking AMQP connection with one channel, directly on the codec: the lower bound of the cost
+//! of AMQP.
 //!
-//! Everything that one read brought is answered with one write. It trusts its broker, and an error ends the program.
+//! The output of all events of one read is sent with one write. It trusts the broker; an error ends
+//! the program.
 
 use std::{
     io::{Read, Write},
@@ -18,46 +20,46 @@ use amq_protocol::{
 use crate::hello::Failure;
 
 const CHANNEL: u16 = 1;
-/// Type, channel and length before a frame's payload.
-const PREFIX: usize = 7;
+/// Length of a frame header: type, channel and payload size.
+const FRAME_HEADER_BYTES: usize = 7;
 
-/// What a read brought.
+/// An incoming event.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most events are deliveries")]
 pub(crate) enum Event {
     /// A message for the consumer.
     Delivery {
-        /// To acknowledge it with.
+        /// The delivery tag.
         tag: u64,
-        /// Its properties.
+        /// The message properties.
         properties: BasicProperties,
-        /// Its body.
+        /// The message body.
         body: Vec<u8>,
     },
-    /// A mandatory message that no queue takes.
+    /// A mandatory message was returned as unroutable.
     Returned,
-    /// Published messages are in the broker's hands.
+    /// A publisher confirm.
     Confirmed {
-        /// The number of the publish on its channel, from 1.
+        /// The number of the message on its channel, starting at 1.
         number: u64,
-        /// Every one before it, too.
+        /// Whether all earlier messages are confirmed too.
         multiple: bool,
     },
-    /// An answer to a synchronous method.
-    Answer(AMQPClass),
+    /// The response to a synchronous method.
+    Response(AMQPClass),
 }
 
 /// A connection with one open channel.
 pub(crate) struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
-    /// Where the bytes end that came and are not parsed.
+    /// End of the unparsed bytes in `input`.
     end: usize,
     output: Vec<u8>,
-    /// The message whose header or body is still to come.
+    /// An incomplete message, awaiting its header or body.
     partial: Option<Partial>,
-    /// What came along with the answer to a synchronous method: the next turn hands it out.
-    early: Vec<Event>,
+    /// Events that arrived before a response, returned by the next `poll`.
+    pending: Vec<Event>,
 }
 
 struct Partial {
@@ -68,11 +70,11 @@ struct Partial {
 }
 
 impl Connection {
-    /// Connects, without heartbeats, and opens the channel.
+    /// Connects without heartbeats and opens the channel.
     ///
     /// # Errors
     ///
-    /// The broker cannot be reached or refuses.
+    /// If the broker is unreachable or refuses the connection.
     pub(crate) fn open(uri: &str) -> Result<Self, Failure> {
         let uri: AMQPUri = uri.parse()?;
         let stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port))?;
@@ -83,9 +85,9 @@ impl Connection {
             end: 0,
             output: b"AMQP\x00\x00\x09\x01".to_vec(),
             partial: None,
-            early: Vec::new(),
+            pending: Vec::new(),
         };
-        this.answer()?;
+        this.response()?;
         let user = &uri.authority.userinfo;
         this.method(
             0,
@@ -96,9 +98,9 @@ impl Connection {
                 locale: "en_US".into(),
             })),
         );
-        let tune = match this.answer()? {
+        let tune = match this.response()? {
             AMQPClass::Connection(connection::AMQPMethod::Tune(tune)) => tune,
-            other => return Err(format!("the broker refuses the login: {other:?}").into()),
+            other => return Err(format!("login refused by the broker: {other:?}").into()),
         };
         this.method(
             0,
@@ -114,37 +116,37 @@ impl Connection {
                 virtual_host: ShortString::try_new(uri.vhost.as_str())?,
             })),
         );
-        this.answer()?;
+        this.response()?;
         this.call(AMQPClass::Channel(channel::AMQPMethod::Open(
             channel::Open {},
         )))?;
         Ok(this)
     }
 
-    /// Ends waiting for the broker after so long.
+    /// Limits the time to wait for the broker.
     ///
     /// # Errors
     ///
-    /// The operating system's.
-    pub(crate) fn give_up_after(&self, patience: Option<Duration>) -> Result<(), Failure> {
-        Ok(self.stream.set_read_timeout(patience)?)
+    /// If the timeout is zero.
+    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), Failure> {
+        Ok(self.stream.set_read_timeout(timeout)?)
     }
 
-    /// Sends a synchronous method and waits for its answer.
+    /// Sends a synchronous method and waits for its response.
     ///
     /// # Errors
     ///
-    /// The connection is lost, or the broker closes it or the channel.
+    /// If the connection is lost, or the broker closes it or the channel.
     pub(crate) fn call(&mut self, class: AMQPClass) -> Result<AMQPClass, Failure> {
         self.method(CHANNEL, class);
-        self.answer()
+        self.response()
     }
 
-    /// Declares a durable topic exchange, a durable queue with a binding to it, and consumes it.
+    /// Declares a durable topic exchange and a durable queue, binds them, and starts a consumer.
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call).
+    /// See [`call`](Self::call).
     pub(crate) fn subscribe(
         &mut self,
         exchange: &str,
@@ -195,11 +197,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Deletes a queue, whether there is one or not.
+    /// Deletes a queue if it exists.
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call).
+    /// See [`call`](Self::call).
     pub(crate) fn delete_queue(&mut self, queue: &str) -> Result<(), Failure> {
         self.call(AMQPClass::Queue(queue::AMQPMethod::Delete(queue::Delete {
             queue: ShortString::try_new(queue)?,
@@ -208,7 +210,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Publishes with the next write.
+    /// Queues a message for the next write.
     pub(crate) fn publish(
         &mut self,
         publish: basic::Publish,
@@ -230,7 +232,7 @@ impl Connection {
         self.frame(&AMQPFrame::Body(CHANNEL, body));
     }
 
-    /// Acknowledges with the next write.
+    /// Queues an acknowledgement for the next write.
     pub(crate) fn ack(&mut self, tag: u64) {
         self.method(
             CHANNEL,
@@ -241,37 +243,38 @@ impl Connection {
         );
     }
 
-    /// Writes what is to be written, waits for something to come, and appends all of it to `events`.
+    /// Writes the queued output, waits for input, and appends its events to `events`.
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call).
-    pub(crate) fn turn(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+    /// See [`call`](Self::call).
+    pub(crate) fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
         if !self.output.is_empty() {
             self.stream.write_all(&self.output)?;
             self.output.clear();
         }
-        if !self.early.is_empty() {
-            events.append(&mut self.early);
+        if !self.pending.is_empty() {
+            events.append(&mut self.pending);
             return Ok(());
         }
         let room = self.input.get_mut(self.end..).unwrap_or_default();
         match self.stream.read(room) {
-            Ok(0) => return Err("the broker closed the connection".into()),
+            Ok(0) => return Err("connection closed by the broker".into()),
             Ok(count) => self.end += count,
-            Err(error) => return Err(format!("no word from the broker: {error}").into()),
+            Err(error) => return Err(format!("cannot read from the broker: {error}").into()),
         }
         let mut start = 0;
-        while let Some([_, _, _, length @ ..]) = self.input[start..self.end].first_chunk::<PREFIX>()
+        while let Some([_, _, _, length @ ..]) =
+            self.input[start..self.end].first_chunk::<FRAME_HEADER_BYTES>()
         {
-            let size = PREFIX + u32::from_be_bytes(*length) as usize + 1;
+            let size = FRAME_HEADER_BYTES + u32::from_be_bytes(*length) as usize + 1;
             let Some(bytes) = self.input[start..self.end].get(..size) else {
                 break;
             };
             let (_, frame) =
-                parse_frame(bytes).map_err(|error| format!("no AMQP frame: {error:?}"))?;
+                parse_frame(bytes).map_err(|error| format!("invalid AMQP frame: {error:?}"))?;
             start += size;
-            if let Some(event) = take(&mut self.partial, frame)? {
+            if let Some(event) = assemble(&mut self.partial, frame)? {
                 events.push(event);
             }
         }
@@ -280,16 +283,16 @@ impl Connection {
         Ok(())
     }
 
-    fn answer(&mut self) -> Result<AMQPClass, Failure> {
+    fn response(&mut self) -> Result<AMQPClass, Failure> {
         let mut events = Vec::new();
         loop {
-            self.turn(&mut events)?;
+            self.poll(&mut events)?;
             if let Some(at) = events
                 .iter()
-                .position(|event| matches!(event, Event::Answer(_)))
-                && let Event::Answer(class) = events.remove(at)
+                .position(|event| matches!(event, Event::Response(_)))
+                && let Event::Response(class) = events.remove(at)
             {
-                self.early = events;
+                self.pending = events;
                 return Ok(class);
             }
         }
@@ -303,13 +306,13 @@ impl Connection {
         let context = WriteContext::from(std::mem::take(&mut self.output));
         match gen_frame(frame)(context) {
             Ok(written) => self.output = written.into_inner().0,
-            Err(error) => unreachable!("a Vec takes every frame: {error}"),
+            Err(error) => unreachable!("writing a frame to a Vec failed: {error}"),
         }
     }
 }
 
-/// Adds a frame to the message that is being put together; the event that is whole with it.
-fn take(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Event>, Failure> {
+/// Adds a frame to the incomplete message. Returns the event that the frame completes.
+fn assemble(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Event>, Failure> {
     match frame {
         AMQPFrame::Method(
             _,
@@ -332,12 +335,12 @@ fn take(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Event>
             }));
         }
         AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
-            return Err(format!("the broker closed the channel: {}", close.reply_text).into());
+            return Err(format!("channel closed by the broker: {}", close.reply_text).into());
         }
         AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Close(close))) => {
-            return Err(format!("the broker closed the connection: {}", close.reply_text).into());
+            return Err(format!("connection closed by the broker: {}", close.reply_text).into());
         }
-        AMQPFrame::Method(_, class) => return Ok(Some(Event::Answer(class))),
+        AMQPFrame::Method(_, class) => return Ok(Some(Event::Response(class))),
         AMQPFrame::Header(_, header) => {
             if let Some(partial) = partial {
                 partial.missing = header.body_size;
@@ -358,17 +361,17 @@ fn take(partial: &mut Option<Partial>, frame: AMQPFrame) -> Result<Option<Event>
     }
     Ok(partial
         .take_if(|partial| partial.missing == 0)
-        .map(|whole| match whole.method {
+        .map(|message| match message.method {
             basic::AMQPMethod::Deliver(deliver) => Event::Delivery {
                 tag: deliver.delivery_tag,
-                properties: whole.properties,
-                body: whole.body,
+                properties: message.properties,
+                body: message.body,
             },
             _ => Event::Returned,
         }))
 }
 
-/// The properties of every Nameko message.
+/// Returns the properties common to all Nameko messages.
 pub(crate) fn properties() -> BasicProperties {
     BasicProperties::default()
         .with_content_type("application/json".into())
@@ -378,7 +381,7 @@ pub(crate) fn properties() -> BasicProperties {
         .with_priority(0)
 }
 
-/// The headers of a call that a script makes.
+/// Returns the headers of a call from a standalone client.
 pub(crate) fn headers(call_id: &str) -> FieldTable {
     let mut headers = FieldTable::default();
     let stack = vec![AMQPValue::LongString(call_id.into())];

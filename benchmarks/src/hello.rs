@@ -1,4 +1,4 @@
-//! The service that is measured, as every row implements it by hand.
+//! The hello service, shared by the implementations without Nameko.
 
 use std::error::Error;
 
@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 /// The exchange of requests and replies.
 pub(crate) const EXCHANGE: &str = "nameko-rpc";
 
-/// How many requests a service takes at once: Nameko's default `max_workers`.
+/// Prefetch count of a service: Nameko's default `max_workers`.
 pub(crate) const PREFETCH: u16 = 10;
 
-/// Whatever ends a benchmark program.
+/// The error type of the benchmark programs.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
-/// The queue of a service's requests.
+/// Returns the name of the request queue of a service.
 pub(crate) fn queue(service: &str) -> String {
     format!("rpc-{service}")
 }
 
-/// The routing key that binds it.
+/// Returns the binding key of the request queue.
 pub(crate) fn binding(service: &str) -> String {
     format!("{service}.*")
 }
 
-/// The body of the reply to a request for `hello`.
+/// Handles a request body and returns the reply body, both JSON envelopes of Nameko.
 ///
 /// # Errors
 ///
-/// The request is not one.
-pub(crate) fn answer(request: &[u8]) -> Result<Vec<u8>, Failure> {
+/// If the request is not JSON, or lacks the argument `name`.
+pub(crate) fn reply(request: &[u8]) -> Result<Vec<u8>, Failure> {
     let request: Value = serde_json::from_slice(request)?;
     let name = request["kwargs"]["name"]
         .as_str()

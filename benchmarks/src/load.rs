@@ -1,8 +1,8 @@
-//! Calls a service, over whatever it speaks, and measures. `run.py` drives it.
+//! Load generator of any protocol, driven by `run.py`.
 //!
-//! It writes one JSON object a line: `{"ready": true}`, whereupon it reads the process id of the service, which may be
-//! starting still; `{"answered": true}` at its first answer; the figures of one number of calls in flight after the other.
-//! When its input ends it leaves nothing behind and exits.
+//! Writes one JSON object per line: `{"ready": true}`, then, after reading the process id of the
+//! service (which may still be starting), `{"answered": true}` on its first answer, then the
+//! results of each concurrency. On end of input it deletes its queues and exits.
 
 use std::{
     io::{Write, stdin},
@@ -17,61 +17,62 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-/// How soon to try again while there is no service.
-const RETRY: Duration = Duration::from_millis(1);
+/// Interval of attempts until the service is up.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How much to call, and for how long.
+/// Concurrency and duration of the measurements.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How many calls are in flight, one measurement after the other
+    /// Calls in flight, one measurement for each value
     #[arg(long, value_delimiter = ',', default_value = "1,10,50")]
     in_flight: Vec<usize>,
-    /// Ends a measurement after so many calls
+    /// Maximum number of calls per measurement
     #[arg(long, default_value_t = 20_000)]
     calls: usize,
-    /// Ends a measurement after so many seconds
+    /// Maximum duration of a measurement in seconds
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Calls for so many seconds before each measurement
+    /// Seconds of calls before each measurement
     #[arg(long, default_value_t = 0.3)]
     warm_up: f64,
-    /// Gives up when nothing is answered for so many seconds
+    /// Seconds to wait for an answer
     #[arg(long, default_value_t = 20.0)]
-    patience: f64,
+    timeout: f64,
 }
 
 impl Arguments {
-    pub(crate) fn patience(&self) -> Duration {
-        Duration::from_secs_f64(self.patience)
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout)
     }
 }
 
-/// Calls one service.
+/// A client of one service.
 pub(crate) trait Caller {
-    /// Calls until the service is there and has answered.
-    fn first_answer(&mut self, patience: Duration) -> Result<(), Failure>;
+    /// Calls until the service has answered once.
+    fn first_answer(&mut self, timeout: Duration) -> Result<(), Failure>;
 
-    /// Keeps so many calls in flight until there were enough, or for long enough; returns when all are answered.
+    /// Keeps `in_flight` calls in flight until the first limit, `calls` or `seconds`, is reached.
+    /// Returns after the last answer.
     fn run(&mut self, in_flight: usize, calls: usize, seconds: f64) -> Result<Run, Failure>;
 
-    /// Removes what it has made for the service.
-    fn clean(self) -> Result<(), Failure>;
+    /// Deletes the queues of the measurement.
+    fn clean_up(self) -> Result<(), Failure>;
 }
 
-/// What a run measured.
+/// The result of a run.
 pub(crate) struct Run {
     pub(crate) latencies: Vec<Duration>,
     pub(crate) elapsed: Duration,
 }
 
-/// Calls and measures, as `run.py` says.
+/// Runs the measurements requested by `run.py`.
 pub(crate) fn run(mut caller: impl Caller, arguments: Arguments) -> Result<(), Failure> {
-    say(&json!({"ready": true}))?;
+    emit(&json!({"ready": true}))?;
     let mut line = String::new();
     stdin().read_line(&mut line)?;
     let service = Pid::from_raw(line.trim().parse()?);
-    caller.first_answer(arguments.patience())?;
-    say(&json!({"answered": true}))?;
+    caller.first_answer(arguments.timeout())?;
+    emit(&json!({"answered": true}))?;
     for in_flight in arguments.in_flight {
         caller.run(in_flight, arguments.calls, arguments.warm_up)?;
         let clock = clock_getcpuclockid(service)?;
@@ -80,7 +81,7 @@ pub(crate) fn run(mut caller: impl Caller, arguments: Arguments) -> Result<(), F
         let cpu = cpu(clock)?.saturating_sub(before);
         run.latencies.sort_unstable();
         let calls = run.latencies.len();
-        say(&json!({
+        emit(&json!({
             "in_flight": in_flight,
             "calls": calls,
             "calls_per_second": calls as f64 / run.elapsed.as_secs_f64(),
@@ -90,26 +91,26 @@ pub(crate) fn run(mut caller: impl Caller, arguments: Arguments) -> Result<(), F
         }))?;
     }
     while stdin().read_line(&mut line)? > 0 {}
-    caller.clean()
+    caller.clean_up()
 }
 
-/// Calls until there is an answer. `call` says whether there was one; an answer that is wrong is its error.
+/// Repeats `call` until it returns true, for an answer, or fails, for example on a wrong answer.
 pub(crate) fn until_answered(
-    patience: Duration,
+    timeout: Duration,
     mut call: impl FnMut() -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
         if call()? {
             return Ok(());
         }
-        std::thread::sleep(RETRY);
+        std::thread::sleep(RETRY_INTERVAL);
     }
-    Err("the service has not come up".into())
+    Err("no answer from the service before the timeout".into())
 }
 
-/// The processor time that a process has used, user and system, as `utime` and `stime` of `/proc/PID/stat` say in
-/// coarser steps.
+/// Returns the processor time of a process, user and system, at a finer resolution than
+/// `/proc/PID/stat`.
 fn cpu(clock: ClockId) -> Result<Duration, Failure> {
     Ok(clock.now()?.into())
 }
@@ -121,7 +122,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> f64 {
         .map_or(0.0, |latency| latency.as_secs_f64() * 1e6)
 }
 
-fn say(line: &Value) -> Result<(), Failure> {
+fn emit(line: &Value) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)

@@ -1,4 +1,4 @@
-//! Asks a hello service over HTTP: connections that stay open, each with one request after the other.
+//! HTTP load on a hello service: persistent connections with one request at a time each.
 
 use std::{
     cell::Cell,
@@ -19,24 +19,24 @@ use tokio::{
     time::timeout,
 };
 
-/// What the service has to answer.
+/// The expected greeting.
 const GREETING: &str = "Hello, zq!";
 
 pub(crate) struct HttpCaller {
     runtime: Runtime,
     address: SocketAddr,
     request: String,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl HttpCaller {
-    pub(crate) fn new(address: SocketAddr, patience: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
         let request = format!("GET /hello/zq HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\n\r\n");
         Ok(Self {
             runtime: Builder::new_current_thread().enable_all().build()?,
             address,
             request,
-            patience,
+            timeout,
         })
     }
 
@@ -49,8 +49,9 @@ impl HttpCaller {
         })
     }
 
-    /// Asks on one connection while `left` says that more are wanted. Returns how long each took.
-    async fn ask(
+    /// Sends requests on one connection until none are `left` or `end` has passed. Returns their
+    /// latencies.
+    async fn request_all(
         &self,
         mut connection: Connection,
         left: &Cell<usize>,
@@ -59,11 +60,11 @@ impl HttpCaller {
         let mut latencies = Vec::new();
         while left.get() > 0 {
             left.set(left.get() - 1);
-            let begun = Instant::now();
-            let asking = connection.ask(self.request.as_bytes());
-            timeout(self.patience, asking).await??;
+            let start = Instant::now();
+            let exchange = connection.exchange(self.request.as_bytes());
+            timeout(self.timeout, exchange).await??;
             let now = Instant::now();
-            latencies.push(now - begun);
+            latencies.push(now - start);
             if now >= end {
                 break;
             }
@@ -73,11 +74,11 @@ impl HttpCaller {
 }
 
 impl Caller for HttpCaller {
-    fn first_answer(&mut self, patience: Duration) -> Result<(), Failure> {
-        until_answered(patience, || {
+    fn first_answer(&mut self, timeout: Duration) -> Result<(), Failure> {
+        until_answered(timeout, || {
             self.runtime.block_on(async {
                 match self.connect().await {
-                    Ok(mut connection) => connection.ask(self.request.as_bytes()).await?,
+                    Ok(mut connection) => connection.exchange(self.request.as_bytes()).await?,
                     Err(_) => return Ok(false),
                 }
                 Ok(true)
@@ -91,8 +92,10 @@ impl Caller for HttpCaller {
             let left = Cell::new(calls);
             let begin = Instant::now();
             let end = begin + Duration::from_secs_f64(seconds);
-            let asking = connections.into_iter().map(|it| self.ask(it, &left, end));
-            let latencies = try_join_all(asking).await?.concat();
+            let requests = connections
+                .into_iter()
+                .map(|connection| self.request_all(connection, &left, end));
+            let latencies = try_join_all(requests).await?.concat();
             Ok(Run {
                 latencies,
                 elapsed: begin.elapsed(),
@@ -100,24 +103,24 @@ impl Caller for HttpCaller {
         })
     }
 
-    fn clean(self) -> Result<(), Failure> {
+    fn clean_up(self) -> Result<(), Failure> {
         Ok(())
     }
 }
 
 struct Connection {
     stream: TcpStream,
-    /// What came of the answer.
+    /// The received part of the response.
     received: Vec<u8>,
 }
 
 impl Connection {
-    async fn ask(&mut self, request: &[u8]) -> Result<(), Failure> {
+    async fn exchange(&mut self, request: &[u8]) -> Result<(), Failure> {
         self.stream.write_all(request).await?;
         self.received.clear();
         loop {
             if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err("the service has closed the connection".into());
+                return Err("connection closed by the service".into());
             }
             if let Some(body) = body(&self.received)? {
                 return check(body);
@@ -126,21 +129,21 @@ impl Connection {
     }
 }
 
-/// The body of an answer, once it is whole.
-fn body(answer: &[u8]) -> Result<Option<&[u8]>, Failure> {
-    let Some(end) = answer.windows(4).position(|it| it == b"\r\n\r\n") else {
+/// Returns the body of a response, or `None` while it is incomplete.
+fn body(response: &[u8]) -> Result<Option<&[u8]>, Failure> {
+    let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
-    let (head, rest) = answer.split_at(end);
+    let (head, rest) = response.split_at(end);
     let head = std::str::from_utf8(head)?;
     if !head.starts_with("HTTP/1.1 200 ") {
-        return Err(format!("not the expected answer: {head}").into());
+        return Err(format!("unexpected response: {head}").into());
     }
     let length: usize = head
         .lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .ok_or("an answer without a length")?
+        .ok_or("response without content-length")?
         .1
         .trim()
         .parse()?;
@@ -148,10 +151,10 @@ fn body(answer: &[u8]) -> Result<Option<&[u8]>, Failure> {
 }
 
 fn check(body: &[u8]) -> Result<(), Failure> {
-    let answer: Value = serde_json::from_slice(body)?;
-    if answer["greeting"] == GREETING {
+    let response: Value = serde_json::from_slice(body)?;
+    if response["greeting"] == GREETING {
         Ok(())
     } else {
-        Err(format!("not the expected answer: {answer}").into())
+        Err(format!("unexpected response: {response}").into())
     }
 }

@@ -1,4 +1,4 @@
-//! Calls a hello service as a Nameko client does.
+//! RPC load on a hello service, with the messages of a Nameko client.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 const REQUEST: &[u8] = br#"{"args": [], "kwargs": {"name": "zq"}}"#;
 const GREETING: &str = "Hello, zq!";
 
-/// Nameko's reply queues are named like this, after an id that is the routing key of replies as well.
+/// The id in the name of the reply queue, and the routing key of replies.
 const REPLY_TO: &str = "6f2d8e9a-51c4-4b0c-9d0e-0c5f3a7b1d42";
 const CALL_ID: &str = "standalone_rpc_proxy.call.7d1f4c52-90ab-4f5e-8a7d-2b6e1c3f9a80";
 
@@ -25,15 +25,15 @@ pub(crate) struct RpcCaller {
     service: String,
     routing_key: ShortString,
     reply_queue: String,
-    /// Numbers every call, and tells late answers from those that are waited for.
+    /// Number of calls so far, part of the correlation ids.
     calls: u64,
     events: Vec<Event>,
 }
 
 impl RpcCaller {
-    pub(crate) fn new(uri: &str, service: &str, patience: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(uri: &str, service: &str, timeout: Duration) -> Result<Self, Failure> {
         let mut connection = Connection::open(uri)?;
-        connection.give_up_after(Some(patience))?;
+        connection.set_read_timeout(Some(timeout))?;
         connection.delete_queue(&queue(service))?;
         let reply_queue = format!("rpc.reply-standalone_rpc_proxy-{REPLY_TO}");
         connection.delete_queue(&reply_queue)?;
@@ -69,11 +69,11 @@ impl RpcCaller {
 }
 
 impl Caller for RpcCaller {
-    fn first_answer(&mut self, patience: Duration) -> Result<(), Failure> {
-        until_answered(patience, || {
+    fn first_answer(&mut self, timeout: Duration) -> Result<(), Failure> {
+        until_answered(timeout, || {
             self.call(0);
             loop {
-                self.connection.turn(&mut self.events)?;
+                self.connection.poll(&mut self.events)?;
                 match self.events.pop() {
                     Some(Event::Delivery { body, .. }) => return check(&body).map(|()| true),
                     Some(Event::Returned) => return Ok(false),
@@ -87,34 +87,38 @@ impl Caller for RpcCaller {
         let mut latencies = Vec::with_capacity(calls);
         let begin = Instant::now();
         let end = begin + Duration::from_secs_f64(seconds);
-        let mut begun: Vec<Instant> = vec![begin; in_flight];
+        let mut started: Vec<Instant> = vec![begin; in_flight];
         for slot in 0..in_flight {
             self.call(slot);
         }
-        let mut waiting = in_flight;
+        let mut unanswered = in_flight;
         let mut made = in_flight;
-        while waiting > 0 {
-            self.connection.turn(&mut self.events)?;
+        while unanswered > 0 {
+            self.connection.poll(&mut self.events)?;
             let now = Instant::now();
             for event in std::mem::take(&mut self.events) {
                 let Event::Delivery {
                     properties, body, ..
                 } = event
                 else {
-                    return Err(format!("service {} is gone: {event:?}", self.service).into());
+                    return Err(format!(
+                        "unexpected event from service {}: {event:?}",
+                        self.service
+                    )
+                    .into());
                 };
                 check(&body)?;
-                let slot = slot(&properties).ok_or("a reply without our correlation id")?;
-                let since = begun
+                let slot = slot(&properties).ok_or("reply with an unknown correlation id")?;
+                let since = started
                     .get_mut(slot)
-                    .ok_or("a reply to no call of this run")?;
+                    .ok_or("reply to a call of an earlier run")?;
                 latencies.push(now - *since);
                 if now < end && made < calls {
                     *since = now;
                     made += 1;
                     self.call(slot);
                 } else {
-                    waiting -= 1;
+                    unanswered -= 1;
                 }
             }
         }
@@ -124,7 +128,7 @@ impl Caller for RpcCaller {
         })
     }
 
-    fn clean(mut self) -> Result<(), Failure> {
+    fn clean_up(mut self) -> Result<(), Failure> {
         self.connection.delete_queue(&self.reply_queue)?;
         self.connection.delete_queue(&queue(&self.service))
     }
@@ -140,6 +144,6 @@ fn check(body: &[u8]) -> Result<(), Failure> {
     if reply["result"] == GREETING && reply["error"].is_null() {
         Ok(())
     } else {
-        Err(format!("not the expected answer: {reply}").into())
+        Err(format!("unexpected reply: {reply}").into())
     }
 }

@@ -1,4 +1,4 @@
-//! The hello on bare crates and on a bare loop, and what calls it. `run.py` runs it.
+//! The hello service on bare crates and on a bare loop, and the load generators. Run by `run.py`.
 
 mod bare_amqprs;
 mod bare_axum;
@@ -19,54 +19,54 @@ use load_rpc::RpcCaller;
 
 #[derive(Parser)]
 enum Program {
-    /// Call a hello service, and measure
+    /// Measure a hello service over RPC
     Load {
         #[command(flatten)]
         service: Service,
         #[command(flatten)]
         arguments: load::Arguments,
     },
-    /// Ask a hello service over HTTP, and measure
+    /// Measure a hello service over HTTP
     LoadHttp {
         #[command(flatten)]
         service: HttpService,
         #[command(flatten)]
         arguments: load::Arguments,
     },
-    /// Serve on a bare loop on the codec amq-protocol
+    /// Serve with a bare loop on the codec amq-protocol
     Loop(Service),
-    /// Serve on the crate lapin
+    /// Serve with the crate lapin
     Lapin(Service),
-    /// Serve on the crate amqprs
+    /// Serve with the crate amqprs
     Amqprs(Service),
-    /// Serve on Nameko's own AMQP client
+    /// Serve with the crate nameko-amqp
     Client(Service),
-    /// Serve HTTP on the crate axum
+    /// Serve HTTP with the crate axum
     Axum(HttpService),
 }
 
 #[derive(Args)]
 struct Service {
-    /// The broker, with its virtual host: amqp://user:password@host:port/%2F
+    /// Broker and virtual host: amqp://user:password@host:port/%2F
     uri: String,
-    /// The name of the service
+    /// Name of the service
     name: String,
 }
 
 #[derive(Args)]
 struct HttpService {
-    /// Where it listens: address:port
+    /// Address to listen on or to call: address:port
     address: SocketAddr,
 }
 
 fn main() -> Result<(), hello::Failure> {
     match Program::parse() {
         Program::Load { service, arguments } => {
-            let caller = RpcCaller::new(&service.uri, &service.name, arguments.patience())?;
+            let caller = RpcCaller::new(&service.uri, &service.name, arguments.timeout())?;
             load::run(caller, arguments)
         }
         Program::LoadHttp { service, arguments } => {
-            let caller = HttpCaller::new(service.address, arguments.patience())?;
+            let caller = HttpCaller::new(service.address, arguments.timeout())?;
             load::run(caller, arguments)
         }
         Program::Loop(Service { uri, name }) => bare_loop::run(&uri, &name),

@@ -39,9 +39,9 @@ from nameko.lifecycle import Lifecycle
 from nameko.log_helpers import make_timing_logger
 from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet
-from nameko.utils.patch_guard import guarded_methods
+from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
-from nameko.workers import WorkerPool, WorkerThread, is_nonblocking
+from nameko.workers import WorkerCallbacks, WorkerPool, WorkerThread, is_nonblocking
 
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
@@ -226,11 +226,13 @@ class ServiceContainer:
             # Beyond the workers: messages whose handler waits for something, for each consumer.
             max_threads=self.max_workers * (2 + len(self.extensions)),
             name=self.service_name,
-            run=self._work,
-            resume=self._resume_worker,
-            ends_inline=self._worker_ends_inline,
-            on_start=self._on_worker_start,
-            on_end=self._on_worker_end,
+            callbacks=WorkerCallbacks(
+                run=self._work,
+                resume=self._resume_worker,
+                ends_inline=self._worker_ends_inline,
+                on_start=self._on_worker_start,
+                on_end=self._on_worker_end,
+            ),
         )
 
     def _bind_extensions(self) -> None:
@@ -248,6 +250,26 @@ class ServiceContainer:
     @property
     def extensions(self) -> SpawningSet:
         return SpawningSet(self.entrypoints | self.dependencies | self.subextensions)
+
+    @property
+    def worker_pool(self) -> WorkerPool:
+        """The threads of the container."""
+        return self._worker_pool
+
+    @property
+    def worker_threads(self) -> LiveDict[WorkerContext, WorkerThread]:
+        """The running workers, by their contexts."""
+        return self._worker_threads
+
+    @property
+    def is_being_killed(self) -> bool:
+        """Whether a kill has begun: no further worker starts."""
+        return self._being_killed
+
+    @property
+    def death(self) -> Event:
+        """Sent once the container has stopped; carries the exception that killed it."""
+        return self._died
 
     @property
     def interface(self) -> ServiceContainer:
@@ -350,10 +372,17 @@ class ServiceContainer:
         if self._being_killed:
             _log.info("Worker spawn prevented due to being killed")
             raise ContainerBeingKilled()
+        worker_ctx = self.new_worker_context(entrypoint, args, kwargs, context_data)
+        self._worker_pool.spawn((worker_ctx, handle_result), inline=is_nonblocking(entrypoint))
+        return worker_ctx
+
+    def new_worker_context(
+        self, entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any] | None
+    ) -> WorkerContext:
+        """Returns the context of a new worker, with a fresh instance of the service."""
         service = self.service_cls()
         worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, data=context_data)
         _log.debug("spawning %s", worker_ctx)
-        self._worker_pool.spawn((worker_ctx, handle_result), inline=is_nonblocking(entrypoint))
         return worker_ctx
 
     def spawn_managed_thread(self, fn: Any, identifier: str | None = None) -> ManagedThread:
@@ -375,10 +404,10 @@ class ServiceContainer:
         Where nothing does, a worker is over before the broker has confirmed its reply.
         """
         if self._result_hook_guard is None:
-            places = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
+            entries = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
             for dependency in self.dependencies:
-                places += guarded_methods(dependency, _DEPENDENCY_RESULT_HOOKS)
-            self._result_hook_guard = PatchGuard(places)
+                entries += guarded_methods(dependency, _DEPENDENCY_RESULT_HOOKS)
+            self._result_hook_guard = PatchGuard(entries)
         return not self._result_hook_guard.intact()
 
     def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
@@ -535,11 +564,12 @@ class ServiceContainer:
         except ThreadKilled:
             _log.debug("%s thread killed by container", self)
         except BaseException:
-            self._fail()
+            self.fail()
 
-    def _fail(self) -> None:
-        """Die of the exception being handled: an extension or the container is at fault, so
-        nothing can be relied on any more."""
+    def fail(self) -> None:
+        """Kills the container with the exception being handled.
+
+        For errors of an extension or of the container, after which its state is unknown."""
         _log.critical("%s thread exited with error", self, exc_info=True)
         self.kill(sys.exc_info())  # type: ignore[arg-type]
 
@@ -553,15 +583,9 @@ class ServiceContainer:
         return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
 
 
-# What looks at a worker's result, as we wrote it: it does nothing by itself.
-_CONTAINER_RESULT_HOOKS = {
-    "_worker_result": ServiceContainer._worker_result,
-    "_worker_teardown": ServiceContainer._worker_teardown,
-}
-_DEPENDENCY_RESULT_HOOKS = {
-    "worker_result": DependencyProvider.worker_result,
-    "worker_teardown": DependencyProvider.worker_teardown,
-}
+# The result hooks as defined here, which have no effect, recorded before anything can patch them.
+_CONTAINER_RESULT_HOOKS = methods_of(ServiceContainer, "_worker_result", "_worker_teardown")
+_DEPENDENCY_RESULT_HOOKS = methods_of(DependencyProvider, "worker_result", "worker_teardown")
 
 # Those that were started in this process, as long as somebody has them.
 _started: weakref.WeakSet[ServiceContainer] = weakref.WeakSet()

@@ -37,7 +37,7 @@ from nameko.extensions import (
 )
 from nameko.utils import sanitize_url
 from nameko.utils.threads import ThreadKilled
-from nameko.workers import is_nonblocking, nonblocking, offload
+from nameko.workers import WorkerPool, is_nonblocking, nonblocking, offload
 
 _log = getLogger(__name__)
 
@@ -55,7 +55,8 @@ def encode_to_headers(
 
 def decode_from_headers(headers: Mapping[str, Any], prefix: str = HEADER_PREFIX) -> dict[str, Any]:
     """Context data from message headers. Headers without the prefix keep their names."""
-    return {key.removeprefix(prefix + "."): value for key, value in headers.items()}
+    prefix += "."
+    return {key.removeprefix(prefix): value for key, value in headers.items()}
 
 
 def warn_about_none_values(context_data: Any) -> None:
@@ -96,8 +97,7 @@ class HeaderDecoder:
 
     def unpack_message_headers(self, message: Any) -> dict[str, Any]:
         if type(self)._strip_header_name is HeaderDecoder._strip_header_name:
-            prefix = self.header_prefix + "."
-            return {key.removeprefix(prefix): value for key, value in message.headers.items()}
+            return decode_from_headers(message.headers, self.header_prefix)
         return {self._strip_header_name(key): value for key, value in message.headers.items()}
 
 
@@ -414,8 +414,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         accepted = serialization.content_types(options.get("accept") or self.accept)
         queue = queue_to_dict(provider.queue)
         handle, args = self._handle_delivery, (provider, accepted)
-        pool = getattr(self.container, "_worker_pool", None)
-        if pool is not None:
+        pool = getattr(self.container, "worker_pool", None)
+        if isinstance(pool, WorkerPool):
             deliver: Callable[[_nameko.Delivery], None] = partial(pool.handle, handle, *args)
             # There may be a shorter way.
             fast_path_handler = getattr(type(provider), "fast_path_handler", None)
@@ -444,7 +444,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         except ThreadKilled:
             raise
         except BaseException:
-            self.container._fail()
+            self.container.fail()
 
     def _on_error(self, exc: Exception, interval: float) -> None:
         if isinstance(exc, _nameko.AmqpError):

@@ -1,12 +1,13 @@
-"""Serializers: kombu's registry says which there are; JSON has a short way of its own."""
+"""Serializers: kombu's registry lists them, plain JSON has a fast path."""
 
 from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import kombu.serialization
+from kombu.compression import decompress
 from kombu.serialization import registry
 
 import nameko
@@ -19,24 +20,27 @@ from nameko.constants import (
 from nameko.exceptions import ConfigurationError
 from nameko.utils import import_from_path
 
+if TYPE_CHECKING:
+    from nameko._nameko import Delivery
+
 JSON_CONTENT_TYPE = "application/json"
 JSON_CONTENT_ENCODING = "utf-8"
 
-# Content types that are taken whatever a container accepts: bare text and bare bytes.
+# Content types of bare text and bare bytes, accepted by every container.
 TRUSTED_CONTENT_TYPES = frozenset(kombu.serialization.TRUSTED_CONTENT)
 
 
 class SerializationConfig(NamedTuple):
-    """The serializer to send with, and those to accept."""
+    """The serializer for sent messages and the accepted serializers."""
 
     serializer: str
     accept: list[str]
 
 
 def setup(config: Any = None) -> SerializationConfig:
-    """Register the configured serializers; return the one to send with and those to accept.
+    """Registers the configured serializers and returns the names of those in use.
 
-    Without ``config`` it takes ``nameko.config``. ConfigurationError where a name is not known.
+    ``config`` is ``nameko.config`` by default. Raises ConfigurationError for an unknown name.
     """
     config = nameko.config if config is None else config
     serializers = deepcopy(config.get(SERIALIZERS_CONFIG_KEY, {}))
@@ -54,66 +58,82 @@ def setup(config: Any = None) -> SerializationConfig:
 
 
 def _make_json_encoder() -> Any:
-    """What ``json.dumps`` calls for each value, made once: ``encode(value, 0)`` gives pieces."""
+    """Returns the function that ``json.dumps`` creates and calls for each value.
+
+    ``encode(value, 0)`` returns the parts of the text.
+    """
     encoder = json.JSONEncoder()
     make = json.encoder.c_make_encoder  # type: ignore[attr-defined]
     if make is None:  # not CPython
         return lambda value, indent: (encoder.encode(value),)
     text = json.encoder.encode_basestring_ascii
-    # Without looking for circles: those end in a RecursionError.
+    # Without the check for circular references: they end in a RecursionError.
     return make(None, encoder.default, text, None, ": ", ", ", False, False, True)
 
 
-# encode_json(value, 0) gives the pieces of a value's text.
-encode_json = _make_json_encoder()
-# scan_json(text, 0) gives the value, and where in the text it ends.
-scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-# What kombu registered under "json"; someone may register another one in its place.
+_encode_json = _make_json_encoder()
+# scan(text, 0) returns the value and the index of its end.
+_scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+# The codec that kombu registers for JSON. An application may register another one.
 _KOMBU_JSON_ENCODER = registry._encoders["json"]
 _KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
 
 
 def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
-    """Content type, content encoding and body of a value.
+    """Returns content type, content encoding and body of a value.
 
-    Without a serializer text and bytes go as they are, and everything else as JSON.
-
-    ``kombu.exceptions.EncodeError`` where the serializer cannot take it.
+    Without a serializer, text and bytes are sent unchanged and other values as JSON. Raises
+    ``kombu.exceptions.EncodeError`` if the serializer does not support the value.
     """
     if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
         try:
-            body = "".join(encode_json(value, 0)).encode("ascii")
+            body = "".join(_encode_json(value, 0)).encode("ascii")
             return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
         except (TypeError, ValueError, RecursionError):
-            pass  # kombu's encoder knows more types, and says what is wrong with the rest
+            pass  # kombu's encoder supports more types and reports the error
     content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)
     if isinstance(body, str):
         body = body.encode(content_encoding or "utf-8")
     return content_type, content_encoding, body
 
 
-def loads(body: bytes, content_type: str | None, content_encoding: str | None, accept: Any) -> Any:
-    """The value of a body. ``accept``: the content types that may be decoded.
+def loads_json(text: str) -> Any:
+    """Returns the value of a JSON text without surrounding white space.
 
-    ``kombu.exceptions.DecodeError`` or ``ContentDisallowed`` where it cannot or may not be read.
+    Raises ValueError or StopIteration if only the registered decoder can decode it or report the
+    error.
     """
-    if (
-        content_type == JSON_CONTENT_TYPE
-        and content_type in accept
-        and content_encoding == JSON_CONTENT_ENCODING
-        and b"__type__" not in body
-        and registry._decoders.get(JSON_CONTENT_TYPE) is _KOMBU_JSON_DECODER
-    ):
+    if registry._decoders.get(JSON_CONTENT_TYPE) is not _KOMBU_JSON_DECODER:
+        raise ValueError("another JSON decoder is registered")
+    value, end = _scan_json(text, 0)
+    if end != len(text):
+        raise ValueError("text after the value")
+    return value
+
+
+def decode(delivery: Delivery, accept: Any) -> Any:
+    """Returns the decoded body of a message.
+
+    ``accept`` contains the accepted content types. Raises ``kombu.exceptions.DecodeError`` or
+    ``ContentDisallowed``.
+    """
+    text = delivery.json_text
+    if text is not None and JSON_CONTENT_TYPE in accept:
         try:
-            text = body.decode("utf-8")
-            value, end = scan_json(text, 0)
-            if end == len(text):
-                return value
+            return loads_json(text)
         except (ValueError, StopIteration):
-            pass  # kombu's decoder takes white space around it, or says what is wrong
-    return kombu.serialization.loads(body, content_type, content_encoding, accept=accept)
+            pass
+    return kombu.serialization.loads(
+        decompressed_body(delivery), delivery.content_type, delivery.content_encoding, accept=accept
+    )
+
+
+def decompressed_body(delivery: Delivery) -> bytes:
+    """Returns the body of a message, decompressed as its ``compression`` header demands."""
+    compression = delivery.headers.get("compression")
+    return decompress(delivery.body, compression) if compression else delivery.body
 
 
 def content_types(accept: Any) -> frozenset[str]:
-    """The content types of the serializers in ``accept``, which may hold content types too."""
+    """Returns the content types of the serializers in ``accept``, and its content types."""
     return frozenset(kombu.serialization.prepare_accept_content(accept)) | TRUSTED_CONTENT_TYPES

@@ -10,116 +10,123 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from nameko import loop
 from nameko._nameko import Jobs, interrupt
 from nameko.exceptions import ContainerBeingKilled
-from nameko.utils.threads import Event, ThreadKilled, clear_pending_exc, retry_interrupt
-from nameko.utils.threads import current as _current
-
-# Per thread: `message`, the message that it handles.
+from nameko.utils.threads import (
+    Event,
+    ThreadKilled,
+    WaitStrategy,
+    clear_pending_exc,
+    current_thread,
+    retry_interrupt,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def nonblocking(handle_message: F) -> F:
-    """Say of an entrypoint's ``handle_message`` or ``handle_request``, or of what calls it, that
-    the worker it spawned may begin when it returns: it returns at once, or waits for nothing but an
-    :class:`Event`. The workers of any other run on other threads.
+def nonblocking(handler: F) -> F:
+    """Marks a handler as non-blocking.
 
-    Of a ``handle_result``: that it returns at once, where what it relies on does.
+    A non-blocking ``handle_message`` or ``handle_request`` returns at once or waits for an
+    :class:`Event` only, so the worker that it spawns can run on its thread. The workers of other
+    handlers run on other threads. A non-blocking ``handle_result`` returns at once if the functions
+    that it calls do.
     """
-    handle_message.nonblocking = True  # type: ignore[attr-defined]
-    return handle_message
+    handler.nonblocking = True  # type: ignore[attr-defined]
+    return handler
 
 
-def is_nonblocking(handler: Any) -> bool:
-    """Whether its ``handle_message``, or a web entrypoint's ``handle_request``, is one that was
-    said to be :func:`nonblocking`."""
-    handle = getattr(handler, "handle_message", None) or getattr(handler, "handle_request", None)
-    return getattr(handle, "nonblocking", None) is True
+def is_nonblocking(extension: Any) -> bool:
+    """Whether ``handle_message``, or ``handle_request`` of a web entrypoint, is marked as
+    :func:`nonblocking`."""
+    handler = getattr(extension, "handle_message", None) or getattr(
+        extension, "handle_request", None
+    )
+    return getattr(handler, "nonblocking", None) is True
 
 
-def handle_result_is_nonblocking(handler: Any) -> bool:
-    """Whether its ``handle_result`` is one that was said to be :func:`nonblocking`."""
-    return getattr(getattr(handler, "handle_result", None), "nonblocking", None) is True
+def handle_result_is_nonblocking(extension: Any) -> bool:
+    """Whether ``handle_result`` is marked as :func:`nonblocking`."""
+    return getattr(getattr(extension, "handle_result", None), "nonblocking", None) is True
 
 
 def offload() -> None:
-    """Have other threads run what is spawned by the message that this thread handles."""
-    context: _MessageContext | None = getattr(_current, "message", None)
-    if context is not None:
+    """Runs the workers spawned by the current message on other threads."""
+    context = current_thread.wait_strategy
+    if isinstance(context, _MessageContext):
         context.offload()
 
 
 class WorkerThread:
-    """One worker's run on one of the pool's threads, with the handle of a thread of its own."""
+    """A run of one worker on a thread of the pool, with the interface of a managed thread."""
 
-    # The thread it runs on; None before it begins, and while it is a coroutine.
+    # The thread that runs it, None before the start and while it is a coroutine.
     ident: int | None = None
-    over = False
+    ended = False
     killed = False
-    # What ended it other than returning.
+    # Set if it did not end by returning.
     exc: BaseException | None = None
-    # The coroutine, while it is one.
+    # Set while it is a coroutine.
     _coroutine: loop.CoroutineRun | None = None
     _event: Event | None = None
-    # Made when the first is added.
+    # Created by the first link().
     _links: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
 
     @property
     def dead(self) -> bool:
-        return self.over
+        return self.ended
 
     @property
     def gr_frame(self) -> FrameType | None:
-        """The frame that it runs now, as a greenlet has it; None before it begins and after."""
-        if self.over or self.ident is None:
+        """The current frame, like a greenlet's; None before the start and after the end."""
+        if self.ended or self.ident is None:
             return None
         return sys._current_frames().get(self.ident)
 
     def wait(self) -> None:
-        """Wait until the worker is over; raises what ended it."""
+        """Waits until the worker has ended. Raises the exception that ended it."""
         with _kill_lock:
-            if not self.over and self._event is None:
+            if not self.ended and self._event is None:
                 self._event = Event()
-        if self._event is not None and not self.over:
+        if self._event is not None and not self.ended:
             self._event.wait()
         if self.exc is not None:
             raise self.exc
 
     def link(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call ``callback(handle, *args)`` when the worker is over."""
+        """Calls ``callback(handle, *args)`` when the worker has ended."""
         with _kill_lock:
             if self._links is None:
                 self._links = []
             self._links.append((callback, args))
-        if self.over:
+        if self.ended:
             self._notify()
 
     def kill(self, *exc: Any) -> None:
-        """Raise :class:`ThreadKilled` in the worker as soon as that can be done, and does no harm;
-        do not wait for it."""
+        """Raises :class:`ThreadKilled` in the worker as soon as it can be interrupted safely, and
+        does not wait for it."""
         with _kill_lock:
             first, self.killed = not self.killed, True
             coroutine = self._coroutine
         if coroutine is not None:
             coroutine.cancel()
         elif first:
-            retry_interrupt(self._try_to_interrupt)
+            retry_interrupt(self._try_interrupt)
 
-    def _try_to_interrupt(self) -> bool:
+    def _try_interrupt(self) -> bool:
         with _kill_lock:
-            return self.over or self.ident is None or interrupt(self.ident, ThreadKilled)
+            return self.ended or self.ident is None or interrupt(self.ident, ThreadKilled)
 
     def finish(self, exc: BaseException | None) -> None:
-        """Note the end. Called once, on the thread that ran it."""
+        """Records the end. Called once, on the thread that ran the worker."""
         self.exc = exc
-        self.over = True
+        self.ended = True
         if self.killed:
             with _kill_lock:
-                # An exception on its way must not hit what this thread does next.
+                # A pending exception must not interrupt the next job of this thread.
                 clear_pending_exc(threading.get_ident())
         if self._event is not None or self._links is not None:
             self._notify()
@@ -133,23 +140,36 @@ class WorkerThread:
             callback(self, *args)
 
 
-# Keeps a kill from hitting a thread whose worker is already over.
+# Held by a kill and at the end of a worker: a kill never interrupts the next job of the thread.
 _kill_lock = threading.Lock()
 
 
+class WorkerCallbacks(NamedTuple):
+    """The steps of a worker, and the observers of its start and end."""
+
+    # run(*worker) runs in a context of its own. If it returns a coroutine, the coroutine runs next,
+    # and then resume(worker, result, exception).
+    run: Callable[..., Coroutine[Any, Any, Any] | None]
+    resume: Callable[[Any, Any, BaseException | None], None]
+    # Whether resume(worker, ...) may be called on the loop that ran the coroutine.
+    ends_inline: Callable[[Any], bool]
+    # Called with its handle when a worker has its slot, and when it has ended.
+    on_start: Callable[[WorkerThread, Any], None]
+    on_end: Callable[[WorkerThread, Any], None]
+
+
 class WorkerPool:
-    """Runs what a container consumes: messages, and the workers that they spawn.
+    """Runs the messages that a container consumes, and the workers that they spawn.
 
-    A message is handled as one job on one thread. A worker that is spawned while its message is
-    handled runs on the same thread, when the handler has returned or when it waits for an
-    :class:`Event`, if one of the ``size`` slots is free; if none is, it waits for one without
-    holding up the thread. The workers of a handler that is not known to come to that (see
-    :func:`nonblocking`) run on other threads. A worker spawned from anywhere else makes its spawner
-    wait for the slot. So at most ``size`` workers run at once, and messages that need no worker
-    never wait for one.
+    A message is handled as one job on one thread. A worker spawned by its handler runs on the same
+    thread, when the handler returns or waits for an :class:`Event`. It needs one of ``size`` slots
+    and waits for one without blocking the thread. The workers of a handler that may block otherwise
+    (see :func:`nonblocking`) run on other threads. A worker spawned by another thread makes that
+    thread wait for the slot. So at most ``size`` workers run at once, and messages that need no
+    worker never wait for one.
 
-    A worker that becomes a coroutine keeps its slot but no thread. What is left to do when the
-    coroutine has ended is done on a thread of the pool, or, where it cannot take long, at once.
+    A worker that becomes a coroutine keeps its slot but no thread. The rest of the worker runs on a
+    thread of the pool when the coroutine has ended, or on the loop if it is non-blocking.
     """
 
     def __init__(
@@ -157,49 +177,37 @@ class WorkerPool:
         size: int,
         max_threads: int,
         name: str,
-        run: Callable[..., Coroutine[Any, Any, Any] | None],
-        resume: Callable[[Any, Any, BaseException | None], None],
-        ends_inline: Callable[[Any], bool],
-        on_start: Callable[[WorkerThread, Any], None],
-        on_end: Callable[[WorkerThread, Any], None],
+        callbacks: WorkerCallbacks,
     ) -> None:
         self.size = size
         self._max_threads = max_threads
         self._name = name
-        # What a worker does: run(*worker), in a context of its own. Where it returns a coroutine,
-        # that runs next, and then resume(worker, result, exception).
-        self._run = run
-        self._resume = resume
-        # Whether resume() may be called on the loop that ran the coroutine.
-        self._ends_inline = ends_inline
-        # Called with its handle when a worker has its slot, and when it is over.
-        self._on_start = on_start
-        self._on_end = on_end
+        self._run, self._resume, self._ends_inline, self._on_start, self._on_end = callbacks
         self._jobs: Jobs | None = None
-        # The queue of workers with a slot that run on another thread than their spawner's: they
-        # never wait behind messages whose handlers wait for them.
+        # Workers that have a slot and run on another thread than their spawner's. In a queue of
+        # their own they never wait behind messages whose handlers wait for them.
         self._runs: Jobs | None = None
-        # The end has come, for workers that are to be spawned; at once, for all.
+        # Set by stop(): no further worker is spawned; with discard, none runs either.
         self._stopped = False
         self._discarded = False
-        # Guards all below.
+        # Guards the attributes below.
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._free = size
-        # Jobs that are running.
+        # Running jobs.
         self._active = 0
         # Threads in waitall().
         self._drainers = 0
-        # Sent when the queue has come to where a thread in waitall() left its mark.
+        # Markers of the threads in waitall(), sent when the queue reaches them.
         self._drain_markers: list[Event] = []
-        # Workers and spawners that wait for a slot, first come first served.
+        # Workers and spawning threads that wait for a slot, in FIFO order.
         self._waiting: deque[Any] = deque()
-        # The events that handlers wait for; sent when the pool is ended at once.
+        # The events that handlers wait for, sent by stop(discard=True).
         self._awaited: list[Event] = []
 
     @property
     def jobs(self) -> Jobs:
-        """The queue of messages, which the compiled half feeds; made when it is first needed."""
+        """The queue of messages, fed by the compiled half. Created lazily."""
         if self._jobs is None:
             with self._lock:
                 if self._jobs is None:
@@ -207,7 +215,7 @@ class WorkerPool:
         return self._jobs
 
     def _run_offloaded(self, handle: WorkerThread, worker: Any) -> None:
-        """Run a worker, which has a slot, on another thread."""
+        """Runs a worker that has a slot on another thread."""
         self._enqueue_run(handle, worker, partial(self._run_job, self._run_one, handle, worker))
 
     def _enqueue_run(self, handle: WorkerThread, worker: Any, run: Callable[[], None]) -> None:
@@ -218,11 +226,11 @@ class WorkerPool:
         try:
             runs.put(run)
         except RuntimeError:
-            # The end came first.
+            # The pool was stopped meanwhile.
             handle.finish(ThreadKilled())
             self._on_end(handle, worker)
 
-    def _make_queue(self, max_threads: int, what: str) -> Jobs:
+    def _make_queue(self, max_threads: int, role: str) -> Jobs:
         numbers = itertools.count(1)
 
         def serve() -> None:
@@ -232,7 +240,7 @@ class WorkerPool:
                 pass
 
         def spawn() -> None:
-            name = "{}-{}-{}".format(self._name, what, next(numbers))
+            name = "{}-{}-{}".format(self._name, role, next(numbers))
             threading.Thread(target=serve, name=name, daemon=True).start()
 
         queue = Jobs(max_threads, spawn)
@@ -241,15 +249,15 @@ class WorkerPool:
         return queue
 
     def free(self) -> int:
-        """How many more workers could run."""
+        """Returns the number of free slots."""
         return self._free
 
     def running(self) -> int:
-        """How many workers run."""
+        """Returns the number of running workers."""
         return self.size - self._free
 
     def waitall(self) -> None:
-        """Wait until no worker runs and no message waits to be handled."""
+        """Waits until no worker runs and no message waits to be handled."""
         while True:
             with self._idle:
                 self._drainers += 1
@@ -260,29 +268,30 @@ class WorkerPool:
                 jobs = self._jobs
             if jobs is None or self._discarded or not jobs.unfinished():
                 return
-            # Something is in the queue, or was taken from it just now: look again behind it.
+            # The queue is not empty, or a job was just taken from it.
             if not self._drain_queue(jobs):
                 return
 
     def _drain_queue(self, jobs: Jobs) -> bool:
-        """False where the queue has been ended by somebody else."""
-        mark = Event()
+        """Waits until the queued jobs have started. Returns False if the queue was stopped."""
+        marker = Event()
         with self._lock:
             if self._discarded:
                 return False
-            self._drain_markers.append(mark)
+            self._drain_markers.append(marker)
         try:
-            jobs.put(mark.send)
-            mark.wait()
+            jobs.put(marker.send)
+            marker.wait()
             return True
         except (RuntimeError, ThreadKilled):
             return False
         finally:
             with self._lock:
-                self._drain_markers.remove(mark)
+                self._drain_markers.remove(marker)
 
     def stop(self, discard: bool = False) -> None:
-        """End the threads: when the queue is empty, or at once, giving queued messages back."""
+        """Ends the threads when the queue is empty. With ``discard``, ends them at once and returns
+        queued messages to the broker."""
         with self._lock:
             self._stopped = True
             self._discarded = self._discarded or discard
@@ -293,8 +302,7 @@ class WorkerPool:
             if discard:
                 self._waiting.clear()
                 self._idle.notify_all()
-                # The queue drops the marks. Nothing sends what handlers wait for, as a worker
-                # that is killed has no result.
+                # The queue drops the markers, and a killed worker sends no result to its handler.
                 waking = self._drain_markers + self._awaited
             queues = [queue for queue in (self._jobs, self._runs) if queue is not None]
         for event in waking:
@@ -303,25 +311,25 @@ class WorkerPool:
             queue.stop(discard=discard)
 
     def handle(self, handler: Callable[..., Any], *args: Any) -> None:
-        """Handle a message: the job that a delivery becomes."""
+        """Handles a message with ``handler(*args)``, as a job of the message queue."""
         with self._lock:
             self._active += 1
         context = _MessageContext(self)
-        _current.message = context
+        current_thread.wait_strategy = context
         try:
             handler(*args)
         except ThreadKilled:
             if not self._discarded:
                 raise
         finally:
-            _current.message = None
+            current_thread.wait_strategy = None
             if context.worker is None or not self._start_or_enqueue(context.worker):
                 self._end_job()
             else:
                 self._release_slot(ends_job=True)
 
     def run(self, worker: Any) -> None:
-        """Run a worker as the job of this thread, or put it in line for a slot."""
+        """Runs a worker as the job of this thread, or enqueues it for a slot."""
         with self._lock:
             if self._discarded:
                 return
@@ -343,15 +351,14 @@ class WorkerPool:
             self._notify_if_idle()
 
     def spawn(self, worker: Any, inline: bool = True) -> None:
-        """Have ``run(*worker)`` called on a thread of the pool, once a slot is free.
+        """Runs a worker on a thread of the pool once a slot is free.
 
-        ``inline=False``: on another thread than this, also in the handler of a message.
-
-        ContainerBeingKilled where the pool is stopped, also meanwhile.
+        In the handler of a message, ``inline`` allows to run it on the handler's thread. Raises
+        ContainerBeingKilled if the pool is stopped, also while this waits for a slot.
         """
-        context: _MessageContext | None = getattr(_current, "message", None)
-        if context is not None and context.pool is self:
-            context.spawned(worker, inline)
+        context = current_thread.wait_strategy
+        if isinstance(context, _MessageContext) and context.pool is self:
+            context.spawn(worker, inline)
             return
         with self._lock:
             self._refuse_if_stopped()
@@ -385,19 +392,19 @@ class WorkerPool:
                 return
         self._release_slot_offloaded()
 
-    def _run_job(self, part: Callable[..., bool], *args: Any) -> None:
+    def _run_job(self, step: Callable[..., bool], *args: Any) -> None:
         with self._lock:
             self._active += 1
         try:
-            if part(*args):
+            if step(*args):
                 self._release_slot()
         finally:
             self._end_job()
 
     def _start_or_enqueue(self, worker: Any, inline: bool = True) -> bool:
-        """Run a worker that a handler spawned, or put it in line for a slot.
+        """Runs a worker that a handler spawned, or enqueues it for a slot.
 
-        True where this thread has run it and has its slot to pass on.
+        Returns True if it ran on this thread, which then has a slot to release.
         """
         with self._lock:
             if self._discarded:
@@ -414,9 +421,9 @@ class WorkerPool:
         return self._run_one(handle, worker)
 
     def _release_slot(self, ends_job: bool = False) -> None:
-        """Pass this thread's slot on, or give it back. Runs the waiting workers on the way.
+        """Releases the slot of this thread, after running the workers that wait for it.
 
-        ``ends_job``: and then the job of this thread is over.
+        ``ends_job``: the job of this thread ends, too.
         """
         while True:
             with self._lock:
@@ -438,7 +445,7 @@ class WorkerPool:
             self._end_job()
 
     def _release_slot_offloaded(self) -> None:
-        """As :meth:`_release_slot`, but leave a waiting worker to another thread."""
+        """Like :meth:`_release_slot`, but runs a waiting worker on another thread."""
         with self._lock:
             if not self._waiting:
                 self._free += 1
@@ -453,7 +460,7 @@ class WorkerPool:
         self._run_offloaded(handle, following)
 
     def _run_one(self, handle: WorkerThread, worker: Any) -> bool:
-        """Run a worker. False where it goes on as a coroutine, which takes the slot along."""
+        """Runs a worker. Returns False if it became a coroutine, which keeps the slot."""
         return self._run_step(handle, worker, contextvars.Context(), self._run, *worker)
 
     def _run_step(
@@ -461,7 +468,7 @@ class WorkerPool:
         handle: WorkerThread,
         worker: Any,
         context: contextvars.Context,
-        part: Callable[..., Any],
+        step: Callable[..., Any],
         *args: Any,
     ) -> bool:
         failure = coroutine = None
@@ -470,7 +477,7 @@ class WorkerPool:
                 handle.ident = threading.get_ident()
                 if handle.killed:
                     raise ThreadKilled()
-                coroutine = context.run(part, *args)
+                coroutine = context.run(step, *args)
             except BaseException as exc:
                 failure = exc
             if coroutine is not None:
@@ -478,7 +485,7 @@ class WorkerPool:
                 return False
             handle.finish(failure)
         except ThreadKilled as killed:
-            # Killed just as it ended.
+            # Killed while it was ending.
             if coroutine is not None:
                 coroutine.close()
             handle.finish(failure or (killed if coroutine is not None else None))
@@ -500,7 +507,7 @@ class WorkerPool:
             handle._coroutine = running
             killed = handle.killed
         if killed:
-            # What was to be raised in this thread is done on the loop.
+            # The kill takes effect on the loop instead of this thread.
             clear_pending_exc(threading.get_ident())
             running.cancel()
         running.start()
@@ -513,15 +520,15 @@ class WorkerPool:
         result: Any,
         exc: BaseException | None,
     ) -> None:
-        """A worker's coroutine has ended. Called on its loop."""
+        """Runs the rest of a worker whose coroutine has ended. Called on its loop."""
         handle._coroutine = None
-        # A copy, as the coroutine is still in its context.
-        part = (handle, worker, context.copy(), self._resume, worker, result, exc)
+        # A copy, because the coroutine has not left its context yet.
+        step = (handle, worker, context.copy(), self._resume, worker, result, exc)
         if self._ends_inline(worker):
-            if self._run_step(*part):
+            if self._run_step(*step):
                 self._release_slot_offloaded()
         else:
-            self._enqueue_run(handle, worker, partial(self._run_job, self._run_step, *part))
+            self._enqueue_run(handle, worker, partial(self._run_job, self._run_step, *step))
 
     def _notify_if_idle(self) -> None:
         if self._drainers and self._is_idle():
@@ -533,20 +540,24 @@ class WorkerPool:
         )
 
 
-class _MessageContext:
-    """A message that is handled by a thread of the pool."""
+class _MessageContext(WaitStrategy):
+    """The state of a message while a thread of the pool handles it.
+
+    As the wait strategy of the thread it starts the worker of the message before the handler blocks
+    for it.
+    """
 
     __slots__ = ("_offloaded", "pool", "worker")
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
-        # The worker it spawned, until it begins.
+        # The spawned worker, until it starts.
         self.worker: Any = None
-        # Whether workers are not to be kept for this thread.
+        # Whether workers run on other threads.
         self._offloaded = False
 
-    def spawned(self, worker: Any, inline: bool) -> None:
-        # Of two, one may wait for the other.
+    def spawn(self, worker: Any, inline: bool) -> None:
+        # Of two workers, one may wait for the other.
         if not inline or self._offloaded or self.worker is not None:
             self.offload()
             self.pool._start_or_enqueue(worker, inline=False)
@@ -554,29 +565,28 @@ class _MessageContext:
             self.worker = worker
 
     def offload(self) -> None:
-        """Run the worker, and those that follow, on other threads."""
+        """Runs the worker, and later ones, on other threads."""
         self._offloaded = True
         worker, self.worker = self.worker, None
         if worker is not None:
             self.pool._start_or_enqueue(worker, inline=False)
 
     def wait(
-        self, event: Event, wait: Callable[[float | None], None], timeout: float | None
+        self, event: Event, block: Callable[[float | None], None], timeout: float | None
     ) -> None:
-        """The handler has to ``wait(timeout)`` for an event. Its worker begins before."""
         pool = self.pool
         if timeout is not None:
-            # On this thread it could keep the handler from coming back in time.
+            # On this thread the worker could delay the handler beyond the timeout.
             self.offload()
         elif self.worker is not None:
             worker, self.worker = self.worker, None
-            _current.message = None
+            current_thread.wait_strategy = None
             try:
                 if pool._start_or_enqueue(worker):
-                    # Others' workers are for other threads: this one has a message to handle.
+                    # This thread has a message to handle: other threads run the waiting workers.
                     pool._release_slot_offloaded()
             finally:
-                _current.message = self
+                current_thread.wait_strategy = self
         if event.ready():
             return
         with pool._lock:
@@ -584,7 +594,7 @@ class _MessageContext:
                 raise ThreadKilled()
             pool._awaited.append(event)
         try:
-            wait(timeout)
+            block(timeout)
         finally:
             with pool._lock:
                 pool._awaited.remove(event)

@@ -71,7 +71,7 @@ def test_waiting_for_workers_in_vain(serve, uid):
     container = serve(Service)
     with pytest.warns(DeprecationWarning, match="wait_for_worker_idle"):
         wait_for_worker_idle(container)
-    busy = Mock(_worker_pool=Mock(waitall=threading.Event().wait))
+    busy = Mock(worker_pool=Mock(waitall=threading.Event().wait))
     with (
         pytest.warns(DeprecationWarning, match="wait_for_worker_idle"),
         pytest.raises(TimeoutError, match="running workers"),

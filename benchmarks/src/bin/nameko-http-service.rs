@@ -1,4 +1,4 @@
-//! The hello service over HTTP as a user of Nameko writes it.
+//! The hello service on Nameko, over HTTP.
 
 use nameko::{prelude::*, web::Json};
 use serde_json::{Value, json};

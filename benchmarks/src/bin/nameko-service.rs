@@ -1,4 +1,4 @@
-//! The hello service as a user of Nameko writes it.
+//! The hello service on Nameko, over RPC.
 
 use nameko::prelude::*;
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.compression import decompress
 from kombu.exceptions import MessageStateError
 
 from nameko import serialization
@@ -92,7 +91,7 @@ class Message:
     @property
     def body(self) -> Any:
         """The body, decompressed: text where the message names a text encoding that fits."""
-        body = self._raw_body()
+        body = serialization.decompressed_body(self.delivery)
         encoding = self.content_encoding
         if encoding and encoding not in _BINARY:
             try:
@@ -110,11 +109,7 @@ class Message:
         """The decoded body. ``DecodeError`` or ``ContentDisallowed`` where it cannot be read."""
         decoded = self._decoded
         if decoded is None:
-            decoded = self._decoded = [
-                serialization.loads(
-                    self._raw_body(), self.content_type, self.content_encoding, self.accept
-                )
-            ]
+            decoded = self._decoded = [serialization.decode(self.delivery, self.accept)]
         return decoded[0]
 
     @property
@@ -168,12 +163,6 @@ class Message:
                 "Message already acknowledged with state: {}".format(self._state)
             )
         self._state = state
-
-    def _raw_body(self) -> bytes:
-        compression = self.headers.get("compression") if self.headers else None
-        if compression:
-            return decompress(self.delivery.body, compression)
-        return self.delivery.body
 
     def __repr__(self) -> str:
         return "<{} [{}] delivery_tag={} at 0x{:x}>".format(

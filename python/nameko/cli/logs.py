@@ -154,10 +154,10 @@ def _worker_of(record: logging.LogRecord) -> Any:
     worker_ctx = loop.worker.get()
     if worker_ctx is not None and record.thread == threading.get_ident():
         # A task that outlives the worker it was started by is none of its any more.
-        return worker_ctx if worker_ctx in worker_ctx.container._worker_threads else None
+        return worker_ctx if worker_ctx in worker_ctx.container.worker_threads else None
     for container in list(_runner.containers) if _runner is not None else ():
         # Containers of other kinds have no such thing.
-        for worker_ctx, thread in list(getattr(container, "_worker_threads", {}).items()):
+        for worker_ctx, thread in list(getattr(container, "worker_threads", {}).items()):
             if thread.ident == record.thread:
                 return worker_ctx
     return None

@@ -73,7 +73,7 @@ def entrypoint_hook(
             return result.get()
 
         # A container that dies never completes the worker.
-        container._died.link(outcomes.put)
+        container.death.link(outcomes.put)
         worker = spawn(run)
         worker.link(outcomes.put)
         try:
@@ -83,7 +83,7 @@ def entrypoint_hook(
             first.wait()  # raises what killed the container
             return worker.wait()
         finally:
-            container._died.unlink(outcomes.put)
+            container.death.unlink(outcomes.put)
             worker.kill(grace=0)
 
     yield hook

@@ -55,7 +55,7 @@ def wait_for_worker_idle(container: Any, timeout: float = 10) -> None:
         stacklevel=2,
     )
     try:
-        spawn(container._worker_pool.waitall).wait(timeout)
+        spawn(container.worker_pool.waitall).wait(timeout)
     except TimeoutError:
         raise _timed_out("{} has running workers".format(container)) from None
 

@@ -1,15 +1,19 @@
-"""Where to look whether somebody has replaced a method, see :class:`nameko._nameko.PatchGuard`."""
+"""Entries of a :class:`nameko._nameko.PatchGuard` for the methods of objects."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
+def methods_of(cls: type, *names: str) -> dict[str, Any]:
+    """Returns methods of a class by name, for :func:`guarded_methods`."""
+    return {name: getattr(cls, name) for name in names}
+
+
 def guarded_methods(obj: Any, methods: dict[str, Any]) -> list[tuple[Any, str, Any]]:
-    """The places of an object's methods, name -> function: on its class, while it has none of its
-    own."""
+    """Returns guard entries for ``methods``, on the class of ``obj`` and on ``obj`` itself."""
     return [
-        place
-        for name, original in methods.items()
-        for place in ((type(obj), name, original), (obj.__dict__, name, None))
+        entry
+        for name, method in methods.items()
+        for entry in ((type(obj), name, method), (obj.__dict__, name, None))
     ]

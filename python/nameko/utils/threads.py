@@ -1,4 +1,4 @@
-"""Threads that can be waited for and killed, and a one-shot event that carries a value."""
+"""Threads that can be joined and killed, and a one-shot event that carries a value."""
 
 from __future__ import annotations
 
@@ -16,45 +16,66 @@ from nameko._nameko import interrupt
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
-# How long kill() waits for a thread to unwind before it counts it as dead all the same (s).
+# Seconds that kill() waits for a thread to unwind before it counts the thread as dead.
 KILL_GRACE = 1.0
 
-# How long it is tried to interrupt a thread that is never where it may be interrupted (s), and the
-# pauses between two attempts (s).
+# Seconds after which retries to interrupt a thread end, and the delays between retries (s).
 INTERRUPT_TIMEOUT = 60.0
 INTERRUPT_FIRST_DELAY = 0.001
 INTERRUPT_MAX_DELAY = 0.05
 
 _numbers = itertools.count(1)
 
-# Per thread: ``message``, the message that it handles (see nameko.workers), if it handles one.
-current = threading.local()
-
 
 class ThreadKilled(BaseException):
-    """Raised inside a thread that is being killed, and to whoever waits for its result."""
+    """Raised inside a killed thread, and in threads that wait for its result."""
+
+
+class WaitStrategy:
+    """Replaces the wait of a thread for an :class:`Event`.
+
+    The pool of a container installs one while it handles a message: the worker that the handler
+    spawned then runs inside the handler's wait, on the same thread.
+    """
+
+    __slots__ = ()
+
+    def wait(
+        self, event: Event, block: Callable[[float | None], None], timeout: float | None
+    ) -> None:
+        """Returns when ``event`` is sent, or after ``timeout`` seconds. ``block(timeout)`` is the
+        plain wait."""
+        raise NotImplementedError
+
+
+class _CurrentThread(threading.local):
+    wait_strategy: WaitStrategy | None = None
+
+
+# State of the calling thread.
+current_thread = _CurrentThread()
 
 
 class Event:
-    """A value or an exception that is sent once and that any number of threads may wait for."""
+    """A value or an exception that is sent once, to any number of waiting threads."""
 
     __slots__ = ("__weakref__", "_exc", "_gate", "_links", "_lock", "_sent", "_value")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sent = False
-        # What threads wait for; made by the first, as most events are sent before.
+        # Created by the first thread that waits. Most events are sent earlier.
         self._gate: threading.Event | None = None
         self._value: Any = None
         self._exc: BaseException | None = None
-        # Made when the first is added.
+        # Created by the first link().
         self._links: list[Callable[[Event], Any]] | None = None
 
     def ready(self) -> bool:
         return self._sent
 
     def send(self, value: Any = None, exc: BaseException | ExcInfo | None = None) -> None:
-        """Set the value, or the exception that waiters are to meet. Only the first one counts."""
+        """Sets the value, or the exception that wait() raises. Further calls have no effect."""
         with self._lock:
             if self._sent:
                 return
@@ -71,7 +92,7 @@ class Event:
         self.send(exc=exc[0] if len(exc) == 1 else exc)
 
     def link(self, callback: Callable[[Event], Any]) -> None:
-        """Call ``callback(event)`` when it is sent; at once where it was already."""
+        """Calls ``callback(event)`` when the event is sent, at once if it already was."""
         with self._lock:
             if not self._sent:
                 if self._links is None:
@@ -81,20 +102,20 @@ class Event:
         callback(self)
 
     def unlink(self, callback: Callable[[Event], Any]) -> None:
-        """Take a link back."""
+        """Removes a link."""
         with self._lock:
             if self._links is not None and callback in self._links:
                 self._links.remove(callback)
 
     def wait(self, timeout: float | None = None) -> Any:
-        """The value, or raise the exception. ``TimeoutError`` after ``timeout`` seconds.
+        """Returns the value or raises the exception. TimeoutError after ``timeout`` seconds.
 
-        In the handler of a message, the worker that it spawned runs meanwhile, on this thread.
+        The :class:`WaitStrategy` of the thread may run a worker meanwhile.
         """
         if not self._sent:
-            context = getattr(current, "message", None)
-            if context is not None:
-                context.wait(self, self._wait, timeout)
+            strategy = current_thread.wait_strategy
+            if strategy is not None:
+                strategy.wait(self, self._wait, timeout)
             else:
                 self._wait(timeout)
         if not self._sent:
@@ -114,18 +135,18 @@ class Event:
 
 
 def clear_pending_exc(ident: int) -> None:
-    """Take back an exception that was to be raised in the thread ``ident`` and was not met yet.
+    """Clears an asynchronous exception that the thread ``ident`` has not raised yet.
 
-    That of the thread itself may be raised in here.
+    For the calling thread, the exception may be raised in here.
     """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
 
 
 def retry_interrupt(attempt: Callable[[], bool]) -> None:
-    """Call ``attempt()`` until it is true: now, and then every now and then on another thread.
+    """Calls ``attempt()`` until it returns true, retrying on a background thread.
 
-    It tries to interrupt a thread, and is true too where nothing is left to interrupt. It is given
-    up after :data:`INTERRUPT_TIMEOUT`.
+    ``attempt`` tries to interrupt a thread. It returns true if that is done or no longer needed.
+    Retries end after :data:`INTERRUPT_TIMEOUT`.
     """
     global _retrying
     if attempt():
@@ -138,14 +159,15 @@ def retry_interrupt(attempt: Callable[[], bool]) -> None:
     threading.Thread(target=_retry_interrupts, name="nameko-interrupts", daemon=True).start()
 
 
-# What is tried again, until when; and whether a thread does so. It ends when nothing is left.
+# Attempts to retry, with their deadlines, and whether the retry thread runs. It ends when the list
+# is empty.
 _attempts: list[tuple[float, Callable[[], bool]]] = []
 _retrying = False
 _attempts_lock = threading.Lock()
 
 
 def _reset_after_fork() -> None:
-    """In a forked child, where none of the threads exists."""
+    """Resets the state in a forked child, which has no other thread."""
     global _retrying, _attempts_lock
     _retrying, _attempts_lock = False, threading.Lock()
     _attempts.clear()
@@ -156,33 +178,37 @@ os.register_at_fork(after_in_child=_reset_after_fork)
 
 def _retry_interrupts() -> None:
     global _retrying
-    pause = INTERRUPT_FIRST_DELAY
+    delay = INTERRUPT_FIRST_DELAY
     while True:
-        time.sleep(pause)
-        pause = min(pause * 1.5, INTERRUPT_MAX_DELAY)
+        time.sleep(delay)
+        delay = min(delay * 1.5, INTERRUPT_MAX_DELAY)
         with _attempts_lock:
             attempts = _attempts.copy()
             _attempts.clear()
         now = time.monotonic()
-        left = [each for each in attempts if not each[1]() and now < each[0]]
+        remaining = [
+            (deadline, attempt)
+            for deadline, attempt in attempts
+            if not attempt() and now < deadline
+        ]
         with _attempts_lock:
-            _attempts.extend(left)
+            _attempts.extend(remaining)
             if not _attempts:
                 _retrying = False
                 return
-            if len(_attempts) > len(left):
-                pause = INTERRUPT_FIRST_DELAY  # others came
+            if len(_attempts) > len(remaining):
+                delay = INTERRUPT_FIRST_DELAY  # new attempts were added
 
 
 class ManagedThread:
-    """A daemon thread running ``fn``, with a handle to wait for it, kill it and learn of its end.
+    """A daemon thread running ``fn``, with a handle to join, kill and observe it.
 
     Python cannot stop a thread inside a blocking call. :meth:`kill` raises :class:`ThreadKilled`
-    in the thread, waits for it for a moment, and then counts it as dead: its waiters and links are
-    told, and what it may still do later is ignored.
+    in the thread, waits for it for a moment, and then counts it as dead: waiters and links are
+    notified, and later effects of the thread are ignored.
 
-    It is raised where no lock stays behind: in the body of a ``with`` or a ``try``, or in a
-    function that neither acquires nor releases anything by hand.
+    The exception is raised where it leaves no lock behind: in the body of a ``with`` or a ``try``,
+    or in a function that neither acquires nor releases anything explicitly.
     """
 
     def __init__(self, fn: Callable[[], Any], name: str | None = None) -> None:
@@ -191,8 +217,8 @@ class ManagedThread:
         self._event = Event()
         self._links: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._killed: BaseException | None = None
-        self._over = False
-        # Result and exception, once it is over.
+        self._ended = False
+        # Result and exception, once it has ended.
         self._outcome: tuple[Any, BaseException | None] = (None, None)
         self._thread = threading.Thread(
             target=self._run, name=name or "nameko-{}".format(next(_numbers)), daemon=True
@@ -204,55 +230,55 @@ class ManagedThread:
 
     @property
     def dead(self) -> bool:
-        return self._over
+        return self._ended
 
     def is_current(self) -> bool:
         """Whether this is the calling thread."""
         return self._thread is threading.current_thread()
 
     def wait(self, timeout: float | None = None) -> Any:
-        """What ``fn`` returned; raises what it raised, or :class:`ThreadKilled`. TimeoutError
-        after ``timeout`` seconds."""
+        """Returns the result of ``fn``, or raises its exception or :class:`ThreadKilled`.
+        TimeoutError after ``timeout`` seconds."""
         return self._event.wait(timeout)
 
     def link(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call ``callback(handle, *args)`` when the thread is over; at once where it is already."""
+        """Calls ``callback(handle, *args)`` at the end of the thread, at once if it has ended."""
         with self._lock:
-            if not self._over:
+            if not self._ended:
                 self._links.append((callback, args))
                 return
         callback(self, *args)
 
     def kill(self, exc: BaseException | None = None, grace: float = KILL_GRACE) -> None:
-        """Stop the thread as soon as it can be stopped; see the class for what that means.
+        """Stops the thread as soon as possible, with the limits described in the class.
 
-        ``exc``: what waiters meet in place of :class:`ThreadKilled`.
+        ``exc`` is raised in waiters in place of :class:`ThreadKilled`.
         """
         if self.is_current():
             raise exc or ThreadKilled()
         self.interrupt(exc)
-        if self._killed is not None and not self._over:
+        if self._killed is not None and not self._ended:
             try:
                 self._event.wait(grace)
             except TimeoutError:
                 self._finish(None, self._killed)
             except BaseException:
-                pass  # its own waiters meet it
+                pass  # raised in its own waiters
 
     def interrupt(self, exc: BaseException | None = None) -> None:
-        """The first half of :meth:`kill`: raise in the thread, do not wait for it."""
+        """The first half of :meth:`kill`: raises in the thread and does not wait for it."""
         with self._lock:
-            if self._over or self._killed is not None:
+            if self._ended or self._killed is not None:
                 return
             self._killed = exc or ThreadKilled()
             ident = self._thread.ident
         if ident is not None and ident != threading.get_ident():
-            retry_interrupt(self._try_to_interrupt)
+            retry_interrupt(self._try_interrupt)
 
-    def _try_to_interrupt(self) -> bool:
+    def _try_interrupt(self) -> bool:
         with self._lock:
             ident = self._thread.ident
-            return self._over or ident is None or interrupt(ident, ThreadKilled)
+            return self._ended or ident is None or interrupt(ident, ThreadKilled)
 
     def _run(self) -> None:
         try:
@@ -267,15 +293,15 @@ class ManagedThread:
             else:
                 self._finish(result, None)
         except ThreadKilled:
-            # Killed while it was already ending.
+            # Killed while it was ending.
             self._finish(None, self._killed)
 
     def _finish(self, result: Any, exc: BaseException | None) -> None:
         with self._lock:
-            if not self._over:
-                self._over = True
+            if not self._ended:
+                self._ended = True
                 self._outcome = (result, exc)
-        # A kill that comes just now interrupts this here at the latest; _run() then calls again.
+        # A concurrent kill interrupts this function at the latest; _run() then calls it again.
         self._event.send(*self._outcome)
         with self._lock:
             links, self._links = self._links, []
@@ -287,5 +313,5 @@ class ManagedThread:
 
 
 def spawn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> ManagedThread:
-    """Run ``fn(*args, **kwargs)`` in a thread of its own."""
+    """Runs ``fn(*args, **kwargs)`` in a new thread."""
     return ManagedThread(lambda: fn(*args, **kwargs)).start()

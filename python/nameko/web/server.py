@@ -133,7 +133,7 @@ class WebServer(ProviderCollector, SharedExtension):
                 self.container.spawn_managed_thread,
                 debug=bool(getattr(self._serv, "debug", False)),
             )
-            pool = self.container._worker_pool
+            pool = self.container.worker_pool
             server.serve(partial(pool.handle, gateway), pool.jobs, pool.size)
             self._http = server
         finally:

@@ -44,6 +44,6 @@ def run_worker(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, 
     finally:
         # Where another thread has it, it may be still at it. One of a container that was killed may
         # never end.
-        worker = entrypoint.container._worker_threads.get(worker_ctx)
+        worker = entrypoint.container.worker_threads.get(worker_ctx)
         if worker is not None and not worker.killed:
             worker.wait()

@@ -106,7 +106,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
             try:
                 socket.send(self.serialize_event("connected", {"socket_id": socket_id}))
                 self._greet(socket, socket_id, request, context_data)
-                handle = self.wsgi_server.container._worker_pool.handle
+                handle = self.wsgi_server.container.worker_pool.handle
                 socket.accept(
                     partial(handle, self._answer, socket, socket_id, context_data),
                     partial(handle, self._lose, socket_id, context_data),

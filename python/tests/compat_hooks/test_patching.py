@@ -7,7 +7,17 @@ import pytest
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.containers import ServiceContainer
 from nameko.messaging import Consumer, QueueConsumer, consume
-from nameko.rpc import MethodProxy, ReplyListener, Rpc, RpcCall, RpcConsumer, RpcProxy, rpc
+from nameko.rpc import (
+    MethodProxy,
+    ReplyListener,
+    Responder,
+    Rpc,
+    RpcCall,
+    RpcConsumer,
+    RpcProxy,
+    get_rpc_exchange,
+    rpc,
+)
 from nameko.testing.services import entrypoint_waiter
 
 
@@ -69,6 +79,23 @@ class TestPatchingOnTheClass:
             # What comes after the reply may be under way still.
             service.stop()
         assert calls
+
+    def test_a_patched_name_of_the_module_takes_effect(self, service, cluster):
+        with (
+            patch("nameko.rpc.Responder", wraps=Responder) as responder,
+            patch("nameko.rpc.get_rpc_exchange", wraps=get_rpc_exchange) as exchange,
+            patch("nameko.rpc.uuid") as uuid,
+        ):
+            uuid.uuid4.return_value = "correlation-id"
+            reply = cluster[service.service_name].echo.call_async("patched")
+            assert reply.result() == "patched"
+        assert reply.correlation_id == "correlation-id"
+        assert responder.call_count == 1
+        assert exchange.called
+        assert (
+            cluster[service.service_name].echo.call_async("after").correlation_id
+            != "correlation-id"
+        )
 
     def test_of_a_consumer(self, serve, queue, send, uid):
         class Service:

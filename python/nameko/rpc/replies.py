@@ -14,7 +14,7 @@ from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.exceptions import RpcTimeout, UnknownService, deserialize
 from nameko.utils.threads import Event
 
-_log = getLogger(__name__)
+_log = getLogger("nameko.rpc")
 
 
 class RpcReply:
@@ -110,9 +110,7 @@ class ReplyEvent:
         return RpcTimeout(self.timeout)
 
     def _body(self, reply: Any) -> Any:
-        return serialization.loads(
-            reply.body, reply.content_type, reply.content_encoding, self._accept
-        )
+        return serialization.decode(reply, self._accept)
 
 
 class HandledReply(Event):
@@ -150,3 +148,7 @@ class Acceptable:
         return (
             content_type in self._configured or content_type not in registry._disabled_content_types
         )
+
+
+# The name that version 3 has for it.
+RpcCall = RpcReply

@@ -1,0 +1,105 @@
+"""The reply to a request."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from typing import Any
+
+from kombu import Exchange
+
+from nameko import _nameko
+from nameko._nameko import PatchGuard
+from nameko.amqp import connection, publish
+from nameko.amqp.message import Message
+from nameko.amqp.publish import Publisher
+from nameko.rpc.stages import Reply, encode_reply, reply_serializer
+
+_log = getLogger("nameko.rpc")
+
+# While it is intact, replies are published by the compiled half.
+_publisher_guard = PatchGuard([(publish, "get_producer", publish.get_producer)])
+
+
+class Responder:
+    """Sends the reply to one request."""
+
+    publisher_cls = Publisher
+
+    def __init__(
+        self,
+        amqp_uri: str,
+        exchange: Exchange,
+        serializer: str,
+        message: Any,
+        ssl: Any = None,
+        login_method: str | None = None,
+    ) -> None:
+        self.amqp_uri = amqp_uri
+        # For requests whose content type names no serializer.
+        self.serializer = serializer
+        self.message = message
+        self.exchange = exchange
+        self.ssl = ssl
+        self.login_method = login_method
+
+    def send_response(self, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """Sends the result of a method or its exception, serialized like the request.
+
+        Returns the result and exc_info that dependencies see.
+        """
+        message = self.message
+        if isinstance(message, Message):
+            content_type, reply_to = message.content_type, message.delivery.reply_to
+        else:
+            properties = message.properties
+            content_type, reply_to = properties.get("content_type"), properties.get("reply_to")
+        serializer = reply_serializer(content_type, self.serializer)
+        reply = encode_reply(result, exc_info, serializer)
+
+        if reply_to is None:
+            _log.warning("A request has no reply_to: nobody will get its result (%s)", message)
+        elif self._is_compiled():
+            self._respond(reply)
+        else:
+            publisher = self.publisher_cls(
+                self.amqp_uri, ssl=self.ssl, login_method=self.login_method
+            )
+            publisher.publish(
+                reply.payload,
+                serializer=serializer,
+                exchange=self.exchange,
+                routing_key=reply_to,
+                correlation_id=message.properties.get("correlation_id"),
+            )
+        return reply.result, reply.exc_info
+
+    def _is_compiled(self) -> bool:
+        """Whether the compiled half publishes the reply."""
+        return (
+            isinstance(self.message, Message)
+            and self.publisher_cls is publish.Publisher
+            and _publisher_guard.intact()
+        )
+
+    def _respond(self, reply: Reply) -> None:
+        message = self.message
+        try:
+            message.respond(
+                connection.options(self.amqp_uri, self.ssl, self.login_method),
+                self.exchange.name,
+                reply.body,
+                reply.content_type,
+                reply.content_encoding,
+            )
+        except _nameko.AmqpError as exc:
+            # The broker was away for longer than was retried. The request is not done with: it
+            # comes again, here or elsewhere, once the broker is back.
+            lost = exc.kind in ("lost", "io", "timeout")
+            _log.error(
+                "The reply to `%s` could not be sent, %s: %s",
+                message.delivery.routing_key,
+                "the request goes back to its queue" if lost else "its caller will not get one",
+                exc,
+            )
+            if lost and not message.acknowledged:
+                message.requeue()

@@ -1,0 +1,251 @@
+"""The entrypoint that serves RPC calls."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from logging import getLogger
+from typing import Any, NamedTuple
+
+from kombu import Exchange, Queue
+
+from nameko import serialization
+from nameko._config import queue_arguments
+from nameko._nameko import Delivery, Options, PatchGuard
+from nameko.amqp import connection, publish
+from nameko.amqp.message import Channel, Message
+from nameko.constants import (
+    AMQP_SSL_CONFIG_KEY,
+    DEFAULT_SERIALIZER,
+    LOGIN_METHOD_CONFIG_KEY,
+    SERIALIZER_CONFIG_KEY,
+)
+from nameko.containers import ServiceContainer
+from nameko.exceptions import ContainerBeingKilled, MalformedRequest, MethodNotFound
+from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension
+from nameko.messaging import HeaderDecoder, QueueConsumer, take_consumer_options
+from nameko.rpc.fastpath import FastPath
+from nameko.rpc.responder import Responder
+from nameko.rpc.stages import request_arguments
+from nameko.rpc.topology import RPC_QUEUE_TEMPLATE, get_rpc_exchange
+from nameko.utils.patch_guard import guarded_methods, methods_of
+from nameko.utils.threads import Event
+from nameko.workers import handle_result_is_nonblocking, nonblocking
+
+_log = getLogger("nameko.rpc")
+
+
+class ReplySettings(NamedTuple):
+    """The broker and exchange for replies, and their default serializer."""
+
+    amqp_uri: str
+    exchange: Exchange
+    serializer: str
+    ssl: Any
+    login_method: str | None
+
+    def connection_options(self) -> Options:
+        return connection.options(self.amqp_uri, self.ssl, self.login_method)
+
+
+class RpcConsumer(SharedExtension, ProviderCollector):
+    """Consumes the requests to a service and gives each to the entrypoint of its method.
+
+    Options are the consumer options of :class:`nameko.messaging.Consumer`.
+    """
+
+    queue_consumer = QueueConsumer()
+
+    def __init__(self, **consumer_options: Any) -> None:
+        self.consumer_options = take_consumer_options(self, consumer_options)
+        self._lock = threading.Lock()
+        self._unregistering_providers: set[Any] = set()
+        self._unregistered_from_queue_consumer = Event()
+        self.queue: Queue | None = None
+        # Read when the first reply is sent.
+        self._reply_settings: ReplySettings | None = None
+        super().__init__(**consumer_options)
+
+    def setup(self) -> None:
+        # The name that version 3 has for it.
+        self.consumer = self.queue_consumer
+        if self.queue is None:
+            service_name = self.container.service_name
+            self.queue = Queue(
+                RPC_QUEUE_TEMPLATE.format(service_name),
+                exchange=get_rpc_exchange(self.container.config),
+                routing_key="{}.*".format(service_name),
+                durable=True,
+                queue_arguments=queue_arguments(self.container.config, "rpc") or None,
+            )
+            self.queue_consumer.register_provider(self)
+
+    def stop(self) -> None:
+        # The last provider to leave unregisters; where there was none, this does.
+        if not self._providers_registered:
+            self._unregister_from_queue_consumer()
+
+    def unregister_provider(self, provider: Any) -> None:
+        """Returns once no request is consumed any more, which takes all providers to leave."""
+        with self._lock:
+            self._unregistering_providers.add(provider)
+            last = not self._providers - self._unregistering_providers
+        if last:
+            self._unregister_from_queue_consumer()
+        _log.debug("waiting for unregister from queue consumer %s", self)
+        self._unregistered_from_queue_consumer.wait()
+        super().unregister_provider(provider)
+
+    def get_provider_for_method(self, routing_key: str) -> Any:
+        """The entrypoint that a request is for. MethodNotFound where there is none."""
+        prefix = self.container.service_name + "."
+        if routing_key.startswith(prefix):
+            method_name = routing_key[len(prefix) :]
+            # Those that left still serve the requests that came before they did.
+            for providers in (self._providers, self._unregistering_providers):
+                for provider in tuple(providers):
+                    if provider.method_name == method_name:
+                        return provider
+        raise MethodNotFound(routing_key.split(".")[-1])
+
+    @nonblocking
+    def handle_message(self, body: Any, message: Any) -> None:
+        if isinstance(message, Message):
+            routing_key = message.delivery.routing_key
+        else:
+            routing_key = message.delivery_info["routing_key"]
+        try:
+            provider = self.get_provider_for_method(routing_key)
+            provider.handle_message(body, message)
+        except Exception:
+            self.handle_result(message, None, sys.exc_info())
+
+    @nonblocking
+    def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """Sends the reply, then acknowledges the request."""
+        uri, exchange, serializer, ssl, login_method = self.reply_settings
+        responder = Responder(
+            uri, exchange, serializer, message, ssl=ssl, login_method=login_method
+        )
+        if isinstance(message, Message):
+            message.reply_in_background = not self.container.has_result_hooks()
+        result, exc_info = responder.send_response(result, exc_info)
+        self.queue_consumer.ack_message(message)
+        return result, exc_info
+
+    @property
+    def reply_settings(self) -> ReplySettings:
+        """The settings for publishing replies."""
+        if self._reply_settings is None:
+            config = self.container.config
+            self._reply_settings = ReplySettings(
+                connection.amqp_uri(config),
+                get_rpc_exchange(config),
+                config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
+                config.get(AMQP_SSL_CONFIG_KEY),
+                config.get(LOGIN_METHOD_CONFIG_KEY),
+            )
+        return self._reply_settings
+
+    def fast_path_handler(
+        self,
+        accept: frozenset[str],
+        channel: Channel | None,
+        slow_path: Callable[[Delivery], None],
+    ) -> Callable[[Delivery], None]:
+        """Returns the handler of deliveries, see :mod:`nameko.rpc.fastpath`."""
+        if serialization.JSON_CONTENT_TYPE not in accept:
+            return slow_path
+        return FastPath(self, accept, channel, slow_path).handle
+
+    def patch_guard(self, provider: Rpc) -> PatchGuard:
+        """Returns the guard of the hooks that the slow path calls for ``provider``."""
+        return PatchGuard(
+            [
+                *_RESPONDER_HOOKS,
+                *guarded_methods(self.container.interface, _CONTAINER_HOOKS),
+                *guarded_methods(self.queue_consumer, _QUEUE_CONSUMER_HOOKS),
+                *guarded_methods(self, _RPC_CONSUMER_HOOKS),
+                *guarded_methods(provider, _RPC_HOOKS),
+            ]
+        )
+
+    def handle_decode_error(self, message: Any, exc: Exception) -> None:
+        """Replies that the request cannot be decoded."""
+        if message.properties.get("reply_to"):
+            error = MalformedRequest("Can't decode message body: {}".format(exc))
+            self.handle_result(message, None, (MalformedRequest, error, None))
+
+    def requeue_message(self, message: Any) -> None:
+        self.queue_consumer.requeue_message(message)
+
+    def _unregister_from_queue_consumer(self) -> None:
+        _log.debug("unregistering from queueconsumer %s", self)
+        self.queue_consumer.unregister_provider(self)
+        _log.debug("unregistered from queueconsumer %s", self)
+        self._unregistered_from_queue_consumer.send(True)
+
+
+class Rpc(Entrypoint, HeaderDecoder):
+    """Entrypoint for remote calls of a method."""
+
+    rpc_consumer = RpcConsumer()
+
+    def setup(self) -> None:
+        self.rpc_consumer.register_provider(self)
+
+    def stop(self) -> None:
+        self.rpc_consumer.unregister_provider(self)
+
+    @nonblocking
+    def handle_message(self, body: Any, message: Any) -> None:
+        args, kwargs = request_arguments(body)
+        self.check_signature(args, kwargs)
+        try:
+            self.container.spawn_worker(
+                self,
+                args,
+                kwargs,
+                context_data=self.unpack_message_headers(message),
+                handle_result=partial(self.handle_result, message),
+            )
+        except ContainerBeingKilled:
+            self.rpc_consumer.requeue_message(message)
+
+    @nonblocking
+    def handle_result(
+        self, message: Any, worker_ctx: Any, result: Any, exc_info: Any
+    ) -> tuple[Any, Any]:
+        consumer = self.rpc_consumer
+        # Nothing that takes long comes after it where nobody has overridden anything.
+        if isinstance(message, Message):
+            message.reply_is_last = self.handle_result_is_nonblocking()
+        return consumer.handle_result(message, result, exc_info)
+
+    def handle_result_is_nonblocking(self) -> bool:
+        """Whether its :meth:`handle_result` returns at once, so that an asyncio loop may call it:
+        it does where nobody has put another in its place."""
+        return handle_result_is_nonblocking(self) and handle_result_is_nonblocking(
+            self.rpc_consumer
+        )
+
+
+rpc = Rpc.decorator
+
+# The hooks of the slow path as defined here, recorded before anything can patch them.
+_CONTAINER_HOOKS = methods_of(ServiceContainer, "spawn_worker")
+_QUEUE_CONSUMER_HOOKS = methods_of(QueueConsumer, "handle_message", "ack_message")
+_RPC_CONSUMER_HOOKS = methods_of(
+    RpcConsumer, "handle_message", "handle_result", "get_provider_for_method"
+)
+_RPC_HOOKS = methods_of(
+    Rpc, "handle_message", "handle_result", "check_signature", "unpack_message_headers"
+)
+_RESPONDER_HOOKS = [
+    (globals(), "Responder", Responder),
+    (Responder, "send_response", Responder.send_response),
+    (Responder, "publisher_cls", Responder.publisher_cls),
+    (publish, "get_producer", publish.get_producer),
+]
