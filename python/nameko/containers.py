@@ -1,5 +1,4 @@
-"""A container hosts one service class: it binds its extensions, runs their lifecycle, and runs a
-worker for each call."""
+"""Containers: each hosts one service class, with its extensions and its workers."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ _log_time = make_timing_logger(_log)
 
 
 def get_service_name(service_cls: Any) -> str:
-    """The name of a service class. ConfigurationError where it has none, or not a string."""
+    """Returns the name of a service class. Raises ConfigurationError if it is not a string."""
     service_name = getattr(service_cls, "name", None)
     if service_name is None:
         raise ConfigurationError(
@@ -66,7 +65,8 @@ def get_service_name(service_cls: Any) -> str:
 
 
 def get_container_cls(config: Any = None) -> Any:
-    """The configured container class (``SERVICE_CONTAINER_CLS``), or :class:`ServiceContainer`."""
+    """Returns the container class of the setting ``SERVICE_CONTAINER_CLS``, by default
+    :class:`ServiceContainer`."""
     config = nameko.config if config is None else config
     return import_from_path(config.get("SERVICE_CONTAINER_CLS")) or ServiceContainer
 
@@ -76,7 +76,7 @@ def new_call_id() -> str:
 
 
 class ContextData(dict[str, Any]):
-    """A worker's context data as it will be sent. What is set here is set on the worker too."""
+    """The context data that a worker sends. Changes apply to the worker, too."""
 
     __slots__ = ("_data",)
 
@@ -115,11 +115,11 @@ class ContextData(dict[str, Any]):
 
 
 class WorkerContext:
-    """One call of one entrypoint: the service instance, the arguments, and what came with them."""
+    """One call of one entrypoint: the service instance, the arguments and the context data."""
 
     _call_id: str | None = None
     _call_id_stack: list[str] | None = None
-    # When it began, by time.time(); only where its duration is logged.
+    # The start, by time.time(). Set if the duration is logged.
     _started_at: float | None = None
 
     def __init__(
@@ -132,18 +132,18 @@ class WorkerContext:
         data: dict[str, Any] | None = None,
     ) -> None:
         self.container = container
-        # A container written for version 3 may have none of its own.
+        # A container written for version 3 may have no configuration of its own.
         self.config = getattr(container, "config", nameko.config)
         self.service = service
         self.entrypoint = entrypoint
         self.service_name = container.service_name
         self.args = args if args is not None else ()
         self.kwargs = kwargs if kwargs is not None else {}
-        # Context data from the caller; what the worker adds goes on to those it calls.
+        # Context data from the caller, sent on to the services that the worker calls.
         self.data: dict[str, Any] = data if data is not None else {}
-        # The ids of the calls that led to this one, oldest first.
+        # The call ids of the callers, oldest first.
         stack = self.data.pop(CALL_ID_STACK_CONTEXT_KEY, ())
-        # Anyone may have sent anything.
+        # Peers may send values of any type.
         self._parent_call_id_stack: list[str] = (
             list(stack) if isinstance(stack, (list, tuple, deque)) else []
         )
@@ -158,9 +158,7 @@ class WorkerContext:
 
     @property
     def call_id_stack(self) -> list[str]:
-        """The ids of the calls that led here and of this one; at most parent_calls_tracked + 1.
-
-        A list of the caller's own, to do with as it likes."""
+        """A copy of the ids of the calls up to this one, at most parent_calls_tracked + 1."""
         if self._call_id_stack is None:
             parent_calls_tracked = self.config.get(
                 PARENT_CALLS_CONFIG_KEY, DEFAULT_PARENT_CALLS_TRACKED
@@ -171,7 +169,7 @@ class WorkerContext:
 
     @property
     def context_data(self) -> dict[str, Any]:
-        """Everything that goes on to the services this worker calls."""
+        """The context data sent to the services that this worker calls."""
         return ContextData(self.data, self.call_id_stack)
 
     @property
@@ -189,19 +187,19 @@ class WorkerContext:
 
 
 class ServiceContainer:
-    """Hosts ``service_cls``. Without ``config`` it takes ``nameko.config``."""
+    """Hosts ``service_cls``. ``config`` is ``nameko.config`` by default."""
 
     def __init__(self, service_cls: Any, config: Any = None) -> None:
         self.service_cls = service_cls
         self.config = nameko.config if config is None else config
         self.service_name = get_service_name(service_cls)
-        # sharing_key -> the one instance of a SharedExtension.
+        # The instances of SharedExtension, by sharing_key.
         self.shared_extensions: dict[Any, Any] = {}
         self.max_workers = (
             whole_number(self.config, MAX_WORKERS_CONFIG_KEY, DEFAULT_MAX_WORKERS)
             or DEFAULT_MAX_WORKERS
         )
-        # Said now, not at the first call.
+        # Validated here instead of at the first call.
         whole_number(self.config, PARENT_CALLS_CONFIG_KEY, DEFAULT_PARENT_CALLS_TRACKED)
         self.serializer, self.accept = serialization.setup(self.config)
 
@@ -212,18 +210,18 @@ class ServiceContainer:
 
         self.started = False
         self._lifecycle = Lifecycle()
-        # What nobody has replaced where results are not observed; made when it is first asked for.
+        # Intact while no result hook is overridden or patched. Created lazily.
         self._result_hook_guard: PatchGuard | None = None
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
         self._died = Event()
         self._worker_threads: LiveDict[WorkerContext, WorkerThread] = LiveDict()
-        # A running thread -> what logs call it.
+        # Running threads, with their names for logs.
         self._managed_threads: LiveDict[ManagedThread, str] = LiveDict()
         self._worker_pool = WorkerPool(
             self.max_workers,
-            # Beyond the workers: messages whose handler waits for something, for each consumer.
+            # More than workers, for the handlers of each consumer that wait for something.
             max_threads=self.max_workers * (2 + len(self.extensions)),
             name=self.service_name,
             callbacks=WorkerCallbacks(
@@ -236,7 +234,7 @@ class ServiceContainer:
         )
 
     def _bind_extensions(self) -> None:
-        # Dependencies come first: one may add methods to the class.
+        # Dependencies first, because they may add methods to the class.
         for attr_name, dependency in inspect.getmembers(self.service_cls, is_dependency):
             bound = dependency.bind(self.interface, attr_name)
             self.dependencies.add(bound)
@@ -273,12 +271,12 @@ class ServiceContainer:
 
     @property
     def interface(self) -> ServiceContainer:
-        """What extensions see of the container."""
+        """The container as seen by extensions."""
         return self
 
     def start(self) -> None:
-        """Set up all extensions, then start them all. Returns when the service is serving, or when
-        another thread has stopped it meanwhile."""
+        """Sets up all extensions, then starts them. Returns when the service is serving, or when
+        another thread has stopped it."""
         eventlet_guard()
         _log.debug("starting %s", self)
         self.started = True
@@ -288,8 +286,8 @@ class ServiceContainer:
             self._lifecycle.start(self.extensions)
 
     def stop(self) -> None:
-        """Stop gracefully: entrypoints, then running workers drain, then dependencies, then the
-        rest. Threads that are still running then are killed."""
+        """Stops gracefully: entrypoints, then workers drain, then dependencies, then the other
+        extensions. Kills managed threads that still run."""
         if self._died.ready():
             _log.debug("already stopped %s", self)
             return
@@ -301,7 +299,7 @@ class ServiceContainer:
         _log.debug("stopping %s", self)
         with _log_time("stopped %s", self), self._lifecycle.ending() as alive:
             if self._died.ready():
-                return  # by another thread, which was first
+                return  # stopped by another thread
             if not alive:
                 self._wait_for_death()
                 return
@@ -315,14 +313,14 @@ class ServiceContainer:
             self._died.send(None)
 
     def kill(self, exc_info: ExcInfo | None = None) -> None:
-        """Stop without grace: nothing is waited for, messages in work go back to their queues.
+        """Stops at once: waits for nothing, and messages in progress return to their queues.
 
-        :meth:`wait` raises the exception of ``exc_info``, if there is one.
+        :meth:`wait` raises the exception of ``exc_info``.
         """
         with self._kill_lock:
             first, self._being_killed = not self._being_killed, True
         if not first:
-            # Two threads failed at once, or one failed because of the kill.
+            # Two threads failed concurrently, or one failed because of the kill.
             _log.debug("already killing %s ... waiting for death", self)
             self._wait_for_death()
             return
@@ -341,13 +339,13 @@ class ServiceContainer:
         self._kill_managed_threads()
         self._worker_pool.stop(discard=True)
         self.started = False
-        # A stop() may have been first.
+        # No effect if a stop() was first.
         self._died.send(None, exc_info)
 
     def wait(self) -> None:
-        """Wait until the container has stopped; raise what killed it, if something did.
+        """Waits until the container has stopped. Raises the exception that killed it.
 
-        A container is killed by an exception in a managed thread or in a dependency's hook.
+        An exception in a managed thread or in a dependency's hook kills a container.
         """
         return self._died.wait()
 
@@ -359,15 +357,15 @@ class ServiceContainer:
         context_data: dict[str, Any] | None = None,
         handle_result: Any = None,
     ) -> WorkerContext:
-        """Run the entrypoint's method in a worker. Waits while ``max_workers`` are running.
+        """Runs the entrypoint's method in a worker. Waits while ``max_workers`` are running.
 
-        ``handle_result(worker_ctx, result, exc_info)`` is called in the worker with what the
-        method returned or raised. It returns what dependencies are to see of it.
+        ``handle_result(worker_ctx, result, exc_info)`` is called in the worker with the outcome of
+        the method. It returns the result and exc_info that dependencies see.
 
-        The worker of a :func:`~nameko.workers.nonblocking` handler of a message begins when that
-        has returned, or waits for an event.
+        The worker of a :func:`~nameko.workers.nonblocking` handler of a message starts when the
+        handler returns or waits for an event.
 
-        ContainerBeingKilled where the container is dying, or has stopped.
+        Raises ContainerBeingKilled if the container is being killed or has stopped.
         """
         if self._being_killed:
             _log.info("Worker spawn prevented due to being killed")
@@ -386,10 +384,10 @@ class ServiceContainer:
         return worker_ctx
 
     def spawn_managed_thread(self, fn: Any, identifier: str | None = None) -> ManagedThread:
-        """Run ``fn`` in a thread. An exception in it kills the container.
+        """Runs ``fn`` in a thread. An exception in it kills the container.
 
-        Whoever spawns a thread ends it; those still running at the end of :meth:`stop` are killed.
-        ``identifier`` is what logs call the thread; the name of ``fn`` by default.
+        The caller has to end the thread: :meth:`stop` kills threads that still run at its end.
+        ``identifier`` is the name of the thread in logs, by default the name of ``fn``.
         """
         if identifier is None:
             identifier = getattr(fn, "__name__", "<unknown>")
@@ -399,9 +397,9 @@ class ServiceContainer:
         return thread.start()
 
     def has_result_hooks(self) -> bool:
-        """Whether anything looks at a worker once its result is handled.
+        """Whether a hook observes a worker after its result is handled.
 
-        Where nothing does, a worker is over before the broker has confirmed its reply.
+        Without such hooks a worker ends before the broker has confirmed its reply.
         """
         if self._result_hook_guard is None:
             entries = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
@@ -411,18 +409,18 @@ class ServiceContainer:
         return not self._result_hook_guard.intact()
 
     def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
-        # Looked up for each: somebody may have put another in its place.
+        # Looked up for each worker, because it may be patched.
         return self._run_worker(*worker)
 
     def _worker_ends_inline(self, worker: tuple[WorkerContext, Any]) -> bool:
-        """Whether nothing that could take long comes after the method."""
+        """Whether the rest of the worker after its method is non-blocking."""
         worker_ctx, handle_result = worker
         if handle_result is not None:
             entrypoint = worker_ctx.entrypoint
             handle_result_is_nonblocking = getattr(entrypoint, "handle_result_is_nonblocking", None)
             if handle_result_is_nonblocking is None or not handle_result_is_nonblocking():
                 return False
-            # It is the entrypoint's own, or does the same.
+            # The entrypoint's own handle_result, or one with the same guarantee.
             if (
                 getattr(handle_result, "func", None) != entrypoint.handle_result
                 and getattr(handle_result, "prompt", None) is not True
@@ -441,7 +439,7 @@ class ServiceContainer:
     def _run_worker(
         self, worker_ctx: WorkerContext, handle_result: Any
     ) -> CoroutineType[Any, Any, Any] | None:
-        """Run a worker; or, of an ``async def`` method, what comes before it, and return it."""
+        """Runs a worker, up to the coroutine of an ``async def`` method, which it returns."""
         verbose = _log.isEnabledFor(logging.DEBUG)
         if verbose:
             worker_ctx._started_at = time.time()
@@ -463,8 +461,8 @@ class ServiceContainer:
                 return result
         except ThreadKilled:
             raise
-        # sys.exit() and a cancelled coroutine, which are no Exception, end the call and no more:
-        # a request must not be able to end the service, and the next one it is given to.
+        # Also sys.exit() and a cancelled coroutine, which are no Exception: a request must not be
+        # able to end the service, nor the next instance that receives it.
         except BaseException as exc:
             _log_failure(worker_ctx, exc)
             exc_info = sys.exc_info()
@@ -474,7 +472,7 @@ class ServiceContainer:
     def _resume_worker(
         self, worker: tuple[WorkerContext, Any], result: Any, exc: BaseException | None
     ) -> None:
-        """What comes after an ``async def`` method."""
+        """Runs the rest of a worker after its ``async def`` method."""
         worker_ctx, handle_result = worker
         exc_info = None
         if exc is not None:
@@ -502,7 +500,7 @@ class ServiceContainer:
         if verbose:
             _log.debug("signalling result for %s", worker_ctx)
         self._worker_result(worker_ctx, result, exc_info)
-        # The traceback refers to this frame: without it the worker can be freed at once.
+        # The traceback refers to this frame: without it the worker is freed at once.
         del exc_info
         self._worker_teardown(worker_ctx)
         if verbose and worker_ctx._started_at is not None:
@@ -526,7 +524,7 @@ class ServiceContainer:
             provider.worker_teardown(worker_ctx)
 
     def _kill_extensions(self, extensions: Iterable[Any]) -> None:
-        # The container is dying already: whatever else goes wrong is logged only.
+        # The container is being killed already, so further errors are only logged.
         try:
             self._lifecycle.kill(extensions)
         except Exception as exc:
@@ -537,7 +535,7 @@ class ServiceContainer:
             _log.warning("killing %s active workers(s)", len(self._worker_threads))
             for worker_ctx, thread in self._worker_threads.items():
                 _log.warning("killing active worker for %s", worker_ctx)
-                # One that kills its own container is left to return from that.
+                # A worker that kills its own container returns from the kill.
                 if thread.ident != threading.get_ident():
                     thread.kill()
 
@@ -569,7 +567,8 @@ class ServiceContainer:
     def fail(self) -> None:
         """Kills the container with the exception being handled.
 
-        For errors of an extension or of the container, after which its state is unknown."""
+        For errors of an extension or of the container, after which its state is unknown.
+        """
         _log.critical("%s thread exited with error", self, exc_info=True)
         self.kill(sys.exc_info())  # type: ignore[arg-type]
 
@@ -577,7 +576,7 @@ class ServiceContainer:
         try:
             self._died.wait()
         except (Exception, SystemExit):
-            pass  # wait() is for those who want to know
+            pass  # raised by wait()
 
     def __repr__(self) -> str:
         return "<ServiceContainer [{}] at 0x{:x}>".format(self.service_name, id(self))
@@ -587,15 +586,15 @@ class ServiceContainer:
 _CONTAINER_RESULT_HOOKS = methods_of(ServiceContainer, "_worker_result", "_worker_teardown")
 _DEPENDENCY_RESULT_HOOKS = methods_of(DependencyProvider, "worker_result", "worker_teardown")
 
-# Those that were started in this process, as long as somebody has them.
+# The containers started in this process.
 _started: weakref.WeakSet[ServiceContainer] = weakref.WeakSet()
 
 
 def _reset_after_fork() -> None:
-    """In a forked child, where none of their threads and connections exists: they have ended."""
+    """Ends the containers in a forked child, which has none of their threads and connections."""
     for container in _started:
         container.started = False
-        container._being_killed = True  # no worker begins
+        container._being_killed = True  # no worker starts
         container._died = Event()
         container._died.send(None)
     _started.clear()
@@ -605,7 +604,7 @@ os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _log_failure(worker_ctx: WorkerContext, exc: BaseException, **options: Any) -> None:
-    """``options`` has the ``exc_info`` of an exception that is not being handled here."""
+    """Logs the exception of a method. ``options`` has ``exc_info`` if it is not being handled."""
     if isinstance(exc, worker_ctx.entrypoint.expected_exceptions):
         options.setdefault("exc_info", True)
         _log.warning("(expected) error handling worker %s: %s", worker_ctx, exc, **options)

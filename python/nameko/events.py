@@ -1,4 +1,4 @@
-"""Events: what a service tells to whoever wants to know, without waiting for them.
+"""Events: messages from a service to all interested services, without waiting for them.
 
 ::
 
@@ -34,23 +34,23 @@ from nameko.standalone.events import get_event_exchange
 
 _log = getLogger(__name__)
 
-# Who gets an event. One instance of each service:
+# Handler types. One instance of each service receives an event:
 SERVICE_POOL = "service_pool"
-# One handler of all, whatever its service:
+# One handler of all services receives it:
 SINGLETON = "singleton"
-# Every instance of every service:
+# Every instance of every service receives it:
 BROADCAST = "broadcast"
 
 
 class EventHandlerConfigurationError(Exception):
-    """The options of an event handler do not go together."""
+    """The options of an event handler contradict each other."""
 
 
 class EventDispatcher(Publisher):
     """Injects a function that dispatches an event: ``self.dispatch(event_type, event_data)``.
 
     Options are those of :class:`nameko.amqp.publish.Publisher`. The function returns when the
-    broker has the event; whether anybody handles it is not known. Inside ``async def`` methods the
+    broker has confirmed the event, even if no service handles it. Inside ``async def`` methods the
     call is awaited.
     """
 
@@ -68,7 +68,7 @@ class EventDispatcher(Publisher):
                 event_data,
                 exchange=self.exchange,
                 routing_key=event_type,
-                # The context data as it is now: the worker may have added to it.
+                # Computed for each event, because the worker may have changed its context data.
                 extra_headers=self.get_message_headers(worker_ctx),
             )
 
@@ -78,14 +78,16 @@ class EventDispatcher(Publisher):
 class EventHandler(Consumer):
     """Entrypoint for the events of a type that a service dispatches.
 
-    ``event_type`` may be a pattern of words between dots: ``*`` is one word, ``#`` any number.
+    ``event_type`` may be a pattern of words separated by dots: ``*`` matches one word, ``#`` any
+    number.
 
-    ``handler_type`` says who gets an event: one instance of each service (``SERVICE_POOL``, the
-    default), one handler of all (``SINGLETON``), or every instance (``BROADCAST``).
+    ``handler_type`` selects the receivers of an event: one instance of each service
+    (``SERVICE_POOL``, the default), one handler of all services (``SINGLETON``), or every instance
+    (``BROADCAST``).
 
-    With ``reliable_delivery`` the queue stays, and keeps events, while no instance runs; without,
-    it goes with its last consumer. ``queue_arguments`` are for the broker: besides those that the
-    configuration has for events, which are for queues that stay. Other options are those of
+    With ``reliable_delivery`` the queue stores events while no instance runs; without, it is
+    deleted with its last consumer. ``queue_arguments`` are added to the configured arguments of
+    event queues, which apply with ``reliable_delivery`` only. Other options are those of
     :class:`nameko.messaging.Consumer`.
     """
 
@@ -105,28 +107,28 @@ class EventHandler(Consumer):
         self.handler_type = handler_type
         self.reliable_delivery = reliable_delivery
         self.queue_arguments = queue_arguments or {}
-        # The queue is made in setup(), where the service's name is known.
+        # Created by setup(), when the service's name is known.
         queue: Any = None
         super().__init__(queue, requeue_on_error, **kwargs)
 
     @property
     def broadcast_identifier(self) -> str | None:
-        """What tells this instance's broadcast queue from those of others; None where the handler
-        is no broadcast handler.
+        """The part of the queue's name that is unique to this instance, None for handlers of other
+        types.
 
-        The default is new at each start, so nobody comes back for the queue and reliable delivery
-        makes no sense: EventHandlerConfigurationError, when the container is made. For reliable
-        broadcasts override this in a subclass with a word that stays and that no other instance
-        has: a host name where each host runs one instance, or a setting. It is read for handlers
-        of every type.
+        The default is new at each start, so that no instance consumes an earlier queue. Combined
+        with reliable delivery it raises EventHandlerConfigurationError when the container is
+        created. For reliable broadcasts a subclass overrides it with an identifier that is stable
+        and unique to the instance: a setting, or the host name if each host runs one instance. It
+        is read for handlers of every type.
         """
         if self.handler_type != BROADCAST:
             return None
         if self.reliable_delivery:
             raise EventHandlerConfigurationError(
                 "You are using the default broadcast identifier which is not compatible with "
-                "reliable delivery: it is new at each start. Say `reliable_delivery=False`, or "
-                "override `EventHandler.broadcast_identifier` with one that stays."
+                "reliable delivery: it is new at each start. Set `reliable_delivery=False`, or "
+                "override `EventHandler.broadcast_identifier` with a stable identifier."
             )
         return uuid.uuid4().hex
 
@@ -140,7 +142,7 @@ class EventHandler(Consumer):
             routing_key=self.event_type,
             durable=True,
             auto_delete=not self.reliable_delivery,
-            # The broker drops an exclusive queue with its connection.
+            # The broker deletes an exclusive queue with its connection.
             exclusive=self.handler_type == BROADCAST and not self.reliable_delivery,
             queue_arguments={**configured, **self.queue_arguments} or None,
         )
@@ -156,7 +158,7 @@ class EventHandler(Consumer):
         if self.handler_type == BROADCAST:
             return "{}-{}".format(name, self.broadcast_identifier)
         raise EventHandlerConfigurationError(
-            "`{}.{}` has the handler type {!r}: it can be {!r}, {!r} or {!r}".format(
+            "`{}.{}` has the handler type {!r}, expected {!r}, {!r} or {!r}".format(
                 self.container.service_name,
                 self.method_name,
                 self.handler_type,

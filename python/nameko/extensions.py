@@ -1,4 +1,4 @@
-"""What a service is made of: entrypoints, dependency providers, and extensions they share."""
+"""Extensions: entrypoints, dependency providers, and the extensions that they share."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ _log = getLogger(__name__)
 
 ENTRYPOINT_EXTENSIONS_ATTR = "nameko_entrypoints"
 
-# A method that is decorated, and comes back as it was.
+# More positional arguments than any call has.
+UNLIMITED_ARGUMENTS = 1 << 30
+
+# A method, returned unchanged by its decorator.
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Extension:
-    """Something a container sets up, starts and stops on behalf of a service.
+    """A part of a service that its container sets up, starts and stops.
 
-    An instance in a service class is a declaration. :meth:`bind` makes the instance that a
-    container uses from the same arguments, so ``__init__`` runs again: keep it free of side
-    effects and put those into :meth:`setup`. Extensions found as attributes of an extension are
-    bound with it; looking for them evaluates its properties.
+    An instance in a service class is a declaration. :meth:`bind` creates the instance that a
+    container uses from the same arguments, so ``__init__`` runs again: side effects belong into
+    :meth:`setup`. Extensions that are attributes of an extension are bound with it. The search for
+    them evaluates properties.
     """
 
     __params: tuple[tuple[Any, ...], dict[str, Any]]
-    # A weak proxy of the ServiceContainer of a bound extension; None in a declaration.
+    # A weak proxy of the container of a bound extension, None in a declaration.
     container: Any = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -41,31 +44,31 @@ class Extension:
         return instance
 
     def setup(self) -> None:
-        """Called before the container starts: initialise what is needed."""
+        """Called before the container starts, to initialise the extension."""
 
     def start(self) -> None:
-        """Called once every extension of the container is set up: begin to act on events."""
+        """Called when every extension of the container is set up, to begin acting on events."""
 
     def stop(self) -> None:
-        """Called when the container shuts down: end gracefully, return when it is done.
+        """Called when the container stops, to end gracefully. Returns when that is done.
 
-        Not before :meth:`setup` has returned. :meth:`start` may still run where it takes longer
-        than a second. A container that was not started is stopped, too.
+        Called after :meth:`setup` has returned. A :meth:`start` that takes longer than a second may
+        still run. A container that was not started may be stopped, too.
         """
 
     def kill(self) -> None:
-        """Called when the container is dying: end as soon as possible.
+        """Called when the container is killed, to end as soon as possible.
 
-        An extension does not raise here; it logs what is worth knowing.
+        Should log errors instead of raising them.
         """
 
     def bind(self, container: Any) -> Any:
-        """An instance of this extension, and of those below it, that belongs to ``container``."""
+        """Returns an instance that belongs to ``container``, with its sub-extensions."""
         if self.is_bound():
             raise RuntimeError("Cannot `bind` a bound extension.")
         args, kwargs = self.__params
         instance = type(self)(*args, **kwargs)
-        # Weak, because the container holds its shared extensions by their key.
+        # Weak, because the container refers to its shared extensions.
         instance.container = weakref.proxy(container)
         for name, extension in inspect.getmembers(self, is_extension):
             setattr(instance, name, extension.bind(container))
@@ -80,7 +83,7 @@ class Extension:
 
 
 class SharedExtension(Extension):
-    """An extension of which a container has one instance per :attr:`sharing_key`."""
+    """An extension with one instance per container and :attr:`sharing_key`."""
 
     @property
     def sharing_key(self) -> Any:
@@ -96,9 +99,9 @@ class SharedExtension(Extension):
 
 
 class DependencyProvider(Extension):
-    """Provides one attribute of the service instance, for each worker anew.
+    """Provides an attribute of the service instance to each worker.
 
-    All hooks of one worker, and the method between them, run in the same thread.
+    The hooks of one worker and its method run in the same thread.
     """
 
     attr_name: str | None = None
@@ -111,7 +114,7 @@ class DependencyProvider(Extension):
         return instance
 
     def get_dependency(self, worker_ctx: Any) -> Any:
-        """The object that the service instance gets as ``self.<attr_name>``."""
+        """Returns the object to inject as ``self.<attr_name>``."""
 
     def worker_setup(self, worker_ctx: Any) -> None:
         """Called before the method runs."""
@@ -119,10 +122,10 @@ class DependencyProvider(Extension):
     def worker_result(
         self, worker_ctx: Any, result: Any = None, exc_info: tuple[Any, Any, Any] | None = None
     ) -> None:
-        """Called with what the method returned or raised."""
+        """Called with the result or the exception of the method."""
 
     def worker_teardown(self, worker_ctx: Any) -> None:
-        """Called when the worker is over."""
+        """Called at the end of the worker."""
 
     def __repr__(self) -> str:
         if not self.is_bound():
@@ -133,7 +136,7 @@ class DependencyProvider(Extension):
 
 
 class ProviderCollector:
-    """Mixin for an extension that serves other extensions until the last of them leaves."""
+    """Mixin for an extension that serves other extensions, its providers, until all have left."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._providers: set[Any] = set()
@@ -156,7 +159,7 @@ class ProviderCollector:
             self._last_provider_unregistered.send()
 
     def wait_for_providers(self) -> None:
-        """Wait until every provider has left; at once where there never was one."""
+        """Waits until all providers have left. Returns at once if there never was one."""
         if self._providers_registered:
             _log.debug("waiting for providers to unregister %s", self)
             self._last_provider_unregistered.wait()
@@ -167,7 +170,7 @@ class ProviderCollector:
 
 
 def register_entrypoint(fn: Any, entrypoint: Entrypoint) -> None:
-    """Note on the method that ``entrypoint`` fires it."""
+    """Registers an entrypoint on a method."""
     descriptors = getattr(fn, ENTRYPOINT_EXTENSIONS_ATTR, None)
     if descriptors is None:
         descriptors = set()
@@ -176,17 +179,17 @@ def register_entrypoint(fn: Any, entrypoint: Entrypoint) -> None:
 
 
 class Entrypoint(Extension):
-    """Fires a method of the service: a request, an event, a timer.
+    """Runs a method of the service for requests, events or ticks of a timer.
 
-    ``expected_exceptions``: an exception class or a tuple of them that are the caller's fault.
+    ``expected_exceptions``: an exception class, or a tuple of classes, of errors by the caller.
     ``sensitive_arguments``: see :func:`nameko.utils.get_redacted_args`.
     """
 
     method_name: str | None = None
-    # For subclasses whose __init__ does not come here.
+    # Defaults for subclasses that do not call this __init__.
     expected_exceptions: Any = ()
     sensitive_arguments: Any = ()
-    # The binder of the method's arguments and the function it was made for.
+    # The signature of the method, with the function it was read from.
     _signature: tuple[Any, Signature] | None = None
 
     def __init__(
@@ -213,7 +216,7 @@ class Entrypoint(Extension):
         return instance
 
     def check_signature(self, args: Any, kwargs: Any) -> None:
-        """Raise IncorrectSignature where the method does not take these arguments."""
+        """Raises IncorrectSignature if the method does not accept these arguments."""
         fn = getattr(self.container.service_cls, self.method_name or "")
         cached = self._signature
         if cached is None or cached[0] is not fn:
@@ -221,7 +224,7 @@ class Entrypoint(Extension):
         if cached[1].accepts(args, kwargs):
             return
         try:
-            # None stands for the service instance.
+            # None in place of the service instance.
             inspect.getcallargs(fn, None, *args, **kwargs)
         except TypeError as exc:
             raise IncorrectSignature(str(exc))
@@ -236,7 +239,7 @@ class Entrypoint(Extension):
 
     @classmethod
     def decorator(cls, *args: Any, **kwargs: Any) -> Any:
-        """Declares an entrypoint on a method: ``@entrypoint`` or ``@entrypoint(options)``."""
+        """Declares the entrypoint on a method: ``@entrypoint`` or ``@entrypoint(options)``."""
 
         def registering_decorator(
             fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -257,24 +260,26 @@ class Entrypoint(Extension):
 
 
 class Signature:
-    """Says quickly that arguments fit a method. A doubt is no: getcallargs then decides."""
+    """A quick check of arguments. A negative result is inconclusive: getcallargs then decides."""
 
-    __slots__ = ("all_names", "most", "names", "required")
+    __slots__ = ("all_names", "max_positional", "min_positional", "names")
 
     def __init__(self, fn: Any) -> None:
-        # Parameters that keywords may name; None where only getcallargs can tell.
+        # Parameters that keywords may name, None if only getcallargs can decide.
         self.names: tuple[str, ...] | None = None
-        # The same, where keywords may name all.
+        # The same, if keywords may name all parameters.
         self.all_names: frozenset[str] | None = None
         try:
             spec = inspect.getfullargspec(fn)
         except TypeError:
-            self.required, self.most = 1, 0  # accepts nothing
+            self.min_positional, self.max_positional = 1, 0  # accepts nothing
             return
         count = len(spec.args) - 1
-        # Positional arguments without a default; a method without self takes nothing at all.
-        self.required = count - len(spec.defaults or ()) if not spec.kwonlyargs else 1 << 30
-        self.most = count if spec.varargs is None else 1 << 30
+        # Without self the count is negative, and nothing is accepted.
+        self.min_positional = (
+            count - len(spec.defaults or ()) if not spec.kwonlyargs else UNLIMITED_ARGUMENTS
+        )
+        self.max_positional = count if spec.varargs is None else UNLIMITED_ARGUMENTS
         if spec.varargs is None and spec.varkw is None and not spec.kwonlyargs:
             self.names = tuple(spec.args[1:])
             self.all_names = frozenset(self.names)
@@ -284,19 +289,18 @@ class Signature:
             return False
         given = len(args)
         if not kwargs:
-            return self.required <= given <= self.most
+            return self.min_positional <= given <= self.max_positional
         if not given and kwargs.keys() == self.all_names:
             return True
         names = self.names
-        if names is None or given > self.most:
+        if names is None or given > self.max_positional:
             return False
-        # Keywords must name parameters that no positional argument filled, and fill all
-        # required ones.
+        # Keywords must name parameters without a positional argument, among them all required ones.
         rest = names[given:]
         for name in kwargs:
             if name not in rest:
                 return False
-        return all(name in kwargs for name in names[given : self.required])
+        return all(name in kwargs for name in names[given : self.min_positional])
 
 
 def is_extension(obj: Any) -> bool:
@@ -312,7 +316,7 @@ def is_entrypoint(obj: Any) -> bool:
 
 
 def iter_extensions(extension: Extension) -> Iterator[Extension]:
-    """The extensions below this one, the deepest first."""
+    """Yields the sub-extensions of an extension, the deepest first."""
     for _, sub_extension in inspect.getmembers(extension, is_extension):
         yield from iter_extensions(sub_extension)
         yield sub_extension

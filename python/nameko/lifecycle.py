@@ -1,4 +1,4 @@
-"""Starting and stopping the extensions of a container, which two threads may do at once."""
+"""Start and stop of the extensions of a container, by concurrent threads."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, NamedTuple
 from nameko.extensions import Extension
 from nameko.utils.concurrency import call_all, start_all
 
-# How long (s) a stop waits for the start() of an extension, which may wait for what never comes.
+# Seconds that a stop waits for the start() of an extension, which may block forever.
 START_GRACE = 1.0
 
 
 class Lifecycle:
     """Calls ``setup()``, ``start()``, ``stop()`` and ``kill()`` of the extensions of one container.
 
-    A signal stops a container while another thread is starting it. Extensions need not be written
-    for that. Once the container is to end, nothing more is set up or started. An extension is
-    stopped when all that are being set up are, and when its own ``start()`` has returned, which is
-    waited for :data:`START_GRACE` seconds. What has no ``stop()`` is not waited for, and a kill
-    waits for nothing.
+    A signal may stop a container while another thread starts it. Extensions are protected from
+    this: after the first stop or kill no extension is set up or started. An extension is stopped
+    when every running ``setup()`` and its own ``start()`` have returned. The wait for ``start()``
+    ends after :data:`START_GRACE` seconds. Extensions without a ``stop()`` are not waited for, and
+    a kill does not wait at all.
     """
 
     def __init__(self) -> None:
-        # Guards what follows; notified when a call is over, and at a kill.
+        # Guards the attributes below. Notified at the end of a call and at a kill.
         self._changed = threading.Condition()
-        # Set for good by the first stop or kill.
+        # Set by the first stop or kill.
         self._ending = False
         self._killed = False
-        # Whether a thread is stopping the container.
+        # Set while a thread stops the container.
         self._stopping = False
-        # Of setup() and start(), those that run and are waited for.
+        # The running calls of setup() and start() that a stop waits for.
         self._running: set[_Call] = set()
 
     def set_up(self, extensions: Iterable[Any]) -> None:
@@ -44,8 +44,10 @@ class Lifecycle:
 
     @contextmanager
     def ending(self) -> Iterator[bool]:
-        """While the container is stopped, by one thread at a time. Begins when nothing is being set
-        up any more, with False where it was killed meanwhile."""
+        """Context of a stop, entered by one thread at a time.
+
+        Entered when no ``setup()`` runs any more. Yields False if the container was killed.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._killed or not self._stopping)
             self._ending = self._stopping = True
@@ -68,9 +70,9 @@ class Lifecycle:
         _call_all(extensions, "kill", lambda extension: extension.kill(), call_all)
 
     def _start_all(self, extensions: Iterable[Any], name: str) -> None:
-        # One that fails is told of while others wait, for the broker for example.
-        begin = partial(self._start_one, name=name)
-        _call_all(extensions, name, begin, start_all)
+        # The first failure is raised while other extensions still wait, for the broker for example.
+        start_one = partial(self._start_one, name=name)
+        _call_all(extensions, name, start_one, start_all)
 
     def _start_one(self, extension: Any, name: str) -> None:
         call = _Call(name, id(extension), threading.get_ident())
@@ -87,7 +89,7 @@ class Lifecycle:
                 self._changed.notify_all()
                 killed = self._killed
         if killed and name == "start":
-            # It was killed when it had nothing yet that could be.
+            # The kill may have preceded the resources that it has to release.
             extension.kill()
 
     def _stop_one(self, extension: Any) -> None:
@@ -99,11 +101,11 @@ class Lifecycle:
         extension.stop()
 
     def _is_running(self, name: str, extension: Any = None) -> bool:
-        """Whether another thread is in that method of the extension, or of any."""
-        here = threading.get_ident()
+        """Whether another thread runs this method of ``extension``, or of any extension."""
+        current = threading.get_ident()
         return any(
             call.name == name
-            and call.thread != here
+            and call.thread != current
             and (extension is None or call.extension == id(extension))
             for call in self._running
         )
@@ -121,8 +123,10 @@ def _call_all(
     call: Callable[[Any], None],
     run: Callable[[list[Callable[[], Any]]], Any],
 ) -> None:
-    """``call`` each extension that has a method of that name, all at once; ``run`` does it. The
-    others cost no thread."""
+    """Runs ``call(extension)`` concurrently for the extensions that override a method.
+
+    ``run`` runs the calls. The other extensions need no thread.
+    """
     calls: list[Callable[[], Any]] = [
         partial(call, extension) for extension in extensions if _overrides(extension, name)
     ]
@@ -131,7 +135,7 @@ def _call_all(
 
 
 def _overrides(extension: Any, name: str) -> bool:
-    """Whether it has such a method, other than the empty one of :class:`Extension`."""
+    """Whether an extension overrides the empty method of :class:`Extension`."""
     return getattr(type(extension), name, None) is not getattr(Extension, name) or name in getattr(
         extension, "__dict__", ()
     )

@@ -1,5 +1,4 @@
-"""The process's asyncio loop, on which ``async def`` methods run, and RPC replies awaited on any
-loop."""
+"""The asyncio loop of the process, which runs ``async def`` methods, and wakeups of any loop."""
 
 from __future__ import annotations
 
@@ -21,21 +20,21 @@ from nameko.watchdog import Watchdog
 _log = getLogger(__name__)
 
 _lock = threading.Lock()
-# Made when the first coroutine is run; it lives as long as the process.
+# Created for the first coroutine. Lives as long as the process.
 _loop: asyncio.AbstractEventLoop | None = None
 _watchdog: Watchdog | None = None
 
-# In the context of a worker's coroutine, and of the tasks that it starts: its WorkerContext.
+# The WorkerContext, in the context of a worker's coroutine and of the tasks that it starts.
 worker: contextvars.ContextVar[Any] = contextvars.ContextVar("nameko_worker", default=None)
 
-# What wakes each loop on which a reply is awaited. An entry goes with its loop.
+# The wakeups of each loop that awaits a reply. An entry is removed with its loop.
 _completions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Completions] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def process_loop() -> asyncio.AbstractEventLoop:
-    """The loop, running in a daemon thread of its own."""
+    """Returns the loop, which runs in a daemon thread."""
     global _loop, _watchdog
     if _loop is None:
         with _lock:
@@ -50,7 +49,7 @@ def process_loop() -> asyncio.AbstractEventLoop:
 
 
 def _reset_after_fork() -> None:
-    """In a forked child, where neither the loop's thread nor what it runs exists."""
+    """Resets the state in a forked child, which has neither the loop's thread nor its tasks."""
     global _loop, _lock, _watchdog, _start_scheduled, _running_count
     _loop, _lock, _watchdog, _start_scheduled, _running_count = (
         None,
@@ -67,27 +66,30 @@ os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the loop whatever is done to it: all coroutines of the process are on it."""
+    """Runs the loop and restarts it if it is stopped: it runs all coroutines of the process."""
     while not loop.is_closed():
         try:
             loop.run_forever()
-        # sys.exit() in a callback or in a task of the user's own goes through the loop.
+        # The loop raises sys.exit() of a callback or of a user's task.
         except BaseException:
             _log.error(
-                "the asyncio loop of all `async def` methods was left by an exception in a task "
-                "or a callback, and goes on",
+                "the asyncio loop of all `async def` methods was stopped by an exception in a task "
+                "or a callback and is restarted",
                 exc_info=True,
             )
         else:
             if not loop.is_closed():
                 _log.error(
-                    "the asyncio loop of all `async def` methods was stopped, and goes on: a "
+                    "the asyncio loop of all `async def` methods was stopped and is restarted: a "
                     "method must not stop the loop that it runs on"
                 )
 
 
 class CoroutineRun:
-    """A coroutine on the process's loop. ``done(result, exception)`` is called there at its end."""
+    """A run of a coroutine on the process's loop.
+
+    ``done(result, exception)`` is called on the loop at its end.
+    """
 
     __slots__ = ("_cancelled", "_context", "_coroutine", "_done", "_started", "_task")
 
@@ -98,7 +100,6 @@ class CoroutineRun:
         done: Callable[[Any, BaseException | None], None],
     ) -> None:
         self._coroutine = coroutine
-        # What it runs in.
         self._context = context
         self._done = done
         self._started = False
@@ -107,7 +108,7 @@ class CoroutineRun:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start it. To be called once, from any thread."""
+        """Starts the coroutine. Called once, from any thread."""
         global _start_scheduled
         _pending_runs.append(self)
         if not _start_scheduled:
@@ -117,7 +118,7 @@ class CoroutineRun:
                 _watchdog.wake()
 
     def cancel(self) -> None:
-        """Cancel it as soon as the loop comes to it. From any thread."""
+        """Cancels the coroutine, from any thread."""
         self._cancelled = True
         process_loop().call_soon_threadsafe(self._cancel)
 
@@ -130,7 +131,7 @@ class CoroutineRun:
             self._task = self._context.run(loop.create_task, self._run())
 
     def _cancel(self) -> None:
-        # One that has not begun sees it by itself.
+        # Before the start, _run() checks the flag.
         if self._started and self._task is not None:
             self._task.cancel()
 
@@ -142,7 +143,7 @@ class CoroutineRun:
                 self._coroutine.close()
                 raise asyncio.CancelledError()
             result = await self._coroutine
-        # Whatever it raises is for who waits for it, and never ends the loop.
+        # Every exception is passed to the waiter and never stops the loop.
         except BaseException as exc:
             self._done(None, exc)
         else:
@@ -151,17 +152,17 @@ class CoroutineRun:
             _running_count -= 1
 
 
-# How many have begun and are not over.
+# Coroutines on the loop.
 _running_count = 0
 
-# Coroutines that the loop has yet to begin, and whether it was told of them.
+# Coroutines to start, and whether the loop is scheduled to start them.
 _pending_runs: deque[CoroutineRun] = deque()
 _start_scheduled = False
 
 
 def _start_pending() -> None:
     global _start_scheduled
-    # First, so that one that is added from now on tells again.
+    # First, so that a coroutine added from now on schedules the next start.
     _start_scheduled = False
     loop = process_loop()
     while _pending_runs:
@@ -173,12 +174,12 @@ def _has_work() -> bool:
 
 
 def _describe_task(task: asyncio.Task[Any] | None) -> str:
-    """What a task on the loop is called in the log; of None, a callback."""
+    """Returns the name of a task in logs; None is a callback."""
     if task is None:
         return "A callback"
     coroutine = task.get_coro()
     name = getattr(coroutine, "__qualname__", repr(coroutine))
-    # Python tells it from version 3.12 on.
+    # Available since Python 3.12.
     context = task.get_context() if hasattr(task, "get_context") else None
     if getattr(coroutine, "cr_code", None) is CoroutineRun._run.__code__:
         running = coroutine.cr_frame.f_locals["self"]  # type: ignore[union-attr]
@@ -191,14 +192,14 @@ def _describe_task(task: asyncio.Task[Any] | None) -> str:
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that runs in this thread, if one does."""
+    """Returns the loop that runs in this thread, or None."""
     return asyncio._get_running_loop()
 
 
 def when_done(
     pending: Pending, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
 ) -> None:
-    """Call ``callback()`` on ``loop``, in its thread, once ``pending`` is done."""
+    """Calls ``callback()`` on ``loop``, in its thread, once ``pending`` is done."""
     completions = _completions.get(loop)
     if completions is None:
         completions = _completions[loop] = Completions()
@@ -207,7 +208,7 @@ def when_done(
 
 
 async def wait_done(pending: Pending, timeout: float | None = None) -> None:
-    """Wait on the running loop until ``pending`` is done; ``TimeoutError`` after ``timeout`` s."""
+    """Waits on the running loop until ``pending`` is done. TimeoutError after ``timeout`` s."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 

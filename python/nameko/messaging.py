@@ -1,4 +1,4 @@
-"""Consuming messages and publishing them."""
+"""Entrypoints for the messages of a queue, and dependencies that publish messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _log = getLogger(__name__)
 def encode_to_headers(
     context_data: Mapping[str, Any], prefix: str = HEADER_PREFIX
 ) -> dict[str, Any]:
-    """Message headers for context data. Values of None are left out."""
+    """Returns message headers for context data, without values of None."""
     return {
         "{}.{}".format(prefix, key): value
         for key, value in context_data.items()
@@ -54,13 +54,13 @@ def encode_to_headers(
 
 
 def decode_from_headers(headers: Mapping[str, Any], prefix: str = HEADER_PREFIX) -> dict[str, Any]:
-    """Context data from message headers. Headers without the prefix keep their names."""
+    """Returns context data from message headers. Headers without the prefix keep their names."""
     prefix += "."
     return {key.removeprefix(prefix): value for key, value in headers.items()}
 
 
 def warn_about_none_values(context_data: Any) -> None:
-    """A warning where a value cannot be a header."""
+    """Warns about values of None, which cannot be sent in a header."""
     if isinstance(context_data, dict) and None in context_data.values():
         warnings.warn(
             "Attempted to publish unserialisable header value. "
@@ -72,7 +72,7 @@ def warn_about_none_values(context_data: Any) -> None:
 
 
 class HeaderEncoder:
-    """Puts a worker's context data into message headers."""
+    """Mixin that encodes a worker's context data into message headers."""
 
     header_prefix = HEADER_PREFIX
 
@@ -88,7 +88,10 @@ class HeaderEncoder:
 
 
 class HeaderDecoder:
-    """Takes context data from message headers. Headers without the prefix keep their names."""
+    """Mixin that decodes context data from message headers.
+
+    Headers without the prefix keep their names.
+    """
 
     header_prefix = HEADER_PREFIX
 
@@ -101,14 +104,14 @@ class HeaderDecoder:
         return {self._strip_header_name(key): value for key, value in message.headers.items()}
 
 
-def warn_about_compat_attributes(extension: Any, what: str, options: dict[str, Any]) -> None:
-    """Take publisher options from class attributes, where versions before 2.7 had them."""
+def warn_about_compat_attributes(extension: Any, place: str, options: dict[str, Any]) -> None:
+    """Adds publisher options from class attributes, their place before version 2.7, and warns."""
     for name in ("retry", "retry_policy", "use_confirms"):
         if hasattr(extension, name):
             warnings.warn(
                 "'{}' should be specified at {} time rather than as a class attribute. See "
                 "CHANGES, version 2.7.0 for more details. This warning will be removed in "
-                "version 2.9.0.".format(name, what),
+                "version 2.9.0.".format(name, place),
                 DeprecationWarning,
                 stacklevel=3,
             )
@@ -118,14 +121,14 @@ def warn_about_compat_attributes(extension: Any, what: str, options: dict[str, A
 class Publisher(DependencyProvider, HeaderEncoder):
     """Injects a function that publishes a message: ``self.publish(payload, **options)``.
 
-    ``exchange`` is where messages go, the default exchange without; it is declared, and so are the
-    exchanges and queues in ``declare``. Options are those of
-    :class:`nameko.amqp.publish.Publisher`, and ``uri``, ``ssl`` and ``login_method`` for a broker
-    other than the configured one. Inside ``async def`` methods the call is awaited.
+    Messages are published to ``exchange``, by default to the default exchange. It is declared, as
+    are the exchanges and queues in ``declare``. Options are those of
+    :class:`nameko.amqp.publish.Publisher`, and ``uri``, ``ssl`` and ``login_method`` for another
+    broker than the configured one. Inside ``async def`` methods the call is awaited.
     """
 
     publisher_cls = PublisherCore
-    # Made in setup().
+    # Created by setup().
     publisher: PublisherCore
 
     def __init__(
@@ -160,7 +163,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
 
     @property
     def serializer(self) -> str:
-        """The serializer used where the options name none."""
+        """The default serializer."""
         return self.container.serializer
 
     def setup(self) -> None:
@@ -186,7 +189,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
         warn_about_none_values(worker_ctx.data)
 
         def publish(msg: Any, **kwargs: Any) -> Any:
-            # The context data as it is now: the worker may have added to it.
+            # Computed for each message, because the worker may have changed its context data.
             headers = self.get_message_headers(worker_ctx)
             return publish_or_await(self.publisher, msg, extra_headers=headers, **kwargs)
 
@@ -194,7 +197,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
 
 
 class ConnectionParameters(NamedTuple):
-    """How a :class:`QueueConsumer` connects. ``heartbeat`` is seconds, None or 0 for none."""
+    """Parameters of a connection. ``heartbeat`` is in seconds, None or 0 for none."""
 
     amqp_uri: str
     heartbeat: int | None
@@ -205,31 +208,30 @@ class ConnectionParameters(NamedTuple):
 class QueueConsumer(SharedExtension, ProviderCollector):
     """Consumes from the queues of its providers over one connection with one channel.
 
-    A provider has a ``queue`` (kombu's) and ``handle_message(body, message)``; it may have
-    ``consumer_options``, see :class:`Consumer`. The connection is kept alive, and made again with
-    everything declared on it, by the compiled client.
+    A provider has a kombu ``queue`` and ``handle_message(body, message)``, and optionally
+    ``consumer_options``, see :class:`Consumer`. The compiled client keeps the connection alive. It
+    reconnects and declares everything again.
 
-    ``heartbeat`` is the connection's, in seconds, where it is not to be the configured one. There
-    is one connection for each.
+    ``heartbeat`` in seconds replaces the configured one. Each value has a connection of its own.
     """
 
-    # A start() that waits for the broker is not waited for.
+    # A stop does not wait for a start() that waits for the broker.
     stop_interrupts_start = True
 
     def __init__(self, heartbeat: int | None = None) -> None:
         self._heartbeat = heartbeat
-        # Guards the two below and the moment of starting.
+        # Guards the attributes below and the start.
         self._lock = threading.Lock()
-        # The compiled half; made by start().
+        # The compiled half, created by start().
         self._native: _nameko.Consumers | None = None
-        # Provider -> the number of its consumer in the compiled half, or, for one that is matched
-        # there, the object that matches.
+        # By provider: the number of its consumer in the compiled half, or the compiled object that
+        # handles its messages.
         self._consumers: dict[Any, Any] = {}
-        # Providers that are leaving, or have left.
+        # Providers that are leaving or have left.
         self._unregistering: set[Any] = set()
         self._stopped = False
         self._channel: Channel | None = None
-        # What feeds the threads of a container that has no pool of them.
+        # The job queue for a container without a worker pool.
         self._jobs: _nameko.Jobs | None = None
         super().__init__()
 
@@ -239,7 +241,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
     @property
     def heartbeat(self) -> int | None:
-        """Seconds; None or 0 for none."""
+        """The heartbeat in seconds, None or 0 for none."""
         if self._heartbeat is None:
             return connection.configured_heartbeat(self.container.config)
         return connection.configured_heartbeat({HEARTBEAT_CONFIG_KEY: self._heartbeat})
@@ -250,12 +252,12 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
     @property
     def prefetch_count(self) -> int:
-        """How many unacknowledged messages each consumer may hold."""
+        """The limit of unacknowledged messages of each consumer."""
         max_workers = self.container.max_workers
         config = self.container.config
-        # Version 3 writes it in capitals.
-        in_capitals = whole_number(config, PREFETCH_COUNT_CONFIG_KEY.upper(), max_workers)
-        return whole_number(config, PREFETCH_COUNT_CONFIG_KEY, in_capitals) or max_workers
+        # Version 3 spells the key in upper case.
+        upper_case = whole_number(config, PREFETCH_COUNT_CONFIG_KEY.upper(), max_workers)
+        return whole_number(config, PREFETCH_COUNT_CONFIG_KEY, upper_case) or max_workers
 
     @property
     def accept(self) -> Any:
@@ -271,26 +273,26 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
     @property
     def queues(self) -> list[Queue]:
-        """What it consumes from."""
+        """The queues of all providers."""
         return [provider.queue for provider in list(self._providers)]
 
     @property
     def consumer_options(self) -> dict[str, Any]:
-        """What holds for a provider that says nothing else."""
+        """The default consumer options of a provider."""
         return {"prefetch_count": self.prefetch_count, "accept": self.accept}
 
     @property
     def connection(self) -> ConnectionParameters:
-        """How it connects."""
+        """The parameters of the connection."""
         return ConnectionParameters(self.amqp_uri, self.heartbeat, self.ssl, self.login_method)
 
     def establish_connection(self) -> AbstractContextManager[Any]:
-        """A kombu connection to the same broker, for what a subclass does there by itself."""
+        """Returns a kombu connection to the same broker, for use by subclasses."""
         parameters = self.connection
         return get_connection(parameters.amqp_uri, parameters.ssl, parameters.login_method)
 
     def start(self) -> None:
-        """Connect and consume. Waits while the broker is away; only stop() and kill() end that."""
+        """Connects and consumes. Waits for the broker until stop() or kill() is called."""
         with self._lock:
             if self._native is not None or self._stopped or not self._providers:
                 return
@@ -306,7 +308,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
                 options, on_error=self._on_error, on_connected=self.on_connected
             )
             self._channel = Channel(native)
-            # A stop may be under way already.
+            # A stop may have begun.
             for provider in self._providers - self._unregistering:
                 self._consumers[provider] = self._add(native, provider)
             self._native = native
@@ -317,13 +319,13 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             _log.debug("consumer was stopped before it started %s", self)
 
     def stop(self) -> None:
-        """Wait until the last provider has left, then close the connection."""
+        """Waits until the last provider has left, then closes the connection."""
         with self._lock:
             native, self._stopped = self._native, True
         if native is None:
             return
         if not native.connected:
-            # A start() that waits for the broker must not be waited for.
+            # Ends a start() that waits for the broker.
             native.stop()
         self.wait_for_providers()
         native.stop()
@@ -333,7 +335,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         _log.debug("stopped %s", self)
 
     def kill(self) -> None:
-        """Drop the connection: the broker gives unacknowledged messages to someone else."""
+        """Drops the connection, so that the broker requeues unacknowledged messages."""
         with self._lock:
             native, self._stopped = self._native, True
         self._providers = set()
@@ -345,7 +347,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             _log.debug("killed %s", self)
 
     def unregister_provider(self, provider: Any) -> None:
-        """Stop consuming for a provider. Returns when no further message can come for it."""
+        """Stops consuming for a provider. Returns when it can receive no further message."""
         with self._lock:
             native = self._native
             consumer = self._consumers.pop(provider, None)
@@ -356,18 +358,18 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         super().unregister_provider(provider)
 
     def ack_message(self, message: Any) -> None:
-        """Acknowledge. Nothing happens where it is done already or its connection is gone."""
+        """Acknowledges the message. No effect if it is settled or its connection is lost."""
         if not (isinstance(message, Message) and message.acknowledged):
             message.ack()
 
     def requeue_message(self, message: Any) -> None:
-        """Put the message back. Nothing happens where its connection is gone."""
+        """Requeues the message. No effect if it is settled or its connection is lost."""
         if not (isinstance(message, Message) and message.acknowledged):
             message.requeue()
 
     def reject_message(self, message: Any) -> None:
-        """Give the message to the queue's dead-letter exchange. Nothing happens where its
-        connection is gone."""
+        """Rejects the message, which goes to the queue's dead-letter exchange, if it has one. No
+        effect if it is settled or its connection is lost."""
         if not (isinstance(message, Message) and message.acknowledged):
             message.reject()
 
@@ -377,7 +379,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         provider.handle_message(body, message)
 
     def on_connection_error(self, exc: Exception, interval: float) -> None:
-        """Called when connecting failed; the next attempt is made in ``interval`` seconds."""
+        """Called when connecting failed. The next attempt follows in ``interval`` seconds."""
         _log.warning(
             "Error connecting to broker at {} ({}).\nRetrying in {} seconds.".format(
                 sanitize_url(self.amqp_uri), exc, round(interval, 1)
@@ -385,11 +387,11 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         )
 
     def on_connected(self) -> None:
-        """Called when all queues are declared and consumed from, for the first time or again."""
+        """Called when all queues are declared and consumed, also after a reconnect."""
 
     def on_decode_error(self, provider: Any, message: Message, exc: Exception) -> None:
-        """Called for a message whose body cannot be read, or may not. It is acknowledged: nobody
-        else could read it either."""
+        """Called for a message whose body cannot be decoded or is not accepted. Acknowledges it,
+        because no other consumer could decode it either."""
         _log.error(
             "Can't decode message body: %s (routing key: %r, content type: %r, encoding: %r)",
             exc,
@@ -405,7 +407,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
     def _add(self, native: _nameko.Consumers, provider: Any) -> Any:
         options = getattr(provider, "consumer_options", None) or {}
         prefetch_count = whole_number(options, "prefetch_count", self.prefetch_count)
-        # A provider that matches its messages in the compiled half says how.
+        # A provider may handle its messages in the compiled half.
         attach = getattr(provider, "attach", None)
         if attach is not None:
             attached = attach(native, prefetch_count)
@@ -417,12 +419,11 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         pool = getattr(self.container, "worker_pool", None)
         if isinstance(pool, WorkerPool):
             deliver: Callable[[_nameko.Delivery], None] = partial(pool.handle, handle, *args)
-            # There may be a shorter way.
             fast_path_handler = getattr(type(provider), "fast_path_handler", None)
             if fast_path_handler is not None:
                 deliver = fast_path_handler(provider, accepted, self._channel, deliver)
             return native.add(queue, deliver, pool.jobs, prefetch_count)
-        # Some other kind of container, as tests have: it lends one thread.
+        # Another kind of container, in tests for example: one thread handles its messages.
         if self._jobs is None:
             jobs = _nameko.Jobs(1, lambda: self.container.spawn_managed_thread(jobs.run))
             self._jobs = jobs
@@ -453,8 +454,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
 
 
 def take_consumer_options(provider: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of a :class:`Consumer` out of a provider's keyword arguments. A heartbeat
-    gives it a queue consumer of its own."""
+    """Removes the options of a :class:`Consumer` from a provider's keyword arguments and returns
+    them. A heartbeat gives the provider a queue consumer of its own."""
     names = ("prefetch_count", "accept", "heartbeat")
     taken = {name: options.pop(name) for name in names if name in options}
     if taken.get("heartbeat") is not None:
@@ -463,27 +464,27 @@ def take_consumer_options(provider: Any, options: dict[str, Any]) -> dict[str, A
 
 
 class Consumer(Entrypoint, HeaderDecoder):
-    """Entrypoint for the messages of a queue: the method gets the decoded body.
+    """Entrypoint for the messages of a queue. The method receives the decoded body.
 
-    When the method has returned, or raised, the message is acknowledged. With
-    ``requeue_on_error`` a message whose method raised goes back to the queue instead; with
-    ``reject_on_error`` to the queue's dead-letter exchange, or, if it has none, nowhere.
+    The message is acknowledged when the method returns or raises. If it raises, the message is
+    requeued with ``requeue_on_error``; with ``reject_on_error`` it goes to the queue's dead-letter
+    exchange, or is dropped if the queue has none.
 
-    Options for this queue alone, in place of the configured ones: ``prefetch_count``, how many
-    messages are taken ahead, 0 for no limit; ``accept``, the serializers that are; ``heartbeat``,
-    in seconds, which makes a connection of its own.
+    Options that replace configured ones for this queue: ``prefetch_count``, the limit of
+    unacknowledged messages, 0 for no limit; ``accept``, a list of serializers; ``heartbeat`` in
+    seconds, which needs a connection of its own.
     """
 
     queue_consumer = QueueConsumer()
 
     if TYPE_CHECKING:
-        # It always has arguments. A Queue can be called, and is no method all the same.
+        # It always has arguments: a Queue is callable, but not a method.
         @classmethod
         def decorator(  # type: ignore[override]
             cls, *args: Any, **kwargs: Any
         ) -> Callable[[Method], Method]: ...
 
-    # For subclasses whose __init__ does not come here.
+    # Default for subclasses that do not call this __init__.
     reject_on_error = False
 
     def __init__(
@@ -503,7 +504,7 @@ class Consumer(Entrypoint, HeaderDecoder):
         super().__init__(**kwargs)
 
     def setup(self) -> None:
-        # The name that version 3 has for it.
+        # The name in version 3.
         self.consumer = self.queue_consumer
         self.queue_consumer.register_provider(self)
 

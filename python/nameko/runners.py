@@ -1,4 +1,4 @@
-"""Hosting several services in one process."""
+"""Runners: several services in one process."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _log = getLogger(__name__)
 
 
 def make_container(container_cls: Any, service_cls: Any, config: Any) -> Any:
-    """A container of a class that takes a configuration, or, as in version 3, none."""
+    """Returns a new container. Container classes for version 3 take no configuration."""
     try:
         inspect.signature(container_cls).bind(service_cls, config)
     except TypeError:
         return container_cls(service_cls)
     except ValueError:
-        pass  # it does not say what it takes
+        pass  # without a signature
     return container_cls(service_cls, config)
 
 
 class ServiceRunner:
-    """Starts and stops the containers of a number of services together.
+    """Starts and stops the containers of several services together.
 
     ::
 
@@ -38,11 +38,11 @@ class ServiceRunner:
         runner.start()
         runner.wait()
 
-    Without ``config`` it takes ``nameko.config``.
+    ``config`` is ``nameko.config`` by default.
     """
 
     def __init__(self, config: Any = None) -> None:
-        # Service name -> container.
+        # Containers by service name.
         self.service_map: dict[str, Any] = {}
         self.config = nameko.config if config is None else config
         self.container_cls = get_container_cls(self.config)
@@ -56,35 +56,35 @@ class ServiceRunner:
         return self.service_map.values()
 
     def add_service(self, cls: Any) -> None:
-        """Host a service class. One of the same name that was added before is replaced."""
+        """Adds a service class. Replaces an earlier one of the same name."""
         service_name = get_service_name(cls)
         self.service_map[service_name] = make_container(self.container_cls, cls, self.config)
 
     def start(self) -> None:
-        """Start all services at once; returns when all are serving. Where one cannot start, its
-        exception is raised at once: to be killed is what the others then need."""
+        """Starts all services concurrently and returns when all are serving. If a service fails to
+        start, its exception is raised at once; the others should be killed then."""
         service_names = ", ".join(self.service_names)
         _log.info("starting services: %s", service_names)
         start_all([container.start for container in self.containers])
         _log.debug("services started: %s", service_names)
 
     def stop(self) -> None:
-        """Stop all services at once; returns when all have stopped."""
+        """Stops all services concurrently and returns when all have stopped."""
         service_names = ", ".join(self.service_names)
         _log.info("stopping services: %s", service_names)
         SpawningProxy(self.containers).stop()
         _log.debug("services stopped: %s", service_names)
 
     def kill(self) -> None:
-        """Kill all services at once."""
+        """Kills all services concurrently."""
         service_names = ", ".join(self.service_names)
         _log.info("killing services: %s", service_names)
         SpawningProxy(self.containers).kill()
         _log.debug("services killed: %s ", service_names)
 
     def wait(self) -> None:
-        """Wait until all services have stopped. When one fails the others are stopped, and its
-        exception is raised."""
+        """Waits until all services have stopped. If one fails, stops the others and raises its
+        exception."""
         try:
             SpawningProxy(self.containers, abort_on_error=True).wait()
         # SystemExit: a thread of one service may have called sys.exit().
@@ -95,15 +95,15 @@ class ServiceRunner:
 
 @contextmanager
 def run_services(*args: Any, kill_on_exit: bool = False) -> Iterator[ServiceRunner]:
-    """Run services for the length of a block.
+    """Runs services while the block runs.
 
     ::
 
         with run_services(config, Foobar, Spam) as runner:
             ...
 
-    The first argument may be left out; ``nameko.config`` is taken then. ``kill_on_exit``: kill the
-    services at the end of the block in place of stopping them.
+    The configuration is ``nameko.config`` by default. ``kill_on_exit`` kills the services at the
+    end of the block instead of stopping them.
     """
     config, services = (args[0], args[1:]) if args and is_config(args[0]) else (None, args)
     runner = ServiceRunner(config)

@@ -1,4 +1,4 @@
-"""A timer: an entrypoint that fires at regular intervals.
+"""Timers: entrypoints that fire at regular intervals.
 
 ::
 
@@ -25,13 +25,11 @@ _log = getLogger(__name__)
 
 
 class Timer(Entrypoint):
-    """Fires every ``interval`` seconds, for the first time after one interval, or, if ``eager``, at
-    once.
+    """Fires every ``interval`` seconds, at first after one interval, or at once if ``eager``.
 
-    Ticks keep to the time of the start: the nth comes n intervals after it, however long workers
-    take. A tick waits for the worker of the one before; those that were missed meanwhile follow
-    each other without a pause. A worker that fails does not stop the timer. Each instance of a
-    service has timers of its own.
+    The nth tick is due n intervals after the start, independent of the duration of workers. A tick
+    waits for the worker of the previous one; overdue ticks follow without a pause. A failing worker
+    does not stop the timer. Each instance of a service has its own timers.
     """
 
     def __init__(self, interval: float, eager: bool = False, **kwargs: Any) -> None:
@@ -39,9 +37,9 @@ class Timer(Entrypoint):
         self.eager = eager
         # Set by stop() and kill().
         self.should_stop = threading.Event()
-        # Set when a worker is over, cleared before the next one; set for good by kill().
+        # Set at the end of a worker, cleared before the next one. Set by kill().
         self.worker_complete = threading.Event()
-        # Runs the ticks, from start() on.
+        # Runs the ticks. Created by start().
         self._thread: ManagedThread | None = None
         super().__init__(**kwargs)
 
@@ -59,7 +57,7 @@ class Timer(Entrypoint):
         self._thread = self.container.spawn_managed_thread(self._run)
 
     def stop(self) -> None:
-        """No further tick. Waits for a worker that is running, not for the interval."""
+        """Ends the ticks. Waits for a running worker, not for the interval."""
         _log.debug("stopping %s", self)
         self.should_stop.set()
         if self._thread is not None:
@@ -69,10 +67,10 @@ class Timer(Entrypoint):
                 _log.debug("%s was killed while it stopped", self)
 
     def kill(self) -> None:
-        """No further tick; a worker that is running is not waited for."""
+        """Ends the ticks without waiting for a running worker."""
         _log.debug("killing %s", self)
-        # A thread that waits for something can only be woken; it then ends by itself, which is
-        # better than to have something raised in it wherever it is.
+        # Wakes a waiting thread, which then returns: better than an exception at an arbitrary
+        # place.
         self.should_stop.set()
         self.worker_complete.set()
         if self._thread is None or self._thread.is_current():
@@ -85,8 +83,7 @@ class Timer(Entrypoint):
             _log.debug("%s ended with %r", self, exc)
 
     def handle_timer_tick(self) -> None:
-        """Spawn the worker of one tick."""
-        # ContainerBeingKilled ends the timer's thread, which is as it should be.
+        """Spawns the worker of one tick. ContainerBeingKilled ends the timer's thread."""
         self.container.spawn_worker(self, (), {}, handle_result=self.handle_result)
 
     def handle_result(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -94,11 +91,11 @@ class Timer(Entrypoint):
         return result, exc_info
 
     def _run(self) -> None:
-        began = monotonic()
+        start = monotonic()
         for count in itertools.count(0 if self.eager else 1):
-            # Before the look at should_stop, which kill() sets first.
+            # Before should_stop is checked: kill() sets should_stop first.
             self.worker_complete.clear()
-            if self.should_stop.wait(max(began + count * self.interval - monotonic(), 0)):
+            if self.should_stop.wait(max(start + count * self.interval - monotonic(), 0)):
                 return
             self.handle_timer_tick()
             self.worker_complete.wait()

@@ -1,4 +1,4 @@
-"""Tells which coroutine keeps an asyncio loop from running the others."""
+"""Detection of coroutines that block an asyncio loop."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from types import FrameType
 
 _log = getLogger(__name__)
 
-# How long (s) a loop may be kept by one step of a coroutine, or by one callback. It is noticed
-# within half as much again.
+# Seconds that one step of a coroutine, or one callback, may block a loop. Detected within 1.5 times
+# as long.
 THRESHOLD = 1.0
 
 
 class Watchdog:
-    """Warns of what blocks ``loop``, which runs in the thread ``ident``.
+    """Logs warnings about tasks that block ``loop``, which runs in the thread ``ident``.
 
-    A thread of its own asks the loop for a sign of life, twice in :data:`THRESHOLD` seconds, and
-    only while ``has_work()``: otherwise it sleeps until :meth:`wake`. What runs on the loop pays
-    nothing for it.
+    A background thread probes the loop twice in :data:`THRESHOLD` seconds while ``has_work()``, and
+    sleeps until :meth:`wake` otherwise. Coroutines on the loop have no overhead.
 
-    ``name_of(task)`` is what a warning calls a task; of None, what runs in no task.
+    ``describe_task(task)`` returns the name of a task for a warning, of a callback for None.
     """
 
     def __init__(
@@ -35,77 +34,77 @@ class Watchdog:
         loop: asyncio.AbstractEventLoop,
         ident: int,
         has_work: Callable[[], bool],
-        name_of: Callable[[asyncio.Task[object] | None], str],
+        describe_task: Callable[[asyncio.Task[object] | None], str],
     ) -> None:
         self._loop = loop
         self._ident = ident
         self._has_work = has_work
-        self._name_of = name_of
-        # Set while there is something to watch.
-        self._wanted = threading.Event()
-        # As the loop, it lives as long as the process.
+        self._describe_task = describe_task
+        # Set while the loop may have work.
+        self._awake = threading.Event()
+        # Lives as long as the process, like the loop.
         self._thread = threading.Thread(
             target=self._watch, name="nameko-loop-watchdog", daemon=True
         )
         self._thread.start()
 
     def wake(self) -> None:
-        """The loop has work. From any thread."""
-        if not self._wanted.is_set():
-            self._wanted.set()
+        """Reports that the loop has work, from any thread."""
+        if not self._awake.is_set():
+            self._awake.set()
 
     def _watch(self) -> None:
         while not self._loop.is_closed():
-            self._wanted.clear()
-            # The other order would miss work that comes in between.
+            self._awake.clear()
+            # In the other order, work that arrives in between would be missed.
             if not self._has_work():
-                self._wanted.wait()
+                self._awake.wait()
             time.sleep(THRESHOLD / 2)
             if self._has_work():
                 try:
-                    self._look()
+                    self._probe()
                 except RuntimeError:
-                    pass  # it was closed meanwhile
+                    pass  # the loop was closed
 
-    def _look(self) -> None:
+    def _probe(self) -> None:
         alive = threading.Event()
-        began = time.monotonic()
+        start = time.monotonic()
         self._loop.call_soon_threadsafe(alive.set)
         if alive.wait(THRESHOLD / 2):
             return
         suspect = asyncio.current_task(self._loop)
         if alive.wait(THRESHOLD / 2):
             return
-        # Another task now: there are many steps to do, but none of them takes long.
+        # Another task: the loop has many steps to run, but none of them blocks.
         if asyncio.current_task(self._loop) is not suspect:
             alive.wait()
             return
-        name = self._name_of(suspect)
+        name = self._describe_task(suspect)
         frame = sys._current_frames().get(self._ident)
         _log.warning(
-            "%s has blocked the asyncio loop of all `async def` methods for %g s, and no other "
-            "goes on until it awaits something. What blocks belongs in a method without `async`, "
-            "or in `await asyncio.to_thread(...)`. It is here:\n%s",
+            "%s has blocked the asyncio loop of all `async def` methods for %g s; no other "
+            "coroutine runs until it awaits something. Move blocking code into a method without "
+            "`async` or into `await asyncio.to_thread(...)`. Current stack:\n%s",
             name,
             THRESHOLD,
             "".join(_stack(frame)).rstrip(),
         )
         alive.wait()
         _log.info(
-            "%s blocked the asyncio loop for more than %.1f s", name, time.monotonic() - began
+            "%s blocked the asyncio loop for more than %.1f s", name, time.monotonic() - start
         )
 
 
 def _stack(frame: FrameType | None) -> list[str]:
-    """The frames that run on the loop, without the loop's own."""
+    """Returns the formatted frames of a loop's thread, without the frames of the loop."""
     frames = list(traceback.StackSummary.extract(traceback.walk_stack(frame)))
     frames.reverse()
-    inner = dropwhile(lambda each: each.filename in _OWN, frames)
+    inner = dropwhile(lambda frame: frame.filename in _LOOP_FILES, frames)
     return traceback.format_list(list(inner) or frames)
 
 
-# The files of the frames that a loop's thread begins with.
-_OWN = {
+# The files of the outermost frames of a loop's thread.
+_LOOP_FILES = {
     os.path.join(os.path.dirname(__file__), "loop.py"),
     *(module.__file__ for module in (threading, asyncio.base_events, asyncio.events)),
 }

@@ -425,7 +425,7 @@ def test_a_method_that_leaves_the_loop_costs_the_others_nothing(serve, cluster, 
         async def exits_in_a_callback(self):
             asyncio.get_running_loop().call_soon(sys.exit)
             await asyncio.sleep(0.01)
-            return "went on"
+            return "continued"
 
         @rpc
         async def exits_in_a_task(self):
@@ -440,14 +440,14 @@ def test_a_method_that_leaves_the_loop_costs_the_others_nothing(serve, cluster, 
         async def stops_the_loop(self):
             asyncio.get_running_loop().stop()
             await asyncio.sleep(0.01)
-            return "went on"
+            return "continued"
 
     serve(Service)
     service = cluster[Service.name]
-    assert service.exits_in_a_callback() == "went on"
+    assert service.exits_in_a_callback() == "continued"
     assert service.exits_in_a_task() == "SystemExit"
-    assert service.stops_the_loop() == "went on"
-    assert caplog.text.count("left by an exception") == 2
+    assert service.stops_the_loop() == "continued"
+    assert caplog.text.count("stopped by an exception") == 2
     assert "must not stop the loop" in caplog.text
 
 

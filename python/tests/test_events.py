@@ -403,7 +403,7 @@ class TestQueueArguments:
 
 
 def test_an_unknown_handler_type_is_an_error_that_says_which_there_are(handle):
-    with pytest.raises(EventHandlerConfigurationError, match="can be 'service_pool', 'singleton'"):
+    with pytest.raises(EventHandlerConfigurationError, match="expected 'service_pool', 'singleton'"):
         handle("foo", handler_type="pool")
 
 

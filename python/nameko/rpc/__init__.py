@@ -1,4 +1,7 @@
-"""RPC: the entrypoint that serves calls, and the dependencies that make them."""
+"""RPC: the entrypoint that serves calls, and the dependencies that make them.
+
+Nameko 2 has a single module here. The package keeps its names, see :mod:`nameko.utils.facade`.
+"""
 
 from nameko.rpc import (
     client,

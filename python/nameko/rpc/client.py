@@ -30,13 +30,13 @@ _log = getLogger("nameko.rpc")
 
 
 class _Caller(DependencyProvider):
-    """What the dependencies that make calls have in common."""
+    """Base of the dependencies that make calls."""
 
     rpc_reply_listener = ReplyListener()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Subclasses written for version 3 have theirs under this name.
+        # The name in subclasses written for version 3.
         if "reply_listener" in cls.__dict__:
             cls.rpc_reply_listener = cls.__dict__["reply_listener"]
 
@@ -44,10 +44,10 @@ class _Caller(DependencyProvider):
 class RpcProxy(_Caller):
     """Injects a proxy of another service: ``self.<name>.<method>(*args, **kwargs)``.
 
-    ``timeout`` is the seconds to wait for each reply, for ever without. Other options are those of
-    :class:`nameko.amqp.publish.Publisher`, and ``uri``, ``ssl`` and ``login_method`` for sending
-    requests over a connection other than the configured one. Inside ``async def`` methods calls
-    are awaited.
+    ``timeout`` is the number of seconds to wait for each reply, without limit by default. Other
+    options are those of :class:`nameko.amqp.publish.Publisher`, and ``uri``, ``ssl`` and
+    ``login_method`` to send requests over another connection than the configured one. Inside
+    ``async def`` methods calls are awaited.
     """
 
     def __init__(self, target_service: str, **options: Any) -> None:
@@ -61,7 +61,7 @@ class RpcProxy(_Caller):
 
 
 class ServiceProxy:
-    """Another service, as seen by one worker. Its attributes are the methods."""
+    """A client of one service for one worker. Its attributes are the methods."""
 
     def __init__(
         self, worker_ctx: Any, service_name: str, reply_listener: Any, **options: Any
@@ -73,7 +73,7 @@ class ServiceProxy:
 
     def __getattr__(self, name: str) -> MethodProxy:
         if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)  # copy, pickle and consoles look for such names
+            raise AttributeError(name)  # copy, pickle and consoles probe for such names
         return MethodProxy(
             self.worker_ctx, self.service_name, name, self.reply_listener, **self.options
         )
@@ -99,7 +99,7 @@ class ClusterRpc(_Caller):
 
 
 class ClusterProxy:
-    """All services. Its attributes are services; ``[name]`` takes any name."""
+    """A client of all services. Its attributes are services; ``[name]`` accepts any name."""
 
     def __init__(self, worker_ctx: Any, reply_listener: Any, **options: Any) -> None:
         self._worker_ctx = worker_ctx
@@ -122,9 +122,9 @@ class ClusterProxy:
 
 
 class MethodProxy(HeaderEncoder):
-    """A method of another service. Calling it makes the call and waits for the reply.
+    """A method of another service. Calling it sends a request and waits for the reply.
 
-    Called where an asyncio loop runs, it returns an awaitable instead.
+    In a thread that runs an asyncio loop, calling it returns an awaitable.
     """
 
     publisher_cls = Publisher
@@ -141,10 +141,10 @@ class MethodProxy(HeaderEncoder):
         self.service_name = service_name
         self.method_name = method_name
         self.reply_listener = reply_listener
-        # Seconds to wait for the reply, where the proxy sets it.
+        # Seconds to wait for the reply, None for the timeout of the listener.
         self.timeout: float | None = options.pop("timeout", None)
 
-        # Class attributes of a subclass, where versions before 2.7 had these options.
+        # Versions before 2.7 had these options as class attributes of a subclass.
         for compat_attr in ("retry", "retry_policy", "use_confirms"):
             if hasattr(type(self), compat_attr):
                 warnings.warn(
@@ -170,7 +170,7 @@ class MethodProxy(HeaderEncoder):
 
     @property
     def context_data(self) -> dict[str, Any]:
-        """What goes with a call; what is set in it goes too."""
+        """The context data sent with a call. Changes to it are sent, too."""
         data: dict[str, Any] = self.worker_ctx.context_data
         return data
 
@@ -193,7 +193,7 @@ class MethodProxy(HeaderEncoder):
 
     @property
     def serializer(self) -> str:
-        """The serializer used where the options name none."""
+        """The default serializer."""
         return self.container.config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -202,9 +202,9 @@ class MethodProxy(HeaderEncoder):
         return (self._start(args, kwargs) or self._call(*args, **kwargs)).result()
 
     def call_async(self, *args: Any, **kwargs: Any) -> RpcReply:
-        """Make the call and do not wait for the reply.
+        """Sends a request and returns without waiting for the reply.
 
-        UnknownService is raised here; where an asyncio loop runs, when the reply is awaited.
+        Raises UnknownService, which awaiting the reply raises in a thread that runs a loop.
         """
         if loop.running_loop() is not None:
             reply = self._start(args, kwargs)
@@ -220,7 +220,7 @@ class MethodProxy(HeaderEncoder):
         return await reply
 
     def _call(self, *args: Any, **kwargs: Any) -> RpcReply:
-        """Publish the request through the publisher, and wait until the broker has it."""
+        """Publishes the request through the publisher and waits for the broker's confirm."""
         _log.debug("invoking %s", self)
         correlation_id = str(uuid.uuid4())
         reply_event = self._expect(correlation_id)
@@ -275,7 +275,7 @@ class MethodProxy(HeaderEncoder):
         return reply_event
 
     def _publish_arguments(self, correlation_id: str) -> dict[str, Any]:
-        # Mandatory: the broker returns a request that no service consumes.
+        # Mandatory, so that the broker returns a request without a consuming service.
         return {
             "exchange": get_rpc_exchange(self.container.config),
             "routing_key": "{}.{}".format(self.service_name, self.method_name),
@@ -299,6 +299,6 @@ _publishing_guard = PatchGuard(
     ]
 )
 
-# The names that version 3 has for them.
+# The names in version 3.
 ServiceRpc = RpcProxy
 Client = MethodProxy

@@ -1,4 +1,4 @@
-"""The reply to a call, from the moment the call is made."""
+"""Pending replies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = getLogger("nameko.rpc")
 
 
 class RpcReply:
-    """A reply that may still be on its way. ``await`` it, or ask for its :meth:`result`."""
+    """A pending reply: ``await`` it, or call :meth:`result`."""
 
     resp_body: Any = None
 
@@ -30,13 +30,16 @@ class RpcReply:
         self.correlation_id = correlation_id
 
     def result(self) -> Any:
-        """What the method returned; raises what it raised. May be asked for again."""
+        """Waits for the reply. Returns the result of the method or raises its exception.
+
+        May be called repeatedly.
+        """
         if self.resp_body is None:
             self.resp_body = self.get_response()
         return self._result()
 
     def get_response(self) -> Any:
-        """Wait for the reply; its body, with `result` and `error`."""
+        """Waits for the reply and returns its body, a dict with `result` and `error`."""
         _log.debug("Waiting for RPC reply event %s", self)
         try:
             return self.reply_event.wait()
@@ -72,7 +75,7 @@ class RpcReply:
 
 
 class ReplyEvent:
-    """One reply that the compiled half waits for."""
+    """A pending reply that the compiled half matches."""
 
     __slots__ = ("_accept", "pending", "timeout")
 
@@ -85,8 +88,11 @@ class ReplyEvent:
         return self.pending.done()
 
     def wait(self) -> Any:
-        """The body of the reply. RpcTimeout after ``timeout`` seconds; the exceptions of
-        publishing where the request could not be sent."""
+        """Returns the body of the reply.
+
+        Raises RpcTimeout after ``timeout`` seconds, and the exceptions of publishing if the request
+        cannot be sent.
+        """
         try:
             return self._body(self.pending.wait(self.timeout))
         except TimeoutError:
@@ -95,7 +101,7 @@ class ReplyEvent:
             raise translate(exc) from None
 
     async def wait_async(self) -> Any:
-        """As :meth:`wait`, on the running loop."""
+        """Like :meth:`wait`, on the running loop."""
         try:
             await loop.wait_done(self.pending, self.timeout)
         except TimeoutError:
@@ -114,18 +120,21 @@ class ReplyEvent:
 
 
 class HandledReply(Event):
-    """One reply that ``ReplyListener.handle_message`` sends to whoever waits."""
+    """A pending reply that ``ReplyListener.handle_message`` sends."""
 
     __slots__ = ("_forget", "timeout")
 
     def __init__(self, timeout: float | None, forget: Callable[[], object]) -> None:
         super().__init__()
         self.timeout = timeout
-        # Called when nobody waits for it any more.
+        # Called on a timeout.
         self._forget = forget
 
     def wait(self, timeout: float | None = None) -> Any:
-        """The body of the reply. RpcTimeout after ``timeout`` seconds, or those of the listener."""
+        """Returns the body of the reply.
+
+        Raises RpcTimeout after ``timeout`` seconds, by default the timeout of the listener.
+        """
         timeout = self.timeout if timeout is None else timeout
         try:
             return super().wait(timeout)
@@ -137,7 +146,7 @@ class HandledReply(Event):
 
 
 class Acceptable:
-    """Accepts a reply in a serializer that is configured, or that this process has enabled."""
+    """The accepted content types of replies: configured, or enabled in kombu's registry."""
 
     __slots__ = ("_configured",)
 
@@ -150,5 +159,5 @@ class Acceptable:
         )
 
 
-# The name that version 3 has for it.
+# The name in version 3.
 RpcCall = RpcReply

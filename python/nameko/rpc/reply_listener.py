@@ -1,4 +1,4 @@
-"""Where the replies to a container's calls arrive."""
+"""The queue for the replies to a container's calls."""
 
 from __future__ import annotations
 
@@ -31,35 +31,34 @@ class ReplyListener(SharedExtension):
     """Receives the replies to a container's calls.
 
     Replies are matched with their calls in the compiled half, so they never wait for a worker.
-    Where :meth:`handle_message` is overridden or patched, replies come to it instead, one after
-    the other: it must not wait for anything.
+    If :meth:`handle_message` is overridden or patched, it receives the replies instead, one at a
+    time, and must not block.
 
     Options are the consumer options of :class:`nameko.messaging.Consumer`.
     """
 
     queue_consumer = QueueConsumer()
-    # Seconds to wait for a reply; None: for ever.
+    # Seconds to wait for a reply, None for no limit.
     timeout: float | None = None
     queue: Queue
     routing_key: str
-    # What replies may be serialized with; set with _native.
+    # The accepted content types of replies; set with _native.
     _acceptable: Acceptable
     # While it is intact, replies are matched in the compiled half; set with _native.
     _patch_guard: PatchGuard
 
     def __init__(self, **consumer_options: Any) -> None:
         self.consumer_options = take_consumer_options(self, consumer_options)
-        # Correlation id -> where the body of the reply is sent to, for replies that come through
-        # handle_message.
+        # The events of replies that handle_message receives, by correlation id.
         self._reply_events: dict[str | None, Any] = {}
-        # The compiled half, once it consumes.
+        # The compiled half, set by attach().
         self._native: _nameko.ReplyListener | None = None
-        # The process that consumes.
+        # The process id at attach().
         self._process: int | None = None
         super().__init__(**consumer_options)
 
     def setup(self) -> None:
-        # The name that version 3 has for it.
+        # The name in version 3.
         self.consumer = self.queue_consumer
         reply_queue_uuid = uuid.uuid4()
         self.routing_key = str(reply_queue_uuid)
@@ -76,7 +75,7 @@ class ReplyListener(SharedExtension):
         super().stop()
 
     def attach(self, consumers: _nameko.Consumers, prefetch: int | None) -> Any:
-        """Consume in the compiled half. What is not matched there comes to handle_message."""
+        """Consumes replies in the compiled half. Unmatched replies go to handle_message."""
         accept = self.consumer_options.get("accept") or self.container.accept
         self._acceptable = Acceptable(accept)
         self._patch_guard = PatchGuard(guarded_methods(self, _REPLY_HOOKS))
@@ -86,9 +85,9 @@ class ReplyListener(SharedExtension):
         return self._native
 
     def get_reply_event(self, correlation_id: str) -> Any:
-        """Where the reply to a call that is about to be made can be waited for.
+        """Returns the event of the reply to a call that is about to be made.
 
-        RuntimeError in a forked child, to which no reply would come.
+        Raises RuntimeError in a forked child, which would receive no reply.
         """
         if self._process is not None and self._process != os.getpid():
             raise RuntimeError(
@@ -116,15 +115,15 @@ class ReplyListener(SharedExtension):
         try:
             self.handle_message(message.decode(), message)
         except Exception as exc:
-            # For whoever waits for the reply; it is lost.
+            # Raised in the thread that waits for the reply.
             client_event = self._reply_events.pop(delivery.correlation_id, None)
             if client_event is not None:
                 client_event.send_exception(exc)
             else:
-                _log.error("A reply that nobody waits for could not be handled", exc_info=True)
+                _log.error("A reply without a pending call could not be handled", exc_info=True)
 
     def on_unknown_reply(self, correlation_id: str | None) -> None:
-        """Called for a reply that nobody waits for, or waits for any more."""
+        """Called for a reply without a pending call: a late one, for example."""
         _log.debug("Unknown correlation id: %s", correlation_id)
 
 

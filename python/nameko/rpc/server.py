@@ -47,11 +47,12 @@ class ReplySettings(NamedTuple):
     login_method: str | None
 
     def connection_options(self) -> Options:
+        """Returns the options of the publishing connection."""
         return connection.options(self.amqp_uri, self.ssl, self.login_method)
 
 
 class RpcConsumer(SharedExtension, ProviderCollector):
-    """Consumes the requests to a service and gives each to the entrypoint of its method.
+    """Consumes the requests to a service and passes each to the entrypoint of its method.
 
     Options are the consumer options of :class:`nameko.messaging.Consumer`.
     """
@@ -69,7 +70,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         super().__init__(**consumer_options)
 
     def setup(self) -> None:
-        # The name that version 3 has for it.
+        # The name in version 3.
         self.consumer = self.queue_consumer
         if self.queue is None:
             service_name = self.container.service_name
@@ -83,12 +84,12 @@ class RpcConsumer(SharedExtension, ProviderCollector):
             self.queue_consumer.register_provider(self)
 
     def stop(self) -> None:
-        # The last provider to leave unregisters; where there was none, this does.
+        # Without providers. Else the last provider to leave unregisters.
         if not self._providers_registered:
             self._unregister_from_queue_consumer()
 
     def unregister_provider(self, provider: Any) -> None:
-        """Returns once no request is consumed any more, which takes all providers to leave."""
+        """Returns when no further request is consumed, after all providers have left."""
         with self._lock:
             self._unregistering_providers.add(provider)
             last = not self._providers - self._unregistering_providers
@@ -99,11 +100,11 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         super().unregister_provider(provider)
 
     def get_provider_for_method(self, routing_key: str) -> Any:
-        """The entrypoint that a request is for. MethodNotFound where there is none."""
+        """Returns the entrypoint for a request. Raises MethodNotFound."""
         prefix = self.container.service_name + "."
         if routing_key.startswith(prefix):
             method_name = routing_key[len(prefix) :]
-            # Those that left still serve the requests that came before they did.
+            # Entrypoints that have left serve the requests received earlier.
             for providers in (self._providers, self._unregistering_providers):
                 for provider in tuple(providers):
                     if provider.method_name == method_name:
@@ -219,14 +220,12 @@ class Rpc(Entrypoint, HeaderDecoder):
         self, message: Any, worker_ctx: Any, result: Any, exc_info: Any
     ) -> tuple[Any, Any]:
         consumer = self.rpc_consumer
-        # Nothing that takes long comes after it where nobody has overridden anything.
         if isinstance(message, Message):
             message.reply_is_last = self.handle_result_is_nonblocking()
         return consumer.handle_result(message, result, exc_info)
 
     def handle_result_is_nonblocking(self) -> bool:
-        """Whether its :meth:`handle_result` returns at once, so that an asyncio loop may call it:
-        it does where nobody has put another in its place."""
+        """Whether an asyncio loop may call :meth:`handle_result`: only if it is not overridden."""
         return handle_result_is_nonblocking(self) and handle_result_is_nonblocking(
             self.rpc_consumer
         )

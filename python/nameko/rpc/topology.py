@@ -1,4 +1,4 @@
-"""The exchange and the queues of RPC: their names and arguments."""
+"""Names and arguments of the exchange and the queues of RPC."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nameko.constants import RPC_EXCHANGE_CONFIG_KEY
 
 RPC_QUEUE_TEMPLATE = "rpc-{}"
 RPC_REPLY_QUEUE_TEMPLATE = "rpc.reply-{}-{}"
-# How long a reply queue outlives its last consumer (ms). Read whenever one is declared.
+# Milliseconds that a reply queue outlives its last consumer. Read when a queue is declared.
 RPC_REPLY_QUEUE_TTL = 300000
 
 _DEFAULT_RPC_EXCHANGE = "nameko-rpc"
-# Name -> Exchange; kombu copies an exchange when it binds it, so one serves all.
+# Exchanges by name. Shared, because kombu copies an exchange when it binds it.
 _exchanges: dict[str, Exchange] = {}
 
 
 def get_rpc_exchange(config: Any = None) -> Exchange:
-    """The exchange of all requests and replies. Without ``config`` it takes ``nameko.config``."""
+    """Returns the exchange of requests and replies. ``config`` is ``nameko.config`` by default."""
     config = nameko.config if config is None else config
     name = config.get(RPC_EXCHANGE_CONFIG_KEY, _DEFAULT_RPC_EXCHANGE)
     exchange = _exchanges.get(name)

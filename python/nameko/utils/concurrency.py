@@ -1,4 +1,4 @@
-"""Calling a method of many objects at once; a dictionary that many threads change."""
+"""Concurrent calls of many objects, and a dictionary shared by threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ V = TypeVar("V")
 
 
 class LiveDict(dict[K, V]):
-    """A dictionary that other threads may change while it is iterated over: iterating sees what
-    was in it when it began."""
+    """A dictionary that other threads may change during an iteration, which uses a snapshot."""
 
     def __iter__(self) -> Iterator[K]:
         return iter(self.keys())
@@ -31,14 +30,14 @@ class LiveDict(dict[K, V]):
 
 
 class ThreadPool:
-    """The pool that :func:`fail_fast_imap` takes: a thread per call."""
+    """A pool for :func:`fail_fast_imap` with one thread per call."""
 
     def spawn(self, fn: Callable[..., Any], *args: Any) -> ManagedThread:
         return spawn(fn, *args)
 
 
 def fail_fast_imap(pool: Any, call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Call ``call(item)`` for each item in a thread of the pool and yield the results as they come.
+    """Calls ``call(item)`` for each item in a thread of the pool and yields results as available.
 
     The first exception kills the other threads and is raised.
     """
@@ -63,11 +62,11 @@ def fail_fast_imap(pool: Any, call: Callable[[Any], Any], items: Iterable[Any]) 
 
 
 class SpawningProxy:
-    """A method called on the proxy is called on every item at once, each in a thread of its own.
+    """Calls methods on every item concurrently, each in a thread of its own.
 
-    It returns when all are done, with the list of results. With ``abort_on_error`` the first
-    exception kills the other calls; without, all calls end first and then the first item's
-    exception is raised.
+    A method returns the list of results when all calls have ended. With ``abort_on_error`` the
+    first exception kills the other calls; without, the exception of the first item is raised after
+    all calls have ended.
     """
 
     def __init__(self, items: Iterable[Any], abort_on_error: bool = False) -> None:
@@ -91,10 +90,10 @@ class SpawningProxy:
 
 
 def call_all(calls: list[Callable[[], Any]]) -> list[Any]:
-    """Run the calls at the same time and return their results in order.
+    """Runs the calls concurrently and returns their results in order.
 
-    The last one runs in the calling thread, so that one call costs no thread. When all are over,
-    the first exception in the order of the calls is raised.
+    The last call runs in the calling thread, so that a single call needs no thread. After all calls
+    have ended, the first exception in the order of the calls is raised.
     """
     *others, last = calls
     threads = [spawn(call) for call in others]
@@ -121,8 +120,8 @@ def call_all(calls: list[Callable[[], Any]]) -> list[Any]:
 
 
 def start_all(calls: list[Callable[[], Any]]) -> None:
-    """Run the calls at the same time. Returns when all are over, or raises the first exception as
-    soon as there is one: the other calls go on, and may wait for what never comes."""
+    """Runs the calls concurrently. Returns when all have ended, or raises the first exception at
+    once: the other calls continue, and may block forever."""
     if len(calls) == 1:
         calls[0]()
         return
@@ -134,7 +133,7 @@ def start_all(calls: list[Callable[[], Any]]) -> None:
 
 
 class SpawningSet(set[Any]):
-    """A set whose ``all`` calls a method on every item at once."""
+    """A set with a proxy ``all`` that calls methods on every item concurrently."""
 
     @property
     def all(self) -> SpawningProxy:

@@ -1,4 +1,4 @@
-"""Calling a function again until it works."""
+"""Retries of failing functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class RetryDelay:
-    """The seconds to wait before each further attempt."""
+    """The delays between attempts, in seconds."""
 
     def __init__(self, delay: float, backoff: float, max_delay: float | None) -> None:
         self.delay = delay
@@ -33,8 +33,11 @@ def retry(
     backoff: float = 1,
     max_delay: float | None = None,
 ) -> Any:
-    """Decorator: on one of these exceptions call again, at most ``max_attempts`` times (None: for
-    ever), after ``delay`` seconds, which grow by the factor ``backoff`` up to ``max_delay``."""
+    """Decorator that calls a function again if it raises one of the exceptions.
+
+    Retries at most ``max_attempts`` times, None for no limit. The delay starts at ``delay`` seconds
+    and grows by the factor ``backoff`` up to ``max_delay``.
+    """
     if wrapped is None:
         return functools.partial(
             retry,
