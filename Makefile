@@ -22,7 +22,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 
 .PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq test-wheel
 .PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose
-.PHONY: check-workflows check-version format bench docs wheel sdist publish-crates publish-notes
+.PHONY: check-workflows check-version format bench bench-build docs wheel sdist publish-crates publish-notes
 .PHONY: install-servers clean
 
 help: ## Show this list
@@ -102,6 +102,9 @@ format: $(VENV)/.installed ## Format everything
 
 bench: $(VENV)/.installed $(VENV)/.peer ## Compare with upstream and bare crates; writes benchmarks/results.md
 	$(BIN)/python benchmarks/run.py
+
+bench-build: ## Measure crates and build times of a hello service; writes benchmarks/build_cost.md
+	$(PYTHON) benchmarks/build_cost.py
 
 docs: ## Build the Rust documentation into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -122,14 +122,6 @@ def starts(measured: list[Service]) -> str:
 
 
 def environment(broker: str, options: argparse.Namespace) -> list[tuple[str, str]]:
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     lock = (HERE / "Cargo.lock").read_text().split("[[package]]")
     crates = []
     for name in ("lapin", "amqprs", "amq-protocol", "axum"):
@@ -137,16 +129,12 @@ def environment(broker: str, options: argparse.Namespace) -> list[tuple[str, str
         crates.append("{} {}".format(name, package.split('version = "')[1].split('"')[0]))
     peer = "from importlib.metadata import version as v; print(*(n + ' ' + v(n) for n in ("
     peer += "'nameko', 'eventlet', 'kombu', 'amqp', 'werkzeug')), sep=', ')"
-    commit = output("git", "-C", ROOT, "rev-parse", "--short", "HEAD")
     return [
-        ("date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")),
-        (
-            "machine",
-            "{}, {} cores, {} {}".format(cpu, os.cpu_count(), os.uname()[0], os.uname()[2]),
-        ),
+        ("date", timestamp()),
+        ("machine", machine()),
         ("load average at the start", "{:.2f} (results are noisy above 0.5)".format(options.load)),
         ("broker", broker),
-        ("this project", "commit {}".format(commit or "unknown")),
+        ("this project", repository_commit()),
         ("upstream", output(PEER, "-c", peer)),
         ("crates", ", ".join(crates)),
         (
@@ -158,6 +146,27 @@ def environment(broker: str, options: argparse.Namespace) -> list[tuple[str, str
             "{} of {} s per concurrency".format(options.rounds, options.seconds),
         ),
     ]
+
+
+def timestamp() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def machine() -> str:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return "{}, {} cores, {} {}".format(cpu, os.cpu_count(), os.uname()[0], os.uname()[2])
+
+
+def repository_commit() -> str:
+    commit = output("git", "-C", ROOT, "rev-parse", "--short", "HEAD")
+    return "commit {}".format(commit or "unknown")
 
 
 def output(*command: Any) -> str:
