@@ -446,7 +446,7 @@ async fn malformed_messages_do_not_stop_the_service() {
             "application/x-gzip",
             request,
             "MalformedRequest",
-            "no application/x-gzip",
+            "not valid application/x-gzip",
         ),
         (
             JSON,
