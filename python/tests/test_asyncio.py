@@ -109,13 +109,13 @@ def test_methods_may_be_coroutines(service, cluster, uid):
         x.fails()
 
 
-def test_coroutines_share_a_loop_and_hooks_stay_in_the_worker_thread(service, cluster):
+def test_coroutines_share_a_loop_and_hooks_run_in_the_worker_thread(service, cluster):
     first, second = cluster[service].on_one_loop(), cluster[service].on_one_loop()
     assert first[0] == second[0] == "nameko-loop"
     assert first[1].startswith(service + "-worker-")
 
 
-def test_handlers_of_messages_and_events_run_side_by_side(serve, config, uid):
+def test_handlers_of_messages_and_events_run_concurrently(serve, config, uid):
     class Service:
         name = "service-" + uid
         publish = Publisher()
@@ -124,7 +124,7 @@ def test_handlers_of_messages_and_events_run_side_by_side(serve, config, uid):
         all_here = None
 
         async def meet(self, who):
-            """Returns when three workers are here, so it takes three at a time."""
+            """Returns when three workers run it concurrently."""
             cls = type(self)
             if cls.all_here is None:
                 cls.all_here = asyncio.Event()
@@ -162,8 +162,8 @@ def test_handlers_of_messages_and_events_run_side_by_side(serve, config, uid):
 class TestPublishingOnALoop:
     @pytest.fixture
     def publish(self, serve, uid):
-        """``publish(*calls)``: in one worker, publish each of ``(payload, options)`` in turn, side
-        by side if there are several."""
+        """``publish(*calls)`` publishes each ``(payload, options)`` in one worker, concurrently if
+        there are several."""
         exchange = Exchange("exchange-" + uid, auto_delete=True, durable=False)
 
         class Service:
@@ -179,7 +179,7 @@ class TestPublishingOnALoop:
 
     @pytest.fixture
     def bodies(self, broker_uri, uid):
-        """The bodies of the messages that have come."""
+        """The bodies of the received messages."""
         with kombu.Connection(broker_uri) as connection, connection.channel() as channel:
             queue = channel.queue_declare(exclusive=True).queue
 
@@ -193,12 +193,12 @@ class TestPublishingOnALoop:
             read.delete_exchange = lambda: channel.exchange_delete("exchange-" + uid)
             yield read
 
-    def test_many_at_a_time(self, publish, bodies):
+    def test_messages_are_published_concurrently(self, publish, bodies):
         bodies(bind=True)
         publish(*[(n, {"routing_key": "key"}) for n in range(50)])
         assert sorted(map(int, bodies())) == list(range(50))
 
-    def test_errors_are_those_of_threads(self, publish):
+    def test_errors_are_those_of_publishing_in_a_thread(self, publish):
         with pytest.raises(UndeliverableMessage):
             publish(("x", {"mandatory": True, "routing_key": "nowhere"}))
         with pytest.raises(NotFound):
@@ -208,7 +208,7 @@ class TestPublishingOnALoop:
         with pytest.warns(UserWarning, match="Mandatory delivery was requested"):
             publish(("x", {"mandatory": True, "use_confirms": False}))
 
-    def test_what_is_gone_is_declared_again(self, publish, bodies):
+    def test_deleted_queues_are_declared_again(self, publish, bodies):
         bodies(bind=True)
         publish(("one", {"routing_key": "key"}))
         bodies.delete_exchange()
@@ -217,7 +217,7 @@ class TestPublishingOnALoop:
         publish(("two", {"routing_key": "key"}))
         assert bodies() == ['"two"']
 
-    def test_a_publisher_that_was_replaced_is_used(self, publish, monkeypatch):
+    def test_a_patched_publisher_is_used(self, publish, monkeypatch):
         published = []
         monkeypatch.setattr(
             PublisherCore, "publish", lambda self, payload, **kwargs: published.append(payload)
@@ -226,7 +226,7 @@ class TestPublishingOnALoop:
         assert published == ["x"]
 
 
-def test_a_message_whose_coroutine_fails_can_go_back(serve, config, uid, caplog):
+def test_a_message_of_a_failed_coroutine_can_be_requeued(serve, config, uid, caplog):
     queue = Queue("queue-" + uid, auto_delete=True)
     attempts = []
 
@@ -336,14 +336,14 @@ class TestAsyncClients:
         serve(Echo, max_workers=50)
         return Echo.name
 
-    def test_many_calls_at_once(self, echo, config):
+    def test_calls_are_concurrent(self, echo, config):
         async def main():
             async with AsyncServiceRpcClient(echo, config=config, timeout=20) as service:
                 return await asyncio.gather(*[service.echo(n) for n in range(200)])
 
         assert asyncio.run(main()) == list(range(200))
 
-    def test_calls_that_are_given_up_leave_nothing_behind(self, echo, config):
+    def test_cancelled_calls_leave_nothing_behind(self, echo, config):
         async def main():
             client = AsyncClusterRpcClient(config=config, timeout=0.05)
             async with client as cluster:
@@ -358,11 +358,11 @@ class TestAsyncClients:
 
         assert asyncio.run(main()) == 0
 
-    def test_without_a_loop_it_says_what_to_do(self, config):
+    def test_a_plain_with_block_is_an_error_that_names_async_with(self, config):
         with pytest.raises(TypeError, match="async with"), AsyncClusterRpcClient(config=config):
             pass
 
-    def test_events(self, serve, config, uid):
+    def test_events_can_be_awaited(self, serve, config, uid):
         class Listener:
             name = "listener-" + uid
 
@@ -377,7 +377,7 @@ class TestAsyncClients:
         assert handled.get() == "data"
 
 
-def test_one_client_serves_many_threads_also_when_calls_time_out(serve, config, uid):
+def test_one_client_serves_many_threads_even_if_calls_time_out(serve, config, uid):
     class Echo:
         name = "echo-" + uid
 
@@ -415,8 +415,8 @@ def test_one_client_serves_many_threads_also_when_calls_time_out(serve, config, 
     container.kill()
 
 
-def test_a_method_that_leaves_the_loop_costs_the_others_nothing(serve, cluster, uid, caplog):
-    """`sys.exit()` in a task or a callback goes through asyncio's loop, and ends it."""
+def test_a_method_that_stops_the_loop_does_not_affect_others(serve, cluster, uid, caplog):
+    """`sys.exit()` in a task or a callback ends asyncio's loop."""
 
     class Service:
         name = "service-" + uid
@@ -451,7 +451,7 @@ def test_a_method_that_leaves_the_loop_costs_the_others_nothing(serve, cluster, 
     assert "must not stop the loop" in caplog.text
 
 
-def test_a_coroutine_that_is_cancelled_just_before_it_begins_comes_to_its_end():
+def test_a_coroutine_cancelled_before_its_start_ends():
     async def never():
         raise AssertionError("it ran")
 
@@ -467,7 +467,7 @@ def test_a_coroutine_that_is_cancelled_just_before_it_begins_comes_to_its_end():
 
 
 class TestBlocking:
-    """A coroutine that keeps the loop from running the others."""
+    """The watchdog for coroutines that block the loop."""
 
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch):
@@ -475,7 +475,7 @@ class TestBlocking:
 
     @pytest.fixture
     def logged(self):
-        """What the watchdog logs."""
+        """The log records of the watchdog."""
         records, handler = queue.SimpleQueue(), logging.Handler()
         handler.emit = records.put
         logger = logging.getLogger("nameko.watchdog")
@@ -524,7 +524,9 @@ class TestBlocking:
             ("block_in_a_callback", "A callback has blocked the asyncio loop"),
         ],
     )
-    def test_it_is_named_with_the_place_once(self, blocking, cluster, logged, method, says):
+    def test_a_blocking_task_is_logged_once_with_its_stack(
+        self, blocking, cluster, logged, method, says
+    ):
         of = " of `{}.{}`".format(blocking.name, method) if sys.version_info >= (3, 12) else ""
         reply = getattr(cluster[blocking.name], method).call_async()
         warning = logged.get(timeout=10)
@@ -535,7 +537,7 @@ class TestBlocking:
         assert warning.levelno == logging.WARNING
         assert says.format(blocking.name, of) in warning.getMessage()
         assert "blocked the asyncio loop for more than " in end.getMessage()
-        # From the method on, and nothing of asyncio before it.
+        # The stack begins at the method, without asyncio's frames.
         message = warning.getMessage()
         assert "assert go.wait(10)" in message
         assert "run_forever" not in message
@@ -544,7 +546,7 @@ class TestBlocking:
 
     @pytest.fixture
     def watch(self):
-        """``watch(has_work)``: a watchdog of a loop that is none, and what it asks that loop."""
+        """``watch(has_work)`` returns a watchdog of a fake loop and the probes of that loop."""
         asked, closed, dogs = queue.SimpleQueue(), threading.Event(), []
         loop = SimpleNamespace(is_closed=closed.is_set, call_soon_threadsafe=asked.put)
 
@@ -561,9 +563,7 @@ class TestBlocking:
             except queue.Empty:
                 pass
 
-    def test_many_steps_of_which_none_is_long_are_not_blamed_on_one(
-        self, watch, monkeypatch, logged
-    ):
+    def test_many_short_steps_are_not_logged(self, watch, monkeypatch, logged):
         looked = queue.SimpleQueue()
 
         def current_task(_loop):
@@ -575,13 +575,13 @@ class TestBlocking:
         _, asked = watch(lambda: True)
         for _ in range(2):
             alive = asked.get(timeout=10)
-            # It waits in between.
+            # Waits in between.
             looked.get(timeout=10)
             looked.get(timeout=10)
             alive()
         assert logged.empty()
 
-    def test_a_loop_with_nothing_to_do_is_left_in_peace(self, watch):
+    def test_an_idle_loop_is_not_probed(self, watch):
         looks = threading.Semaphore(0)
 
         def has_work():
@@ -591,7 +591,7 @@ class TestBlocking:
         dog, asked = watch(has_work)
         assert looks.acquire(timeout=10)
         dog.wake()
-        # Once more, as there was nothing, and again before it sleeps.
+        # Checked again after the wake-up, and before the next sleep.
         for _ in range(2):
             assert looks.acquire(timeout=10)
         assert not looks.acquire(timeout=0.4)

@@ -1,4 +1,4 @@
-"""The life of a container and of its workers."""
+"""The lifecycle of containers and of their workers."""
 
 import gc
 import sys
@@ -22,7 +22,7 @@ from nameko.utils.threads import Event, ManagedThread, ThreadKilled
 
 
 class Recorder(DependencyProvider):
-    """Writes down each hook and the thread it ran in."""
+    """Records the hooks and their threads."""
 
     calls = None
 
@@ -68,7 +68,7 @@ class RecordedService:
 
 @pytest.fixture
 def start():
-    """Start a container without a broker."""
+    """Starts a container without a broker."""
     containers = []
 
     def start(service_cls, config=None):
@@ -82,7 +82,7 @@ def start():
         container.kill()
 
 
-def test_hooks_run_in_order_and_in_one_thread(start):
+def test_hooks_run_in_order_in_one_thread(start):
     container = start(RecordedService)
     recorder = get_extension(container, Recorder)
     with entrypoint_hook(container, "works") as works:
@@ -97,14 +97,14 @@ def test_hooks_run_in_order_and_in_one_thread(start):
     assert len(recorder.threads) == 1
 
 
-def test_hooks_of_an_async_method_see_its_result(start):
+def test_hooks_receive_the_result_of_an_async_method(start):
     container = start(RecordedService)
     with entrypoint_hook(container, "waits") as waits:
         assert waits() == "waited"
     assert ("worker_result", "waited", None) in get_extension(container, Recorder).calls
 
 
-def test_hooks_see_the_exception_of_the_method(start):
+def test_hooks_receive_the_exception_of_a_method(start):
     container = start(RecordedService)
     with entrypoint_hook(container, "fails") as fails, pytest.raises(ValueError, match="no"):
         fails()
@@ -136,7 +136,7 @@ def test_an_exception_in_a_hook_kills_the_container(start, hook):
     assert raised.value is error
 
 
-def test_handle_result_changes_what_hooks_see(start):
+def test_handle_result_replaces_the_result_for_hooks(start):
     container = start(RecordedService)
     done = threading.Event()
 
@@ -151,7 +151,7 @@ def test_handle_result_changes_what_hooks_see(start):
     assert ("worker_result", "changed", None) in recorder.calls
 
 
-def test_no_more_than_max_workers_run_at_once(start):
+def test_at_most_max_workers_run_at_once(start):
     lock, go = threading.Lock(), threading.Event()
     running, most, all_busy = [], [0], threading.Semaphore(0)
 
@@ -187,7 +187,7 @@ def test_no_more_than_max_workers_run_at_once(start):
     assert container._worker_pool.free() == 3
 
 
-def test_stop_waits_for_running_workers(start):
+def test_a_stop_waits_for_running_workers(start):
     began, go, ended = threading.Event(), threading.Event(), []
 
     class Service:
@@ -210,7 +210,7 @@ def test_stop_waits_for_running_workers(start):
     assert container._died.ready()
 
 
-def test_stop_calls_entrypoints_then_dependencies_then_the_rest():
+def test_a_stop_ends_entrypoints_then_dependencies_then_shared_extensions():
     order = []
 
     class Inner(Extension):
@@ -290,13 +290,13 @@ def test_sys_exit_in_a_managed_thread_stops_all_services_of_the_process():
         runner.wait()
     assert caught.value.code == 3
     assert all(container._died.ready() for container in runner.containers)
-    # Nothing is left to do, and it is no failure.
+    # All services have stopped without a failure.
     runner.kill()
 
 
-def test_a_thread_that_is_killed_just_as_it_ends_is_over():
+def test_a_thread_killed_while_it_ends_counts_as_dead():
     class Interrupted(Event):
-        # The kill arrives while the thread tells its end.
+        # The kill arrives while the thread notifies its links.
         arrived = False
 
         def send(self, *args):
@@ -315,7 +315,7 @@ def test_a_thread_that_is_killed_just_as_it_ends_is_over():
     assert links == [thread]
 
 
-def test_managed_threads_tell_their_end(start):
+def test_managed_threads_notify_their_links(start):
     class Service:
         name = "service"
 
@@ -329,14 +329,14 @@ def test_managed_threads_tell_their_end(start):
     assert container._managed_threads == {}
 
 
-def test_kill_ends_a_stop_that_waits_for_the_queue(start):
+def test_a_kill_ends_a_stop_that_waits_for_the_queue(start):
     class Service:
         name = "service"
 
     container = start(Service)
     began, go = threading.Event(), threading.Event()
     jobs = container._worker_pool.jobs
-    # Something that is taken from the queue and not yet known to be a worker or a message.
+    # A job taken from the queue, not yet known to be a worker or a message.
     jobs.put(lambda: (began.set(), go.wait(20)))
     assert began.wait(10)
     stopper = threading.Thread(target=container.stop, daemon=True)
@@ -350,7 +350,7 @@ def test_kill_ends_a_stop_that_waits_for_the_queue(start):
     assert not stopper.is_alive()
 
 
-def test_kill_ends_at_once_and_raises_what_killed(start):
+def test_a_kill_returns_at_once_and_wait_raises_its_exception(start):
     began = threading.Event()
 
     class Service:
@@ -414,7 +414,7 @@ def test_a_method_may_kill_its_own_container(start):
     container.wait()
 
 
-def test_kill_survives_extensions_that_fail(start, caplog):
+def test_a_kill_ignores_failing_extensions(start, caplog):
     class Broken(DependencyProvider):
         def kill(self):
             raise RuntimeError("cannot even die")
@@ -456,7 +456,7 @@ class TestWorkerContext:
 
         return ServiceContainer(Service, {"parent_calls_tracked": 2})
 
-    def test_call_ids(self, container):
+    def test_call_ids_of_the_callers_are_kept(self, container):
         data = {"call_id_stack": ["a", "b", "c"], "language": "en"}
         ctx = WorkerContext(container, None, DummyProvider("method"), data=data)
         assert ctx.call_id.startswith("service.method.")
@@ -466,27 +466,27 @@ class TestWorkerContext:
         assert ctx.data == {"language": "en"}
         assert ctx.context_data == {"language": "en", "call_id_stack": ctx.call_id_stack}
 
-    def test_no_parents(self, container):
+    def test_a_call_without_a_caller_has_no_parents(self, container):
         ctx = WorkerContext(container, None, DummyProvider("method"))
         assert ctx.origin_call_id is None
         assert ctx.immediate_parent_call_id is None
         assert ctx.call_id_stack == [ctx.call_id]
 
-    def test_context_data_is_live(self, container):
+    def test_changes_of_context_data_apply_to_the_worker(self, container):
         ctx = WorkerContext(container, None, DummyProvider("method"), data={"a": 1})
         ctx.context_data["b"] = 2
         ctx.context_data.update(c=3)
         del ctx.context_data["a"]
         assert ctx.data == {"b": 2, "c": 3}
 
-    def test_it_can_be_a_weak_key(self, container):
+    def test_a_context_can_be_a_weak_key(self, container):
         import weakref
 
         ctx = WorkerContext(container, None, DummyProvider("method"))
         assert weakref.WeakKeyDictionary({ctx: 1})[ctx] == 1
 
 
-def test_configuration_may_be_left_out():
+def test_the_configuration_defaults_to_nameko_config():
     class Service:
         name = "service"
 
@@ -495,7 +495,7 @@ def test_configuration_may_be_left_out():
     assert ServiceContainer(Service, {}).max_workers == 10
 
 
-def test_a_process_patched_by_eventlet_is_refused(start, monkeypatch):
+def test_a_process_patched_by_eventlet_does_not_start(start, monkeypatch):
     import _thread
 
     def start_new_thread():

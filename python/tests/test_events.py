@@ -1,4 +1,4 @@
-"""Dispatching events and handling them."""
+"""Event dispatchers and event handlers."""
 
 import socket
 import threading
@@ -31,8 +31,8 @@ class Context(DependencyProvider):
         return worker_ctx
 
 
-class Heard:
-    """What handlers got, as (who, what)."""
+class ReceivedEvents:
+    """The received events, as pairs of handler and payload."""
 
     def __init__(self):
         self._changed = threading.Condition()
@@ -44,32 +44,32 @@ class Heard:
             self._changed.notify_all()
 
     def first(self, count):
-        """The events, sorted, once there are ``count``."""
+        """Waits for ``count`` events and returns them sorted."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._events) >= count, 10), self._events
             return sorted(self._events)
 
 
 @pytest.fixture
-def heard():
-    return Heard()
+def received():
+    return ReceivedEvents()
 
 
 @pytest.fixture
 def source(uid):
-    """The name of the service whose events are handled."""
+    """The name of the dispatching service."""
     return "source-" + uid
 
 
 @pytest.fixture
 def dispatch(config, source):
-    """``dispatch(event_type, data)`` in the name of ``source``."""
+    """``dispatch(event_type, data)`` dispatches an event of ``source``."""
     dispatcher = event_dispatcher(config)
     return lambda event_type, data: dispatcher(source, event_type, data)
 
 
 @pytest.fixture
-def handle(serve, source, uid, heard):
+def handle(serve, source, uid, received):
     """``handle(service, **options)`` starts a service with a handler of ``source``'s events."""
     numbers = iter(range(100))
 
@@ -81,7 +81,7 @@ def handle(serve, source, uid, heard):
 
             @event_handler(source, event_type, **options)
             def on_event(self, data):
-                heard.add("{} {}".format(service, number), data)
+                received.add("{} {}".format(service, number), data)
 
         return serve(Service)
 
@@ -93,7 +93,7 @@ def queue_of(container):
     return handler.queue
 
 
-def test_a_service_is_told_of_another_ones_events(serve, uid):
+def test_a_service_receives_the_events_of_another_service(serve, uid):
     class Shop:
         name = "shop-" + uid
         dispatch = EventDispatcher()
@@ -116,7 +116,7 @@ def test_a_service_is_told_of_another_ones_events(serve, uid):
     assert packed.get() == 17
 
 
-def test_an_event_without_handlers_is_dispatched_all_the_same(serve, uid):
+def test_an_event_without_handlers_is_dispatched(serve, uid):
     class Shop:
         name = "shop-" + uid
         dispatch = EventDispatcher()
@@ -129,65 +129,65 @@ def test_an_event_without_handlers_is_dispatched_all_the_same(serve, uid):
         assert pay() is None
 
 
-def test_service_pool_one_instance_of_each_service_gets_an_event(handle, dispatch, heard, uid):
+def test_service_pool_delivers_to_one_instance_of_each_service(handle, dispatch, received, uid):
     containers = [handle("foo"), handle("foo"), handle("bar")]
     for number in range(6):
         dispatch("changed", number)
-    heard.first(12)
+    received.first(12)
     for container in containers:
         container.stop()
-    events = heard.first(12)
+    events = received.first(12)
     for service in ("foo", "bar"):
         assert sorted(n for who, n in events if who.startswith(service)) == list(range(6))
     assert queue_of(containers[0]).name == "evt-source-{0}-changed--foo-{0}.on_event".format(uid)
 
 
-def test_singleton_one_handler_of_all_gets_an_event(handle, dispatch, heard, uid):
+def test_singleton_delivers_to_one_handler_of_all_services(handle, dispatch, received, uid):
     containers = [handle("foo", handler_type=SINGLETON), handle("bar", handler_type=SINGLETON)]
     for number in range(6):
         dispatch("changed", number)
-    heard.first(6)
+    received.first(6)
     for container in containers:
         container.stop()
-    assert sorted(number for _, number in heard.first(6)) == list(range(6))
+    assert sorted(number for _, number in received.first(6)) == list(range(6))
     assert queue_of(containers[0]).name == "evt-source-{}-changed".format(uid)
 
 
-def test_broadcast_every_instance_gets_an_event(handle, dispatch, heard, uid):
+def test_broadcast_delivers_to_every_instance(handle, dispatch, received, uid):
     options = {"handler_type": BROADCAST, "reliable_delivery": False}
     containers = [handle("foo", **options), handle("foo", **options), handle("bar", **options)]
     dispatch("changed", 1)
-    assert heard.first(3) == [("bar 2", 1), ("foo 0", 1), ("foo 1", 1)]
+    assert received.first(3) == [("bar 2", 1), ("foo 0", 1), ("foo 1", 1)]
     names = {queue_of(container).name for container in containers}
     assert len(names) == 3
     prefix = "evt-source-{0}-changed--foo-{0}.on_event-".format(uid)
     assert sum(name.startswith(prefix) for name in names) == 2
 
 
-def test_reliable_handlers_get_what_was_dispatched_while_they_were_away(handle, dispatch, heard):
+def test_reliable_handlers_receive_events_dispatched_while_stopped(handle, dispatch, received):
     handle("foo").stop()
     dispatch("changed", "meanwhile")
     handle("foo")
-    assert heard.first(1) == [("foo 1", "meanwhile")]
+    assert received.first(1) == [("foo 1", "meanwhile")]
 
 
-def test_unreliable_handlers_do_not(handle, dispatch, heard):
-    handle("other", event_type="else")  # so that there is an exchange
+def test_unreliable_handlers_miss_events_dispatched_while_stopped(handle, dispatch, received):
+    handle("other", event_type="else")  # declares the exchange
     handle("foo", reliable_delivery=False).stop()
     dispatch("changed", "lost")
     handle("foo", reliable_delivery=False)
-    dispatch("changed", "heard")
-    assert heard.first(1) == [("foo 2", "heard")]
+    dispatch("changed", "received")
+    assert received.first(1) == [("foo 2", "received")]
 
 
-def test_an_event_type_may_be_a_pattern(handle, dispatch, heard):
+def test_an_event_type_may_be_a_pattern(handle, dispatch, received):
     handle("foo", event_type="price.*")
     for event_type in ("price", "price.up", "price.up.much", "price.down"):
         dispatch(event_type, event_type)
-    assert [event for _, event in heard.first(2)] == ["price.down", "price.up"]
+    assert [event for _, event in received.first(2)] == ["price.down", "price.up"]
 
 
-def test_requeue_on_error(serve, source, dispatch, uid):
+def test_requeue_on_error_redelivers_an_event(serve, source, dispatch, uid):
     seen = []
 
     class Service:
@@ -205,19 +205,19 @@ def test_requeue_on_error(serve, source, dispatch, uid):
     assert seen == [1, 1, 1]
 
 
-def test_several_handlers_on_one_method(serve, source, dispatch, heard, uid):
+def test_one_method_may_handle_several_event_types(serve, source, dispatch, received, uid):
     class Service:
         name = "service-" + uid
 
         @event_handler(source, "opened")
         @event_handler(source, "closed")
         def on_event(self, data):
-            heard.add(self.name, data)
+            received.add(self.name, data)
 
     serve(Service)
     dispatch("opened", 1)
     dispatch("closed", 2)
-    assert [data for _, data in heard.first(2)] == [1, 2]
+    assert [data for _, data in received.first(2)] == [1, 2]
 
 
 def test_context_data_travels_with_an_event(serve, uid):
@@ -228,7 +228,7 @@ def test_context_data_travels_with_an_event(serve, uid):
 
         @dummy
         def pay(self):
-            # What the worker adds goes on too.
+            # Added by the worker.
             self.context.data["added"] = True
             self.dispatch("order_paid", None)
             return self.context.call_id
@@ -288,7 +288,7 @@ def test_async_methods_dispatch_and_handle(serve, uid):
 
 
 class TestBroadcastIdentifier:
-    def test_the_default_does_not_go_with_reliable_delivery(self, config):
+    def test_the_default_with_reliable_delivery_is_an_error(self, config):
         class Service:
             name = "service"
 
@@ -299,7 +299,9 @@ class TestBroadcastIdentifier:
         with pytest.raises(EventHandlerConfigurationError, match="reliable_delivery=False"):
             ServiceContainer(Service, config)
 
-    def test_one_that_stays_does(self, serve, source, dispatch, heard, uid):
+    def test_a_stable_identifier_allows_reliable_delivery(
+        self, serve, source, dispatch, received, uid
+    ):
         class HostHandler(EventHandler):
             @property
             def broadcast_identifier(self):
@@ -310,7 +312,7 @@ class TestBroadcastIdentifier:
 
             @HostHandler.decorator(source, "changed", handler_type=BROADCAST)
             def on_event(self, data):
-                heard.add("service", data)
+                received.add("service", data)
 
         container = serve(Service)
         queue = queue_of(container)
@@ -319,9 +321,9 @@ class TestBroadcastIdentifier:
         container.stop()
         dispatch("changed", "meanwhile")
         serve(Service)
-        assert heard.first(1) == [("service", "meanwhile")]
+        assert received.first(1) == [("service", "meanwhile")]
 
-    def test_it_may_be_a_class_attribute(self, handle):
+    def test_an_identifier_may_be_a_class_attribute(self, handle):
         class FixedHandler(EventHandler):
             broadcast_identifier = "fixed"
 
@@ -341,9 +343,9 @@ class TestBroadcastIdentifier:
         (BROADCAST, False, True, True),
     ],
 )
-def test_how_queues_are_declared(handler_type, reliable, exclusive, auto_delete):
+def test_a_handler_type_determines_the_queue(handler_type, reliable, exclusive, auto_delete):
     container = Mock(service_name="service", config={}, shared_extensions={})
-    # The type may come from a configuration: equal, but not the same object.
+    # A type from a configuration is equal, but not the same object.
     handler = EventHandler("source", "changed", "".join(list(handler_type)), reliable)
     handler = handler.bind(container, "method")
     handler.setup()
@@ -362,37 +364,37 @@ class TestQueueArguments:
         handler.setup()
         return handler.queue.queue_arguments
 
-    def test_a_handlers_own_win_over_the_configurations(self):
+    def test_arguments_of_a_handler_override_configured_ones(self):
         config = {"queue_arguments": {"events": {"x-max-length": 10, "x-queue-type": "quorum"}}}
         own = {"x-max-length": 5}
         assert self.declared(config, queue_arguments=own) == {
             "x-max-length": 5,
             "x-queue-type": "quorum",
         }
-        # A quorum queue cannot go with its consumer.
+        # A quorum queue cannot be deleted with its consumer.
         assert self.declared(config, queue_arguments=own, reliable_delivery=False) == own
         assert not self.declared({})
 
     @pytest.mark.parametrize(
-        ("value", "told"),
+        ("value", "text"),
         [
             ([1], "must be a mapping of `rpc` and `events`"),
             ({"event": {}}, "has arguments for `event`"),
             ({"events": 1}, "must hold a mapping under `events`"),
         ],
     )
-    def test_what_makes_no_sense_is_told(self, value, told):
-        with pytest.raises(ConfigurationError, match=told):
+    def test_invalid_settings_are_reported(self, value, text):
+        with pytest.raises(ConfigurationError, match=text):
             self.declared({"queue_arguments": value})
 
-    def test_a_broker_gets_them(self, handle, dispatch, heard, broker_uri):
+    def test_queues_are_declared_with_them(self, handle, dispatch, received, broker_uri):
         container = handle(
             "foo",
             requeue_on_error=True,
             queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": 5},
         )
         dispatch("changed", 1)
-        assert heard.first(1) == [("foo 0", 1)]
+        assert received.first(1) == [("foo 0", 1)]
         queue = queue_of(container)
         with (
             get_connection(broker_uri) as connection,
@@ -402,13 +404,14 @@ class TestQueueArguments:
             channel.queue_declare(queue.name, durable=True, auto_delete=False)
 
 
-def test_an_unknown_handler_type_is_an_error_that_says_which_there_are(handle):
-    with pytest.raises(EventHandlerConfigurationError, match="expected 'service_pool', 'singleton'"):
+def test_an_unknown_handler_type_is_an_error_with_the_known_ones(handle):
+    expected = "expected 'service_pool', 'singleton' or 'broadcast'"
+    with pytest.raises(EventHandlerConfigurationError, match=expected):
         handle("foo", handler_type="pool")
 
 
 class TestExchanges:
-    def test_settings(self):
+    def test_settings_of_the_exchange_are_used(self):
         exchange = get_event_exchange("source", {})
         assert (exchange.auto_delete, exchange.no_declare) == (False, False)
         assert get_event_exchange("source", {"AUTO_DELETE_EVENT_EXCHANGES": True}).auto_delete
@@ -417,7 +420,7 @@ class TestExchanges:
         with global_config.patch({"AUTO_DELETE_EVENT_EXCHANGES": True}):
             assert get_event_exchange("source").auto_delete
 
-    def test_one_that_is_not_to_be_declared_must_be_there(self, serve, uid):
+    def test_without_a_declaration_the_exchange_must_exist(self, serve, uid):
         class Shop:
             name = "shop-" + uid
             dispatch = EventDispatcher()
@@ -430,7 +433,9 @@ class TestExchanges:
         with entrypoint_hook(shop, "pay") as pay, pytest.raises(NotFound):
             pay()
 
-    def test_they_go_with_their_last_queue_where_that_is_wanted(self, serve, source, dispatch, uid):
+    def test_an_auto_delete_exchange_is_deleted_with_its_last_queue(
+        self, serve, source, dispatch, uid
+    ):
         class Service:
             name = "service-" + uid
 
@@ -447,7 +452,7 @@ class TestExchanges:
 
 
 class TestDispatcherOptions:
-    def test_options_are_the_publishers_and_where_to_is_not_one(self, serve, uid, broker_uri):
+    def test_options_of_a_dispatcher_are_those_of_a_publisher(self, serve, uid, broker_uri):
         class Shop:
             name = "shop-" + uid
             dispatch = EventDispatcher(
@@ -472,19 +477,19 @@ class TestDispatcherOptions:
 
 
 class TestStandaloneDispatcher:
-    def test_an_exchange_that_nobody_declared_is_an_error_each_time(self, dispatch):
+    def test_a_missing_exchange_is_an_error_each_time(self, dispatch):
         for _ in range(2):
             with pytest.raises(NotFound):
                 dispatch("changed", 1)
 
-    def test_the_configuration_may_be_the_processes(self, handle, config, source, heard):
+    def test_the_configuration_defaults_to_nameko_config(self, handle, config, source, received):
         handle("foo")
         with global_config.patch(config):
             event_dispatcher()(source, "changed", 1)
-        assert heard.first(1) == [("foo 0", 1)]
+        assert received.first(1) == [("foo 0", 1)]
 
 
-def test_queues_that_go_with_a_lost_connection_are_made_again(own_broker, monkeypatch, serve, uid):
+def test_exclusive_queues_are_declared_again_after_a_reconnect(own_broker, monkeypatch, serve, uid):
     connected = threading.Semaphore(0)
     monkeypatch.setattr(QueueConsumer, "on_connected", lambda self: connected.release())
 

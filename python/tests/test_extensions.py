@@ -1,4 +1,4 @@
-"""Declaring entrypoints and dependencies, and what a container makes of them."""
+"""Declarations of entrypoints and dependencies, and their instances in a container."""
 
 import inspect
 from unittest.mock import Mock
@@ -27,7 +27,7 @@ def test_container_lists_all_extensions_of_a_service():
     assert names == ["QueueConsumer", "ReplyListener", "Rpc", "RpcConsumer", "RpcProxy"]
 
 
-def test_declaring_an_entrypoint_leaves_the_method_as_it_was():
+def test_declaring_an_entrypoint_returns_the_method_unchanged():
     def method(self):
         pass
 
@@ -36,7 +36,7 @@ def test_declaring_an_entrypoint_leaves_the_method_as_it_was():
     assert len(method.nameko_entrypoints) == 2
 
 
-def test_binding_makes_new_instances_from_the_same_arguments():
+def test_binding_creates_instances_from_the_same_arguments():
     class Provider(DependencyProvider):
         def __init__(self, option):
             self.option = option
@@ -58,7 +58,7 @@ def test_binding_makes_new_instances_from_the_same_arguments():
         bound["first"].bind(container, "third")
 
 
-def test_shared_extensions_are_one_per_container_and_key():
+def test_shared_extensions_have_one_instance_per_container_and_key():
     class Shared(SharedExtension):
         pass
 
@@ -90,7 +90,7 @@ def test_sub_extensions_may_be_set_in_init():
     assert inner.is_bound()
 
 
-def test_a_dependency_may_add_methods_before_they_are_looked_for():
+def test_a_dependency_may_add_entrypoints_when_it_is_bound():
     class Adder(DependencyProvider):
         def bind(self, container, attr_name):
             @rpc
@@ -108,7 +108,7 @@ def test_a_dependency_may_add_methods_before_they_are_looked_for():
     assert [entrypoint.method_name for entrypoint in container.entrypoints] == ["added"]
 
 
-def test_service_names_are_checked():
+def test_a_missing_or_wrong_service_name_is_an_error():
     class Nameless:
         pass
 
@@ -121,7 +121,7 @@ def test_service_names_are_checked():
         get_service_name(Numbered)
 
 
-def test_reprs_say_what_and_where():
+def test_reprs_show_class_service_and_attribute():
     class Service:
         name = "service"
         dependency = DependencyProvider()
@@ -176,7 +176,7 @@ CALLS = [
 
 @pytest.mark.parametrize("fn", [no_arguments, positional, variable, keyword_only, no_self])
 @pytest.mark.parametrize(("args", "kwargs"), CALLS)
-def test_arguments_are_accepted_exactly_where_python_accepts_them(fn, args, kwargs):
+def test_arguments_are_accepted_exactly_as_python_does(fn, args, kwargs):
     container = Mock(service_cls=Mock(method=fn))
     entrypoint = Entrypoint().bind(container, "method")
     expected = refused = None
@@ -192,7 +192,7 @@ def test_arguments_are_accepted_exactly_where_python_accepts_them(fn, args, kwar
 
 
 @pytest.mark.parametrize(("args", "kwargs"), [(None, {}), ((), None), ((), [])])
-def test_arguments_of_the_wrong_shape_are_refused(args, kwargs):
+def test_arguments_of_the_wrong_type_are_not_accepted(args, kwargs):
     container = Mock(service_cls=Mock(method=positional))
     entrypoint = Entrypoint().bind(container, "method")
     with pytest.raises(IncorrectSignature):

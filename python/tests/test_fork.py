@@ -1,6 +1,6 @@
-"""Programs that fork: servers with workers, process pools, methods that use them.
+"""Programs that fork: servers with worker processes, process pools, methods that use them.
 
-A child has none of its parent's threads. What it may do works; what it may not says so, at once.
+A child has none of its parent's threads. Supported uses work, others raise at once.
 """
 
 import subprocess
@@ -39,7 +39,7 @@ def call(client=None):
         return cluster[name].echo("called")
 
 def in_child(function):
-    '''What a forked child prints, with its exit code; it must not take long.'''
+    '''Prints the result of a function in a forked child, which has to exit soon.'''
     began = time.monotonic()
     child = os.fork()
     if not child:
@@ -54,7 +54,7 @@ def in_child(function):
 
 
 def run(code, uri, uid):
-    """Run a program in a process of its own; the lines that it prints."""
+    """Runs a program in a new process. Returns its lines of output."""
     program = SERVICE + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, uri, uid],
@@ -68,8 +68,8 @@ def run(code, uri, uid):
     return done.stdout.splitlines()
 
 
-def test_a_client_that_was_made_before_the_fork(broker_uri, uid):
-    """A web server that loads its application first, and then forks its workers."""
+def test_a_client_created_before_the_fork_must_be_started_again(broker_uri, uid):
+    """A web server that loads its application before it forks its workers."""
     code = """
     import asyncio
     client = ClusterRpcProxy(config, timeout=10)
@@ -97,8 +97,8 @@ def test_a_client_that_was_made_before_the_fork(broker_uri, uid):
     assert (fresh, awaited, parent) == ("called", "awaited", "the parent's works on")
 
 
-def test_a_method_that_forks(broker_uri, uid):
-    """multiprocessing in a service, with the start method that Linux had by default."""
+def test_a_method_may_fork(broker_uri, uid):
+    """multiprocessing in a service, with Linux's former default start method."""
     code = """
     received = []
 
@@ -135,8 +135,8 @@ def test_a_method_that_forks(broker_uri, uid):
     assert received == "from the child 1"
 
 
-def test_children_of_a_process_that_serves_while_they_are_made(broker_uri, uid):
-    """Replies that were on their way then are no concern of a child."""
+def test_children_of_a_serving_process_work(broker_uri, uid):
+    """Replies in flight during the fork do not affect a child."""
     code = """
     runner = ServiceRunner(config)
     runner.add_service(Service)

@@ -1,4 +1,4 @@
-"""Consuming queues and publishing to them."""
+"""Consumers and publishers of queues."""
 
 import threading
 import warnings
@@ -37,7 +37,7 @@ def publisher(config, exchange, queue):
 
 @pytest.fixture
 def get(broker_uri, queue):
-    """The next message in the queue, as kombu gives it."""
+    """Returns the next message of the queue, received by kombu."""
     with get_connection(broker_uri) as connection, connection.channel() as channel:
         yield lambda: queue(channel).get(accept=["json", "yaml", "pickle"])
 
@@ -62,7 +62,7 @@ def test_published_messages_are_consumed(serve, queue, exchange, uid):
         assert result.get() == {"payload": [1, "two"]}
 
 
-def test_requeue_on_error(serve, queue, publisher, uid):
+def test_requeue_on_error_redelivers_a_failed_message(serve, queue, publisher, uid):
     bodies = []
 
     class Service:
@@ -82,7 +82,7 @@ def test_requeue_on_error(serve, queue, publisher, uid):
     assert bodies == ["message"] * 3
 
 
-def test_reject_on_error_gives_the_message_to_the_dead_letter_exchange(serve, publisher, uid):
+def test_reject_on_error_dead_letters_a_failed_message(serve, publisher, uid):
     failed = Queue("failed-" + uid, auto_delete=True)
     work = Queue(
         "work-" + uid,
@@ -112,12 +112,12 @@ def test_reject_on_error_gives_the_message_to_the_dead_letter_exchange(serve, pu
     assert result.get() == "good"
 
 
-def test_a_failed_message_goes_back_or_is_rejected_but_not_both(queue):
+def test_requeue_and_reject_on_error_exclude_each_other(queue):
     with pytest.raises(ConfigurationError, match="exclude each other"):
         consume(queue, requeue_on_error=True, reject_on_error=True)(lambda self, body: None)
 
 
-def test_message_that_cannot_be_read_is_dropped_and_logged(serve, queue, publisher, uid, caplog):
+def test_an_undecodable_message_is_dropped_and_logged(serve, queue, publisher, uid, caplog):
     class Service:
         name = "service-" + uid
 
@@ -130,7 +130,7 @@ def test_message_that_cannot_be_read_is_dropped_and_logged(serve, queue, publish
         publisher.publish("{", content_type="application/json")
         publisher.publish("good")
     assert result.get() == "good"
-    # Another thread may have been at the first one.
+    # Another thread may have handled the first one.
     container.stop()
     assert "Can't decode message body" in caplog.text
 
@@ -155,7 +155,7 @@ def test_context_data_travels_in_headers(serve, queue, publisher, uid):
 
 
 class TestPublisherCore:
-    def test_properties(self, publisher, get):
+    def test_options_become_message_properties(self, publisher, get):
         publisher.publish({"é": 1}, correlation_id="id", headers={"h": "v"}, expiration=10)
         message = get()
         assert message.body == '{"\\u00e9": 1}'
@@ -166,46 +166,46 @@ class TestPublisherCore:
         assert message.headers == {"h": "v"}
         assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
 
-    def test_headers_add_up_and_extra_headers_win(self, publisher, get):
+    def test_headers_are_merged_and_extra_headers_win(self, publisher, get):
         publisher.publish_kwargs["headers"] = {"a": 1, "b": 1, "c": 1}
         publisher.publish("x", headers={"b": 2, "c": 2}, extra_headers={"c": 3})
         assert get().headers == {"a": 1, "b": 2, "c": 3}
 
-    def test_a_body_with_a_content_type_is_sent_as_it_is(self, publisher, get):
+    def test_a_body_with_a_content_type_is_sent_unchanged(self, publisher, get):
         publisher.publish("raw", content_type="text/plain")
         message = get()
         assert (message.body, message.content_type) == ("raw", "text/plain")
 
-    def test_compression(self, publisher, get):
+    def test_a_compressed_message_is_readable_by_kombu(self, publisher, get):
         publisher.publish("x" * 1000, compression="gzip")
         message = get()
         assert message.headers["compression"] == "application/x-gzip"
         assert message.payload == "x" * 1000
 
-    def test_serializer(self, publisher, get):
+    def test_the_serializer_may_be_chosen_per_message(self, publisher, get):
         publisher.publish({"a": 1}, serializer="yaml")
         message = get()
         assert message.content_type == "application/x-yaml"
         assert message.payload == {"a": 1}
 
-    def test_mandatory(self, publisher):
+    def test_an_unroutable_mandatory_message_is_an_error(self, publisher):
         with pytest.raises(UndeliverableMessage):
             publisher.publish("x", mandatory=True, routing_key="nowhere")
         with pytest.warns(UserWarning, match="Mandatory delivery was requested"):
             publisher.publish("x", mandatory=True, routing_key="nowhere", use_confirms=False)
 
-    def test_missing_exchange_does_not_spoil_later_messages(self, publisher, get, uid):
+    def test_a_missing_exchange_does_not_affect_later_messages(self, publisher, get, uid):
         for _ in range(2):
             with pytest.raises(NotFound):
                 publisher.publish("x", exchange="missing-" + uid)
         publisher.publish("fine")
         assert get().payload == "fine"
 
-    def test_refused_user_id(self, publisher):
+    def test_a_wrong_user_id_is_an_error(self, publisher):
         with pytest.raises(PreconditionFailed):
             publisher.publish("x", user_id="somebody-else")
 
-    def test_a_declared_queue_that_is_deleted_is_declared_again(self, publisher, config, exchange):
+    def test_a_deleted_exchange_is_declared_again(self, publisher, config, exchange):
         publisher.publish("one")
         with get_connection(config["AMQP_URI"]) as connection, connection.channel() as channel:
             exchange(channel).delete()
@@ -213,7 +213,7 @@ class TestPublisherCore:
 
 
 class TestHeaders:
-    def test_none_is_dropped_with_a_warning(self):
+    def test_a_value_of_none_is_dropped_with_a_warning(self):
         encoder = HeaderEncoder()
         with pytest.warns(UserWarning, match="unserialisable header value"):
             headers = encoder.get_message_headers(Mock(context_data={"a": 1, "b": None}))
@@ -230,7 +230,7 @@ class TestHeaders:
         assert Encoder().get_message_headers(Mock(context_data={"a": 1})) == {"other.a": 1}
 
 
-def test_deprecated_ways_of_setting_options_warn():
+def test_deprecated_options_warn():
     class OldPublisher(Publisher):
         retry = False
 
@@ -243,7 +243,7 @@ def test_deprecated_ways_of_setting_options_warn():
         Publisher(exchange=Exchange("e"))
 
 
-def test_declarations_are_kombus():
+def test_declarations_carry_kombus_options():
     queue = Queue(
         "q",
         Exchange("e", type="topic", durable=False, arguments={"alternate-exchange": "x"}),
@@ -282,7 +282,7 @@ def test_declarations_are_kombus():
     assert exchange_to_dict(Exchange(""))["no_declare"]
 
 
-def test_one_consumer_that_waits_does_not_hold_up_another(serve, uid, config):
+def test_a_waiting_consumer_does_not_delay_another(serve, uid, config):
     go, seen = threading.Event(), []
 
     class Waiting(consume.__self__):

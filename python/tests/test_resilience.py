@@ -1,4 +1,4 @@
-"""Brokers that go away and come back, and handlers that hog or hang."""
+"""Lost connections, restarts of the broker, and handlers that block or hang."""
 
 import ctypes
 import logging
@@ -34,7 +34,7 @@ class Echo:
 
 @pytest.fixture
 def run():
-    """Start a container on a broker of the test's own; kill it at the end."""
+    """Starts a container on a broker of this test. Killed after the test."""
     containers = []
 
     def start(service_cls, uri, **config):
@@ -49,7 +49,7 @@ def run():
 
 
 def until(fn, *exceptions, deadline=20):
-    """Call ``fn`` until it raises none of these; its result."""
+    """Calls ``fn`` until it raises none of these exceptions. Returns its result."""
     end = time.monotonic() + deadline
     while True:
         try:
@@ -59,7 +59,7 @@ def until(fn, *exceptions, deadline=20):
                 raise
 
 
-def test_lost_connections_are_made_again_under_load(run, own_broker):
+def test_connections_are_restored_under_load(run, own_broker):
     run(Echo, own_broker.uri)
     with (
         ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=20) as cluster,
@@ -74,7 +74,7 @@ def test_lost_connections_are_made_again_under_load(run, own_broker):
         assert list(pool.map(one, range(400))) == list(range(400))
 
 
-def test_a_restarted_broker_is_found_again(run, expect_log, monkeypatch):
+def test_reconnects_after_the_broker_restarts(run, expect_log, monkeypatch):
     monkeypatch.setattr(standalone_rpc, "CONNECT_TIMEOUT", 0.3)
     broker = Broker()
     uri, port = broker.uri, broker.port
@@ -92,7 +92,7 @@ def test_a_restarted_broker_is_found_again(run, expect_log, monkeypatch):
     broker.stop()
 
 
-def test_calls_in_flight_fail_when_their_replies_are_lost_with_the_broker(run):
+def test_calls_in_flight_fail_if_the_broker_loses_the_reply_queue(run):
     began, go = threading.Event(), threading.Event()
 
     class Slow:
@@ -117,7 +117,7 @@ def test_calls_in_flight_fail_when_their_replies_are_lost_with_the_broker(run):
     broker.stop()
 
 
-def test_start_waits_for_the_broker(expect_log):
+def test_a_start_waits_for_the_broker(expect_log):
     broker = Broker()
     uri, port = broker.uri, broker.port
     broker.stop()
@@ -136,7 +136,7 @@ def test_start_waits_for_the_broker(expect_log):
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_start_that_waits_can_be_ended(expect_log, how):
+def test_a_start_that_waits_for_the_broker_can_be_ended(expect_log, how):
     broker = Broker()
     uri = broker.uri
     broker.stop()
@@ -149,7 +149,7 @@ def test_a_start_that_waits_can_be_ended(expect_log, how):
     assert not starter.is_alive()
 
 
-def test_start_waits_when_the_broker_refuses_the_password(expect_log, own_broker):
+def test_a_start_waits_if_the_broker_refuses_the_password(expect_log, own_broker):
     uri = own_broker.uri.replace("guest:guest", "guest:wrong")
     container = ServiceContainer(Echo, {"AMQP_URI": uri})
     starter = threading.Thread(target=container.start)
@@ -160,7 +160,7 @@ def test_start_waits_when_the_broker_refuses_the_password(expect_log, own_broker
     assert not starter.is_alive()
 
 
-def test_issue_511_message_of_a_lost_connection_runs_again_and_late_ack_is_harmless(
+def test_issue_511_a_message_of_a_lost_connection_runs_again_and_its_late_ack_is_ignored(
     run, own_broker
 ):
     began, go, bodies = threading.Semaphore(0), threading.Event(), []
@@ -191,13 +191,13 @@ def test_issue_511_message_of_a_lost_connection_runs_again_and_late_ack_is_harml
     assert not container._died.ready()
 
 
-def test_a_handler_that_keeps_the_gil_does_not_cost_the_connection(run, own_broker, caplog):
+def test_a_handler_that_holds_the_gil_keeps_the_connection(run, own_broker, caplog):
     class Hog:
         name = "hog"
 
         @rpc
         def hog(self):
-            # Unlike time.sleep, a call through PyDLL keeps the GIL.
+            # Unlike time.sleep, a call through PyDLL holds the GIL.
             ctypes.PyDLL(None).usleep(3_500_000)
             return "done"
 
@@ -211,7 +211,7 @@ def test_a_handler_that_keeps_the_gil_does_not_cost_the_connection(run, own_brok
     assert not container._died.ready()
 
 
-def test_a_handler_that_hangs_costs_its_caller_the_timeout_only(run, own_broker):
+def test_a_hanging_handler_affects_only_its_caller(run, own_broker):
     go = threading.Event()
 
     class Service:
@@ -233,8 +233,8 @@ def test_a_handler_that_hangs_costs_its_caller_the_timeout_only(run, own_broker)
     go.set()
 
 
-def test_reply_is_sent_again_when_its_connection_is_lost(run, own_broker):
-    """The connection that replies go out on is another one than requests come in on."""
+def test_a_reply_is_published_again_if_its_connection_is_lost(run, own_broker):
+    """Replies are published on another connection than requests are received on."""
 
     class Cutter(DependencyProvider):
         def get_dependency(self, worker_ctx):
@@ -272,12 +272,12 @@ def test_service_to_service_calls_survive_lost_connections(run, own_broker):
         assert method(2) == 2
 
 
-def test_a_thread_that_still_publishes_when_the_process_ends_does_not_panic(tmp_path):
+def test_publishing_at_the_end_of_the_process_does_not_panic(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import threading\n"
         "from nameko.amqp.publish import Publisher\n"
-        # Nobody listens on port 1.
+        # No broker listens on port 1.
         "publisher = Publisher('amqp://127.0.0.1:1', retry_policy={'max_retries': 1000})\n"
         "thread = threading.Thread(target=publisher.publish, args=('x',), daemon=True)\n"
         "thread.start()\n"

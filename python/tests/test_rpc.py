@@ -1,4 +1,4 @@
-"""Remote calls: what a caller gets, what a service sees, and what no message can do to it."""
+"""RPC: results and errors, the wire format, hooks, and robustness against any message."""
 
 import asyncio
 import datetime
@@ -111,18 +111,18 @@ def service(serve, service_cls, cluster):
     return cluster[service_cls.name]
 
 
-def test_arguments_and_results(service):
+def test_arguments_and_results_arrive_unchanged(service):
     assert service.echo() == [[], {}]
     assert service.echo("a", 1, key=[None, {"x": 1.5}]) == [["a", 1], {"key": [None, {"x": 1.5}]}]
     assert service.two("a", b="é") == ["a", "é"]
 
 
-def test_large_messages(service):
+def test_large_messages_arrive_whole(service):
     big = "x" * 5_000_000
     assert service.echo(big) == [[big], {}]
 
 
-def test_remote_errors(service):
+def test_an_exception_is_raised_as_a_remote_error(service):
     with pytest.raises(RemoteError) as raised:
         service.fails()
     assert raised.value.exc_type == "ValueError"
@@ -132,7 +132,7 @@ def test_remote_errors(service):
     assert raised.value.exc_args == ["bad", "1", {"k": "<class 'object'>"}]
 
 
-def test_what_is_no_exception_ends_the_call_not_the_service(serve, cluster, uid):
+def test_sys_exit_and_cancellation_end_the_call_not_the_service(serve, cluster, uid):
     class Service:
         name = "exits_" + uid
 
@@ -157,9 +157,7 @@ def test_what_is_no_exception_ends_the_call_not_the_service(serve, cluster, uid)
     assert service.still_here()
 
 
-def test_an_exception_that_cannot_be_walked_through_ends_the_call_not_the_service(
-    serve, cluster, uid
-):
+def test_an_exception_that_cannot_be_serialized_ends_the_call_not_the_service(serve, cluster, uid):
     class Closed:
         def __iter__(self):
             raise RuntimeError("the cursor is closed")
@@ -190,7 +188,7 @@ def test_an_exception_that_cannot_be_walked_through_ends_the_call_not_the_servic
     assert not container._died.ready()
 
 
-def test_registered_errors_come_back_as_themselves(serve, cluster, uid):
+def test_registered_exceptions_are_raised_as_their_own_class(serve, cluster, uid):
     @deserialize_to_instance
     class NotEnough(Exception):
         pass
@@ -207,7 +205,7 @@ def test_registered_errors_come_back_as_themselves(serve, cluster, uid):
         cluster[Service.name].method()
 
 
-def test_wrong_calls(service, uid):
+def test_wrong_arguments_and_unknown_methods_are_reported(service, uid):
     with pytest.raises(MethodNotFound) as raised:
         service.nothing()
     assert str(raised.value) == "nothing"
@@ -217,7 +215,7 @@ def test_wrong_calls(service, uid):
         service.two(1, c=2)
 
 
-def test_unknown_service(cluster, service, uid):
+def test_a_call_to_an_unknown_service_is_reported(cluster, service, uid):
     with pytest.raises(UnknownService) as raised:
         cluster["unknown-" + uid].method()
     assert str(raised.value) == "Unknown service `unknown-{}`".format(uid)
@@ -227,21 +225,21 @@ def test_unknown_service(cluster, service, uid):
         service.call_unknown()
 
 
-def test_result_that_cannot_be_sent(service):
+def test_a_result_that_cannot_be_serialized_is_reported(service):
     with pytest.raises(RemoteError) as raised:
         service.unserializable()
     assert raised.value.exc_type == "UnserializableValueError"
     assert raised.value.value.startswith("Unserializable value: `<object object at")
 
 
-def test_argument_that_cannot_be_sent(service):
+def test_an_argument_that_cannot_be_serialized_is_reported(service):
     from kombu.exceptions import EncodeError
 
     with pytest.raises(EncodeError):
         service.echo(object())
 
 
-def test_calls_from_a_service(service):
+def test_a_service_calls_another_service(service):
     assert service.call_async() == [0, 1, 2]
     assert service.call_by_name() == ["x", None]
 
@@ -266,9 +264,9 @@ def test_expected_exceptions_are_logged_as_warnings(service, caplog):
 
 
 class TestWire:
-    """Requests and replies as any client sees them."""
+    """Requests and replies on the wire."""
 
-    def test_reply(self, serve, service_cls, caller, uid):
+    def test_a_reply_has_nameko_2s_format(self, serve, service_cls, caller, uid):
         serve(service_cls)
         body = '{"args": ["é"], "kwargs": {}}'
         key = "service-{}.two".format(uid)
@@ -282,7 +280,7 @@ class TestWire:
         assert caller.reply.content_encoding == "utf-8"
         assert caller.reply.headers == {}
 
-    def test_error(self, serve, service_cls, caller, uid):
+    def test_an_error_reply_has_nameko_2s_format(self, serve, service_cls, caller, uid):
         serve(service_cls)
         reply = caller.call("service-{}.fails".format(uid), '{"args": [], "kwargs": {}}')
         assert reply == {
@@ -338,18 +336,20 @@ class TestWire:
         assert caller.next_reply()
         self.assert_still_serving(container, caller, uid)
 
-    def test_request_without_reply_to(self, serve, service_cls, caller, uid, expect_log):
+    def test_a_request_without_reply_to_is_logged(
+        self, serve, service_cls, caller, uid, expect_log
+    ):
         container = serve(service_cls)
         with expect_log("nameko.rpc", "has no reply_to", logging.WARNING):
             caller.send("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}')
         self.assert_still_serving(container, caller, uid)
 
-    def test_reply_queue_that_is_gone(self, serve, service_cls, caller, uid):
+    def test_a_deleted_reply_queue_is_ignored(self, serve, service_cls, caller, uid):
         container = serve(service_cls)
         caller.send("service-{}.two".format(uid), '{"args": [1], "kwargs": {}}', reply_to="gone")
         self.assert_still_serving(container, caller, uid)
 
-    def test_no_request_is_left_in_the_queue(self, serve, service_cls, caller, uid):
+    def test_every_request_is_acknowledged(self, serve, service_cls, caller, uid):
         container = serve(service_cls)
         for body in ("", "[]", "{", '{"args": [1], "kwargs": {}}'):
             caller.call("service-{}.two".format(uid), body)
@@ -362,7 +362,7 @@ class TestWire:
         assert reply == {"result": [7, None], "error": None}
         assert not container._died.ready()
 
-    def test_serializer_of_the_request_is_that_of_the_reply(self, serve, service_cls, caller, uid):
+    def test_a_reply_is_serialized_like_its_request(self, serve, service_cls, caller, uid):
         serve(service_cls, ACCEPT=["json", "yaml"])
         key = "service-{}.two".format(uid)
         caller.send(
@@ -432,7 +432,7 @@ def test_handle_result_may_be_overridden(serve, cluster, uid):
     assert cluster[Service.name].method() == "QUIET"
 
 
-def test_message_is_like_kombus(serve, cluster, uid):
+def test_a_message_has_kombus_interface(serve, cluster, uid):
     seen = {}
 
     class Looking(Rpc):
@@ -466,7 +466,7 @@ def test_message_is_like_kombus(serve, cluster, uid):
     }
 
 
-def test_stop_lets_running_calls_finish(serve, cluster, uid):
+def test_a_stop_waits_for_running_calls(serve, cluster, uid):
     began, go = threading.Event(), threading.Event()
 
     class Service:
@@ -488,7 +488,7 @@ def test_stop_lets_running_calls_finish(serve, cluster, uid):
     stopper.join(10)
 
 
-def test_stop_serves_requests_that_came_and_were_not_looked_at_yet(serve, cluster, uid):
+def test_a_stop_serves_the_requests_received_before_it(serve, cluster, uid):
     go, begun = threading.Event(), threading.Semaphore(0)
 
     class SlowRpc(Rpc):
@@ -505,7 +505,7 @@ def test_stop_serves_requests_that_came_and_were_not_looked_at_yet(serve, cluste
             return "served"
 
     container = serve(Service, max_workers=1, prefetch_count=100)
-    # As many as there are threads, and some that wait in the process behind them.
+    # One per thread, and three that are queued in the process.
     threads = container._worker_pool._max_threads
     replies = [cluster[Service.name].method.call_async() for _ in range(threads + 3)]
     for _ in range(threads):
@@ -517,14 +517,14 @@ def test_stop_serves_requests_that_came_and_were_not_looked_at_yet(serve, cluste
     consumer = get_extension(container, RpcConsumer)
     stopper = threading.Thread(target=container.stop)
     stopper.start()
-    # Nothing can come any more, and the entrypoint has left.
+    # No further request can arrive, and the entrypoint has left.
     consumer._last_provider_unregistered.wait(10)
     go.set()
     assert [reply.result() for reply in replies] == ["served"] * len(replies)
     stopper.join(10)
 
 
-def test_killed_service_gives_its_calls_to_the_next_one(serve, cluster, uid):
+def test_calls_of_a_killed_service_are_redelivered(serve, cluster, uid):
     began, runs = threading.Event(), []
 
     class Service:
@@ -546,7 +546,7 @@ def test_killed_service_gives_its_calls_to_the_next_one(serve, cluster, uid):
     assert reply.result() == "second run"
 
 
-def test_container_being_killed_gives_requests_back(serve, cluster, service_cls):
+def test_a_container_being_killed_requeues_requests(serve, cluster, service_cls):
     dying = serve(service_cls)
     dying._being_killed = True
     reply = cluster[service_cls.name].two.call_async(1)
@@ -607,7 +607,7 @@ def test_issue_428_replies_never_wait_for_a_worker(serve, uid, cluster):
     assert [reply.result() for reply in replies] == [i for i in range(5) for _ in range(2)]
 
 
-def test_a_service_may_call_itself_with_one_worker_and_times_out_not_hangs(serve, uid):
+def test_a_service_that_calls_itself_with_one_worker_times_out(serve, uid):
     class Service:
         name = "service-" + uid
         itself = RpcProxy("service-" + uid, timeout=0.1)
@@ -621,7 +621,7 @@ def test_a_service_may_call_itself_with_one_worker_and_times_out_not_hangs(serve
         method()
 
 
-def test_max_workers_holds_for_messages(serve, cluster, uid):
+def test_max_workers_limits_concurrent_calls(serve, cluster, uid):
     lock, running, most = threading.Lock(), [], []
     go, busy = threading.Event(), threading.Semaphore(0)
 
@@ -648,7 +648,7 @@ def test_max_workers_holds_for_messages(serve, cluster, uid):
     assert max(most) == 2
 
 
-def test_two_services_with_a_mocked_dependency(config, uid, cluster):
+def test_a_dependency_can_be_mocked_beside_another_service(config, uid, cluster):
     class Service:
         name = "service-" + uid
         maths = RpcProxy("maths")
@@ -666,7 +666,7 @@ def test_two_services_with_a_mocked_dependency(config, uid, cluster):
     container.stop()
 
 
-def test_reply_that_nobody_waits_for(serve, service_cls, expect_log):
+def test_a_reply_without_a_pending_call_is_ignored(serve, service_cls, expect_log):
     container = serve(service_cls)
     listener = get_extension(container, ReplyListener)
     with expect_log("nameko.rpc", "Unknown correlation id: nobody"):
@@ -697,8 +697,8 @@ def test_reply_that_nobody_waits_for(serve, service_cls, expect_log):
         (Responder, "send_response"),
     ],
 )
-def test_what_a_call_passes_may_be_replaced_at_any_time(serve, service_cls, cluster, cls, name):
-    """On the class, and on the one object; also when calls have come by before."""
+def test_every_hook_of_a_call_may_be_replaced_at_any_time(serve, service_cls, cluster, cls, name):
+    """On the class and on the instance, also after earlier calls."""
     container = serve(service_cls)
     service = cluster[service_cls.name]
     objects = {
@@ -725,7 +725,7 @@ def test_what_a_call_passes_may_be_replaced_at_any_time(serve, service_cls, clus
     assert service.two(4) == [4, None]
 
 
-def test_the_method_of_the_class_may_be_replaced(service, service_cls):
+def test_a_method_of_the_service_class_may_be_replaced(service, service_cls):
     assert service.two(1) == [1, None]
     with patch.object(service_cls, "two", lambda self, a, b, c: [a, b, c]):
         assert service.two(1, 2, 3) == [1, 2, 3]
@@ -733,7 +733,7 @@ def test_the_method_of_the_class_may_be_replaced(service, service_cls):
         service.two(1, 2, 3)
 
 
-def test_a_service_that_cannot_be_made(serve, cluster, uid):
+def test_an_error_in_the_constructor_of_the_service_is_reported(serve, cluster, uid):
     class Service:
         name = "service-" + uid
 
@@ -795,8 +795,8 @@ GOOD = '{"args": [1], "kwargs": {"b": "é"}}'
     ],
     ids=lambda value: str(value)[:50] if isinstance(value, (str, bytes)) else None,
 )
-def test_overriding_changes_nothing_by_itself(serve, caller, uid, body, properties):
-    """Methods on whose way something is overridden answer as those do where nothing is."""
+def test_fast_and_slow_path_send_the_same_replies(serve, caller, uid, body, properties):
+    """Methods with an overridden hook, on the slow path, reply like the others."""
 
     class OwnRpc(Rpc):
         def handle_message(self, body, message):
@@ -823,7 +823,7 @@ def test_overriding_changes_nothing_by_itself(serve, caller, uid, body, properti
     assert replies[0] == replies[1]
 
 
-def test_results_are_written_the_same_whatever_is_overridden(serve, caller, uid):
+def test_fast_and_slow_path_serialize_results_alike(serve, caller, uid):
     loop = []
     loop.append(loop)
     results = {

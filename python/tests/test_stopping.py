@@ -1,4 +1,4 @@
-"""Stopping what is not started yet, or does not let itself be stopped."""
+"""Stops during a start, and stops that are delayed."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from nameko.rpc import RpcConsumer, RpcProxy, rpc
 from nameko.runners import ServiceRunner
 from nameko.utils.threads import spawn
 
-# How long a stop may take (s) where nothing is in work: that of a service with work is 30.
+# Seconds that a stop of an idle service may take. With work in progress the limit is 30.
 SOON = 10
 
 
@@ -46,11 +46,11 @@ def make(config, uid):
 
 
 class Recorder(DependencyProvider):
-    """Notes what is done with it, in ``seen``."""
+    """Records the calls of its methods in ``seen``."""
 
     def __init__(self, seen, **actions):
         self.seen = seen
-        # What setup(), start() and stop() do before they are over.
+        # Functions that setup(), start() and stop() call before they return.
         self.actions = actions
 
     def _do(self, name):
@@ -71,9 +71,9 @@ class Recorder(DependencyProvider):
         self.seen.append("kill")
 
 
-class TestInTheMiddleOfAStart:
-    def test_a_service_that_is_being_set_up_stops(self, make, monkeypatch):
-        # The request queue is registered after the methods, and after they were told to stop.
+class TestDuringAStart:
+    def test_a_service_stops_during_its_setup(self, make, monkeypatch):
+        # The request queue is registered after the methods, and after their stop.
         set_up, stopping = RpcConsumer.setup, []
 
         def setup(self):
@@ -92,7 +92,7 @@ class TestInTheMiddleOfAStart:
         ("during", "calls"),
         [("setup", ["setup", "stop"]), ("start", ["setup", "start", "stop"])],
     )
-    def test_an_extension_is_stopped_when_that_is_over(self, make, during, calls):
+    def test_an_extension_is_stopped_after_its_setup_and_start(self, make, during, calls):
         seen, stopping = [], []
 
         def stop(extension):
@@ -104,7 +104,7 @@ class TestInTheMiddleOfAStart:
         stopping[0].wait(SOON)
         assert seen == calls
 
-    def test_an_extension_that_does_not_come_to_an_end_of_its_start_is_stopped(self, make):
+    def test_an_extension_with_an_endless_start_is_stopped(self, make):
         seen, starting, never = [], threading.Event(), threading.Event()
 
         def start(extension):
@@ -118,13 +118,13 @@ class TestInTheMiddleOfAStart:
         assert seen == ["setup", "stop"]
         never.set()
 
-    def test_an_extension_that_was_killed_in_its_start_is_killed_once_it_has_something(self, make):
+    def test_an_extension_killed_during_its_start_is_killed_again_after_it(self, make):
         seen = []
         container = make(recorder=Recorder(seen, start=lambda extension: container.kill()))
         container.start()
         assert seen == ["setup", "kill", "start", "kill"]
 
-    def test_what_cannot_start_is_told_while_the_rest_waits_for_the_broker(self, make):
+    def test_a_failing_start_is_raised_while_others_wait_for_the_broker(self, make):
         def fail(extension):
             raise ValueError("no database")
 
@@ -132,7 +132,7 @@ class TestInTheMiddleOfAStart:
         with pytest.raises(ValueError, match="no database"):
             spawn(container.start).wait(SOON)
 
-    def test_a_service_that_cannot_start_is_told_while_another_waits_for_the_broker(self, make):
+    def test_a_failing_service_is_raised_while_others_wait_for_the_broker(self, make):
         class Broken:
             name = "broken"
             recorder = Recorder([], setup=lambda extension: 1 / 0)
@@ -144,8 +144,8 @@ class TestInTheMiddleOfAStart:
             spawn(runner.start).wait(SOON)
         runner.kill()
 
-    def test_an_extension_without_a_stop_of_its_own_is_not_waited_for(self, config, make):
-        # Such as one that declares its exchange, on a broker that does not answer.
+    def test_a_stop_does_not_wait_for_an_extension_without_a_stop(self, config, make):
+        # For example a publisher that declares its exchange on a broker that does not answer.
         with StallingBroker(config["AMQP_URI"], "exchange.declare") as broker:
             container = make(broker.uri, dispatch=EventDispatcher())
             starting = spawn(container.start)
@@ -155,7 +155,7 @@ class TestInTheMiddleOfAStart:
         with pytest.raises((OperationalError, RecoverableConnectionError)):
             starting.wait(SOON)
 
-    def test_two_that_stop_it_at_once_stop_each_extension_once(self, make):
+    def test_concurrent_stops_stop_each_extension_once(self, make):
         seen, go = [], threading.Event()
         container = make(recorder=Recorder(seen, stop=lambda each: go.wait(SOON)))
         container.start()
@@ -167,7 +167,7 @@ class TestInTheMiddleOfAStart:
         second.wait(SOON)
         assert seen == ["setup", "start", "stop"]
 
-    def test_what_is_stopped_before_is_not_started(self, make):
+    def test_an_extension_stopped_before_its_start_is_not_started(self, make):
         seen = []
         container = make(recorder=Recorder(seen))
         container.stop()
@@ -175,8 +175,8 @@ class TestInTheMiddleOfAStart:
         assert seen == ["stop"]
 
 
-def test_a_broker_that_no_longer_answers_does_not_hold_up_a_stop(config, make):
-    """Whatever it was asked last. All at once: most stops wait for it, for some seconds."""
+def test_a_broker_that_stops_answering_does_not_delay_a_stop(config, make):
+    """After any last request. All services stop concurrently, because most stops wait seconds."""
 
     def stop(stage):
         with StallingBroker(config["AMQP_URI"], stage) as broker:
@@ -196,9 +196,9 @@ def test_a_broker_that_no_longer_answers_does_not_hold_up_a_stop(config, make):
 
 
 class TestRun:
-    """Of ``nameko run``."""
+    """Stops of ``nameko run``."""
 
-    def test_a_signal_in_the_middle_of_a_start(self, folder, broker_uri):
+    def test_a_signal_during_a_start_stops_the_service(self, folder, broker_uri):
         folder.write("waits.py", SETS_UP_SLOWLY)
         with Program("run", "waits", "--broker", broker_uri, cwd=folder.path) as program:
             program.wait_for("setting up")
@@ -210,7 +210,7 @@ class TestRun:
         assert "cleaned up" in "".join(program.seen)
         assert "ready at" not in "".join(program.seen)
 
-    def test_a_start_that_never_ends(self, folder, broker_uri):
+    def test_a_signal_ends_an_endless_start(self, folder, broker_uri):
         folder.write("waits.py", SETS_UP_SLOWLY)
         arguments = ("run", "waits", "--broker", broker_uri, "-dstop_timeout=0.5")
         with Program(*arguments, cwd=folder.path) as program:
@@ -219,7 +219,7 @@ class TestRun:
             program.wait_for("not stopped within 0.5 seconds")
             assert program.wait() == 0
 
-    def test_a_second_signal_ends_a_start_that_never_ends(self, folder, broker_uri):
+    def test_a_second_signal_ends_an_endless_start_at_once(self, folder, broker_uri):
         folder.write("waits.py", SETS_UP_SLOWLY)
         with Program("run", "waits", "--broker", broker_uri, cwd=folder.path) as program:
             program.wait_for("setting up")

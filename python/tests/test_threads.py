@@ -1,4 +1,4 @@
-"""Killing threads: what they hold is let go, and what they run ends."""
+"""Killed threads release their locks and end."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ def logger():
 
 
 def kill_all(count, body, together=1):
-    """Kill ``count`` threads that run ``body`` again and again, some at a time."""
+    """Kills ``count`` threads that run ``body`` in a loop, several at a time."""
     for _ in range(0, count, together):
         begun = threading.Semaphore(0)
         killed = [ManagedThread(again_and_again(begun, body)).start() for _ in range(together)]
@@ -89,5 +89,5 @@ def test_a_killed_thread_that_uses_queues_and_locks_leaves_none_behind():
         lambda: None,
     ],
 )
-def test_a_thread_that_waits_now_and_then_is_killed_soon(body):
+def test_a_thread_that_waits_repeatedly_is_killed_soon(body):
     kill_all(20, body)

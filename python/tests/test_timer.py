@@ -16,7 +16,7 @@ from nameko.timer import Timer, timer
 
 @pytest.fixture
 def run():
-    """``run(cls, **config)``: a container that needs no broker, started; killed at the end."""
+    """``run(cls, **config)`` starts a container without a broker. Killed after the test."""
     containers = []
 
     def start(service_cls, **config):
@@ -31,7 +31,7 @@ def run():
 
 
 class Clock:
-    """A clock that only goes on while a timer waits, or as far as a test says."""
+    """A clock that advances only while a timer waits, or by a test."""
 
     def __init__(self, end):
         self.now = 100.0
@@ -42,7 +42,7 @@ class Clock:
         return self.now
 
     def wait(self, seconds):
-        """As a timer's ``should_stop``, which comes at the end."""
+        """Replaces a timer's ``should_stop.wait``; true at the end of the test's time."""
         assert seconds >= 0
         self.now += seconds
         if self.now >= self.end:
@@ -56,8 +56,8 @@ class Clock:
 
 @pytest.fixture
 def ticks(monkeypatch):
-    """``ticks(seconds, durations, interval, **options)``: when a timer ticks in so many seconds.
-    ``durations`` are of the first ticks; the others take no time."""
+    """``ticks(seconds, durations, interval, **options)`` returns the times of the ticks within
+    ``seconds``. ``durations`` are those of the first workers, others take no time."""
 
     def run_timer(seconds, durations, *args, **kwargs):
         clock, times, takes = Clock(seconds), [], iter(durations)
@@ -82,21 +82,21 @@ def ticks(monkeypatch):
 
 
 class TestSchedule:
-    def test_the_first_tick_comes_after_an_interval(self, ticks):
+    def test_the_first_tick_is_after_an_interval(self, ticks):
         assert ticks(3.5, [], 1) == [1, 2, 3]
 
-    def test_or_at_once(self, ticks):
+    def test_an_eager_timer_ticks_at_once(self, ticks):
         assert ticks(3.5, [], interval=1, eager=True) == [0, 1, 2, 3]
 
-    def test_what_workers_take_does_not_add_up(self, ticks):
+    def test_the_duration_of_workers_does_not_accumulate(self, ticks):
         assert ticks(4.5, [0.9, 0.2, 0.5], 1) == [1, 2, 3, 4]
 
-    def test_missed_ticks_follow_each_other_until_the_time_is_caught_up_with(self, ticks):
+    def test_overdue_ticks_follow_without_a_pause(self, ticks):
         assert ticks(6.5, [3.5], 1) == [1, 4.5, 4.5, 4.5, 5, 6]
         assert ticks(4.5, [2.5], 1, eager=True) == [0, 2.5, 2.5, 3, 4]
 
 
-def test_a_tick_waits_for_the_worker_before(run):
+def test_a_tick_waits_for_the_previous_worker(run):
     go, began, running = threading.Event(), threading.Semaphore(0), []
 
     class Service:
@@ -117,7 +117,7 @@ def test_a_tick_waits_for_the_worker_before(run):
         assert began.acquire(timeout=10)
 
 
-def test_stop_does_not_wait_for_the_interval(run):
+def test_a_stop_does_not_wait_for_the_interval(run):
     class Service:
         name = "service"
 
@@ -132,7 +132,7 @@ def test_stop_does_not_wait_for_the_interval(run):
     assert not stopper.is_alive()
 
 
-def test_stop_waits_for_the_worker(run):
+def test_a_stop_waits_for_the_worker(run):
     began, go, log = threading.Event(), threading.Event(), []
 
     class Service:
@@ -154,7 +154,7 @@ def test_stop_waits_for_the_worker(run):
 
 
 @pytest.mark.parametrize("interval", [0, 3600])
-def test_kill_ends_it_at_once(run, interval):
+def test_a_kill_ends_a_timer_at_once(run, interval):
     began, go, ended = threading.Event(), threading.Event(), threading.Event()
 
     class WatchedTimer(Timer):
@@ -177,11 +177,11 @@ def test_kill_ends_it_at_once(run, interval):
     before = time.monotonic()
     container.kill()
     assert ended.wait(10)
-    assert time.monotonic() - before < 0.9  # a thread that cannot be woken takes a second
+    assert time.monotonic() - before < 0.9  # killing a thread that cannot be woken takes a second
     go.set()
 
 
-def test_an_error_does_not_stop_it(run, caplog):
+def test_a_failing_worker_does_not_stop_a_timer(run, caplog):
     third = threading.Event()
     numbers = iter(range(100))
 
@@ -227,7 +227,7 @@ def test_methods_may_be_coroutines(run):
     container.stop()
 
 
-def test_a_method_can_be_tried_without_waiting(run):
+def test_a_method_can_be_called_by_a_hook_without_waiting(run):
     class Service:
         name = "service"
 
@@ -265,7 +265,7 @@ def test_a_container_that_never_started_can_be_stopped():
 
 
 @pytest.mark.parametrize("interval", ["5", None, -1, float("nan"), float("inf")])
-def test_an_interval_that_is_none_is_an_error(run, interval):
+def test_an_invalid_interval_is_an_error(run, interval):
     class Service:
         name = "service"
 

@@ -1,4 +1,4 @@
-"""Where and when workers run, and what happens to those who wait for them."""
+"""The worker pool: threads and slots of workers, and waits for them."""
 
 import asyncio
 import contextvars
@@ -24,7 +24,7 @@ from nameko.workers import handle_result_is_nonblocking, is_nonblocking, nonbloc
 class Service:
     name = "service"
 
-    # Where the methods ran, and what they wait for.
+    # The threads of the methods, and the gates that they wait for.
     threads: list = []
     began = go = None
 
@@ -41,7 +41,7 @@ class Service:
 
 @pytest.fixture
 def start():
-    """Start a container without a broker."""
+    """Starts a container without a broker."""
     containers = []
 
     def start(**config):
@@ -59,7 +59,7 @@ def start():
 
 
 def spawn(container, method="method", *args):
-    """Spawn a worker; returns our Event, which is sent its result."""
+    """Spawns a worker. Returns an Event of its result."""
     done = Event()
 
     def handle_result(worker_ctx, result, exc_info):
@@ -72,7 +72,7 @@ def spawn(container, method="method", *args):
 
 
 def handle(container, handler):
-    """Have a message handled, as one that came; returns our Event, which is sent the result."""
+    """Handles a message on a thread of the pool. Returns an Event of the handler's result."""
     pool, outcome = container._worker_pool, Event()
 
     def handle_message():
@@ -88,15 +88,15 @@ def handle(container, handler):
 
 @pytest.fixture
 def nonblocking_entrypoints(monkeypatch):
-    """Entrypoints say that their handler waits for nothing but an Event."""
+    """Marks the handlers of entrypoints as non-blocking."""
     monkeypatch.setattr(
         Entrypoint, "handle_message", nonblocking(lambda *args: None), raising=False
     )
 
 
-class TestHandlerThatWaitsForItsWorker:
+class TestHandlerWaitingForItsWorker:
     @pytest.mark.usefixtures("nonblocking_entrypoints")
-    def test_with_our_event_the_worker_runs_on_its_thread(self, start):
+    def test_waiting_for_an_event_runs_the_worker_on_its_thread(self, start):
         container = start()
 
         def handler():
@@ -109,7 +109,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert container.service_cls.threads == [thread]
 
     @pytest.mark.usefixtures("nonblocking_entrypoints")
-    def test_not_waiting_the_worker_begins_when_it_has_returned(self, start):
+    def test_without_a_wait_the_worker_starts_when_it_has_returned(self, start):
         container = start()
         outcome = handle(
             container, lambda: (threading.current_thread(), spawn(container, "method", 1))
@@ -119,7 +119,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert container.service_cls.threads == [thread]
 
     @pytest.mark.usefixtures("nonblocking_entrypoints")
-    def test_a_timeout_is_kept(self, start):
+    def test_a_timeout_of_its_wait_is_kept(self, start):
         container = start()
 
         def handler():
@@ -132,7 +132,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert handle(container, handler).wait(10) is None
 
     @pytest.mark.parametrize("size", [1, 2])
-    def test_with_any_other_event_the_worker_runs_on_another_thread(self, start, size):
+    def test_waiting_for_another_event_class_runs_the_worker_on_another_thread(self, start, size):
         container = start(**{MAX_WORKERS_CONFIG_KEY: size})
 
         def handler():
@@ -145,7 +145,7 @@ class TestHandlerThatWaitsForItsWorker:
         assert thread not in container.service_cls.threads
 
     @pytest.mark.usefixtures("nonblocking_entrypoints")
-    def test_of_two_workers_one_may_wait_for_the_other(self, start):
+    def test_one_of_two_workers_may_wait_for_the_other(self, start):
         container = start()
 
         def handler():
@@ -198,7 +198,7 @@ class TestHandlerThatWaitsForItsWorker:
         container.stop()
 
     @pytest.mark.usefixtures("nonblocking_entrypoints")
-    def test_kill_ends_it(self, start):
+    def test_a_kill_ends_its_wait(self, start):
         container = start()
         outcome = handle(container, lambda: spawn(container, "held").wait())
         assert container.service_cls.began.acquire(timeout=10)
@@ -208,7 +208,7 @@ class TestHandlerThatWaitsForItsWorker:
             outcome.wait(10)
 
     @pytest.mark.usefixtures("nonblocking_entrypoints")
-    def test_kill_ends_it_while_its_worker_waits_for_a_slot(self, start):
+    def test_a_kill_ends_its_wait_while_the_worker_waits_for_a_slot(self, start):
         container = start(**{MAX_WORKERS_CONFIG_KEY: 1})
         spawn(container, "held")
         assert container.service_cls.began.acquire(timeout=10)
@@ -228,7 +228,7 @@ class TestHandlerThatWaitsForItsWorker:
 
 
 class TestOverriddenHandleMessage:
-    """Over a broker: what an extension may do with the messages of Nameko's own entrypoints."""
+    """Extensions that override handle_message, on a broker."""
 
     @pytest.mark.parametrize("event_class", [Event, threading.Event])
     def test_it_may_wait_for_its_worker(self, serve, config, uid, event_class):
@@ -254,7 +254,7 @@ class TestOverriddenHandleMessage:
         with ServiceRpcProxy(Echo.name, config, timeout=10) as proxy:
             assert [proxy.echo(number) for number in range(3)] == [0, 1, 2]
 
-    def test_a_patched_consumer_may_wait_too(self, serve, config, uid, monkeypatch):
+    def test_a_patched_consumer_may_wait_for_its_worker(self, serve, config, uid, monkeypatch):
         handled = threading.Semaphore(0)
         original = QueueConsumer.handle_message
 
@@ -277,7 +277,7 @@ class TestOverriddenHandleMessage:
             assert proxy.echo(1) == 1
 
 
-def test_a_stopped_container_runs_no_worker(start):
+def test_a_stopped_container_starts_no_worker(start):
     container = start(**{MAX_WORKERS_CONFIG_KEY: 1})
     container.stop()
     for _ in range(3):
@@ -285,7 +285,7 @@ def test_a_stopped_container_runs_no_worker(start):
             spawn(container)
 
 
-def test_a_spawner_that_waits_while_the_container_is_killed_is_told(start):
+def test_a_kill_ends_the_wait_for_a_free_slot(start):
     container = start(**{MAX_WORKERS_CONFIG_KEY: 1})
     spawn(container, "held")
     assert container.service_cls.began.acquire(timeout=10)
@@ -305,15 +305,15 @@ def test_a_spawner_that_waits_while_the_container_is_killed_is_told(start):
     assert isinstance(outcome.wait(10), ContainerBeingKilled)
 
 
-def test_handlers_of_nameko_keep_their_workers_on_their_threads():
-    """What costs a call a second thread when it gets lost."""
+def test_handlers_of_nameko_run_their_workers_on_their_threads():
+    """Without the mark each call would need a second thread."""
     for cls in (QueueConsumer, RpcConsumer, Rpc, Consumer, EventHandler):
         assert is_nonblocking(cls.__new__(cls)), cls
     assert handle_result_is_nonblocking(Rpc.__new__(Rpc))
 
 
 class TestCoroutines:
-    def test_waiting_they_hold_no_thread(self, serve, config, uid):
+    def test_waiting_coroutines_hold_no_thread(self, serve, config, uid):
         gate: list = []
         began = threading.Semaphore(0)
 
@@ -334,7 +334,9 @@ class TestCoroutines:
             for _ in replies:
                 assert began.acquire(timeout=20)
             assert container._worker_pool.free() == 0
-            threads = [it for it in threading.enumerate() if it.name.startswith(Waits.name)]
+            threads = [
+                thread for thread in threading.enumerate() if thread.name.startswith(Waits.name)
+            ]
             assert len(threads) < 10
             loop, event = gate[0]
             loop.call_soon_threadsafe(event.set)
@@ -342,7 +344,7 @@ class TestCoroutines:
         container.stop()
         assert container._worker_pool.free() == 200
 
-    def test_stopping_waits_for_them(self, start):
+    def test_a_stop_waits_for_coroutines(self, start):
         container = start()
         loops, done = [], []
 
@@ -362,7 +364,7 @@ class TestCoroutines:
         stopping.join(10)
         assert done == [True]
 
-    def test_the_context_is_one_from_setup_to_teardown(self, start):
+    def test_setup_coroutine_and_teardown_share_a_context(self, start):
         variable: contextvars.ContextVar = contextvars.ContextVar("variable", default=None)
         container = start()
 
@@ -380,7 +382,7 @@ class TestCoroutines:
         if sys.version_info >= (3, 11):
             assert seen == ["of the coroutine"]
 
-    def test_what_comes_after_them_never_blocks_the_loop(self, start):
+    def test_result_hooks_never_block_the_loop(self, start):
         container = start()
         threads = []
 
@@ -394,7 +396,7 @@ class TestCoroutines:
         assert threads
         assert loop_thread not in threads
 
-    def test_one_that_is_cancelled_from_within_is_an_error_of_the_call(self, start):
+    def test_a_coroutine_that_cancels_itself_is_an_error_of_the_call(self, start):
         container = start()
 
         async def run():

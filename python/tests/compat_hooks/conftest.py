@@ -1,6 +1,6 @@
-"""What community extensions do with this package beyond the documented: each habit, in short.
+"""Undocumented interfaces that community extensions use, each in a short test.
 
-The extensions themselves are tried in ``community/``, which needs them installed.
+The tests of the extensions themselves are in ``community/``.
 """
 
 import pytest
@@ -16,7 +16,7 @@ def queue(uid):
 
 @pytest.fixture
 def send(config, queue):
-    """``send(payload, **options)`` puts a message into the queue."""
+    """``send(payload, **options)`` publishes a message to the queue."""
     publisher = PublisherCore(
         config["AMQP_URI"], exchange=queue.exchange, routing_key="key", declare=[queue]
     )

@@ -14,7 +14,7 @@ from nameko.testing.services import dummy, entrypoint_waiter
 
 
 class TestStandaloneClients:
-    def test_context_data_may_be_set_for_each_call(self, serve, config, uid):
+    def test_context_data_may_be_set_per_call(self, serve, config, uid):
         class Data(DependencyProvider):
             def get_dependency(self, worker_ctx):
                 return worker_ctx.data
@@ -35,12 +35,12 @@ class TestStandaloneClients:
             assert isinstance(proxy._worker_ctx, WorkerContext)
             assert proxy._reply_listener.queue_consumer.connection.connected
 
-    def test_a_wrong_password_is_told_as_that(self, own_broker):
+    def test_a_wrong_password_raises_access_refused(self, own_broker):
         uri = own_broker.uri.replace("guest:guest", "guest:wrong")
         with pytest.raises(AccessRefused), ClusterRpcProxy({"AMQP_URI": uri}):
             pass
 
-    def test_a_client_that_was_stopped_says_so(self, config):
+    def test_a_call_of_a_stopped_client_is_an_error(self, config):
         client = ServiceRpcProxy("nobody", config)
         proxy = client.start()
         client.stop()
@@ -48,7 +48,7 @@ class TestStandaloneClients:
             proxy.method()
 
 
-def test_the_waiters_timeout_is_its_own(serve, uid):
+def test_a_waiter_has_its_own_timeout_class(serve, uid):
     class Service:
         name = "service-" + uid
 

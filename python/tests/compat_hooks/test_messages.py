@@ -1,4 +1,4 @@
-"""The messages that handlers get, and what is done with them."""
+"""Messages passed to handlers."""
 
 from queue import SimpleQueue
 
@@ -13,8 +13,8 @@ from nameko.messaging import Consumer
 class TestMessage:
     @pytest.fixture
     def receive(self, serve, queue, send, uid):
-        """``receive(payload, **options)`` sends it, and gives the message that a handler gets.
-        The handler leaves it to the test what becomes of it."""
+        """``receive(payload, **options)`` sends a message and returns the handler's message.
+        The test settles it."""
         messages = SimpleQueue()
 
         class Held(Consumer):
@@ -38,7 +38,7 @@ class TestMessage:
         yield receive
         assert messages.empty()
 
-    def test_attributes(self, receive, queue):
+    def test_a_message_has_kombus_attributes(self, receive, queue):
         message = receive({"é": 1}, headers={"a": [1]}, correlation_id="id", priority=3)
         assert message.body == '{"\\u00e9": 1}'
         assert message.payload == message.decode() == {"é": 1}
@@ -64,7 +64,7 @@ class TestMessage:
         message.ack()
         assert message.acknowledged
 
-    def test_without_headers(self, receive):
+    def test_headers_are_empty_by_default(self, receive):
         message = receive("x")
         assert message.headers == {}
         message.ack()
@@ -77,7 +77,7 @@ class TestMessage:
         assert message.delivery_info["routing_key"] == "another"
         message.ack()
 
-    def test_requeue_and_reject(self, receive, queue, config):
+    def test_a_message_can_be_requeued_and_rejected(self, receive, queue, config):
         message = receive("x")
         message.requeue()
         message = receive()
@@ -87,8 +87,8 @@ class TestMessage:
         with get_connection(config["AMQP_URI"]) as connection:
             assert queue.bind(connection).queue_declare(passive=True).message_count == 0
 
-    def test_it_may_be_published_again(self, receive, send):
-        """With its body as it came, and all its properties: nothing is serialised twice."""
+    def test_a_message_can_be_published_again(self, receive, send):
+        """With its raw body and properties: the body is not serialized twice."""
         message = receive({"a": 1}, headers={"h": 1}, correlation_id="id", expiration=10)
         properties = message.properties.copy()
         headers = properties.pop("application_headers", {})
@@ -106,8 +106,8 @@ class TestMessage:
         assert message.body == message.payload == b"\xff\x00"
         message.ack()
 
-    def test_x_death_of_a_delayed_message(self, receive, send, queue, config, uid):
-        """Delays by dead letters: a message waits in a queue without consumers until it expires."""
+    def test_a_delayed_message_has_an_x_death_header(self, receive, send, queue, config, uid):
+        """Delay by dead letters: a message expires in a queue without consumers."""
         delay = Queue(
             "delay-" + uid,
             Exchange("delay-" + uid, auto_delete=True),
@@ -134,8 +134,8 @@ class TestMessage:
         message.ack()
 
 
-def test_passive_declaration_over_get_connection(config, queue, send):
-    """How extensions look at how long a queue is."""
+def test_get_connection_allows_a_passive_declaration(config, queue, send):
+    """Extensions read the length of a queue that way."""
     send("x")
     with get_connection(config["AMQP_URI"]) as connection:
         declared = queue.bind(connection).queue_declare(passive=True)

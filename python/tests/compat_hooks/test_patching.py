@@ -1,4 +1,4 @@
-"""What is patched on a class takes effect, also in containers that run already."""
+"""Patches of classes and modules take effect, also in running containers."""
 
 from unittest.mock import patch
 
@@ -21,9 +21,7 @@ from nameko.rpc import (
 from nameko.testing.services import entrypoint_waiter
 
 
-class TestPatchingOnTheClass:
-    """What is patched on a class takes effect in containers that run already."""
-
+class TestPatching:
     @pytest.fixture
     def service(self, serve, uid):
         class Service:
@@ -65,7 +63,7 @@ class TestPatchingOnTheClass:
         ],
         ids=lambda value: getattr(value, "__name__", value),
     )
-    def test_the_patch_is_called(self, service, cluster, cls, method):
+    def test_a_patched_method_is_called(self, service, cluster, cls, method):
         original, calls = getattr(cls, method), []
 
         def spy(self, *args, **kwargs):
@@ -76,11 +74,11 @@ class TestPatchingOnTheClass:
         assert proxy.call("before") == "before"
         with patch.object(cls, method, spy):
             assert proxy.call("patched") == "patched"
-            # What comes after the reply may be under way still.
+            # Completes the hooks that run after the reply.
             service.stop()
         assert calls
 
-    def test_a_patched_name_of_the_module_takes_effect(self, service, cluster):
+    def test_a_patched_name_of_the_module_is_used(self, service, cluster):
         with (
             patch("nameko.rpc.Responder", wraps=Responder) as responder,
             patch("nameko.rpc.get_rpc_exchange", wraps=get_rpc_exchange) as exchange,
@@ -97,7 +95,7 @@ class TestPatchingOnTheClass:
             != "correlation-id"
         )
 
-    def test_of_a_consumer(self, serve, queue, send, uid):
+    def test_a_patched_consumer_is_called(self, serve, queue, send, uid):
         class Service:
             name = "service-" + uid
 

@@ -1,4 +1,4 @@
-"""What is overridden in a subclass takes effect, wherever Nameko 2 had a method for it."""
+"""Overridden methods of Nameko 2's classes take effect."""
 
 import sys
 import threading
@@ -28,7 +28,7 @@ from nameko.testing.utils import get_extension
 
 
 class TestSubclassing:
-    def test_rpc(self, serve, cluster, uid):
+    def test_rpc_with_overridden_handlers(self, serve, cluster, uid):
         class Adding(Rpc):
             def handle_message(self, body, message):
                 body["kwargs"]["added"] = message.headers.get("nameko.call_id_stack", [""])[0]
@@ -52,7 +52,7 @@ class TestSubclassing:
         assert cluster[Service.name].method(fail=False).startswith("standalone_rpc_proxy.call")
         assert cluster[Service.name].method(fail=True) == "recovered from ValueError('that')"
 
-    def test_rpc_consumer_that_looks_elsewhere_for_the_method(self, serve, cluster, uid):
+    def test_rpc_consumer_that_selects_the_method_by_a_header(self, serve, cluster, uid):
         class ByHeader(RpcConsumer):
             def handle_message(self, body, message):
                 target = message.headers.get("nameko.target")
@@ -87,7 +87,7 @@ class TestSubclassing:
         ) as proxy:
             assert proxy[Service.name].one() == ["two"]
 
-    def test_consumer_that_gives_failed_messages_back_once(self, serve, queue, send, uid):
+    def test_consumer_that_requeues_failed_messages_once(self, serve, queue, send, uid):
         class OnceMore(Consumer):
             def handle_result(self, message, worker_ctx, result=None, exc_info=None):
                 if exc_info is not None and not message.delivery_info["redelivered"]:
@@ -112,7 +112,7 @@ class TestSubclassing:
             send("twice")
         assert (result.get(), Service.calls) == (None, ["twice"] * 2)
 
-    def test_event_handler_with_a_queue_of_its_own(self, serve, config, uid):
+    def test_event_handler_with_its_own_queue(self, serve, config, uid):
         class Named(EventHandler):
             def setup(self):
                 super().setup()
@@ -135,7 +135,7 @@ class TestSubclassing:
         assert result.get() == 1
 
     def test_event_handler_mixed_with_a_consumer(self, serve, config, uid):
-        """As nameko-amqp-retry does, to have one handle_result for both."""
+        """nameko-amqp-retry shares one handle_result that way."""
 
         class Recording(Consumer):
             results = []
@@ -164,7 +164,7 @@ class TestSubclassing:
         assert Recording.results == [1]
         assert get_extension(container, Mixed).expected_exceptions == (ValueError, KeyError)
 
-    def test_reply_listener(self, serve, uid):
+    def test_reply_listener_with_an_overridden_handler(self, serve, uid):
         bodies = []
 
         class Tapped(ReplyListener):
@@ -233,14 +233,14 @@ class TestSubclassing:
         with ServiceRpcProxy(
             Service.name, config, timeout=0.2, reply_listener_cls=Keeping
         ) as service:
-            # Whoever waits is told, and nothing is left behind.
+            # The caller gets the error, and nothing is left behind.
             with pytest.raises(KeyError, match="as asked"):
                 service.echo("fail")
             with pytest.raises(RpcTimeout):
                 service.echo("keep")
             assert not service.reply_listener._reply_events
 
-    def test_publisher(self, serve, queue, uid):
+    def test_publisher_with_an_overridden_core(self, serve, queue, uid):
         class Stamped(PublisherCore):
             def publish(self, payload, **kwargs):
                 super().publish({"stamped": payload}, **kwargs)

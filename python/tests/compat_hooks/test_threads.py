@@ -1,4 +1,4 @@
-"""Managed threads, as entrypoints of one's own use them."""
+"""Managed threads in custom entrypoints."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ from nameko.utils.threads import ThreadKilled
 
 
 class TestManagedThreads:
-    def test_an_entrypoint_of_ones_own(self, serve, uid):
-        """A poller: a managed thread that spawns a worker for each thing it finds."""
+    def test_a_custom_entrypoint_may_poll_in_a_thread(self, serve, uid):
+        """A poller: a managed thread that spawns a worker for each item."""
 
         class Poll(Entrypoint):
             def __init__(self, source, **kwargs):
@@ -63,23 +63,23 @@ class TestManagedThreads:
         assert not thread.dead
         stopper = threading.Thread(target=container.stop)
         stopper.start()
-        # Until something comes, the thread is inside a blocking call; it is dead all the same.
+        # Counts as dead, although the thread is still in a blocking call.
         stopper.join(10)
         assert not stopper.is_alive()
         assert thread.dead
 
-    def test_handles(self, serve, uid):
+    def test_a_handle_can_be_joined_and_linked(self, serve, uid):
         class Service:
             name = "service-" + uid
 
-        container, told = serve(Service), SimpleQueue()
+        container, notified = serve(Service), SimpleQueue()
         thread = container.spawn_managed_thread(lambda: "result")
-        thread.link(lambda handle, word: told.put((handle, word)), "word")
+        thread.link(lambda handle, word: notified.put((handle, word)), "word")
         assert thread.wait() == "result"
-        assert told.get(timeout=10) == (thread, "word")
+        assert notified.get(timeout=10) == (thread, "word")
         assert thread.dead
 
-    def test_a_thread_that_works_is_stopped_where_it_is(self, serve, uid):
+    def test_a_kill_raises_in_a_busy_thread(self, serve, uid):
         begun, ended = threading.Event(), SimpleQueue()
 
         def busy():
@@ -101,5 +101,5 @@ class TestManagedThreads:
         assert ended.get(timeout=10) is ThreadKilled
         with pytest.raises(ThreadKilled):
             thread.wait()
-        # It was told to end: that is no failure.
+        # A kill is no failure.
         assert not container._died.ready()

@@ -1,4 +1,4 @@
-"""What extensions do with workers and their contexts."""
+"""Workers and their contexts, as used by extensions."""
 
 import contextvars
 import gc
@@ -14,7 +14,7 @@ from nameko.testing.utils import get_extension
 
 
 class TestWorkers:
-    def test_the_context_is_a_key_and_leaves_weak_dictionaries(self, serve, uid):
+    def test_a_context_is_a_weak_key(self, serve, uid):
         starts = weakref.WeakKeyDictionary()
 
         class Timing(DependencyProvider):
@@ -42,11 +42,11 @@ class TestWorkers:
         gc.collect()
         assert not starts
 
-    def test_data_is_edited_in_place_and_a_call_id_stack_is_a_copy(self, serve, cluster, uid):
+    def test_data_can_be_changed_and_the_call_id_stack_is_a_copy(self, serve, cluster, uid):
         class Editing(DependencyProvider):
             def worker_setup(self, worker_ctx):
                 worker_ctx.data["added"] = worker_ctx.entrypoint.method_name
-                # As nameko-amqp-retry does, for a header.
+                # As in nameko-amqp-retry, for a header.
                 stack = worker_ctx.call_id_stack
                 stack[-1] += ".backoff"
 
@@ -78,7 +78,7 @@ class TestWorkers:
         assert parent.startswith(Service.name + ".call.")
         assert not parent.endswith(".backoff")
 
-    def test_the_worker_that_runs_is_counted(self, serve, uid):
+    def test_running_workers_can_be_counted(self, serve, uid):
         class Gauge(DependencyProvider):
             def worker_result(self, worker_ctx, result=None, exc_info=None):
                 counts.append(len(self.container._worker_threads))
@@ -98,7 +98,7 @@ class TestWorkers:
             method()
         assert counts == [1]
 
-    def test_workers_may_come_and_go_while_they_are_looked_at(self, serve, uid):
+    def test_running_workers_can_be_iterated_while_they_change(self, serve, uid):
         go, begun = threading.Event(), threading.Event()
 
         class Service:
@@ -118,8 +118,8 @@ class TestWorkers:
             go.set()
             thread.wait()
 
-    def test_where_a_running_worker_is_can_be_looked_up(self, serve, uid):
-        """As nameko-chassis does, for a page of what a service is doing."""
+    def test_the_current_frame_of_a_worker_is_available(self, serve, uid):
+        """nameko-chassis shows it on a status page."""
         go, begun = threading.Event(), threading.Event()
 
         class Service:
@@ -147,7 +147,7 @@ class TestWorkers:
         assert thread.gr_frame is None
 
     def test_one_thread_runs_all_hooks_of_a_worker(self, serve, cluster, uid):
-        """SQLite refuses a connection that another thread made, and `:memory:` is empty there."""
+        """SQLite refuses the connection of another thread, and `:memory:` is empty there."""
         local = threading.local()
 
         class Database(DependencyProvider):
@@ -206,7 +206,7 @@ class TestWorkers:
         assert (before, results) == ([None, None], [(1, 1), (2, 2)])
 
 
-def test_a_dependency_that_adds_rpc_methods(serve, cluster, uid):
+def test_a_dependency_may_add_rpc_methods(serve, cluster, uid):
     class Crud(DependencyProvider):
         def __init__(self, model):
             self.model = model
