@@ -44,8 +44,8 @@ impl Backoff {
     }
 }
 
-/// Returns the delay after a number of failures. `jitter` shortens it: 0 not at all, `u32::MAX` by a
-/// quarter.
+/// Returns the delay after a number of failures. `jitter` shortens it: 0 not at all, `u32::MAX` by
+/// a quarter.
 fn delay(failures: u32, jitter: u32) -> Duration {
     let full = 2u32
         .checked_pow(failures)

@@ -68,13 +68,13 @@ impl Channel {
         Ok(channel)
     }
 
-    /// Declares an exchange, or checks that it exists if it is passive. Does nothing for the default
-    /// exchange and for one with `no_declare`.
+    /// Declares an exchange, or checks that it exists if it is passive. Does nothing for the
+    /// default exchange and for one with `no_declare`.
     ///
     /// # Errors
     ///
-    /// If the broker refuses, which closes the channel, if the channel or the connection is closed, or
-    /// if a name is longer than 255 bytes. The same holds for all other requests.
+    /// If the broker refuses, which closes the channel, if the channel or the connection is closed,
+    /// or if a name is longer than 255 bytes. The same holds for all other requests.
     pub async fn exchange_declare(&self, exchange: &Exchange) -> Result<(), Error> {
         if !exchange.is_declarable() {
             return Ok(());
@@ -230,8 +230,8 @@ impl Channel {
         Ok(declared.name)
     }
 
-    /// Sets the prefetch count (`basic.qos`): the limit of unacknowledged deliveries for each consumer
-    /// started after it, 0 for no limit.
+    /// Sets the prefetch count (`basic.qos`): the limit of unacknowledged deliveries for each
+    /// consumer started after it, 0 for no limit.
     ///
     /// # Errors
     ///
@@ -246,9 +246,9 @@ impl Channel {
 
     /// Starts a consumer and returns its tag.
     ///
-    /// `sink` is called for each delivery, `on_cancel` if the broker cancels the consumer, for example
-    /// because its queue was deleted. Both are called on the I/O task, where they must not block.
-    /// Neither is called when the channel or the connection ends.
+    /// `sink` is called for each delivery, `on_cancel` if the broker cancels the consumer, for
+    /// example because its queue was deleted. Both are called on the I/O task, where they must not
+    /// block. Neither is called when the channel or the connection ends.
     ///
     /// # Errors
     ///
@@ -333,8 +333,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// If the channel or the connection is closed, or AMQP cannot carry the message. Nothing is sent
-    /// then.
+    /// If the channel or the connection is closed, or AMQP cannot carry the message. Nothing is
+    /// sent then.
     pub async fn publish<'a>(&self, message: &'a Publish) -> Result<Confirm<'a>, Error> {
         let state = &self.0.state;
         if state.connection().is_full() {
@@ -346,7 +346,8 @@ impl Channel {
         })
     }
 
-    /// Encodes a message without flushing it. `callback` is called on the I/O task with the outcome.
+    /// Encodes a message without flushing it. `callback` is called on the I/O task with the
+    /// outcome.
     ///
     /// # Errors
     ///

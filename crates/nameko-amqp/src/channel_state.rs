@@ -180,7 +180,8 @@ impl ChannelState {
             .is_none_or(Confirms::is_empty)
     }
 
-    /// Encodes a message without flushing it. `callback` is called on the I/O task with the outcome.
+    /// Encodes a message without flushing it. `callback` is called on the I/O task with the
+    /// outcome.
     ///
     /// Gives both back if the channel is closed or not in confirm mode, or if the message cannot be
     /// encoded.
@@ -192,7 +193,8 @@ impl ChannelState {
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
     {
-        // The broker numbers messages in the order of their arrival, so the lock spans the encoding.
+        // The broker numbers messages in the order of their arrival, so the lock spans the
+        // encoding.
         let mut inner = lock(&self.inner);
         let Some(confirms) = &mut inner.confirms else {
             return Err(Box::new((message, callback)));
@@ -214,7 +216,8 @@ impl ChannelState {
         &self,
         message: &Publish,
     ) -> Result<Option<oneshot::Receiver<Outcome>>, Error> {
-        // The broker numbers messages in the order of their arrival, so the lock spans the encoding.
+        // The broker numbers messages in the order of their arrival, so the lock spans the
+        // encoding.
         let mut inner = lock(&self.inner);
         inner.check_open()?;
         let receiver = inner
@@ -259,7 +262,8 @@ impl ChannelState {
         }
     }
 
-    /// Handles the reply to the oldest request. A message fetched for a cancelled caller is requeued.
+    /// Handles the reply to the oldest request. A message fetched for a cancelled caller is
+    /// requeued.
     pub(crate) fn on_reply(&self, class: u16, method: u16, reply: Reply) -> Result<(), String> {
         let request = lock(&self.inner).requests.pop_front();
         match request {
@@ -329,8 +333,8 @@ impl ChannelState {
         Some(receiver)
     }
 
-    /// Replies to `channel.close`. Returns `false` if this side is closing the channel too: the broker
-    /// then still answers with `channel.close-ok`.
+    /// Replies to `channel.close`. Returns `false` if this side is closing the channel too: the
+    /// broker then still answers with `channel.close-ok`.
     pub(crate) fn confirm_close(&self) -> bool {
         let was_open = self.writer.close();
         // The channel's writer is closed, so this goes past it.

@@ -1,4 +1,4 @@
-//! What is written and read by hand against the codec, and against bytes at random.
+//! Encoding and decoding, compared with the codec and run on random bytes.
 
 use amq_protocol::{
     frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame},
@@ -25,7 +25,6 @@ fn value() -> impl Strategy<Value = Value> {
         any::<i32>().prop_map(Value::from),
         (-1e300..1e300).prop_map(Value::Double),
         ".{0,20}".prop_map(Value::String),
-        // 0xff makes it no UTF-8, so that it cannot be taken for text
         vec(any::<u8>(), 0..9).prop_map(|bytes| Value::Bytes(Bytes::from(bytes))),
         any::<u64>().prop_map(Value::Timestamp),
         (any::<u8>(), any::<i32>()).prop_map(|(scale, value)| Value::Decimal { scale, value }),
@@ -62,7 +61,7 @@ prop_compose! {
     }
 }
 
-/// Bytes, mostly few, now and then more than fit one read.
+/// Mostly few bytes, sometimes more than one read.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     let many = (any::<u8>(), 0usize..40_000)
         .prop_map(|(first, length)| (0..length).map(|n| first.wrapping_add(n as u8)).collect());
@@ -81,8 +80,8 @@ prop_compose! {
     }
 }
 
-/// The codec's properties.
-fn theirs(ours: &Properties) -> BasicProperties {
+/// Converts to the codec's properties.
+fn codec_properties(ours: &Properties) -> BasicProperties {
     let mut theirs = BasicProperties::default().with_headers(field_table(&ours.headers).unwrap());
     macro_rules! text {
         ($($ours:ident $with:ident),*) => {
@@ -106,14 +105,14 @@ fn theirs(ours: &Properties) -> BasicProperties {
     theirs
 }
 
-fn written(frame: &AMQPFrame) -> Vec<u8> {
+fn encoded(frame: &AMQPFrame) -> Vec<u8> {
     gen_frame(frame)(WriteContext::from(Vec::new()))
         .unwrap()
         .into_inner()
         .0
 }
 
-/// All frames in `bytes`, as the codec reads them.
+/// Parses all frames in `bytes` with the codec.
 fn parsed(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -124,7 +123,7 @@ fn parsed(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     frames
 }
 
-/// Without what goes through hash or tree maps: the order of names.
+/// Sorts a table by name: the codec's tables lose the order.
 fn sorted(table: &Table) -> Vec<(String, Value)> {
     let mut entries: Vec<_> = table
         .iter()
@@ -144,7 +143,7 @@ fn ordered(value: &Value) -> Value {
 
 proptest! {
     #[test]
-    fn the_codec_reads_what_we_publish(message in message(), channel in 1u16.., frame_max in 9_000usize..30_000) {
+    fn the_codec_decodes_encoded_publishes(message in message(), channel in 1u16.., frame_max in 9_000usize..30_000) {
         let mut out = b"before".to_vec();
         prop_assume!(encode::publish(&mut out, channel, &message, frame_max).is_ok());
         let mut frames = parsed(out.strip_prefix(b"before").unwrap()).into_iter();
@@ -161,11 +160,11 @@ proptest! {
         prop_assert_eq!(frames.next(), Some(AMQPFrame::Header(channel, AMQPContentHeader {
             class_id: 60,
             body_size: message.body.len() as u64,
-            properties: theirs(&message.properties),
+            properties: codec_properties(&message.properties),
         })));
         let mut body = Vec::new();
         for frame in frames {
-            prop_assert!(written(&frame).len() <= frame_max);
+            prop_assert!(encoded(&frame).len() <= frame_max);
             match frame {
                 AMQPFrame::Body(on, chunk) if on == channel => body.extend(chunk),
                 other => prop_assert!(false, "{:?}", other),
@@ -175,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn we_read_what_the_codec_delivers(
+    fn decodes_deliveries_encoded_by_the_codec(
         properties in properties(),
         (consumer, exchange, key) in ("\\PC{0,30}", "\\PC{0,30}", "\\PC{0,30}"),
         (tag, again, size) in any::<(u64, bool, u64)>(),
@@ -187,15 +186,15 @@ proptest! {
             exchange: exchange.as_str().into(),
             routing_key: key.as_str().into(),
         })));
-        match Method::parse(written(&deliver)[7..].split_last().unwrap().1) {
+        match Method::parse(encoded(&deliver)[7..].split_last().unwrap().1) {
             Ok(Method::Deliver { consumer_tag, delivery_tag, redelivered, exchange: from, routing_key }) => {
                 prop_assert_eq!((consumer_tag.as_ref(), from.as_ref(), routing_key.as_ref()), (&*consumer, &*exchange, &*key));
                 prop_assert_eq!((delivery_tag, redelivered), (tag, again));
             }
             other => prop_assert!(false, "{:?}", other),
         }
-        let header = AMQPFrame::Header(1, AMQPContentHeader { class_id: 60, body_size: size, properties: theirs(&properties) });
-        let bytes = written(&header);
+        let header = AMQPFrame::Header(1, AMQPContentHeader { class_id: 60, body_size: size, properties: codec_properties(&properties) });
+        let bytes = encoded(&header);
         let header = ContentHeader::parse(bytes[7..].split_last().unwrap().1).unwrap();
         prop_assert_eq!(header.body_size, size);
         let mut read = header.properties().unwrap();
@@ -205,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn acknowledgements_are_the_codecs(channel in 1u16.., tag: u64, requeue: bool) {
+    fn acknowledgements_are_encoded_like_the_codecs(channel in 1u16.., tag: u64, requeue: bool) {
         let mut out = Vec::new();
         encode::ack(&mut out, channel, tag);
         encode::reject(&mut out, channel, tag, requeue);
@@ -216,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(payload in vec(any::<u8>(), 0..200)) {
+    fn decoding_random_bytes_never_panics(payload in vec(any::<u8>(), 0..200)) {
         let _ = Method::parse(&payload);
         if let Ok(header) = ContentHeader::parse(&payload) {
             let _ = header.properties();
@@ -224,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic_behind_a_known_method(
+    fn decoding_random_arguments_never_panics(
         class in prop::sample::select(vec![10u16, 20, 40, 50, 60, 85]),
         method in 0u16..125,
         rest in vec(any::<u8>(), 0..100),
@@ -234,13 +233,13 @@ proptest! {
     }
 
     #[test]
-    fn no_properties_panic(flags: u16, rest in vec(any::<u8>(), 0..200)) {
+    fn decoding_random_properties_never_panics(flags: u16, rest in vec(any::<u8>(), 0..200)) {
         let payload = [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &flags.to_be_bytes(), &rest].concat();
         let _ = ContentHeader::parse(&payload).unwrap().properties();
     }
 
     #[test]
-    fn frames_come_out_as_they_went_in_however_they_are_cut(
+    fn frames_survive_any_fragmentation_of_the_stream(
         sent in vec((1u8..4, any::<u16>(), payload()), 0..6),
         cuts in vec(1usize..50_000, 1..30),
     ) {
@@ -255,7 +254,7 @@ proptest! {
         let mut reader = FrameReader::new();
         let mut cuts = cuts.iter().cycle();
         let mut rest = bytes.as_slice();
-        let mut came = Vec::new();
+        let mut received = Vec::new();
         loop {
             while let Some(Frame { kind, channel, payload }) = reader.next().unwrap() {
                 let kind = match kind {
@@ -264,32 +263,32 @@ proptest! {
                     FrameKind::Body => 3,
                     FrameKind::Heartbeat => 8,
                 };
-                came.push((kind, channel, payload.to_vec()));
+                received.push((kind, channel, payload.to_vec()));
             }
             if rest.is_empty() {
                 break;
             }
-            let room = reader.spare();
-            prop_assert!(!room.is_empty());
-            let count = room.len().min(rest.len()).min(*cuts.next().unwrap());
-            room[..count].copy_from_slice(&rest[..count]);
+            let buffer = reader.spare();
+            prop_assert!(!buffer.is_empty());
+            let count = buffer.len().min(rest.len()).min(*cuts.next().unwrap());
+            buffer[..count].copy_from_slice(&rest[..count]);
             reader.filled(count);
             rest = &rest[count..];
         }
-        prop_assert_eq!(came, sent);
+        prop_assert_eq!(received, sent);
         prop_assert!(reader.rest().is_empty());
     }
 
     #[test]
-    fn no_stream_panics_the_frame_reader_or_fills_memory(bytes in vec(any::<u8>(), 0..300)) {
+    fn a_random_stream_never_panics_or_grows_the_buffer(bytes in vec(any::<u8>(), 0..300)) {
         let mut reader = FrameReader::new();
         reader.set_limit(4096);
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let room = reader.spare();
-            prop_assert!(!room.is_empty() && room.len() <= 64 * 1024);
-            let count = room.len().min(rest.len());
-            room[..count].copy_from_slice(&rest[..count]);
+            let buffer = reader.spare();
+            prop_assert!(!buffer.is_empty() && buffer.len() <= 64 * 1024);
+            let count = buffer.len().min(rest.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
             reader.filled(count);
             rest = &rest[count..];
             loop {
@@ -304,7 +303,7 @@ proptest! {
 }
 
 #[test]
-fn every_type_of_value_is_read() {
+fn every_value_type_is_decoded() {
     let fields: FieldTable = [
         ("t", AMQPValue::Boolean(true)),
         ("b", AMQPValue::ShortShortInt(-1)),
@@ -342,7 +341,7 @@ fn every_type_of_value_is_read() {
             properties: BasicProperties::default().with_headers(fields),
         },
     );
-    let bytes = written(&header);
+    let bytes = encoded(&header);
     let read = ContentHeader::parse(bytes[7..].split_last().unwrap().1)
         .unwrap()
         .properties()
@@ -375,8 +374,8 @@ fn every_type_of_value_is_read() {
 }
 
 #[test]
-fn thousands_of_headers_are_read_in_no_time() {
-    // Comparing each name with each would take minutes here.
+fn thousands_of_headers_are_decoded_in_linear_time() {
+    // Pairwise comparison of the names would take minutes.
     let mut table = Vec::new();
     for n in 0..40_000u32 {
         let name = format!("{n:x}");

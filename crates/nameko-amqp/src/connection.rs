@@ -30,14 +30,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A connection to a broker. Clones share the connection; it is closed with the last clone and the
 /// last of its channels.
 ///
-/// A spawned task runs it, on the runtime it was opened on. However it ends, everything that waits on
-/// it resolves with the reason.
+/// A spawned task runs it, on the runtime it was opened on. However it ends, everything that waits
+/// on it resolves with the reason.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<ConnectionHandle>);
 
 impl Connection {
-    /// Connects to the first broker of `options` that accepts: each URI is tried once, in order, for
-    /// at most `connect_timeout`.
+    /// Connects to the first broker of `options` that accepts: each URI is tried once, in order,
+    /// for at most `connect_timeout`.
     ///
     /// # Errors
     ///
@@ -131,7 +131,8 @@ async fn attempt(
             peer: peer.clone(),
             source: Arc::new(source),
         })?;
-    // Frames are batched here; Nagle's algorithm would only delay them. Failing to set it is harmless.
+    // Frames are batched here; Nagle's algorithm would only delay them. Failing to set it is
+    // harmless.
     let _ = stream.set_nodelay(true);
     let tls = match &options.tls {
         Some(tls) => Some(tls.clone()),
@@ -166,8 +167,8 @@ async fn attempt(
     }
 }
 
-/// Duplicates the socket for writes that bypass the writer. It is non-blocking like the first handle:
-/// that is a property of the socket. The connection also works without it.
+/// Duplicates the socket for writes that bypass the writer. It is non-blocking like the first
+/// handle: that is a property of the socket. The connection also works without it.
 #[cfg(unix)]
 fn second_handle(stream: &TcpStream) -> Option<std::net::TcpStream> {
     use std::os::fd::AsFd;

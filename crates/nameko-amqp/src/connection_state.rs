@@ -117,8 +117,8 @@ impl ConnectionState {
         }
     }
 
-    /// Encodes frames into the output. Returns `false` without encoding if the connection is closing
-    /// or closed.
+    /// Encodes frames into the output. Returns `false` without encoding if the connection is
+    /// closing or closed.
     pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         self.send_if(|| true, encode)
     }

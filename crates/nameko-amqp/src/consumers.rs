@@ -44,8 +44,8 @@ pub struct Subscription {
     pub prefetch: Option<u16>,
     /// Callback for deliveries.
     pub sink: Sink,
-    /// Callback for a recovery: after a reconnect, or after the broker cancelled the consumer. Called
-    /// on the task that reconnects, where it must not block.
+    /// Callback for a recovery: after a reconnect, or after the broker cancelled the consumer.
+    /// Called on the task that reconnects, where it must not block.
     ///
     /// The argument is `true` if the queue still existed, with its messages; it is consumed again
     /// then. It is `false` if the queue was missing; it is declared anew and not consumed yet then.
@@ -84,10 +84,10 @@ impl Observer for () {}
 
 /// Consumers on one channel of one connection, with automatic recovery.
 ///
-/// After any loss the connection is reopened, without a limit of attempts, and all queues are declared
-/// and consumed as before. Deliveries that were unacknowledged at the loss are redelivered;
-/// acknowledging the lost ones has no effect. Clones share the consumers, which stop with the last
-/// clone.
+/// After any loss the connection is reopened, without a limit of attempts, and all queues are
+/// declared and consumed as before. Deliveries that were unacknowledged at the loss are
+/// redelivered; acknowledging the lost ones has no effect. Clones share the consumers, which stop
+/// with the last clone.
 #[derive(Clone)]
 pub struct Consumers(Arc<Handle>);
 
@@ -178,8 +178,8 @@ impl Consumers {
         id
     }
 
-    /// Connects, and waits until every queue is declared and consumed. An attempt that fails, also by
-    /// a refusal of the broker, is repeated until it succeeds.
+    /// Connects, and waits until every queue is declared and consumed. An attempt that fails, also
+    /// by a refusal of the broker, is repeated until it succeeds.
     ///
     /// # Errors
     ///
@@ -204,15 +204,15 @@ impl Consumers {
     /// Cancels a subscription and leaves its queue. Deliveries in flight still reach the sink, none
     /// after this returns.
     ///
-    /// Waits for the broker for at most three seconds. Deliveries received later are requeued when the
-    /// connection ends.
+    /// Waits for the broker for at most three seconds. Deliveries received later are requeued when
+    /// the connection ends.
     pub async fn cancel(&self, id: SubscriptionId) {
         let inner = &self.0.0;
         let (ended, cancelled) = {
             let mut desired = lock(&inner.desired);
             desired.subscriptions.retain(|(other, _)| *other != id);
-            // A subscription that is not started yet is not going to be, so there is no wait, however
-            // long the supervisor waits for the broker.
+            // A subscription that is not started yet is not going to be, so there is no wait,
+            // however long the supervisor waits for the broker.
             let Some(ended) = desired.started.get(&id).cloned() else {
                 return;
             };
@@ -377,8 +377,8 @@ struct History {
     connected: bool,
     /// Subscriptions that were consumed before, and may have lost their queue.
     consumed: HashSet<SubscriptionId>,
-    /// Subscriptions among them with a missing queue that was not reported yet. It is kept over failed
-    /// attempts, which may have declared the queue.
+    /// Subscriptions among them with a missing queue that was not reported yet. It is kept over
+    /// failed attempts, which may have declared the queue.
     missing: HashSet<SubscriptionId>,
 }
 
@@ -519,8 +519,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends `basic.qos` if the prefetch count differs from that of the previous consumer. It applies
-    /// to the consumers started after it.
+    /// Sends `basic.qos` if the prefetch count differs from that of the previous consumer. It
+    /// applies to the consumers started after it.
     async fn set_prefetch(&mut self, subscription: &Subscription) -> Result<(), Error> {
         let prefetch = subscription.prefetch.unwrap_or(0);
         if prefetch != self.prefetch {
@@ -559,7 +559,8 @@ impl Session<'_> {
             .await
     }
 
-    /// Returns whether a queue exists, checked on a channel of its own, which a missing queue closes.
+    /// Returns whether a queue exists, checked on a channel of its own, which a missing queue
+    /// closes.
     async fn queue_exists(&self, queue: &Queue) -> Result<bool, Error> {
         let passive = Queue {
             passive: true,

@@ -221,8 +221,8 @@ impl Content {
     }
 }
 
-/// Builds a delivery. An unreadable message is rejected instead: if it ended the connection, it would
-/// be redelivered and end every connection after it.
+/// Builds a delivery. An unreadable message is rejected instead: if it ended the connection, it
+/// would be redelivered and end every connection after it.
 fn delivery(
     channel: &ChannelState,
     envelope: Envelope,

@@ -10,12 +10,12 @@ use crate::{
     topology::{Exchange, Queue},
 };
 
-/// Exchanges and queues that a [`Publisher`](crate::Publisher) declares before it publishes, once on
-/// each connection, so that they also exist on a broker that was restarted or replaced.
+/// Exchanges and queues that a [`Publisher`](crate::Publisher) declares before it publishes, once
+/// on each connection, so that they also exist on a broker that was restarted or replaced.
 ///
-/// A queue that the broker may delete by itself (`auto_delete`, `x-expires`) is declared before each
-/// message. So is an `auto_delete` exchange for unconfirmed messages; with confirms, a message to a
-/// missing exchange fails and is published again after declaring it.
+/// A queue that the broker may delete by itself (`auto_delete`, `x-expires`) is declared before
+/// each message. So is an `auto_delete` exchange for unconfirmed messages; with confirms, a message
+/// to a missing exchange fails and is published again after declaring it.
 #[derive(Debug, Default)]
 pub struct Declarations {
     exchanges: Vec<Exchange>,
@@ -39,8 +39,8 @@ impl Declarations {
         self.queues.is_empty() && !self.exchanges.iter().any(Exchange::is_declarable)
     }
 
-    /// Returns whether a part may vanish without the publisher noticing, and is declared each time, as
-    /// kombu does. A missing exchange is noticed by the reply to a `confirmed` message.
+    /// Returns whether a part may vanish without the publisher noticing, and is declared each time,
+    /// as kombu does. A missing exchange is noticed by the reply to a `confirmed` message.
     pub(crate) fn can_vanish_unnoticed(&self, confirmed: bool) -> bool {
         let can_vanish = |queue: &Queue| queue.auto_delete || queue.arguments.contains("x-expires");
         self.queues.iter().any(can_vanish)

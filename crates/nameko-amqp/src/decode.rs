@@ -1,8 +1,8 @@
-//! Reading what a broker sends: integers, strings, tables, properties and the methods of the hot path.
+//! Decoding: integers, strings, tables, properties and the methods of the hot path.
 //!
-//! Nothing here trusts a length. The few methods that come with every message are read by hand, without copies; the
-//! others by the codec, which is handed only methods that a server may send and whose tables were walked here first,
-//! since it recurses as deep as a table is nested.
+//! No length from the peer is trusted. The methods of every message are decoded here, without
+//! copies. The others go through the codec, but only methods that a server may send, after their
+//! tables were walked here: the codec recurses as deep as a table is nested.
 
 use std::borrow::Cow;
 
@@ -17,13 +17,13 @@ use crate::{
     table::{Table, Value},
 };
 
-/// How deep tables and lists may be nested, both ways.
+/// Nesting limit of tables and lists, sent and received.
 pub(crate) const MAX_TABLE_DEPTH: u8 = 64;
 
-/// What is wrong with bytes from a peer.
+/// Description of malformed bytes from a peer.
 pub(crate) type Malformed = String;
 
-/// A method from a server.
+/// A method sent by a server.
 #[derive(Debug)]
 pub(crate) enum Method<'a> {
     /// `basic.deliver`.
@@ -48,20 +48,20 @@ pub(crate) enum Method<'a> {
         exchange: Cow<'a, str>,
         routing_key: Cow<'a, str>,
     },
-    /// `basic.ack`, of a publish.
+    /// `basic.ack` of a publish.
     Ack { tag: u64, multiple: bool },
-    /// `basic.nack`, of a publish.
+    /// `basic.nack` of a publish.
     Nack { tag: u64, multiple: bool },
-    /// Any other that a server may send.
+    /// Any other method that a server may send.
     Other(AMQPClass),
 }
 
 impl<'a> Method<'a> {
-    /// Reads the payload of a method frame.
+    /// Parses the payload of a method frame.
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(payload);
         let (class, method) = (cursor.u16()?, cursor.u16()?);
-        // Field orders: AMQP 0-9-1 reference, class basic; nack is RabbitMQ's extension.
+        // Field order: AMQP 0-9-1 reference, class basic; nack is an extension of RabbitMQ.
         let parsed = match (class, method) {
             (60, 60) => Method::Deliver {
                 consumer_tag: cursor.short_string()?,
@@ -124,10 +124,14 @@ impl<'a> Method<'a> {
                 return match parse_class(payload) {
                     Ok(([], class)) => Ok(Method::Other(class)),
                     Ok(_) => Err(format!("method {class}.{method} with bytes left over")),
-                    Err(_) => Err(format!("method {class}.{method} that makes no sense")),
+                    Err(_) => Err(format!("malformed method {class}.{method}")),
                 };
             }
-            _ => return Err(format!("method {class}.{method}, which no server sends")),
+            _ => {
+                return Err(format!(
+                    "method {class}.{method}, which a server must not send"
+                ));
+            }
         };
         if cursor.0.is_empty() {
             Ok(parsed)
@@ -137,7 +141,8 @@ impl<'a> Method<'a> {
     }
 }
 
-/// Methods that a server may send and that are left to the codec. Of these only `connection.start` holds a table.
+/// Returns whether a server may send the method and the codec decodes it. Of these methods only
+/// `connection.start` contains a table.
 fn is_from_server(class: u16, method: u16) -> bool {
     match class {
         10 => matches!(method, 10 | 20 | 30 | 41 | 51 | 60 | 61),
@@ -150,17 +155,17 @@ fn is_from_server(class: u16, method: u16) -> bool {
     }
 }
 
-/// The payload of a header frame up to its properties.
+/// A content header with its properties still encoded.
 #[derive(Debug)]
 pub(crate) struct ContentHeader<'a> {
-    /// How many bytes of body follow, as the peer says.
+    /// Announced size of the body in bytes.
     pub(crate) body_size: u64,
-    /// The properties, not yet read.
+    /// Encoded properties.
     properties: &'a [u8],
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads the payload of a header frame.
+    /// Parses the payload of a header frame up to its properties.
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(payload);
         let class = cursor.u16()?;
@@ -175,7 +180,7 @@ impl<'a> ContentHeader<'a> {
         })
     }
 
-    /// Reads the properties.
+    /// Decodes the properties.
     pub(crate) fn properties(&self) -> Result<Properties, Malformed> {
         let mut cursor = Cursor(self.properties);
         let properties = cursor.properties()?;
@@ -194,7 +199,7 @@ struct Close {
     method: u16,
 }
 
-/// Reads from the front of a slice.
+/// A cursor that decodes from the front of a slice.
 pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -226,14 +231,15 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
-    /// A short string. AMQP does not promise UTF-8, and a message with a strange routing key must not end a connection,
-    /// so what is not UTF-8 shows as U+FFFD.
+    /// Decodes a short string. AMQP does not guarantee UTF-8, and a message with an unusual routing
+    /// key must not end the connection, so invalid bytes become U+FFFD.
     pub(crate) fn short_string(&mut self) -> Result<Cow<'a, str>, Malformed> {
         let length = self.u8()?.into();
         Ok(String::from_utf8_lossy(self.take(length)?))
     }
 
-    /// The fields of a close. A broker cuts its text at 255 bytes, perhaps within a character, on which the codec gives up.
+    /// Decodes the fields of a close. A broker may cut the text at 255 bytes within a character,
+    /// which the codec does not accept.
     fn close(&mut self) -> Result<Close, Malformed> {
         let code = self.u16()?;
         let text = self.short_string()?;
@@ -251,7 +257,7 @@ impl<'a> Cursor<'a> {
         self.take(usize::try_from(length).map_err(|_| too_short())?)
     }
 
-    /// A field table with its length.
+    /// Decodes a field table with its length.
     pub(crate) fn table(&mut self) -> Result<Table, Malformed> {
         self.nested_table(MAX_TABLE_DEPTH)
     }
@@ -268,7 +274,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn value(&mut self, depth: u8) -> Result<Value, Malformed> {
-        // Type letters as RabbitMQ reads and writes them: https://www.rabbitmq.com/amqp-0-9-1-errata.html#section_3
+        // Type letters of RabbitMQ: https://www.rabbitmq.com/amqp-0-9-1-errata.html#section_3
         Ok(match self.u8()? {
             b't' => Value::Bool(self.u8()? != 0),
             b'b' => Value::Int(i8::from_be_bytes(self.array()?).into()),
@@ -312,10 +318,10 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// The property flags and list of a header frame.
+    /// Decodes the property flags and list of a header frame.
     fn properties(&mut self) -> Result<Properties, Malformed> {
         let flags = self.u16()?;
-        // The lowest bit says that more flags follow; basic has 14 properties and needs none.
+        // The lowest bit announces more flags; the 14 properties of basic need none.
         if flags & 0b11 != 0 {
             return Err(format!(
                 "message properties with unknown flags {flags:#06x}"
@@ -372,9 +378,9 @@ impl<'a> Cursor<'a> {
         Ok(Text::Owned(self.short_string()?.into_owned()))
     }
 
-    /// A text that is likely one of a few, which are then not copied.
+    /// Decodes a short string, without a copy for common content types and encodings.
     fn common_text(&mut self) -> Result<Text, Malformed> {
-        const INTERNED: [&str; 6] = [
+        const COMMON_TEXTS: [&str; 6] = [
             "application/json",
             "utf-8",
             "binary",
@@ -383,7 +389,7 @@ impl<'a> Cursor<'a> {
             "text/plain",
         ];
         let text = self.short_string()?;
-        Ok(match INTERNED.iter().find(|common| **common == text) {
+        Ok(match COMMON_TEXTS.iter().find(|common| **common == text) {
             Some(common) => Text::Borrowed(common),
             None => Text::Owned(text.into_owned()),
         })

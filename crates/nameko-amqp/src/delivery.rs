@@ -42,9 +42,9 @@ pub struct Delivery {
 
 /// Acknowledges or rejects one delivery. Of all clones, only the first call has an effect.
 ///
-/// Once the channel of the delivery is closed, nothing is sent: the broker has requeued the message,
-/// and its tag would name another delivery on another channel. Dropping an acker has no effect; the
-/// message stays unacknowledged until its channel is closed.
+/// Once the channel of the delivery is closed, nothing is sent: the broker has requeued the
+/// message, and its tag would name another delivery on another channel. Dropping an acker has no
+/// effect; the message stays unacknowledged until its channel is closed.
 #[derive(Clone)]
 pub struct Acker(Arc<Unsettled>);
 

@@ -1,8 +1,8 @@
 //! The task that runs a connection: reads, writes, sends heartbeats.
 //!
-//! A single task does all of it. The reader dispatches every frame of one read; the tasks woken by it
-//! encode into the output; the writer yields to them once before it writes. The answers to one read
-//! leave in one write.
+//! A single task does all of it. The reader dispatches every frame of one read; the tasks woken by
+//! it encode into the output; the writer yields to them once before it writes. The answers to one
+//! read leave in one write.
 
 use std::{
     pin::pin,

@@ -1,6 +1,6 @@
-//! Writing what goes to a broker, straight into the output buffer.
+//! Encoding, straight into the output buffer.
 //!
-//! What comes with every message is written by hand; rare methods go through the codec.
+//! Frames of every message are encoded here; rare methods go through the codec.
 
 use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame},
@@ -19,7 +19,7 @@ use crate::{
     table::{Table, Value},
 };
 
-/// A frame with a method of the codec.
+/// Encodes a method of the codec.
 pub(crate) fn method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) -> Result<(), Error> {
     let frame = AMQPFrame::Method(channel, method);
     match gen_frame(&frame)(WriteContext::from(Vec::new())) {
@@ -31,17 +31,17 @@ pub(crate) fn method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) -> Resu
     }
 }
 
-/// A heartbeat frame.
+/// Encodes a heartbeat frame.
 pub(crate) fn heartbeat(out: &mut Vec<u8>) {
     out.extend_from_slice(&[FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END]);
 }
 
-/// `basic.ack` of one delivery.
+/// Encodes `basic.ack` of one delivery.
 pub(crate) fn ack(out: &mut Vec<u8>, channel: u16, tag: u64) {
     settle(out, channel, 80, tag, false);
 }
 
-/// `basic.reject`.
+/// Encodes `basic.reject`.
 pub(crate) fn reject(out: &mut Vec<u8>, channel: u16, tag: u64, requeue: bool) {
     settle(out, channel, 90, tag, requeue);
 }
@@ -55,7 +55,8 @@ fn settle(out: &mut Vec<u8>, channel: u16, method: u16, tag: u64, bit: bool) {
     });
 }
 
-/// `basic.publish` with header and body frames, none larger than `frame_max`. On an error nothing is written.
+/// Encodes `basic.publish` with header and body frames, none larger than `frame_max`. Leaves `out`
+/// unchanged on an error.
 pub(crate) fn publish(
     out: &mut Vec<u8>,
     channel: u16,
@@ -63,14 +64,14 @@ pub(crate) fn publish(
     frame_max: usize,
 ) -> Result<(), Error> {
     let start = out.len();
-    let written = try_publish(out, channel, message, frame_max);
-    if written.is_err() {
+    let encoded = encode_message(out, channel, message, frame_max);
+    if encoded.is_err() {
         out.truncate(start);
     }
-    written
+    encoded
 }
 
-fn try_publish(
+fn encode_message(
     out: &mut Vec<u8>,
     channel: u16,
     message: &Publish,
@@ -92,7 +93,7 @@ fn try_publish(
     let length = out.len() - header;
     if length > frame_max {
         return Err(unsendable(format!(
-            "properties and headers of {length} bytes are more than the {frame_max} that the broker takes"
+            "properties and headers of {length} bytes exceed the broker's limit of {frame_max}"
         )));
     }
     for chunk in message.body.chunks(frame_max - FRAME_OVERHEAD_BYTES) {
@@ -101,7 +102,7 @@ fn try_publish(
     Ok(())
 }
 
-/// Flags and list of the properties that are set; headers always.
+/// Encodes the flags and list of all properties that are set. Headers are always encoded.
 fn properties(out: &mut Vec<u8>, properties: &Properties) -> Result<(), Error> {
     let flags_at = out.len();
     let mut flags: u16 = 1 << 13;
@@ -144,7 +145,7 @@ fn properties(out: &mut Vec<u8>, properties: &Properties) -> Result<(), Error> {
     Ok(())
 }
 
-/// The entries of a table, without its length.
+/// Encodes the entries of a table without its length.
 pub(crate) fn bare_table(out: &mut Vec<u8>, entries: &Table) -> Result<(), Error> {
     bare_entries(out, entries, MAX_TABLE_DEPTH)
 }
@@ -165,8 +166,8 @@ fn table(out: &mut Vec<u8>, entries: &Table, depth: u8) -> Result<(), Error> {
 fn value(out: &mut Vec<u8>, item: &Value, depth: u8) -> Result<(), Error> {
     match item {
         Value::Null => out.push(b'V'),
-        Value::Bool(truth) => out.extend_from_slice(&[b't', u8::from(*truth)]),
-        // As py-amqp chooses; brokers compare arguments of declarations by value.
+        Value::Bool(value) => out.extend_from_slice(&[b't', u8::from(*value)]),
+        // The same types as py-amqp. Brokers compare arguments of declarations by value.
         Value::Int(number) => match i32::try_from(*number) {
             Ok(small) => {
                 out.push(b'I');
@@ -212,7 +213,7 @@ fn value(out: &mut Vec<u8>, item: &Value, depth: u8) -> Result<(), Error> {
     Ok(())
 }
 
-/// A frame around what `payload` writes.
+/// Encodes a frame around the payload.
 fn framed<T>(
     out: &mut Vec<u8>,
     kind: u8,
@@ -222,11 +223,11 @@ fn framed<T>(
     let [high, low] = channel.to_be_bytes();
     out.extend_from_slice(&[kind, high, low, 0, 0, 0, 0]);
     let start = out.len();
-    let written = payload(out);
+    let result = payload(out);
     let length = (out.len() - start) as u32;
     out[start - 4..start].copy_from_slice(&length.to_be_bytes());
     out.push(FRAME_END);
-    written
+    result
 }
 
 fn with_length(
@@ -265,7 +266,7 @@ fn deeper(depth: u8) -> Result<u8, Error> {
     })
 }
 
-/// RabbitMQ knows no other numbers: it closes the connection, and all that is under way on it is lost.
+/// Checks for NaN and infinity, on which RabbitMQ closes the connection.
 fn finite(number: f64) -> Result<f64, Error> {
     match number.is_finite() {
         true => Ok(number),
@@ -275,12 +276,12 @@ fn finite(number: f64) -> Result<f64, Error> {
     }
 }
 
-/// A short string for a method of the codec, which panics on one that is too long.
+/// Converts to a short string of the codec, which panics on one that is too long.
 pub(crate) fn short_string(what: &str, text: &str) -> Result<ShortString, Error> {
     ShortString::try_new(text).map_err(|_| too_long(what, text))
 }
 
-/// A table for a method of the codec.
+/// Converts to a table of the codec.
 pub(crate) fn field_table(table: &Table) -> Result<FieldTable, Error> {
     nested_field_table(table, MAX_TABLE_DEPTH)
 }
@@ -300,7 +301,7 @@ fn nested_field_table(table: &Table, depth: u8) -> Result<FieldTable, Error> {
 fn field(value: &Value, depth: u8) -> Result<AMQPValue, Error> {
     Ok(match value {
         Value::Null => AMQPValue::Void,
-        Value::Bool(truth) => AMQPValue::Boolean(*truth),
+        Value::Bool(value) => AMQPValue::Boolean(*value),
         Value::Int(number) => match i32::try_from(*number) {
             Ok(small) => AMQPValue::LongInt(small),
             Err(_) => AMQPValue::LongLongInt(*number),
@@ -330,7 +331,7 @@ fn field(value: &Value, depth: u8) -> Result<AMQPValue, Error> {
 fn too_long(what: &str, text: &str) -> Error {
     let shown: String = text.chars().take(40).collect();
     unsendable(format!(
-        "{what} `{shown}...` is {} bytes long, AMQP takes 255",
+        "{what} `{shown}...` has {} bytes, AMQP allows 255",
         text.len()
     ))
 }

@@ -1,75 +1,76 @@
-//! What can go wrong between here and a broker.
+//! Errors of connections, channels and publishes.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::peer::Peer;
 
-/// Why something on a broker did not work. Cheap to clone: one lost connection tells it to everybody who waited.
+/// An error of a connection or channel. Cheap to clone, since one lost connection fails many calls.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The text of a URI makes no sense. The URI in it is without its password.
+    /// A URI cannot be parsed.
     #[error("bad AMQP URI `{uri}`: {reason}; expected amqp://user:password@host:port/vhost")]
     BadUri {
-        /// The URI, without its password.
+        /// The URI, with the password redacted.
         uri: String,
-        /// What is wrong with it.
+        /// The part that cannot be parsed.
         reason: String,
     },
-    /// No TCP connection came about.
+    /// The TCP connection failed.
     #[error(
         "cannot connect to {peer}: {source}; is a broker running there, and are host and port right?"
     )]
     Io {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// What the system said.
+        /// Error of the operating system.
         source: Arc<io::Error>,
     },
-    /// TLS could not be set up: a file, a certificate, or a server that has no TLS on that port.
+    /// TLS failed: a file or certificate is unusable, the server has no TLS on that port, or this
+    /// crate was built without the feature `tls`.
     #[error("TLS with {peer} failed: {reason}")]
     Tls {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// What is wrong, and what to do.
+        /// The cause, and what to do about it.
         reason: String,
     },
-    /// Nothing came in time.
+    /// The broker did not answer in time.
     #[error(
         "no answer from {peer} within {after:?} while {doing}; is that an AMQP broker, and does the network let it through?"
     )]
     Timeout {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// How long it waited.
+        /// The timeout.
         after: Duration,
-        /// What it waited for.
+        /// The step that timed out, such as "connecting".
         doing: &'static str,
     },
-    /// Something else than AMQP answers on that port.
-    #[error("{peer} does not speak AMQP, it said {read}; check host and port")]
+    /// The server does not speak AMQP.
+    #[error("{peer} does not speak AMQP, it sent {read}; check host and port")]
     NotAmqp {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// How its answer began, quoted, with a hint at what it is where that is known.
+        /// The beginning of its answer, quoted, with the name of the protocol if known.
         read: String,
     },
-    /// Broker and client do not agree on how to talk: version, login method, limits.
-    #[error("cannot agree with {peer}: {reason}")]
+    /// The handshake failed: version, login method or limits are incompatible.
+    #[error("AMQP handshake with {peer} failed: {reason}")]
     Handshake {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// On what.
+        /// The incompatibility.
         reason: String,
     },
-    /// The broker does not know the user, or the password is wrong.
+    /// The broker refused user and password, or the client certificate.
     #[error(
         "{peer} refused the login: {text}; check user and password in the AMQP URI, or the client certificate"
     )]
     AccessRefused {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// What the broker said.
+        /// Reply text of the broker.
         text: String,
     },
     /// The virtual host does not exist, or the user may not use it.
@@ -77,90 +78,89 @@ pub enum Error {
         "{peer} does not let this user use this vhost: {text}; check the vhost in the AMQP URI and the user's permissions on it"
     )]
     NotAllowed {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// What the broker said.
+        /// Reply text of the broker.
         text: String,
     },
-    /// The broker closed a channel: what was asked on it was wrong. Its other channels live on.
+    /// The broker closed the channel because of an invalid request. Other channels stay open.
     #[error("{peer} refused{}: {code} {text}{}", On(*class, *method), advice(*code, *class, *method))]
     ChannelClosed {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// AMQP's reply code, e.g. 404.
+        /// AMQP reply code, such as 404.
         code: u16,
-        /// What the broker said.
+        /// Reply text of the broker.
         text: String,
-        /// The class of the method it is about, 0 if none.
+        /// Class id of the refused method, 0 if none.
         class: u16,
-        /// The method it is about, 0 if none.
+        /// Method id of the refused method, 0 if none.
         method: u16,
     },
     /// The broker closed the connection.
     #[error("{peer} closed the connection{}: {code} {text}", On(*class, *method))]
     ConnectionClosed {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// AMQP's reply code, e.g. 320.
+        /// AMQP reply code, such as 320.
         code: u16,
-        /// What the broker said.
+        /// Reply text of the broker.
         text: String,
-        /// The class of the method it is about, 0 if none.
+        /// Class id of the refused method, 0 if none.
         class: u16,
-        /// The method it is about, 0 if none.
+        /// Method id of the refused method, 0 if none.
         method: u16,
     },
-    /// The broker was silent, or read nothing, for two heartbeat intervals.
-    #[error(
-        "lost {peer}: no heartbeat for {silent:?}; the broker hangs, or the network between is down"
-    )]
+    /// The broker sent nothing, or read nothing, for two heartbeat intervals.
+    #[error("lost {peer}: no heartbeat for {silent:?}; the broker hangs, or the network is down")]
     HeartbeatMissed {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// For how long nothing came.
+        /// Two heartbeat intervals.
         silent: Duration,
     },
-    /// The broker sent what AMQP does not allow. The connection was closed.
-    #[error("{peer} broke the AMQP protocol: {reason}; the connection was closed")]
+    /// The broker violated the AMQP protocol. The connection is closed.
+    #[error("{peer} violated the AMQP protocol: {reason}; the connection was closed")]
     Protocol {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// What it did.
+        /// The violation.
         reason: String,
     },
-    /// The connection broke.
+    /// The connection was lost.
     #[error("lost the connection to {peer}: {reason}")]
     Lost {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
-        /// How it showed.
+        /// The cause, such as "connection closed by peer".
         reason: String,
     },
-    /// This side closed the connection or channel.
+    /// This side has closed the connection or channel.
     #[error("the {what} to {peer} is closed")]
     Closed {
-        /// Whom it was for.
+        /// Address and user of the connection.
         peer: Peer,
         /// "connection" or "channel".
         what: &'static str,
     },
-    /// A name, a header or a message that AMQP cannot carry. Nothing was sent.
+    /// AMQP cannot carry a name, a header or a message, or all channels are in use. Nothing was
+    /// sent.
     #[error("cannot be sent over AMQP: {reason}")]
     Unsendable {
-        /// What and why.
+        /// The cause.
         reason: String,
     },
-    /// The consumers were stopped meanwhile.
+    /// The consumers were stopped before they were connected.
     #[error("stopped before the broker could be reached")]
     Stopped,
 }
 
-/// ` the declaration of a queue`, from a class and method as the broker names them in a close.
+/// Displays the name of a method by the class and method ids of a close, with a leading space.
 struct On(u16, u16);
 
 impl fmt::Display for On {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Class and method numbers: AMQP 0-9-1 reference, RabbitMQ's extensions included.
+        // Class and method ids: AMQP 0-9-1 reference, including RabbitMQ's extensions.
         f.write_str(match (self.0, self.1) {
             (40, 10) => " exchange.declare",
             (40, 20) => " exchange.delete",
@@ -182,7 +182,7 @@ impl fmt::Display for On {
     }
 }
 
-/// What to do about a channel that the broker closed, where that is not plain from what it says.
+/// Returns advice on a channel closed by the broker, where its reply text does not suffice.
 fn advice(code: u16, class: u16, method: u16) -> &'static str {
     match (code, class, method) {
         (406, 50, 10) => {
@@ -194,14 +194,15 @@ fn advice(code: u16, class: u16, method: u16) -> &'static str {
              or delete the exchange so that it is made anew"
         }
         (404, 60, 40) => {
-            "; who owns the exchange declares it: is that running, and is the name right?"
+            "; is the name right, and is the program running that declares the exchange?"
         }
         _ => "",
     }
 }
 
 impl Error {
-    /// AMQP's reply code, where the broker gave one: 404 not found, 406 precondition failed, ...
+    /// Returns the AMQP reply code, if the broker sent one: 404 not found, 406 precondition failed,
+    /// ...
     pub fn reply_code(&self) -> Option<u16> {
         match self {
             Error::ChannelClosed { code, .. } | Error::ConnectionClosed { code, .. } => Some(*code),
@@ -211,22 +212,22 @@ impl Error {
         }
     }
 
-    /// What was asked for does not exist on the broker (404).
+    /// Returns whether an exchange, queue or other entity is missing (404).
     pub fn is_not_found(&self) -> bool {
         self.reply_code() == Some(404)
     }
 
-    /// It exists with other properties, or a message's property is not allowed (406).
+    /// Returns whether an entity exists with other arguments, or a property is not allowed (406).
     pub fn is_precondition_failed(&self) -> bool {
         self.reply_code() == Some(406)
     }
 
-    /// Nothing came in time.
+    /// Returns whether the broker did not answer in time.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Error::Timeout { .. })
     }
 
-    /// Connecting again may help: nothing here or at the broker needs to be put right first.
+    /// Returns whether reconnecting may help, without a change to the configuration first.
     pub fn is_recoverable(&self) -> bool {
         match self {
             Error::Io { .. }
@@ -235,13 +236,14 @@ impl Error {
             | Error::Protocol { .. }
             | Error::Lost { .. }
             | Error::Closed { .. } => true,
-            // 320 connection-forced: the broker stops or an operator closed it; 541 its own fault.
+            // 320 connection-forced: the broker stops, or an operator closed it; 541
+            // internal-error.
             Error::ConnectionClosed { code, .. } => matches!(code, 320 | 541),
             _ => false,
         }
     }
 
-    /// Whom it is about, if the error got that far.
+    /// Returns the address and user of the connection, if the error belongs to one.
     pub fn peer(&self) -> Option<&Peer> {
         match self {
             Error::BadUri { .. } | Error::Unsendable { .. } | Error::Stopped => None,
@@ -262,51 +264,53 @@ impl Error {
     }
 }
 
-/// An exchange, for a text: the default one has no name.
-fn exchange_of(name: &str) -> String {
+/// Returns the name of an exchange for a message. The default exchange has none.
+fn describe_exchange(name: &str) -> String {
     match name {
         "" => "the default exchange".to_owned(),
         name => format!("exchange `{name}`"),
     }
 }
 
-/// Why a message was not published.
+/// An error of a publish.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
-    /// A mandatory message reached no queue: the broker gave it back.
-    #[error("no queue takes a message for {}, routing key `{routing_key}`: {code} {text}", exchange_of(.exchange))]
+    /// The broker returned a mandatory message that no queue takes.
+    #[error("no queue takes a message for {}, routing key `{routing_key}`: {code} {text}", describe_exchange(.exchange))]
     Unroutable {
-        /// AMQP's reply code: 312 no route.
+        /// AMQP reply code: 312 no route.
         code: u16,
-        /// What the broker said.
+        /// Reply text of the broker.
         text: String,
-        /// Where it was published.
+        /// Exchange that it was published to.
         exchange: String,
-        /// Its routing key.
+        /// Routing key.
         routing_key: String,
     },
-    /// The broker could not take charge of the message, e.g. a full queue that rejects.
+    /// The broker did not accept the message (`basic.nack`), for example for a full queue.
     #[error(
         "the broker did not accept a message for exchange `{exchange}`, routing key `{routing_key}`; is a queue behind it full?"
     )]
     Nacked {
-        /// Where it was published.
+        /// Exchange that it was published to.
         exchange: String,
-        /// Its routing key.
+        /// Routing key.
         routing_key: String,
     },
-    /// The broker refused it and closed the channel (404 no such exchange, 403, 406, ...), refused the connection (login, vhost,
-    /// TLS), or it cannot be sent at all. Trying again at once does not help.
+    /// The broker refused the message and closed the channel (404 missing exchange, 403, 406, ...)
+    /// or refused the connection (login, vhost, TLS), or AMQP cannot carry the message. An
+    /// immediate retry does not help.
     #[error(transparent)]
     Refused(Error),
-    /// No broker could be reached, or the connection broke before the broker confirmed: the message may or may not have arrived.
+    /// No broker could be reached, or the connection was lost before the confirm. The message may
+    /// or may not have arrived.
     #[error(transparent)]
     Lost(Error),
 }
 
 impl PublishError {
-    /// AMQP's reply code, where the broker gave one.
+    /// Returns the AMQP reply code, if the broker sent one.
     pub fn reply_code(&self) -> Option<u16> {
         match self {
             PublishError::Unroutable { code, .. } => Some(*code),
@@ -315,7 +319,7 @@ impl PublishError {
         }
     }
 
-    /// A mandatory message reached no queue.
+    /// Returns whether a mandatory message was returned.
     pub fn is_unroutable(&self) -> bool {
         matches!(self, PublishError::Unroutable { .. })
     }

@@ -1,25 +1,26 @@
-//! Cutting the byte stream of a peer into frames.
+//! Splits the byte stream of a peer into frames.
 
 use crate::decode::Malformed;
 
-/// Frame types and the octet that ends each frame: AMQP 0-9-1, section 4.2.3.
+/// Frame types, and the last octet of every frame: AMQP 0-9-1, section 4.2.3.
 pub(crate) const FRAME_METHOD: u8 = 1;
 pub(crate) const FRAME_HEADER: u8 = 2;
 pub(crate) const FRAME_BODY: u8 = 3;
 pub(crate) const FRAME_HEARTBEAT: u8 = 8;
 pub(crate) const FRAME_END: u8 = 0xCE;
 
-/// Type, channel and length before the payload of a frame, the end octet after it.
+/// Bytes of a frame besides its payload: type, channel and length before it, the end octet after
+/// it.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = FRAME_PREFIX_BYTES + 1;
 const FRAME_PREFIX_BYTES: usize = 7;
 
-/// The largest frame taken from a peer, and what is asked of it (RabbitMQ's own default).
+/// Largest frame accepted and requested, which is RabbitMQ's default.
 pub(crate) const MAX_FRAME_BYTES: usize = 128 * 1024;
 
-/// One read takes at most this much, unless a frame is larger.
+/// Size of one read, unless a frame is larger.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// What a frame carries.
+/// Type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     Method,
@@ -28,7 +29,7 @@ pub(crate) enum FrameKind {
     Heartbeat,
 }
 
-/// A whole frame in the buffer of a [`FrameReader`].
+/// A complete frame in the buffer of a [`FrameReader`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub(crate) kind: FrameKind,
@@ -36,18 +37,18 @@ pub(crate) struct Frame<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Collects bytes and hands out the whole frames in them.
+/// A buffer that collects bytes and returns complete frames.
 ///
-/// Holds at most one frame of the negotiated size and one read.
+/// It holds at most one frame of the negotiated size and one read.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
-    /// All of it may be read into; grows to the largest frame that came.
+    /// Initialised bytes, all of them available for reads. Grows to the largest frame received.
     buffer: Vec<u8>,
-    /// Where the first byte is that was not handed out.
+    /// Index of the first byte that is not consumed.
     start: usize,
-    /// Where the bytes that came end.
+    /// Index after the last received byte.
     end: usize,
-    /// The largest frame to take, prefix and end octet included.
+    /// Largest accepted frame, including prefix and end octet.
     limit: usize,
 }
 
@@ -61,50 +62,51 @@ impl FrameReader {
         }
     }
 
-    /// Sets the largest frame to take, as negotiated.
+    /// Sets the largest accepted frame, as negotiated.
     pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// The bytes that came and were not handed out.
+    /// Returns the received bytes that are not consumed.
     pub(crate) fn rest(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Room for the next read, never empty. Call after `next` has returned `None`.
+    /// Returns the buffer for the next read, which is never empty. To be called after `next` has
+    /// returned `None`.
     pub(crate) fn spare(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        let wanted = match self.announced() {
+        let needed = match self.announced_size() {
             Some(size) => size.min(self.limit),
             None => FRAME_OVERHEAD_BYTES,
         };
-        if self.buffer.len() < self.start + wanted.max(FRAME_PREFIX_BYTES)
+        if self.buffer.len() < self.start + needed.max(FRAME_PREFIX_BYTES)
             || self.end == self.buffer.len()
         {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            if self.buffer.len() < wanted {
+            if self.buffer.len() < needed {
                 self.buffer
-                    .resize(wanted.next_multiple_of(READ_BUFFER_BYTES), 0);
+                    .resize(needed.next_multiple_of(READ_BUFFER_BYTES), 0);
             }
         }
         &mut self.buffer[self.end..]
     }
 
-    /// Says that a read put `count` bytes into the room.
+    /// Records that a read has filled `count` bytes.
     pub(crate) fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
     }
 
-    /// The next whole frame, `None` until more bytes come.
+    /// Returns the next complete frame, `None` if more bytes are needed.
     ///
     /// # Errors
     ///
-    /// The bytes are no frame, or one larger than the limit; seen as soon as its prefix is here.
+    /// If the bytes are not a frame, or its prefix announces more than the limit.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, Malformed> {
-        let Some(size) = self.announced() else {
+        let Some(size) = self.announced_size() else {
             return Ok(None);
         };
         let start = self.start;
@@ -122,7 +124,7 @@ impl FrameReader {
         };
         if size > self.limit {
             return Err(format!(
-                "a frame of {size} bytes, {} were agreed",
+                "a frame of {size} bytes exceeds the limit of {}",
                 self.limit
             ));
         }
@@ -140,8 +142,8 @@ impl FrameReader {
         }
     }
 
-    /// The size of the frame that begins the rest, once its prefix is here.
-    fn announced(&self) -> Option<usize> {
+    /// Returns the size of the next frame, `None` if its prefix is incomplete.
+    fn announced_size(&self) -> Option<usize> {
         let (&[_, _, _, length @ ..], _) = self.rest().split_first_chunk::<FRAME_PREFIX_BYTES>()?;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         Some(length.saturating_add(FRAME_OVERHEAD_BYTES))

@@ -157,8 +157,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Handshake<'_, R, W> {
         }
     }
 
-    /// Reads the reply to the login. A broker without `authentication_failure_close` refuses a login by
-    /// closing the socket.
+    /// Reads the reply to the login. A broker without `authentication_failure_close` refuses a
+    /// login by closing the socket.
     async fn login_reply(&mut self) -> Result<connection::AMQPMethod, Error> {
         let refused = |text: String| Error::AccessRefused {
             peer: self.peer.clone(),

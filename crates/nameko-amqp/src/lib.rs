@@ -1,13 +1,19 @@
-//! The AMQP 0-9-1 client: connections, channels, consumers that are kept alive, a publisher for the whole process.
+//! An AMQP 0-9-1 client on Tokio: publisher confirms, consumers that recover, topology, TLS.
 //!
-//! Most of a service needs only two types. [`Consumers`] holds everything that a container consumes, over one connection and
-//! one channel, and makes it all again whenever the connection is lost. [`Publisher`] sends everything that a process
-//! publishes to a broker, over one connection, and waits for the broker's confirms. [`Connection`] and [`Channel`] are what
-//! both are made of, for whoever wants to do more by hand.
+//! | type | purpose |
+//! |---|---|
+//! | [`Publisher`] | publishes over one connection per process, with confirms and retries |
+//! | [`Consumers`] | consumes any number of queues over one connection, and recovers after a loss |
+//! | [`Connection`], [`Channel`] | the protocol itself, on which both are built |
+//! | [`Exchange`], [`Queue`], [`Declarations`] | topology |
+//! | [`ConnectOptions`], [`Uri`], [`Tls`] | brokers, credentials, heartbeat, timeouts |
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use nameko_amqp::{ConnectOptions, Consumers, Delivery, Exchange, Publish, Publisher, Queue, Retry, Subscription};
+//! use nameko_amqp::{
+//!     ConnectOptions, Consumers, Delivery, Exchange, Publish, Publisher, Queue, Retry,
+//!     Subscription,
+//! };
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let options = ConnectOptions::from_uri("amqp://guest:guest@localhost")?;
@@ -33,31 +39,41 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # What to count on
+//! The crate's folder `examples` has both halves as programs.
 //!
-//! * Nothing waits for ever on a connection that is gone. Refused, reset, silent, half open, garbage, closed by the broker:
-//!   all that waits resolves with an [`Error`] that says with whom, as whom, what happened and what to do. Only a broker that
-//!   is alive and slow is waited for: one that is short of memory takes no messages (it says so, and that is logged), and
-//!   one that cannot replicate a message does not confirm it. Callers who cannot wait set a time limit of their own.
-//! * Acknowledging never waits and never fails. On a connection that is gone it does nothing: the broker has put the message
-//!   back already.
-//! * What a peer sends is never trusted. Frames, bodies and nesting are bounded, a protocol error ends the connection with a
-//!   reason, and a single message that cannot be read is rejected, so that it cannot end one connection after the other.
+//! # Guarantees
+//!
+//! * No call waits for a dead connection. Whether it is refused, reset, silent, half open or closed
+//!   by the broker, or sends garbage: all pending calls fail with an [`Error`] that names the
+//!   broker, the user, the cause and a remedy. A broker that is alive but slow is waited for: one
+//!   that is short of memory and blocks publishers, which is logged, or one that cannot replicate a
+//!   message to confirm it. Add a timeout to calls that must not wait.
+//! * Acknowledging never blocks and never fails. On a closed connection it has no effect, since the
+//!   broker has requeued the message.
+//! * Input from the peer is never trusted. Frames, bodies and nesting are bounded. A protocol error
+//!   ends the connection with a reason; a single unreadable message is rejected, so that its
+//!   redelivery cannot end one connection after the other.
 //! * Memory is bounded: publishing waits while more than a mebibyte is unsent.
+//! * `unsafe` is forbidden.
 //!
-//! # Why a client of our own
+//! # Feature flags
 //!
-//! It is small, because Nameko needs little of AMQP and the codec is `amq-protocol`'s. For that it spends a fraction of the
-//! CPU per message that general clients spend, since it writes frames straight into one buffer, answers all that one read
-//! brought with one write and knows no queue between socket and sink; and it can promise what is listed above, which the
-//! clients that were tried do not (a frame for an unknown channel panics one, publishes on a lost connection vanish in
-//! another, a 404 blocks the next publish in the one that Nameko used before).
+//! | feature | default | purpose |
+//! |---|---|---|
+//! | `tls` | yes | TLS with rustls; without it, TLS connections fail with [`Error::Tls`] |
 //!
-//! # Inside
+//! # Not included
 //!
-//! `driver` runs a connection in one task; `shared` is what it shares with all handles, `channel_state` that of a channel.
-//! `frame`, `decode` and `encode` are the wire; no type of the codec is in a public signature. Deliberately absent:
-//! transactions, `basic.recover`, `channel.flow` from our side, consuming without acknowledgements, server-side `nowait`.
+//! Transactions, `basic.recover`, `channel.flow` from the client, consumers without
+//! acknowledgements, `nowait` requests.
+//!
+//! # Architecture
+//!
+//! `driver` is the task of a connection. It shares `ConnectionState` with all handles and owns a
+//! `ChannelState` per channel; frames go through `frame`, `decode` and `encode`. There is no queue
+//! between a caller and the socket: callers encode into one output buffer, and the answers to
+//! everything that one read has brought leave in one write. No type of the codec, `amq-protocol`,
+//! is part of the API.
 
 mod backoff;
 mod channel;

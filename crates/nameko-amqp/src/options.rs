@@ -1,76 +1,81 @@
-//! How to connect.
+//! Options of a connection.
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::{error::Error, uri::Uri};
 
-/// How to prove who one is (SASL mechanism).
+/// Login method (SASL mechanism).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Login {
-    /// User and password, RFC 4616.
+    /// PLAIN: user and password, RFC 4616.
     #[default]
     Plain,
-    /// User and password in a field table, RabbitMQ's older way.
+    /// AMQPLAIN: user and password in a field table, an older method of RabbitMQ.
     AmqPlain,
-    /// The client certificate tells who it is; user and password are not sent.
+    /// EXTERNAL: the client certificate identifies the user; user and password are not sent.
     External,
 }
 
-/// Whether the server's certificate is checked.
+/// Verification of the server's certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
-    /// Not at all: encrypted, but with whomever answers.
+    /// No verification: encrypted, without authentication of the server.
     None,
-    /// As `Required`: a server always shows a certificate (Python's `CERT_OPTIONAL`).
+    /// The same as `Required`, since a server always sends a certificate (Python's
+    /// `CERT_OPTIONAL`).
     Optional,
-    /// It must be signed by a known authority and be in date.
+    /// The certificate must be valid and signed by a trusted authority.
     #[default]
     Required,
 }
 
-/// How TLS is set up. Files are PEM and are read at each connect.
+/// Options for TLS. The files are in the PEM format and read at each connect.
+///
+/// They need the cargo feature `tls`; without it every TLS connection fails with [`Error::Tls`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
-    /// Whether the server's certificate is checked.
+    /// Verification of the server's certificate.
     pub verify: Verify,
-    /// Certificates of the authorities to trust; the system's when absent.
+    /// File with the certificates of the trusted authorities; by default those of the system.
     pub ca_certs: Option<PathBuf>,
-    /// The client's certificate with its chain.
+    /// File with the client's certificate and its chain.
     pub certfile: Option<PathBuf>,
-    /// The client's key, when it is not in `certfile`.
+    /// File with the client's private key; by default `certfile`.
     pub keyfile: Option<PathBuf>,
-    /// The certificate must also be for the host of the URI. Off unless asked for, as in Nameko.
+    /// Whether the certificate must match the host of the URI. Off by default.
     pub check_hostname: bool,
 }
 
-/// How to connect to a broker. Two connections with equal options may be shared.
+/// Options of a connection. Equal options share a [`Publisher`](crate::Publisher).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectOptions {
-    /// Brokers, tried in this order.
+    /// Brokers, tried in order.
     pub uris: Vec<Uri>,
-    /// Heartbeat interval in seconds, 0 for none. The broker may ask for a shorter one.
+    /// Heartbeat interval in seconds, 0 for none. The broker may choose a shorter one.
     pub heartbeat: u16,
-    /// How to prove who one is.
+    /// Login method.
     pub login: Login,
-    /// TLS for every URI; without it only `amqps` URIs use TLS, with [`Tls::default`].
+    /// TLS for all URIs. `None` means TLS with [`Tls::default`] for `amqps` URIs only.
     pub tls: Option<Tls>,
-    /// A name that the broker shows for the connection.
+    /// Name of the connection, as displayed by the broker.
     pub connection_name: Option<String>,
-    /// How long one attempt may take from TCP to the end of the handshake.
+    /// Timeout of one attempt, from the TCP connect to the end of the handshake.
     pub connect_timeout: Duration,
 }
 
 impl ConnectOptions {
-    /// The usual options for `uri`, see [`Uri::parse_list`].
+    /// Creates options with the defaults of [`new`](Self::new) for one URI or several, separated by
+    /// `;`.
     ///
     /// # Errors
     ///
-    /// [`Error::BadUri`].
+    /// [`Error::BadUri`] if `uri` cannot be parsed, see [`Uri::parse_list`].
     pub fn from_uri(uri: &str) -> Result<Self, Error> {
         Ok(Self::new(Uri::parse_list(uri)?))
     }
 
-    /// The usual options: heartbeat 60 s, PLAIN, TLS only for `amqps`, 10 s to connect.
+    /// Creates options with the defaults: a heartbeat of 60 s, PLAIN, TLS only for `amqps` URIs, a
+    /// connect timeout of 10 s.
     pub fn new(uris: Vec<Uri>) -> Self {
         Self {
             uris,

@@ -1,43 +1,41 @@
-//! The properties of a message.
+//! Properties of a message.
 
 use std::borrow::Cow;
 
 use crate::table::Table;
 
-/// A short text that is often a constant, such as a content type: constants are not copied for each message.
-///
-/// At most 255 bytes on the wire.
+/// A short string of at most 255 bytes, either owned or a constant that is not copied.
 pub type Text = Cow<'static, str>;
 
-/// What travels with a message's body: AMQP's basic properties.
+/// Properties of a message: the basic properties of AMQP 0-9-1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Properties {
-    /// MIME type of the body, e.g. `application/json`.
+    /// MIME type of the body, such as `application/json`.
     pub content_type: Option<Text>,
-    /// Encoding of the body, e.g. `utf-8` or `binary`.
+    /// Encoding of the body, such as `utf-8` or `binary`.
     pub content_encoding: Option<Text>,
-    /// Headers. Always sent, also when there are none.
+    /// Headers. An empty table is sent, too.
     pub headers: Table,
-    /// 1: may be lost when the broker stops; 2: kept on disk in a durable queue.
+    /// 1 for transient messages, 2 for messages that a durable queue keeps on disk.
     pub delivery_mode: Option<u8>,
-    /// Priority, 0 to 9, in queues that have priorities.
+    /// Priority, for queues with `x-max-priority`.
     pub priority: Option<u8>,
-    /// Tells which request a reply answers.
+    /// Id that matches a reply with its request.
     pub correlation_id: Option<Text>,
-    /// Where replies go.
+    /// Routing key for replies.
     pub reply_to: Option<Text>,
-    /// When the message expires: milliseconds, as text.
+    /// Time to live in a queue, in milliseconds as decimal text.
     pub expiration: Option<Text>,
-    /// The application's name for the message.
+    /// Application-defined message id.
     pub message_id: Option<Text>,
     /// Seconds since 1970-01-01 00:00 UTC.
     pub timestamp: Option<u64>,
-    /// The application's name for the kind of message.
+    /// Application-defined message type.
     pub type_: Option<Text>,
-    /// The user who published; the broker checks it.
+    /// Publishing user, which the broker validates.
     pub user_id: Option<Text>,
-    /// The application that published.
+    /// Publishing application.
     pub app_id: Option<Text>,
-    /// Deprecated in AMQP 0-9-1, passed through.
+    /// Deprecated in AMQP 0-9-1; passed through.
     pub cluster_id: Option<Text>,
 }

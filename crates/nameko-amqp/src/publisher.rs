@@ -39,13 +39,13 @@ static PUBLISHERS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
 /// Publishes messages over one connection, which is opened on first use and reopened after a loss.
 ///
-/// Any number of publishes may be in flight. Each exchange has a channel of its own: a broker answers
-/// an invalid publish by closing the channel, which must not affect publishes to other exchanges. The
-/// next publish to that exchange opens a new channel.
+/// Any number of publishes may be in flight. Each exchange has a channel of its own: a broker
+/// answers an invalid publish by closing the channel, which must not affect publishes to other
+/// exchanges. The next publish to that exchange opens a new channel.
 ///
-/// If the broker refuses a single message (403, 406), the other messages in flight on its channel are
-/// published again, each on a channel of its own, unless retries are off. Messages with a `user_id`,
-/// the usual reason for a refusal, have separate channels from the start.
+/// If the broker refuses a single message (403, 406), the other messages in flight on its channel
+/// are published again, each on a channel of its own, unless retries are off. Messages with a
+/// `user_id`, the usual reason for a refusal, have separate channels from the start.
 #[derive(Clone)]
 pub struct Publisher(Arc<Inner>);
 
@@ -138,8 +138,8 @@ impl Publisher {
 
     /// Publishes a message and waits for the broker's confirm.
     ///
-    /// A lost connection is reopened and the message published again according to `retry`, `None` for
-    /// no retries. The message may then arrive twice.
+    /// A lost connection is reopened and the message published again according to `retry`, `None`
+    /// for no retries. The message may then arrive twice.
     ///
     /// # Errors
     ///
@@ -183,7 +183,8 @@ impl Publisher {
     /// # Errors
     ///
     /// If the message cannot be encoded now: not connected, too many bytes unsent, or not encodable
-    /// at all. Message and callback are returned, for [`publish`](Self::publish) to be used instead.
+    /// at all. Message and callback are returned, for [`publish`](Self::publish) to be used
+    /// instead.
     pub fn try_publish<F>(&self, message: Publish, callback: F) -> Result<Unsent, Box<(Publish, F)>>
     where
         F: FnOnce(Publish, Result<(), PublishError>) + Send + 'static,
@@ -202,7 +203,8 @@ impl Publisher {
     ///
     /// ```no_run
     /// # use nameko_amqp::{
-    /// #     ConnectOptions, Declarations, Exchange, Publish, PublishError, PublishOptions, Publisher,
+    /// #     ConnectOptions, Declarations, Exchange, Publish, PublishError, PublishOptions,
+    /// #     Publisher,
     /// # };
     /// # async fn example(options: &ConnectOptions) -> Result<(), PublishError> {
     /// let declarations = Declarations::new(vec![Exchange::topic("news")], vec![]);
@@ -260,7 +262,8 @@ impl Publisher {
                     isolated = true;
                     continue;
                 }
-                // An exchange was deleted after its declaration, explicitly or with its last binding.
+                // An exchange was deleted after its declaration, explicitly or with its last
+                // binding.
                 Err(PublishError::Refused(Error::ChannelClosed { code: 404, .. }))
                     if !redeclared
                         && declarations
@@ -319,7 +322,8 @@ impl Publisher {
         confirmation.await
     }
 
-    /// Publishes on a channel for this message alone, so that the broker's answer is about no other.
+    /// Publishes on a channel for this message alone, so that the broker's answer is about no
+    /// other.
     async fn publish_isolated(&self, message: &Publish) -> Result<(), PublishError> {
         // Never fails: the semaphore is never closed.
         let _permit = self.0.isolated.acquire().await;
@@ -395,12 +399,13 @@ impl Publisher {
         declarations.declare_on(&connection).await
     }
 
-    /// Declares `declarations`, unless it was done on this connection. Waits with a [`Backoff`] for a
-    /// broker that is unreachable or refuses the login.
+    /// Declares `declarations`, unless it was done on this connection. Waits with a [`Backoff`] for
+    /// a broker that is unreachable or refuses the login.
     ///
     /// # Errors
     ///
-    /// If the broker refuses a declaration, or the options are unusable (a TLS file is missing, ...).
+    /// If the broker refuses a declaration, or the options are unusable (a TLS file is missing,
+    /// ...).
     pub async fn ensure_declared(&self, declarations: &Declarations) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         loop {

@@ -1,15 +1,15 @@
-//! Field tables: message headers and the arguments of declarations.
+//! Field tables: message headers and arguments of declarations.
 
 use std::{collections::HashMap, fmt};
 
 use bytes::Bytes;
 
-/// The headers of a message.
+/// Headers of a message.
 pub type Headers = Table;
 
-/// An ordered map from names to values, as AMQP's field table.
+/// An AMQP field table: an ordered map from names to values.
 ///
-/// Tables are small, so a lookup walks the entries. Names are at most 255 bytes on the wire.
+/// Lookups are linear, since tables are small. Names have at most 255 bytes on the wire.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table(Vec<(String, Value)>);
 
@@ -18,43 +18,45 @@ pub struct Table(Vec<(String, Value)>);
 pub enum Value {
     /// No value.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// Any of AMQP's integers. Goes out as 32 bits where it fits, else as 64.
+    /// An integer of any AMQP type. Sent as 32 bits if it fits, else as 64.
     Int(i64),
     /// A floating point number.
     Double(f64),
-    /// Text. Goes out as a long string.
+    /// Text. Sent as a long string.
     String(String),
-    /// Bytes: a byte array, or a long string that is not UTF-8.
+    /// Bytes, from a byte array or a long string that is not UTF-8. Sent as a byte array.
     Bytes(Bytes),
     /// Seconds since 1970-01-01 00:00 UTC.
     Timestamp(u64),
     /// `value / 10^scale`.
     Decimal {
-        /// How many digits stand after the point.
+        /// Number of digits after the decimal point.
         scale: u8,
-        /// The digits.
+        /// Unscaled value.
         value: i32,
     },
     /// A list of values.
     List(Vec<Value>),
-    /// A table in the table.
+    /// A nested table.
     Table(Table),
 }
 
 impl Table {
-    /// An empty table.
+    /// Creates an empty table.
+    #[inline]
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// The value of `name`.
+    /// Returns the value of `name`.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
     }
 
-    /// Sets `name` and returns the value it had before.
+    /// Sets `name` and returns its previous value.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let (name, value) = (name.into(), value.into());
         match self.0.iter_mut().find(|(n, _)| *n == name) {
@@ -66,7 +68,7 @@ impl Table {
         }
     }
 
-    /// Sets `name`, in a chain of calls.
+    /// Sets `name` and returns the table, for chained calls.
     ///
     /// ```
     /// use nameko_amqp::Table;
@@ -82,60 +84,65 @@ impl Table {
 
     /// Removes `name` and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(n, _)| n == name)?;
-        Some(self.0.remove(at).1)
+        let index = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.remove(index).1)
     }
 
-    /// Whether `name` is set.
+    /// Returns whether `name` is set.
+    #[inline]
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// The entries in their order.
+    /// Iterates over the entries in their order.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.0.iter().map(|(n, v)| (n.as_str(), v))
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns whether there are no entries.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A table of entries as they came from a peer: of equal names the last one counts.
+    /// Creates a table from entries of a peer. The last of several entries with the same name wins,
+    /// at the position of the first.
     pub(crate) fn from_entries(mut entries: Vec<(String, Value)>) -> Self {
-        /// Up to here comparing each with each is cheaper than a hash map.
+        /// Number of entries up to which pairwise comparison is cheaper than a hash map.
         const MAX_LINEAR_ENTRIES: usize = 16;
 
         if entries.len() <= MAX_LINEAR_ENTRIES {
-            let mut at = 0;
-            while at < entries.len() {
-                let (before, rest) = entries.split_at_mut(at);
+            let mut index = 0;
+            while index < entries.len() {
+                let (before, rest) = entries.split_at_mut(index);
                 if let Some(entry) = rest.first_mut()
                     && let Some(first) = before.iter_mut().find(|(n, _)| *n == entry.0)
                 {
                     std::mem::swap(&mut first.1, &mut entry.1);
-                    entries.remove(at);
+                    entries.remove(index);
                 } else {
-                    at += 1;
+                    index += 1;
                 }
             }
             return Self(entries);
         }
-        let mut places = HashMap::with_capacity(entries.len());
+        let mut positions = HashMap::with_capacity(entries.len());
         let mut unique: Vec<(String, Value)> = Vec::with_capacity(entries.len());
         for (name, value) in entries {
-            match places.get(&name) {
-                Some(&place) => {
-                    let entry: &mut (String, Value) = &mut unique[place];
+            match positions.get(&name) {
+                Some(&position) => {
+                    let entry: &mut (String, Value) = &mut unique[position];
                     entry.1 = value;
                 }
                 None => {
-                    places.insert(name.clone(), unique.len());
+                    positions.insert(name.clone(), unique.len());
                     unique.push((name, value));
                 }
             }
@@ -179,7 +186,8 @@ impl IntoIterator for Table {
 }
 
 impl Value {
-    /// The text, if this is text.
+    /// Returns the text of a string.
+    #[inline]
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::String(text) => Some(text),
@@ -187,7 +195,8 @@ impl Value {
         }
     }
 
-    /// The number, if this is an integer.
+    /// Returns the number of an integer.
+    #[inline]
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Int(number) => Some(*number),
@@ -195,7 +204,8 @@ impl Value {
         }
     }
 
-    /// The truth value, if this is one.
+    /// Returns the value of a boolean.
+    #[inline]
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Value::Bool(truth) => Some(*truth),
@@ -203,7 +213,8 @@ impl Value {
         }
     }
 
-    /// The items, if this is a list.
+    /// Returns the items of a list.
+    #[inline]
     pub fn as_list(&self) -> Option<&[Value]> {
         match self {
             Value::List(items) => Some(items),
@@ -211,7 +222,8 @@ impl Value {
         }
     }
 
-    /// The table, if this is one.
+    /// Returns the nested table.
+    #[inline]
     pub fn as_table(&self) -> Option<&Table> {
         match self {
             Value::Table(table) => Some(table),
@@ -220,12 +232,12 @@ impl Value {
     }
 }
 
-/// As people read it: text in quotes, lists in brackets.
+/// For messages: text in quotes, lists in brackets, tables in braces.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Null => f.write_str("null"),
-            Value::Bool(truth) => write!(f, "{truth}"),
+            Value::Bool(value) => write!(f, "{value}"),
             Value::Int(number) => write!(f, "{number}"),
             Value::Double(number) => write!(f, "{number}"),
             Value::String(text) => write!(f, "{text:?}"),
@@ -309,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_equal_names_the_last_value_counts_at_the_first_place() {
+    fn the_last_of_equal_names_wins_at_the_first_position() {
         for more in [0, 100] {
             let mut entries: Vec<(String, Value)> = vec![
                 ("a".into(), 1.into()),
@@ -326,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn insert_get_remove() {
+    fn inserts_reads_and_removes() {
         let mut table = Table::from([("x", 1)]);
         assert_eq!(table.insert("x", "two"), Some(Value::Int(1)));
         assert_eq!(table.get("x").and_then(Value::as_str), Some("two"));

@@ -1,4 +1,4 @@
-//! TLS: which server certificates are trusted, and who the client is.
+//! TLS: verification of the server, certificate of the client.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     uri::Uri,
 };
 
-/// Does the TLS handshake.
+/// Performs the TLS handshake.
 pub(crate) async fn connect(
     stream: TcpStream,
     tls: Tls,
@@ -34,11 +34,11 @@ pub(crate) async fn connect(
     };
     let name = ServerName::try_from(uri.host.clone()).map_err(|_| {
         failed(format!(
-            "`{}` is no name that a certificate can hold",
+            "`{}` is not a valid host name for a certificate",
             uri.host
         ))
     })?;
-    // Reads files.
+    // Reads files, so on a thread for blocking calls.
     let config = tokio::task::spawn_blocking(move || client_config(&tls))
         .await
         .map_err(|error| failed(error.to_string()))?
@@ -49,14 +49,14 @@ pub(crate) async fn connect(
         .map_err(|error| failed(explain(&error)))
 }
 
-/// What an error of the AMQP handshake means to a client that showed no certificate. With TLS 1.3 a server that wants one
-/// lets the client finish its half of the TLS handshake, then hangs up.
+/// Explains an error of the AMQP handshake to a client without a certificate. A TLS 1.3 server that
+/// requires one lets the client complete the TLS handshake and then closes the connection.
 pub(crate) fn explain_missing_certificate(error: Error) -> Error {
     match error {
         Error::Lost { peer, reason } => Error::Tls {
             peer,
             reason: format!(
-                "the server hung up after the TLS handshake: {reason}; does it want a client certificate (certfile, keyfile)?"
+                "connection closed by the server after the TLS handshake: {reason}; does it require a client certificate (certfile, keyfile)?"
             ),
         },
         other => other,
@@ -83,7 +83,7 @@ fn explain(error: &io::Error) -> String {
         }
         Some(rustls::Error::AlertReceived(_)) => {
             format!(
-                "{error}; does the server want a client certificate (certfile, keyfile), or another one?"
+                "{error}; does the server require a client certificate (certfile, keyfile), or another one?"
             )
         }
         _ if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -141,7 +141,7 @@ fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>,
         .collect::<Result<_, _>>()
         .map_err(|error| bad(&error))?;
     if certificates.is_empty() {
-        return Err(bad(&"there is none in it"));
+        return Err(bad(&"the file contains none"));
     }
     Ok(certificates)
 }
@@ -152,7 +152,7 @@ fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     if tls.verify == Verify::None {
         return Ok(Arc::new(Verifier {
-            trust: Trust::Anybody,
+            trust: Trust::Any,
             provider: Arc::clone(provider),
         }));
     }
@@ -163,7 +163,7 @@ fn verifier(
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
     if roots.is_empty() && tls.ca_certs.is_none() {
-        return Err("this system has no certificates of authorities; set ca_certs".to_owned());
+        return Err("this system has no certificate authorities; set ca_certs".to_owned());
     }
     let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
@@ -171,8 +171,8 @@ fn verifier(
     Ok(Arc::new(Verifier {
         trust: Trust::Chain {
             chain,
-            // The system's store holds authorities only.
-            named: if tls.ca_certs.is_some() {
+            // The system's store contains authorities only.
+            pinned: if tls.ca_certs.is_some() {
                 trusted
             } else {
                 Vec::new()
@@ -183,9 +183,9 @@ fn verifier(
     }))
 }
 
-/// Checks as Python's `ssl` does for Nameko: the chain, if asked, and the host name only if asked too.
+/// A verifier with the options of Python's `ssl`: the chain and the host name are optional.
 ///
-/// That the server holds the key of the certificate it shows is checked always.
+/// The server always has to prove that it holds the key of its certificate.
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
@@ -194,14 +194,14 @@ struct Verifier {
 
 #[derive(Debug)]
 enum Trust {
-    /// Any certificate will do.
-    Anybody,
-    /// One that a known authority signed.
+    /// Any certificate.
+    Any,
+    /// A certificate signed by a trusted authority.
     Chain {
         chain: Arc<WebPkiServerVerifier>,
-        /// Certificates that `ca_certs` names. A server may show one of them: OpenSSL accepts a self-signed certificate
-        /// that is its own authority, webpki does not.
-        named: Vec<CertificateDer<'static>>,
+        /// Certificates in `ca_certs`, which are trusted by themselves: OpenSSL accepts a
+        /// self-signed certificate that is its own authority, webpki does not.
+        pinned: Vec<CertificateDer<'static>>,
         check_hostname: bool,
     },
 }
@@ -217,7 +217,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Trust::Chain {
             chain,
-            named,
+            pinned,
             check_hostname,
         } = &self.trust
         else {
@@ -232,11 +232,11 @@ impl ServerCertVerifier for Verifier {
                 now,
             );
         }
-        if named.iter().any(|named| named == end_entity) {
+        if pinned.iter().any(|pinned| pinned == end_entity) {
             return Ok(ServerCertVerified::assertion());
         }
         match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last, when the chain has been found good.
+            // The name is checked last, after a valid chain.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

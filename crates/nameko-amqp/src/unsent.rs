@@ -7,8 +7,8 @@ use crate::connection_state::ConnectionState;
 /// A handle to a message that is encoded but not flushed, from
 /// [`Publisher::try_publish`](crate::Publisher::try_publish).
 ///
-/// Flushing it also sends the messages that were encoded on the same connection before and after it.
-/// Any other frame sent on the connection flushes them as well.
+/// Flushing it also sends the messages that were encoded on the same connection before and after
+/// it. Any other frame sent on the connection flushes them as well.
 #[derive(Clone)]
 #[must_use = "the message is not sent before it is flushed"]
 pub struct Unsent(Arc<ConnectionState>);

@@ -1,4 +1,4 @@
-//! Where a broker is: AMQP URIs in kombu's spelling.
+//! AMQP URIs in kombu's syntax.
 
 use std::fmt;
 
@@ -6,34 +6,34 @@ use percent_encoding::percent_decode_str;
 
 use crate::{error::Error, peer::Peer};
 
-/// One broker to connect to, and as whom.
-///
-/// `Debug` and `Display` hide the password.
+/// Address of a broker and credentials. `Debug` and `Display` redact the password.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Uri {
-    /// The user.
+    /// User name.
     pub user: String,
-    /// The password.
+    /// Password.
     pub password: String,
-    /// A host name or an IP address (IPv6 without brackets).
+    /// Host name or IP address (IPv6 without brackets).
     pub host: String,
-    /// The TCP port.
+    /// TCP port.
     pub port: u16,
-    /// The virtual host.
+    /// Virtual host.
     pub vhost: String,
-    /// `amqps`: TLS even where no TLS options are given.
+    /// Whether the scheme is `amqps`: TLS even without TLS options.
     pub tls: bool,
 }
 
 impl Uri {
-    /// Reads one URI or several with `;` between them, to be tried in that order.
+    /// Parses one URI or several, separated by `;`, to be tried in order.
     ///
-    /// `amqp://`, `pyamqp://` and `amqps://` (also `pyamqps://`); what is left out is guest, guest, localhost, 5672 (5671 with TLS) and `/`. What
-    /// follows the first `/` after the host is the vhost, percent-decoded, and `/` when nothing follows (as kombu reads it).
+    /// The schemes are `amqp`, `pyamqp`, `amqps` and `pyamqps`. Defaults are the user guest, the
+    /// password guest, localhost, port 5672 (5671 with TLS) and the virtual host `/`. As in kombu,
+    /// the virtual host is the percent-decoded text after the first `/` behind the host, and `/` if
+    /// that is empty.
     ///
     /// # Errors
     ///
-    /// [`Error::BadUri`].
+    /// [`Error::BadUri`] if a URI cannot be parsed.
     pub fn parse_list(text: &str) -> Result<Vec<Uri>, Error> {
         let uris: Vec<Uri> = text
             .split(';')
@@ -53,10 +53,7 @@ impl Uri {
             "amqp" | "pyamqp" | "librabbitmq" => false,
             "amqps" | "pyamqps" => true,
             _ => {
-                return Err(bad(
-                    text,
-                    format!("`{scheme}` is no scheme of an AMQP broker"),
-                ));
+                return Err(bad(text, format!("`{scheme}` is not an AMQP scheme")));
             }
         };
         let (authority, path) = match rest.find(['/', '?', '#']) {
@@ -66,7 +63,7 @@ impl Uri {
         if path.contains(['?', '#']) {
             return Err(bad(
                 text,
-                "options after `?` are not understood, set them in the configuration; in a password or vhost write `?` as %3F and `#` as %23",
+                "options after `?` are not supported, set them in the configuration; in a password or vhost write `?` as %3F and `#` as %23",
             ));
         }
         let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -89,7 +86,7 @@ impl Uri {
     }
 }
 
-/// `host:port`, `[::1]:port`, either part may be missing.
+/// Splits `host:port` or `[::1]:port`; either part may be missing.
 fn split_port<'a>(text: &str, place: &'a str) -> Result<(&'a str, Option<u16>), Error> {
     let (host, port) = if let Some(bracketed) = place.strip_prefix('[') {
         let (host, rest) = bracketed
@@ -119,7 +116,7 @@ fn split_port<'a>(text: &str, place: &'a str) -> Result<(&'a str, Option<u16>), 
         Ok(port) if port > 0 => Ok((host, Some(port))),
         _ => Err(bad(
             text,
-            format!("`{port}` is no port, a number from 1 to 65535"),
+            format!("`{port}` is not a port, a number from 1 to 65535"),
         )),
     }
 }
@@ -161,16 +158,16 @@ impl From<&Uri> for Peer {
 
 const REDACTED: &str = "********";
 
-/// The same URI, or list of them, with `********` for each password: for logs and messages.
+/// Redacts the passwords of a URI, or of a list of them, as `********`, for logs and messages.
 ///
-/// Rather hides too much than too little: a password with `/`, `?`, `#`, `@` or `;` in it, which should have been
-/// percent-encoded, does not show either.
+/// In doubt it redacts too much: also a password with `/`, `?`, `#`, `@` or `;`, which should have
+/// been percent-encoded.
 pub fn sanitize(url: &str) -> String {
     let mut clean = String::with_capacity(url.len());
     let mut rest = url;
     loop {
         let start = rest.find("://").map_or(0, |at| at + 3);
-        // This URI goes up to a `;` before the next scheme.
+        // The URI ends at a `;` before the next scheme.
         let end = rest[start..]
             .find("://")
             .and_then(|next| rest[..start + next].rfind(';'))
@@ -239,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn as_kombu_reads_them() {
+    fn parses_uris_like_kombu() {
         for (text, uri) in [
             (
                 "pyamqp://guest:guest@localhost",
@@ -301,22 +298,22 @@ mod tests {
     }
 
     #[test]
-    fn several_are_tried_in_order() {
+    fn several_uris_keep_their_order() {
         let uris = Uri::parse_list("amqp://a; amqp://b:1/v;").unwrap();
         let hosts: Vec<_> = uris.iter().map(|uri| uri.host.as_str()).collect();
         assert_eq!(hosts, ["a", "b"]);
     }
 
     #[test]
-    fn errors_name_the_part_and_hide_the_password() {
-        for (text, why) in [
+    fn errors_name_the_invalid_part_and_redact_the_password() {
+        for (text, reason) in [
             ("", "empty"),
             (";", "empty"),
             ("memory://", "`memory`"),
             ("http://u:secret@h", "`http`"),
-            ("amqp://u:secret@h:x", "`x` is no port"),
-            ("amqp://u:secret@h:0", "no port"),
-            ("amqp://u:secret@h:65536", "no port"),
+            ("amqp://u:secret@h:x", "`x` is not a port"),
+            ("amqp://u:secret@h:0", "not a port"),
+            ("amqp://u:secret@h:65536", "not a port"),
             ("amqp://u:secret@h/v?heartbeat=1", "after `?`"),
             ("amqp://u:secret@::1", "brackets"),
             ("amqp://u:secret@[::1", "without `]`"),
@@ -324,13 +321,13 @@ mod tests {
             ("amqp://u:secret@%ff", "UTF-8"),
         ] {
             let error = Uri::parse_list(text).unwrap_err().to_string();
-            assert!(error.contains(why), "{error} lacks {why}");
+            assert!(error.contains(reason), "{error} lacks {reason}");
             assert!(!error.contains("secret"), "{error}");
         }
     }
 
     #[test]
-    fn passwords_do_not_show() {
+    fn passwords_are_redacted() {
         for (text, clean) in [
             ("amqp://u:p@h:1/v", "amqp://u:********@h:1/v"),
             ("amqp://u:p@h;amqp://h2", "amqp://u:********@h;amqp://h2"),
@@ -353,7 +350,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_or_shows_its_password(text in ".{0,40}", password in "[a-z0-9/?#@:;%\u{e9}]{6,12}") {
+        fn arbitrary_text_never_panics_or_reveals_a_password(text in ".{0,40}", password in "[a-z0-9/?#@:;%\u{e9}]{6,12}") {
             let _ = Uri::parse_list(&text);
             sanitize(&text);
             let secret = format!("amqp://user:{password}@host/v");
@@ -362,7 +359,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_comes_back(user in "\\PC{1,9}", password in "\\PC{1,9}", vhost in "\\PC{1,9}") {
+        fn percent_encoded_parts_round_trip(user in "\\PC{1,9}", password in "\\PC{1,9}", vhost in "\\PC{1,9}") {
             use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
             let encode = |part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string();

@@ -351,7 +351,7 @@ async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
         (message(&long, "", ""), "exchange"),
         (
             headers(Value::String("x".repeat(200_000))),
-            "bytes are more than",
+            "bytes exceed",
         ),
         (headers(deep), "nested deeper"),
         (headers(f64::NAN.into()), "the number NaN"),

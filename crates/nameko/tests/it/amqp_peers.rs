@@ -225,7 +225,7 @@ async fn a_server_without_our_login_method_is_told_apart() {
 async fn garbage_on_an_open_connection_ends_it_with_a_reason() {
     for (bytes, why) in [
         (b"not a frame at all".to_vec(), "unknown type"),
-        (vec![BODY, 0, 1, 0x40, 0, 0, 0], "1073741832 bytes, 131072"),
+        (vec![BODY, 0, 1, 0x40, 0, 0, 0], "1073741832 bytes exceeds the limit of 131072"),
         (frame(METHOD, 7, &[0, 20, 0, 40]), "middle of a field"),
         (
             frame(METHOD, 7, &[0, 20, 0, 41]),
