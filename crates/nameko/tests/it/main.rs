@@ -7,17 +7,9 @@ mod support;
 mod services;
 // A scripted AMQP peer.
 mod peer;
-// A TCP proxy that breaks connections.
+// A TCP proxy that breaks connections, shared with the tests of nameko-amqp.
+#[path = "../../../nameko-amqp/tests/it/proxy.rs"]
 mod proxy;
-
-// The AMQP client: declaring, publishing, consuming.
-mod amqp_basics;
-// The AMQP client when brokers and networks break.
-mod amqp_failures;
-// The AMQP client over TLS.
-mod amqp_tls;
-// The AMQP client against servers that misbehave.
-mod amqp_peers;
 
 // Child processes.
 mod program;

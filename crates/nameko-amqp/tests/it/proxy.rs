@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use nameko::amqp::ConnectOptions;
+use nameko_amqp::ConnectOptions;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -41,8 +41,8 @@ impl Proxy {
     pub(crate) fn options(&self, options: &ConnectOptions) -> ConnectOptions {
         let mut options = options.clone();
         options.uris.truncate(1);
-        options.uris[0].host = self.addr.ip().to_string();
-        options.uris[0].port = self.addr.port();
+        options.uris[0].host = self.addr().ip().to_string();
+        options.uris[0].port = self.addr().port();
         options
     }
 

@@ -6,7 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use nameko::amqp::{ConnectOptions, Connection, Error, Tls, Uri, Verify};
+use nameko_amqp::{ConnectOptions, Connection, Error, Tls, Uri, Verify};
+use nameko_broker::testing::TestBroker;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
@@ -19,14 +20,11 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    amqp_basics::soon,
-    support::{TestBroker, broker},
-};
+use crate::support::{broker, connect_options, soon};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/it/tls")
+        .join("tests/it/certificates")
         .join(name)
 }
 
@@ -84,7 +82,7 @@ impl TlsFront {
     }
 
     fn options(&self, broker: &TestBroker, tls: Tls) -> ConnectOptions {
-        let mut options = broker.options();
+        let mut options = connect_options(broker);
         options.uris.truncate(1);
         options.uris[0].host = self.addr.ip().to_string();
         options.uris[0].port = self.addr.port();
@@ -232,7 +230,7 @@ async fn tls_and_plain_ports_are_told_apart() {
     assert!(matches!(error, Error::NotAmqp { .. }), "{error:?}");
     assert!(error.to_string().contains("TLS"), "{error}");
 
-    let mut options = broker.options();
+    let mut options = connect_options(&broker);
     options.tls = Some(trusting("ca.pem"));
     let text = fails(&options).await;
     assert!(text.contains("5671"), "{text}");

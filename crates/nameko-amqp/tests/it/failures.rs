@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nameko::amqp::{
+use nameko_amqp::{
     ConnectOptions, Connection, Consumers, Error, Observer, PublishError, Publisher, Queue, Retry,
     Table,
 };
@@ -16,9 +16,8 @@ use nameko_broker::Broker;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
-    amqp_basics::{message, soon, subscription, temporary},
     proxy::Proxy,
-    support::{broker, unique},
+    support::{broker, connect_options, message, soon, subscription, temporary},
 };
 
 /// What an observer was told.
@@ -68,7 +67,7 @@ fn surviving(name: &str) -> Queue {
     Queue {
         durable: true,
         arguments: Table::from([("x-expires", 60_000)]),
-        ..Queue::new(unique(name))
+        ..Queue::new(name)
     }
 }
 
@@ -140,7 +139,7 @@ async fn a_broker_further_down_the_list_is_found() {
 #[tokio::test]
 async fn wrong_password_and_wrong_vhost_are_told_apart() {
     let broker = broker().await;
-    let mut options = broker.options();
+    let mut options = connect_options(&broker);
     options.uris[0].password = "wrong".into();
     let error = soon(Connection::open(&options)).await.unwrap_err();
     assert!(
@@ -158,7 +157,7 @@ async fn wrong_password_and_wrong_vhost_are_told_apart() {
         "at once, without a retry: {error}"
     );
 
-    let mut options = broker.options();
+    let mut options = connect_options(&broker);
     options.uris[0].vhost = "no such place".into();
     let error = soon(Connection::open(&options)).await.unwrap_err();
     assert!(
@@ -190,7 +189,7 @@ async fn consumers_wait_for_a_broker_that_is_not_there_yet() {
     let mut proxy = Proxy::start(broker.addr()).await;
     proxy.refuse().await;
     let (recorder, mut events) = Recorder::new();
-    let consumers = Consumers::new(proxy.options(&broker.options()), recorder);
+    let consumers = Consumers::new(proxy.options(&connect_options(&broker)), recorder);
     let (subscription, _deliveries) = subscription(temporary("queue"));
     consumers.add(subscription);
     let starting = tokio::spawn({
@@ -228,7 +227,7 @@ async fn stopping_ends_a_start_that_hangs_in_the_handshake() {
 async fn cut_under_load_nothing_confirmed_is_lost() {
     let broker = broker().await;
     let mut proxy = Proxy::start(broker.addr()).await;
-    let options = proxy.options(&broker.options());
+    let options = proxy.options(&connect_options(&broker));
     let (recorder, mut events) = Recorder::new();
     let consumers = Consumers::new(options.clone(), recorder);
     let queue = surviving("queue");
@@ -289,7 +288,7 @@ async fn a_late_acknowledgement_settles_nothing_on_the_new_connection() {
     let broker = broker().await;
     let mut proxy = Proxy::start(broker.addr()).await;
     let (recorder, mut events) = Recorder::new();
-    let consumers = Consumers::new(proxy.options(&broker.options()), recorder);
+    let consumers = Consumers::new(proxy.options(&connect_options(&broker)), recorder);
     let queue = surviving("queue");
     let (mut subscription, mut deliveries) = subscription(queue.clone());
     let survived = Arc::new(AtomicBool::new(false));
@@ -299,7 +298,7 @@ async fn a_late_acknowledgement_settles_nothing_on_the_new_connection() {
     }));
     consumers.add(subscription);
     soon(consumers.start()).await.unwrap();
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     soon(publisher.publish(message("", &queue.name, "1"), None))
         .await
         .unwrap();
@@ -331,7 +330,7 @@ async fn a_late_acknowledgement_settles_nothing_on_the_new_connection() {
 async fn a_frozen_connection_is_noticed_by_its_heartbeat() {
     let broker = broker().await;
     let mut proxy = Proxy::start(broker.addr()).await;
-    let mut options = proxy.options(&broker.options());
+    let mut options = proxy.options(&connect_options(&broker));
     options.heartbeat = 1;
     options.connect_timeout = Duration::from_millis(500);
     let (recorder, mut events) = Recorder::new();
@@ -387,7 +386,7 @@ async fn a_frozen_connection_is_noticed_by_its_heartbeat() {
 #[tokio::test]
 async fn idle_connections_live_on_heartbeats() {
     let broker = broker().await;
-    let mut options = broker.options();
+    let mut options = connect_options(&broker);
     options.heartbeat = 1;
     let connection = soon(Connection::open(&options)).await.unwrap();
     // Nothing is waited for here: for four intervals nothing may happen.
@@ -439,7 +438,7 @@ async fn a_restarted_broker_gets_everything_declared_again() {
 #[tokio::test]
 async fn a_deleted_queue_is_declared_and_consumed_again() {
     let broker = broker().await;
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (mut subscription, mut deliveries) = subscription(surviving("queue"));
     let queue = subscription.queue.name.clone();
     let (told, mut recovered) = mpsc::unbounded_channel();
@@ -449,11 +448,13 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
     }));
     consumers.add(subscription);
     soon(consumers.start()).await.unwrap();
-    let connection = soon(Connection::open(&broker.options())).await.unwrap();
+    let connection = soon(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
     let channel = soon(connection.channel()).await.unwrap();
     soon(channel.queue_delete(&queue)).await.unwrap();
     assert!(!soon(recovered.recv()).await.unwrap());
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     soon(publisher.publish(message("", &queue, "1"), None))
         .await
         .unwrap();
@@ -464,12 +465,12 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
 #[tokio::test]
 async fn killed_consumers_give_back_what_they_held() {
     let broker = broker().await;
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (first, mut deliveries) = subscription(surviving("queue"));
     let queue = first.queue.clone();
     consumers.add(first);
     soon(consumers.start()).await.unwrap();
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     soon(publisher.publish(message("", &queue.name, "1"), None))
         .await
         .unwrap();
@@ -482,7 +483,7 @@ async fn killed_consumers_give_back_what_they_held() {
     );
     soon(consumers.stop()).await;
 
-    let others = Consumers::new(broker.options(), Arc::new(()));
+    let others = Consumers::new(connect_options(&broker), Arc::new(()));
     let (second, mut deliveries) = subscription(queue);
     others.add(second);
     soon(others.start()).await.unwrap();
@@ -495,8 +496,8 @@ async fn killed_consumers_give_back_what_they_held() {
 #[tokio::test]
 async fn acknowledgements_made_before_a_stop_reach_the_broker() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (subscription, mut deliveries) = subscription(surviving("queue"));
     let queue = subscription.queue.name.clone();
     consumers.add(subscription);
@@ -506,7 +507,9 @@ async fn acknowledgements_made_before_a_stop_reach_the_broker() {
         .unwrap();
     soon(deliveries.recv()).await.unwrap().acker.ack();
     soon(consumers.stop()).await;
-    let connection = soon(Connection::open(&broker.options())).await.unwrap();
+    let connection = soon(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
     let channel = soon(connection.channel()).await.unwrap();
     assert_eq!(soon(channel.queue_delete(&queue)).await.unwrap(), 0);
 }
@@ -528,12 +531,14 @@ fn a_connection_whose_runtime_ended_says_so_and_publishers_go_on_elsewhere() {
         let stop = Arc::clone(&stop);
         move || home.block_on(stop.notified())
     });
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     let connection = first.block_on(async {
         soon(publisher.publish(message("", "k", ""), None))
             .await
             .unwrap();
-        soon(Connection::open(&broker.options())).await.unwrap()
+        soon(Connection::open(&connect_options(&broker)))
+            .await
+            .unwrap()
     });
     drop(first);
     assert!(!connection.is_open());

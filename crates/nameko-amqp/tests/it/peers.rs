@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nameko::amqp::{ConnectOptions, Connection, Consumers, Error, Queue};
+use nameko_amqp::{ConnectOptions, Connection, Consumers, Error, Queue};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
 
-use crate::amqp_basics::{self, soon};
+use crate::support::{self, soon};
 
 /// Frame types: method, header, body.
 const METHOD: u8 = 1;
@@ -225,7 +225,10 @@ async fn a_server_without_our_login_method_is_told_apart() {
 async fn garbage_on_an_open_connection_ends_it_with_a_reason() {
     for (bytes, why) in [
         (b"not a frame at all".to_vec(), "unknown type"),
-        (vec![BODY, 0, 1, 0x40, 0, 0, 0], "1073741832 bytes exceeds the limit of 131072"),
+        (
+            vec![BODY, 0, 1, 0x40, 0, 0, 0],
+            "1073741832 bytes exceeds the limit of 131072",
+        ),
         (frame(METHOD, 7, &[0, 20, 0, 40]), "middle of a field"),
         (
             frame(METHOD, 7, &[0, 20, 0, 41]),
@@ -403,7 +406,7 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
 async fn a_server_that_no_longer_answers_does_not_hold_up_the_end_of_a_consumer() {
     let server = Server::new().await;
     let consumers = Consumers::new(server.options(), Arc::new(()));
-    let (subscription, mut deliveries) = amqp_basics::subscription(Queue {
+    let (subscription, mut deliveries) = support::subscription(Queue {
         no_declare: true,
         ..Queue::new("queue")
     });
@@ -424,7 +427,7 @@ async fn a_server_that_no_longer_answers_does_not_hold_up_the_end_of_a_consumer(
     }
     soon(starting).await.unwrap().unwrap();
     // What it is to consume beside that is declared first, which is not answered.
-    let (second, _) = amqp_basics::subscription(Queue::new("second"));
+    let (second, _) = support::subscription(Queue::new("second"));
     let second = consumers.add(second);
     soon(read_frame(&mut stream)).await;
     // Never consumed, it is over at once; the other one when it was waited for.

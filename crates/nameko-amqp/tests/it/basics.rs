@@ -1,68 +1,23 @@
 //! The AMQP client: declaring, publishing, consuming, fetching.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use nameko::amqp::{
-    ConnectOptions, Connection, Consumers, Delivery, Error, Exchange, Properties, Publish,
-    PublishError, Publisher, Queue, Retry, Subscription, Table, Value,
+use nameko_amqp::{
+    ConnectOptions, Connection, Consumers, Error, Exchange, Properties, Publish, PublishError,
+    Publisher, Queue, Retry, Table, Value,
 };
-use tokio::sync::mpsc;
 
-use crate::support::{broker, unique};
-
-/// A subscription whose deliveries come through a channel.
-pub(crate) fn subscription(queue: Queue) -> (Subscription, mpsc::UnboundedReceiver<Delivery>) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let sink = move |delivery| {
-        // The test may be over.
-        let _ = sender.send(delivery);
-    };
-    let subscription = Subscription {
-        queue,
-        prefetch: Some(10),
-        sink: Arc::new(sink),
-        on_recovered: None,
-    };
-    (subscription, receiver)
-}
-
-/// A queue that goes when its last consumer goes.
-pub(crate) fn temporary(name: &str) -> Queue {
-    Queue {
-        durable: false,
-        auto_delete: true,
-        ..Queue::new(unique(name))
-    }
-}
-
-pub(crate) fn message(exchange: &str, routing_key: &str, body: &str) -> Publish {
-    Publish {
-        exchange: exchange.to_owned(),
-        routing_key: routing_key.to_owned(),
-        body: Bytes::from(body.to_owned()),
-        ..Publish::default()
-    }
-}
-
-/// Waits, but not for ever.
-pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future.into_future())
-        .await
-        .expect("it takes too long")
-}
+use crate::support::{broker, connect_options, message, soon, subscription, temporary};
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_sent() {
     let broker = broker().await;
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let exchange = Exchange {
         auto_delete: true,
         durable: false,
-        ..Exchange::topic(unique("exchange"))
+        ..Exchange::topic("exchange")
     };
     let queue = temporary("queue").bind(exchange.clone(), "key.*");
     let (subscription, mut deliveries) = subscription(queue);
@@ -104,7 +59,7 @@ async fn a_message_arrives_as_it_was_sent() {
         properties,
         ..message(&exchange.name, "key.word", r#"{"args": []}"#)
     };
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     soon(publisher.publish(sent.clone(), None)).await.unwrap();
 
     let got = soon(deliveries.recv()).await.unwrap();
@@ -123,7 +78,9 @@ async fn a_message_arrives_as_it_was_sent() {
 #[tokio::test]
 async fn fifty_megabytes_come_and_go() {
     let broker = broker().await;
-    let connection = soon(Connection::open(&broker.options())).await.unwrap();
+    let connection = soon(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
     let channel = soon(connection.channel()).await.unwrap();
     soon(channel.confirm_select()).await.unwrap();
     let queue = Queue {
@@ -154,10 +111,10 @@ async fn fifty_megabytes_come_and_go() {
 #[tokio::test]
 async fn a_wrong_exchange_fails_its_own_publishes_only() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     let queue = temporary("queue");
-    let missing = unique("missing");
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let missing = "missing".to_owned();
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (subscription, mut deliveries) = subscription(queue.clone());
     consumers.add(subscription);
     soon(consumers.start()).await.unwrap();
@@ -197,10 +154,10 @@ async fn a_wrong_exchange_fails_its_own_publishes_only() {
 #[tokio::test]
 async fn a_mandatory_message_that_no_queue_takes_comes_back() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
-    let nowhere = unique("nowhere");
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let nowhere = "nowhere".to_owned();
     let queue = temporary("queue");
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (subscription, _deliveries) = subscription(queue.clone());
     consumers.add(subscription);
     soon(consumers.start()).await.unwrap();
@@ -236,9 +193,9 @@ async fn a_mandatory_message_that_no_queue_takes_comes_back() {
 #[tokio::test]
 async fn a_message_that_the_broker_refuses_fails_alone() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     let queue = temporary("queue");
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (mut subscription, _deliveries) = subscription(queue.clone());
     subscription.prefetch = None;
     consumers.add(subscription);
@@ -269,8 +226,8 @@ async fn a_message_that_the_broker_refuses_fails_alone() {
 #[tokio::test]
 async fn a_panic_in_a_sink_costs_its_message_only() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let (mut subscription, mut deliveries) = subscription(temporary("queue"));
     let queue = subscription.queue.name.clone();
     let good = subscription.sink.clone();
@@ -293,7 +250,9 @@ async fn a_panic_in_a_sink_costs_its_message_only() {
 #[tokio::test]
 async fn a_queue_that_is_another_says_so() {
     let broker = broker().await;
-    let connection = soon(Connection::open(&broker.options())).await.unwrap();
+    let connection = soon(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
     let channel = soon(connection.channel()).await.unwrap();
     let queue = temporary("queue");
     soon(channel.queue_declare(&queue)).await.unwrap();
@@ -333,7 +292,7 @@ async fn a_queue_that_is_another_says_so() {
 #[tokio::test]
 async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
+    let publisher = Publisher::shared(&connect_options(&broker));
     let long = "x".repeat(256);
     let mut deep = Value::Null;
     for _ in 0..100 {
@@ -349,10 +308,7 @@ async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
     for (bad, why) in [
         (message("", &long, ""), "routing key"),
         (message(&long, "", ""), "exchange"),
-        (
-            headers(Value::String("x".repeat(200_000))),
-            "bytes exceed",
-        ),
+        (headers(Value::String("x".repeat(200_000))), "bytes exceed"),
         (headers(deep), "nested deeper"),
         (headers(f64::NAN.into()), "the number NaN"),
         (
@@ -375,7 +331,9 @@ async fn what_amqp_cannot_carry_is_refused_before_it_is_sent() {
 #[tokio::test]
 async fn rejected_comes_again_and_acknowledged_does_not() {
     let broker = broker().await;
-    let connection = soon(Connection::open(&broker.options())).await.unwrap();
+    let connection = soon(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
     let channel = soon(connection.channel()).await.unwrap();
     let queue = temporary("queue");
     soon(channel.queue_declare(&queue)).await.unwrap();
@@ -411,12 +369,12 @@ async fn rejected_comes_again_and_acknowledged_does_not() {
 #[tokio::test]
 async fn a_cancelled_subscription_leaves_its_queue() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let queue = Queue {
         durable: false,
         arguments: Table::from([("x-expires", 30_000)]),
-        ..Queue::new(unique("queue"))
+        ..Queue::new("queue")
     };
     let (first, mut deliveries) = subscription(queue.clone());
     let id = consumers.add(first);
@@ -447,8 +405,8 @@ async fn a_cancelled_subscription_leaves_its_queue() {
 #[tokio::test]
 async fn prefetch_is_kept_for_each_subscription() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let queues = [temporary("one"), temporary("three"), temporary("any")];
     let mut receivers = Vec::new();
     for (queue, prefetch) in queues.iter().zip([Some(1), Some(3), None]) {
@@ -469,7 +427,9 @@ async fn prefetch_is_kept_for_each_subscription() {
     for _ in 0..6 {
         held.push(soon(receivers[2].recv()).await.unwrap());
     }
-    let connection = soon(Connection::open(&broker.options())).await.unwrap();
+    let connection = soon(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
     let channel = soon(connection.channel()).await.unwrap();
     for (at, expected) in [(0, 5), (1, 3), (2, 0)] {
         let passive = Queue {
@@ -491,8 +451,8 @@ async fn prefetch_is_kept_for_each_subscription() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_messages_at_once_are_all_confirmed_and_delivered() {
     let broker = broker().await;
-    let publisher = Publisher::shared(&broker.options());
-    let consumers = Consumers::new(broker.options(), Arc::new(()));
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
     let queue = temporary("queue");
     let (mut subscription, mut deliveries) = subscription(queue.clone());
     subscription.prefetch = None;

@@ -1,0 +1,10 @@
+//! Tests of the client on a broker, and on servers that misbehave.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod proxy;
+mod support;
+
+mod basics;
+mod failures;
+mod peers;
+mod tls;
