@@ -1,4 +1,4 @@
-"""``python -m nameko`` is ``nameko``."""
+"""Makes ``python -m nameko`` equivalent to ``nameko``."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Fixtures: a broker, and containers and clients on it that are gone when the test is over.
+"""Fixtures: a broker, and containers and clients that are stopped after the test.
 
-Tests run on an embedded broker of their own, or on the one at NAMEKO_TEST_AMQP_URI. Names that
-reach the broker carry ``uid``, so that tests do not meet on a shared one.
+Tests run on an embedded broker, or on the one at NAMEKO_TEST_AMQP_URI. Names on the broker contain
+``uid``, so that tests do not interfere on a shared broker.
 """
 
 import json
@@ -22,14 +22,14 @@ from nameko.amqp.publish import get_connection
 from nameko.containers import ServiceContainer
 from nameko.standalone.rpc import ClusterRpcProxy
 
-# Those need an environment of their own, which `make test-community` has.
+# They need the environment of `make test-community`.
 collect_ignore = [] if find_spec("nameko_sqlalchemy") else ["community"]
 
 EXTERNAL_URI = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
 
 def pytest_configure(config):
-    # The fixtures of nameko.testing.pytest test on the same broker.
+    # The fixtures of nameko.testing.pytest use the same broker.
     if EXTERNAL_URI:
         config.option.RABBIT_AMQP_URI = EXTERNAL_URI
 
@@ -46,7 +46,7 @@ def broker_uri():
 
 @pytest.fixture
 def own_broker():
-    """An embedded broker that the test may stop and break."""
+    """An embedded broker that the test may stop."""
     broker = Broker()
     yield broker
     broker.stop()
@@ -64,13 +64,13 @@ def uid():
 
 @pytest.fixture
 def folder(tmp_path, uid):
-    """A folder with the module ``hello`` in it, for the command line."""
+    """A directory with the module ``hello``, for the command line."""
     return Folder(tmp_path, uid)
 
 
 @pytest.fixture
 def serve(config):
-    """``serve(cls, **config)`` starts a container of a service class and returns it."""
+    """``serve(cls, **config)`` starts a container for a service class and returns it."""
     containers = []
 
     def start(service_cls, **extra):
@@ -92,7 +92,7 @@ def _delete_entities(extensions):
     exchanges += [ext.exchange for ext in extensions if getattr(ext, "exchange", None) is not None]
     with get_connection(EXTERNAL_URI) as connection, connection.channel() as channel:
         for queue in queues:
-            if not queue.exclusive:  # those are gone with their connection
+            if not queue.exclusive:  # deleted with their connection
                 channel.queue_delete(queue.name)
         for name in {exchange.name for exchange in exchanges}:
             if name.endswith(".events"):
@@ -101,13 +101,13 @@ def _delete_entities(extensions):
 
 @pytest.fixture
 def cluster(config):
-    """A client of every service; a call without a reply fails after 10 seconds."""
+    """A client of all services, with a timeout of 10 seconds."""
     with ClusterRpcProxy(config, timeout=10) as proxy:
         yield proxy
 
 
 class Caller:
-    """Sends requests as any AMQP client could, through kombu, and reads the replies."""
+    """Sends raw requests through kombu and reads the replies."""
 
     def __init__(self, channel, connection, uid):
         self.channel, self.connection = channel, connection
@@ -124,7 +124,7 @@ class Caller:
         self.producer = kombu.Producer(channel)
 
     def send(self, routing_key, body, **properties):
-        """``body`` is sent as it is. Returns nothing."""
+        """Sends ``body`` unchanged, without waiting for a reply."""
         properties.setdefault("content_type", "application/json")
         properties.setdefault("content_encoding", "utf-8")
         if isinstance(body, str):
@@ -134,7 +134,7 @@ class Caller:
         self.channel.basic_publish(message, exchange="nameko-rpc", routing_key=routing_key)
 
     def call(self, routing_key, body, **properties):
-        """Send, and wait for the reply: its decoded body."""
+        """Sends a request and returns the decoded body of the reply."""
         properties.setdefault("reply_to", self.reply_to)
         self.send(routing_key, body, **properties)
         self.reply = self.next_reply()
@@ -154,26 +154,26 @@ def caller(broker_uri, uid):
 
 @pytest.fixture
 def expect_log():
-    """``with expect_log(logger, text):`` ends once a record with the text was logged there."""
+    """``with expect_log(logger, text):`` waits at its end for a log record with the text."""
 
     @contextmanager
     def expect(name, text, level=logging.DEBUG):
-        heard = threading.Event()
+        logged = threading.Event()
 
-        class Listener(logging.Handler):
+        class Handler(logging.Handler):
             def emit(self, record):
                 if text in record.getMessage():
-                    heard.set()
+                    logged.set()
 
-        logger, listener = logging.getLogger(name), Listener()
+        logger, handler = logging.getLogger(name), Handler()
         before = logger.level
-        logger.addHandler(listener)
+        logger.addHandler(handler)
         logger.setLevel(level)
         try:
             yield
-            assert heard.wait(10), "nobody logged {!r}".format(text)
+            assert logged.wait(10), "{!r} was not logged".format(text)
         finally:
-            logger.removeHandler(listener)
+            logger.removeHandler(handler)
             logger.setLevel(before)
 
     return expect

@@ -1,4 +1,4 @@
-"""A command as a user runs it: a process, what it prints, and how it ends."""
+"""Runs commands as a user does: as processes, with their output and exit code."""
 
 import fcntl
 import os
@@ -17,19 +17,19 @@ import nameko
 
 ROOT = Path(__file__).parents[2]
 NAMEKO = [sys.executable, "-m", "nameko"]
-# How long anything may take (s).
-PATIENCE = 30
+# Seconds for each wait.
+TIMEOUT = 30
 
 
 def environment(**extra):
     env = {name: value for name, value in os.environ.items() if name != "AMQP_URI"}
-    # The package that the tests have, wherever it is.
+    # The package under test, from its own location.
     path = os.pathsep.join([str(Path(nameko.__file__).parents[1]), str(ROOT)])
     return {**env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def run(*arguments, stdin="", cwd=None, **env):
-    """Run ``nameko`` with these arguments to its end."""
+    """Runs ``nameko`` until it exits."""
     return subprocess.run(
         [*NAMEKO, *arguments],
         input=stdin,
@@ -37,13 +37,13 @@ def run(*arguments, stdin="", cwd=None, **env):
         text=True,
         cwd=cwd,
         env=environment(**env),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
 
 class Program:
-    """``nameko`` with these arguments, running. Standard error is read with standard output."""
+    """A running ``nameko`` process, with standard error merged into standard output."""
 
     def __init__(self, *arguments, cwd=None, command=NAMEKO, **env):
         self.process = subprocess.Popen(
@@ -66,10 +66,10 @@ class Program:
         self._lines.put(None)
 
     def wait_for(self, text):
-        """Read until a line has the text in it."""
+        """Reads until a line contains the text, and returns that line."""
         while True:
             try:
-                line = self._lines.get(timeout=PATIENCE)
+                line = self._lines.get(timeout=TIMEOUT)
             except queue.Empty:
                 raise AssertionError("no {!r} in: {}".format(text, "".join(self.seen)))
             assert line is not None, "it ended without {!r}: {}".format(text, "".join(self.seen))
@@ -78,7 +78,7 @@ class Program:
                 return line
 
     def wait_for_all(self, *texts):
-        """Read until each text has been printed, in any order, before now or later."""
+        """Reads until each text has been printed, in any order, including past output."""
         for text in texts:
             while text not in "".join(self.seen):
                 self.wait_for("")
@@ -87,8 +87,8 @@ class Program:
         self.process.send_signal(signum)
 
     def wait(self):
-        """Its exit code."""
-        return self.process.wait(PATIENCE)
+        """Waits for the process and returns its exit code."""
+        return self.process.wait(TIMEOUT)
 
     def __enter__(self):
         return self
@@ -96,13 +96,13 @@ class Program:
     def __exit__(self, *exc_info):
         self.process.kill()
         self.process.wait()
-        # Processes that it had started have its output too, and end when it is gone.
-        self._reader.join(PATIENCE)
+        # Its child processes share the output, and exit after it.
+        self._reader.join(TIMEOUT)
         self.process.stdout.close()
 
 
 class Terminal:
-    """``nameko`` with these arguments on a terminal of its own."""
+    """A ``nameko`` process on a pseudo-terminal."""
 
     def __init__(self, *arguments, cwd=None, **env):
         self.master, slave = pty.openpty()
@@ -114,7 +114,7 @@ class Terminal:
             cwd=cwd,
             env=environment(TERM="dumb", **env),
             start_new_session=True,
-            # So that a typed Ctrl-C becomes a signal.
+            # Makes a typed Ctrl-C a signal.
             preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
@@ -135,8 +135,10 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def press(self, key, answer):
-        """Type a key that sends a signal, again each second until there is an answer, as people
-        do: Python sees a signal that comes just before it waits for input with the next input."""
+        """Types a key that sends a signal, repeatedly until the answer appears.
+
+        Python handles a signal that arrives just before it blocks on input only at the next input.
+        """
         self.type(key)
         while answer not in self.seen and not select.select([self.master], [], [], 1)[0]:
             self.type(key)
@@ -180,7 +182,7 @@ HELLO = """
 
 
 class Folder:
-    """A folder with the module ``hello`` in it."""
+    """A directory with the module ``hello``."""
 
     def __init__(self, path, uid):
         self.path, self.uid = path, uid

@@ -1,10 +1,10 @@
-"""A broker that falls silent: it takes what a client sends, and no longer answers."""
+"""A broker that stops responding: it reads from a client but no longer answers."""
 
 import socket
 import threading
 from urllib.parse import urlsplit
 
-# What a client sends first, and (class, method) of what it sends later: numbers of AMQP 0-9-1.
+# Stages of a client: the protocol header, then methods by their AMQP 0-9-1 (class, method) ids.
 STAGES = {
     "protocol header": None,
     "connection.start-ok": (10, 11),
@@ -20,8 +20,8 @@ STAGES = {
 
 
 class StallingBroker:
-    """The broker at ``uri``, until a client sends ``stage``: that connection then gets no answer
-    any more. Connections that never send it work."""
+    """A proxy of the broker at ``uri``. Once a client sends ``stage``, its connection gets no
+    further answers. Other connections keep working."""
 
     def __init__(self, uri, stage):
         address = urlsplit(uri)
@@ -31,7 +31,7 @@ class StallingBroker:
         port = self._sockets[0].getsockname()[1]
         credentials = address.netloc.rpartition("@")[0] or "guest:guest"
         self.uri = "amqp://{}@127.0.0.1:{}{}".format(credentials, port, address.path)
-        # Set when a client has sent it.
+        # Set once a client has sent it.
         self.stalled = threading.Event()
         self._run(self._accept)
 
@@ -78,7 +78,7 @@ class StallingBroker:
                 broker.sendall(sent)
             sent = reader.read(7)
             if sent:
-                # Type, channel, size; the payload; and an octet that ends it.
+                # A frame: type, channel, size; the payload; and the frame-end octet.
                 sent += reader.read(int.from_bytes(sent[3:7], "big") + 1)
                 is_method = sent[0] == 1
                 method = (

@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line, run as a process."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import uuid
 from unittest.mock import patch
 
 import pytest
-from program import HELLO, INT, NAMEKO, PATIENCE, TERM, Program, Terminal, environment, run
+from program import HELLO, INT, NAMEKO, TERM, TIMEOUT, Program, Terminal, environment, run
 
 import nameko
 from nameko import _nameko
@@ -23,7 +23,7 @@ from nameko.testing.utils import assert_stops_raising
 
 @pytest.fixture
 def running(folder, broker_uri):
-    """The hello service, run by the command."""
+    """The hello service under ``nameko run``."""
     with Program("run", "hello", "--broker", broker_uri, cwd=folder.path) as program:
         program.wait_for("ready at")
         yield program
@@ -31,31 +31,31 @@ def running(folder, broker_uri):
 
 class TestRun:
     @pytest.mark.parametrize("signum", [TERM, INT])
-    def test_it_says_what_it_serves_and_stops_at_a_signal(self, running, cluster, uid, signum):
-        said = "".join(running.seen)
-        assert "hello_{}: hang (rpc), hello (rpc), slow (rpc)".format(uid) in said
-        assert ":********@" in said
+    def test_lists_its_services_and_stops_on_a_signal(self, running, cluster, uid, signum):
+        output = "".join(running.seen)
+        assert "hello_{}: hang (rpc), hello (rpc), slow (rpc)".format(uid) in output
+        assert ":********@" in output
         assert cluster["hello_" + uid].hello("zq") == "Hello, zq!"
         running.signal(signum)
         running.wait_for("stopped")
         assert running.wait() == 0
 
-    def test_calls_in_work_are_finished_first(self, running, cluster, uid):
+    def test_finishes_running_calls_before_it_stops(self, running, cluster, uid):
         reply = cluster["hello_" + uid].slow.call_async()
         running.wait_for("working")
         running.signal(TERM)
         assert reply.result() == "finished"
         assert running.wait() == 0
 
-    def test_a_second_signal_does_not_wait_for_them(self, running, cluster, uid):
+    def test_a_second_signal_forces_the_exit(self, running, cluster, uid):
         cluster["hello_" + uid].hang.call_async()
         running.wait_for("hanging")
         running.signal(TERM)
-        running.wait_for("stopping; once more stops at once")
+        running.wait_for("shutting down (press Ctrl-C again to force)")
         running.signal(TERM)
         assert running.wait() == 143
 
-    def test_several_modules(self, folder, broker_uri, uid):
+    def test_runs_several_modules(self, folder, broker_uri, uid):
         folder.write("other.py", HELLO.replace("hello_", "other_"))
         with Program(
             "run", "hello:Hello", "other", "hello", "--broker", broker_uri, cwd=folder.path
@@ -64,7 +64,7 @@ class TestRun:
             program.wait_for("other_{}:".format(uid))
             program.wait_for("ready at")
 
-    def test_a_configured_broker_that_is_away_is_waited_for(self, folder):
+    def test_waits_for_an_unreachable_broker(self, folder):
         broker = _nameko.Broker()
         uri, port = broker.uri, broker.port
         broker.stop()
@@ -79,22 +79,22 @@ class TestRun:
         broker.stop()
 
     @pytest.mark.parametrize(
-        ("change", "says"),
+        ("change", "expected"),
         [
             (lambda uri: uri.replace("guest:guest", "guest:wrong"), "guest"),
             (lambda uri: uri.rstrip("/") + "/nowhere", "nowhere"),
         ],
         ids=["wrong password", "wrong vhost"],
     )
-    def test_a_broker_that_refuses_is_named_and_tried_again(self, folder, own_broker, change, says):
+    def test_retries_when_the_broker_refuses_the_login(self, folder, own_broker, change, expected):
         with Program(
             "run", "hello", "--broker", change(own_broker.uri), cwd=folder.path
         ) as program:
-            assert says in program.wait_for("Error connecting to broker at")
+            assert expected in program.wait_for("Error connecting to broker at")
             program.signal(INT)
             assert program.wait() == 0
 
-    def test_a_port_that_talks_something_else(self, folder):
+    def test_reports_a_port_that_does_not_speak_amqp(self, folder):
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def answer():
@@ -111,7 +111,7 @@ class TestRun:
             with Program("run", "hello", "--broker", uri, cwd=folder.path) as program:
                 assert "AMQP" in program.wait_for("Error connecting to broker at")
 
-    def test_a_service_that_dies_ends_the_command(self, folder, broker_uri, cluster, uid):
+    def test_exits_when_a_service_dies(self, folder, broker_uri, cluster, uid):
         folder.write(
             "deadly.py",
             """
@@ -156,7 +156,9 @@ class TestRun:
     """
 
     @pytest.mark.parametrize("method", ["setup", "start"])
-    def test_a_dependency_that_cannot_start_is_shown(self, folder, broker_uri, method):
+    def test_shows_the_traceback_of_a_dependency_that_fails_to_start(
+        self, folder, broker_uri, method
+    ):
         folder.write("database.py", self.DATABASE.replace("METHOD", method))
         ended = run("run", "database", "--broker", broker_uri, cwd=folder.path)
         assert ended.returncode == 1
@@ -167,7 +169,7 @@ class TestRun:
             "Error: A service could not start: RuntimeError: no database at db:5432, see above"
         )
 
-    def test_a_dependency_that_cannot_stop_does_not_hang_the_command(self, folder, broker_uri):
+    def test_exits_when_a_dependency_fails_to_stop(self, folder, broker_uri):
         folder.write("database.py", self.DATABASE.replace("METHOD", "stop"))
         with Program("run", "database", "--broker", broker_uri, cwd=folder.path) as program:
             program.wait_for("ready at")
@@ -176,17 +178,15 @@ class TestRun:
             program.wait_for("Error: A service could not stop: RuntimeError: no database at")
             assert program.wait() == 1
 
-    @pytest.mark.parametrize("output", ["nobody reads", "a full disk"])
-    def test_it_serves_on_when_its_output_takes_nothing(
-        self, folder, broker_uri, cluster, uid, output
-    ):
-        if output == "nobody reads":
+    @pytest.mark.parametrize("output", ["closed pipe", "full disk"])
+    def test_keeps_serving_when_its_output_fails(self, folder, broker_uri, cluster, uid, output):
+        if output == "closed pipe":
             reader, writer = os.pipe()
             os.close(reader)
         elif os.path.exists("/dev/full"):
             writer = os.open("/dev/full", os.O_WRONLY)
         else:
-            pytest.skip("this system has no /dev/full")
+            pytest.skip("/dev/full is missing")
         program = subprocess.Popen(
             [*NAMEKO, "run", "hello", "--broker", broker_uri],
             stdout=writer,
@@ -200,11 +200,11 @@ class TestRun:
             assert "starting services" in program.stderr.readline()
             assert_stops_raising(lambda: cluster["hello_" + uid].hello("zq"))
             program.send_signal(TERM)
-            assert program.wait(PATIENCE) == 0
+            assert program.wait(TIMEOUT) == 0
             assert "Error" not in program.stderr.read()
 
 
-def test_the_configuration_can_be_read_while_modules_are_imported(folder, broker_uri, uid):
+def test_modules_can_read_the_configuration_at_import_time(folder, broker_uri, uid):
     folder.write(
         "early.py",
         """
@@ -228,17 +228,17 @@ def test_the_configuration_can_be_read_while_modules_are_imported(folder, broker
 @pytest.mark.parametrize(
     ("options", "code"), [([], 130), (["--workers", "2"], 0), (["--reload"], 0)]
 )
-def test_ctrl_c_while_modules_are_imported(folder, options, code):
+def test_ctrl_c_works_during_the_import(folder, options, code):
     folder.write("slow.py", "import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
     command = ("run", "slow", "--broker", "amqp://127.0.0.1:1", *options)
     with Terminal(*command, cwd=folder.path) as terminal:
         terminal.wait_for("importing")
         terminal.type("\x03")
-        assert terminal.process.wait(PATIENCE) == code
+        assert terminal.process.wait(TIMEOUT) == code
 
 
-class TestWrongInput:
-    """Each ends with exit code 1 and a message that says what was wrong."""
+class TestInvalidInput:
+    """Exits with code 1 and a message with the reason."""
 
     def fails(self, folder, *arguments):
         ended = run(*arguments, cwd=folder.path)
@@ -246,39 +246,39 @@ class TestWrongInput:
         assert "nameko/cli" not in ended.stderr
         return ended.stdout + ended.stderr
 
-    def test_no_such_module(self, folder):
+    def test_missing_module(self, folder):
         assert "Error: No module named 'missing'" in self.fails(folder, "run", "missing")
 
-    def test_no_such_class(self, folder):
-        said = self.fails(folder, "run", "hello:Missing")
-        assert "Error: Failed to find service class 'Missing' in module 'hello'" in said
+    def test_missing_class(self, folder):
+        output = self.fails(folder, "run", "hello:Missing")
+        assert "Error: Failed to find service class 'Missing' in module 'hello'" in output
 
-    def test_file_name_for_module_name(self, folder):
+    def test_file_name_instead_of_module_name(self, folder):
         assert "did you mean 'hello'?" in self.fails(folder, "run", "hello.py")
         assert "did you mean 'hello'?" in self.fails(folder, "run", "./hello.py")
 
-    def test_module_that_raises(self, folder):
+    def test_module_raises(self, folder):
         folder.write("broken.py", "def f():\n    1 / 0\n\nf()\n")
-        said = self.fails(folder, "run", "broken")
-        assert 'broken.py", line 4, in <module>' in said
-        assert "ZeroDivisionError: division by zero" in said
-        assert "importlib" not in said
+        output = self.fails(folder, "run", "broken")
+        assert 'broken.py", line 4, in <module>' in output
+        assert "ZeroDivisionError: division by zero" in output
+        assert "importlib" not in output
 
-    def test_module_that_does_not_parse(self, folder):
+    def test_module_with_a_syntax_error(self, folder):
         folder.write("broken.py", "def f(:\n    pass\n")
-        said = self.fails(folder, "run", "broken")
-        assert 'broken.py", line 1' in said
-        assert "SyntaxError" in said
+        output = self.fails(folder, "run", "broken")
+        assert 'broken.py", line 1' in output
+        assert "SyntaxError" in output
 
-    def test_module_that_imports_what_is_not_there(self, folder):
+    def test_module_imports_a_missing_module(self, folder):
         folder.write("broken.py", "import not_installed\n")
-        said = self.fails(folder, "run", "broken")
-        assert "No module named 'not_installed'" in said
-        assert 'broken.py", line 1' in said
+        output = self.fails(folder, "run", "broken")
+        assert "No module named 'not_installed'" in output
+        assert 'broken.py", line 1' in output
 
     @pytest.mark.parametrize("name", ["eventlet", "gevent"])
-    def test_module_that_patches_threads(self, folder, name):
-        # As these do it: a function of theirs stands in the place of the real one.
+    def test_module_patches_threads(self, folder, name):
+        # Like these packages, replaces the function that starts threads.
         folder.write(
             name + ".py",
             """
@@ -294,45 +294,45 @@ class TestWrongInput:
         text = folder.path.joinpath("hello.py").read_text()
         patch = "import {0}\n{0}.monkey_patch()\n".format(name)
         folder.path.joinpath("hello.py").write_text(patch + text)
-        said = self.fails(folder, "run", "hello", "--broker", "amqp://127.0.0.1:1")
-        assert "Error: This process called {}.monkey".format(name) in said
-        assert "`nameko doctor` finds it" in said
+        output = self.fails(folder, "run", "hello", "--broker", "amqp://127.0.0.1:1")
+        assert "Error: This process called {}.monkey".format(name) in output
+        assert "`nameko doctor` finds the call" in output
 
     def test_module_without_a_service(self, folder):
         folder.write("empty.py", "x = 1\n")
-        said = self.fails(folder, "run", "empty")
-        assert "Failed to find anything that looks like a service in module 'empty'" in said
+        output = self.fails(folder, "run", "empty")
+        assert "Failed to find anything that looks like a service in module 'empty'" in output
 
     def test_service_without_a_name(self, folder):
         folder.write("nameless.py", HELLO.replace("name = ", "label = "))
-        said = self.fails(folder, "run", "nameless")
-        assert "Service class must define a `name` attribute (nameless.Hello)" in said
+        output = self.fails(folder, "run", "nameless")
+        assert "Service class must define a `name` attribute (nameless.Hello)" in output
 
-    def test_two_services_of_one_name(self, folder, uid):
+    def test_two_services_with_the_same_name(self, folder, uid):
         folder.write("twin.py", HELLO)
-        said = self.fails(folder, "run", "hello", "twin")
-        assert "Two services are called 'hello_{}': hello.Hello and twin.Hello".format(uid) in said
+        output = self.fails(folder, "run", "hello", "twin")
+        assert "Two services are named 'hello_{}': hello.Hello and twin.Hello".format(uid) in output
 
-    def test_yaml_that_does_not_parse(self, folder):
+    def test_invalid_yaml(self, folder):
         folder.write("config.yaml", "AMQP_URI: amqp://\nlist: [1, 2\nother: 3\n")
-        said = self.fails(folder, "run", "hello", "--config", "config.yaml")
-        assert "Error: config.yaml:3:6: this is not YAML: " in said
+        output = self.fails(folder, "run", "hello", "--config", "config.yaml")
+        assert "Error: config.yaml:3:6: invalid YAML: " in output
 
-    def test_configuration_that_is_no_mapping(self, folder):
+    def test_configuration_is_not_a_mapping(self, folder):
         folder.write("config.yaml", "- 1\n")
-        assert "config.yaml: a configuration is a mapping" in self.fails(folder, "show-config")
+        assert "config.yaml: expected a mapping of keys" in self.fails(folder, "show-config")
 
-    def test_no_configuration_file(self, folder):
-        said = self.fails(folder, "run", "hello", "--config", "missing.yaml")
-        assert "Cannot read the configuration file missing.yaml: No such file" in said
+    def test_missing_configuration_file(self, folder):
+        output = self.fails(folder, "run", "hello", "--config", "missing.yaml")
+        assert "Cannot read the configuration file missing.yaml: No such file" in output
 
-    def test_uri_that_makes_no_sense(self, folder):
-        said = self.fails(folder, "run", "hello", "--broker", "http://localhost")
-        assert "Error: bad AMQP URI `http://localhost`" in said
-        assert "connecting" not in said
+    def test_invalid_broker_uri(self, folder):
+        output = self.fails(folder, "run", "hello", "--broker", "http://localhost")
+        assert "Error: bad AMQP URI `http://localhost`" in output
+        assert "connecting" not in output
 
     @pytest.mark.parametrize(
-        ("definition", "says"),
+        ("definition", "expected"),
         [
             ("max_workers=many", "max_workers must be a whole number, not 'many'"),
             ("max_workers=-1", "max_workers must not be negative, not -1"),
@@ -341,9 +341,9 @@ class TestWrongInput:
             ("HEARTBEAT=often", "HEARTBEAT must be a whole number, not 'often'"),
         ],
     )
-    def test_setting_that_makes_no_sense(self, folder, definition, says):
-        said = self.fails(folder, "run", "hello", "-d", definition)
-        assert said == "Error: {}\n".format(says)
+    def test_invalid_setting(self, folder, definition, expected):
+        output = self.fails(folder, "run", "hello", "-d", definition)
+        assert output == "Error: {}\n".format(expected)
 
     def test_unknown_arguments(self, folder):
         ended = run("run", "hello", "--nonsense", cwd=folder.path)
@@ -355,7 +355,7 @@ class TestShell:
     def script(self, broker_uri, text):
         return run("shell", "--broker", broker_uri, stdin=textwrap.dedent(text))
 
-    def test_a_script_on_a_pipe(self, running, broker_uri, uid):
+    def test_runs_a_script_from_a_pipe(self, running, broker_uri, uid):
         ended = self.script(
             broker_uri,
             """\
@@ -370,7 +370,7 @@ class TestShell:
         assert ended.returncode == 0
 
     @pytest.mark.parametrize(
-        ("line", "says"),
+        ("line", "expected"),
         [
             ("raise ValueError('no')", "ValueError: no"),
             ("this cannot be Python", "SyntaxError"),
@@ -382,20 +382,20 @@ class TestShell:
             ("n.rpc.hello_{uid}.unserializable()", "RemoteError: UnserializableValueError"),
         ],
     )
-    def test_a_script_that_raises(self, running, broker_uri, uid, line, says):
+    def test_aborts_a_script_at_the_first_exception(self, running, broker_uri, uid, line, expected):
         ended = self.script(broker_uri, line.format(uid=uid) + "\nprint('not reached')\n")
         assert ended.returncode == 1
-        assert says in ended.stderr
+        assert expected in ended.stderr
         assert "Traceback" in ended.stderr or "SyntaxError" in ended.stderr
         assert ended.stdout == ""
 
-    def test_a_50_mb_argument(self, running, broker_uri, uid):
+    def test_takes_a_50_mb_argument(self, running, broker_uri, uid):
         ended = self.script(
             broker_uri, "print(len(n.rpc.hello_{}.hello('x' * 50_000_000)))".format(uid)
         )
         assert ended.stdout == "50000008\n"
 
-    def test_no_broker(self):
+    def test_reports_an_unreachable_broker(self):
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
@@ -404,7 +404,7 @@ class TestShell:
         assert "Error: cannot connect to 127.0.0.1:{}".format(port) in ended.stdout
         assert "Traceback" not in ended.stderr
 
-    def test_no_broker_configured_and_none_running(self):
+    def test_suggests_nameko_run_without_a_broker(self):
         args = setup_parser().parse_args(["shell"])
         with (
             patch("nameko._nameko.probe", return_value=False),
@@ -413,19 +413,19 @@ class TestShell:
         ):
             args.main(args)
 
-    def test_without_standard_input(self, broker_uri):
+    def test_runs_with_standard_input_closed(self, broker_uri):
         command = '"$@" <&-'
         ended = subprocess.run(
             ["bash", "-c", command, "bash", *NAMEKO, "shell", "--broker", broker_uri],
             capture_output=True,
             text=True,
             env=environment(),
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
-    def test_a_script_whose_output_nobody_reads(self, broker_uri):
+    def test_aborts_a_script_when_its_output_pipe_is_closed(self, broker_uri):
         reader, writer = os.pipe()
         os.close(reader)
         ended = subprocess.run(
@@ -435,13 +435,13 @@ class TestShell:
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         os.close(writer)
         assert (ended.returncode, ended.stderr) == (1, "")
 
-    def test_on_a_terminal(self, running, broker_uri, uid):
+    def test_ctrl_c_interrupts_a_call_on_a_terminal(self, running, broker_uri, uid):
         with Terminal("shell", "--broker", broker_uri, "--interface", "plain") as shell:
             shell.wait_for("Broker: ")
             shell.wait_for(">>> ")
@@ -457,7 +457,7 @@ class TestShell:
             shell.type("\x04")
             assert shell.process.wait(30) == 0
 
-    def test_events_and_configuration(self, broker_uri):
+    def test_dispatches_events_and_shows_the_configuration(self, broker_uri):
         ended = self.script(
             broker_uri,
             """\
@@ -472,7 +472,7 @@ class TestShell:
 
 
 class TestShowConfig:
-    def test_environment_variables_are_filled_in(self, folder):
+    def test_substitutes_environment_variables(self, folder):
         folder.path.joinpath("config.yaml").write_text(
             "FOO: ${FOO:foobar}\nBAR: ${BAR}\nRAW: '${BAR}'\nPORT: ${PORT:8000}\n"
         )
@@ -481,7 +481,7 @@ class TestShowConfig:
             "BAR:\n- 1\n- 2\nFOO: foobar\n'ON': true\nPORT: 8000\nRAW: '${BAR}'\nmax_workers: 3"
         )
 
-    def test_who_wins(self, folder):
+    def test_command_line_overrides_file_overrides_environment(self, folder):
         folder.path.joinpath("config.yaml").write_text("x: 1\n")
         ended = run("show-config", cwd=folder.path, AMQP_URI="amqp://environment")
         assert ended.stdout.strip() == "AMQP_URI: amqp://environment\nx: 1"
@@ -494,7 +494,7 @@ class TestShowConfig:
         ended = run("show-config", *option, "-d", "AMQP_URI=amqp://defined", cwd=folder.path)
         assert ended.stdout.strip() == "AMQP_URI: amqp://defined"
 
-    def test_what_is_empty_says_nothing(self, folder):
+    def test_ignores_empty_values(self, folder):
         folder.path.joinpath("config.yaml").write_text("AMQP_URI:\n")
         ended = run("show-config", "--broker", "", cwd=folder.path, AMQP_URI="amqp://environment")
         assert ended.stdout.strip() == "AMQP_URI: amqp://environment"
@@ -503,12 +503,12 @@ class TestShowConfig:
         assert ended.stdout.strip() == "x: 1"
 
 
-def test_version_3_calls_the_command_line_cli():
+def test_has_the_entry_point_of_version_3():
     with patch("sys.argv", ["nameko", "show-config", "-d", "DEBUG", "-c", os.devnull]):
         assert cli() == 0
 
 
-def test_version_and_help():
+def test_prints_version_and_help():
     assert run("--version").stdout.strip() == nameko.__version__
     assert run("run", "--help").stdout.startswith("usage: nameko run")
     assert "show-config" in run("--help").stdout
@@ -516,19 +516,19 @@ def test_version_and_help():
 
 
 class TestEmbeddedBroker:
-    def test_it_is_started_only_where_no_broker_is_configured_or_running(self, own_broker, capsys):
+    def test_is_started_only_if_no_broker_is_configured_or_running(self, own_broker, capsys):
         assert embedded_broker({"AMQP_URI": "amqp://127.0.0.1:1"}) is None
         with patch("nameko._nameko.probe", return_value=True):
             assert embedded_broker({}) is None
         assert capsys.readouterr().out == ""
 
-    def test_a_newcomer_needs_no_broker(self, folder, uid):
-        # Where this machine runs a broker already, that one has to be used.
-        there_is_one = _nameko.probe(DEFAULT_AMQP_URI)
+    def test_run_works_without_a_broker_installed(self, folder, uid):
+        # A broker running on this machine takes precedence.
+        is_running = _nameko.probe(DEFAULT_AMQP_URI)
         with Program("run", "hello", cwd=folder.path) as program:
             program.wait_for("ready at")
-            brought_one = any("none runs at localhost:5672" in line for line in program.seen)
-            assert brought_one is not there_is_one
+            started_one = any("none runs at localhost:5672" in line for line in program.seen)
+            assert started_one is not is_running
             ended = run("shell", stdin="n.rpc.hello_{}.hello('zq')".format(uid))
             assert ended.stdout == "'Hello, zq!'\n"
             program.signal(INT)
@@ -536,7 +536,7 @@ class TestEmbeddedBroker:
             assert program.wait() == 0
 
 
-def test_import_service_finds_classes(folder, monkeypatch):
+def test_import_service_finds_service_classes(folder, monkeypatch):
     monkeypatch.syspath_prepend(folder.path)
     folder.write("some_services.py", HELLO)
     (service,) = import_service("some_services")
@@ -546,11 +546,11 @@ def test_import_service_finds_classes(folder, monkeypatch):
         import_service("some_services:rpc")
 
 
-def test_logs_are_plain_where_there_is_no_terminal(running):
+def test_logs_have_no_colours_without_a_terminal(running):
     assert "\x1b" not in "".join(running.seen)
 
 
-def test_logging_can_be_configured(folder, broker_uri):
+def test_configures_logging_from_the_configuration(folder, broker_uri):
     config = {
         "version": 1,
         "disable_existing_loggers": False,

@@ -30,127 +30,127 @@ def backdoor(runner):
     assert thread.dead
 
 
-class Visitor:
-    """Talks to a backdoor as telnet does."""
+class Client:
+    """A client of a backdoor, like telnet."""
 
     def __init__(self, server):
         self.socket = socket.create_connection(server.fd.getsockname(), timeout=10)
-        self.said = self.until_prompt()
+        self.greeting = self.until_prompt()
 
     def until_prompt(self):
-        said = b""
-        while not said.endswith((b">>> ", b"... ")):
+        output = b""
+        while not output.endswith((b">>> ", b"... ")):
             data = self.socket.recv(4096)
-            assert data, said
-            said += data
-        return said.decode()
+            assert data, output
+            output += data
+        return output.decode()
 
-    def asks(self, line):
+    def run(self, line):
         self.socket.sendall(line.encode() + b"\r\n")
         return self.until_prompt()
 
-    def hung_up_on(self):
+    def is_closed(self):
         try:
             while self.socket.recv(4096):
                 pass
-        except ConnectionResetError:  # with something unread
+        except ConnectionResetError:  # the server left input unread
             pass
         return True
 
 
-def test_what_is_in_reach(backdoor):
-    visitor = Visitor(backdoor)
-    assert "runner" in visitor.said
-    assert "hello from inside" in visitor.asks("runner.greeting")
-    error = visitor.asks("quit()")
+def test_runs_code_with_the_runner_in_scope(backdoor):
+    client = Client(backdoor)
+    assert "runner" in client.greeting
+    assert "hello from inside" in client.run("runner.greeting")
+    error = client.run("quit()")
     assert "RuntimeError: This would kill your service" in error
-    assert "RuntimeError: This would kill your service" in visitor.asks("exit()")
-    assert "ZeroDivisionError" in visitor.asks("1 / 0")
-    assert visitor.asks("for i in range(2):").endswith("... ")
-    visitor.asks("    print('line', i)")
-    assert visitor.asks("") == "line 0\nline 1\n>>> "
+    assert "RuntimeError: This would kill your service" in client.run("exit()")
+    assert "ZeroDivisionError" in client.run("1 / 0")
+    assert client.run("for i in range(2):").endswith("... ")
+    client.run("    print('line', i)")
+    assert client.run("") == "line 0\nline 1\n>>> "
 
 
 @pytest.mark.parametrize("line", ["-" * 100_000 + "1", "1" + "+1" * 100_000])
-def test_what_python_cannot_compile(backdoor, line):
-    visitor = Visitor(backdoor)
-    visitor.asks(line)
-    assert visitor.asks("1 + 1") == "2\n>>> "
+def test_survives_code_that_python_cannot_compile(backdoor, line):
+    client = Client(backdoor)
+    client.run(line)
+    assert client.run("1 + 1") == "2\n>>> "
 
 
 def test_a_web_page_cannot_run_code(backdoor, runner, caplog):
-    """What a browser sends to a port of localhost when a page asks for it."""
-    visitor = Visitor(backdoor)
+    """A page can make a browser send such a request to a port of localhost."""
+    client = Client(backdoor)
     body = b"runner.greeting = 'taken over'\n"
     head = "POST / HTTP/1.1\r\nHost: localhost:3000\r\nContent-Length: {}\r\n\r\n"
-    visitor.socket.sendall(head.format(len(body)).encode() + body)
-    assert visitor.hung_up_on()
+    client.socket.sendall(head.format(len(body)).encode() + body)
+    assert client.is_closed()
     assert runner.greeting == "hello from inside"
-    assert "speaks HTTP: b'POST / HTTP/1.1" in caplog.text
+    assert "HTTP request b'POST / HTTP/1.1" in caplog.text
 
 
-def test_a_line_without_end(backdoor, caplog):
-    visitor = Visitor(backdoor)
+def test_limits_the_length_of_a_line(backdoor, caplog):
+    client = Client(backdoor)
     with pytest.raises(OSError):
         while True:
-            visitor.socket.sendall(b"x" * 1_000_000)
-    assert "has no end" in caplog.text
+            client.socket.sendall(b"x" * 1_000_000)
+    assert "input line too long" in caplog.text
 
 
-def test_mistakes_are_shown_to_who_makes_them(backdoor, monkeypatch):
-    """Also where a library reports errors, for which it replaces sys.excepthook."""
+def test_errors_are_shown_to_the_client_only(backdoor, monkeypatch):
+    """Even if an error tracker has replaced sys.excepthook."""
     reported = []
     monkeypatch.setattr("sys.excepthook", lambda *error: reported.append(error))
-    visitor = Visitor(backdoor)
-    assert visitor.asks("1 / 0").splitlines()[:3] == [
+    client = Client(backdoor)
+    assert client.run("1 / 0").splitlines()[:3] == [
         "Traceback (most recent call last):",
         '  File "<console>", line 1, in <module>',
         "ZeroDivisionError: division by zero",
     ]
-    assert "SyntaxError" in visitor.asks("1 +* 1")
+    assert "SyntaxError" in client.run("1 +* 1")
     assert reported == []
 
 
-def test_visitors_see_their_own_output_only(backdoor, capsys):
-    one, other = Visitor(backdoor), Visitor(backdoor)
-    one.asks("x = 'mine'")
-    assert one.asks("print(x)") == "mine\n>>> "
-    assert "NameError" in other.asks("x")
+def test_clients_see_only_their_own_output(backdoor, capsys):
+    one, other = Client(backdoor), Client(backdoor)
+    one.run("x = 'mine'")
+    assert one.run("print(x)") == "mine\n>>> "
+    assert "NameError" in other.run("x")
     sys.stdout.write("the service's own\n")
     assert capsys.readouterr().out == "the service's own\n"
-    assert one.asks("1 + 1") == "2\n>>> "
+    assert one.run("1 + 1") == "2\n>>> "
 
 
-def test_output_is_as_before_when_they_have_left(backdoor):
+def test_restores_standard_output_after_the_last_client(backdoor):
     before = sys.stdout
-    one, other = Visitor(backdoor), Visitor(backdoor)
+    one, other = Client(backdoor), Client(backdoor)
     assert sys.stdout is not before
     one.socket.shutdown(socket.SHUT_WR)
-    assert one.hung_up_on()
+    assert one.is_closed()
     other.socket.sendall(b"raise SystemExit\n")
-    assert other.hung_up_on()
+    assert other.is_closed()
     for thread in threading.enumerate():
-        if thread.name == "nameko-backdoor-visitor":
+        if thread.name == "nameko-backdoor-client":
             thread.join(10)
     assert sys.stdout is before
 
 
-def test_the_end_hangs_up_on_visitors(runner):
+def test_closes_connections_when_it_ends(runner):
     server, thread = setup_backdoor(runner, 0)
-    visitor = Visitor(server)
+    client = Client(server)
     thread.kill()
-    assert visitor.hung_up_on()
+    assert client.is_closed()
 
 
-def test_a_port_that_is_taken(backdoor, runner):
+def test_reports_a_port_in_use(backdoor, runner):
     port = backdoor.fd.getsockname()[1]
-    with pytest.raises(CommandError, match="cannot listen at localhost:{}".format(port)):
+    with pytest.raises(CommandError, match="Cannot listen at localhost:{}".format(port)):
         setup_backdoor(runner, port)
 
 
 @pytest.fixture
 def port(folder, broker_uri):
-    """The backdoor of a running service."""
+    """The backdoor port of a running service."""
     command = ("run", "hello", "--broker", broker_uri, "--backdoor-port", "0")
     with Program(*command, cwd=folder.path) as program:
         line = program.wait_for("backdoor: nameko backdoor ")
@@ -160,7 +160,7 @@ def port(folder, broker_uri):
         assert program.wait() == 0
 
 
-def test_on_a_terminal(port, uid):
+def test_edits_lines_on_a_terminal(port, uid):
     with Terminal("backdoor", port) as terminal:
         terminal.wait_for(">>> ")
         terminal.type("list(runner.service_names)\n")
@@ -171,17 +171,17 @@ def test_on_a_terminal(port, uid):
         assert terminal.process.wait(30) == 0
 
 
-def test_leaving_while_something_runs(port):
+def test_ctrl_c_leaves_while_code_runs(port):
     with Terminal("backdoor", port) as terminal:
         terminal.wait_for(">>> ")
         terminal.type("import time; print('begun'); time.sleep(20)\n")
         terminal.wait_for("begun\r\n")
         terminal.type("\x03")
-        terminal.wait_for("leaving; what was typed last runs on")
+        terminal.wait_for("leaving; the last input is still running")
         assert terminal.process.wait(30) == 0
 
 
-def test_the_services_end(folder, broker_uri):
+def test_reports_the_end_of_the_services(folder, broker_uri):
     command = ("run", "hello", "--broker", broker_uri, "--backdoor-port", "0")
     with Program(*command, cwd=folder.path) as program:
         port = program.wait_for("backdoor: nameko backdoor ").split()[-1]
@@ -189,20 +189,20 @@ def test_the_services_end(folder, broker_uri):
         with Terminal("backdoor", port) as terminal:
             terminal.wait_for(">>> ")
             program.signal(TERM)
-            terminal.wait_for("the services have hung up")
+            terminal.wait_for("connection closed by the services")
             terminal.type("\n")
             assert terminal.process.wait(30) == 0
         assert program.wait() == 0
 
 
-def test_in_a_pipe(port, uid):
-    # With no netcat and no telnet in reach.
+def test_runs_a_script_from_a_pipe_without_netcat(port, uid):
+    # An empty PATH, so that neither netcat nor telnet is found.
     ended = run("backdoor", port, stdin="print(*runner.service_names)\n", PATH="/nowhere")
     assert "hello_{}\n".format(uid) in ended.stdout
     assert ended.returncode == 0
 
 
-# What netcat of OpenBSD does with `nc HOST PORT -N`, and says with -h.
+# Behaves like netcat of OpenBSD under `nc HOST PORT -N` and `nc -h`.
 NETCAT = """#!{python}
 import socket, sys
 if sys.argv[1:] == ["-h"]:
@@ -214,31 +214,31 @@ with socket.create_connection((host, int(port))) as connection:
     connection.shutdown(socket.SHUT_WR)
     while data := connection.recv(4096):
         sys.stdout.buffer.write(data)
-print("said netcat")
+print("printed by netcat")
 """
 
 
-def test_by_netcat(port, uid, tmp_path):
+def test_runs_a_script_from_a_pipe_with_netcat(port, uid, tmp_path):
     netcat = tmp_path / "netcat"
     netcat.write_text(NETCAT.format(python=sys.executable))
     netcat.chmod(0o755)
     path = "{}:{}".format(tmp_path, os.environ["PATH"])
     ended = run("backdoor", port, stdin="print(*runner.service_names)\n", PATH=path)
     assert "hello_{}\n".format(uid) in ended.stdout
-    assert ended.stdout.endswith("said netcat\n")
+    assert ended.stdout.endswith("printed by netcat\n")
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
-    [("1", "Backdoor unreachable on 1: "), ("host:port", "'host:port' is no [host:]port")],
+    ("target", "expected"),
+    [("1", "Backdoor unreachable on 1: "), ("host:port", "'host:port' is not a [host:]port")],
 )
-def test_a_wrong_target(target, says):
+def test_reports_an_invalid_target(target, expected):
     ended = run("backdoor", target, PATH="/nowhere")
     assert ended.returncode == 1
-    assert says in ended.stdout
+    assert expected in ended.stdout
 
 
-def test_a_program_that_fails_is_told():
+def test_reports_a_failing_netcat():
     args = setup_parser().parse_args(["backdoor", "3000", "--rlwrap"])
     with (
         patch("nameko.cli.backdoor.os.system", return_value=0),

@@ -11,7 +11,7 @@ from nameko.cli.doctor.requirements import allows, declared
 
 
 class Project:
-    """A folder of files, and what the doctor says of it."""
+    """A project directory and its findings."""
 
     def __init__(self, path):
         self.path = path
@@ -22,7 +22,7 @@ class Project:
         file.write_text(textwrap.dedent(text))
 
     def findings(self, *arguments):
-        """(severity, place, what) of all that is found; the exit code has to fit."""
+        """Returns (severity, location, name) of each finding, and checks the exit code."""
         ended = run("doctor", *arguments, "--format", "json", cwd=self.path)
         assert ended.stderr == ""
         self.report = json.loads(ended.stdout)
@@ -67,7 +67,7 @@ GOOD = """
 """
 
 
-def test_nothing_to_say(project):
+def test_a_correct_project_has_no_findings(project):
     project.write("shop/__init__.py", "")
     project.write("shop/service.py", GOOD)
     project.write("shop/helpers.py", "helper = 1\n")
@@ -78,7 +78,7 @@ def test_nothing_to_say(project):
     assert ended.stdout == "0 things break, 0 work differently, in 3 files with 1 service\n"
 
 
-def test_eventlet(project):
+def test_reports_uses_of_eventlet(project):
     project.write(
         "service.py",
         """\
@@ -108,12 +108,12 @@ def test_eventlet(project):
         ("differs", "service.py:13", "eventlet.sleep, also in line 14"),
         ("differs", "service.py:15", "eventlet.green.urllib"),
     ]
-    said = run("doctor", cwd=project.path).stdout
-    assert "service.py:13: works differently: eventlet.sleep" in said
-    assert "    fix: time.sleep\n" in said
+    output = run("doctor", cwd=project.path).stdout
+    assert "service.py:13: works differently: eventlet.sleep" in output
+    assert "    fix: time.sleep\n" in output
 
 
-def test_internals(project):
+def test_reports_uses_of_internals(project):
     project.write(
         "extensions.py",
         """\
@@ -160,7 +160,7 @@ def test_internals(project):
     ]
 
 
-def test_what_is_not_installed(project):
+def test_reports_missing_packages(project):
     project.write(
         "service.py",
         """\
@@ -183,7 +183,7 @@ def test_what_is_not_installed(project):
     assert found[0][2] == "import no_such_driver"
 
 
-def test_a_module_is_read_with_what_it_imports(project):
+def test_checks_a_module_with_its_imports(project):
     project.write("shop/__init__.py", "")
     project.write("shop/service.py", "from . import deep\nfrom shop.other import x\n")
     project.write("shop/deep.py", "import eventlet\neventlet.spawn(print)\n")
@@ -194,10 +194,10 @@ def test_a_module_is_read_with_what_it_imports(project):
     assert project.report["files"] == 4
     found = project.findings("shop/unrelated.py")
     assert [one[:2] for one in found] == [("breaks", "shop/unrelated.py:1")]
-    assert found[0][2].startswith("this is not Python 3.")
+    assert found[0][2].startswith("not valid Python 3.")
 
 
-def test_files_that_cannot_be_read_are_told_of_or_passed_over(project):
+def test_reports_or_skips_unreadable_files(project):
     project.write("generated.py", "x = {}\n".format("+".join(["1"] * 20_000)))
     project.write("latin.py", "x = 1\n")
     project.path.joinpath("latin.py").write_bytes(b'x = "\xe9"\n')
@@ -219,7 +219,7 @@ POETRY = """\
     """
 
 
-def test_requirements(project):
+def test_checks_requirements(project):
     project.write("requirements/base.txt", "# ours\n-r other.txt\nnameko==2.14.1\neventlet\nsix\n")
     project.write("setup.cfg", "[options]\ninstall_requires =\n    nameko>=2.12,<3\n    requests\n")
     project.write("pyproject.toml", '[project]\ndependencies = ["kombu<5", "nameko>=3.0.0rc6"]\n')
@@ -264,11 +264,11 @@ def test_requirements(project):
         (">3", False),
     ],
 )
-def test_versions(versions, ours):
+def test_compares_version_specifiers(versions, ours):
     assert allows(versions, "3.0.0") is ours
 
 
-def test_configuration(project):
+def test_reports_unknown_configuration_keys(project):
     project.write("service.py", "def setup(config):\n    return config['WEB_SERVER_ADRESS_2']\n")
     project.write(
         "config.yaml",
@@ -281,14 +281,14 @@ def test_configuration(project):
         """,
     )
     assert project.findings("--config", "config.yaml") == [
-        ("differs", "config.yaml:1", "AMQP_URL is a key that nothing reads"),
-        ("differs", "config.yaml:2", "MAX_WORKERS is a key that nothing reads"),
+        ("differs", "config.yaml:1", "unknown key AMQP_URL"),
+        ("differs", "config.yaml:2", "unknown key MAX_WORKERS"),
         ("differs", "config.yaml:5", "TRANSPORT_OPTIONS"),
     ]
 
 
-def test_installed_extensions_are_read(project):
-    # A package beside the project is as good as an installed one.
+def test_checks_installed_extensions(project):
+    # A package in the working directory counts as installed.
     project.write(
         "nameko_green-1.0.dist-info/METADATA",
         "Metadata-Version: 2.1\nName: nameko-green\nVersion: 1.0\nRequires-Dist: nameko>=2\n",
@@ -301,7 +301,7 @@ def test_installed_extensions_are_read(project):
     ]
 
 
-def test_what_is_known_of_extensions_is_told(project):
+def test_reports_known_issues_of_extensions(project):
     for name in ("nameko-sentry", "nameko-prometheus"):
         project.write(
             "{}-1.0.dist-info/METADATA".format(name),
@@ -319,17 +319,23 @@ def test_what_is_known_of_extensions_is_told(project):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
-        (["nothere"], "There is no module 'nothere', seen from here"),
-        (["config.yaml"], "config.yaml is no Python file; a configuration is read with --config"),
-        (["./nothere.py"], "There is no module './nothere.py', seen from here; there is no such"),
+        (["nothere"], "There is no module 'nothere' in this directory or environment"),
+        (
+            ["config.yaml"],
+            "config.yaml is not a Python file; pass a configuration file with --config",
+        ),
+        (
+            ["./nothere.py"],
+            "There is no module './nothere.py' in this directory or environment; there is no",
+        ),
         (["--config", "nothere.yaml"], "Cannot read the configuration file nothere.yaml"),
     ],
 )
-def test_what_is_not_there_or_no_python(project, arguments, says):
+def test_reports_invalid_targets(project, arguments, expected):
     project.write("config.yaml", "a: 1\n")
     ended = run("doctor", *arguments, cwd=project.path)
     assert ended.returncode == 1
-    assert "Error: " + says in ended.stdout
+    assert "Error: " + expected in ended.stdout
     assert ended.stderr == ""

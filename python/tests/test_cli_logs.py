@@ -1,4 +1,4 @@
-"""How ``nameko run`` logs."""
+"""The log of ``nameko run``."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ LOGGING_SERVICE = """
 
         @rpc
         def hello(self):
-            logging.getLogger("shop").debug("told", extra=dict(order=17))
+            logging.getLogger("shop").debug("greeted", extra=dict(order=17))
 
         @rpc
         def fail(self):
@@ -25,25 +25,25 @@ LOGGING_SERVICE = """
 
         @rpc
         async def hello_async(self):
-            await asyncio.gather(self.tell("first"), asyncio.to_thread(self.tell_now, "second"))
-            self.tell_now("third")
-            # Whatever it logs is not of the call that began it.
-            Hello.later = asyncio.create_task(self.tell_when_it_is_over())
+            await asyncio.gather(self.log("first"), asyncio.to_thread(self.log_now, "second"))
+            self.log_now("third")
+            # Outlives the call, so its lines have no span.
+            Hello.later = asyncio.create_task(self.log_when_over())
 
-        async def tell(self, word):
+        async def log(self, word):
             await asyncio.sleep(0)
-            self.tell_now(word)
+            self.log_now(word)
 
-        def tell_now(self, word):
+        def log_now(self, word):
             logging.getLogger("shop").debug(word)
 
-        async def tell_when_it_is_over(self):
+        async def log_when_over(self):
             Hello.over = asyncio.Event()
             await Hello.over.wait()
-            self.tell_now("later")
+            self.log_now("later")
 
         @rpc
-        async def go_on(self):
+        async def finish(self):
             Hello.over.set()
             await Hello.later
 """
@@ -68,26 +68,26 @@ def start(folder, broker_uri):
 
 
 @pytest.mark.parametrize("by", ["option", "environment", "configuration"])
-def test_json(start, cluster, uid, by):
+def test_logs_json(start, cluster, uid, by):
     arguments = {"option": ["--log-format", "json"], "configuration": ["-dLOG_FORMAT=json"]}
     env = {"NAMEKO_LOG_FORMAT": "json"} if by == "environment" else {}
     program = start(*arguments.get(by, []), "--log", "info,shop=debug", **env)
     service = cluster["hello_" + uid]
     service.hello()
-    program.wait_for("told")
+    program.wait_for("greeted")
     service.fail.call_async()
     program.wait_for("ValueError")
     program.signal(TERM)
     program.wait_for('"stopped"')
     assert program.wait() == 0
     events = [json.loads(line) for line in program.seen]
-    (told,) = [event for event in events if event["message"] == "told"]
-    assert (told["level"], told["target"], told["order"]) == ("DEBUG", "shop", 17)
+    (greeted,) = [event for event in events if event["message"] == "greeted"]
+    assert (greeted["level"], greeted["target"], greeted["order"]) == ("DEBUG", "shop", 17)
     (failed,) = [event for event in events if "exception" in event]
     assert failed["level"] == "ERROR"
     assert failed["exception"].splitlines()[-1] == "ValueError: no"
-    # The call, as in the log of a Rust service.
-    span = told["span"]
+    # The span of the call, as in the log of a Rust service.
+    span = greeted["span"]
     assert (span["service"], span["method"], span["entrypoint"]) == ("hello_" + uid, "hello", "rpc")
     assert span["call_id"].startswith("hello_{}.hello.".format(uid))
     assert span["parent"].startswith("standalone_rpc_proxy.call.")
@@ -95,33 +95,33 @@ def test_json(start, cluster, uid, by):
     assert "span" not in events[0]
 
 
-def test_lines_of_async_methods_tell_their_call_too(start, cluster, uid):
+def test_lines_of_async_methods_have_the_span_of_their_call(start, cluster, uid):
     program = start("--log-format", "json", "--log", "info,shop=debug")
     service = cluster["hello_" + uid]
     service.hello_async()
     service.hello()
-    service.go_on()
+    service.finish()
     program.wait_for('"later"')
     events = {event["message"]: event for event in map(json.loads, program.seen)}
     spans = [events[word]["span"] for word in ("first", "second", "third")]
     assert spans[0] == spans[1] == spans[2]
     assert spans[0]["call_id"].startswith("hello_{}.hello_async.".format(uid))
-    assert spans[0].keys() == events["told"]["span"].keys()
+    assert spans[0].keys() == events["greeted"]["span"].keys()
     assert spans[0]["method"] == "hello_async"
     assert "span" not in events["later"]
 
 
-def test_a_traceback_of_the_users_is_json_too(folder):
+def test_logs_import_errors_as_json(folder):
     folder.write("broken.py", "1 / 0\n")
     ended = run("run", "broken", "--log-format", "json", cwd=folder.path)
     assert ended.returncode == 1
     shown, last = map(json.loads, ended.stderr.splitlines())
     assert shown["message"] == "ZeroDivisionError: division by zero"
     assert 'broken.py", line 1' in shown["exception"]
-    assert last["message"] == "'broken' does not import, see above"
+    assert last["message"] == "Cannot import 'broken', see above"
 
 
-def test_what_is_logged(start):
+def test_filters_by_level(start):
     program = start("--log", "warn")
     program.signal(TERM)
     program.wait_for("stopped")
@@ -129,23 +129,26 @@ def test_what_is_logged(start):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
-        (["--log", "loud"], "'loud' is no log filter: write error, warn, info or debug"),
-        (["-dLOG=nameko=loud"], "'nameko=loud' is no log filter"),
+        (["--log", "loud"], "invalid log filter 'loud': expected error, warn, info or debug"),
+        (["-dLOG=nameko=loud"], "invalid log filter 'nameko=loud'"),
         (["-dLOG_FORMAT=xml"], "LOG_FORMAT must be text or json, not 'xml'"),
-        (["-dLOGGING={version: 1, root: {handlers: [x]}}"], "LOGGING of the configuration is not"),
-        (["-dLOGGING=1"], "LOGGING of the configuration is not"),
+        (
+            ["-dLOGGING={version: 1, root: {handlers: [x]}}"],
+            "LOGGING of the configuration is invalid",
+        ),
+        (["-dLOGGING=1"], "LOGGING of the configuration is invalid"),
     ],
 )
-def test_what_makes_no_sense(folder, arguments, says):
+def test_reports_invalid_settings(folder, arguments, expected):
     ended = run("run", "hello", *arguments, cwd=folder.path)
     assert ended.returncode == 1
-    assert "Error: " + says in ended.stdout
+    assert "Error: " + expected in ended.stdout
     assert "Traceback" not in ended.stderr
 
 
-def test_colours_are_for_terminals(folder, own_broker):
+def test_colours_lines_only_on_a_terminal(folder, own_broker):
     uri = own_broker.uri
     own_broker.stop()
     arguments = ("run", "hello", "--broker", uri, "--log", "warn")
@@ -155,7 +158,7 @@ def test_colours_are_for_terminals(folder, own_broker):
         assert "\x1b[3" not in terminal.wait_for("Error connecting to broker")
 
 
-def test_filters():
+def test_parses_filters():
     assert _parse_filter("warn") == {"": logging.WARNING}
     assert _parse_filter("info,nameko::amqp=debug, shop=error") == {
         "": logging.INFO,
@@ -164,7 +167,7 @@ def test_filters():
     }
 
 
-def test_whatever_is_logged_is_one_line_of_json():
+def test_logs_any_record_as_one_line_of_json():
     record = logging.makeLogRecord({"msg": "a\n%s", "args": (object,)})
     record.levelno, record.odd = logging.INFO, object()
     record.created = 0.25

@@ -1,4 +1,4 @@
-"""``nameko run --reload``: a change starts the services again."""
+"""``nameko run --reload``: restarts the services on a change."""
 
 import os
 
@@ -12,7 +12,7 @@ def reloading(folder, broker_uri):
         "config.yaml", "AMQP_URI: '{}'\nstop_timeout: 0.5\ngreeting: hello\n".format(broker_uri)
     )
     command = ("run", "hello", "--reload", "--config", "config.yaml")
-    # Compiled modules are kept, as they are where nothing is said.
+    # Compiled modules are kept, as by default.
     with Program(*command, cwd=folder.path, PYTHONDONTWRITEBYTECODE="") as program:
         program.wait_for("ready at")
         yield program
@@ -26,7 +26,7 @@ def edit(folder, name, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_a_changed_module(reloading, folder, cluster, uid):
+def test_reloads_a_changed_module(reloading, folder, cluster, uid):
     service = cluster["hello_" + uid]
     assert service.hello("zq") == "Hello, zq!"
     edit(folder, "hello.py", "Hello, ", "Good morning, ")
@@ -35,7 +35,7 @@ def test_a_changed_module(reloading, folder, cluster, uid):
     assert service.hello("zq") == "Good morning, zq!"
 
 
-def test_a_changed_configuration_and_a_module_that_is_imported(folder, reloading):
+def test_reloads_on_changes_of_the_configuration_and_of_imports(folder, reloading):
     edit(folder, "config.yaml", "hello", "bye")
     reloading.wait_for("config.yaml has changed, restarting")
     reloading.wait_for("ready at")
@@ -48,8 +48,8 @@ def test_a_changed_configuration_and_a_module_that_is_imported(folder, reloading
     reloading.wait_for("ready at")
 
 
-def test_two_changes_in_one_second(folder, reloading, cluster, uid):
-    """Python's own look at a file does not see the second one, where the size is the same."""
+def test_reloads_on_two_changes_within_one_second(folder, reloading, cluster, uid):
+    """Python itself misses the second change if the size of the file stays the same."""
 
     def save(text, at):
         path = folder.path / "texts.py"
@@ -69,42 +69,42 @@ def test_two_changes_in_one_second(folder, reloading, cluster, uid):
     assert cluster["hello_" + uid].hello("zq") == "Salut, zq!"
 
 
-def test_mistakes_are_shown_and_survived(folder, reloading):
+def test_survives_errors_in_files(folder, reloading):
     edit(folder, "hello.py", "class Hello:", "class Hello(:")
     reloading.wait_for("SyntaxError")
-    reloading.wait_for("Error: 'hello' does not import, see above")
+    reloading.wait_for("Error: Cannot import 'hello', see above")
     edit(folder, "hello.py", "class Hello(:", "import not_there\nclass Hello:")
     reloading.wait_for("ModuleNotFoundError")
-    reloading.wait_for("Error: 'hello' does not import, see above")
-    # One that was not there before.
+    reloading.wait_for("Error: Cannot import 'hello', see above")
+    # A new file.
     folder.write("not_there.py", "")
     reloading.wait_for("not_there.py has changed, restarting")
     reloading.wait_for("ready at")
     edit(folder, "config.yaml", "greeting: hello", "greeting: [")
-    reloading.wait_for("config.yaml:4:1: this is not YAML")
+    reloading.wait_for("config.yaml:4:1: invalid YAML")
     edit(folder, "config.yaml", "greeting: [", "greeting: again")
     reloading.wait_for("ready at")
 
 
-def test_it_ends_while_the_services_do_not_run(folder):
+def test_stops_while_the_services_cannot_start(folder):
     folder.write("broken.py", "1 / 0\n")
     with Program("run", "broken", "--reload", cwd=folder.path, AMQP_URI="amqp://x") as program:
-        program.wait_for("Error: 'broken' does not import")
+        program.wait_for("Error: Cannot import 'broken'")
         program.signal(INT)
         assert program.wait() == 0
 
 
-def test_a_change_while_a_worker_hangs(reloading, folder, cluster, uid):
+def test_kills_a_hanging_worker_on_reload(reloading, folder, cluster, uid):
     cluster["hello_" + uid].hang.call_async()
     reloading.wait_for("hanging")
-    # Not again after the start: the message comes back.
+    # Must not hang again after the restart, since the message is redelivered.
     edit(folder, "hello.py", "time.sleep(30)", "return None")
     os.utime(folder.path / "hello.py")
-    reloading.wait_for("not stopped within 0.5 seconds: what still runs is killed")
+    reloading.wait_for("not stopped within 0.5 seconds, killing running workers")
     reloading.wait_for("ready at")
 
 
-def test_it_is_one_process():
+def test_cannot_be_combined_with_workers():
     ended = run("run", "hello", "--reload", "--workers", "2")
     assert ended.returncode == 2
     assert "--workers: not allowed with argument --reload" in ended.stderr

@@ -1,4 +1,4 @@
-"""``nameko test`` is pytest."""
+"""``nameko test``: an alias of pytest."""
 
 import pytest
 from program import run
@@ -13,7 +13,7 @@ def tests(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "expected"),
     [
         (["test_it.py"], 1, "1 failed, 1 passed"),
         (["-k", "good", "-v"], 0, "test_it.py::test_good PASSED"),
@@ -21,8 +21,8 @@ def tests(tmp_path):
         (["--nonsense"], 4, "unrecognized arguments: --nonsense"),
     ],
 )
-def test_arguments_and_exit_code_are_pytests(tests, arguments, code, says):
+def test_passes_arguments_and_exit_code_through(tests, arguments, code, expected):
     ended = run("test", *arguments, cwd=tests)
     assert ended.returncode == code
-    assert says in ended.stdout + ended.stderr
+    assert expected in ended.stdout + ended.stderr
     assert "already imported" not in ended.stdout

@@ -1,4 +1,4 @@
-"""``nameko run --workers``: several processes, kept running and stopped together."""
+"""``nameko run --workers``: supervises several processes."""
 
 import asyncio
 import json
@@ -12,8 +12,8 @@ import urllib.request
 import pytest
 from program import INT, TERM, Program, run
 
+from nameko.cli import processes
 from nameko.cli.main import setup_parser
-from nameko.cli.processes import Program as Started
 from nameko.cli.processes import Supervisor
 
 SERVICE = """
@@ -31,7 +31,7 @@ SERVICE = """
 
 @pytest.fixture
 def workers(folder, broker_uri):
-    """Two processes of a service that tells its process id."""
+    """Two processes of a service that returns its process id."""
     folder.write("service.py", SERVICE)
     with Program(
         "run", "service", "--workers", "2", "--broker", broker_uri, cwd=folder.path
@@ -41,23 +41,23 @@ def workers(folder, broker_uri):
 
 
 def pids(service, count):
-    """The ids of the processes that answer, once there are ``count``."""
+    """Calls the service until ``count`` processes have replied, and returns their ids."""
     found = set()
     while len(found) < count:
         found.add(service.pid())
     return found
 
 
-def test_all_processes_serve_and_stop_at_one_signal(workers, cluster, uid):
-    said = "".join(workers.seen)
-    assert said.count("hello_{}: pid (rpc)".format(uid)) == 1
-    assert "ready at" in said
-    assert "2 processes; Ctrl-C stops" in said
-    assert "[1] starting services" in said
-    assert "[2] starting services" in said
+def test_all_processes_serve_and_stop_on_one_signal(workers, cluster, uid):
+    output = "".join(workers.seen)
+    assert output.count("hello_{}: pid (rpc)".format(uid)) == 1
+    assert "ready at" in output
+    assert "2 processes; press Ctrl-C to stop" in output
+    assert "[1] starting services" in output
+    assert "[2] starting services" in output
     running = pids(cluster["hello_" + uid], 2)
     workers.signal(TERM)
-    workers.wait_for("stopping; once more stops at once")
+    workers.wait_for("shutting down (press Ctrl-C again to force)")
     workers.wait_for("stopped")
     assert workers.wait() == 0
     for pid in running:
@@ -65,7 +65,7 @@ def test_all_processes_serve_and_stop_at_one_signal(workers, cluster, uid):
             os.kill(pid, 0)
 
 
-def test_one_that_dies_is_replaced(workers, cluster, uid):
+def test_restarts_a_process_that_dies(workers, cluster, uid):
     service = cluster["hello_" + uid]
     before = pids(service, 2)
     os.kill(min(before), signal.SIGKILL)
@@ -77,18 +77,17 @@ def test_one_that_dies_is_replaced(workers, cluster, uid):
     assert workers.wait() == 0
 
 
-def test_none_outlives_the_process_that_started_it(workers, cluster, uid):
+def test_processes_stop_when_the_supervisor_is_killed(workers, cluster, uid):
     pids(cluster["hello_" + uid], 2)
     workers.signal(signal.SIGKILL)
-    gone = ["the process that started this one is gone: stopping" for _ in range(2)]
-    while gone:
-        workers.wait_for(gone.pop())
-    # Its end is that of the output, which all of them hold.
+    for _ in range(2):
+        workers.wait_for("the supervisor process died: stopping")
+    # The output, shared by all processes, ends with the last of them.
     with pytest.raises(AssertionError, match="it ended"):
         workers.wait_for("no such line")
 
 
-def test_calls_in_work_are_finished_and_a_second_signal_ends_them(folder, broker_uri, cluster, uid):
+def test_finishes_running_calls_and_a_second_signal_kills_them(folder, broker_uri, cluster, uid):
     with Program(
         "run", "hello", "--workers", "1", "--broker", broker_uri, cwd=folder.path
     ) as program:
@@ -105,12 +104,12 @@ def test_calls_in_work_are_finished_and_a_second_signal_ends_them(folder, broker
         cluster["hello_" + uid].hang.call_async()
         program.wait_for("hanging")
         program.signal(TERM)
-        program.wait_for("stopping")
+        program.wait_for("shutting down")
         program.signal(INT)
         assert program.wait() == 130
 
 
-def test_they_share_a_port(folder, broker_uri, uid):
+def test_processes_share_an_http_port(folder, broker_uri, uid):
     folder.write(
         "pages.py",
         """
@@ -141,7 +140,7 @@ def test_they_share_a_port(folder, broker_uri, uid):
                     found.add(response.read())
 
 
-def test_what_is_wrong_with_the_services_is_told_once(folder, broker_uri):
+def test_reports_errors_of_the_services_once(folder, broker_uri):
     folder.write("broken.py", "1 / 0\n")
     ended = run("run", "broken", "--workers", "3", "--broker", broker_uri, cwd=folder.path)
     assert ended.returncode == 1
@@ -150,7 +149,7 @@ def test_what_is_wrong_with_the_services_is_told_once(folder, broker_uri):
     assert last == "Error: no process could start; the last one exited with code 1"
 
 
-def test_logs_tell_of_which_process_they_are(folder, broker_uri):
+def test_log_lines_have_the_process_number(folder, broker_uri):
     command = ("run", "hello", "--workers", "1", "--log-format", "json", "--broker", broker_uri)
     with Program(*command, cwd=folder.path) as program:
         program.wait_for("ready at")
@@ -161,7 +160,7 @@ def test_logs_tell_of_which_process_they_are(folder, broker_uri):
     assert {line.get("process") for line in lines} == {None, 1}
 
 
-def test_a_stop_while_the_broker_is_away(folder, own_broker):
+def test_stops_while_the_broker_is_unreachable(folder, own_broker):
     uri = own_broker.uri
     own_broker.stop()
     command = ("run", "hello", "--workers", "2", "--broker", uri)
@@ -172,8 +171,8 @@ def test_a_stop_while_the_broker_is_away(folder, own_broker):
         assert program.wait() == 0
 
 
-class Stubborn(Started):
-    """Starts processes that ignore every wish to stop."""
+class StubbornProgram(processes.Program):
+    """Starts processes that ignore requests to stop."""
 
     def __init__(self):
         args = setup_parser().parse_args(["run", "service", "--workers", "1"])
@@ -186,28 +185,29 @@ class Stubborn(Started):
         return [sys.executable, "-c", program]
 
 
-def test_a_process_that_is_blocked_is_killed(monkeypatch, capsys):
-    monkeypatch.setattr("nameko.cli.processes.KILL_AFTER", 0.0)
+def test_kills_a_process_that_does_not_stop(monkeypatch):
+    monkeypatch.setattr(processes, "KILL_AFTER", 0.0)
 
-    async def stopped_when_ready():
-        supervisor = Supervisor(Stubborn(), "nowhere", 0.01)
+    async def stop_when_ready():
+        ready = asyncio.Event()
+        monkeypatch.setattr(processes, "echo", lambda text: "ready at" in text and ready.set())
+        supervisor = Supervisor(StubbornProgram(), "nowhere", 0.01)
         supervising = asyncio.create_task(supervisor.supervise())
-        while "ready at" not in capsys.readouterr().out:
-            await asyncio.sleep(0.01)
+        await ready.wait()
         supervisor._handle_signal(signal.SIGTERM)
         return await supervising
 
-    assert asyncio.run(stopped_when_ready()) == 137
+    assert asyncio.run(stop_when_ready()) == 137
 
 
 @pytest.mark.parametrize("count", ["0", "1025", "many"])
-def test_a_count_that_makes_no_sense(count):
+def test_rejects_an_invalid_number_of_processes(count):
     ended = run("run", "hello", "--workers", count)
     assert ended.returncode == 2
     assert "--workers: invalid number of processes (1 to 1024)" in ended.stderr
 
 
-def test_a_process_that_nobody_started_says_so(folder):
+def test_rejects_the_internal_option_link(folder):
     ended = run("run", "hello", "--link", "999", cwd=folder.path)
     assert ended.returncode == 1
-    assert "Error: --link is for `nameko run` itself" in ended.stdout
+    assert "Error: --link is internal to `nameko run`" in ended.stdout

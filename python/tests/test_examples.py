@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from program import PATIENCE, ROOT, Program, environment
+from program import ROOT, TIMEOUT, Program, environment
 
 from nameko.containers import ServiceContainer
 from nameko.testing.services import worker_factory
@@ -147,7 +147,7 @@ def script(path, **replacements):
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=True,
     ).stdout
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 
-from program import PATIENCE, environment
+from program import TIMEOUT, environment
 
 SERVICE = """
 import multiprocessing, os, sys, time
@@ -61,7 +61,7 @@ def run(code, uri, uid):
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

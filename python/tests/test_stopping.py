@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from amqp.exceptions import RecoverableConnectionError
 from kombu.exceptions import OperationalError
-from program import PATIENCE, TERM, Program
+from program import TERM, TIMEOUT, Program
 from stalling import STAGES, StallingBroker
 
 from nameko.containers import ServiceContainer
@@ -109,7 +109,7 @@ class TestDuringAStart:
 
         def start(extension):
             starting.set()
-            never.wait(PATIENCE)
+            never.wait(TIMEOUT)
 
         container = make(recorder=Recorder(seen, start=start))
         spawn(container.start)
@@ -203,7 +203,7 @@ class TestRun:
         with Program("run", "waits", "--broker", broker_uri, cwd=folder.path) as program:
             program.wait_for("setting up")
             program.signal(TERM)
-            program.wait_for("stopping; once more stops at once")
+            program.wait_for("shutting down (press Ctrl-C again to force)")
             folder.path.joinpath("go").touch()
             program.wait_for("stopped")
             assert program.wait() == 0
@@ -224,7 +224,7 @@ class TestRun:
         with Program("run", "waits", "--broker", broker_uri, cwd=folder.path) as program:
             program.wait_for("setting up")
             program.signal(TERM)
-            program.wait_for("stopping; once more stops at once")
+            program.wait_for("shutting down (press Ctrl-C again to force)")
             program.signal(TERM)
             assert program.wait() == 128 + TERM
 

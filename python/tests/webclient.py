@@ -1,4 +1,4 @@
-"""HTTP as a client speaks it, for the tests of nameko.web."""
+"""A minimal HTTP client for the tests of nameko.web."""
 
 import http.client
 import socket
@@ -22,7 +22,7 @@ class Answer:
 
 
 class Client:
-    """Requests to the web server of a container, each on a connection of its own."""
+    """Sends requests to the web server of a container, each on its own connection."""
 
     def __init__(self, container):
         self.address = address_of(container)
@@ -39,11 +39,11 @@ class Client:
         return self("GET", path, headers=headers)
 
     def connect(self):
-        """A bare connection."""
+        """Opens a TCP connection."""
         return socket.create_connection(self.address, timeout=10)
 
     def raw(self, data):
-        """Everything that comes back for ``data`` before the server closes the connection."""
+        """Sends ``data`` and returns the response until the server closes the connection."""
         with self.connect() as connection:
             connection.sendall(data)
             return read_all(connection)

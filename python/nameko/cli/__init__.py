@@ -1,4 +1,4 @@
-"""The command line: ``nameko run``, ``nameko shell`` and the others."""
+"""The command line: ``nameko run``, ``nameko shell`` and further commands."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def cli() -> int:
-    """The command line, by the name that it has in version 3."""
+    """Runs the command line; its entry point in version 3."""
     from nameko.cli.main import main
 
     return main()
 
 
 def setup_config(config_file: Any, define: Any = None, broker: str | None = None) -> Any:
-    """:func:`nameko.cli.utils.config.setup_config`, by its other name in version 3."""
+    """Alias of :func:`nameko.cli.utils.config.setup_config`, for version 3."""
     from nameko.cli.utils import config
 
     return config.setup_config(config_file, define, broker)

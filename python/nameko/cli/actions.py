@@ -1,4 +1,4 @@
-"""Kinds of options."""
+"""Argparse actions and types of options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class FlagAction(argparse.Action):
-    """``--name`` sets True, ``--no-name`` False; neither leaves the default."""
+    """A flag: ``--name`` sets True, ``--no-name`` False, otherwise the default applies."""
 
     def __init__(
         self, option_strings: Any, dest: str, default: Any = None, help: str | None = None
@@ -22,7 +22,7 @@ class FlagAction(argparse.Action):
 
 
 def host_and_port(text: Any) -> tuple[str, int]:
-    """``[HOST:]PORT``; the host is localhost where it is left out."""
+    """Parses ``[HOST:]PORT``; the host defaults to localhost."""
     host, _, port = str(text).rpartition(":")
     number = int(port)
     if not 0 <= number <= 65535:
@@ -30,12 +30,12 @@ def host_and_port(text: Any) -> tuple[str, int]:
     return host.strip("[]") or "localhost", number
 
 
-# argparse names the function where it refuses what was typed.
+# argparse shows the name of the function in its error message.
 host_and_port.__name__ = "[HOST:]PORT"
 
 
 def process_count(text: Any) -> int:
-    """How many processes to run: 1 to 1024. More are a slip of the finger."""
+    """Parses the number of processes, 1 to 1024; more is taken for a typing error."""
     count = int(text)
     if not 1 <= count <= 1024:
         raise ValueError(text)

@@ -16,21 +16,24 @@ _QUIET = " > /dev/null 2>&1"
 
 
 def main(args: Any) -> None:
-    """On a terminal, talk to the backdoor from here. In a pipe or where rlwrap is asked for, leave
-    that to netcat or telnet, as upstream does; where none is installed, talk to it from here."""
+    """Connects to a backdoor.
+
+    The built-in client serves terminals. In a pipe or with ``--rlwrap``, netcat or telnet is run as
+    in upstream, and the built-in client only if neither is installed.
+    """
     try:
         host, port = host_and_port(args.target)
     except ValueError:
-        raise CommandError("{!r} is no [host:]port".format(args.target))
+        raise CommandError("{!r} is not a [host:]port".format(args.target))
     on_terminal = sys.stdin is not None and sys.stdin.isatty()
     if on_terminal and not args.rlwrap:
-        _talk(args.target, host, port, "", line_editing=args.rlwrap is None)
+        _connect(args.target, host, port, "", line_editing=args.rlwrap is None)
         return
     for program in ("netcat", "nc", "telnet"):
         if _is_installed(program):
             _run(program, args.target, host, port, args.rlwrap)
             return
-    _talk(args.target, host, port, "Could not find an installed telnet. ", line_editing=False)
+    _connect(args.target, host, port, "Could not find an installed telnet. ", line_editing=False)
 
 
 def _run(program: str, target: str, host: str, port: int, rlwrap: bool | None) -> None:
@@ -49,7 +52,7 @@ def _run(program: str, target: str, host: str, port: int, rlwrap: bool | None) -
 
 
 def _end_with_input(program: str) -> list[str]:
-    """The option that has a netcat hang up at the end of its input: each kind has its own."""
+    """Returns the netcat option that closes the connection at the end of input; variants differ."""
     if program != "telnet":
         for option in ("--close", "-N", "-q1"):
             found = "{} -h 2>&1 | grep -q -e '{}'".format(program, option.rstrip("1"))
@@ -62,12 +65,12 @@ def _is_installed(program: str) -> bool:
     return os.system("command -v {}".format(program) + _QUIET) == 0
 
 
-def _talk(target: str, host: str, port: int, before: str, line_editing: bool) -> None:
+def _connect(target: str, host: str, port: int, before: str, line_editing: bool) -> None:
     try:
         backdoor = socket.create_connection((host, port))
     except OSError as exc:
         raise CommandError(
-            "{}Backdoor unreachable on {}: {}\n  services open one with "
+            "{}Backdoor unreachable on {}: {}\n  start one with "
             "`nameko run --backdoor-port PORT`".format(before, target, exc.strerror or exc)
         )
     if line_editing:
@@ -76,37 +79,37 @@ def _talk(target: str, host: str, port: int, before: str, line_editing: bool) ->
         except ImportError:
             pass
     with backdoor:
-        _Conversation(backdoor).hold()
+        _Session(backdoor).run()
 
 
-class _Conversation:
-    """Lines typed here go to the backdoor, what it answers is printed."""
+class _Session:
+    """Sends typed lines to the backdoor and prints its output."""
 
     def __init__(self, backdoor: socket.socket) -> None:
         self._socket = backdoor
-        # Set while the backdoor waits for a line, with its prompt in ``_prompt``; and when it has
-        # hung up.
+        # Set while the backdoor waits for a line, with its prompt in ``_prompt``, and once it has
+        # closed the connection.
         self._answered = threading.Event()
         self._prompt = ""
-        self._over = False
-        # Whether the user has ended it.
+        self._closed = False
+        # Set when the user ends the session.
         self._leaving = False
 
-    def hold(self) -> None:
-        """Until the user leaves, or the services hang up."""
+    def run(self) -> None:
+        """Returns when the user leaves or the services close the connection."""
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         while (line := self._next_line()) is not None:
             try:
                 self._socket.sendall(line.encode() + b"\n")
             except OSError:
-                pass  # the reader tells of it
+                pass  # reported by the reader
             try:
                 self._answered.wait()
             except KeyboardInterrupt:
-                print("\nleaving; what was typed last runs on")
+                print("\nleaving; the last input is still running")
                 return
-        if self._over:
+        if self._closed:
             return
         self._leaving = True
         if sys.stdin.isatty():
@@ -114,15 +117,15 @@ class _Conversation:
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # they were quicker
+            pass  # closed by the services meanwhile
         reader.join()
 
     def _next_line(self) -> str | None:
-        """What the user types at the next prompt; None when either side has ended it."""
+        """Returns the input at the next prompt; None once either side has ended the session."""
         self._answered.wait()
-        # Set again by whatever comes after this line.
+        # Set again by the output that follows this line.
         self._answered.clear()
-        while not self._over:
+        while not self._closed:
             try:
                 return input(self._prompt)
             except EOFError:
@@ -144,14 +147,14 @@ class _Conversation:
                 prompt, shown = last, head + newline
                 unread = b""
             else:
-                # It may be half of a prompt, or of a character.
+                # Possibly an incomplete prompt or character.
                 prompt, shown, unread = b"", head + newline, last
             sys.stdout.write(shown.decode(errors="replace"))
             sys.stdout.flush()
             if not data:
-                self._over = True
+                self._closed = True
                 if not self._leaving:
-                    print("\nthe services have hung up")
+                    print("\nconnection closed by the services")
             self._prompt = prompt.decode(errors="replace")
             if prompt or not data:
                 self._answered.set()

@@ -14,7 +14,8 @@ def interact(
     local: dict[str, Any] | None = None,
     raise_expections: bool = False,
 ) -> None:
-    """Open a console on the terminal; with ``raise_expections`` run standard input as a script."""
+    """Opens a console on the terminal; with ``raise_expections``, runs standard input as a
+    script."""
     if raise_expections:
         ScriptConsole(local).run(sys.stdin or ())
         return

@@ -1,4 +1,4 @@
-"""The commands and their arguments. What they do is imported when they are called."""
+"""The commands and their arguments. Their implementations are imported on use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nameko.constants import DEFAULT_AMQP_URI
 
 
 class Command:
-    """A command: its docstring is its help."""
+    """A command. The docstring is its help."""
 
     name: str
     summary: str
-    # Whether arguments that its parser does not know are given to main().
+    # Whether unknown arguments are passed to main().
     takes_unknown_args = False
 
     @staticmethod
@@ -23,7 +23,7 @@ class Command:
 
     @staticmethod
     def main(args: Any, *unknown_args: str) -> int | None:
-        """Do it; the exit code, None for success. CommandError where it cannot be done."""
+        """Runs the command and returns its exit code; None means 0. CommandError on failure."""
         raise NotImplementedError
 
 
@@ -33,7 +33,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, config_default: str = 
         "--config",
         default=config_default,
         metavar="FILE",
-        help="YAML file with the configuration; ${NAME:default} in it is an environment variable"
+        help="YAML configuration file; ${NAME} and ${NAME:default} are environment variables"
         + (" (default: {})".format(config_default) if config_default else ""),
     )
     parser.add_argument(
@@ -42,8 +42,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, config_default: str = 
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set one configuration key, whatever the file says; the value is read as YAML, "
-        "KEY alone is true; may be repeated",
+        help="set a configuration key to a YAML value, overriding the file; KEY alone means true; "
+        "repeatable",
     )
 
 
@@ -52,23 +52,24 @@ def add_broker_argument(parser: argparse.ArgumentParser) -> None:
         "--broker",
         default=None,
         metavar="URI",
-        help="where the broker is: amqp://user:password@host:port/vhost (default: AMQP_URI of the "
-        "configuration, of the environment, else {})".format(DEFAULT_AMQP_URI),
+        help="broker URI: amqp://user:password@host:port/vhost (default: AMQP_URI of the "
+        "configuration or the environment, else {})".format(DEFAULT_AMQP_URI),
     )
 
 
 class Run(Command):
-    """Run services until Ctrl-C or SIGTERM; a second one does not wait for running workers.
+    """Run services until Ctrl-C or SIGTERM.
 
-    A module runs every service class in it; 'module:Class' runs that one.
+    A module name runs all service classes in the module, 'module:Class' a single one. The first
+    signal shuts down gracefully: running workers finish first. A second signal forces the exit.
 
-    With a broker configured (--broker, AMQP_URI in the configuration or in the environment), it
-    is waited for. Where none is configured and none is running on this machine, an embedded one
-    is started inside the process. It keeps messages in memory: it is for trying out and for tests.
+    If a broker is configured (--broker, or AMQP_URI in the configuration or environment), the
+    command waits until it is reachable. If none is configured and none listens at localhost:5672,
+    an embedded in-memory broker is started, for development only.
 
-    With --workers, this process runs no service itself: it starts the others, starts another one
-    where one dies (after a wait that grows from 0.2 to 30 seconds), and stops them all when it is
-    stopped. Where none of them can start, it ends with their exit code.
+    With --workers, this process supervises N processes and runs no service itself. It restarts
+    processes that die (with a backoff from 0.2 to 30 seconds) and stops all of them on shutdown.
+    If none of them can start, it exits with their exit code.
 
     Examples:
         nameko run shop
@@ -86,7 +87,7 @@ class Run(Command):
             "services",
             nargs="+",
             metavar="module[:Class]",
-            help="Python path of a module with services, or of one service class",
+            help="module with services, or a service class in it",
         )
         add_config_arguments(parser)
         add_broker_argument(parser)
@@ -95,35 +96,35 @@ class Run(Command):
             "--workers",
             type=process_count,
             metavar="N",
-            help="run N processes, each with all the services and its own max_workers; one that "
-            "dies is started again",
+            help="run N processes, each with all services and its own max_workers; restart those "
+            "that die",
         )
         several.add_argument(
             "--reload",
             action="store_true",
-            help="start again whenever a file of the services changes, for development",
+            help="restart the services when one of their files changes, for development",
         )
         parser.add_argument(
             "--backdoor-port",
             type=host_and_port,
             metavar="[HOST:]PORT",
-            help="let 'nameko backdoor PORT' open a Python shell inside the process; 0 takes a "
-            "free port; with --workers, process number K listens at PORT + K - 1",
+            help="listen for 'nameko backdoor PORT', a Python shell inside the process; 0 selects "
+            "a free port; with --workers, process K listens at PORT + K - 1",
         )
         parser.add_argument(
             "--log",
             metavar="FILTER",
-            help="what to log: error, warn, info or debug, or a filter like 'nameko=debug,info' "
+            help="log level or filter: error, warn, info, debug, or e.g. 'nameko=debug,info' "
             "(default: LOG of the configuration, else info)",
         )
         parser.add_argument(
             "--log-format",
             choices=["text", "json"],
-            help="how to log on standard error: text for people, json for machines, an object per "
-            "line (default: NAMEKO_LOG_FORMAT of the environment, LOG_FORMAT of the "
-            "configuration, else text); where the configuration has LOGGING, that holds",
+            help="log format: text, or json with one object per line (default: NAMEKO_LOG_FORMAT "
+            "of the environment, LOG_FORMAT of the configuration, else text); LOGGING of the "
+            "configuration takes precedence",
         )
-        # Set by the process that starts several: the number of this one, and the link between them.
+        # Set by the supervisor: the number of this process, and the file descriptor of the link.
         parser.add_argument("--process", type=int, help=argparse.SUPPRESS)
         parser.add_argument("--link", type=int, help=argparse.SUPPRESS)
         return parser
@@ -136,12 +137,12 @@ class Run(Command):
 
 
 class Shell(Command):
-    """Open a Python shell with 'n' in it, to call services and dispatch events:
+    """Open a Python shell that can call services and dispatch events:
 
         n.rpc.service.method("argument")
         n.dispatch_event("service", "event_type", "event_data")
 
-    A script on standard input is run instead; the exit code is 1 when it raises.
+    A script on standard input is run line by line; the first exception aborts it with exit code 1.
     """
 
     name = "shell"
@@ -155,7 +156,7 @@ class Shell(Command):
         parser.add_argument(
             "--interface",
             choices=cls.SHELLS,
-            help="which interpreter to open on a terminal (default: the first one installed)",
+            help="interpreter to use on a terminal (default: the first one installed)",
         )
         add_config_arguments(parser)
         return parser
@@ -168,9 +169,9 @@ class Shell(Command):
 
 
 class Backdoor(Command):
-    """Open a Python shell inside services that were started with 'nameko run --backdoor-port'.
+    """Open a Python shell inside services started with 'nameko run --backdoor-port'.
 
-    The runner of the services is 'runner' there. Ctrl-D leaves; the services run on.
+    The name 'runner' is bound to the service runner. Ctrl-D leaves; the services keep running.
     """
 
     name = "backdoor"
@@ -178,14 +179,12 @@ class Backdoor(Command):
 
     @staticmethod
     def init_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        parser.add_argument(
-            "target", metavar="[host:]port", help="where the services have their backdoor"
-        )
+        parser.add_argument("target", metavar="[host:]port", help="address of the backdoor")
         parser.add_argument(
             "--rlwrap",
             action=FlagAction,
-            help="connect with netcat or telnet under rlwrap; without, on a terminal, lines are "
-            "edited by this command itself",
+            help="connect with netcat or telnet under rlwrap (default on a terminal: the built-in "
+            "client)",
         )
         return parser
 
@@ -197,13 +196,13 @@ class Backdoor(Command):
 
 
 class ShowConfig(Command):
-    """Print the configuration that services would get, with environment variables substituted.
+    """Print the configuration as YAML, with environment variables substituted.
 
-    Passwords are not hidden.
+    Passwords are not redacted.
     """
 
     name = "show-config"
-    summary = "print the configuration that services would get"
+    summary = "print the configuration as YAML"
 
     @staticmethod
     def init_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -219,10 +218,10 @@ class ShowConfig(Command):
 
 
 class Test(Command):
-    """Run pytest with the arguments given: all are pytest's, and so is the exit code.
+    """Run pytest with the given arguments, and exit with its exit code.
 
-    It is there for those who come from a Nameko that had to patch Python first. Nothing is patched
-    here, and 'pytest' does the same.
+    Provided for projects that ran pytest through Nameko 2 to patch Python first. Nothing is patched
+    any more: plain 'pytest' is equivalent.
     """
 
     name = "test"
@@ -231,7 +230,7 @@ class Test(Command):
 
     @staticmethod
     def init_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        parser.usage = "nameko test [pytest's arguments]"
+        parser.usage = "nameko test [PYTEST ARGUMENTS]"
         return parser
 
     @staticmethod
@@ -242,12 +241,12 @@ class Test(Command):
 
 
 class Doctor(Command):
-    """Read a project and tell what in it would not work on this nameko, and how to mend it.
+    """Check a project for code and settings that do not work with this version of Nameko.
 
-    Files are parsed, nothing is imported or run. Requirements files, Dockerfiles and the installed
-    extensions are read, too: run it with the Python that runs the services.
+    Files are parsed; nothing is imported or run. Requirements files, Dockerfiles and installed
+    extensions are checked as well: use the Python interpreter that runs the services.
 
-    The exit code is 1 when something breaks.
+    The exit code is 1 if anything would break.
 
     Examples:
         nameko doctor
@@ -256,7 +255,7 @@ class Doctor(Command):
     """
 
     name = "doctor"
-    summary = "tell what in a project would not work, coming from Nameko 2"
+    summary = "check a project for incompatibilities with this version"
 
     @staticmethod
     def init_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -265,20 +264,20 @@ class Doctor(Command):
             nargs="*",
             default=["."],
             metavar="module | path",
-            help="a module, with all it imports of the project; a file; or a folder with all that "
-            "is in it (default: this folder)",
+            help="module, including its imports within the project; file; or directory (default: "
+            "the current directory)",
         )
         parser.add_argument(
             "-c",
             "--config",
             metavar="FILE",
-            help="YAML file with the configuration, to look for keys that nothing reads",
+            help="YAML configuration file to check for unknown keys",
         )
         parser.add_argument(
             "--format",
             choices=["text", "json"],
             default="text",
-            help="how to print (default: text)",
+            help="output format (default: text)",
         )
         return parser
 

@@ -1,4 +1,4 @@
-"""The configuration that the arguments of a command ask for."""
+"""Loading the configuration from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nameko.exceptions import CommandError, ConfigurationError
 
 
 def load_config(args: Any) -> dict[str, Any]:
-    """What ``--define``, ``--broker``, ``--config`` and the variable AMQP_URI of the environment
-    say; the first of these that says something wins.
+    """Loads the configuration from the arguments and the environment.
 
-    CommandError where a file cannot be read or does not parse.
+    Precedence: ``--define``, ``--broker``, ``--config``, the environment variable AMQP_URI.
+    CommandError if a file cannot be read or parsed.
     """
     config = read_config_file(args.config) if args.config else {}
-    # What is empty says nothing, wherever it stands: a variable of a script may be.
+    # Empty values are ignored in all sources: a script may pass an empty variable.
     if getattr(args, "broker", None):
         config[AMQP_URI_CONFIG_KEY] = args.broker
     for definition in getattr(args, "define", ()):
@@ -47,9 +47,7 @@ def read_config_file(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(config, dict):
         raise CommandError(
-            "{}: a configuration is a mapping of keys to values, not {}".format(
-                path, type(config).__name__
-            )
+            "{}: expected a mapping of keys to values, not {}".format(path, type(config).__name__)
         )
     return config
 
@@ -60,14 +58,14 @@ def _parse(text: str, origin: str) -> Any:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = "{}:{}:{}".format(origin, mark.line + 1, mark.column + 1) if mark else origin
-        what = exc.problem or exc.context or "is not YAML"
-        raise CommandError("{}: this is not YAML: {}".format(where, what))
+        problem = exc.problem or exc.context or "syntax error"
+        raise CommandError("{}: invalid YAML: {}".format(where, problem))
     except yaml.YAMLError as exc:
         raise CommandError("{}: {}".format(origin, exc))
 
 
 def number_of_seconds(config: dict[str, Any], key: str, default: float) -> float:
-    """A time, ``default`` for None. ConfigurationError where the value is no number of seconds."""
+    """Returns a duration in seconds, ``default`` if unset. ConfigurationError if it is invalid."""
     value = config.get(key)
     if value is None:
         return default

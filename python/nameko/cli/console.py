@@ -1,4 +1,4 @@
-"""The backdoor of running services: a Python shell on a port, for any number of visitors."""
+"""The backdoor of running services: a Python shell on a TCP port, for any number of clients."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from nameko.utils.threads import ManagedThread
 
 _log = getLogger("nameko.backdoor")
 
-# No visitor types a longer line (bytes).
-LONGEST_LINE = 1_000_000
+# Limit of an input line, in bytes.
+MAX_LINE_BYTES = 1_000_000
 
-# A web page that sends its visitor's browser to a port of localhost would have its text run.
+# HTTP is rejected: a web page could otherwise have a browser on this machine run code here.
 _HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
 
 class BackdoorServer(ManagedThread):
-    """Listens, and serves each visitor in a thread of its own, with ``names`` in reach.
+    """Serves each client on a thread of its own, with ``names`` as the globals of its shell.
 
-    ``kill`` ends it, and hangs up on all visitors.
+    ``kill`` stops the server and closes all connections.
     """
 
     def __init__(self, host: str, port: int, names: dict[str, Any]) -> None:
@@ -36,21 +36,24 @@ class BackdoorServer(ManagedThread):
         self._listener = socket.create_server((host, port), family=family)
         super().__init__(self._accept, name="nameko-backdoor")
         self._names = names
-        # Written to when the server shall end.
+        # Written to by interrupt().
         self._wake, self._woken = socket.socketpair()
-        self._visitors: set[socket.socket] = set()
-        self._visitors_lock = threading.Lock()
+        self._clients: set[socket.socket] = set()
+        self._clients_lock = threading.Lock()
         if not self._listener.getsockname()[0].startswith(("127.", "::1")):
-            _log.warning("whoever reaches the backdoor at %s can run any code here", self.target)
+            _log.warning(
+                "the backdoor at %s is open to other machines, which can run any code here",
+                self.target,
+            )
 
     @property
     def fd(self) -> socket.socket:
-        """The socket that listens."""
+        """The listening socket."""
         return self._listener
 
     @property
     def target(self) -> str:
-        """What to give to ``nameko backdoor``."""
+        """The argument for ``nameko backdoor``."""
         host, port = self._listener.getsockname()[:2]
         if host in ("127.0.0.1", "::1"):
             return str(port)
@@ -60,7 +63,7 @@ class BackdoorServer(ManagedThread):
         try:
             self._wake.send(b".")
         except OSError:
-            pass  # it has ended
+            pass  # the server has ended
 
     def kill(self, exc: BaseException | None = None, grace: float = 1.0) -> None:
         self.interrupt(exc)
@@ -75,43 +78,43 @@ class BackdoorServer(ManagedThread):
             selector.register(self._woken, selectors.EVENT_READ)
             while all(key.fileobj is self._listener for key, _ in selector.select()):
                 try:
-                    visitor, _ = self._listener.accept()
+                    client, _ = self._listener.accept()
                 except OSError:
-                    continue  # they left already
-                with self._visitors_lock:
-                    self._visitors.add(visitor)
+                    continue  # the client has disconnected already
+                with self._clients_lock:
+                    self._clients.add(client)
                 threading.Thread(
-                    target=self._serve, args=(visitor,), name="nameko-backdoor-visitor", daemon=True
+                    target=self._serve, args=(client,), name="nameko-backdoor-client", daemon=True
                 ).start()
         self._listener.close()
         self._wake.close()
         self._woken.close()
-        with self._visitors_lock:
-            for visitor in self._visitors:
+        with self._clients_lock:
+            for client in self._clients:
                 try:
-                    visitor.shutdown(socket.SHUT_RDWR)
+                    client.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    pass  # they are just leaving
+                    pass  # the client is disconnecting
 
-    def _serve(self, visitor: socket.socket) -> None:
-        _log.info("somebody came through the backdoor")
+    def _serve(self, client: socket.socket) -> None:
+        _log.info("backdoor client connected")
         try:
-            with visitor, visitor.makefile("rb") as lines, _printing_to(visitor):
-                _Console(visitor, lines, self._names).interact()
+            with client, client.makefile("rb") as lines, _printing_to(client):
+                _Console(client, lines, self._names).interact()
         except OSError:
-            pass  # they hung up
+            pass  # closed by the client
         finally:
-            with self._visitors_lock:
-                self._visitors.discard(visitor)
-            _log.info("they left")
+            with self._clients_lock:
+                self._clients.discard(client)
+            _log.info("backdoor client disconnected")
 
 
 class _Console(InteractiveConsole):
-    """A console whose terminal is a socket."""
+    """An interactive console on a socket."""
 
-    def __init__(self, visitor: socket.socket, lines: Any, names: dict[str, Any]) -> None:
+    def __init__(self, client: socket.socket, lines: Any, names: dict[str, Any]) -> None:
         super().__init__(locals=dict(names))
-        self._visitor = visitor
+        self._client = client
         self._lines = lines
 
     def interact(self, banner: str | None = None, exitmsg: str | None = None) -> None:
@@ -121,17 +124,17 @@ class _Console(InteractiveConsole):
         try:
             super().interact(banner, exitmsg="")
         except SystemExit:
-            pass  # meant for this console alone
+            pass  # ends this console only
 
     def runsource(self, source: str, filename: str = "<input>", symbol: str = "single") -> bool:
         try:
             return super().runsource(source, filename, symbol)
-        except (MemoryError, RecursionError):  # too many brackets or signs for the compiler
+        except (MemoryError, RecursionError):  # nested too deeply for the compiler
             self.showsyntaxerror()
             return False
 
-    # The two below show it to the visitor also where the process has an excepthook of its own, as
-    # those have that report errors to somebody: a visitor's mistakes are the visitor's.
+    # Both write to the client even if the process has an excepthook, such as that of an error
+    # tracker: errors made in the shell are not errors of the service.
 
     def showtraceback(self) -> None:
         kind, exc, frames = sys.exc_info()
@@ -144,12 +147,12 @@ class _Console(InteractiveConsole):
 
     def raw_input(self, prompt: str = "") -> str:
         self.write(prompt)
-        line = self._lines.readline(LONGEST_LINE)
-        if len(line) == LONGEST_LINE:
-            _log.warning("hanging up: a line of the visitor's has no end")
+        line = self._lines.readline(MAX_LINE_BYTES)
+        if len(line) == MAX_LINE_BYTES:
+            _log.warning("closing a backdoor connection: input line too long")
             raise EOFError
         if _HTTP_REQUEST.match(line):
-            _log.warning("hanging up on a visitor who speaks HTTP: %r", line[:80])
+            _log.warning("closing a backdoor connection: HTTP request %r", line[:80])
             raise EOFError
         if not line or line.startswith(b"\x04"):
             raise EOFError
@@ -159,16 +162,16 @@ class _Console(InteractiveConsole):
         return text
 
     def write(self, data: str) -> None:
-        self._visitor.sendall(data.encode(errors="backslashreplace"))
+        self._client.sendall(data.encode(errors="backslashreplace"))
 
 
 class _Output:
-    """Standard output while there are visitors: what a visitor's thread prints goes to the visitor,
-    everything else where it went before."""
+    """Standard output while clients are connected. Output of a client's thread goes to the client,
+    all other output to the original stream."""
 
-    # The visitor of the calling thread, as ``visitor``.
+    # The client of the calling thread, as ``client``.
     local = threading.local()
-    # How many visitors there are.
+    # Number of connected clients.
     count = 0
     lock = threading.Lock()
 
@@ -176,15 +179,15 @@ class _Output:
         self.before = before
 
     def write(self, data: str) -> int:
-        visitor = getattr(self.local, "visitor", None)
-        if visitor is None:
+        client = getattr(self.local, "client", None)
+        if client is None:
             written: int = self.before.write(data)
             return written
-        visitor.sendall(data.encode(errors="backslashreplace"))
+        client.sendall(data.encode(errors="backslashreplace"))
         return len(data)
 
     def flush(self) -> None:
-        if getattr(self.local, "visitor", None) is None:
+        if getattr(self.local, "client", None) is None:
             self.before.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -192,19 +195,19 @@ class _Output:
 
 
 @contextmanager
-def _printing_to(visitor: socket.socket) -> Iterator[None]:
-    """Have what this thread prints go to the visitor."""
+def _printing_to(client: socket.socket) -> Iterator[None]:
+    """Redirects the output of this thread to the client."""
     with _Output.lock:
         _Output.count += 1
         if not isinstance(sys.stdout, _Output):
             sys.stdout = _Output(sys.stdout)
-    _Output.local.visitor = visitor
+    _Output.local.client = client
     try:
         yield
     finally:
-        del _Output.local.visitor
+        del _Output.local.client
         with _Output.lock:
             _Output.count -= 1
-            # Where somebody has replaced it meanwhile, it stays below theirs.
+            # If it has been replaced meanwhile, it stays in place as the target of the replacement.
             if not _Output.count and isinstance(sys.stdout, _Output):
                 sys.stdout = sys.stdout.before

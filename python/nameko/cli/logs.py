@@ -1,4 +1,4 @@
-"""Logging on standard error: lines for people, in colours on a terminal, or JSON for machines."""
+"""Logging on standard error, as text (in colours on a terminal) or as JSON."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from nameko.runners import ServiceRunner
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 
-# Whose workers' lines tell of their call; none outside of ``nameko run``.
+# The runner of ``nameko run``: JSON lines of its workers have a span.
 _runner: ServiceRunner | None = None
 
-# As a filter has them: in any case.
+# Names in a filter, compared without case.
 _LEVELS = {
     "off": logging.CRITICAL + 10,
     "critical": logging.CRITICAL,
@@ -36,15 +36,15 @@ _LEVELS = {
     "trace": logging.DEBUG,
 }
 
-# What every record has. Whatever else is in one was given as ``extra``.
+# Attributes of every record. Any others were passed as ``extra``.
 _RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def setup_logging(args: Any, config: dict[str, Any], process: int | None = None) -> None:
-    """Log as LOGGING of the configuration says; where it says nothing, as the arguments do.
+    """Configures logging by LOGGING of the configuration, or else by the arguments.
 
-    ``process``: the number of this process among several, which each line then tells.
-    CommandError where one of them makes no sense.
+    ``process`` is the number of this process under a supervisor, added to each line. CommandError
+    if a setting is invalid.
     """
     log_format = args.log_format or os.environ.get("NAMEKO_LOG_FORMAT") or config.get("LOG_FORMAT")
     if log_format not in (None, "", "text", "json"):
@@ -56,8 +56,9 @@ def setup_logging(args: Any, config: dict[str, Any], process: int | None = None)
         except (ValueError, TypeError, AttributeError, ImportError) as exc:
             reason = "{}: {}".format(exc, exc.__cause__) if exc.__cause__ else exc
             raise CommandError(
-                "LOGGING of the configuration is not what logging.config.dictConfig takes: "
-                "{}".format(reason)
+                "LOGGING of the configuration is invalid for logging.config.dictConfig: {}".format(
+                    reason
+                )
             )
         return
 
@@ -69,26 +70,26 @@ def setup_logging(args: Any, config: dict[str, Any], process: int | None = None)
         colours = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         handler.setFormatter(TextFormatter(process, colours))
     logging.basicConfig(level=levels.pop("", logging.INFO), handlers=[handler])
-    # What the embedded broker does stands on standard output already.
+    # The start of the embedded broker is reported on standard output already.
     logging.getLogger("nameko_broker").setLevel(logging.WARNING)
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
 
-def track_workers_of(runner: ServiceRunner | None) -> None:
-    """From now on, what workers of this runner log as JSON tells of the call they work on."""
+def set_runner(runner: ServiceRunner | None) -> None:
+    """Sets the runner whose workers' JSON lines get a span."""
     global _runner
     _runner = runner
 
 
 def _parse_filter(text: Any) -> dict[str, int]:
-    """Logger -> level, of a filter like ``nameko=debug,info``; what names no logger is for all."""
+    """Parses a filter like ``nameko=debug,info``: logger name to level, "" for all loggers."""
     levels = {}
     for part in str(text).split(","):
         name, _, level = part.strip().rpartition("=")
         if level.lower() not in _LEVELS:
             raise CommandError(
-                "{!r} is no log filter: write error, warn, info or debug, or a filter like "
+                "invalid log filter {!r}: expected error, warn, info or debug, or a filter like "
                 "'nameko=debug,info'".format(text)
             )
         levels[name.strip().replace("::", ".")] = _LEVELS[level.lower()]
@@ -96,7 +97,7 @@ def _parse_filter(text: Any) -> dict[str, int]:
 
 
 class TextFormatter(logging.Formatter):
-    """The message alone; warnings in yellow and errors in red on a terminal."""
+    """Formats the plain message; on a terminal, warnings in yellow and errors in red."""
 
     def __init__(self, process: int | None = None, colours: bool = False) -> None:
         super().__init__("%(message)s" if process is None else "[{}] %(message)s".format(process))
@@ -109,8 +110,11 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object per line, with the keys that the log of a Rust service has: the call that a worker
-    is at is ``span``. ``extra`` of a record and a traceback as ``exception`` stand beside them."""
+    """Formats one JSON object per line, with the keys of a Rust service's log.
+
+    ``span`` describes the call of the worker that logged, ``exception`` holds a traceback; keys of
+    the record's ``extra`` are added.
+    """
 
     def __init__(self, process: int | None = None) -> None:
         super().__init__()
@@ -144,19 +148,18 @@ class JsonFormatter(logging.Formatter):
 
 
 def _worker_of(record: logging.LogRecord) -> Any:
-    """The context of the worker that logged this, in its thread or its coroutine; None where none
-    did."""
+    """Returns the context of the worker that logged a record, on its thread or in its coroutine."""
     if isinstance(record.args, tuple):
         for argument in record.args:
             if isinstance(argument, WorkerContext):
                 return argument
-    # This is called where the line is logged, as long as the handler is not one for a queue.
+    # Handlers format on the logging thread, unless they pass records through a queue.
     worker_ctx = loop.worker.get()
     if worker_ctx is not None and record.thread == threading.get_ident():
-        # A task that outlives the worker it was started by is none of its any more.
+        # A task that outlives its worker no longer belongs to it.
         return worker_ctx if worker_ctx in worker_ctx.container.worker_threads else None
     for container in list(_runner.containers) if _runner is not None else ():
-        # Containers of other kinds have no such thing.
+        # Custom container classes may lack the attribute.
         for worker_ctx, thread in list(getattr(container, "worker_threads", {}).items()):
             if thread.ident == record.thread:
                 return worker_ctx

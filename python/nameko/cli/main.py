@@ -1,4 +1,4 @@
-"""The console script ``nameko``, and configuration files with environment variables in them."""
+"""The console script ``nameko``, and environment variables in configuration files."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ except ImportError:
     )
 else:
     has_regex_module = True
-    # The same, and the default may hold braces and variables of its own.
+    # As above, with a default that may contain braces and nested variables.
     ENV_VAR_MATCHER = regex.compile(
         r"""
         \$\{
         ([^{}:\s]+)     # the name
         (?:
             :
-            (           # the default: no braces, or pairs of them around a default
+            (           # the default: balanced braces only
                 (?: [^{}] | \{ (?2) \} )*
             )
         )?
@@ -49,19 +49,19 @@ else:
         regex.VERBOSE,
     )
 
-# A plain scalar that holds a variable is substituted without a tag.
+# A plain scalar with a variable is substituted even without a tag.
 IMPLICIT_ENV_VAR_MATCHER = re.compile(r".*\$\{.*\}.*")
 
-# A variable inside the default of another.
+# A variable nested in the default of another one.
 RECURSIVE_ENV_VAR_MATCHER = re.compile(r"\$\{([^}]+)?\}([^$}]+)?\}")
 
 
 def setup_parser() -> argparse.ArgumentParser:
-    """The parser of the command line, with all commands."""
+    """Returns the parser of the command line, with all commands."""
     parser = argparse.ArgumentParser(
         prog="nameko",
-        description="Run microservices, and call them.",
-        epilog="'nameko COMMAND --help' says more about a command.",
+        description="Run and call microservices.",
+        epilog="See 'nameko COMMAND --help' for the options of a command.",
     )
     parser.add_argument("-v", "--version", action="version", version=nameko.__version__)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -80,10 +80,11 @@ def setup_parser() -> argparse.ArgumentParser:
 
 
 def setup_yaml_parser() -> None:
-    """Have yaml.safe_load substitute environment variables.
+    """Makes yaml.safe_load substitute environment variables.
 
-    A plain scalar is read as YAML again after the substitution, so ``${PORT:8000}`` is a number.
-    A quoted one is left alone, unless it is tagged ``!env_var``, or ``!raw_env_var`` to stay text.
+    A plain scalar is parsed as YAML after the substitution, so ``${PORT:8000}`` is a number. A
+    quoted one is substituted only with the tag ``!env_var``, or ``!raw_env_var`` to keep it a
+    string.
     """
     yaml.add_constructor("!env_var", env_var_constructor, yaml.SafeLoader)
     yaml.add_constructor("!raw_env_var", partial(env_var_constructor, raw=True), yaml.SafeLoader)
@@ -91,7 +92,7 @@ def setup_yaml_parser() -> None:
 
 
 def env_var_constructor(loader: Any, node: Any, raw: bool = False) -> Any:
-    """The value of a scalar with environment variables in it."""
+    """Returns the value of a scalar, with its environment variables substituted."""
     raw_value = loader.construct_scalar(node)
     if not has_regex_module and RECURSIVE_ENV_VAR_MATCHER.match(raw_value):
         raise ConfigurationError("Nested environment variable lookup requires the `regex` module")
@@ -112,7 +113,7 @@ def _replace_env_var(match: Any) -> str:
 
 
 def main() -> int:
-    """Run the command line of this process; returns its exit code."""
+    """Runs the command line of this process and returns the exit code."""
     parser = setup_parser()
     args, unknown_args = parser.parse_known_args()
     if not hasattr(args, "main"):

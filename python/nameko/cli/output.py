@@ -8,7 +8,7 @@ import sys
 
 _log = logging.getLogger("nameko.run")
 
-# Set while the log is JSON. Messages go to the log then, so that its lines stay uninterrupted.
+# Whether the log is JSON. Messages are then written to the log, which keeps its lines parseable.
 _json = False
 
 # Prepended to each line. Identifies the process when there are several.

@@ -1,9 +1,9 @@
-"""The process that started this one, as one of several or to be able to start it again.
+"""The link of a process to its supervisor, under ``--workers`` and ``--reload``.
 
-The link between the two is a socket. This process writes a JSON object per line: what it has
-loaded, that its services can be called, that a file has changed. The parent writes a byte when this
-one shall stop, and closes it. Where it is closed without that byte, the parent is gone, and nobody
-else would stop this process.
+The link is a socket. The process writes its events as JSON, one object per line: its services are
+loaded, its services can be called, a file has changed. The supervisor writes a byte to stop the
+process, and closes the socket. End of file without that byte means that the supervisor died; the
+process then stops by itself.
 """
 
 from __future__ import annotations
@@ -22,67 +22,70 @@ _log = getLogger("nameko.run")
 
 
 class Parent:
-    """This process's end of the link."""
+    """The process's end of the link."""
 
     def __init__(self, fd: int) -> None:
         try:
             self._socket = socket.socket(fileno=fd)
         except OSError as exc:
-            raise CommandError("--link is for `nameko run` itself: {}".format(exc))
-        # Processes that this one starts must not hold it.
+            raise CommandError("--link is internal to `nameko run`: {}".format(exc))
+        # Not inherited by child processes, which would keep it open.
         self._socket.set_inheritable(False)
         self._lock = threading.Lock()
-        # What to do when this process is let go of, and whether it was.
-        self._callback: Callable[[], Any] = _leave
-        self._gone = False
+        # Called once when the process is to stop.
+        self._callback: Callable[[], Any] = _exit
+        self._stopped = False
         threading.Thread(target=self._listen, name="nameko-parent", daemon=True).start()
 
     def loaded(self, services: list[str]) -> None:
-        """The services are found; each line says what one of them serves."""
-        self._tell({"loaded": services})
+        """Reports that the services are loaded, with a description of each."""
+        self._send({"loaded": services})
 
     def ready(self) -> None:
-        """The services can be called."""
-        self._tell({"ready": True})
+        """Reports that the services can be called."""
+        self._send({"ready": True})
 
     def changed(self, file: str) -> None:
-        """This process stops, and another one shall be started, because a file has changed."""
-        self._tell({"changed": file})
+        """Reports that this process stops for a restart because a file has changed."""
+        self._send({"changed": file})
 
-    def when_it_lets_go(self, callback: Callable[[], Any]) -> None:
-        """Call this, once, when the parent wants this process to stop, or is gone; at once where it
-        has said so already. Where nothing was given here, the process ends."""
+    def on_stop(self, callback: Callable[[], Any]) -> None:
+        """Sets the callback for a stop request or the end of the supervisor.
+
+        It is called once, immediately if the request has been received already. Without a callback
+        the process exits.
+        """
         with self._lock:
             self._callback = callback
-            gone = self._gone
-        if gone:
+            stopped = self._stopped
+        if stopped:
             callback()
 
-    def _tell(self, news: dict[str, Any]) -> None:
+    def _send(self, event: dict[str, Any]) -> None:
         try:
-            self._socket.sendall(json.dumps(news).encode() + b"\n")
+            self._socket.sendall(json.dumps(event).encode() + b"\n")
         except OSError:
-            pass  # the parent is gone, which is noticed elsewhere
+            pass  # the supervisor died, which _listen() handles
 
     def _listen(self) -> None:
         try:
-            said = self._socket.recv(1)
+            received = self._socket.recv(1)
         except OSError:
-            said = b""
-        if not said:
-            _log.warning("the process that started this one is gone: stopping")
-        self.let_go()
+            received = b""
+        if not received:
+            _log.warning("the supervisor process died: stopping")
+        self.stop()
 
-    def let_go(self) -> None:
-        """Do what is to be done when this process shall stop."""
+    def stop(self) -> None:
+        """Stops this process, as a request of the supervisor does."""
         with self._lock:
-            if self._gone:
+            if self._stopped:
                 return
-            self._gone = True
+            self._stopped = True
             callback = self._callback
         callback()
 
 
-def _leave() -> None:
-    # The main thread is importing the user's modules. There is nothing to stop yet.
+def _exit() -> None:
+    # The main thread is still importing the user's modules: there is nothing to stop.
     os._exit(0)

@@ -244,18 +244,18 @@ class Supervisor:
     def _on_ready(self, number: int) -> None:
         all_ready = self.table.ready(number)
         if self.program.workers is None:
-            echo("ready at {}; Ctrl-C stops".format(self.broker))
+            echo("ready at {}; press Ctrl-C to stop".format(self.broker))
             return
         _log.info("process %s is ready", number)
         if all_ready:
-            echo("ready at {}, {} processes; Ctrl-C stops".format(self.broker, self.count))
+            echo("ready at {}, {} processes; press Ctrl-C to stop".format(self.broker, self.count))
 
     def _handle_signal(self, signum: int) -> None:
         if self.table.stop(128 + signum):
             for process in self._processes.values():
                 process.kill()
         else:
-            echo("stopping; once more stops at once")
+            echo("shutting down (press Ctrl-C again to force)")
             self._stop_all()
 
     def _stop_all(self) -> None:

@@ -1,4 +1,4 @@
-"""``nameko run --reload``: the process that runs the services watches their files."""
+"""``nameko run --reload``: runs the services and watches their files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nameko.cli.parent import Parent
 from nameko.cli.services import users_traceback
 from nameko.exceptions import CommandError, ConfigurationError
 
-# How often (s) the files are looked at. A look takes some microseconds per file.
+# Seconds between two scans of the files. A scan takes some microseconds per file.
 INTERVAL = 0.5
 
-# What running workers have to end (s): somebody waits to see what the change does.
+# Seconds for running workers to finish. Short, since a developer waits for the restart.
 STOP_TIMEOUT = 5
 
-# How many files below the working directory are watched while the services do not run.
-MANY = 5000
+# Limit of the files below the working directory that are watched while the services do not run.
+MAX_WATCHED_FILES = 5000
 
 
 def serve(args: Any) -> int:
-    """Run the services until a file changes, or the parent lets go; the exit code.
+    """Runs the services until a file changes or the supervisor stops the process.
 
-    Where they cannot run, what was wrong is shown, and a change is waited for.
+    Returns the exit code. If the services cannot start, prints the error and waits for a change.
     """
     from nameko.cli.run import configure, load_and_run
 
@@ -49,73 +49,73 @@ def serve(args: Any) -> int:
             show_traceback(users_traceback(exc))
         parent.wait_for_change()
     except KeyboardInterrupt:
-        pass  # the parent has heard it, too
+        pass  # the supervisor received the signal as well
     return 0
 
 
 class WatchingParent(Parent):
-    """Lets go of this process also when a file changes: one that it has imported, or of ``files``.
+    """Stops this process also when a file changes: an imported one, or one of ``files``.
 
-    Code that was installed is not watched.
+    Installed packages are not watched.
     """
 
     def __init__(self, link: int, files: list[str]) -> None:
         super().__init__(link)
         self._files = files
-        # Guards what follows.
-        self._look_lock = threading.Lock()
-        # File -> its state when it was looked at last.
+        # Guards the attributes below.
+        self._scan_lock = threading.Lock()
+        # File -> its state at the last scan.
         self._seen: dict[str, tuple[int, int]] = {}
-        # Whether the services do not run: what is not there yet may be what is missing. Then
-        # ``_seen`` has everything.
-        self._waiting = False
+        # Whether the services could not start. New files count as changes then, since the error may
+        # be a missing file, and ``_seen`` includes all files.
+        self._watch_all = False
         threading.Thread(target=self._watch, name="nameko-reload", daemon=True).start()
 
     def loaded(self, services: list[str]) -> None:
-        # From here on, a change is one to what was imported.
-        self._look()
+        # The state of the imported files, which later scans are compared with.
+        self._scan()
         super().loaded(services)
 
     def watch_everything(self) -> None:
-        """From now on, watch all files below the working directory, and those that are new."""
-        with self._look_lock:
-            self._waiting = True
+        """Watches all files below the working directory, including new ones."""
+        with self._scan_lock:
+            self._watch_all = True
             self._seen.update(self._states())
 
     def wait_for_change(self) -> None:
-        """Return when a file has changed, or the parent wants this process to stop."""
+        """Blocks until a file changes or the supervisor stops the process."""
         change = threading.Event()
-        self.when_it_lets_go(change.set)
+        self.on_stop(change.set)
         change.wait()
 
     def _watch(self) -> None:
         pause = threading.Event()
         while not pause.wait(INTERVAL):
-            files = self._look()
+            files = self._scan()
             if files:
                 for file in files:
                     _forget_compiled(file)
                 self.changed(os.path.relpath(files[0]))
-                self.let_go()
+                self.stop()
                 return
 
-    def _look(self) -> list[str]:
-        """The files that have changed since the last look."""
-        with self._look_lock:
+    def _scan(self) -> list[str]:
+        """Returns the files that have changed since the last scan."""
+        with self._scan_lock:
             now = self._states()
-            # One that is gone is about to be written again, as editors do that.
+            # A missing file is ignored: editors replace files.
             changed = [
                 file
                 for file, state in now.items()
-                if self._seen.get(file, None if self._waiting else state) != state
+                if self._seen.get(file, None if self._watch_all else state) != state
             ]
             if not changed:
                 self._seen.update(now)
             return changed
 
     def _states(self) -> dict[str, tuple[int, int]]:
-        """What is different once a file has changed; nothing for one that is not there."""
-        files = [*self._files, *_imported_files(), *(_all_files() if self._waiting else ())]
+        """Returns the modification time and the size of each existing file."""
+        files = [*self._files, *_imported_files(), *(_all_files() if self._watch_all else ())]
         states = {}
         for file in files:
             try:
@@ -127,16 +127,16 @@ class WatchingParent(Parent):
 
 
 def _forget_compiled(file: str) -> None:
-    """Have the file compiled again. Python itself looks at whole seconds and the size: it misses
-    a second change of the same second."""
+    """Deletes the compiled module. Python compares modification times in whole seconds and sizes,
+    so it could miss a second change within the same second."""
     try:
         os.unlink(importlib.util.cache_from_source(file))
     except (OSError, NotImplementedError):
-        pass  # there is none
+        pass  # not compiled
 
 
 def _imported_files() -> Iterator[str]:
-    """The files of all modules but those that were installed."""
+    """Yields the files of all imported modules outside of installed packages."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and not os.path.abspath(file).startswith(_INSTALLED):
@@ -144,7 +144,7 @@ def _imported_files() -> Iterator[str]:
 
 
 def _all_files() -> Iterator[str]:
-    """Python's files below the working directory."""
+    """Yields the Python files below the working directory."""
     count = 0
     for folder, folders, files in os.walk("."):
         folders[:] = [
@@ -156,7 +156,7 @@ def _all_files() -> Iterator[str]:
             if name.endswith(".py"):
                 yield os.path.join(folder, name)
                 count += 1
-        if count > MANY:
+        if count > MAX_WATCHED_FILES:
             return
 
 

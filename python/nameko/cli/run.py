@@ -15,7 +15,7 @@ from nameko import _nameko
 from nameko.amqp import connection
 from nameko.cli.config import load_config, number_of_seconds
 from nameko.cli.console import BackdoorServer
-from nameko.cli.logs import setup_logging, track_workers_of
+from nameko.cli.logs import set_runner, setup_logging
 from nameko.cli.output import echo, set_prefix, show_traceback
 from nameko.cli.parent import Parent
 from nameko.cli.services import describe, find_services, import_service, users_traceback
@@ -28,15 +28,15 @@ from nameko.utils.threads import spawn
 
 __all__ = ["ServiceRunner", "import_service", "main", "run", "setup_backdoor"]
 
-# Whether other processes may listen where this one does: the key of the HTTP server.
+# Config key of the HTTP server that lets processes share an address.
 REUSE_PORT = "WEB_SERVER_REUSE_PORT"
 
-# How long running workers have when the services stop (s), where the key says nothing.
+# Config key of the seconds for running workers to finish at shutdown, and its default.
 STOP_TIMEOUT = "stop_timeout"
 DEFAULT_STOP_TIMEOUT = 30
 
-# How late the main thread may be for a signal (s).
-_NAP = 0.5
+# Upper bound of the delay, in seconds, with which the main thread handles a signal.
+_SIGNAL_LATENCY = 0.5
 
 
 def main(args: Any) -> int:
@@ -55,20 +55,20 @@ def main(args: Any) -> int:
         return load_and_run(args, values, None)
     if args.process is not None:
         set_prefix("[{}] ".format(args.process))
-    # All listen at one address.
+    # The processes share their HTTP addresses.
     values.setdefault(REUSE_PORT, True)
     return load_and_run(args, values, Parent(args.link))
 
 
 def configure(args: Any) -> dict[str, Any]:
-    """The configuration; from now on, things are logged as it says."""
+    """Loads the configuration and sets up logging."""
     values = load_config(args)
     setup_logging(args, values, args.process)
     return values
 
 
 def load_and_run(args: Any, values: dict[str, Any], parent: Parent | None) -> int:
-    # Modules may read it while they are imported.
+    # Set before the import: modules may read the configuration at import time.
     config = nameko.config
     config.setup(values)
     services = find_services(args.services)
@@ -77,7 +77,7 @@ def load_and_run(args: Any, values: dict[str, Any], parent: Parent | None) -> in
 
 
 def backdoor_address(args: Any) -> tuple[str, int] | None:
-    """Where this process listens for ``nameko backdoor``: several cannot share a port."""
+    """Returns the backdoor address of this process, distinct under a supervisor."""
     if args.backdoor_port is None:
         return None
     host, port = args.backdoor_port
@@ -91,19 +91,19 @@ def run(
     *,
     parent: Parent | None = None,
 ) -> int:
-    """Host the services until they stop, or the process is told to stop them; its exit code.
+    """Hosts the services until they stop or are stopped, and returns the exit code.
 
-    ``parent`` started this process, speaks for it, and may tell it to stop. CommandError where the
-    broker refuses what a service needs at its start, or a service dies.
+    ``parent`` is the link to the supervisor, which prints for this process and can stop it.
+    CommandError if the broker rejects a declaration of a service, or a service dies.
     """
     try:
         eventlet_guard()
     except RuntimeError as exc:
-        raise CommandError("{}\n  `nameko doctor` finds it".format(exc))
+        raise CommandError("{}\n  `nameko doctor` finds the call".format(exc))
     runner = ServiceRunner(config)
     for service_cls in services:
         runner.add_service(service_cls)
-    # A wrong configuration shows before anything is started.
+    # Validates the configuration before anything is started.
     connection.configured_options(config, connection.configured_heartbeat(config))
     timeout = number_of_seconds(config, STOP_TIMEOUT, DEFAULT_STOP_TIMEOUT)
     broker = embedded_broker(config) if parent is None else None
@@ -124,35 +124,37 @@ def run(
 
 
 def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = None) -> int:
-    """Start the runner, say what it serves, and wait for its end."""
+    """Starts the runner, reports its services, and waits until it ends."""
     broker = sanitize_url(connection.amqp_uri(runner.config))
     shutdown.install()
-    track_workers_of(runner)
+    set_runner(runner)
     try:
         if parent is None:
             echo("connecting to {}".format(broker))
         else:
             parent.loaded([describe(container) for container in runner.containers])
-            parent.when_it_lets_go(shutdown.begin)
+            parent.on_stop(shutdown.begin)
         start(runner, shutdown)
         if not shutdown.stopping:
             if parent is None:
                 for container in runner.containers:
                     echo(describe(container))
-                echo("ready at {}; Ctrl-C stops".format(broker))
+                echo("ready at {}; press Ctrl-C to stop".format(broker))
             else:
                 parent.ready()
         try:
             _run_to_end(runner.wait)
         except Exception as exc:
             raise CommandError(
-                "A service died of {}: {} (the log tells where)".format(type(exc).__name__, exc)
+                "A service died of {}: {} (see the log for the traceback)".format(
+                    type(exc).__name__, exc
+                )
             )
     finally:
-        track_workers_of(None)
+        set_runner(None)
         shutdown.uninstall()
     if shutdown.failure is not None:
-        raise _broken("A service could not stop", shutdown.failure)
+        raise _shown("A service could not stop", shutdown.failure)
     if len(shutdown.signals) > 1:
         return 128 + shutdown.signals[1]
     if shutdown.stopping and parent is None:
@@ -161,7 +163,7 @@ def serve(runner: ServiceRunner, shutdown: Shutdown, parent: Parent | None = Non
 
 
 def start(runner: ServiceRunner, shutdown: Shutdown) -> None:
-    """Returns when all services serve, or when they have been stopped."""
+    """Starts all services. Returns once they are ready, or have been stopped."""
     try:
         _run_to_end(runner.start, shutdown.over)
     except (OperationalError, AMQPError) as exc:
@@ -172,42 +174,41 @@ def start(runner: ServiceRunner, shutdown: Shutdown) -> None:
         raise
     except Exception as exc:
         runner.kill()
-        raise _broken("A service could not start", exc)
+        raise _shown("A service could not start", exc)
     except BaseException:
         runner.kill()
         raise
 
 
 def _run_to_end(call: Callable[[], Any], over: threading.Event | None = None) -> None:
-    """Make a call on another thread, and wait until it is done; not much longer than until ``over``
-    is set, where it then still is not.
+    """Runs a call on another thread and waits for it, but hardly longer than until ``over`` is set.
 
-    This thread is there for signals. Python sees one that comes just before its main thread goes to
-    sleep only when that wakes: here soon, and not after hours.
+    The main thread stays available for signals. Python runs the handler of a signal that arrives
+    just before the main thread blocks only once that wakes up, hence the short waits.
     """
     running = spawn(call)
     while not running.dead:
         was_over = over is not None and over.is_set()
         try:
-            running.wait(_NAP)
-        except TimeoutError:  # of this wait, or what the call raised: that is met below
+            running.wait(_SIGNAL_LATENCY)
+        except TimeoutError:  # of this wait; one raised by the call is raised again below
             if was_over and not running.dead:
                 return
     running.wait()
 
 
-def _broken(what: str, exc: BaseException) -> CommandError:
-    """The error to raise where the user's code raised ``exc``, whose traceback is shown."""
+def _shown(summary: str, exc: BaseException) -> CommandError:
+    """Prints the traceback of an exception of the user's code, and returns the error to raise."""
     show_traceback(users_traceback(exc))
-    return CommandError("{}: {}: {}, see above".format(what, type(exc).__name__, exc))
+    return CommandError("{}: {}: {}, see above".format(summary, type(exc).__name__, exc))
 
 
 def setup_backdoor(
     runner: Any, port: int | tuple[str, int]
 ) -> tuple[BackdoorServer, BackdoorServer]:
-    """Listen for ``nameko backdoor`` at a port of localhost, or at ``(host, port)``.
+    """Listens for ``nameko backdoor`` at a port of localhost, or at ``(host, port)``.
 
-    Both things returned are the server: upstream's first is the socket, its second the thread.
+    Returns the server twice, in place of upstream's socket and thread.
     """
     host, number = port if isinstance(port, tuple) else ("localhost", port)
 
@@ -221,22 +222,22 @@ def setup_backdoor(
         server = BackdoorServer(host, number, names)
     except OSError as exc:
         raise CommandError(
-            "The backdoor cannot listen at {}:{}: {}".format(host, number, exc.strerror or exc)
+            "Cannot listen at {}:{} for the backdoor: {}".format(host, number, exc.strerror or exc)
         )
     server.start()
     return server, server
 
 
 def embedded_broker(config: dict[str, Any]) -> _nameko.Broker | None:
-    """The broker to start inside this process: none where one is configured or running."""
+    """Starts a broker in this process, unless one is configured or running."""
     if config.get(AMQP_URI_CONFIG_KEY) or _nameko.probe(DEFAULT_AMQP_URI):
         return None
     try:
         broker = _nameko.Broker("127.0.0.1", 5672)
     except OSError:
-        return None  # another process was quicker
+        return None  # another process started one meanwhile
     echo(
-        "no broker is configured and none runs at localhost:5672: started one in this process, at "
-        "127.0.0.1:{}; it is for trying out, its messages live in memory".format(broker.port)
+        "no broker is configured and none runs at localhost:5672: started an embedded one at "
+        "127.0.0.1:{}; it keeps messages in memory, for development only".format(broker.port)
     )
     return broker

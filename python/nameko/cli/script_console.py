@@ -8,21 +8,21 @@ from code import InteractiveConsole
 from collections.abc import Iterable
 from typing import Any
 
-# A line that goes on with the compound statement before it.
+# A line that continues the preceding compound statement.
 _CONTINUATION = re.compile(r"[ \t)\]}#]|$|(else|elif|except|finally|case)\b")
 
 
 class ScriptConsole(InteractiveConsole):
-    """Runs lines as if they were typed, without prompts, up to the first exception.
+    """Runs lines like typed ones, without prompts, up to the first exception.
 
-    Blocks need no empty line to end.
+    Unlike typed blocks, blocks need no empty line at their end.
     """
 
     def __init__(self, local: dict[str, Any] | None) -> None:
         super().__init__(locals=local, filename="<stdin>")
 
     def run(self, lines: Iterable[str]) -> None:
-        """SystemExit with code 1 once something has raised; its traceback has been shown."""
+        """Runs the lines. Exits with code 1 after an exception, which is printed."""
         block: list[str] = []
         for line in lines:
             line = line.rstrip("\n")
@@ -40,10 +40,10 @@ class ScriptConsole(InteractiveConsole):
         try:
             return codeop.compile_command("\n".join(block) + "\n", self.filename) is not None
         except (SyntaxError, ValueError, OverflowError):
-            return True  # it will not get better
+            return True  # reported when the block is run
 
     def _is_statement(self, line: str) -> bool:
-        """Whether nothing can follow that belongs to this line."""
+        """Whether the line is a complete statement."""
         try:
             return codeop.compile_command(line, self.filename) is not None
         except (SyntaxError, ValueError, OverflowError):

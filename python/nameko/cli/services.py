@@ -1,4 +1,4 @@
-"""Finding the service classes that a command names, and telling what is wrong with them."""
+"""Finding and describing the service classes named on a command line."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def is_entrypoint(method: Any) -> bool:
 
 
 def import_service(module_name: str) -> list[type]:
-    """The service classes of ``module`` or ``module:Class``.
+    """Returns the service classes of ``module`` or ``module:Class``.
 
-    CommandError where there is no such module or class; what the module raises is left alone.
+    CommandError if there is no such module or class. Exceptions raised by the module propagate.
     """
     module_name, _, class_name = module_name.partition(":")
     try:
@@ -39,13 +39,13 @@ def import_service(module_name: str) -> list[type]:
                     os.path.normpath(module_name)[:-3].replace(os.sep, ".")
                 )
             )
-        # The module named, or a package it is in, as against one that the module imports.
+        # Only if the named module or its package is missing, not a module imported by it.
         missing = getattr(exc, "name", None)
         if missing and (module_name + ".").startswith(missing + "."):
             raise CommandError(exc)
         raise
     except ValueError as exc:
-        raise CommandError("{!r} is not the name of a module: {}".format(module_name, exc))
+        raise CommandError("{!r} is not a valid module name: {}".format(module_name, exc))
     module = sys.modules[module_name]
 
     if class_name:
@@ -72,7 +72,7 @@ def import_service(module_name: str) -> list[type]:
 
 
 def find_services(paths: list[str]) -> list[type]:
-    """The service classes at all these paths, each once."""
+    """Returns the service classes of all paths, without duplicates."""
     services: list[type] = []
     for path in paths:
         try:
@@ -81,7 +81,7 @@ def find_services(paths: list[str]) -> list[type]:
             raise
         except Exception as exc:
             show_traceback(users_traceback(exc))
-            raise CommandError("{!r} does not import, see above".format(path.partition(":")[0]))
+            raise CommandError("Cannot import {!r}, see above".format(path.partition(":")[0]))
         services.extend(service for service in found if service not in services)
 
     by_name: dict[str, type] = {}
@@ -89,7 +89,7 @@ def find_services(paths: list[str]) -> list[type]:
         other = by_name.setdefault(get_service_name(service), service)
         if other is not service:
             raise CommandError(
-                "Two services are called {!r}: {}.{} and {}.{}; one process can run one of "
+                "Two services are named {!r}: {}.{} and {}.{}; a process can run only one of "
                 "them".format(
                     get_service_name(service),
                     other.__module__,
@@ -102,20 +102,20 @@ def find_services(paths: list[str]) -> list[type]:
 
 
 def describe(container: Any) -> str:
-    """One line that says what a container serves."""
+    """Describes a container and its entrypoints in one line."""
     entrypoints = sorted(
         "{} ({})".format(entrypoint.method_name, spelling(entrypoint))
         for entrypoint in container.entrypoints
     )
-    return "{}: {}".format(container.service_name, ", ".join(entrypoints) or "nothing to call")
+    return "{}: {}".format(container.service_name, ", ".join(entrypoints) or "no entrypoints")
 
 
-# Entrypoint classes whose decorators are not spelled as they are.
+# Decorators of entrypoint classes with another name.
 _DECORATORS = {"Consumer": "consume", "HttpRequestHandler": "http", "WebSocketRpc": "websocket_rpc"}
 
 
 def spelling(entrypoint: Any) -> str:
-    """An entrypoint as its decorator is spelled: event_handler, http GET /orders."""
+    """Returns the decorator name of an entrypoint: event_handler, http GET /orders."""
     name = type(entrypoint).__name__
     spelled = _DECORATORS.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     method, url = getattr(entrypoint, "method", None), getattr(entrypoint, "url", None)
@@ -125,7 +125,7 @@ def spelling(entrypoint: Any) -> str:
 
 
 def users_traceback(exc: BaseException) -> str:
-    """The traceback without the frames of this package and of the import system at its top."""
+    """Formats a traceback without leading frames of this package and the import system."""
     here = os.path.dirname(nameko.__file__) + os.sep
     tb = exc.__traceback__
     while tb is not None:
@@ -134,5 +134,5 @@ def users_traceback(exc: BaseException) -> str:
             break
         tb = tb.tb_next
     if tb is None and not isinstance(exc, SyntaxError):
-        tb = exc.__traceback__  # none is the user's: all of them are needed
+        tb = exc.__traceback__  # no frame of the user: show all
     return "".join(traceback.format_exception(type(exc), exc, tb))

@@ -24,7 +24,7 @@ from nameko.utils import sanitize_url
 
 
 class ShellRunner:
-    """Opens one of the interpreters with ``local`` as its names."""
+    """Opens an interpreter with ``local`` as its namespace."""
 
     def __init__(self, banner: str, local: dict[str, Any]) -> None:
         self.banner = banner
@@ -44,8 +44,8 @@ class ShellRunner:
         code.interact(banner=self.banner, local=self.local, raise_expections=not on_terminal())
 
     def start_shell(self, name: str | None) -> None:
-        """Open the interpreter ``name``, or the first that is installed; the plain one where there
-        is no terminal."""
+        """Opens the interpreter ``name``, or the first installed one; the plain shell without a
+        terminal."""
         if not on_terminal():
             available_shells = ["plain"]
         else:
@@ -62,17 +62,17 @@ class ShellRunner:
                 return getattr(self, shell)()
             except ImportError:
                 if shell == name:
-                    print("{} is not installed; this is the plain shell".format(name))
+                    print("{} is not installed, falling back to the plain shell".format(name))
         self.plain()
 
 
 def on_terminal() -> bool:
-    """Whether somebody types. Standard input is None where it is closed."""
+    """Whether standard input is a terminal. It is None if closed."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def make_nameko_helper(config: dict[str, Any]) -> Any:
-    """The object ``n`` of the shell."""
+    """Returns the object ``n`` of the shell."""
     module: Any = ModuleType("nameko")
     module.__doc__ = """Nameko shell helper for making rpc calls and dispatching
 events.
@@ -92,13 +92,13 @@ Usage:
 
 
 def main(args: Any) -> None:
-    # Where programs of version 3 look for it.
+    # Version 3 reads the configuration from there.
     config = nameko.config
     config.setup(load_config(args))
     if not config.get(AMQP_URI_CONFIG_KEY) and not _nameko.probe(DEFAULT_AMQP_URI):
         raise CommandError(
             "no broker is configured, and none runs at localhost:5672\n  start a service with "
-            "`nameko run`, which brings one along; or name one: --broker amqp://user:password@host/"
+            "`nameko run`, which embeds one, or pass --broker amqp://user:password@host/"
         )
     broker_from = " (from --config)" if not args.broker and config.get(AMQP_URI_CONFIG_KEY) else ""
     broker = connection.amqp_uri(config)

@@ -1,4 +1,4 @@
-"""Stopping services when a signal comes, or when the process that started this one says so."""
+"""Shutting down services on a signal or a request of the supervisor."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ _log = getLogger("nameko.run")
 
 
 class Shutdown:
-    """Stops a runner at the first SIGTERM or SIGINT and kills it at the second. A third ends the
-    process whatever it does.
+    """Stops a runner on the first SIGTERM or SIGINT, kills it on the second, exits on the third.
 
-    Workers that are still running ``timeout`` seconds after the first are killed.
+    Workers that still run ``timeout`` seconds after the first signal are killed.
     """
 
     def __init__(self, runner: ServiceRunner, timeout: float, announce: bool = True) -> None:
         self.runner = runner
         self.timeout = timeout
-        # Whether the user is told of it.
+        # Whether the shutdown is printed.
         self.announce = announce
-        # The signals that came.
+        # Signals received.
         self.signals: list[int] = []
-        # Whether the runner has been told to stop.
         self.stopping = False
-        # What an extension raised when it was to stop.
+        # Exception raised by an extension while stopping.
         self.failure: BaseException | None = None
-        # Set when the runner has been stopped, or killed: there is nothing more to wait for.
+        # Set once the runner has been stopped or killed.
         self.over = threading.Event()
-        # Calls of begin() come from several threads, and from a signal handler: hence reentrant.
+        # Reentrant, since begin() is called from a signal handler as well as from threads.
         self._lock = threading.RLock()
         self._previous: dict[int, Any] = {}
 
@@ -44,25 +42,25 @@ class Shutdown:
             try:
                 self._previous[signum] = signal.signal(signum, self._handle)
             except ValueError:
-                return  # Python takes handlers from the main thread only
+                return  # only the main thread can set handlers
 
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
     def begin(self) -> None:
-        """Have the runner stopped. Returns at once; a second call does nothing."""
+        """Starts the shutdown in the background. Idempotent."""
         with self._lock:
             if self.stopping:
                 return
             self.stopping = True
-        # The main thread may be in the middle of anything, so the work is done in another one.
+        # On a thread of its own, since the main thread may hold any lock.
         spawn(self._stop)
 
     def _handle(self, signum: int, frame: Any) -> None:
         self.signals.append(signum)
         if len(self.signals) == 1:
-            # Nothing where the parent was quicker: systemd signals every process of a unit.
+            # A no-op after a request of the supervisor: systemd signals every process of a unit.
             self.begin()
         elif len(self.signals) == 2:
             spawn(self._kill)
@@ -71,18 +69,16 @@ class Shutdown:
 
     def _stop(self) -> None:
         if self.announce:
-            echo("stopping; once more stops at once")
+            echo("shutting down (press Ctrl-C again to force)")
         stopping = spawn(self.runner.stop)
         try:
             stopping.wait(self.timeout)
         except (Exception, SystemExit) as exc:
             if stopping.dead:
-                # Whoever waits for the runner waits no longer once it is killed.
+                # Killing the runner ends the wait for it.
                 self.failure = exc
             else:
-                _log.warning(
-                    "not stopped within %g seconds: what still runs is killed", self.timeout
-                )
+                _log.warning("not stopped within %g seconds, killing running workers", self.timeout)
             self._kill()
         else:
             self.over.set()

@@ -8,12 +8,12 @@ from nameko.exceptions import CommandError
 
 
 def main(args: Sequence[str]) -> int:
-    """Run pytest in this process; its exit code."""
+    """Runs pytest in this process and returns its exit code."""
     try:
         import pytest
     except ImportError:
         raise CommandError("pytest is not installed: pip install pytest")
 
-    # This package, and its pytest plugin, are imported by now.
+    # This package and its pytest plugin have been imported already.
     quiet = ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*args, *quiet]))

@@ -131,7 +131,8 @@ class TestRpc:
             assert caught.value.kind == "lost"
 
     def test_a_nested_call_frees_the_thread_for_others(self, client, options, make_service, echo):
-        """Each of ten workers makes a call, which takes longer than the scheduler waits before it wakes another."""
+        """Each of ten workers makes a call, which takes longer than the scheduler waits before it
+        wakes another."""
         inner = echo(False)
 
         def handler(delivery):

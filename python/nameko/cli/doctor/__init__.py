@@ -1,8 +1,8 @@
-"""``nameko doctor``: what of a project would not work, or would work differently, on this nameko.
+"""``nameko doctor``: finds incompatibilities of a project with this version of Nameko.
 
-Nothing of the project is imported or run: its files are parsed. ``project`` finds them, ``source``
-reads Python (by the table in ``rules``), ``requirements`` what is installed for it,
-``configuration`` its YAML, ``environment`` looks at this Python's packages, ``report`` prints.
+Files are parsed; nothing is imported or run. ``project`` finds the files. ``source`` checks Python
+(by the table in ``rules``), ``requirements`` the declared packages, ``configuration`` YAML and
+``environment`` the installed packages. ``report`` prints the findings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nameko.cli.doctor.source import Source, read_source
 
 
 def main(args: Any) -> int:
-    """Print what there is to say; 1 where something would not work."""
+    """Prints the findings. Returns 1 if anything would break, else 0."""
     project = find_project(args.targets)
     findings: list[Finding] = []
     sources: list[Source] = []
@@ -32,7 +32,7 @@ def main(args: Any) -> int:
         read = {key for source in sources for key in source.strings}
         findings += configuration.check(args.config, read)
     findings += environment.check(sources, requirements.declared(project.requirements))
-    # One thing may be found in two ways.
+    # Two checks may report the same finding.
     findings = sorted(set(findings), key=Finding.order)
     services = sum(source.services for source in sources)
     report.show(findings, len(project.modules), services, args.format)

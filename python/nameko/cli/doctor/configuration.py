@@ -1,4 +1,4 @@
-"""Keys of a configuration that look like slips of the pen."""
+"""Checks configuration files for misspelled and obsolete keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from nameko.cli.config import read_config_file
 from nameko.cli.doctor.findings import Finding, Severity
 
-# All that is read: here, or by services in Rust that share the file.
+# All known keys, including those that only services in Rust read.
 KEYS = frozenset(
     {
         *("AMQP_URI", "AMQP_SSL", "LOGIN_METHOD", "HEARTBEAT"),
@@ -25,9 +25,9 @@ KEYS = frozenset(
 
 
 def check(path: str, read: set[str]) -> Iterator[Finding]:
-    """``read``: texts in the project's files. A key that is among them is the project's own.
+    """Yields the findings in a configuration file. CommandError if it cannot be read.
 
-    CommandError where the file cannot be read.
+    ``read`` holds the string literals of the project. A key among them belongs to the project.
     """
     config = read_config_file(path)
     for key in config:
@@ -37,8 +37,8 @@ def check(path: str, read: set[str]) -> Iterator[Finding]:
                 path,
                 _line_of(path, key),
                 "TRANSPORT_OPTIONS",
-                "it was for kombu's connections, and kombu opens none any more; a lost one is made "
-                "again for ever",
+                "it configured kombu's connections, which are no longer used; lost connections are "
+                "always retried",
                 "remove it",
             )
             continue
@@ -51,9 +51,9 @@ def check(path: str, read: set[str]) -> Iterator[Finding]:
                     Severity.DIFFERS,
                     path,
                     _line_of(path, key),
-                    "{} is a key that nothing reads".format(key),
-                    "it looks like {}".format(known),
-                    "write {}".format(known),
+                    "unknown key {}".format(key),
+                    "it is not read; it looks like {}".format(known),
+                    "rename it to {}".format(known),
                 )
 
 

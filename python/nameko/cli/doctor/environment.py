@@ -1,4 +1,4 @@
-"""This Python and its packages, as far as a project needs them."""
+"""Checks the installed packages against the needs of a project."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from nameko.cli.doctor.extensions import TRIED, Extension
+from nameko.cli.doctor.extensions import TESTED, Extension
 from nameko.cli.doctor.findings import Finding, Severity
 from nameko.cli.doctor.requirements import allows
-from nameko.cli.doctor.rules import CAME_ALONG
+from nameko.cli.doctor.rules import FORMER_DEPENDENCIES
 from nameko.cli.doctor.source import Source, read_source
 
 
 def check(sources: list[Source], declared: set[str]) -> Iterator[Finding]:
-    """``declared``: the packages that the project says it needs."""
+    """Yields the findings. ``declared`` holds the packages that the project requires."""
     yield from _check_imports(sources, declared)
     own = {Path(source.place).resolve() for source in sources}
     for distribution in metadata.distributions():
@@ -29,31 +29,31 @@ def check(sources: list[Source], declared: set[str]) -> Iterator[Finding]:
 def _check_imports(sources: list[Source], declared: set[str]) -> Iterator[Finding]:
     own = {Path(source.place).stem for source in sources}
     own |= {part for source in sources for part in Path(source.place).parts}
-    told = set()
+    reported = set()
     for source in sources:
         for module, line in source.imports.items():
-            if module in told or module in own or _is_there(module):
+            if module in reported or module in own or _is_available(module):
                 continue
-            told.add(module)
-            why = "it is not installed in {}".format(sys.prefix)
-            fix = "pip install what has it"
-            if module in CAME_ALONG:
-                why += "; it came along with nameko 2"
-                package = CAME_ALONG[module].strip("'").partition("<")[0]
-                fix = "pip install {}".format(CAME_ALONG[module])
+            reported.add(module)
+            why = "not installed in {}".format(sys.prefix)
+            fix = "pip install the package that provides it"
+            if module in FORMER_DEPENDENCIES:
+                why += "; it was a dependency of nameko 2"
+                package = FORMER_DEPENDENCIES[module].strip("'").partition("<")[0]
+                fix = "pip install {}".format(FORMER_DEPENDENCIES[module])
                 if package not in declared:
                     fix += ", and add it to your requirements"
             yield Finding(Severity.BREAKS, source.place, line, "import {}".format(module), why, fix)
 
 
 def _check_extension(distribution: metadata.Distribution, own: set[Path]) -> Iterator[Finding]:
-    """An installed package that needs nameko. ``own``: files that are read anyway."""
+    """Yields the findings in an installed package that requires nameko. Skips files in ``own``."""
     name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
     place = "{} {}".format(name, distribution.version)
-    if name in TRIED:
-        findings = [*_check_tried(place, TRIED[name])]
+    if name in TESTED:
+        findings = [*_check_tested(place, TESTED[name])]
         if all(finding.severity is not Severity.BREAKS for finding in findings):
-            yield Finding(Severity.FINE, place, 0, "works", "it is one of those that are tested")
+            yield Finding(Severity.FINE, place, 0, "works", "tested with this version")
         yield from findings
         return
     for file in distribution.files or ():
@@ -63,16 +63,16 @@ def _check_extension(distribution: metadata.Distribution, own: set[Path]) -> Ite
                 yield from read_source("{}: {}".format(place, file), path).findings
 
 
-def _check_tried(place: str, extension: Extension) -> Iterator[Finding]:
+def _check_tested(place: str, extension: Extension) -> Iterator[Finding]:
     for module in extension.imports:
-        if not _is_there(module):
+        if not _is_available(module):
             yield Finding(
                 Severity.BREAKS,
                 place,
                 0,
                 "imports {}".format(module),
-                "it is not installed; it came along with nameko 2",
-                "pip install {}".format(CAME_ALONG[module]),
+                "not installed; it was a dependency of nameko 2",
+                "pip install {}".format(FORMER_DEPENDENCIES[module]),
             )
     for limit in extension.limits:
         installed = _version(limit.package)
@@ -91,8 +91,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _is_there(module: str) -> bool:
-    """Whether a top-level module can be found. It is not imported."""
+def _is_available(module: str) -> bool:
+    """Whether a top-level module is installed. Does not import it."""
     if module in sys.stdlib_module_names or module in sys.modules:
         return True
     try:

@@ -1,6 +1,6 @@
-"""Extensions that run in the tests of this project, unchanged, and what is to be known of each.
+"""Community extensions that this project tests unmodified, and their known issues.
 
-``docs/migration/extensions.md`` tells the same in more words.
+See ``docs/migration/extensions.md`` for the details.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from nameko.cli.doctor.findings import Severity
 
 
 class Note(NamedTuple):
-    """Something that does not work, or not as it did. See :class:`nameko.cli.doctor.findings`."""
+    """A known issue, with the fields of :class:`nameko.cli.doctor.findings.Finding`."""
 
     severity: Severity
     what: str
@@ -20,25 +20,25 @@ class Note(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """Another package that it works with in some versions only."""
+    """A package of which only some versions work with the extension."""
 
     package: str
-    # As in a requirement: "<9".
+    # A version specifier such as "<9".
     versions: str
     why: str
 
 
 class Extension(NamedTuple):
-    """What is known of one."""
+    """Known facts of an extension."""
 
-    # Modules that it imports and its metadata says nothing of: they came along with Nameko 2.
+    # Imported modules missing from its metadata. They were dependencies of Nameko 2.
     imports: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     limits: tuple[Limit, ...] = ()
 
 
-# By name, as pip normalises it.
-TRIED: dict[str, Extension] = {
+# By normalised name.
+TESTED: dict[str, Extension] = {
     "nameko-amqp-retry": Extension(imports=("pkg_resources", "six", "wrapt")),
     "nameko-autocrud": Extension(),
     "nameko-chassis": Extension(
@@ -46,7 +46,7 @@ TRIED: dict[str, Extension] = {
             Note(
                 Severity.DIFFERS,
                 "is_service_responsive(timeout=..)",
-                "its time limit is eventlet's, which interrupts nothing now: it waits on",
+                "its timeout is eventlet's, which no longer interrupts anything: it keeps waiting",
                 "RpcProxy(name, timeout=5), which raises nameko.exceptions.RpcTimeout",
             ),
         ),
@@ -57,7 +57,7 @@ TRIED: dict[str, Extension] = {
             Note(
                 Severity.DIFFERS,
                 "GrpcServer.stop()",
-                "a thread waits for a next client inside eventlet: stopping takes a second more",
+                "a thread waits for a client inside eventlet: stopping takes a second longer",
                 "",
             ),
         ),
@@ -70,9 +70,9 @@ TRIED: dict[str, Extension] = {
             Note(
                 Severity.BREAKS,
                 "SentryReporter",
-                "it sends reports from greenlets, which do not run now: none arrives",
-                "a subclass whose transport has threads, see docs/migration/extensions.md;"
-                " or sentry-sdk",
+                "it sends reports from greenlets, which no longer run: reports are lost",
+                "a subclass with a threaded transport, see docs/migration/extensions.md, or "
+                "sentry-sdk",
             ),
         ),
     ),
@@ -82,7 +82,7 @@ TRIED: dict[str, Extension] = {
             Limit(
                 "pytest",
                 "<9",
-                "its pytest plugin calls pytest.yield_fixture, which is gone: no test starts",
+                "its pytest plugin calls pytest.yield_fixture, which pytest 9 removed",
             ),
         ),
     ),

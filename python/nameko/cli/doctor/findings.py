@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""Findings of the doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Severity(enum.Enum):
-    """How much it matters; the value is what is printed."""
+    """Severity of a finding; the values are printed."""
 
     BREAKS = "breaks"
     DIFFERS = "works differently"
@@ -16,20 +16,20 @@ class Severity(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing, where it is, why it matters, and what to do."""
+    """A problem with its location, reason and fix."""
 
     severity: Severity
     # A file, or the name of a package.
     place: str
-    # From 1; 0 where there is none.
+    # From 1; 0 without a line.
     line: int
     what: str
     why: str
-    # Empty where nothing is to be done.
+    # Empty if there is none.
     fix: str = ""
 
     def order(self) -> tuple[int, str, int, str]:
-        """What matters first; then by place."""
+        """Sort key: by severity, then by location."""
         return list(Severity).index(self.severity), self.place, self.line, self.what
 
     @property

@@ -1,4 +1,4 @@
-"""The files of a project."""
+"""Finds the files of a project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SKIPPED_FOLDERS = frozenset(
     {"site-packages", "node_modules", "__pycache__", "build", "dist", "venv", "env", "virtualenv"}
 )
 
-# What says which packages, and which Python, a project has.
+# Files that declare the packages and the Python version of a project.
 _REQUIREMENTS = ("setup.py", "setup.cfg", "pyproject.toml", "Pipfile", "Dockerfile")
 _REQUIREMENTS_PATTERNS = ("*requirements*.txt", "requirements/*.txt", "Dockerfile*", "constraints*")
 
@@ -27,9 +27,9 @@ class Project:
 
 
 def find_project(targets: list[str]) -> Project:
-    """The files of folders, of files, and of modules with all they import beside them.
+    """Returns the files of the targets: directories, files, and modules including their imports.
 
-    CommandError where there is no such thing.
+    CommandError if a target does not exist.
     """
     modules: dict[Path, None] = {}
     folders: dict[Path, None] = {Path(): None}
@@ -38,12 +38,14 @@ def find_project(targets: list[str]) -> Project:
         if path.is_dir():
             for folder, files in _walk(path):
                 modules.update(dict.fromkeys(files))
-                # A repository may have a folder for each service, with what that one requires.
+                # Services of a repository may have requirements files of their own.
                 folders[folder] = None
         elif path.is_file():
             if path.suffix not in (".py", ".pyw", ""):
                 raise CommandError(
-                    "{} is no Python file; a configuration is read with --config".format(target)
+                    "{} is not a Python file; pass a configuration file with --config".format(
+                        target
+                    )
                 )
             modules.update(dict.fromkeys([path]))
             folders[path.parent] = None
@@ -56,7 +58,7 @@ def find_project(targets: list[str]) -> Project:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """A folder and those in it, each with its Python files."""
+    """Yields a directory and its subdirectories, each with its Python files."""
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
@@ -67,12 +69,13 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             and not Path(where, name, "pyvenv.cfg").exists()
         )
         paths = (Path(where, name) for name in sorted(files) if name.endswith(".py"))
-        # What is none is a link to nowhere, as an editor's lock is, or a pipe.
+        # Skips pipes and dangling links, such as lock files of editors.
         yield Path(where), [path for path in paths if path.is_file()]
 
 
 def _find_module(name: str) -> tuple[Path, Path]:
-    """The file of a module, and the folder in which its top-level package is. Not imported."""
+    """Returns the file of a module and the parent of its top-level package, without importing
+    it."""
     top, *rest = name.split(".")
     spec = PathFinder.find_spec(top, [os.getcwd()]) or PathFinder.find_spec(top)
     locations = list(spec.submodule_search_locations or ()) if spec is not None else []
@@ -86,8 +89,10 @@ def _find_module(name: str) -> tuple[Path, Path]:
             return found, location.parent
     hint = ""
     if name.endswith(".py") or "/" in name:
-        hint = "; there is no such file either"
-    raise CommandError("There is no module {!r}, seen from here{}".format(name, hint))
+        hint = "; there is no such file, either"
+    raise CommandError(
+        "There is no module {!r} in this directory or environment{}".format(name, hint)
+    )
 
 
 def _file_below(folder: Path, names: list[str]) -> Path | None:
@@ -99,7 +104,7 @@ def _file_below(folder: Path, names: list[str]) -> Path | None:
 
 
 def _with_imports(file: Path, root: Path) -> list[Path]:
-    """A module, and the modules below ``root`` that it imports, directly or not."""
+    """Returns a module and the modules below ``root`` that it imports, transitively."""
     found: dict[Path, None] = {}
     waiting = [file]
     while waiting:
@@ -109,7 +114,7 @@ def _with_imports(file: Path, root: Path) -> list[Path]:
         found[path] = None
         for name in _imported_names(path, root):
             parts = name.split(".")
-            # `from a.b import c` may mean the module a.b.c, or something in a.b; both import a.
+            # `from a.b import c` may import the module a.b.c or a name in a.b; both import a.
             for length in range(len(parts), 0, -1):
                 imported = _file_below(root, parts[:length])
                 if imported is not None:
@@ -121,7 +126,7 @@ def _imported_names(path: Path, root: Path) -> list[str]:
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
-        return []  # reported where it is read
+        return []  # reported by read_source()
     package = path.relative_to(root).parent.parts if path.is_relative_to(root) else ()
     names = []
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Printing what was found."""
+"""Prints the findings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nameko.cli.doctor.findings import Finding, Severity
 
 
 def show(findings: list[Finding], files: int, services: int, form: str) -> None:
-    """``form`` is text or json."""
+    """Prints the findings in the format ``form``, text or json."""
     counts = Counter(finding.severity for finding in findings)
     if form == "json":
         _show_json(findings, counts, files, services)

@@ -1,5 +1,7 @@
-"""What a project says of its packages and its Python: requirements files, setup.py, setup.cfg,
-pyproject.toml, Pipfile, Dockerfile."""
+"""Checks the declared packages and Python version of a project.
+
+Sources: requirements files, setup.py, setup.cfg, pyproject.toml, Pipfile, Dockerfile.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from pathlib import Path
 import nameko
 from nameko.cli.doctor.findings import Finding, Severity
 
-# A package, or "python", with versions, as all of these files write it: alone on a line, as a text
-# in a list, or as a key, whose value may be a table with a version.
+# A package or "python" with versions, in the syntax of all these files: on a line of its own, as a
+# string in a list, or as a key with a version or a table as its value.
 _REQUIREMENT = re.compile(
     r"""^[\s"'\[,]*
     ([A-Za-z0-9][A-Za-z0-9._-]*)                               # the name
@@ -26,17 +28,17 @@ _CONDITION = re.compile(r"(<=|>=|===?|!=|~=|~|\^|<|>)\s*([\w.*+!-]+)")
 _DOCKER_PYTHON = re.compile(r"^\s*FROM\s+(?:\S+/)?python:(\d+)\.(\d+)", re.IGNORECASE)
 
 _OLDEST_PYTHON = (3, 10)
-# Those that nameko runs on, and some to come.
+# Supported Python versions, and some future ones.
 _PYTHONS = ["3.{}.9".format(minor) for minor in range(10, 20)]
 
 
 def declared(paths: list[Path]) -> set[str]:
-    """The packages that the files name, as pip normalises names."""
+    """Returns the normalised names of the packages in the files."""
     return {_normalised(name) for path in paths for _, name, _ in _requirements(path)}
 
 
 def check(place: str, path: Path) -> Iterator[Finding]:
-    """What in a file does not fit."""
+    """Yields the findings in a file."""
     if path.name.startswith("Dockerfile"):
         yield from _check_dockerfile(place, path)
         return
@@ -48,9 +50,7 @@ def check(place: str, path: Path) -> Iterator[Finding]:
                 place,
                 line,
                 "nameko {}".format(versions),
-                "pip would put another nameko in the place of this one, which is {}".format(
-                    nameko.__version__
-                ),
+                "pip would replace this version of nameko, {}".format(nameko.__version__),
                 "nameko>=3.0.0",
             )
         elif name == "kombu" and not any(
@@ -61,7 +61,7 @@ def check(place: str, path: Path) -> Iterator[Finding]:
                 place,
                 line,
                 "kombu {}".format(versions),
-                "nameko needs kombu>=5.2,<6; pip refuses to install the two together",
+                "nameko requires kombu>=5.2,<6; pip cannot install both",
                 "kombu>=5.2,<6",
             )
         elif name in ("python", "requires-python", "python-requires") and not any(
@@ -72,7 +72,7 @@ def check(place: str, path: Path) -> Iterator[Finding]:
                 place,
                 line,
                 "Python {}".format(versions),
-                "nameko needs CPython 3.10 or newer",
+                "nameko requires CPython 3.10 or newer",
                 ">=3.10",
             )
         elif name in ("eventlet", "greenlet", "gevent"):
@@ -81,8 +81,8 @@ def check(place: str, path: Path) -> Iterator[Finding]:
                 place,
                 line,
                 "{} {}".format(name, versions).strip(),
-                "nameko does not need it any more",
-                "remove it once nothing of yours imports it",
+                "nameko no longer depends on it",
+                "remove it once your code does not import it",
             )
 
 
@@ -98,7 +98,7 @@ def _check_dockerfile(place: str, path: Path) -> Iterator[Finding]:
                 place,
                 number,
                 line.strip(),
-                "nameko needs CPython 3.10 or newer",
+                "nameko requires CPython 3.10 or newer",
                 "FROM python:3.13-slim",
             )
         elif "alpine" in line:
@@ -107,15 +107,15 @@ def _check_dockerfile(place: str, path: Path) -> Iterator[Finding]:
                 place,
                 number,
                 line.strip(),
-                "wheels of nameko are for glibc; on musl pip builds it, and needs Rust for that",
+                "nameko wheels are for glibc; on musl, pip needs Rust to build one",
                 "FROM python:{}.{}-slim".format(*version),
             )
 
 
 def _requirements(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, name and versions of each package."""
+    """Yields the line, name and versions of each package."""
     plain = path.suffix == ".txt" or path.name.startswith("constraints")
-    # Headings and other keys look like packages of any version, which does no harm.
+    # Section headings and other keys are taken for unversioned packages, which is harmless.
     for number, line in enumerate(_lines(path), 1):
         line = line.partition("#")[0].rstrip()
         for text in [line] if plain else [*_IN_LIST.findall(line), line]:
@@ -136,7 +136,7 @@ def _normalised(name: str) -> str:
 
 
 def allows(versions: str, version: str) -> bool:
-    """Whether conditions like ``>=2,<3`` hold for a version."""
+    """Whether a version satisfies conditions like ``>=2,<3``."""
     ours = _numbers(version)
     for operator, other in _CONDITION.findall(versions):
         theirs = _numbers(other)
@@ -148,7 +148,7 @@ def allows(versions: str, version: str) -> bool:
             return False
         if operator == "!=" and same:
             return False
-        # pip's ~=2.14 and Poetry's ^2.14 take any 2.x from there on; Poetry's ~2.14 takes 2.14.x.
+        # pip's ~=2.14 and Poetry's ^2.14 accept any later 2.x; Poetry's ~2.14 accepts 2.14.x.
         fixed = {"~=": len(theirs) - 1, "^": 1, "~": min(len(theirs), 2)}.get(operator)
         if fixed is not None and not (left >= right and ours[:fixed] == theirs[:fixed]):
             return False
@@ -163,6 +163,6 @@ def allows(versions: str, version: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """3.0.0rc11 is 3.0.0 here: what asks for a release candidate takes the release."""
+    """Returns the release numbers. 3.0.0rc11 counts as 3.0.0, which satisfies its conditions."""
     release = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, release[0].split("."))) if release else ()

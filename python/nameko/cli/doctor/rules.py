@@ -1,4 +1,4 @@
-"""What is known of names that a project may use: a table, and how it is looked up."""
+"""Rules for names used by a project, and their lookup."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ BREAKS, DIFFERS, FINE = Severity
 
 
 class Rule(NamedTuple):
-    """What there is to say of a name."""
+    """Severity, reason and fix for the use of a name."""
 
     severity: Severity
     why: str
     fix: str
 
 
-# Why eventlet's primitives do not do what they did, now that each worker has a thread.
-_ACROSS_THREADS = "it wakes greenlets of one thread only; workers are threads now, and would hang"
-_NEVER_RUNS = "a greenlet runs only while its own thread waits in eventlet, which none does now"
-_IN_TURN = "its functions run while somebody waits for them, and then one after the other"
-_NO_TIMEOUT = "it interrupts only waits inside eventlet; nothing waits there any more"
-_PATCHES = "it replaces the threads that nameko runs on: nothing starts in a process that did so"
-_NOT_NEEDED = "calls that block are fine in a worker's thread"
+# Reasons why eventlet primitives no longer work: each worker has a thread of its own.
+_ACROSS_THREADS = "it wakes greenlets of one thread only; workers are threads now and would hang"
+_NEVER_RUNS = "a greenlet runs only while its thread waits in eventlet, which no thread does now"
+_IN_TURN = "its functions run only during a wait for their result, one after the other"
+_NO_TIMEOUT = "it interrupts only waits inside eventlet, and there are none any more"
+_PATCHES = "it replaces the threads that nameko runs on: services refuse to start"
+_NOT_NEEDED = "workers have threads and may block"
 
-# A dotted name -> what is said where it, or something below it, is used. The longest one counts.
+# Dotted name -> the rule for uses of it and of names below it. The longest match applies.
 USES: dict[str, Rule] = {
-    "eventlet.monkey_patch": Rule(BREAKS, _PATCHES, "remove the call; nothing has to be patched"),
+    "eventlet.monkey_patch": Rule(BREAKS, _PATCHES, "remove the call; patching is not needed"),
     "eventlet.patcher.monkey_patch": Rule(BREAKS, _PATCHES, "remove the call"),
-    "eventlet.patcher": Rule(DIFFERS, "nothing is patched any more", "use the plain module"),
+    "eventlet.patcher": Rule(DIFFERS, "modules are no longer patched", "use the plain module"),
     "eventlet.import_patched": Rule(DIFFERS, _NOT_NEEDED, "import the plain module"),
     "eventlet.green": Rule(DIFFERS, _NOT_NEEDED, "import the plain module"),
     "eventlet.sleep": Rule(DIFFERS, _NOT_NEEDED, "time.sleep"),
     "eventlet.greenthread.sleep": Rule(DIFFERS, _NOT_NEEDED, "time.sleep"),
-    "eventlet.tpool": Rule(DIFFERS, _NOT_NEEDED, "call the function itself"),
+    "eventlet.tpool": Rule(DIFFERS, _NOT_NEEDED, "call the function directly"),
     "eventlet.spawn": Rule(
         BREAKS,
         _NEVER_RUNS,
@@ -44,16 +44,16 @@ USES: dict[str, Rule] = {
         BREAKS, _NEVER_RUNS, "in an extension self.container.spawn_managed_thread(fn)"
     ),
     "eventlet.Timeout": Rule(
-        BREAKS, _NO_TIMEOUT, "the timeout that the call itself takes: of requests, of RpcProxy, .."
+        BREAKS, _NO_TIMEOUT, "the timeout option of the call, such as that of requests or RpcProxy"
     ),
-    "eventlet.with_timeout": Rule(BREAKS, _NO_TIMEOUT, "the timeout that the call itself takes"),
-    "eventlet.timeout": Rule(BREAKS, _NO_TIMEOUT, "the timeout that the call itself takes"),
+    "eventlet.with_timeout": Rule(BREAKS, _NO_TIMEOUT, "the timeout option of the call"),
+    "eventlet.timeout": Rule(BREAKS, _NO_TIMEOUT, "the timeout option of the call"),
     "eventlet.GreenPool": Rule(BREAKS, _IN_TURN, "concurrent.futures.ThreadPoolExecutor"),
     "eventlet.GreenPile": Rule(BREAKS, _IN_TURN, "concurrent.futures.ThreadPoolExecutor.map"),
     "eventlet.greenpool": Rule(BREAKS, _IN_TURN, "concurrent.futures.ThreadPoolExecutor"),
     "eventlet.greenio": Rule(DIFFERS, _NOT_NEEDED, "socket"),
     "eventlet.event": Rule(
-        BREAKS, _ACROSS_THREADS, "nameko.utils.threads.Event, which has send, wait and ready"
+        BREAKS, _ACROSS_THREADS, "nameko.utils.threads.Event, with send, wait and ready"
     ),
     "eventlet.Event": Rule(BREAKS, _ACROSS_THREADS, "nameko.utils.threads.Event"),
     "eventlet.queue": Rule(BREAKS, _ACROSS_THREADS, "queue.Queue; LightQueue is queue.SimpleQueue"),
@@ -71,41 +71,43 @@ USES: dict[str, Rule] = {
     ),
     "eventlet.wsgi": Rule(
         DIFFERS,
-        "nameko's own server serves HTTP; of what get_wsgi_server() returns it takes app and debug",
+        "nameko serves HTTP itself; it uses only app and debug of the result of get_wsgi_server()",
         "override WebServer.get_wsgi_app() to wrap the application",
     ),
     "eventlet.websocket": Rule(BREAKS, _NEVER_RUNS, "nameko.web.websocket"),
     "eventlet.listen": Rule(DIFFERS, _NOT_NEEDED, "socket.create_server"),
     "eventlet.connect": Rule(DIFFERS, _NOT_NEEDED, "socket.create_connection"),
     "eventlet.backdoor": Rule(BREAKS, _NEVER_RUNS, "nameko run --backdoor-port PORT"),
-    "eventlet.hubs": Rule(BREAKS, "there is no hub that runs the service", "remove it"),
-    "eventlet.debug": Rule(DIFFERS, "there is no hub that runs the service", "remove it"),
-    "eventlet": Rule(DIFFERS, "nameko does not use eventlet any more", "threads, queue, socket"),
+    "eventlet.hubs": Rule(BREAKS, "services do not run on a hub", "remove it"),
+    "eventlet.debug": Rule(DIFFERS, "services do not run on a hub", "remove it"),
+    "eventlet": Rule(DIFFERS, "nameko no longer uses eventlet", "threads, queue, socket"),
     "greenlet": Rule(
         BREAKS,
-        "workers are no greenlets; one that is killed meets nameko.utils.threads.ThreadKilled",
+        "workers are threads; killing one raises nameko.utils.threads.ThreadKilled in it",
         "clean up in `finally`",
     ),
-    "gevent.monkey": Rule(BREAKS, _PATCHES, "remove the call; nothing has to be patched"),
+    "gevent.monkey": Rule(BREAKS, _PATCHES, "remove the call; patching is not needed"),
     "gevent.spawn": Rule(BREAKS, _NEVER_RUNS, "threading.Thread"),
-    "gevent": Rule(BREAKS, "the services do not run on gevent's loop", "threads"),
+    "gevent": Rule(BREAKS, "services do not run on gevent's loop", "threads"),
     "psycogreen": Rule(
-        BREAKS, "psycopg2 would wait in a loop that nobody runs", "remove it: psycopg2 may block"
+        BREAKS, "psycopg2 would wait on a loop that does not run", "remove it: psycopg2 may block"
     ),
     "kombu.pools.set_limit": Rule(
         DIFFERS,
-        "nameko opens no kombu connection: its publishers share one of their own",
-        "remove it, unless your code uses kombu's pools by itself",
+        "nameko opens no kombu connections: its publishers share one of their own",
+        "remove it, unless your code uses kombu's pools",
     ),
     "kombu.pools.reset": Rule(
-        DIFFERS, "nameko opens no kombu connection", "remove it, unless you use kombu's pools"
+        DIFFERS,
+        "nameko opens no kombu connections",
+        "remove it, unless your code uses kombu's pools",
     ),
     "nameko.standalone.rpc.ConsumeEvent": Rule(
-        BREAKS, "replies are matched without a queue consumer of Python's", "the client's timeout"
+        BREAKS, "replies are matched by the compiled client", "the client's timeout"
     ),
 }
 
-# Methods of upstream's QueueConsumer that came from kombu's ConsumerMixin, or that drove it.
+# Methods of upstream's QueueConsumer that are inherited from kombu's ConsumerMixin or drive it.
 CONSUMER_MIXIN = frozenset(
     {
         *("get_consumers", "consumer_context", "establish_connection", "create_connection"),
@@ -116,8 +118,8 @@ CONSUMER_MIXIN = frozenset(
 )
 
 
-# Imported names that came along with Nameko 2, and what to install for them now.
-CAME_ALONG = {
+# Modules of direct and indirect dependencies of Nameko 2, and their pip requirements.
+FORMER_DEPENDENCIES = {
     "six": "six",
     "mock": "mock",
     "requests": "requests",
@@ -132,7 +134,7 @@ CAME_ALONG = {
 
 
 def rule_for(name: str) -> tuple[str, Rule] | None:
-    """The rule that holds for a dotted name, and whose it is."""
+    """Returns the rule for a dotted name, with the name that the rule is for."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         prefix = ".".join(parts[:length])

@@ -1,4 +1,4 @@
-"""Reading a Python file, without running it."""
+"""Checks a Python file without running it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from nameko.standalone.rpc import ReplyConsumer
 
 @dataclass
 class Source:
-    """What a file says."""
+    """Findings and facts of a file."""
 
     place: str
     findings: list[Finding] = field(default_factory=list)
-    # Top-level module that it needs -> the line. What is imported "if it is there" is no need.
+    # Required top-level module -> line. Optional imports are left out.
     imports: dict[str, int] = field(default_factory=dict)
-    # All texts in it: among them are the configuration keys that it reads.
+    # All string literals, which include the configuration keys that the file reads.
     strings: set[str] = field(default_factory=set)
-    # How many service classes it has.
+    # Number of service classes.
     services: int = 0
 
 
 def read_source(place: str, path: Path) -> Source:
-    """``place`` is how findings call the file."""
+    """Checks a file, which findings refer to as ``place``."""
     source = Source(place)
     try:
         tree = ast.parse(path.read_bytes(), filename=place)
@@ -46,12 +46,12 @@ def read_source(place: str, path: Path) -> Source:
                 Severity.BREAKS,
                 place,
                 line,
-                # A newer Python's syntax is not this one's.
-                "this is not Python {}.{}: {}".format(
+                # Possibly the syntax of a newer Python.
+                "not valid Python {}.{}: {}".format(
                     *sys.version_info[:2], getattr(exc, "msg", exc)
                 ),
                 "it cannot be imported",
-                "2to3 or futurize translate what was written for Python 2",
+                "2to3 or futurize translate Python 2 code",
             )
         )
         return source
@@ -70,7 +70,7 @@ def read_source(place: str, path: Path) -> Source:
 
 
 def _too_deep(source: Source) -> Source:
-    """Generated code, most likely: an expression of thousands of terms."""
+    """Reports an expression of thousands of terms, most likely in generated code."""
     return Source(
         source.place,
         [
@@ -88,15 +88,15 @@ def _too_deep(source: Source) -> Source:
 class _Reader(ast.NodeVisitor):
     def __init__(self, source: Source) -> None:
         self.source = source
-        # A name in the file -> what it was imported as.
+        # Name in the file -> imported dotted name.
         self.names: dict[str, str] = {}
-        # Whether what is being read may fail to import.
+        # Whether the current node may fail to import.
         self.guarded = False
-        # (severity, what, why, fix) -> the lines, so that a name is told of once.
+        # (severity, what, why, fix) -> lines, so that each name is reported once.
         self.found: dict[tuple[Severity, str, str, str], list[int]] = {}
 
     def visit_Module(self, node: ast.Module) -> None:
-        # Functions may come before the imports that they use.
+        # In advance, since functions may precede the imports that they use.
         for statement in ast.walk(node):
             if isinstance(statement, ast.Import):
                 for alias in statement.names:
@@ -135,7 +135,7 @@ class _Reader(ast.NodeVisitor):
         for statement in node.body:
             self.visit(statement)
         self.guarded = before
-        # What a handler imports in place of it is no need either.
+        # Fallback imports in a handler are optional as well.
         for handler in node.handlers:
             self.guarded = before or _catches_import_error(handler)
             self.visit(handler)
@@ -171,7 +171,7 @@ class _Reader(ast.NodeVisitor):
             self._find(
                 Severity.DIFFERS,
                 "{} is a kombu ConsumerMixin".format(node.name),
-                "its connection is its own: nameko neither keeps it alive nor ends its loop",
+                "it has its own connection: nameko neither keeps it alive nor stops its loop",
                 "nameko.messaging.Consumer; or run it in self.container.spawn_managed_thread and "
                 "set should_stop in stop()",
                 node.lineno,
@@ -183,10 +183,9 @@ class _Reader(ast.NodeVisitor):
                     self._find(
                         Severity.BREAKS,
                         "{}.{} overrides a method of kombu's ConsumerMixin".format(node.name, name),
-                        "the connection is not kombu's any more, so nothing calls it",
-                        "on_connection_error, sharing_key, amqp_uri and prefetch_count of "
-                        "QueueConsumer can be overridden; messages are seen by handle_message of "
-                        "the entrypoint",
+                        "the connection is no longer kombu's, so it is never called",
+                        "override on_connection_error, sharing_key, amqp_uri or prefetch_count of "
+                        "QueueConsumer, or handle_message of the entrypoint",
                         statement.lineno,
                     )
         if _is_service(node):
@@ -204,47 +203,45 @@ class _Reader(ast.NodeVisitor):
             self._find(rule.severity, name, rule.why, rule.fix, line)
 
     def _check_nameko(self, module: str, name: str | None, line: int) -> None:
-        """Whether this nameko has what is imported from it."""
+        """Checks that names imported from nameko exist."""
         dotted = module if name is None else "{}.{}".format(module, name)
         if self.guarded or rule_for(dotted) is not None or name == "*":
             return
         try:
             ours = _our_module(module)
         except ImportError:
-            return  # it needs something that is not installed, of which the environment tells
+            return  # a missing dependency, reported by the environment check
         if ours is None:
-            what, why = module, "this nameko has no such module"
+            what, why = module, "no such module in this version of nameko"
         elif name is None or hasattr(ours, name) or _our_module(dotted) is not None:
             return
         else:
-            what, why = dotted, "this nameko's module has no such name"
-        self._find(
-            Severity.BREAKS, what, why, "find what does its work in the migration guide", line
-        )
+            what, why = dotted, "no such name in this version of nameko"
+        self._find(Severity.BREAKS, what, why, "see the migration guide for a replacement", line)
 
     def _check_internals(self, node: ast.Attribute) -> None:
-        """Whether private parts that are reached for exist."""
+        """Checks that private attributes of the container and the queue consumer exist."""
         owner = node.value
         owner_name = getattr(owner, "attr", None) or getattr(owner, "id", None)
         if owner_name == "container" and node.attr.startswith("_"):
-            known, whose = _container_attributes(), "ServiceContainer"
+            known, owner_class = _container_attributes(), "ServiceContainer"
         elif owner_name == "queue_consumer":
-            known, whose = _queue_consumer_attributes(), "QueueConsumer"
+            known, owner_class = _queue_consumer_attributes(), "QueueConsumer"
         else:
             return
-        # Tests put mocks in their places.
-        is_mocks = hasattr(Mock, node.attr)
-        if node.attr not in known and not is_mocks and isinstance(node.ctx, ast.Load):
+        # In tests, the owner may be a mock.
+        is_mock = hasattr(Mock, node.attr)
+        if node.attr not in known and not is_mock and isinstance(node.ctx, ast.Load):
             self._find(
                 Severity.BREAKS,
                 "{}.{}".format(owner_name, node.attr),
-                "the {} of this nameko has no such attribute".format(whose),
-                "stay with its public methods; a reply is waited for by result() of call_async()",
+                "{} has no such attribute in this version of nameko".format(owner_class),
+                "use public methods only; wait for replies with result() of call_async()",
                 node.lineno,
             )
 
     def _dotted(self, node: ast.expr) -> str | None:
-        """What an expression like ``a.b.c`` stands for, if ``a`` was imported."""
+        """Resolves an expression like ``a.b.c`` to a dotted name, if ``a`` was imported."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -265,7 +262,7 @@ def _catches_import_error(handler: ast.ExceptHandler) -> bool:
 
 
 def _is_service(node: ast.ClassDef) -> bool:
-    """Whether a class has a ``name`` and a decorated method."""
+    """Whether a class has a ``name`` and a decorated method, like a service."""
     named = any(
         isinstance(target, ast.Name) and target.id == "name"
         for statement in node.body
@@ -280,7 +277,7 @@ def _is_service(node: ast.ClassDef) -> bool:
 
 @cache
 def _our_module(name: str) -> ModuleType | None:
-    """None where there is none; ImportError where it needs what is not installed."""
+    """Imports a module of nameko; None if missing. ImportError for a missing dependency."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -297,7 +294,7 @@ def _container_attributes() -> frozenset[str]:
 
 @cache
 def _queue_consumer_attributes() -> frozenset[str]:
-    # That of a service, and that of a standalone client.
+    # The consumers of services and of standalone clients.
     return frozenset([*_attributes(QueueConsumer()), *_attributes(ReplyConsumer(None))])
 
 

@@ -1,1 +1,1 @@
-"""Where version 3 has its helpers of the command line."""
+"""Helpers of the command line, at their path in version 3."""

@@ -1,4 +1,4 @@
-"""Reading a configuration file in a program of one's own, as the command line reads it."""
+"""Reading configuration files in programs, like the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def load_config(config_file: IO[Any]) -> Any:
-    """What an open YAML file says, with environment variables substituted."""
+    """Parses an open YAML file and substitutes environment variables."""
     setup_yaml_parser()
     return yaml.safe_load(config_file)
 
@@ -37,10 +37,9 @@ def setup_config(
     define: Mapping[str, Any] | None = None,
     broker: str | None = None,
 ) -> Any:
-    """Add to :data:`nameko.config` what an open YAML file says, and what ``define`` does.
+    """Updates :data:`nameko.config` from an open YAML file and ``define``, and returns it.
 
-    ``broker`` is the AMQP URI where neither that file nor :data:`nameko.config` names one. Returns
-    :data:`nameko.config`.
+    ``broker`` is the AMQP URI to use if neither the file nor :data:`nameko.config` has one.
     """
     if config_file:
         config.update(load_config(config_file) or {})
