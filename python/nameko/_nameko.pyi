@@ -1,12 +1,13 @@
-"""The compiled half: connections, topology, confirms, reply matching, the worker thread queue, the embedded broker.
+"""The compiled module: connections, topology, confirms, reply matching, worker queue, HTTP server,
+embedded broker.
 
-Everything that blocks releases the GIL, and can be interrupted (Ctrl-C on the main thread). No callback into Python
-ever runs on the I/O thread: callbacks are queued and run by Python threads. What a callback raises goes to
-`sys.unraisablehook`.
+Every blocking call releases the GIL and can be interrupted (Ctrl-C on the main thread). The I/O
+thread never enters Python: callbacks are queued and run by Python threads. An exception in a
+callback goes to `sys.unraisablehook`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 __all__ = [
     "AmqpError",
@@ -24,6 +25,7 @@ __all__ = [
     "ProcessTable",
     "Publisher",
     "ReplyListener",
+    "Retry",
     "WebSocket",
     "__version__",
     "interrupt",
@@ -34,12 +36,15 @@ __all__ = [
 
 __version__: str
 
-class AmqpError(Exception):
-    """Something on a broker, or on the way to it, did not work.
+_Message: TypeAlias = tuple[str, str, bytes, dict[str, Any]]
 
-    kind: 'uri' | 'io' | 'tls' | 'timeout' | 'not_amqp' | 'handshake' | 'access_refused' | 'not_allowed'
-    | 'channel_closed' | 'connection_closed' | 'lost' | 'unsendable' | 'unroutable' | 'nacked' | 'stopped'.
-    code: AMQP's reply code, where the broker gave one. text: what was wrong and what to do; also `str()` of it.
+class AmqpError(Exception):
+    """A failure of a broker or of the connection to it.
+
+    kind: 'uri' | 'io' | 'tls' | 'timeout' | 'not_amqp' | 'handshake' | 'access_refused'
+    | 'not_allowed' | 'channel_closed' | 'connection_closed' | 'lost' | 'unsendable' | 'unroutable'
+    | 'nacked' | 'stopped'. code: the AMQP reply code, if the broker sent one. text: the cause and
+    the remedy, also `str()` of the exception.
     """
 
     kind: str
@@ -48,11 +53,11 @@ class AmqpError(Exception):
 
 @final
 class Options:
-    """How to connect to a broker. Hashable; equal options share one publishing connection.
+    """Connection options. Hashable; equal options share one publishing connection.
 
-    heartbeat: seconds, None or 0 for none. ssl: True, False, or a dict of `ssl.wrap_socket`'s options.
-    login_method: PLAIN, AMQPLAIN, EXTERNAL. name: shown by the broker for the connection.
-    Raises AmqpError of kind 'uri', ValueError or TypeError.
+    heartbeat: seconds; None or 0 disables it. ssl: True, False, or a dict of the options of
+    `ssl.wrap_socket`. login_method: PLAIN, AMQPLAIN or EXTERNAL. name: the name of the connection
+    at the broker. Raises AmqpError of kind 'uri', ValueError or TypeError.
     """
 
     def __new__(
@@ -73,171 +78,184 @@ class Options:
 
 @final
 class PatchGuard:
-    """What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
+    """Detects monkey-patched or overridden attributes.
 
-    expected: (owner, name, original). Of a dict it is the item that is looked at, with None for one that is not to be there; of
-    anything else the attribute.
+    expected: tuples of owner, name and value. Of a dict the item is compared, None for an absent
+    one; of any other owner the attribute.
     """
 
     def __new__(cls, expected: list[tuple[Any, str, Any]]) -> PatchGuard: ...
     def intact(self) -> bool:
-        """Whether all of them are there, and nothing where nothing is to be."""
+        """Returns whether every attribute has its expected value."""
 
 @final
 class HttpServer:
-    """A port that is listened on; requests are answered from `serve` on.
+    """An HTTP server: listens once created, answers requests from `serve` on.
 
-    settings: the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. Raises OSError when it cannot listen there,
-    ValueError when a setting does not hold what it should.
+    settings: the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. Raises
+    OSError if the address cannot be bound, ValueError if a setting is not valid.
     """
 
     def __new__(cls, host: str, port: int, settings: dict[str, Any]) -> HttpServer: ...
     @property
     def address(self) -> tuple[str, int]:
-        """Host, and the port that was taken."""
+        """The host and port of the listener."""
 
     @property
     def stop_timeout(self) -> float:
-        """How long a stop waits for clients, in seconds."""
+        """How long `stop` waits for responses, in seconds."""
 
     def fileno(self) -> int:
-        """The file descriptor of the port, before it is served. It stays the server's own: duplicate it."""
+        """Returns the file descriptor of the listener, before `serve`. The server keeps owning it:
+        duplicate it."""
 
     def serve(self, handler: Callable[[HttpRequest], object], jobs: Jobs, limit: int) -> None:
-        """Give every request to `handler` as a job of `jobs`, at most `limit` at a time: others wait their turn."""
+        """Calls `handler` for each request as a job of `jobs`, at most `limit` at a time; further
+        requests wait."""
 
     def stop_listening(self) -> None:
-        """Take no more requests and close the port. Requests in work go on."""
+        """Stops accepting requests and closes the port. Requests in flight continue."""
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until no request is in work. False after `timeout` seconds."""
+        """Waits until no request is in flight. Returns False after `timeout` seconds."""
 
     def close_sockets(self, timeout: float | None = None) -> bool:
-        """Tell WebSockets that the service stops, and close each when the message that it has in work is handled.
+        """Closes each WebSocket once its message in flight is handled, with the reason that the
+        service is shutting down, and later ones at once.
 
-        False where some are open after `timeout` seconds. One that is opened from now on is closed at once.
+        Returns False if some are open after `timeout` seconds.
         """
 
     def stop(self) -> None:
-        """Withdraw, wait until all clients have their answers, for `stop_timeout` at most, then cut the connections."""
+        """Stops accepting requests, waits for responses in flight, up to `stop_timeout`, then
+        closes the connections."""
 
     def kill(self) -> None:
-        """Close the port and cut the connections."""
+        """Closes the port and the connections at once."""
 
 @final
 class HttpRequest:
-    """A request of a client, which is answered once, with `respond` or with `start_response`, `write` and `end`.
+    """A request, responded to once: with `respond`, or with `start_response`, `write` and `end`.
 
-    One that is dropped before: the client is told that the service stops.
+    If it is dropped before, the client gets the response of a service that is shutting down.
     """
 
     def fill_environ(self, environ: dict[str, Any]) -> None:
-        """Add what the request's head says to a WSGI environ."""
+        """Adds the variables of the request to a WSGI environ."""
 
     def body(self) -> bytes | HttpBody:
-        """The body, to be asked for once; where it is large, what reads it."""
+        """Takes the body: bytes, or a reader if it is large. May be called once."""
 
     def respond(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer with a status, ``200 OK`` say. ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already."""
+        """Sends the response. status: a line such as ``200 OK``.
+
+        Raises ValueError if the status or a header is not valid, RuntimeError if a response was
+        sent before.
+        """
 
     def start_response(self, status: str, headers: list[tuple[str, str]]) -> None:
-        """Begin an answer whose body follows. Raises as `respond`."""
+        """Sends the head of a response. Its body follows with `write`. Raises as `respond`."""
 
     def websocket(self) -> WebSocket | None:
-        """The WebSocket that the request asks for; it is this request's answer. None where it asks for none: it is answered then."""
+        """Upgrades the request to a WebSocket, which takes over the response. Returns None after an
+        error response if the request is not a valid WebSocket handshake."""
 
     @property
     def answered(self) -> bool:
-        """Whether its answer was given, or begun, or left to a WebSocket."""
+        """Whether a response was sent or begun, or is left to a WebSocket."""
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body, once the client has taken most of what came before. ConnectionResetError when the client
-        has gone."""
+        """Sends a chunk of the body. Waits while too many chunks are unsent. Raises
+        ConnectionResetError if the client has disconnected."""
 
     def end(self) -> None:
-        """The body is whole."""
+        """Ends the body."""
 
     def abort(self) -> None:
-        """Break off: the client sees that the body is not whole. Unanswered, it is answered with 500."""
+        """Cuts the response off, which the client can detect. Without a response, sends 500."""
 
 @final
 class WebSocket:
-    """A WebSocket. What is sent before `accept` waits for it."""
+    """A WebSocket. Texts that are sent before `accept` are buffered."""
 
     def accept(
         self, on_message: Callable[[str | bytes], object], on_close: Callable[[], object]
     ) -> None:
-        """Accept the connection. `on_message` is called for each message, one after the other, and `on_close` when the client
-        has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned."""
+        """Accepts the connection. `on_message` is called for each message in order, `on_close` when
+        the client has disconnected; both as jobs. The close handshake completes when `on_close` has
+        returned, or after two seconds."""
 
     def send(self, text: str) -> bool:
-        """Send a text. One for a socket that is closed is dropped: False."""
+        """Sends a text. Returns False if the socket is closed."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, once all that was sent before is out; one that was not accepted as soon as it is."""
+        """Closes the connection after all earlier texts, or as soon as it is accepted."""
 
     def reject(self) -> None:
-        """Answer the handshake with 500, unless it was accepted."""
+        """Responds to the handshake with 500, unless it was accepted."""
 
     @property
     def closed(self) -> bool:
-        """Nothing more can be sent."""
+        """Whether the socket is closed for sending."""
 
 @final
 class HttpBody:
-    """The body of a request, read while it comes."""
+    """A streamed body of a request."""
 
     def next(self) -> bytes:
-        """The next piece; b"" at the end. ConnectionResetError when the client broke off, TimeoutError when it is too slow,
-        OverflowError when the body is larger than it may be."""
+        """Returns the next chunk, b"" at the end. Raises ConnectionResetError if the client broke
+        off, TimeoutError if it is too slow, OverflowError if the body exceeds its limit."""
 
 @final
 class Jobs:
-    """The worker queue of one container. Rust pushes deliveries, Python pushes callables; Python threads call `run()`.
+    """The worker queue of one container: Rust pushes deliveries, Python pushes callables, Python
+    threads call `run()`.
 
-    One hot thread drains it, many jobs per GIL attach. A further thread is woken only when the hot one is blocked or busy
-    for some hundred microseconds, or waits in a call of this module. `spawn` starts one more Python thread that calls
-    `run()`; it is called on Python threads only, and one spare thread is kept.
+    One hot thread drains it, many jobs per GIL attach. Another thread is woken only if the hot one
+    is in one job for some hundred microseconds, or waits in a call of this module. `spawn` starts
+    one more Python thread that calls `run()`; it is called on Python threads only, and one spare
+    thread is kept.
     """
 
     def __new__(cls, max_threads: int, spawn: Callable[[], object]) -> Jobs: ...
     def put(self, job: Callable[[], object]) -> None:
-        """Queue a callable. RuntimeError after `stop()`."""
+        """Queues a callable. Raises RuntimeError after `stop()`."""
 
     def run(self) -> None:
-        """The loop of one worker thread. Returns when the queue has been stopped."""
+        """Runs the loop of one worker thread. Returns when the queue has been stopped."""
 
     def pending(self) -> int:
-        """Jobs not begun."""
+        """Returns the number of jobs that have not started."""
 
     def unfinished(self) -> int:
-        """Jobs not begun, and jobs begun and not over."""
+        """Returns the number of jobs that have not started or not finished."""
 
     def stop(self, discard: bool = False) -> None:
-        """Take no more jobs. Threads return when the queue is empty; with `discard` at once, and queued deliveries go back
-        to the broker's queue."""
+        """Refuses further jobs. Threads return once the queue is empty; with `discard` at once, and
+        queued deliveries are requeued at the broker."""
 
 @final
 class Delivery:
-    """A message that came. What Python does not look at is not converted."""
+    """A received message. Its parts are converted to Python objects on first access."""
 
     @property
     def body(self) -> bytes: ...
     @property
     def json_text(self) -> str | None:
-        """The body, where it is JSON as Nameko writes it and nothing else has a say in how it is read: `application/json` in
-        UTF-8, not compressed, without kombu's `__type__`."""
+        """The body, if it is plain JSON: `application/json` in UTF-8, not compressed, and without
+        kombu's `__type__`. None otherwise."""
 
     def headers_without_prefix(self, prefix: str) -> dict[str, Any]:
-        """A new dict of the headers, with `prefix` taken from the names that have it."""
+        """Returns a new dict of the headers, with `prefix` removed from the names that have it."""
 
     @property
     def headers(self) -> dict[str, Any]: ...
     @property
     def properties(self) -> dict[str, Any]:
-        """kombu's names, only those present: content_type, content_encoding, application_headers (always; the same dict as
-        `headers`), delivery_mode, priority, correlation_id, reply_to, expiration (ms as str), message_id, timestamp (int),
-        type, user_id, app_id, cluster_id."""
+        """The properties that are present, by kombu's names: content_type, content_encoding,
+        application_headers (always; the same dict as `headers`), delivery_mode, priority,
+        correlation_id, reply_to, expiration (ms as str), message_id, timestamp (int), type,
+        user_id, app_id, cluster_id."""
 
     @property
     def content_type(self) -> str | None: ...
@@ -259,13 +277,14 @@ class Delivery:
     def delivery_tag(self) -> int: ...
     @property
     def acknowledged(self) -> bool:
-        """It was acknowledged or rejected, or that is left to `respond(wait=False)`."""
+        """Whether the message was acknowledged or rejected, or is to be settled by `respond()`."""
 
     def ack(self) -> None:
-        """The message is done with. Nothing happens the second time, or when its connection is gone."""
+        """Acknowledges the message. Does nothing if it is settled or its connection is gone."""
 
     def reject(self, requeue: bool = False) -> None:
-        """The message is not wanted: back to its queue with `requeue`, else dropped."""
+        """Rejects the message: requeues it with `requeue`, else discards it. Does nothing if it is
+        settled or its connection is gone."""
 
     def respond(
         self,
@@ -278,19 +297,25 @@ class Delivery:
         wait: bool = True,
         batch: bool = False,
     ) -> None:
-        """The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is
-        acknowledged. ValueError without `reply_to`; AmqpError when it cannot be published (not acknowledged then).
+        """Publishes the reply to an RPC request, to `reply_to` with the correlation id. With `ack`,
+        settles the request: acknowledges it once the reply is confirmed, or requeues it after a
+        second if the broker could not be reached.
 
-        wait=False: returns at once, that goes on in the background in the same order, and a failure is logged. A reply that
-        could not be sent because the broker was away leaves the request to be delivered again.
+        wait=False: returns at once. The request is settled in the background and a failure is
+        logged; a reply that the broker refuses settles the request too. batch=True: the reply may
+        be sent together with those of the next jobs of this thread.
+
+        Raises ValueError without `reply_to`, AmqpError if the reply cannot be published. A request
+        whose reply the broker refuses is not settled then.
         """
 
 @final
 class Consumers:
-    """One connection with one channel for all queues of a container, kept alive. Deliveries become jobs.
+    """One connection with one channel for all queues of a container, kept alive. Deliveries become
+    jobs.
 
-    `on_error(error, retry_in_seconds)` is called after each failed attempt to connect, `on_connected()` whenever every
-    queue is consumed; both on the thread `nameko-callbacks`.
+    `on_error(error, retry_in_seconds)` is called after each failed attempt to connect,
+    `on_connected()` whenever every queue is consumed; both on the thread `nameko-callbacks`.
     """
 
     def __new__(
@@ -306,156 +331,164 @@ class Consumers:
         jobs: Jobs,
         prefetch: int | None = None,
     ) -> int:
-        """Consume a queue: `handler(delivery)` runs as a job of `jobs`. Before the start, or while running.
+        """Consumes a queue: `handler(delivery)` runs as a job of `jobs`. May be called before the
+        start and while running. Returns the id of the subscription.
 
-        queue: {'name', 'durable', 'exclusive', 'auto_delete', 'passive', 'no_declare', 'arguments', 'bindings': [{'exchange':
-        {'name', 'type', 'durable', 'auto_delete', 'internal', 'passive', 'no_declare', 'arguments'}, 'routing_key',
-        'arguments'}]}; what is absent or None is kombu's default.
+        queue: {'name', 'durable', 'exclusive', 'auto_delete', 'passive', 'no_declare', 'arguments',
+        'bindings': [{'exchange': {'name', 'type', 'durable', 'auto_delete', 'internal', 'passive',
+        'no_declare', 'arguments'}, 'routing_key', 'arguments'}]}; absent or None is kombu's
+        default.
         """
 
     def start(self, timeout: float | None = None) -> bool:
-        """Connect, retrying until it works. True when every queue is consumed; False when it was stopped meanwhile, or after
-        `timeout` seconds (it goes on trying then)."""
+        """Connects, with retries. Returns True once every queue is consumed; False if stopped
+        meanwhile, or after `timeout` seconds, when it keeps trying in the background."""
 
     def cancel(self, id: int) -> None:
-        """End a subscription; the queue is left. Deliveries that are here already still reach their handler."""
+        """Ends a subscription and leaves the queue in place. Deliveries that have arrived still
+        reach their handler."""
 
     def stop(self) -> None:
-        """Close channel and connection, within a second once the replies sent in the background are out (five seconds at
-        most). Calls that wait for a reply fail."""
+        """Closes channel and connection, within a second after the replies in the background are
+        sent, for which it waits up to five seconds. Pending calls fail."""
 
     def kill(self) -> None:
-        """Drop the connection at once: unacknowledged deliveries go back to their queues. Calls that wait for a reply fail."""
+        """Drops the connection at once: the broker requeues unacknowledged deliveries. Pending
+        calls fail."""
 
     @property
     def connected(self) -> bool:
-        """Everything is consumed right now."""
+        """Whether every queue is being consumed."""
 
 @final
 class ReplyListener:
-    """A reply queue on a `Consumers`, and the calls that wait for replies in it. Replies are matched by correlation id on
-    the I/O thread, never behind a busy worker, and acknowledged there.
+    """A reply queue on a `Consumers`, and its pending calls. Replies are matched by correlation id
+    and acknowledged on the I/O thread, never behind a busy worker.
 
-    Calls fail with AmqpError of kind 'lost' when the reply queue was gone after a lost connection, when the connection
-    stays lost for 30 s, and when the consumers are stopped.
+    Calls fail with AmqpError of kind 'lost' if the reply queue is gone after a reconnect, the
+    connection stays lost for 30 s, or the consumers are stopped.
     """
 
     def __new__(
         cls, consumers: Consumers, queue: dict[str, Any], prefetch: int | None = None
     ) -> ReplyListener: ...
     def expect(self, correlation_id: str) -> Pending:
-        """Expect a reply. ValueError when one is expected with that id already."""
+        """Registers a call. Raises ValueError if another one is pending with this id."""
 
     @property
     def pending(self) -> int:
-        """Replies waited for."""
+        """The number of pending calls."""
 
     def on_unknown(self, callback: Callable[[Delivery], object]) -> None:
-        """Have `callback(delivery)` called, on the thread `nameko-callbacks`, for each reply that nobody waits for here."""
+        """Sets the callback for replies without a pending call. It is called on the thread
+        `nameko-callbacks`."""
 
     def discard(self, correlation_id: str) -> None:
-        """Expect the reply no more."""
+        """Cancels a call."""
 
 @final
 class Pending:
-    """A reply, or the end of a publish, that comes later. Dropping it is cancelling it."""
+    """A pending call or publish. Dropping it cancels it."""
 
     def wait(self, timeout: float | None = None) -> Delivery | None:
-        """The reply; None for a publish. TimeoutError after `timeout` seconds (it may be waited for again); AmqpError when it
-        failed: kind 'lost' when the reply can no longer come; RuntimeError when it was cancelled."""
+        """Waits for the reply; returns None for a publish. Raises TimeoutError after `timeout`
+        seconds (it may be waited for again), RuntimeError if it was cancelled, and AmqpError on a
+        failure: kind 'lost' if no reply can arrive."""
 
     def done(self) -> bool:
-        """There is a result, or there will be none."""
+        """Returns whether there is a result, or will be none."""
 
     def cancel(self) -> None:
-        """Nobody waits for it any more: a reply that still comes is unknown."""
+        """Abandons the call. A reply that still arrives matches no call."""
 
     def add_done_callback(self, loop_notifier: Completions, fn: Callable[[], object]) -> None:
-        """Have `fn()` called, by `loop_notifier.run()`, when it is done; also when it is done already."""
+        """Registers `fn`, called by `loop_notifier.run()` on completion, also if it is complete."""
 
 @final
 class Completions:
-    """Wakes an asyncio loop: `loop.add_reader(completions.fileno(), completions.run)`."""
+    """The callbacks of one asyncio loop, for `loop.add_reader(completions.fileno(),
+    completions.run)`."""
 
     def __new__(cls) -> Completions: ...
     def fileno(self) -> int:
-        """Readable while callbacks are due."""
+        """Returns a file descriptor that is readable while callbacks are due."""
 
     def run(self) -> None:
-        """Call the callbacks that are due, on this thread."""
+        """Calls the callbacks that are due, on this thread."""
+
+@final
+class Retry:
+    """A retry policy: after a lost connection a message is sent again, `max_retries` times (None:
+    forever), at growing intervals in seconds as in kombu's retry policy.
+
+    Raises ValueError if an interval is negative or not finite.
+    """
+
+    def __new__(
+        cls,
+        max_retries: int | None = 3,
+        interval_start: float = 1.0,
+        interval_step: float = 1.0,
+        interval_max: float = 1.0,
+    ) -> Retry: ...
 
 @final
 class Publisher:
-    """Publishes messages: pipelined and confirmed, on one connection per process and options, made at the first one.
+    """Publishes messages: pipelined and confirmed, on one connection per process and options, made
+    for the first message.
 
-    A lost connection is made again and the message sent again, `max_retries` times (None: for ever), with waits as in
-    kombu's retry policy (seconds).
+    A message is a tuple of exchange, routing key, body and properties. The properties have kombu's
+    names as in `Delivery.properties`, or `headers` for `application_headers`; None counts as
+    absent, other names are ignored; a number as expiration is in seconds. Without a `Retry`, its
+    defaults apply.
     """
 
     def __new__(cls, options: Options) -> Publisher: ...
     def publish(
         self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: dict[str, Any],
+        message: _Message,
+        retry: Retry | None = None,
         mandatory: bool = False,
         confirm: bool = True,
-        max_retries: int | None = 3,
-        interval_start: float = 1.0,
-        interval_step: float = 1.0,
-        interval_max: float = 1.0,
         timeout: float | None = None,
     ) -> None:
-        """Publish and, with `confirm`, wait until the broker has taken charge of the message.
+        """Publishes a message and, with `confirm`, waits for the broker's confirm.
 
-        properties: kombu's names as in `Delivery.properties`, `headers` for `application_headers` too; None is absent, other
-        names are ignored; a number as expiration is seconds. AmqpError: kind 'unroutable', 'nacked', 'channel_closed', ...;
-        TimeoutError after `timeout` seconds.
+        Raises AmqpError of kind 'unroutable', 'nacked', 'channel_closed', ...; TimeoutError after
+        `timeout` seconds.
         """
 
     def start_publish(
         self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: dict[str, Any],
+        message: _Message,
+        retry: Retry | None = None,
         mandatory: bool = False,
         confirm: bool = True,
-        max_retries: int | None = 3,
-        interval_start: float = 1.0,
-        interval_step: float = 1.0,
-        interval_max: float = 1.0,
     ) -> Pending:
-        """As `publish`, but returns at once."""
+        """Publishes a message without waiting."""
 
     def call(
         self,
         pending: Pending,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: dict[str, Any],
+        message: _Message,
+        retry: Retry | None = None,
         confirm: bool = True,
-        max_retries: int | None = 3,
-        interval_start: float = 1.0,
-        interval_step: float = 1.0,
-        interval_max: float = 1.0,
     ) -> None:
-        """Send a request, mandatory, whose reply `pending` waits for, and return at once: if it cannot be published,
-        `pending` fails, e.g. with kind 'unroutable'."""
+        """Publishes a request, mandatory, without waiting. `pending` fails if that fails, e.g. with
+        kind 'unroutable'."""
 
     def declare(
         self, exchanges: Sequence[dict[str, Any]], queues: Sequence[dict[str, Any]]
     ) -> None:
-        """Declare exchanges and queues, the queues with their bindings; dicts as for `Consumers.add`."""
+        """Declares exchanges, and queues with their bindings; dicts as for `Consumers.add`."""
 
 @final
 class Broker:
-    """An AMQP 0-9-1 broker in this process, in memory. User and password are guest; port 0 takes a free one.
+    """An in-memory AMQP 0-9-1 broker in this process. User and password are guest; port 0 takes a
+    free one.
 
-    management_port: where it serves its management API, a part of RabbitMQ's; None for nowhere.
-    OSError when an address cannot be listened on.
+    management_port: the port of the management API, a subset of RabbitMQ's; None disables it.
+    Raises OSError if an address cannot be bound.
     """
 
     def __new__(
@@ -463,38 +496,37 @@ class Broker:
     ) -> Broker: ...
     @property
     def uri(self) -> str:
-        """Where clients connect, with user and password."""
+        """The URI for clients, with user and password."""
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on."""
+        """The TCP port of the listener."""
 
     @property
     def management_uri(self) -> str | None:
-        """Where its management API is, with user and password: `http://guest:guest@127.0.0.1:41232`. None without one."""
+        """The URI of the management API, with user and password:
+        `http://guest:guest@127.0.0.1:41232`. None if it is disabled."""
 
     @property
     def management_port(self) -> int | None:
-        """The TCP port of its management API; None without one."""
+        """The TCP port of the management API; None if it is disabled."""
 
     def add_vhost(self, name: str) -> bool:
-        """Add a virtual host; False when there is one of that name. RuntimeError after `stop()`."""
+        """Adds a virtual host. Returns False if it exists. Raises RuntimeError after `stop()`."""
 
     def delete_vhost(self, name: str) -> bool:
-        """Delete a virtual host with all that is in it, and close its connections, as RabbitMQ does; False when there is
-        none of that name. RuntimeError after `stop()`."""
+        """Deletes a virtual host with its contents, and closes its connections, as RabbitMQ does.
+        Returns False if it does not exist. Raises RuntimeError after `stop()`."""
 
     def stats(self, vhost: str = "/") -> dict[str, Any]:
-        """What is there now: {'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}.
-
-        The queues are those of `vhost`.
-        """
+        """Returns counts: {'connections': int, 'channels': int, 'queues': {name: {'messages',
+        'unacked', 'consumers'}}}. The queues are those of `vhost`."""
 
     def close_connections(self) -> None:
-        """Close all client connections, as a broker that restarts does. Clients may connect again."""
+        """Closes all client connections, as a restart would. Clients may reconnect."""
 
     def stop(self) -> None:
-        """Stop it; its messages are gone. Nothing happens the second time."""
+        """Stops the broker and discards its messages. Does nothing the second time."""
 
 @final
 class ProcessTable:
@@ -502,23 +534,26 @@ class ProcessTable:
 
     def __new__(cls, count: int) -> ProcessTable: ...
     def started(self, number: int) -> None:
-        """Record that a process is being started."""
+        """Records that a process is being started."""
 
     def ready(self, number: int) -> bool:
-        """Record that the services of a process can be called. True the first time that all processes are ready."""
+        """Records that the services of a process can be called. Returns True the first time that
+        all processes are ready."""
 
     def restarted(self, number: int) -> None:
-        """Record that a process has exited on purpose and is started again at once, with a fresh backoff."""
+        """Records that a process has exited on purpose and is started again at once, with a fresh
+        backoff."""
 
     def ended(self, number: int, ended: int | str) -> tuple[str | None, float | None]:
-        """Record the end of a process: its return code as in `subprocess`, or the reason why it could not be started.
+        """Records the end of a process: its return code as in `subprocess`, or the reason why it
+        could not be started.
 
         Returns the message to log, and the seconds until the restart: None if the supervisor stops.
         """
 
     def stop(self, exit_code: int | None = None) -> bool:
-        """Record a request to stop, with the exit code of the signal behind it. True if a stop was requested before, so
-        that the processes are to be killed."""
+        """Records a request to stop, with the exit code of the signal behind it. Returns True if a
+        stop was requested before, so that the processes are to be killed."""
 
     @property
     def exit_code(self) -> int:
@@ -529,15 +564,17 @@ class ProcessTable:
         """The reason why the supervisor gave up, if it did."""
 
 def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
-    """Whether something listens at the host and port of one of the URIs."""
+    """Returns whether the host and port of one of the URIs accepts TCP connections."""
 
 def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
-    """Have `exc_type` raised in the thread `ident`, unless it is just where a lock could stay behind, or in a finalizer,
-    whose exceptions are dropped. Returns whether it will be raised."""
+    """Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread
+    is in a finalizer, whose exceptions are dropped. Returns whether it will be raised."""
 
 def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None:
-    """Have `callback(level, logger, text)` called, on the thread `nameko-callbacks`, for each record of the compiled half
-    from `level` on, with `logging`'s numbers and names. Replaces the callback before."""
+    """Registers `callback(level, logger, text)` for the log records of the compiled module from
+    `level` on, with the numbers and names of `logging`. It is called on the thread
+    `nameko-callbacks` and replaces the previous callback."""
 
 def shutdown() -> None:
-    """Close the publishers, and end the I/O thread and the thread `nameko-callbacks`. For `atexit`."""
+    """Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For
+    `atexit`."""

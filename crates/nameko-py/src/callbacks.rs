@@ -1,32 +1,31 @@
-//! Callbacks about connections, and log records: queued on any thread, run by one Python thread, `nameko-callbacks`.
+//! Callbacks about connections, and log records: queued on any thread, run by the Python thread
+//! `nameko-callbacks`.
 
 use std::sync::{Arc, Mutex};
 
+use nameko::internal::lock;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::jobs::{Job, JobQueue, Jobs};
-use crate::lock::lock;
 
-/// As many may wait to be run; more are dropped. Reached only when a callback hangs.
+/// The number of queued callbacks beyond which more are dropped. Reached only if one hangs.
 const MAX_QUEUED_CALLBACKS: usize = 10_000;
 
-static CALLBACKS: Mutex<Option<Callbacks>> = Mutex::new(None);
+static RUNNER: Mutex<Option<Runner>> = Mutex::new(None);
 
-struct Callbacks {
-    /// The process it was made in: threads do not survive a fork.
+struct Runner {
+    /// The process that started the thread: threads do not survive a fork.
     pid: u32,
     queue: Arc<JobQueue>,
     thread: Py<PyAny>,
 }
 
-/// Starts the thread, if it does not run.
-pub(crate) fn ensure(py: Python<'_>) -> PyResult<()> {
+/// Starts the thread, unless it is running.
+pub(crate) fn ensure_thread(py: Python<'_>) -> PyResult<()> {
     let pid = std::process::id();
-    if lock(&CALLBACKS)
-        .as_ref()
-        .is_some_and(|callbacks| callbacks.pid == pid)
-    {
+    let is_current = |runner: &Runner| runner.pid == pid;
+    if lock(&RUNNER).as_ref().is_some_and(is_current) {
         return Ok(());
     }
     let jobs = Bound::new(py, Jobs::single_threaded())?;
@@ -38,44 +37,41 @@ pub(crate) fn ensure(py: Python<'_>) -> PyResult<()> {
         .import("threading")?
         .getattr("Thread")?
         .call((), Some(&arguments))?;
-    let callbacks = Callbacks {
+    let runner = Runner {
         pid,
         queue: jobs.get().queue.clone(),
         thread: thread.clone().unbind(),
     };
     let superfluous = {
-        let mut slot = lock(&CALLBACKS);
-        if slot.as_ref().is_some_and(|running| running.pid == pid) {
-            Some(callbacks)
+        let mut slot = lock(&RUNNER);
+        if slot.as_ref().is_some_and(is_current) {
+            Some(runner)
         } else {
-            slot.replace(callbacks)
+            slot.replace(runner)
         }
     };
     drop(superfluous);
     thread.call_method0("start").map(drop)
 }
 
-/// Queues something to run. Dropped when the thread does not run.
-pub(crate) fn post(job: Job) {
-    let queue = lock(&CALLBACKS)
-        .as_ref()
-        .map(|callbacks| callbacks.queue.clone());
+/// Queues a callback. Drops it if the thread is not running.
+pub(crate) fn post(callback: Job) {
+    let queue = lock(&RUNNER).as_ref().map(|runner| runner.queue.clone());
     if let Some(queue) = queue
         && queue.pending() < MAX_QUEUED_CALLBACKS
     {
-        // After the end nobody wants to know.
-        let _ = queue.push(job);
+        let _ = queue.push(callback);
     }
 }
 
-/// Runs what is queued and ends the thread, within a second.
-pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
-    let Some(callbacks) = lock(&CALLBACKS).take() else {
+/// Runs the queued callbacks and joins the thread, within a second.
+pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
+    let Some(runner) = lock(&RUNNER).take() else {
         return Ok(());
     };
-    if callbacks.pid != std::process::id() {
+    if runner.pid != std::process::id() {
         return Ok(());
     }
-    callbacks.queue.end(false);
-    callbacks.thread.call_method1(py, "join", (1.0,)).map(drop)
+    runner.queue.stop(false);
+    runner.thread.call_method1(py, "join", (1.0,)).map(drop)
 }

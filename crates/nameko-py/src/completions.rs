@@ -1,14 +1,13 @@
-//! Wakes an asyncio loop: a file descriptor is readable while callbacks are due.
+//! Wake-up of an asyncio loop: a file descriptor is readable while callbacks are due.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
+use nameko::internal::lock;
 use pyo3::prelude::*;
 
-use crate::lock::lock;
-
-/// `loop.add_reader(completions.fileno(), completions.run)`.
+/// The callbacks of one asyncio loop, for `loop.add_reader(completions.fileno(), completions.run)`.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Completions {
     pub(crate) waker: Arc<LoopWaker>,
@@ -28,12 +27,12 @@ impl Completions {
         })
     }
 
-    /// Readable while callbacks are due.
+    /// Returns a file descriptor that is readable while callbacks are due.
     fn fileno(&self) -> i32 {
         self.waker.reader.as_raw_fd()
     }
 
-    /// Calls the callbacks that are due, on this thread. What one raises goes to `sys.unraisablehook`.
+    /// Calls the callbacks that are due, on this thread. Exceptions go to `sys.unraisablehook`.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         for callback in self.waker.take()? {
             if let Err(error) = callback.call0(py) {
@@ -44,7 +43,7 @@ impl Completions {
     }
 }
 
-/// The callbacks that are due. Any thread may add one.
+/// The queue of callbacks that are due. Any thread may push.
 pub(crate) struct LoopWaker {
     state: Mutex<State>,
     reader: PipeReader,
@@ -54,7 +53,7 @@ pub(crate) struct LoopWaker {
 #[derive(Default)]
 struct State {
     callbacks: Vec<Py<PyAny>>,
-    /// One byte is in the pipe. There is never more than one, so that neither end ever blocks.
+    /// Whether a byte is in the pipe. There is at most one, so that neither end ever blocks.
     signalled: bool,
 }
 
@@ -63,7 +62,8 @@ impl LoopWaker {
         let mut state = lock(&self.state);
         state.callbacks.push(callback);
         if !state.signalled {
-            // Both ends live in `self`, so the pipe is not broken; should it fail, the next push tries again.
+            // `self` holds both ends, so the pipe is not broken. After a failure the next push
+            // tries again.
             state.signalled = (&self.writer).write_all(&[1]).is_ok();
         }
     }

@@ -1,12 +1,11 @@
-//! A message that came, as Python sees it.
+//! A received message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nameko::amqp::{
-    self, Acker, Error, Properties, Publish, PublishError, Publisher, Retry, Table,
-};
+use nameko::amqp::{self, Acker, Error, Properties, Publish, PublishError, Publisher, Retry};
+use nameko::internal::{Settlement, default_properties};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -22,33 +21,127 @@ use crate::jobs;
 use crate::options::{Options, PublisherHandle};
 use crate::wait;
 
-/// A message that came. What Python does not look at is not converted.
+/// A received message. Its parts are converted to Python objects on first access.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Delivery {
-    message: Box<amqp::Delivery>,
+    message: amqp::Delivery,
     body: PyOnceLock<Py<PyBytes>>,
     headers: PyOnceLock<Py<PyDict>>,
     properties: PyOnceLock<Py<PyDict>>,
-    /// It was acknowledged or rejected.
-    settled: Arc<AtomicBool>,
+    /// Whether the message was acknowledged or rejected.
+    settled: AtomicBool,
 }
 
 impl Delivery {
-    pub(crate) fn new(message: Box<amqp::Delivery>) -> Self {
+    pub(crate) fn new(message: amqp::Delivery) -> Self {
         Delivery {
             message,
             body: PyOnceLock::new(),
             headers: PyOnceLock::new(),
             properties: PyOnceLock::new(),
-            settled: Arc::default(),
+            settled: AtomicBool::new(false),
         }
     }
 
-    /// A delivery that was acknowledged already.
-    pub(crate) fn settled(message: Box<amqp::Delivery>) -> Self {
+    /// A delivery that is already acknowledged.
+    pub(crate) fn settled(message: amqp::Delivery) -> Self {
         let delivery = Delivery::new(message);
         delivery.settled.store(true, Ordering::Release);
         delivery
+    }
+
+    /// Takes the right to settle the message. Returns false if it is settled already.
+    fn begin_settlement(&self) -> bool {
+        !self.settled.swap(true, Ordering::AcqRel)
+    }
+
+    /// The reply to this request, with its correlation id.
+    fn reply(
+        &self,
+        exchange: String,
+        body: PyBackedBytes,
+        content_type: &str,
+        content_encoding: &str,
+    ) -> PyResult<Publish> {
+        let request = &self.message.properties;
+        let Some(reply_to) = request.reply_to.as_deref() else {
+            return Err(PyValueError::new_err(
+                "the request has no reply_to: nobody waits for a reply",
+            ));
+        };
+        Ok(Publish {
+            exchange,
+            routing_key: reply_to.to_owned(),
+            mandatory: false,
+            properties: Properties {
+                content_type: Some(convert::text(content_type)),
+                content_encoding: Some(convert::text(content_encoding)),
+                correlation_id: request.correlation_id.clone(),
+                ..default_properties()
+            },
+            body: convert::body(body),
+        })
+    }
+
+    /// Publishes a reply, waits for the broker's confirm, then settles the request.
+    fn respond_and_wait(
+        &self,
+        py: Python<'_>,
+        handle: PublisherHandle,
+        reply: Publish,
+        ack: bool,
+    ) -> PyResult<()> {
+        let PublisherHandle {
+            publisher, runtime, ..
+        } = handle;
+        let publish = async move { publisher.publish(reply, Some(Retry::default())).await };
+        let Some(published) = wait::wait(py, None, publish)? else {
+            return Ok(());
+        };
+        let settlement = Settlement::of(&published);
+        match (&published, settlement) {
+            (Ok(()), _) if ack => self.ack(),
+            (Err(_), Settlement::Requeue) if ack && self.begin_settlement() => {
+                let acker = self.message.acker.clone();
+                runtime.spawn(async move { settlement.apply(&acker).await });
+            }
+            _ => {}
+        }
+        published.map_err(|error| Failure::from(error).into_err(py))
+    }
+
+    /// Publishes a reply and settles the request in the background. With `batch` the reply is
+    /// flushed after the job of this thread.
+    fn respond_in_background(
+        &self,
+        handle: PublisherHandle,
+        reply: Publish,
+        ack: bool,
+        batch: bool,
+    ) {
+        let PublisherHandle {
+            publisher,
+            runtime,
+            sending,
+        } = handle;
+        let settles = ack && self.begin_settlement();
+        let pending = PendingReply {
+            request: self.message.routing_key.clone(),
+            acker: settles.then(|| self.message.acker.clone()),
+            publisher: publisher.clone(),
+            runtime,
+            sending: sending.try_read_owned().ok(),
+        };
+        match publisher.try_publish(reply, |reply, published| {
+            pending.published(reply, published)
+        }) {
+            Ok(unsent) if batch => jobs::flush_after_job(unsent),
+            Ok(unsent) => unsent.flush(),
+            Err(returned) => {
+                let (reply, then) = *returned;
+                then(reply, Err(PublishError::Lost(Error::Stopped)));
+            }
+        }
     }
 }
 
@@ -62,8 +155,8 @@ impl Delivery {
         body.bind(py).clone()
     }
 
-    /// The body, where it is JSON as Nameko writes it and nothing else has a say in how it is read: `application/json` in
-    /// UTF-8, not compressed, without kombu's `__type__`.
+    /// The body, if it is plain JSON: `application/json` in UTF-8, not compressed, and without
+    /// kombu's `__type__`. None otherwise.
     #[getter]
     fn json_text(&self) -> Option<&str> {
         let properties = &self.message.properties;
@@ -74,7 +167,7 @@ impl Delivery {
         text.flatten().filter(|text| !text.contains("__type__"))
     }
 
-    /// A new dict of the headers, with `prefix` taken from the names that have it.
+    /// Returns a new dict of the headers, with `prefix` removed from the names that have it.
     fn headers_without_prefix<'py>(
         &self,
         py: Python<'py>,
@@ -145,35 +238,33 @@ impl Delivery {
         self.message.delivery_tag
     }
 
-    /// It was acknowledged or rejected.
+    /// Whether the message was acknowledged or rejected, or is to be settled by `respond()`.
     #[getter]
     fn acknowledged(&self) -> bool {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// The message is done with. Nothing happens the second time, or when its connection is gone.
+    /// Acknowledges the message. Does nothing if it is settled or its connection is gone.
     fn ack(&self) {
-        if !self.settled.swap(true, Ordering::AcqRel) {
+        if self.begin_settlement() {
             self.message.acker.ack();
         }
     }
 
-    /// The message is not wanted: back to its queue with `requeue`, else dropped.
+    /// Rejects the message: requeues it with `requeue`, else discards it. Does nothing if it is
+    /// settled or its connection is gone.
     #[pyo3(signature = (requeue = false))]
     fn reject(&self, requeue: bool) {
-        if !self.settled.swap(true, Ordering::AcqRel) {
+        if self.begin_settlement() {
             self.message.acker.reject(requeue);
         }
     }
 
-    /// The RPC reply: published to `reply_to` with the correlation id copied; once it is confirmed the request is acknowledged.
-    ///
-    /// With `wait=False` it returns at once and that goes on in the background; a failure is logged then. With `batch` too
-    /// it is sent when the job of this thread is over, with the replies of the jobs behind it. A reply that could not be delivered because the broker was away leaves the request to be delivered again.
+    /// Publishes the reply to an RPC request, then acknowledges the request.
     #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true, batch = false))]
     #[expect(
         clippy::too_many_arguments,
-        reason = "the arguments of a Python function"
+        reason = "the arguments of a Python function, by position on the fast path"
     )]
     fn respond(
         &self,
@@ -187,128 +278,77 @@ impl Delivery {
         wait: bool,
         batch: bool,
     ) -> PyResult<()> {
-        let request = &self.message.properties;
-        let Some(reply_to) = request.reply_to.as_deref() else {
-            return Err(PyValueError::new_err(
-                "the request has no reply_to: nobody waits for a reply",
-            ));
-        };
-        let message = Publish {
-            exchange,
-            routing_key: reply_to.to_owned(),
-            mandatory: false,
-            properties: Properties {
-                content_type: Some(convert::text(content_type)),
-                content_encoding: Some(convert::text(content_encoding)),
-                headers: Table::new(),
-                // As every message of Nameko: kept on disk, lowest priority.
-                delivery_mode: Some(2),
-                priority: Some(0),
-                correlation_id: request.correlation_id.clone(),
-                ..Properties::default()
-            },
-            body: convert::body(body),
-        };
-        let PublisherHandle {
-            publisher,
-            runtime,
-            sending,
-        } = options.get().publisher()?;
+        let reply = self.reply(exchange, body, content_type, content_encoding)?;
+        let handle = options.get().publisher()?;
         if wait {
-            let publish = async move { publisher.publish(message, Some(Retry::default())).await };
-            match wait::wait(py, None, publish)? {
-                Some(Err(error)) => return Err(Failure::from(error).into_err(py)),
-                _ if ack => self.ack(),
-                _ => {}
-            }
+            self.respond_and_wait(py, handle, reply, ack)
         } else {
-            let settles = ack && !self.settled.swap(true, Ordering::AcqRel);
-            let acker = settles.then(|| self.message.acker.clone());
-            let reply = Reply {
-                request: self.message.routing_key.clone(),
-                acker,
-                publisher: publisher.clone(),
-                runtime,
-                sending: sending.try_read_owned().ok(),
-            };
-            match publisher
-                .try_publish(message, |message, published| reply.sent(message, published))
-            {
-                Ok(unsent) if batch => jobs::flush_after_job(unsent),
-                Ok(unsent) => unsent.flush(),
-                Err(back) => {
-                    let (message, then) = *back;
-                    then(message, Err(PublishError::Lost(Error::Stopped)));
-                }
-            }
+            self.respond_in_background(handle, reply, ack, batch);
+            Ok(())
         }
-        Ok(())
     }
 }
 
-/// Resolves when the replies that are being sent in the background have been sent and their requests acknowledged, or
-/// after `patience`.
-pub(crate) async fn replies_sent(sending: Arc<RwLock<()>>, patience: Duration) {
-    // Too late is no failure: the requests are delivered again.
-    let _ = timeout(patience, sending.write()).await;
+/// Resolves once all background replies are sent and their requests settled, or after `limit`.
+pub(crate) async fn replies_sent(sending: Arc<RwLock<()>>, limit: Duration) {
+    // Past the limit, the broker delivers the requests again.
+    let _ = timeout(limit, sending.write()).await;
 }
 
-/// A reply that is sent in the background.
-struct Reply {
+/// A reply that is published in the background.
+struct PendingReply {
     /// The routing key of the request.
     request: String,
-    /// Acknowledges the request, unless that is not for us.
+    /// Settles the request; none if that is left to the caller.
     acker: Option<Acker>,
     publisher: Publisher,
     runtime: Handle,
-    /// Dropped once the request is acknowledged. None where somebody waits for the replies before this one.
+    /// Dropped once the request is settled. None if a stop already waits for earlier replies.
     sending: Option<OwnedRwLockReadGuard<()>>,
 }
 
-impl Reply {
-    /// The broker has said what became of it, or nothing was sent.
-    fn sent(self, message: Publish, published: Result<(), PublishError>) {
+impl PendingReply {
+    /// Handles the result of the first attempt, on the I/O thread.
+    fn published(self, reply: Publish, published: Result<(), PublishError>) {
         match published {
-            Err(PublishError::Lost(_) | PublishError::Refused(_)) => {
-                self.publish_with_retries(message)
+            Ok(()) => {
+                self.acker.inspect(Acker::ack);
             }
-            settled => settle(self.acker, &self.request, settled),
+            Err(PublishError::Lost(_) | PublishError::Refused(_)) => self.publish_again(reply),
+            Err(error) => {
+                let runtime = self.runtime.clone();
+                runtime.spawn(self.settle(Err(error)));
+            }
         }
     }
 
-    /// Sends it, again, with all that the publisher does for a message.
-    fn publish_with_retries(self, message: Publish) {
-        let Reply {
-            request,
-            acker,
-            publisher,
-            runtime,
-            sending,
-        } = self;
+    /// Publishes the reply with all retries.
+    fn publish_again(self, reply: Publish) {
+        let (runtime, publisher) = (self.runtime.clone(), self.publisher.clone());
         runtime.spawn(async move {
-            let published = publisher.publish(message, Some(Retry::default())).await;
-            settle(acker, &request, published);
-            // Named, as the task owns only what it names.
-            drop(sending);
+            let published = publisher.publish(reply, Some(Retry::default())).await;
+            self.settle(published).await;
         });
     }
-}
 
-/// What becomes of a request after its reply was published in the background.
-fn settle(acker: Option<Acker>, routing_key: &str, published: Result<(), PublishError>) {
-    match published {
-        Ok(()) => acker.inspect(Acker::ack),
-        Err(PublishError::Lost(error)) if acker.is_some() => {
+    async fn settle(self, published: Result<(), PublishError>) {
+        let settlement = Settlement::of(&published);
+        if let Err(error) = published {
+            let consequence = match settlement {
+                Settlement::Requeue if self.acker.is_some() => "the request goes back to its queue",
+                _ => "its caller will not get one",
+            };
             tracing::error!(
-                "the reply to `{routing_key}` could not be sent, the request goes back to its queue: {error}"
+                "the reply to `{}` could not be sent, {consequence}: {error}",
+                self.request
             );
-            acker.inspect(|acker| acker.reject(true))
         }
-        Err(error) => {
-            tracing::error!(
-                "the reply to `{routing_key}` could not be sent, its caller will not get one: {error}"
-            );
-            acker.inspect(Acker::ack)
+        if settlement == Settlement::Requeue {
+            // The end of the connection requeues the request too: a stop need not wait.
+            drop(self.sending);
         }
-    };
+        if let Some(acker) = &self.acker {
+            settlement.apply(acker).await;
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The worker threads of one container: Rust pushes deliveries, Python pushes callables, Python threads run them.
+//! The job queue of a container's worker threads: any thread pushes, Python threads run the jobs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,70 +9,47 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use nameko::amqp::Unsent;
+use nameko::internal::lock;
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::delivery::Delivery;
-use crate::lock::lock;
+use crate::reply_batch::ReplyBatch;
 use crate::scheduler::{Next, STALL_AFTER, Scheduler, WorkerId};
 
-/// The longest time between two looks of the watchdog while jobs wait behind a hot thread that makes progress.
+/// The longest pause between two checks of the watchdog while jobs wait behind a hot thread that
+/// makes progress.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How often the watchdog looks by itself when there is nothing to watch any more. In busy times there soon is again, and
-/// being woken for it costs more.
+/// The number of checks without a stalled job after which the watchdog sleeps until it is woken.
+/// Under load there soon is one again, and a wake-up costs more than a few checks.
 const MAX_IDLE_CHECKS: u32 = 4;
 
-/// As many replies are sent together, at most.
-const MAX_BATCHED_REPLIES: u32 = 8;
+/// A unit of work for a worker thread.
+///
+/// A job handles its own errors, as it has no caller. Dropping one that has not run releases all
+/// that it holds.
+pub(crate) type Job = Box<dyn FnOnce(Python<'_>) + Send>;
 
-/// One thing for a worker thread to do.
-pub(crate) enum Job {
-    /// Call the handler with the delivery.
-    Deliver(Arc<Py<PyAny>>, Box<nameko::amqp::Delivery>),
-    /// Call it without arguments.
-    Call(Py<PyAny>),
-    /// Something of this crate's own.
-    Rust(Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>),
-}
-
-impl Job {
-    /// Runs the job. What it raises goes to `sys.unraisablehook`: nothing a job does ends its thread.
-    fn run(self, py: Python<'_>) {
-        let (culprit, result) = match self {
-            Job::Deliver(handler, delivery) => {
-                let result = Py::new(py, Delivery::new(delivery))
-                    .and_then(|delivery| handler.call1(py, (delivery,)));
-                (Some(handler.clone_ref(py)), result.map(drop))
-            }
-            Job::Call(callable) => {
-                let result = callable.call0(py);
-                (Some(callable), result.map(drop))
-            }
-            Job::Rust(action) => (None, action(py)),
-        };
-        if let Err(error) = result {
-            error.write_unraisable(py, culprit.as_ref().map(|culprit| culprit.bind(py)));
-        }
-    }
-
-    /// Gives up a job that was not begun: a delivery goes back to its queue.
-    fn discard(self) {
-        if let Job::Deliver(_, delivery) = self {
-            delivery.acker.reject(true);
-        }
+/// Calls `callable` inside a job. An exception goes to `sys.unraisablehook`.
+pub(crate) fn call_reporting<'py, A>(py: Python<'py>, callable: &Py<PyAny>, arguments: A)
+where
+    A: PyCallArgs<'py>,
+{
+    if let Err(error) = callable.call1(py, arguments) {
+        error.write_unraisable(py, Some(callable.bind(py)));
     }
 }
 
 /// The worker queue of one container.
 ///
-/// One hot thread drains it, many jobs per GIL attach. A further thread is woken only when the hot one is blocked or
-/// busy for some hundred microseconds, or waits in a call of this module. One spare thread is kept parked; threads are
-/// started through `spawn`, from Python threads only.
+/// One hot thread drains it, many jobs per GIL attach. Another thread is woken only if the hot one
+/// is in one job for some hundred microseconds, or waits in a call of this module. One spare thread
+/// is kept parked. Threads are started through `spawn`, from Python threads only.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Jobs {
     pub(crate) queue: Arc<JobQueue>,
-    /// None after the end: it may hold whoever holds this.
+    /// None once stopped: it may refer to the owner of this object.
     spawn: Mutex<Option<Py<PyAny>>>,
 }
 
@@ -88,7 +65,8 @@ impl Jobs {
 
     /// Queues a callable. Raises RuntimeError after `stop()`.
     fn put(&self, py: Python<'_>, job: Py<PyAny>) -> PyResult<()> {
-        match self.queue.push(Job::Call(job)) {
+        let job: Job = Box::new(move |py| call_reporting(py, &job, ()));
+        match self.queue.push(job) {
             Ok(()) => self.ensure_thread(py),
             Err(_) => Err(PyRuntimeError::new_err(
                 "the worker queue has been stopped and takes no more jobs",
@@ -96,53 +74,51 @@ impl Jobs {
         }
     }
 
-    /// The loop of one worker thread. Returns when the queue has been stopped.
+    /// Runs the loop of one worker thread. Returns when the queue has been stopped.
     fn run(&self, py: Python<'_>) {
         let worker = Worker::enter(&self.queue);
         loop {
-            let Step {
-                next,
-                wants_thread,
-                unsent,
-            } = self.queue.take(worker.worker, UNSENT.take());
-            unsent.into_iter().flatten().for_each(Unsent::flush);
-            if wants_thread && let Err(error) = self.start_thread(py) {
+            let step = self.queue.next_step(worker.id, UNSENT.take());
+            step.flush.into_iter().flatten().for_each(Unsent::flush);
+            if step.start_thread
+                && let Err(error) = self.start_thread(py)
+            {
                 error.write_unraisable(py, None);
             }
-            match next {
+            match step.next {
                 Next::Run(job) => {
-                    // A panic has been reported by the panic hook.
-                    let _ = catch_unwind(AssertUnwindSafe(|| job.run(py)));
+                    // The panic hook has reported the panic.
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(py)));
                     self.queue.running.fetch_sub(1, Ordering::Release);
                 }
-                Next::Park => py.detach(|| self.queue.park(worker.worker)),
+                Next::Park => py.detach(|| self.queue.park(worker.id)),
                 Next::Stop => return,
             }
         }
     }
 
-    /// Jobs not begun.
+    /// Returns the number of jobs that have not started.
     fn pending(&self) -> usize {
         self.queue.pending()
     }
 
-    /// Jobs not begun, and jobs begun and not over.
+    /// Returns the number of jobs that have not started or not finished.
     fn unfinished(&self) -> usize {
         self.queue.unfinished()
     }
 
-    /// Takes no more jobs. Threads return when the queue is empty; with `discard` at once, and queued deliveries go
-    /// back to the broker's queue.
+    /// Refuses further jobs. Threads return once the queue is empty; with `discard` at once, and
+    /// queued deliveries are requeued at the broker.
     #[pyo3(signature = (discard = false))]
     fn stop(&self, py: Python<'_>, discard: bool) {
-        py.detach(|| self.queue.end(discard));
+        py.detach(|| self.queue.stop(discard));
         let spawn = lock(&self.spawn).take();
         drop(spawn);
     }
 }
 
 impl Jobs {
-    /// A queue for one thread, which the caller starts.
+    /// A queue for one thread, started by the caller.
     pub(crate) fn single_threaded() -> Self {
         Jobs {
             queue: Arc::new(JobQueue::new(1)),
@@ -150,20 +126,16 @@ impl Jobs {
         }
     }
 
-    /// Starts the first thread, if there is none. Later ones are started by the threads themselves.
+    /// Starts the first thread, if there is none. Running threads start the further ones.
     pub(crate) fn ensure_thread(&self, py: Python<'_>) -> PyResult<()> {
-        let wanted = {
+        let start = {
             let scheduler = &mut lock(&self.queue.state).scheduler;
             scheduler.has_no_threads() && scheduler.request_thread()
         };
-        if wanted {
-            self.start_thread(py)
-        } else {
-            Ok(())
-        }
+        if start { self.start_thread(py) } else { Ok(()) }
     }
 
-    /// Calls `spawn` for a thread that the scheduler counts as started already.
+    /// Calls `spawn` for a thread that the scheduler already counts.
     fn start_thread(&self, py: Python<'_>) -> PyResult<()> {
         let spawn = lock(&self.spawn).as_ref().map(|spawn| spawn.clone_ref(py));
         match spawn {
@@ -176,38 +148,39 @@ impl Jobs {
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        self.queue.end(true);
+        self.queue.stop(true);
     }
 }
 
-/// The part of [`Jobs`] that needs no Python: any thread may push.
+/// The part of [`Jobs`] that is independent of Python: any thread may push.
 pub(crate) struct JobQueue {
     state: Mutex<State>,
-    /// Wakes the watchdog when there is something to watch, and when the queue ends.
-    watch: Condvar,
-    /// Jobs begun and not over. A job that is taken is counted before the lock on `state` is given back.
+    /// Wakes the watchdog when jobs wait behind the hot thread, and when the queue is stopped.
+    wake_watchdog: Condvar,
+    /// The number of running jobs. A job is counted before the lock on `state` is released.
     running: AtomicUsize,
 }
 
 struct State {
     scheduler: Scheduler<Job>,
-    /// The threads that have a worker, to wake them.
+    /// The registered threads, to wake them.
     threads: HashMap<WorkerId, Thread>,
-    /// A plain thread that calls another worker when the hot one is stuck. Started when first needed, ended with the queue.
+    /// A plain thread that wakes another worker when the hot one is stalled. Started on demand,
+    /// joined when the queue is stopped.
     watchdog: Option<JoinHandle<()>>,
-    /// The watchdog will look again by itself: nobody needs to wake it.
+    /// Whether the watchdog wakes by itself for its next check.
     check_scheduled: bool,
-    /// What the jobs of the hot thread published, and how many of them, to be sent with what those behind them publish.
-    unsent: Option<(Unsent, u32)>,
+    /// The replies that the jobs of the hot thread have published.
+    replies: ReplyBatch,
 }
 
-/// What a thread does next.
+/// The next step of a worker thread.
 struct Step {
+    /// Replies to flush first.
+    flush: [Option<Unsent>; 2],
+    /// Whether to start another thread before the job.
+    start_thread: bool,
     next: Next<Job>,
-    /// It starts another thread before.
-    wants_thread: bool,
-    /// It has these sent before.
-    unsent: [Option<Unsent>; 2],
 }
 
 impl JobQueue {
@@ -217,16 +190,20 @@ impl JobQueue {
             threads: HashMap::new(),
             watchdog: None,
             check_scheduled: false,
-            unsent: None,
+            replies: ReplyBatch::default(),
         };
         JobQueue {
             state: Mutex::new(state),
-            watch: Condvar::new(),
+            wake_watchdog: Condvar::new(),
             running: AtomicUsize::new(0),
         }
     }
 
-    /// Queues a job; gives it back after the end.
+    /// Queues a job.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if the queue was stopped.
     pub(crate) fn push(self: &Arc<Self>, job: Job) -> Result<(), Job> {
         let mut state = lock(&self.state);
         let woken = state.scheduler.push(job, Instant::now())?;
@@ -234,18 +211,7 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Queues a delivery; one that comes after the end goes back to the broker's queue.
-    pub(crate) fn deliver(
-        self: &Arc<Self>,
-        handler: &Arc<Py<PyAny>>,
-        delivery: nameko::amqp::Delivery,
-    ) {
-        if let Err(job) = self.push(Job::Deliver(handler.clone(), Box::new(delivery))) {
-            job.discard();
-        }
-    }
-
-    /// Jobs not begun.
+    /// The number of jobs that have not started.
     pub(crate) fn pending(&self) -> usize {
         lock(&self.state).scheduler.pending()
     }
@@ -255,100 +221,87 @@ impl JobQueue {
         state.scheduler.pending() + self.running.load(Ordering::Acquire)
     }
 
-    /// Ends the queue and its watchdog.
-    pub(crate) fn end(&self, discard: bool) {
-        let (threads, jobs, watchdog) = {
+    /// Stops the queue and its watchdog.
+    pub(crate) fn stop(&self, discard: bool) {
+        let (threads, discarded, watchdog) = {
             let mut state = lock(&self.state);
-            let (woken, jobs) = state.scheduler.stop(discard);
+            let (woken, discarded) = state.scheduler.stop(discard);
             let threads: Vec<Thread> = woken
                 .iter()
                 .filter_map(|worker| state.threads.get(worker).cloned())
                 .collect();
-            (threads, jobs, state.watchdog.take())
+            (threads, discarded, state.watchdog.take())
         };
-        self.watch.notify_all();
-        jobs.into_iter().for_each(Job::discard);
+        self.wake_watchdog.notify_all();
+        drop(discarded);
         threads.iter().for_each(Thread::unpark);
         if let Some(thread) = watchdog {
-            // It returns at once; a panic of it has been reported by the panic hook.
+            // The thread returns at once; the panic hook has reported a panic.
             let _ = thread.join();
         }
     }
 
-    /// The thread's next next. `unsent`: what its last job published.
+    /// Returns the next step of a thread. `reply` is the one that its last job published.
     ///
-    /// That is sent at once when nothing waits behind the job. In a storm of short jobs several are sent together; should
-    /// the next job not be short, the watchdog, which looks anyway, has them sent.
-    fn take(self: &Arc<Self>, worker: WorkerId, unsent: Option<Unsent>) -> Step {
+    /// A reply is flushed at once if no job waits behind. While short jobs follow one another,
+    /// several replies are flushed together; if the next job is not short, the watchdog, which
+    /// runs then anyway, flushes them.
+    fn next_step(self: &Arc<Self>, worker: WorkerId, reply: Option<Unsent>) -> Step {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        let quick = state.scheduler.is_hot_worker(worker, now);
+        let was_short = state.scheduler.is_hot_worker(worker, now);
         let next = state.scheduler.next(worker, now);
         let runs = matches!(next, Next::Run(_));
         if runs {
             self.running.fetch_add(1, Ordering::Relaxed);
         }
-        let wants_thread = runs && state.scheduler.request_thread();
-        let (before, count) = state.unsent.take().unzip();
-        let mut next = Step {
-            next,
-            wants_thread,
-            unsent: [before, unsent],
-        };
-        let count = count.unwrap_or(0) + 1;
-        let waits = runs
-            && quick
-            && state.scheduler.next_check_at().is_some()
-            && count < MAX_BATCHED_REPLIES;
-        if waits && let [before, Some(last)] = &mut next.unsent {
-            let together = before
-                .as_ref()
-                .is_none_or(|before| before.shares_connection(last));
-            if together {
-                state.unsent = Some((last.clone(), count));
-                next.unsent = [None, None];
-            }
-        }
+        let start_thread = runs && state.scheduler.request_thread();
+        let may_grow = runs && was_short && state.scheduler.next_check_at().is_some();
+        let flush = state.replies.add(reply, may_grow);
         self.wake(state, None);
-        next
+        Step {
+            flush,
+            start_thread,
+            next,
+        }
     }
 
-    /// Sleeps until the scheduler calls this thread.
+    /// Sleeps until the scheduler wakes this thread.
     fn park(&self, worker: WorkerId) {
         while lock(&self.state).scheduler.is_parked(worker) {
             std::thread::park();
         }
     }
 
-    /// Wakes a worker that was called, and the watchdog if it is needed.
-    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>, called: Option<WorkerId>) {
-        let thread = called.and_then(|worker| state.threads.get(&worker).cloned());
-        let watch = !state.check_scheduled && state.scheduler.next_check_at().is_some();
-        if watch {
+    /// Wakes the worker that the scheduler has chosen, and the watchdog if it has to check.
+    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>, woken: Option<WorkerId>) {
+        let thread = woken.and_then(|worker| state.threads.get(&worker).cloned());
+        let wake_watchdog = !state.check_scheduled && state.scheduler.next_check_at().is_some();
+        if wake_watchdog {
             state.check_scheduled = true;
             if state.watchdog.is_none() {
                 let queue = self.clone();
                 let thread = std::thread::Builder::new().name("nameko-watchdog".into());
-                // Out of threads: jobs behind a stuck one wait for it, and the next push tries again.
-                state.watchdog = thread.spawn(move || queue.watch()).ok();
+                // Without a watchdog, jobs wait behind a stalled one. The next push tries again.
+                state.watchdog = thread.spawn(move || queue.run_watchdog()).ok();
                 state.check_scheduled = state.watchdog.is_some();
             }
         }
         drop(state);
-        if watch {
-            self.watch.notify_one();
+        if wake_watchdog {
+            self.wake_watchdog.notify_one();
         }
         if let Some(thread) = thread {
             thread.unpark();
         }
     }
 
-    /// The watchdog's loop.
-    fn watch(&self) {
-        let (mut seen, mut pause, mut idle) = (0, STALL_AFTER, 0);
+    /// Runs the watchdog's loop.
+    fn run_watchdog(&self) {
+        let mut pace = WatchdogPace::new();
         let mut state = lock(&self.state);
         while !state.scheduler.has_stopped() {
-            if let Some((unsent, _)) = state.unsent.take() {
+            if let Some(unsent) = state.replies.take() {
                 drop(state);
                 unsent.flush();
                 state = lock(&self.state);
@@ -358,69 +311,97 @@ impl JobQueue {
             {
                 thread.unpark();
             }
-            if state.scheduler.next_check_at().is_none() {
-                (idle, pause) = (idle + 1, MAX_CHECK_INTERVAL);
-            } else if state.scheduler.started_jobs() == seen {
-                (idle, pause) = (0, STALL_AFTER);
-            } else {
-                // While jobs are begun all the time the looks become rarer: a storm of short jobs needs no watching.
-                (idle, pause) = (0, (pause * 2).min(MAX_CHECK_INTERVAL));
-            }
-            seen = state.scheduler.started_jobs();
-            state.check_scheduled = idle <= MAX_IDLE_CHECKS;
-            state = if state.check_scheduled {
-                self.watch
-                    .wait_timeout(state, pause)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            } else {
-                self.watch
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner)
+            let pause = pace.after_check(&state.scheduler);
+            state.check_scheduled = pause.is_some();
+            state = match pause {
+                Some(pause) => {
+                    let waited = self.wake_watchdog.wait_timeout(state, pause);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.wake_watchdog.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
             };
         }
     }
 }
 
+/// The intervals between the watchdog's checks.
+struct WatchdogPace {
+    started_jobs: u64,
+    interval: Duration,
+    idle_checks: u32,
+}
+
+impl WatchdogPace {
+    fn new() -> Self {
+        WatchdogPace {
+            started_jobs: 0,
+            interval: STALL_AFTER,
+            idle_checks: 0,
+        }
+    }
+
+    /// Returns the pause until the next check; none if the watchdog sleeps until it is woken.
+    fn after_check(&mut self, scheduler: &Scheduler<Job>) -> Option<Duration> {
+        let started_jobs = scheduler.started_jobs();
+        if scheduler.next_check_at().is_none() {
+            self.idle_checks += 1;
+            self.interval = MAX_CHECK_INTERVAL;
+        } else {
+            self.idle_checks = 0;
+            self.interval = if started_jobs == self.started_jobs {
+                STALL_AFTER
+            } else {
+                // Exponential backoff while the hot thread makes progress.
+                (self.interval * 2).min(MAX_CHECK_INTERVAL)
+            };
+        }
+        self.started_jobs = started_jobs;
+        (self.idle_checks <= MAX_IDLE_CHECKS).then_some(self.interval)
+    }
+}
+
 thread_local! {
-    /// The queue and the worker of the worker thread this is, if it is one.
+    /// The queue and the id of this worker thread; none on other threads.
     static CURRENT: RefCell<Option<(Arc<JobQueue>, WorkerId)>> = const { RefCell::new(None) };
 
-    /// What the job of this thread published.
+    /// The reply that the job of this thread has published.
     static UNSENT: RefCell<Option<Unsent>> = const { RefCell::new(None) };
 }
 
-/// Has it sent when the job that this thread runs is over; at once where it runs none.
+/// Flushes a reply after the job of this thread; at once if the thread runs none.
 pub(crate) fn flush_after_job(unsent: Unsent) {
-    let now = if CURRENT.with_borrow(Option::is_none) {
+    let flush_now = if CURRENT.with_borrow(Option::is_none) {
         Some(unsent)
     } else {
-        let before = UNSENT.replace(Some(unsent.clone()));
-        before.filter(|before| !before.shares_connection(&unsent))
+        let earlier = UNSENT.replace(Some(unsent.clone()));
+        earlier.filter(|earlier| !earlier.shares_connection(&unsent))
     };
-    if let Some(unsent) = now {
+    if let Some(unsent) = flush_now {
         unsent.flush();
     }
 }
 
-/// A thread's stay in a queue.
+/// The registration of a thread with a queue.
 struct Worker {
     queue: Arc<JobQueue>,
-    worker: WorkerId,
-    /// The queue it worked for before, when `run()` was called inside a job.
+    id: WorkerId,
+    /// The outer registration, if `run()` was called inside a job.
     outer: Option<(Arc<JobQueue>, WorkerId)>,
 }
 
 impl Worker {
     fn enter(queue: &Arc<JobQueue>) -> Self {
         let mut state = lock(&queue.state);
-        let worker = state.scheduler.register();
-        state.threads.insert(worker, std::thread::current());
+        let id = state.scheduler.register();
+        state.threads.insert(id, std::thread::current());
         drop(state);
-        let outer = CURRENT.replace(Some((queue.clone(), worker)));
+        let outer = CURRENT.replace(Some((queue.clone(), id)));
         Worker {
             queue: queue.clone(),
-            worker,
+            id,
             outer,
         }
     }
@@ -428,13 +409,13 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        lock(&self.queue.state).threads.remove(&self.worker);
+        lock(&self.queue.state).threads.remove(&self.id);
         CURRENT.set(self.outer.take());
     }
 }
 
-/// Says that the job of this thread is nearly over. What its end leads to comes soon after, and is left to this thread
-/// even though the job took its time: a second one would only fight with it for the GIL.
+/// Keeps this thread hot because its job is about to finish, although the job took its time. The
+/// next job follows soon, and a second thread would only compete for the GIL.
 pub(crate) fn nearly_finished() {
     let current = CURRENT.with_borrow(Clone::clone);
     if let Some((queue, worker)) = current {
@@ -442,15 +423,15 @@ pub(crate) fn nearly_finished() {
     }
 }
 
-/// Says that this thread is about to wait: if it is a worker, another one takes the jobs behind its own.
+/// Hands the jobs behind this worker's own to another thread, before this one waits.
 pub(crate) fn about_to_block() {
     let current = CURRENT.with_borrow(Clone::clone);
     if let Some((queue, worker)) = current {
         let mut state = lock(&queue.state);
-        let called = state.scheduler.block(worker);
-        let before = state.unsent.take().map(|(unsent, _)| unsent);
-        queue.wake(state, called);
-        for unsent in [before, UNSENT.take()].into_iter().flatten() {
+        let woken = state.scheduler.block(worker);
+        let held = state.replies.take();
+        queue.wake(state, woken);
+        for unsent in [held, UNSENT.take()].into_iter().flatten() {
             unsent.flush();
         }
     }

@@ -18,7 +18,6 @@ mod delivery;
 mod error;
 mod interrupt;
 mod jobs;
-mod lock;
 mod logs;
 mod options;
 mod patch_guard;
@@ -26,7 +25,10 @@ mod pending;
 mod probe;
 mod promise;
 mod publisher;
-mod replies;
+mod reply_batch;
+mod reply_listener;
+mod reply_table;
+mod retry;
 mod runtime;
 mod scheduler;
 mod supervisor;
@@ -45,7 +47,7 @@ mod _nameko {
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, interrupt::interrupt, jobs::Jobs, logs::on_log, options::Options,
         patch_guard::PatchGuard, pending::Pending, probe::probe, publisher::Publisher,
-        replies::ReplyListener, supervisor::ProcessTable, web::body::HttpBody,
+        reply_listener::ReplyListener, retry::Retry, supervisor::ProcessTable, web::body::HttpBody,
         web::request::HttpRequest, web::server::HttpServer, web::socket::WebSocket,
     };
 
@@ -53,7 +55,7 @@ mod _nameko {
     #[pyfunction]
     fn shutdown(py: Python<'_>) -> PyResult<()> {
         py.detach(runtime::shutdown);
-        callbacks::end(py)
+        callbacks::stop(py)
     }
 
     #[pymodule_init]

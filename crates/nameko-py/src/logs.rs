@@ -1,9 +1,10 @@
-//! What the Rust side logs, handed to Python's `logging` on the thread `nameko-callbacks`.
+//! Log records of the compiled half, passed to Python's `logging` on the thread `nameko-callbacks`.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nameko::internal::lock;
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -11,30 +12,30 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::callbacks;
-use crate::jobs::Job;
-use crate::lock::lock;
+use crate::jobs::call_reporting;
 
-/// Where records go; none before `on_log`.
+/// The callback for log records; none before `on_log`.
 static CALLBACK: Mutex<Option<Arc<Py<PyAny>>>> = Mutex::new(None);
 
-/// The least of `logging`'s levels that is passed on.
+/// The lowest level of `logging` that is passed to the callback.
 static MIN_LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
 
-/// Has `callback(level, logger, text)` called for each record of the compiled half from `level` on, with `logging`'s
-/// numbers and names: `logging.getLogger(logger).log(level, text)` is what it is for. Replaces the callback before.
+/// Registers `callback(level, logger, text)` for the log records of the compiled half from `level`
+/// on, with the numbers and names of `logging`, as for `logging.getLogger(logger).log(level, text)`.
+/// Replaces the previous callback.
 #[pyfunction]
 #[pyo3(signature = (callback, level = 30))]
 pub(crate) fn on_log(py: Python<'_>, callback: Py<PyAny>, level: u8) -> PyResult<()> {
-    callbacks::ensure(py)?;
-    let before = lock(&CALLBACK).replace(Arc::new(callback));
-    drop(before);
+    callbacks::ensure_thread(py)?;
+    let previous = lock(&CALLBACK).replace(Arc::new(callback));
+    drop(previous);
     MIN_LEVEL.store(level, Ordering::Relaxed);
-    // An error means that it is set already.
+    // Fails if the subscriber is set already.
     let _ = tracing::subscriber::set_global_default(ToPython);
     Ok(())
 }
 
-/// Records of this project only; spans are not used in it.
+/// A subscriber for the records of this project, which uses no spans.
 struct ToPython;
 
 impl Subscriber for ToPython {
@@ -56,16 +57,14 @@ impl Subscriber for ToPython {
             return;
         };
         let metadata = event.metadata();
-        let (level, logger) = (
-            number(*metadata.level()),
-            logger(metadata).replace("::", "."),
-        );
+        let level = number(*metadata.level());
+        let logger = logger(metadata).replace("::", ".");
         let mut text = Text::default();
         event.record(&mut text);
         let text = text.message + &text.fields;
-        callbacks::post(Job::Rust(Box::new(move |py| {
-            callback.call1(py, (level, logger, text)).map(drop)
-        })));
+        callbacks::post(Box::new(move |py| {
+            call_reporting(py, &callback, (level, logger, text));
+        }));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -81,12 +80,12 @@ impl Subscriber for ToPython {
     fn exit(&self, _: &Id) {}
 }
 
-/// The module that logs; this crate is called `_nameko`.
+/// The path of the logging module. This crate is called `_nameko`.
 fn logger(metadata: &Metadata<'static>) -> &'static str {
     metadata.target().trim_start_matches('_')
 }
 
-/// `logging`'s number.
+/// The number of a level in `logging`.
 fn number(level: Level) -> u8 {
     match level {
         Level::ERROR => 40,
@@ -97,7 +96,7 @@ fn number(level: Level) -> u8 {
     }
 }
 
-/// `message key=value key=value`.
+/// The text of a record: `message key=value key=value`.
 #[derive(Default)]
 struct Text {
     message: String,

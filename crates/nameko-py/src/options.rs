@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use nameko::amqp::{ConnectOptions, Login, Publisher, Tls, Verify, sanitize};
+use nameko::internal::lock;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
@@ -13,7 +14,6 @@ use tokio::runtime::Handle;
 use tokio::sync::RwLock;
 
 use crate::error::Failure;
-use crate::lock::lock;
 use crate::runtime::{self, Generation};
 
 /// How to connect to a broker. Equal options share one publishing connection.

@@ -1,4 +1,4 @@
-//! `Pending`: one reply, or one publish, that is waited for.
+//! `Pending`: a call whose reply, or a publish whose confirm, has not arrived.
 
 use std::sync::{Arc, Weak};
 
@@ -9,20 +9,20 @@ use pyo3::sync::PyOnceLock;
 use crate::completions::Completions;
 use crate::delivery::Delivery;
 use crate::promise::{Outcome, Promise};
-use crate::replies::ReplyTable;
+use crate::reply_table::ReplyTable;
 use crate::wait::{deadline, wait};
 
-/// A reply, or the end of a publish, that comes later.
+/// A pending call or publish.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Pending {
     pub(crate) promise: Arc<Promise>,
-    /// Where replies for it are looked up, and under which correlation id; none for a publish.
+    /// The table and correlation id of a call; none for a publish.
     entry: Option<(Weak<ReplyTable>, String)>,
     reply: PyOnceLock<Py<Delivery>>,
 }
 
 impl Pending {
-    /// Waits for no entry of a table: a publish.
+    /// A pending publish.
     pub(crate) fn publish(promise: Arc<Promise>) -> Self {
         Pending {
             promise,
@@ -31,7 +31,7 @@ impl Pending {
         }
     }
 
-    /// Waits for the reply that `table` looks up under `correlation_id`.
+    /// A pending call, registered in `table` under `correlation_id`.
     pub(crate) fn reply(
         promise: Arc<Promise>,
         table: &Arc<ReplyTable>,
@@ -55,8 +55,8 @@ impl Pending {
 
 #[pymethods]
 impl Pending {
-    /// The reply, or None for a publish. Raises TimeoutError after `timeout` seconds (it may be waited for again), and
-    /// AmqpError when it failed: kind 'lost' when the reply can no longer come.
+    /// Waits for the reply; returns None for a publish. Raises TimeoutError after `timeout` seconds
+    /// (it may be waited for again), and AmqpError on a failure: kind 'lost' if no reply can arrive.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<Delivery>>> {
         let outcome = wait(py, deadline(timeout)?, self.promise.outcome())?;
@@ -64,7 +64,7 @@ impl Pending {
             Some(Outcome::Reply(delivery)) => {
                 let reply = self
                     .reply
-                    .get_or_try_init(py, || Py::new(py, Delivery::settled(delivery)))?;
+                    .get_or_try_init(py, || Py::new(py, Delivery::settled(*delivery)))?;
                 Ok(Some(reply.clone_ref(py)))
             }
             Some(Outcome::Published) => Ok(None),
@@ -77,18 +77,18 @@ impl Pending {
         }
     }
 
-    /// There is a result, or there will be none.
+    /// Returns whether there is a result, or will be none.
     fn done(&self) -> bool {
         self.promise.is_done()
     }
 
-    /// Nobody waits for it any more: a reply that still comes is unknown.
+    /// Abandons the call. A reply that still arrives matches no call.
     fn cancel(&self) {
         self.forget();
         self.promise.complete(Outcome::Cancelled);
     }
 
-    /// Has `fn` called, by `loop_notifier`'s loop, when it is done.
+    /// Registers `fn`, called by `loop_notifier.run()` on completion.
     #[pyo3(signature = (loop_notifier, r#fn))]
     fn add_done_callback(&self, loop_notifier: &Bound<'_, Completions>, r#fn: Py<PyAny>) {
         self.promise.notify(&loop_notifier.get().waker, r#fn);

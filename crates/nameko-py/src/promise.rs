@@ -1,4 +1,4 @@
-//! A result that comes later: fulfilled once on any thread, waited for by Python threads or an asyncio loop.
+//! A one-shot result: completed on any thread, awaited by Python threads or an asyncio loop.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use nameko::amqp::Delivery;
+use nameko::internal::lock;
 use pyo3::prelude::*;
 
 use crate::completions::LoopWaker;
 use crate::error::Failure;
-use crate::lock::lock;
 
-/// What became of it.
+/// The result of a call or a publish.
 #[derive(Clone)]
 pub(crate) enum Outcome {
-    /// The reply.
+    /// The reply arrived.
     Reply(Box<Delivery>),
     /// The message was published.
     Published,
-    /// It failed.
+    /// The call or the publish failed.
     Failed(Failure),
-    /// Nobody wants it any more.
+    /// Python abandoned the call.
     Cancelled,
 }
 
-/// A result that comes later.
+/// A one-shot result with any number of observers.
 #[derive(Default)]
 pub(crate) struct Promise(Mutex<State>);
 
@@ -60,7 +60,7 @@ impl Promise {
         lock(&self.0).outcome.is_some()
     }
 
-    /// Has `callback` called through `due` when there is an outcome; at once if there is one.
+    /// Queues `callback` on `waker` once there is an outcome, at once if there is one.
     pub(crate) fn notify(&self, waker: &Arc<LoopWaker>, callback: Py<PyAny>) {
         let mut state = lock(&self.0);
         if state.outcome.is_some() {
@@ -77,7 +77,7 @@ impl Promise {
     }
 }
 
-/// A task's duty to fulfil a promise: when the task is dropped with the runtime, the promise fails.
+/// Fails the promise on drop unless it was completed: a task is dropped with its runtime.
 pub(crate) struct CompletionGuard(Option<Arc<Promise>>);
 
 impl CompletionGuard {
@@ -91,7 +91,7 @@ impl CompletionGuard {
         }
     }
 
-    /// The task has done its part; somebody else fulfils the promise.
+    /// Leaves the promise to be completed by another task.
     pub(crate) fn disarm(mut self) {
         self.0 = None;
     }

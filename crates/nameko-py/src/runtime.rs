@@ -9,12 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nameko::amqp::{ConnectOptions, Publisher};
+use nameko::internal::lock;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{RwLock, oneshot};
-
-use crate::lock::lock;
 
 /// How long name lookups that still run may keep [`shutdown`] waiting.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);

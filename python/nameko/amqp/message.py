@@ -7,7 +7,7 @@ from typing import Any
 from kombu.exceptions import MessageStateError
 
 from nameko import serialization
-from nameko._nameko import Delivery, Options
+from nameko._nameko import AmqpError, Delivery, Options
 
 _BINARY = frozenset({"binary", "ascii-8bit"})
 
@@ -138,23 +138,31 @@ class Message:
         content_type: str,
         content_encoding: str,
     ) -> None:
-        """Publish a reply to this request, wait for the broker to have it, then acknowledge."""
+        """Publish a reply to this request, wait for the broker's confirm, then acknowledge.
+
+        Where the broker cannot be reached, the request is requeued before ``AmqpError`` is raised.
+        """
         if self._state != "RECEIVED":
             # Dealt with already: the reply goes out all the same, and there is nothing to settle.
             self.delivery.respond(
                 options, exchange, body, content_type, content_encoding, ack=False
             )
             return
-        self.delivery.respond(
-            options,
-            exchange,
-            body,
-            content_type,
-            content_encoding,
-            True,
-            not self.reply_in_background,
-            self.reply_is_last,
-        )
+        try:
+            self.delivery.respond(
+                options,
+                exchange,
+                body,
+                content_type,
+                content_encoding,
+                True,
+                not self.reply_in_background,
+                self.reply_is_last,
+            )
+        except AmqpError:
+            if self.delivery.acknowledged:
+                self._state = "REQUEUED"
+            raise
         self._state = "ACK"
 
     def _settle(self, state: str) -> None:

@@ -191,12 +191,11 @@ class Producer:
         options: dict[str, Any],
     ) -> dict[str, Any]:
         """The arguments with which the compiled half publishes a message."""
-        message = prepare(payload, options)
         return {
-            **message._asdict(),
+            "message": prepare(payload, options),
+            "retry": compiled_retry(retry, retry_policy),
             "mandatory": bool(mandatory),
             "confirm": bool(self.confirms),
-            **retry_arguments(retry, retry_policy),
         }
 
     async def _publish_on_loop(self, message: dict[str, Any], timeout: float | None) -> None:
@@ -223,14 +222,18 @@ def _entity_key(entity: Any) -> Any:
     )
 
 
-def retry_arguments(retry: bool, retry_policy: dict[str, Any] | None) -> dict[str, Any]:
-    """A kombu retry policy for the compiled publisher. ``max_retries`` None: for ever."""
+_NO_RETRY = _nameko.Retry(max_retries=0)
+_DEFAULT_RETRY = _nameko.Retry()
+
+
+def compiled_retry(retry: bool, retry_policy: dict[str, Any] | None) -> _nameko.Retry:
+    """Convert a kombu retry policy. ``max_retries`` of None retries forever."""
     if not retry:
-        return {"max_retries": 0}
+        return _NO_RETRY
     if not retry_policy:
-        return {}
+        return _DEFAULT_RETRY
     known = ("max_retries", "interval_start", "interval_step", "interval_max")
-    return {name: retry_policy[name] for name in known if name in retry_policy}
+    return _nameko.Retry(**{name: retry_policy[name] for name in known if name in retry_policy})
 
 
 def prepare(payload: Any, options: dict[str, Any]) -> Outgoing:

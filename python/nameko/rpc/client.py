@@ -253,19 +253,12 @@ class MethodProxy(HeaderEncoder):
             self.reply_listener._reply_events.pop(correlation_id, None)
             return None
         del options["transport_options"], options["mandatory"]
-        retry = publish.retry_arguments(options.pop("retry"), options.pop("retry_policy"))
+        retry = publish.compiled_retry(options.pop("retry"), options.pop("retry_policy"))
         message = publish.prepare({"args": args, "kwargs": kwargs}, options)
         producer = publish.Producer(
             connection.options(publisher.amqp_uri, publisher.ssl, publisher.login_method)
         )
-        producer.publisher.call(
-            reply_event.pending,
-            message.exchange,
-            message.routing_key,
-            message.body,
-            message.properties,
-            **retry,
-        )
+        producer.publisher.call(reply_event.pending, message, retry)
         return RpcReply(reply_event, self.service_name, correlation_id)
 
     def _expect(self, correlation_id: str) -> Any:

@@ -92,14 +92,11 @@ class Responder:
                 reply.content_encoding,
             )
         except _nameko.AmqpError as exc:
-            # The broker was away for longer than was retried. The request is not done with: it
-            # comes again, here or elsewhere, once the broker is back.
-            lost = exc.kind in ("lost", "io", "timeout")
             _log.error(
                 "The reply to `%s` could not be sent, %s: %s",
                 message.delivery.routing_key,
-                "the request goes back to its queue" if lost else "its caller will not get one",
+                "the request goes back to its queue"
+                if message.acknowledged
+                else "its caller will not get one",
                 exc,
             )
-            if lost and not message.acknowledged:
-                message.requeue()

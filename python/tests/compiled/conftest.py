@@ -114,7 +114,7 @@ def client(options, make_consumers):
         correlation_id = str(uuid.uuid4())
         pending = replies.expect(correlation_id)
         properties = {"reply_to": key, "correlation_id": correlation_id}
-        publisher.call(pending, "", name, body, properties)
+        publisher.call(pending, ("", name, body, properties))
         return pending
 
     call.replies, call.consumers, call.publisher, call.key = replies, consumers, publisher, key

@@ -40,7 +40,7 @@ class TestRpc:
             delivery.ack()
 
         name = make_service(handler)
-        _nameko.Publisher(options).publish("", name, b"", {})
+        _nameko.Publisher(options).publish(("", name, b"", {}))
         assert "reply_to" in outcome.get(timeout=DEADLINE)
 
     def test_a_reply_that_is_refused_is_raised_and_the_request_kept(self, options, make_service):
@@ -54,7 +54,7 @@ class TestRpc:
             delivery.ack()
 
         name = make_service(handler)
-        _nameko.Publisher(options).publish("", name, b"", {"reply_to": "x"})
+        _nameko.Publisher(options).publish(("", name, b"", {"reply_to": "x"}))
         assert outcome.get(timeout=DEADLINE) == (404, False)
 
     def test_a_reply_that_is_refused_in_the_background_is_logged(
@@ -109,7 +109,7 @@ class TestRpc:
         unknown = queue.Queue()
         client.replies.on_unknown(unknown.put)
         properties = {"reply_to": client.key, "correlation_id": "late"}
-        client.publisher.publish("", echo(True), b"", properties)
+        client.publisher.publish(("", echo(True), b"", properties))
         assert unknown.get(timeout=DEADLINE).correlation_id == "late"
 
     def test_a_correlation_id_in_use_is_refused(self, client):
@@ -180,7 +180,7 @@ class TestRpc:
         pending = replies.expect("c")
         broker.close_connections()
         connected.get(timeout=DEADLINE)
-        _nameko.Publisher(options).publish("test-rpc", key, b"late", {"correlation_id": "c"})
+        _nameko.Publisher(options).publish(("test-rpc", key, b"late", {"correlation_id": "c"}))
         assert pending.wait(DEADLINE).body == b"late"
         client.stop()
         broker.stop()

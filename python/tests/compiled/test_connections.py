@@ -47,7 +47,7 @@ class TestConsumers:
         name = make_service(came.put, prefetch=2)
         publisher = _nameko.Publisher(options)
         for number in range(4):
-            publisher.publish("", name, b"%d" % number, {})
+            publisher.publish(("", name, b"%d" % number, {}))
         held = [came.get(timeout=DEADLINE), came.get(timeout=DEADLINE)]
         held[0].ack()
         assert came.get(timeout=DEADLINE).body == b"2"
@@ -71,9 +71,9 @@ class TestConsumers:
         consumers.add(declared, block, pool.jobs)
         assert consumers.start(DEADLINE)
         publisher = _nameko.Publisher(options)
-        publisher.publish("", declared["name"], b"1", {})
+        publisher.publish(("", declared["name"], b"1", {}))
         assert begun.wait(DEADLINE)
-        publisher.publish("", declared["name"], b"2", {})
+        publisher.publish(("", declared["name"], b"2", {}))
         pool.jobs.stop(discard=True)
         release.set()
         pool.stop()
@@ -90,7 +90,7 @@ class TestConsumers:
         subscription = consumers.add(declared, came.put, jobs)
         assert consumers.start(DEADLINE)
         consumers.cancel(subscription)
-        _nameko.Publisher(options).publish("", declared["name"], b"later", {}, mandatory=True)
+        _nameko.Publisher(options).publish(("", declared["name"], b"later", {}), mandatory=True)
         consumers.add(declared, came.put, jobs)
         delivery = came.get(timeout=DEADLINE)
         delivery.ack()
@@ -138,7 +138,7 @@ class TestConsumers:
         broker.close_connections()
         connected.get(timeout=DEADLINE)
         publisher = _nameko.Publisher(_nameko.Options(broker.uri))
-        publisher.publish("", declared["name"], b"after", {}, mandatory=True)
+        publisher.publish(("", declared["name"], b"after", {}), mandatory=True)
         assert came.get(timeout=DEADLINE) == b"after"
         consumers.stop()
         broker.stop()
@@ -159,7 +159,7 @@ class TestConsumers:
 
         consumers.add(declared, hog, make_pool().jobs)
         assert consumers.start(DEADLINE)
-        _nameko.Publisher(options).publish("", declared["name"], b"", {})
+        _nameko.Publisher(options).publish(("", declared["name"], b"", {}))
         assert done.wait(DEADLINE)
         assert consumers.connected
         assert lost.empty()
@@ -175,17 +175,17 @@ class TestPublisher:
         publisher = _nameko.Publisher(options)
         for _ in range(3):
             with pytest.raises(_nameko.AmqpError, match="no exchange 'nowhere'") as caught:
-                publisher.publish("nowhere", "key", b"", {}, timeout=DEADLINE)
+                publisher.publish(("nowhere", "key", b"", {}), timeout=DEADLINE)
             assert (caught.value.kind, caught.value.code) == ("channel_closed", 404)
-        publisher.publish("", name, b"fine", {}, timeout=DEADLINE)
+        publisher.publish(("", name, b"fine", {}), timeout=DEADLINE)
         assert came.get(timeout=DEADLINE).body == b"fine"
 
     def test_mandatory_without_a_queue_is_unroutable(self, options):
         publisher = _nameko.Publisher(options)
         with pytest.raises(_nameko.AmqpError) as caught:
-            publisher.publish("", "no-such-queue", b"", {}, mandatory=True)
+            publisher.publish(("", "no-such-queue", b"", {}), mandatory=True)
         assert (caught.value.kind, caught.value.code) == ("unroutable", 312)
-        publisher.publish("", "no-such-queue", b"", {})
+        publisher.publish(("", "no-such-queue", b"", {}))
 
     def test_declares(self, options, make_service):
         exchange = {"name": "test-{}".format(uuid.uuid4()), "type": "topic", "auto_delete": True}
@@ -194,7 +194,7 @@ class TestPublisher:
         declared = a_queue(name, bindings=[{"exchange": exchange, "routing_key": "a.*"}])
         publisher = _nameko.Publisher(options)
         publisher.declare([exchange], [declared])
-        publisher.publish(exchange["name"], "a.b", b"bound", {}, mandatory=True)
+        publisher.publish((exchange["name"], "a.b", b"bound", {}), mandatory=True)
         assert came.get(timeout=DEADLINE).body == b"bound"
         with pytest.raises(_nameko.AmqpError) as caught:
             publisher.declare([{**exchange, "type": "fanout"}], [])
@@ -203,15 +203,15 @@ class TestPublisher:
     def test_without_a_broker_it_fails_after_its_retries(self):
         publisher = _nameko.Publisher(_nameko.Options("amqp://127.0.0.1:1"))
         with pytest.raises(_nameko.AmqpError, match=r"127\.0\.0\.1:1") as caught:
-            publisher.publish("", "x", b"", {}, max_retries=1, interval_start=0.01)
+            publisher.publish(("", "x", b"", {}), _nameko.Retry(1, 0.01))
         assert caught.value.kind == "io"
 
     def test_start_publish_is_waited_for_later(self, options, make_service):
         came = queue.Queue()
         name = make_service(came.put)
         publisher = _nameko.Publisher(options)
-        good = publisher.start_publish("", name, b"good", {}, mandatory=True)
-        bad = publisher.start_publish("", "no-such-queue", b"bad", {}, mandatory=True)
+        good = publisher.start_publish(("", name, b"good", {}), mandatory=True)
+        bad = publisher.start_publish(("", "no-such-queue", b"bad", {}), mandatory=True)
         assert good.wait(DEADLINE) is None
         with pytest.raises(_nameko.AmqpError):
             bad.wait(DEADLINE)

@@ -19,7 +19,7 @@ class TestDelivery:
         def exchange_one(body, properties):
             came = queue.Queue()
             name = make_service(came.put)
-            _nameko.Publisher(options).publish("", name, body, properties, mandatory=True)
+            _nameko.Publisher(options).publish(("", name, body, properties), mandatory=True)
             delivery = came.get(timeout=DEADLINE)
             delivery.ack()
             return name, delivery
@@ -107,13 +107,13 @@ class TestDelivery:
     )
     def test_what_amqp_cannot_carry_is_refused_by_name(self, options, properties, error, text):
         with pytest.raises(error, match=text):
-            _nameko.Publisher(options).publish("", "nowhere", b"", properties)
+            _nameko.Publisher(options).publish(("", "nowhere", b"", properties))
 
     def test_a_header_that_holds_itself_is_refused(self, options):
         endless = []
         endless.append(endless)
         with pytest.raises(ValueError, match="deep"):
-            _nameko.Publisher(options).publish("", "nowhere", b"", {"headers": {"x": endless}})
+            _nameko.Publisher(options).publish(("", "nowhere", b"", {"headers": {"x": endless}}))
 
     def test_rejected_with_requeue_it_comes_again(self, options, make_service):
         came = queue.Queue()
@@ -124,7 +124,7 @@ class TestDelivery:
             came.put(delivery.redelivered)
 
         name = make_service(handler)
-        _nameko.Publisher(options).publish("", name, b"", {})
+        _nameko.Publisher(options).publish(("", name, b"", {}))
         assert [came.get(timeout=DEADLINE), came.get(timeout=DEADLINE)] == [False, True]
 
     def test_a_handler_that_raises_leaves_its_thread_alive(self, options, make_service, unraisable):
@@ -137,7 +137,7 @@ class TestDelivery:
 
         name = make_service(handler, max_threads=1)
         publisher = _nameko.Publisher(options)
-        publisher.publish("", name, b"1", {})
-        publisher.publish("", name, b"2", {})
+        publisher.publish(("", name, b"1", {}))
+        publisher.publish(("", name, b"2", {}))
         assert [came.get(timeout=DEADLINE), came.get(timeout=DEADLINE)] == [b"1", b"2"]
         assert unraisable.get(timeout=DEADLINE).args == (b"1",)

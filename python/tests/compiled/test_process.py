@@ -44,7 +44,8 @@ import os, sys
 from nameko import _nameko
 uri, name = sys.argv[1:]
 def publish(body):
-    _nameko.Publisher(_nameko.Options(uri)).publish("", name, body, {}, mandatory=True, timeout=10)
+    publisher = _nameko.Publisher(_nameko.Options(uri))
+    publisher.publish(("", name, body, {}), mandatory=True, timeout=10)
 publish(b"parent")
 child = os.fork()
 if not child:
@@ -71,7 +72,7 @@ consumers = _nameko.Consumers(options)
 replies = _nameko.ReplyListener(consumers, {"name": "replies"})
 assert consumers.start(10)
 away = _nameko.Publisher(_nameko.Options("amqp://127.0.0.1:1"))
-pending = [replies.expect("c"), away.start_publish("", "x", b"", {}, max_retries=None)]
+pending = [replies.expect("c"), away.start_publish(("", "x", b"", {}), _nameko.Retry(None))]
 _nameko.shutdown()
 for call in pending:
     try:
@@ -99,7 +100,7 @@ def use():
     done = threading.Event()
     consumers.add({"name": "q", "auto_delete": True}, lambda delivery: done.set(), jobs)
     assert consumers.start(10)
-    _nameko.Publisher(options).publish("", "q", b"", {})
+    _nameko.Publisher(options).publish(("", "q", b"", {}))
     assert done.wait(10)
     consumers.stop()
     jobs.stop()

@@ -1,4 +1,4 @@
-//! The body of a request that is too large to be held.
+//! The body of a request, buffered or streamed.
 
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -12,19 +12,23 @@ use pyo3::types::PyBytes;
 
 use crate::wait::wait;
 
-/// So much is read before a worker is asked for, so that a slow client keeps none busy; a body that ends by then is never
-/// waited for by Python. In bytes.
+/// The number of bytes to read before a worker is claimed, so that a slow client keeps none busy.
+/// Python never waits for a body of at most this size.
 const READ_AHEAD_BYTES: usize = 1 << 20;
-/// So much has to come within the timeout, again and again, of a body that is larger. In bytes.
+/// The number of bytes of a streamed body that have to arrive within each timeout.
 const MIN_PROGRESS_BYTES: usize = 64 << 10;
 
-/// The body of a request, as far as it is here.
+/// The body of a request.
 pub(super) enum Body {
-    Whole(Bytes),
+    Buffered(Bytes),
     Streaming(HttpBody),
 }
 
-/// Reads a body to its end, or as far as it is worth waiting for.
+/// Buffers a body, up to [`READ_AHEAD_BYTES`].
+///
+/// # Errors
+///
+/// If the client is too slow or breaks off, or the body exceeds its limit.
 pub(super) async fn read_ahead(mut body: RequestBody) -> Result<Body, Error> {
     let limit = body.timeout();
     let mut chunks: Vec<Bytes> = Vec::new();
@@ -39,40 +43,40 @@ pub(super) async fn read_ahead(mut body: RequestBody) -> Result<Body, Error> {
         }
         Ok(false)
     };
-    let over = match tokio::time::timeout(limit, reading).await {
-        Ok(over) => over?,
+    let is_complete = match tokio::time::timeout(limit, reading).await {
+        Ok(is_complete) => is_complete?,
         Err(_) => return Err(body.too_slow()),
     };
-    if !over {
+    if !is_complete {
         return Ok(Body::Streaming(HttpBody(Mutex::new(State {
             chunks: chunks.into_iter(),
             rest: body,
             progress: None,
         }))));
     }
-    Ok(Body::Whole(match chunks.len() {
-        // Most bodies are one chunk, which needs no copy.
+    Ok(Body::Buffered(match chunks.len() {
+        // The common case, without a copy.
         0 | 1 => chunks.pop().unwrap_or_default(),
         _ => chunks.concat().into(),
     }))
 }
 
-/// The body of a request, read chunk by chunk while it comes.
+/// A streamed body of a request.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct HttpBody(Mutex<State>);
 
 struct State {
-    /// What is here already.
+    /// The buffered chunks that come first.
     chunks: std::vec::IntoIter<Bytes>,
     rest: RequestBody,
-    /// How much of a portion came, and by when the whole of it must be here. None before the first.
+    /// The bytes read since the last deadline was set, and the deadline. None before the first read.
     progress: Option<(usize, Instant)>,
 }
 
 #[pymethods]
 impl HttpBody {
-    /// The next chunk; b"" at the end. Raises ConnectionResetError when the client broke off, TimeoutError when it is too
-    /// slow, OverflowError when the body is larger than it may be.
+    /// Returns the next chunk, b"" at the end. Raises ConnectionResetError if the client broke off,
+    /// TimeoutError if it is too slow, OverflowError if the body exceeds its limit.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let mut state = match self.0.try_lock() {
             Ok(state) => state,
@@ -87,7 +91,7 @@ impl HttpBody {
             return Ok(PyBytes::new(py, &chunk));
         }
         let limit = state.rest.timeout();
-        let (came, deadline) = state.progress.unwrap_or_else(|| (0, deadline_after(limit)));
+        let (read, deadline) = state.progress.unwrap_or_else(|| (0, deadline_after(limit)));
         let Some(next) = wait(py, Some(deadline), state.rest.next())? else {
             let text = state.rest.too_slow().to_string();
             return Err(PyTimeoutError::new_err(text));
@@ -99,9 +103,9 @@ impl HttpBody {
             }
             Err(error) => return Err(PyConnectionResetError::new_err(error.to_string())),
         };
-        let came = came + chunk.len();
-        state.progress = Some(if came < MIN_PROGRESS_BYTES {
-            (came, deadline)
+        let read = read + chunk.len();
+        state.progress = Some(if read < MIN_PROGRESS_BYTES {
+            (read, deadline)
         } else {
             (0, deadline_after(limit))
         });
@@ -109,7 +113,7 @@ impl HttpBody {
     }
 }
 
-/// The moment `limit` from now; a year from now is never.
+/// Returns the instant after `limit`, at most a year from now.
 fn deadline_after(limit: Duration) -> Instant {
     Instant::now() + limit.min(Duration::from_secs(365 * 86_400))
 }

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-/// Adds what `head` says to `environ`. `length` is the body's, where it is known already.
+/// Adds the variables of a request to `environ`. `length` is that of a buffered body.
 pub(super) fn fill(
     environ: &Bound<'_, PyDict>,
     head: &Parts,
@@ -24,7 +24,10 @@ pub(super) fn fill(
     environ.set_item(intern!(py, "RAW_PATH_INFO"), wsgi(path))?;
     let query = head.uri.query().unwrap_or_default();
     environ.set_item(intern!(py, "QUERY_STRING"), wsgi(query))?;
-    let target = head.uri.path_and_query().map_or(path, |it| it.as_str());
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(path, |target| target.as_str());
     environ.set_item(intern!(py, "REQUEST_URI"), wsgi(target))?;
     environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
     environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
@@ -37,12 +40,12 @@ pub(super) fn fill(
         let Some(key) = key(py, name) else { continue };
         environ.set_item(key, value(head, name))?;
     }
-    // Which host is meant, the target says where it is a whole URL. Source: RFC 9112, section 3.2.2.
+    // The authority of an absolute target replaces `Host`. Source: RFC 9112, section 3.2.2.
     if let Some(authority) = head.uri.authority() {
         let host = authority.as_str().rsplit('@').next();
         environ.set_item(intern!(py, "HTTP_HOST"), host)?;
     }
-    // What came chunked has a length, too, once it is here.
+    // A buffered body has a length even if it was chunked.
     if let Some(length) = length
         && (length > 0 || head.headers.contains_key(header::TRANSFER_ENCODING))
     {
@@ -51,7 +54,8 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// The variable of a header. None for one with an underscore, which would pass for the header with a dash that a proxy sets.
+/// Returns the variable of a header. None for a name with an underscore: its variable would be that of the
+/// name with a dash, which a proxy may have set.
 fn key<'py>(py: Python<'py>, name: &HeaderName) -> Option<Bound<'py, PyString>> {
     Some(match name.as_str() {
         "host" => intern!(py, "HTTP_HOST").clone(),
@@ -72,7 +76,7 @@ fn key<'py>(py: Python<'py>, name: &HeaderName) -> Option<Bound<'py, PyString>> 
     })
 }
 
-/// The value of a header; of one that came several times all values, as a list.
+/// Returns the value of a header, with repeated headers joined.
 fn value(head: &Parts, name: &HeaderName) -> String {
     let separator = if name == header::COOKIE { "; " } else { "," };
     let mut text = String::new();
@@ -85,7 +89,7 @@ fn value(head: &Parts, name: &HeaderName) -> String {
     text
 }
 
-/// A part of a URL as WSGI has it, with its percent-encoding.
+/// Converts a part of a URL to a WSGI string, percent-encoding kept.
 fn wsgi(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         Cow::Borrowed(text)
@@ -94,12 +98,12 @@ fn wsgi(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Bytes as WSGI has them in a string: a character for each.
+/// Converts bytes to a WSGI string: one character per byte.
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }
 
-/// A path without its percent-encoding, as WSGI has it.
+/// Converts a path to a WSGI string, percent-encoding decoded.
 fn unquote(path: &str) -> String {
     let mut bytes = path.bytes();
     let mut text = String::with_capacity(path.len());
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_decoded_byte_by_byte() {
+    fn decodes_a_path_byte_by_byte() {
         for (path, text) in [
             ("/", "/"),
             ("/a%20b", "/a b"),
@@ -135,7 +139,7 @@ mod tests {
             ("/a%2Fb", "/a/b"),
             ("/%25%41", "/%A"),
             ("/%2541", "/%41"),
-            // What is no encoding stays.
+            // Invalid encodings stay as they are.
             ("/%", "/%"),
             ("/%4", "/%4"),
             ("/%zz%41", "/%zzA"),

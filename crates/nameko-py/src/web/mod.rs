@@ -1,6 +1,7 @@
-//! The web server of a container: sockets and HTTP here, WSGI and routing in `nameko.web`.
+//! The web server of a container: sockets and HTTP. WSGI and routing are in Python, `nameko.web`.
 
 pub(crate) mod body;
+mod count;
 mod environ;
 pub(crate) mod request;
 mod response;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use nameko::internal::lock;
 use nameko::web::http::Method;
 use nameko::web::http::request::Parts;
 use nameko::web::site;
@@ -14,34 +15,34 @@ use pyo3::types::{PyBytes, PyDict};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::jobs;
-use crate::lock::lock;
 use crate::wait::wait;
 use crate::web::body::{Body, HttpBody};
+use crate::web::count::CountGuard;
 use crate::web::environ;
 use crate::web::response::{Chunk, Head, shared};
-use crate::web::server::CountGuard;
 use crate::web::socket::{Handshake, Sockets, WebSocket};
 
-/// A request of a client, which is answered once. One that is dropped before: the client is told that the service stops.
+/// A request, responded to once. If it is dropped before, the client gets the response of a service that
+/// is shutting down.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct HttpRequest {
     head: Parts,
     peer: SocketAddr,
-    /// Of the body, where all of it is here.
+    /// The length of a buffered body.
     length: Option<usize>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// None once it was asked for.
+    /// None once it was taken.
     body: Option<Body>,
-    /// None once it is being answered.
+    /// None once the response is sent or begun.
     reply: Option<oneshot::Sender<Response>>,
-    /// Where a streamed response goes; none before it begins and after its end.
+    /// The sender of a streamed response; none before its start and after its end.
     chunks: Option<mpsc::Sender<Chunk>>,
-    /// Until the response is made.
+    /// Dropped once the response is complete.
     in_flight: Option<CountGuard>,
-    /// None once it was asked for a WebSocket.
+    /// None once it was upgraded to a WebSocket.
     upgrade: Option<(Upgrade, Arc<Sockets>)>,
 }
 
@@ -58,7 +59,7 @@ impl HttpRequest {
             head,
             peer,
             length: match &body {
-                Body::Whole(bytes) => Some(bytes.len()),
+                Body::Buffered(bytes) => Some(bytes.len()),
                 Body::Streaming(_) => None,
             },
             state: Mutex::new(State {
@@ -71,8 +72,8 @@ impl HttpRequest {
         }
     }
 
-    /// Sends the response, or its begin; one whose client has gone is for nobody.
-    fn answer(&self, response: Response) -> PyResult<()> {
+    /// Sends the response, or its head. Ignores a client that has disconnected.
+    fn send_response(&self, response: Response) -> PyResult<()> {
         let reply = lock(&self.state).reply.take();
         match reply {
             Some(reply) => {
@@ -91,22 +92,23 @@ impl HttpRequest {
 
 #[pymethods]
 impl HttpRequest {
-    /// Adds what the request's head says to a WSGI environ.
+    /// Adds the variables of the request to a WSGI environ.
     fn fill_environ(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
         environ::fill(environ, &self.head, self.peer, self.length)
     }
 
-    /// The body, to be asked for once: bytes, or where it is large what reads it.
+    /// Takes the body: bytes, or a reader if it is large. May be called once.
     fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let body = lock(&self.state).body.take();
         match body {
-            Some(Body::Whole(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
+            Some(Body::Buffered(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
             Some(Body::Streaming(body)) => Ok(Bound::<HttpBody>::new(py, body)?.into_any()),
             None => Err(PyRuntimeError::new_err("the body has been taken")),
         }
     }
 
-    /// Answers with a status, `200 OK` say. Raises ValueError for a status or headers that cannot be sent, RuntimeError where it was answered already.
+    /// Sends the response. `status` is a line such as `200 OK`. Raises ValueError if the status or a header is not
+    /// valid, RuntimeError if a response was sent before.
     fn respond(
         &self,
         status: &str,
@@ -114,27 +116,28 @@ impl HttpRequest {
         body: PyBackedBytes,
     ) -> PyResult<()> {
         let head = Head::new(status, headers)?;
-        // The client's next request is not far.
+        // The client's next request follows soon.
         jobs::nearly_finished();
-        self.answer(head.with_body(shared(body), self.head.method == Method::HEAD))?;
+        self.send_response(head.with_body(shared(body), self.head.method == Method::HEAD))?;
         self.finish();
         Ok(())
     }
 
-    /// Begins an answer whose body follows with `write`, up to `end`. Raises as `respond`.
+    /// Sends the head of a response. Its body follows with `write`, up to `end`. Raises as `respond`.
     fn start_response(&self, status: &str, headers: Vec<(String, String)>) -> PyResult<()> {
         let (response, chunks) = Head::new(status, headers)?.with_chunks();
-        self.answer(response)?;
+        self.send_response(response)?;
         lock(&self.state).chunks = Some(chunks);
         Ok(())
     }
 
-    /// The WebSocket that the request asks for; it is this request's answer. None where it asks for none: it is answered then.
+    /// Upgrades the request to a WebSocket, which takes over the response. Returns None after an error response if
+    /// the request is not a valid WebSocket handshake.
     fn websocket(&self) -> PyResult<Option<WebSocket>> {
         let response = match site::handshake(&self.head, self.length != Some(0)) {
             Ok(response) => response,
             Err(error) => {
-                self.answer(site::refusal(error))?;
+                self.send_response(site::refusal(error))?;
                 self.finish();
                 return Ok(None);
             }
@@ -162,14 +165,14 @@ impl HttpRequest {
         }
     }
 
-    /// Whether its answer was given, or begun, or left to a WebSocket.
+    /// Whether a response was sent or begun, or is left to a WebSocket.
     #[getter]
     fn answered(&self) -> bool {
         lock(&self.state).reply.is_none()
     }
 
-    /// Sends a chunk of the body, once the client has taken most of what came before. Raises ConnectionResetError when the
-    /// client has gone.
+    /// Sends a chunk of the body. Waits while too many chunks are unsent. Raises ConnectionResetError if the client
+    /// has disconnected.
     fn write(&self, py: Python<'_>, data: PyBackedBytes) -> PyResult<()> {
         if data.is_empty() {
             return Ok(());
@@ -186,18 +189,18 @@ impl HttpRequest {
         }
     }
 
-    /// The body is whole.
+    /// Ends the body.
     fn end(&self, py: Python<'_>) -> PyResult<()> {
         let chunks = lock(&self.state).chunks.take();
         if let Some(chunks) = chunks {
-            // A client that has gone misses nothing.
+            // Fails if the client has disconnected.
             let _ = wait(py, None, chunks.send(Chunk::End))?;
         }
         self.finish();
         Ok(())
     }
 
-    /// Breaks off: the client sees that the body is not whole. Unanswered, it is answered with 500.
+    /// Cuts the response off, which the client can detect. Without a response, sends 500.
     fn abort(&self) {
         let (reply, chunks) = {
             let mut state = lock(&self.state);

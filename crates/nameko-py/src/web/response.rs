@@ -1,4 +1,4 @@
-//! What a WSGI application answers with.
+//! The response of a WSGI application.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -10,29 +10,30 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use tokio::sync::mpsc;
 
-/// From this size on a body is sent from Python's memory; a smaller one is copied. In bytes.
+/// The size from which on a body is sent from Python's memory instead of a copy.
 const MIN_SHARED_BODY_BYTES: usize = 32 << 10;
-/// How many chunks of a streamed response may wait to be sent.
+/// The number of chunks of a streamed response that are buffered.
 const MAX_QUEUED_CHUNKS: usize = 8;
 
 /// A part of a streamed response.
 pub(super) enum Chunk {
     Data(Bytes),
-    /// The response is whole. A stream without it is broken off.
+    /// The end of the body. A stream that is dropped without it is cut off.
     End,
 }
 
 /// The status line and the headers of a response.
 pub(super) struct Head {
     status: StatusCode,
-    /// What follows it, where it is not what the standards say.
+    /// The reason phrase, if it is not the standard one.
     reason: Option<ReasonPhrase>,
     headers: HeaderMap,
 }
 
 impl Head {
     /// # Errors
-    /// ValueError for what cannot stand in a response.
+    ///
+    /// ValueError if the status or a header is not valid in a response.
     pub(super) fn new(line: &str, headers: Vec<(String, String)>) -> PyResult<Self> {
         let (status, reason) = status(line)
             .ok_or_else(|| PyValueError::new_err(format!("{line:?} is no status of a response")))?;
@@ -53,7 +54,7 @@ impl Head {
         })
     }
 
-    /// A response whose body is here. To `HEAD`, only its length is told.
+    /// Builds a response with a body. The response to `HEAD` has only its length.
     pub(super) fn with_body(mut self, body: Bytes, to_head: bool) -> Response {
         let response = if body.is_empty() || to_head {
             if !body.is_empty() {
@@ -65,10 +66,10 @@ impl Head {
         } else {
             Response::bytes(body)
         };
-        self.on(response)
+        self.apply_to(response)
     }
 
-    /// A response whose body comes in chunks.
+    /// Builds a response with a streamed body, and the sender of its chunks.
     pub(super) fn with_chunks(self) -> (Response, mpsc::Sender<Chunk>) {
         let (sender, chunks) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let body = stream::unfold(Some(chunks), |chunks| async {
@@ -79,11 +80,11 @@ impl Head {
                 None => Some((Err("the application broke it off"), None)),
             }
         });
-        (self.on(Response::stream(body)), sender)
+        (self.apply_to(Response::stream(body)), sender)
     }
 
-    /// Sets the head of a response.
-    fn on(self, response: Response) -> Response {
+    /// Sets the status and headers of a response.
+    fn apply_to(self, response: Response) -> Response {
         let mut response = response.status(self.status);
         *response.headers_mut() = self.headers;
         if let Some(reason) = self.reason {
@@ -93,12 +94,12 @@ impl Head {
     }
 }
 
-/// The status of a line like `404 NOT FOUND`, and what follows it, where that is not what is sent anyway.
+/// Parses a status line like `404 NOT FOUND`. Returns the reason phrase if it is not the standard one.
 fn status(line: &str) -> Option<(StatusCode, Option<ReasonPhrase>)> {
     let (code, reason) = line.split_once(' ').unwrap_or((line, ""));
     let status = StatusCode::from_bytes(code.as_bytes())
         .ok()
-        .filter(|it| !it.is_informational())?;
+        .filter(|status| !status.is_informational())?;
     if status.canonical_reason() == Some(reason) {
         return Some((status, None));
     }
@@ -112,12 +113,12 @@ fn header_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&bytes(text)?).ok()
 }
 
-/// WSGI's strings have a character for each byte.
+/// Converts a WSGI string, which has one character per byte.
 fn bytes(text: &str) -> Option<Vec<u8>> {
-    text.chars().map(|it| u8::try_from(it).ok()).collect()
+    text.chars().map(|char| u8::try_from(char).ok()).collect()
 }
 
-/// A chunk of a body, to be sent.
+/// Returns the bytes of a body, shared with Python if they are large.
 pub(super) fn shared(bytes: PyBackedBytes) -> Bytes {
     if bytes.len() < MIN_SHARED_BODY_BYTES {
         Bytes::copy_from_slice(&bytes)
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_may_have_a_reason_of_its_own() {
+    fn accepts_a_custom_reason_phrase() {
         for (line, code, reason) in [
             ("200 OK", 200, None),
             ("200 Fine", 200, Some("Fine")),
@@ -144,7 +145,7 @@ mod tests {
             let (status, given) = status(line).unwrap();
             let given = given
                 .as_ref()
-                .map(|it| std::str::from_utf8(it.as_bytes()).unwrap());
+                .map(|reason| std::str::from_utf8(reason.as_bytes()).unwrap());
             assert_eq!((status.as_u16(), given), (code, reason), "{line}");
         }
         for line in [

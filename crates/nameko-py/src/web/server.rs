@@ -1,10 +1,11 @@
-//! The port of a container's web server. Requests become jobs of its worker threads.
+//! The HTTP server of a container. Requests become jobs of its worker threads.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 
 use nameko::Config;
+use nameko::internal::lock;
 use nameko::web::site::{
     self, BodyLimits, BoundSite, CannotListen, Site, SiteSettings, SocketSettings,
 };
@@ -14,24 +15,24 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::jobs::{Job, Jobs};
-use crate::lock::lock;
+use crate::jobs::{Jobs, call_reporting};
 use crate::runtime;
 use crate::wait::{deadline, wait};
 use crate::web::body::read_ahead;
+use crate::web::count::CountGuard;
 use crate::web::request::HttpRequest;
 use crate::web::socket::{SocketPhase, Sockets};
 
-/// A port that is listened on, served from `serve` on.
+/// An HTTP server: listens once created, answers requests from `serve` on.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct HttpServer {
     address: SocketAddr,
     stop_timeout: f64,
     sockets: SocketSettings,
     state: Mutex<ServerState>,
-    /// How many requests are in work.
+    /// The number of requests in flight.
     in_flight: Arc<watch::Sender<usize>>,
-    /// How many WebSockets are connected, and what is to become of them.
+    /// The number of open WebSockets.
     open: Arc<watch::Sender<usize>>,
     phase: watch::Sender<SocketPhase>,
 }
@@ -44,8 +45,8 @@ enum ServerState {
 
 #[pymethods]
 impl HttpServer {
-    /// Listens. `settings` are the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. Raises OSError when it cannot
-    /// listen there, ValueError when a setting does not hold what it should.
+    /// Binds the port. `settings` are the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and
+    /// `stop_timeout`. Raises OSError if the address cannot be bound, ValueError if a setting is not valid.
     #[new]
     fn new(py: Python<'_>, host: &str, port: u16, settings: &Bound<'_, PyDict>) -> PyResult<Self> {
         let settings = SiteSettings::from_config(&config(settings)?)
@@ -71,13 +72,13 @@ impl HttpServer {
         })
     }
 
-    /// Where it listens: host, and the port that was taken.
+    /// The host and port of the listener.
     #[getter]
     fn address(&self) -> (String, u16) {
         (self.address.ip().to_string(), self.address.port())
     }
 
-    /// The file descriptor of the port, before it is served; it is the server's own.
+    /// Returns the file descriptor of the listener, before `serve`. The server keeps owning it.
     fn fileno(&self) -> PyResult<i32> {
         match &*lock(&self.state) {
             ServerState::Bound(site) => Ok(site.as_fd().as_raw_fd()),
@@ -85,13 +86,13 @@ impl HttpServer {
         }
     }
 
-    /// How long a stop waits for clients, in seconds.
+    /// How long `stop` waits for responses, in seconds.
     #[getter]
     fn stop_timeout(&self) -> f64 {
         self.stop_timeout
     }
 
-    /// Gives every request to `handler(request)` as a job of `jobs`, at most `limit` at a time: others wait their permit.
+    /// Calls `handler(request)` for each request as a job of `jobs`, at most `limit` at a time; further requests wait.
     fn serve(
         &self,
         py: Python<'_>,
@@ -127,7 +128,7 @@ impl HttpServer {
         Ok(())
     }
 
-    /// Takes no more requests and closes the port. Requests in work go on.
+    /// Stops accepting requests and closes the port. Requests in flight continue.
     fn stop_listening(&self, py: Python<'_>) -> PyResult<()> {
         match self.site() {
             Some(site) => {
@@ -138,7 +139,7 @@ impl HttpServer {
         }
     }
 
-    /// Waits until no request is in work. False after `timeout` seconds.
+    /// Waits until no request is in flight. Returns False after `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let mut in_flight = self.in_flight.subscribe();
@@ -151,8 +152,8 @@ impl HttpServer {
         Ok(wait(py, deadline(timeout)?, idle)?.is_some())
     }
 
-    /// Tells WebSockets that the service stops, and closes each when the message that it has in work is handled. False where
-    /// some are open after `timeout` seconds. One that is opened from now on is closed at once.
+    /// Closes each WebSocket once its message in flight is handled, with the reason that the service is shutting
+    /// down, and later ones at once. Returns False if some are open after `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn close_sockets(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         self.phase
@@ -162,7 +163,7 @@ impl HttpServer {
         Ok(wait(py, deadline(timeout)?, none)?.is_some())
     }
 
-    /// Withdraws, waits until all clients have their answers, for the stop timeout at most, then cuts the connections.
+    /// Stops accepting requests, waits for responses in flight, up to the stop timeout, then closes the connections.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let site = self.site();
         if let Some(site) = site {
@@ -172,7 +173,7 @@ impl HttpServer {
         self.kill(py)
     }
 
-    /// Closes the port and cuts the connections at once.
+    /// Closes the port and the connections at once.
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
         self.phase
             .send_if_modified(|phase| phase.advance(SocketPhase::Cut));
@@ -198,7 +199,7 @@ impl HttpServer {
     }
 }
 
-/// A configuration of numbers, strings and booleans.
+/// Converts a dict of numbers, strings and booleans.
 fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     let mut config = Config::new();
     for (key, value) in settings {
@@ -220,7 +221,7 @@ fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     Ok(config)
 }
 
-/// Makes a job of each request.
+/// Passes each request to the handler as a job.
 struct Gateway {
     handler: Arc<Py<PyAny>>,
     sockets: Arc<Sockets>,
@@ -244,31 +245,13 @@ impl nameko::web::Handler for Gateway {
         let sockets = self.sockets.clone();
         let request = HttpRequest::new(head, peer, body, reply, in_flight, (upgrade, sockets));
         let handler = self.handler.clone();
-        let job = Job::Rust(Box::new(move |py| {
-            let done = handler.call1(py, (request,));
+        let job = Box::new(move |py: Python<'_>| {
+            call_reporting(py, &handler, (request,));
             drop(permit);
-            done.map(drop)
-        }));
-        if let Err(job) = self.sockets.jobs.push(job) {
-            drop(job);
+        });
+        if self.sockets.jobs.push(job).is_err() {
             return site::stopping();
         }
         response.await.unwrap_or_else(|_| site::stopping())
-    }
-}
-
-/// Counts for one more until it is dropped: a request in work, or a socket.
-pub(super) struct CountGuard(Arc<watch::Sender<usize>>);
-
-impl CountGuard {
-    pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|count| *count += 1);
-        CountGuard(count.clone())
-    }
-}
-
-impl Drop for CountGuard {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }

@@ -1,7 +1,8 @@
-//! One WebSocket, from the handshake to the end of its connection.
+//! A WebSocket, from the handshake to the end of its connection.
 
 use std::sync::{Arc, Mutex};
 
+use nameko::internal::lock;
 use nameko::web::site::{self, Socket, SocketListener, SocketSettings};
 use nameko::web::{Bytes, Response, StatusCode, Upgrade};
 use pyo3::exceptions::PyRuntimeError;
@@ -9,57 +10,56 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::jobs::{Job, JobQueue};
-use crate::lock::lock;
+use crate::jobs::{JobQueue, call_reporting};
 use crate::runtime;
-use crate::web::server::CountGuard;
+use crate::web::count::CountGuard;
 
-/// What the sockets of one server share.
+/// The shared state of the sockets of one server.
 pub(super) struct Sockets {
     pub(super) settings: SocketSettings,
     pub(super) jobs: Arc<JobQueue>,
-    /// One permit per request or message that is a job.
+    /// One permit per request or message in flight.
     pub(super) permits: Arc<Semaphore>,
-    /// How many are connected.
+    /// The number of open sockets.
     pub(super) open: Arc<watch::Sender<usize>>,
     pub(super) phase: watch::Receiver<SocketPhase>,
 }
 
-/// What is to become of sockets.
+/// A phase in the life of a server's sockets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum SocketPhase {
     #[default]
     Serving,
-    /// They are told that the service stops, each when the message that it has in work is handled.
+    /// Each socket is closed once its message in flight is handled.
     Closing,
-    /// They are cut.
+    /// All connections are dropped.
     Cut,
 }
 
 impl SocketPhase {
-    /// Turns into a worse one. Whether it did.
+    /// Advances to a later phase. Returns whether the phase has changed.
     pub(super) fn advance(&mut self, to: SocketPhase) -> bool {
-        let worse = *self < to;
+        let changes = *self < to;
         *self = (*self).max(to);
-        worse
+        changes
     }
 }
 
-/// A WebSocket. What is sent before `accept` waits for it.
+/// A WebSocket. Texts that are sent before `accept` are buffered.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct WebSocket {
     socket: Socket,
-    /// None once it was accepted.
+    /// None once accepted or rejected.
     handshake: Mutex<Option<Handshake>>,
 }
 
-/// What accepts the handshake.
+/// A handshake without a response.
 pub(super) struct Handshake {
     pub(super) response: Response,
     pub(super) reply: oneshot::Sender<Response>,
     pub(super) upgrade: Upgrade,
     pub(super) sockets: Arc<Sockets>,
-    /// The request is in work until it is accepted.
+    /// Counts the request as in flight until the handshake is complete.
     pub(super) _in_flight: Option<CountGuard>,
 }
 
@@ -74,9 +74,9 @@ impl WebSocket {
 
 #[pymethods]
 impl WebSocket {
-    /// Accepts the connection. `on_message(message)` is called for each message, one after the other, and last `on_close()`: the
-    /// client has left or is lost; both as jobs. A client that says goodbye is answered when `on_close` has returned, or after
-    /// two seconds.
+    /// Accepts the connection. `on_message(message)` is called for each message in order, `on_close()` when the
+    /// client has disconnected; both as jobs. The close handshake completes when `on_close` has returned, or
+    /// after two seconds.
     fn accept(&self, on_message: Py<PyAny>, on_close: Py<PyAny>) -> PyResult<()> {
         let handshake = lock(&self.handshake).take();
         let Some(handshake) = handshake else {
@@ -103,57 +103,59 @@ impl WebSocket {
             let ended = async {
                 tokio::select! {
                     biased;
-                    // An error says that the server is gone.
-                    _ = phase.wait_for(|it| *it == SocketPhase::Cut) => {}
+                    // Fails if the server is gone.
+                    _ = phase.wait_for(|phase| *phase == SocketPhase::Cut) => {}
                     () = site::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
                 }
             };
-            let told = async {
-                let _ = closing.wait_for(|it| *it == SocketPhase::Closing).await;
+            let stop_on_close = async {
+                let _ = closing
+                    .wait_for(|phase| *phase == SocketPhase::Closing)
+                    .await;
                 stop.send_replace(true);
                 std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = ended => {}
-                () = told => {}
+                () = stop_on_close => {}
             }
         };
-        // Its owner is the server, which counts it, and ends it by its phase.
+        // The server counts the task, and ends it through the phase.
         drop(runtime::handle()?.spawn(serving));
-        // A client that has gone is noticed by who serves the socket.
+        // Fails if the client has disconnected, which the task detects.
         let _ = reply.send(response);
         Ok(())
     }
 
-    /// Sends a text. One for a socket that is closed is dropped: False.
+    /// Sends a text. Returns False if the socket is closed.
     fn send(&self, text: String) -> bool {
         self.socket.send(text)
     }
 
-    /// Closes the connection, once all that was sent before is out; one that was not accepted as soon as it is.
+    /// Closes the connection after all earlier texts, or as soon as it is accepted.
     #[pyo3(signature = (code = 1000, reason = ""))]
     fn close(&self, code: u16, reason: &str) {
         self.socket.close(code, reason);
     }
 
-    /// Answers the handshake with 500, unless it was accepted.
+    /// Responds to the handshake with 500, unless it was accepted.
     fn reject(&self) {
         let handshake = lock(&self.handshake).take();
         if let Some(handshake) = handshake {
-            // A client that has gone misses nothing.
+            // Fails if the client has disconnected.
             let refusal = Response::empty(StatusCode::INTERNAL_SERVER_ERROR);
             let _ = handshake.reply.send(refusal);
         }
     }
 
-    /// Nothing more can be sent.
+    /// Whether the socket is closed for sending.
     #[getter]
     fn closed(&self) -> bool {
         self.socket.is_closed()
     }
 }
 
-/// Makes a job of each message.
+/// Passes each message to its callback as a job.
 struct Callbacks {
     on_message: Arc<Py<PyAny>>,
     on_close: Arc<Py<PyAny>>,
@@ -171,30 +173,27 @@ impl SocketListener for Callbacks {
                 Ok(text) => PyString::new(py, text).into_any(),
                 Err(_) => PyBytes::new(py, &body).into_any(),
             };
-            let done = on_message.call1(py, (message,));
+            call_reporting(py, &on_message, (message,));
             drop(permit);
-            done.map(drop)
         })
         .await;
     }
 
     async fn left(&self) {
         let on_close = self.on_close.clone();
-        self.run(move |py| on_close.call0(py).map(drop)).await;
+        self.run(move |py| call_reporting(py, &on_close, ())).await;
     }
 }
 
 impl Callbacks {
-    /// Returns when the job is over, or will not be done: the container has stopped.
-    async fn run(&self, job: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
-        let (done, over) = oneshot::channel::<()>();
-        let job = Job::Rust(Box::new(move |py| {
-            let result = job(py);
-            drop(done);
-            result
-        }));
-        // What is refused is dropped, and with it `done`.
-        let _ = self.sockets.jobs.push(job);
-        let _ = over.await;
+    /// Runs a job. Returns when it has run, or was dropped by a stopped queue.
+    async fn run(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
+        let (sender, finished) = oneshot::channel::<()>();
+        let job = Box::new(move |py: Python<'_>| {
+            job(py);
+            drop(sender);
+        });
+        drop(self.sockets.jobs.push(job));
+        let _ = finished.await;
     }
 }

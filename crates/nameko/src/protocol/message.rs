@@ -16,9 +16,16 @@ pub(crate) fn message(encoded: Encoded, mut headers: Table) -> (Properties, Byte
         content_type: Some(encoded.content_type),
         content_encoding: Some(encoded.content_encoding),
         headers,
+        ..default_properties()
+    };
+    (properties, encoded.body.into())
+}
+
+/// Returns the defaults of every message: persistent, with the lowest priority.
+pub fn default_properties() -> Properties {
+    Properties {
         delivery_mode: Some(2),
         priority: Some(0),
         ..Properties::default()
-    };
-    (properties, encoded.body.into())
+    }
 }

@@ -15,6 +15,7 @@ pub(crate) use self::events::{
 };
 pub use self::fault::Fault;
 pub(crate) use self::fault::FaultExtension;
+pub use self::message::default_properties;
 pub(crate) use self::message::message;
 pub(crate) use self::names::{
     AUTH_TOKEN, CALL_ID_STACK, HEADER_PREFIX, LANGUAGE, PARENT_CALLS_TRACKED, STANDALONE,
