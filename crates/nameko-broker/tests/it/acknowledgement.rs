@@ -8,8 +8,8 @@ const REQUEUE: BasicNackOptions = BasicNackOptions {
 };
 
 /// A queue with the messages 0 to 4, all delivered on the channel.
-async fn delivered(bed: &Bed, channel: &Channel) -> (String, lapin::Consumer) {
-    let queue = bed.queue("q");
+async fn delivered(env: &TestEnv, channel: &Channel) -> (String, lapin::Consumer) {
+    let queue = env.queue("q");
     channel.declare(&queue).await;
     let mut consumer = channel.consumer(&queue, "c").await;
     for n in 0..5 {
@@ -27,10 +27,10 @@ async fn delivered(bed: &Bed, channel: &Channel) -> (String, lapin::Consumer) {
 
 #[tokio::test]
 async fn unacknowledged_messages_come_back_in_their_places() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, _consumer) = delivered(&bed, &channel).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, _consumer) = delivered(&env, &channel).await;
         channel
             .basic_ack(2, BasicAckOptions::default())
             .await
@@ -57,10 +57,10 @@ async fn unacknowledged_messages_come_back_in_their_places() {
 
 #[tokio::test]
 async fn one_acknowledgement_covers_all_before_it() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, _consumer) = delivered(&bed, &channel).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, _consumer) = delivered(&env, &channel).await;
         channel
             .basic_ack(2, BasicAckOptions { multiple: true })
             .await
@@ -78,17 +78,17 @@ async fn one_acknowledgement_covers_all_before_it() {
             .basic_ack(0, BasicAckOptions { multiple: true })
             .await
             .unwrap();
-        assert_eq!(channel.ready(&queue).await, 0);
+        assert_eq!(channel.ready_count(&queue).await, 0);
     })
     .await;
 }
 
 #[tokio::test]
 async fn recover_brings_back_all() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, _consumer) = delivered(&bed, &channel).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, _consumer) = delivered(&env, &channel).await;
         channel
             .basic_recover(BasicRecoverOptions { requeue: true })
             .await
@@ -100,14 +100,14 @@ async fn recover_brings_back_all() {
 
 #[tokio::test]
 async fn a_closed_channel_and_a_lost_connection_give_back_what_they_had() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, _consumer) = delivered(&bed, &channel).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, _consumer) = delivered(&env, &channel).await;
         channel.close(200, "".into()).await.unwrap();
-        let other = bed.connect().await;
-        let channel = confirming(&other).await;
-        assert_eq!(channel.ready(&queue).await, 5);
+        let other = env.connect().await;
+        let channel = confirm_channel(&other).await;
+        assert_eq!(channel.ready_count(&queue).await, 5);
         for _ in 0..5 {
             assert!(channel.get(&queue).await.unwrap().redelivered);
         }
@@ -120,10 +120,10 @@ async fn a_closed_channel_and_a_lost_connection_give_back_what_they_had() {
 
 #[tokio::test]
 async fn what_one_consumer_requeues_another_gets() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         publisher.declare(&queue).await;
         let first = connection.create_channel().await.unwrap();
         first

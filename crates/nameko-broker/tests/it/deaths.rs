@@ -16,7 +16,7 @@ pub(crate) struct Death {
 }
 
 /// The header `x-death`, each entry checked for types and keys on the way.
-pub(crate) fn deaths(bed: &Bed, message: &Delivery) -> Vec<Death> {
+pub(crate) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
     let headers = message.properties.headers().clone().unwrap();
     let Some(AMQPValue::FieldArray(entries)) = headers.inner().get("x-death") else {
         panic!("no array x-death in {headers:?}");
@@ -33,7 +33,7 @@ pub(crate) fn deaths(bed: &Bed, message: &Delivery) -> Vec<Death> {
                 panic!("no table: {entry:?}")
             };
             let words = |key: &str| match entry.inner().get(key) {
-                Some(AMQPValue::LongString(text)) => Some(bed.plain(&text.to_string())),
+                Some(AMQPValue::LongString(text)) => Some(env.without_prefix(&text.to_string())),
                 None => None,
                 other => panic!("{key}: {other:?}"),
             };
@@ -51,7 +51,7 @@ pub(crate) fn deaths(bed: &Bed, message: &Delivery) -> Vec<Death> {
                 panic!("{entry:?}")
             };
             let keys = keys.as_slice().iter().map(|key| match key {
-                AMQPValue::LongString(key) => bed.plain(&key.to_string()),
+                AMQPValue::LongString(key) => env.without_prefix(&key.to_string()),
                 other => panic!("{other:?}"),
             });
             Death {
@@ -78,12 +78,12 @@ pub(crate) fn death(count: i64, reason: &str, queue: &str, exchange: &str, keys:
 }
 
 /// `x-first-death-reason`, `-queue` and `-exchange`.
-pub(crate) fn first_death(bed: &Bed, message: &Delivery) -> [String; 3] {
+pub(crate) fn first_death(env: &TestEnv, message: &Delivery) -> [String; 3] {
     ["reason", "queue", "exchange"]
-        .map(|what| header(bed, message, &format!("x-first-death-{what}")))
+        .map(|what| header(env, message, &format!("x-first-death-{what}")))
 }
 
-fn header(bed: &Bed, message: &Delivery, name: &str) -> String {
+fn header(env: &TestEnv, message: &Delivery, name: &str) -> String {
     match message
         .properties
         .headers()
@@ -92,18 +92,18 @@ fn header(bed: &Bed, message: &Delivery, name: &str) -> String {
         .inner()
         .get(name)
     {
-        Some(AMQPValue::LongString(text)) => bed.plain(&text.to_string()),
+        Some(AMQPValue::LongString(text)) => env.without_prefix(&text.to_string()),
         other => panic!("{name}: {other:?}"),
     }
 }
 
 /// A queue `q` whose dead letters go through the exchange `dlx`, of kind fanout, to the queue `dead`.
 pub(crate) async fn with_dead_letters<const N: usize>(
-    bed: &Bed,
+    env: &TestEnv,
     channel: &Channel,
     more: [(&str, AMQPValue); N],
 ) -> (String, String) {
-    let (queue, dlx, dead) = (bed.queue("q"), bed.exchange("dlx"), bed.queue("dead"));
+    let (queue, dlx, dead) = (env.queue("q"), env.exchange("dlx"), env.queue("dead"));
     channel.declare_exchange(&dlx, ExchangeKind::Fanout).await;
     channel.declare(&dead).await;
     channel.bind(&dead, &dlx, "").await;
@@ -114,7 +114,7 @@ pub(crate) async fn with_dead_letters<const N: usize>(
 }
 
 pub(crate) async fn reject(channel: &Channel, queue: &str) {
-    let message = arrived(channel, queue).await;
+    let message = wait_for_message(channel, queue).await;
     message
         .reject(BasicRejectOptions { requeue: false })
         .await
@@ -122,7 +122,13 @@ pub(crate) async fn reject(channel: &Channel, queue: &str) {
 }
 
 /// The first message of a queue, once there is one.
-pub(crate) async fn arrived(channel: &Channel, queue: &str) -> lapin::message::BasicGetMessage {
-    eventually("a message", || async { channel.ready(queue).await > 0 }).await;
+pub(crate) async fn wait_for_message(
+    channel: &Channel,
+    queue: &str,
+) -> lapin::message::BasicGetMessage {
+    wait_until("a message", || async {
+        channel.ready_count(queue).await > 0
+    })
+    .await;
     channel.get(queue).await.unwrap()
 }

@@ -12,10 +12,10 @@ use crate::{
 
 #[tokio::test]
 async fn messages_come_in_order() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         for n in 0..50 {
             channel.send("", &queue, &n.to_string()).await;
@@ -37,10 +37,10 @@ async fn messages_come_in_order() {
 
 #[tokio::test]
 async fn consumers_take_turns() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let mut consumers = Vec::new();
         for tag in ["a", "b", "c"] {
@@ -62,11 +62,11 @@ async fn consumers_take_turns() {
 
 #[tokio::test]
 async fn prefetch_holds_per_consumer_and_a_busy_one_does_not_hold_up_others() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
         let channel = connection.create_channel().await.unwrap();
-        let queue = bed.queue("q");
+        let queue = env.queue("q");
         publisher.declare(&queue).await;
         channel
             .basic_qos(2, BasicQosOptions::default())
@@ -81,22 +81,22 @@ async fn prefetch_holds_per_consumer_and_a_busy_one_does_not_hold_up_others() {
         next(&mut one).await;
         next(&mut two).await;
         next(&mut two).await;
-        assert_eq!(publisher.ready(&queue).await, 2);
-        none_left(&channel, &mut one).await;
+        assert_eq!(publisher.ready_count(&queue).await, 2);
+        assert_no_delivery(&channel, &mut one).await;
         first.ack(BasicAckOptions::default()).await.unwrap();
         assert_eq!(body(&next(&mut one).await), "4");
-        assert_eq!(publisher.ready(&queue).await, 1);
+        assert_eq!(publisher.ready_count(&queue).await, 1);
     })
     .await;
 }
 
 #[tokio::test]
 async fn global_prefetch_is_shared_by_the_channel() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
         let channel = connection.create_channel().await.unwrap();
-        let [q1, q2] = [bed.queue("q1"), bed.queue("q2")];
+        let [q1, q2] = [env.queue("q1"), env.queue("q2")];
         publisher.declare(&q1).await;
         publisher.declare(&q2).await;
         channel
@@ -108,7 +108,7 @@ async fn global_prefetch_is_shared_by_the_channel() {
         publisher.send("", &q1, "first").await;
         let first = next(&mut one).await;
         publisher.send("", &q2, "second").await;
-        assert_eq!(publisher.ready(&q2).await, 1);
+        assert_eq!(publisher.ready_count(&q2).await, 1);
         first.ack(BasicAckOptions::default()).await.unwrap();
         assert_eq!(body(&next(&mut two).await), "second");
     })
@@ -117,10 +117,10 @@ async fn global_prefetch_is_shared_by_the_channel() {
 
 #[tokio::test]
 async fn an_unlimited_consumer_without_acks_gets_all() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         channel
             .basic_qos(1, BasicQosOptions::default())
@@ -150,10 +150,10 @@ async fn an_unlimited_consumer_without_acks_gets_all() {
 
 #[tokio::test]
 async fn nothing_is_delivered_after_a_cancel() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let mut consumer = channel.consumer(&queue, "c").await;
         channel.send("", &queue, "before").await;
@@ -167,7 +167,7 @@ async fn nothing_is_delivered_after_a_cancel() {
             .await
             .unwrap();
         channel.send("", &queue, "after").await;
-        assert_eq!(channel.ready(&queue).await, 1);
+        assert_eq!(channel.ready_count(&queue).await, 1);
         // What was delivered before may still be acknowledged.
         delivery.ack(BasicAckOptions::default()).await.unwrap();
         assert_eq!(channel.drain(&queue).await, ["after"]);
@@ -177,10 +177,10 @@ async fn nothing_is_delivered_after_a_cancel() {
 
 #[tokio::test]
 async fn a_consumer_learns_that_its_queue_is_gone() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let mut consumer = channel.consumer(&queue, "c").await;
         let other = connection.create_channel().await.unwrap();
@@ -188,7 +188,7 @@ async fn a_consumer_learns_that_its_queue_is_gone() {
             .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
             .await
             .unwrap();
-        assert!(soon(consumer.next()).await.is_none());
+        assert!(with_timeout(consumer.next()).await.is_none());
         // The tag is free again, and the queue can come back.
         channel.declare(&queue).await;
         let mut consumer = channel.consumer(&queue, "c").await;
@@ -200,10 +200,10 @@ async fn a_consumer_learns_that_its_queue_is_gone() {
 
 #[tokio::test]
 async fn an_exclusive_consumer_is_the_only_one() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let exclusive = BasicConsumeOptions {
             exclusive: true,
@@ -225,7 +225,7 @@ async fn an_exclusive_consumer_is_the_only_one() {
         );
         let (code, text) = refusal(&refused.await.unwrap_err());
         assert_eq!(
-            (code, bed.plain(&text)),
+            (code, env.without_prefix(&text)),
             (
                 403,
                 "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use".to_owned()
@@ -250,10 +250,10 @@ async fn an_exclusive_consumer_is_the_only_one() {
 
 #[tokio::test]
 async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
         let publisher = connection.create_channel().await.unwrap();
-        let queue = bed.queue("q");
+        let queue = env.queue("q");
         publisher.declare(&queue).await;
         for n in 0..3000 {
             let body = n.to_string();
@@ -269,7 +269,7 @@ async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
         let (seen, mut all) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..4 {
-            let channel = bed.connect().await.create_channel().await.unwrap();
+            let channel = env.connect().await.create_channel().await.unwrap();
             channel
                 .basic_qos(10, BasicQosOptions::default())
                 .await
@@ -285,7 +285,7 @@ async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
         }
         let mut got = Vec::new();
         while got.len() < 3000 {
-            got.push(soon(all.recv()).await.unwrap());
+            got.push(with_timeout(all.recv()).await.unwrap());
         }
         got.sort_unstable();
         assert!(got.iter().copied().eq(0..3000));
@@ -296,10 +296,10 @@ async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn delivery_tags_count_up_whether_a_message_is_read_or_delivered() {
     const EACH: usize = 10_000;
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [read, delivered] = [bed.queue("read"), bed.queue("delivered")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [read, delivered] = [env.queue("read"), env.queue("delivered")];
         channel.declare(&read).await;
         channel.declare(&delivered).await;
         let publish = |queue: &str| {
@@ -314,13 +314,13 @@ async fn delivery_tags_count_up_whether_a_message_is_read_or_delivered() {
             let empty = raw(2, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             [publish, empty].concat().repeat(EACH)
         };
-        let mut publisher = Peer::with_channel(bed.addr()).await;
+        let mut publisher = Peer::with_channel(env.addr()).await;
         publisher.write(&publish(&read)).await;
-        eventually("there", || async {
-            channel.ready(&read).await == EACH as u32
+        wait_until("there", || async {
+            channel.ready_count(&read).await == EACH as u32
         })
         .await;
-        let mut peer = Peer::with_channel(bed.addr()).await;
+        let mut peer = Peer::with_channel(env.addr()).await;
         let on_channel = |method| encoded(&AMQPFrame::Method(1, AMQPClass::Basic(method)));
         let consume = on_channel(basic::AMQPMethod::Consume(basic::Consume {
             queue: delivered.as_str().into(),

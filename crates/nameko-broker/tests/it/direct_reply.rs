@@ -15,7 +15,7 @@ const NO_ACK: BasicConsumeOptions = BasicConsumeOptions {
 async fn replies(channel: &Channel, tag: &str) -> Consumer {
     let consumer =
         channel.basic_consume(REPLY_TO.into(), tag.into(), NO_ACK, FieldTable::default());
-    soon(consumer).await.unwrap()
+    with_timeout(consumer).await.unwrap()
 }
 
 fn asking() -> BasicProperties {
@@ -26,13 +26,13 @@ fn asking() -> BasicProperties {
 
 #[tokio::test]
 async fn a_reply_goes_straight_to_the_channel_that_asked() {
-    on_each(|bed| async move {
-        let [client, server] = [bed.connect().await, bed.connect().await];
-        let asks = confirming(&client).await;
-        let answers = confirming(&server).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let [client, server] = [env.connect().await, env.connect().await];
+        let asks = confirm_channel(&client).await;
+        let answers = confirm_channel(&server).await;
+        let queue = env.queue("q");
         asks.declare(&queue).await;
-        let mut came = replies(&asks, "r").await;
+        let mut received = replies(&asks, "r").await;
         for n in ["1", "2"] {
             asks.send_with("", &queue, "question", asking()).await;
             let request = answers.get(&queue).await.unwrap();
@@ -46,14 +46,14 @@ async fn a_reply_goes_straight_to_the_channel_that_asked() {
                 asking()
             );
             // Whether it is still listened to.
-            assert_eq!(answers.ready(address.as_str()).await, 0);
+            assert_eq!(answers.ready_count(address.as_str()).await, 0);
             let properties = BasicProperties::default().with_correlation_id(n.into());
             let sent = answers
                 .send_with("", address.as_str(), "answer", properties.clone())
                 .await;
             // It is no queue, so it counts as unroutable.
             assert!(sent.is_ack() && sent.take_message().is_some());
-            let reply = next(&mut came).await;
+            let reply = next(&mut received).await;
             assert_eq!(
                 (body(&reply), &reply.properties),
                 ("answer".to_owned(), &properties)
@@ -73,13 +73,13 @@ async fn a_reply_goes_straight_to_the_channel_that_asked() {
 
 #[tokio::test]
 async fn nobody_listens_after_a_cancel_or_the_channels_end() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let answers = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let answers = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         answers.declare(&queue).await;
         for cancel in [true, false] {
-            let asks = confirming(&connection).await;
+            let asks = confirm_channel(&connection).await;
             let _came = replies(&asks, "r").await;
             asks.send_with("", &queue, "question", asking()).await;
             let address = answers
@@ -106,7 +106,8 @@ async fn nobody_listens_after_a_cancel_or_the_channels_end() {
                 ..QueueDeclareOptions::default()
             };
             let gone =
-                soon(looks.queue_declare(address.clone(), passive, FieldTable::default())).await;
+                with_timeout(looks.queue_declare(address.clone(), passive, FieldTable::default()))
+                    .await;
             let (code, text) = refusal(&gone.unwrap_err());
             assert_eq!(
                 (code, text),
@@ -122,11 +123,11 @@ async fn nobody_listens_after_a_cancel_or_the_channels_end() {
 
 #[tokio::test]
 async fn what_is_wrong_with_direct_replies() {
-    on_each(|bed| async move {
+    on_each_broker(|env| async move {
         let failed = |error: lapin::Error| refusal(&error);
         let fresh = async || {
-            let connection = bed.connect().await;
-            let channel = confirming(&connection).await;
+            let connection = env.connect().await;
+            let channel = confirm_channel(&connection).await;
             (connection, channel)
         };
         let (_one, channel) = fresh().await;
@@ -136,7 +137,7 @@ async fn what_is_wrong_with_direct_replies() {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let error = failed(soon(acking).await.unwrap_err());
+        let error = failed(with_timeout(acking).await.unwrap_err());
         assert_eq!(
             error,
             (
@@ -148,7 +149,7 @@ async fn what_is_wrong_with_direct_replies() {
         let _first = replies(&channel, "r").await;
         let second =
             channel.basic_consume(REPLY_TO.into(), "s".into(), NO_ACK, FieldTable::default());
-        let error = failed(soon(second).await.unwrap_err());
+        let error = failed(with_timeout(second).await.unwrap_err());
         assert_eq!(
             error,
             (
@@ -164,7 +165,11 @@ async fn what_is_wrong_with_direct_replies() {
             b"m",
             asking(),
         );
-        let error = failed(soon(soon(sent).await.unwrap()).await.unwrap_err());
+        let error = failed(
+            with_timeout(with_timeout(sent).await.unwrap())
+                .await
+                .unwrap_err(),
+        );
         assert_eq!(
             error,
             (
@@ -174,7 +179,7 @@ async fn what_is_wrong_with_direct_replies() {
         );
         // The name itself is always there.
         let (_four, channel) = fresh().await;
-        assert_eq!(channel.ready(REPLY_TO).await, 0);
+        assert_eq!(channel.ready_count(REPLY_TO).await, 0);
     })
     .await;
 }

@@ -8,10 +8,10 @@ use crate::support::*;
 
 #[tokio::test]
 async fn each_kind_routes_its_way() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [a, b] = [bed.queue("a"), bed.queue("b")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [a, b] = [env.queue("a"), env.queue("b")];
         channel.declare(&a).await;
         channel.declare(&b).await;
         for (kind, key_a, key_b, sent, expected) in [
@@ -31,7 +31,7 @@ async fn each_kind_routes_its_way() {
             (ExchangeKind::Topic, "*", "#", "", (false, true)),
             (ExchangeKind::Topic, "#.b.#", "a.#.b", "a.b", (true, true)),
         ] {
-            let exchange = bed.exchange("x");
+            let exchange = env.exchange("x");
             channel.declare_exchange(&exchange, kind.clone()).await;
             channel.bind(&a, &exchange, key_a).await;
             channel.bind(&b, &exchange, key_b).await;
@@ -61,10 +61,10 @@ async fn each_kind_routes_its_way() {
 
 #[tokio::test]
 async fn a_headers_exchange_looks_at_headers() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let wanted = table([
             ("x-match", text("any")),
@@ -94,10 +94,10 @@ async fn a_headers_exchange_looks_at_headers() {
 
 #[tokio::test]
 async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let exchange = bed.exchange("x");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let exchange = env.exchange("x");
         channel.declare_exchange(&exchange, ExchangeKind::Headers).await;
         let mode = |mode: &str| ("x-match", text(mode));
         let (a, x) = (("a", text("1")), ("x-a", text("1")));
@@ -128,21 +128,21 @@ async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
             (table([("n", int(3))]), table([("n", text("3"))]), false),
             (table([("n", AMQPValue::Boolean(true))]), table([("n", AMQPValue::Boolean(true))]), true),
         ] {
-            let queue = bed.queue("q");
+            let queue = env.queue("q");
             channel.declare(&queue).await;
             let bound = channel.queue_bind(queue.as_str().into(), exchange.as_str().into(), "".into(), QueueBindOptions::default(), wanted.clone());
             bound.await.unwrap();
             channel.send_with(&exchange, "whatever", "m", BasicProperties::default().with_headers(sent.clone())).await;
-            assert_eq!(channel.ready(&queue).await == 1, expected, "{wanted:?} {sent:?}");
+            assert_eq!(channel.ready_count(&queue).await == 1, expected, "{wanted:?} {sent:?}");
             channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         }
         for (value, told) in [
             (text("some"), "PRECONDITION_FAILED - Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x"),
             (int(1), "PRECONDITION_FAILED - Invalid x-match field type signedint (value 1); expected longstr"),
         ] {
-            let connection = bed.connect().await;
+            let connection = env.connect().await;
             let channel = connection.create_channel().await.unwrap();
-            let queue = bed.queue("q");
+            let queue = env.queue("q");
             channel.declare(&queue).await;
             let bound = channel.queue_bind(queue.as_str().into(), exchange.as_str().into(), "".into(), QueueBindOptions::default(), table([("x-match", value)]));
             assert_eq!(refusal(&bound.await.unwrap_err()), (406, told.to_owned()));
@@ -153,11 +153,11 @@ async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
 
 #[tokio::test]
 async fn copies_go_to_more_keys() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [to, cc, bcc, other] = ["to", "cc", "bcc", "other"].map(|name| bed.queue(name));
-        let (exchange, alternate) = (bed.exchange("x"), bed.exchange("alternate"));
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [to, cc, bcc, other] = ["to", "cc", "bcc", "other"].map(|name| env.queue(name));
+        let (exchange, alternate) = (env.exchange("x"), env.exchange("alternate"));
         channel
             .declare_exchange(&alternate, ExchangeKind::Fanout)
             .await;
@@ -202,7 +202,7 @@ async fn copies_go_to_more_keys() {
             .send_with(&exchange, "nobody", "copy", with(&["cc"], &[]))
             .await;
         assert_eq!(channel.drain(&cc).await, ["copy"]);
-        assert_eq!(channel.ready(&other).await, 0);
+        assert_eq!(channel.ready_count(&other).await, 0);
         channel
             .send_with(&exchange, "nobody", "lost", with(&["none"], &["neither"]))
             .await;
@@ -213,10 +213,10 @@ async fn copies_go_to_more_keys() {
 
 #[tokio::test]
 async fn alternate_exchanges_have_their_own_and_circles_end() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [one, two] = [bed.exchange("one"), bed.exchange("two")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [one, two] = [env.exchange("one"), env.exchange("two")];
         for (name, alternate) in [(&one, &two), (&two, &one)] {
             let arguments = table([("alternate-exchange", text(alternate))]);
             let declared = channel.exchange_declare(
@@ -234,13 +234,13 @@ async fn alternate_exchanges_have_their_own_and_circles_end() {
                 .take_message()
                 .is_some()
         );
-        let queue = bed.queue("q");
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         channel.bind(&queue, &two, "k").await;
         assert!(channel.send(&one, "k", "m").await.take_message().is_none());
         assert_eq!(channel.drain(&queue).await, ["m"]);
         // An alternate exchange need not be there.
-        let lonely = bed.exchange("lonely");
+        let lonely = env.exchange("lonely");
         let arguments = table([("alternate-exchange", text("it-none"))]);
         let declared = channel.exchange_declare(
             lonely.as_str().into(),
@@ -262,13 +262,13 @@ async fn alternate_exchanges_have_their_own_and_circles_end() {
 
 #[tokio::test]
 async fn an_exchange_bound_to_another_chooses_by_its_own_kind() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
         let [topic, headers, queue] = [
-            bed.exchange("topic"),
-            bed.exchange("headers"),
-            bed.queue("q"),
+            env.exchange("topic"),
+            env.exchange("headers"),
+            env.queue("q"),
         ];
         channel.declare_exchange(&topic, ExchangeKind::Topic).await;
         channel
@@ -306,10 +306,10 @@ async fn an_exchange_bound_to_another_chooses_by_its_own_kind() {
 
 #[tokio::test]
 async fn a_message_comes_once_however_many_bindings_match() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, exchange) = (bed.queue("q"), bed.exchange("x"));
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, exchange) = (env.queue("q"), env.exchange("x"));
         channel.declare(&queue).await;
         channel
             .declare_exchange(&exchange, ExchangeKind::Topic)
@@ -342,10 +342,10 @@ async fn a_message_comes_once_however_many_bindings_match() {
 
 #[tokio::test]
 async fn exchanges_bind_to_exchanges_in_circles_too() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, one, two) = (bed.queue("q"), bed.exchange("one"), bed.exchange("two"));
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, one, two) = (env.queue("q"), env.exchange("one"), env.exchange("two"));
         channel.declare(&queue).await;
         channel.declare_exchange(&one, ExchangeKind::Topic).await;
         channel.declare_exchange(&two, ExchangeKind::Fanout).await;
@@ -371,17 +371,17 @@ async fn exchanges_bind_to_exchanges_in_circles_too() {
         );
         unbound.await.unwrap();
         channel.send(&one, "k", "m").await;
-        assert_eq!(channel.ready(&queue).await, 0);
+        assert_eq!(channel.ready_count(&queue).await, 0);
     })
     .await;
 }
 
 #[tokio::test]
 async fn an_alternate_exchange_gets_what_matches_nothing() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let (queue, other, exchange) = (bed.queue("q"), bed.exchange("other"), bed.exchange("x"));
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, other, exchange) = (env.queue("q"), env.exchange("other"), env.exchange("x"));
         channel.declare(&queue).await;
         channel.declare_exchange(&other, ExchangeKind::Fanout).await;
         channel.bind(&queue, &other, "").await;
@@ -401,10 +401,10 @@ async fn an_alternate_exchange_gets_what_matches_nothing() {
 
 #[tokio::test]
 async fn an_auto_delete_exchange_goes_with_its_last_binding() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
         let channel = connection.create_channel().await.unwrap();
-        let (queue, exchange) = (bed.queue("q"), bed.exchange("x"));
+        let (queue, exchange) = (env.queue("q"), env.exchange("x"));
         let options = ExchangeDeclareOptions {
             auto_delete: true,
             ..ExchangeDeclareOptions::default()
@@ -440,8 +440,8 @@ async fn an_auto_delete_exchange_goes_with_its_last_binding() {
 
 #[tokio::test]
 async fn the_exchanges_every_broker_has_are_there() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         for (name, kind) in [
             ("amq.direct", ExchangeKind::Direct),
@@ -464,11 +464,11 @@ async fn the_exchanges_every_broker_has_are_there() {
 
 #[tokio::test]
 async fn unbinding_what_is_not_there_is_no_error() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [queue, gone_queue] = [bed.queue("q"), bed.queue("gone")];
-        let [exchange, gone_exchange] = [bed.exchange("x"), bed.exchange("gone")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [queue, gone_queue] = [env.queue("q"), env.queue("gone")];
+        let [exchange, gone_exchange] = [env.exchange("x"), env.exchange("gone")];
         channel.declare(&queue).await;
         channel
             .declare_exchange(&exchange, ExchangeKind::Fanout)
@@ -486,7 +486,7 @@ async fn unbinding_what_is_not_there_is_no_error() {
                 "k".into(),
                 FieldTable::default(),
             );
-            soon(unbound).await.unwrap();
+            with_timeout(unbound).await.unwrap();
         }
         for (destination, source) in [(&gone_exchange, &exchange), (&exchange, &gone_exchange)] {
             let unbound = channel.exchange_unbind(
@@ -496,7 +496,7 @@ async fn unbinding_what_is_not_there_is_no_error() {
                 ExchangeUnbindOptions::default(),
                 FieldTable::default(),
             );
-            soon(unbound).await.unwrap();
+            with_timeout(unbound).await.unwrap();
         }
     })
     .await;

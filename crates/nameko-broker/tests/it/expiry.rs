@@ -6,10 +6,10 @@ use crate::support::*;
 
 #[tokio::test]
 async fn messages_expire_by_the_queues_time_or_their_own() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [timed, plain] = [bed.queue("timed"), bed.queue("plain")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [timed, plain] = [env.queue("timed"), env.queue("plain")];
         let arguments = table([("x-message-ttl", int(100))]);
         let options = QueueDeclareOptions::default();
         channel
@@ -21,14 +21,20 @@ async fn messages_expire_by_the_queues_time_or_their_own() {
         for (queue, properties) in [(&timed, BasicProperties::default()), (&plain, expiring())] {
             let begun = Instant::now();
             channel.send_with("", queue, "m", properties).await;
-            eventually("expired", || async { channel.ready(queue).await == 0 }).await;
+            wait_until("expired", || async {
+                channel.ready_count(queue).await == 0
+            })
+            .await;
             let took = begun.elapsed();
             assert!(took >= Duration::from_millis(99), "{took:?}");
         }
         // What comes after it stays.
         channel.send_with("", &plain, "m", expiring()).await;
         channel.send("", &plain, "stays").await;
-        eventually("expired", || async { channel.ready(&plain).await == 1 }).await;
+        wait_until("expired", || async {
+            channel.ready_count(&plain).await == 1
+        })
+        .await;
         assert_eq!(channel.drain(&plain).await, ["stays"]);
         // Behind one that stays a message waits for its turn to expire.
         channel.send("", &plain, "stays").await;
@@ -41,17 +47,20 @@ async fn messages_expire_by_the_queues_time_or_their_own() {
 
 #[tokio::test]
 async fn the_shorter_of_the_queues_and_the_messages_time_counts() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
         for (of_queue, of_message) in [(60_000, "50"), (50, "60000")] {
-            let queue = bed.queue(of_message);
+            let queue = env.queue(of_message);
             channel
                 .declare_with(&queue, table([("x-message-ttl", int(of_queue))]))
                 .await;
             let expiring = BasicProperties::default().with_expiration(of_message.into());
             channel.send_with("", &queue, "m", expiring).await;
-            eventually("expired", || async { channel.ready(&queue).await == 0 }).await;
+            wait_until("expired", || async {
+                channel.ready_count(&queue).await == 0
+            })
+            .await;
         }
     })
     .await;
@@ -59,16 +68,16 @@ async fn the_shorter_of_the_queues_and_the_messages_time_counts() {
 
 #[tokio::test]
 async fn a_message_that_expires_at_once_is_delivered_only_where_somebody_waits() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let at_once = || BasicProperties::default().with_expiration("0".into());
         channel
             .send_with("", &queue, "nobody waits", at_once())
             .await;
-        assert_eq!(channel.ready(&queue).await, 0);
+        assert_eq!(channel.ready_count(&queue).await, 0);
         let mut consumer = channel.consumer(&queue, "c").await;
         channel
             .send_with("", &queue, "somebody waits", at_once())
@@ -80,10 +89,10 @@ async fn a_message_that_expires_at_once_is_delivered_only_where_somebody_waits()
 
 #[tokio::test]
 async fn a_delivered_message_does_not_expire_but_a_requeued_one_does() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let mut consumer = channel.consumer(&queue, "c").await;
         let expiring = BasicProperties::default().with_expiration("50".into());
@@ -99,17 +108,20 @@ async fn a_delivered_message_does_not_expire_but_a_requeued_one_does() {
             requeue: true,
         };
         delivery.nack(nack).await.unwrap();
-        eventually("expired", || async { channel.ready(&queue).await == 0 }).await;
+        wait_until("expired", || async {
+            channel.ready_count(&queue).await == 0
+        })
+        .await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         let arguments = table([("x-expires", int(2000))]);
         let options = QueueDeclareOptions::default();
         channel
@@ -118,13 +130,13 @@ async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
             .unwrap();
         let _user = channel.consumer(&queue, "c").await;
         tokio::time::sleep(Duration::from_millis(2500)).await;
-        assert_eq!(channel.ready(&queue).await, 0);
+        assert_eq!(channel.ready_count(&queue).await, 0);
         let left = Instant::now();
         channel
             .basic_cancel("c".into(), BasicCancelOptions::default())
             .await
             .unwrap();
-        eventually("gone", || async {
+        wait_until("gone", || async {
             channel.send("", &queue, "m").await.take_message().is_some()
         })
         .await;
@@ -150,10 +162,10 @@ async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
 
 #[tokio::test]
 async fn a_passive_declaration_is_a_use_of_a_queue_too() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel
             .queue_declare(
                 queue.as_str().into(),
@@ -165,7 +177,7 @@ async fn a_passive_declaration_is_a_use_of_a_queue_too() {
         // Asked for again and again for longer than it may be unused.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(2500) {
-            assert_eq!(channel.ready(&queue).await, 0);
+            assert_eq!(channel.ready_count(&queue).await, 0);
         }
     })
     .await;

@@ -18,10 +18,10 @@ fn addr(broker: &Broker) -> String {
 }
 
 /// That the broker serves others as if nothing had happened.
-async fn still_serves(broker: &Broker) {
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
+async fn assert_serves(broker: &Broker) {
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
     channel.declare("still").await;
     channel.send("", "still", "well").await;
     assert_eq!(channel.drain("still").await, ["well"]);
@@ -40,9 +40,9 @@ async fn peers_that_speak_another_protocol_are_told_which_one_is_spoken() {
     ] {
         let mut peer = Peer::connect(&addr(&broker)).await;
         peer.write(greeting).await;
-        assert_eq!(peer.rest().await, HEADER, "{greeting:?}");
+        assert_eq!(peer.read_to_end().await, HEADER, "{greeting:?}");
     }
-    still_serves(&broker).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
@@ -54,14 +54,14 @@ async fn garbage_at_any_time_costs_only_the_peers_own_connection() {
         .collect();
     let mut peer = Peer::connect(&addr(&broker)).await;
     peer.write(&[HEADER, &garbage].concat()).await;
-    peer.rest().await;
+    peer.read_to_end().await;
     let mut peer = Peer::open(&addr(&broker), 0).await;
     peer.write(&garbage).await;
     assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(501));
     let mut peer = Peer::with_channel(&addr(&broker)).await;
     peer.write(&raw(1, 1, &garbage[..100])).await;
     assert_eq!(peer.closed_with().await.map(|(code, _)| code), Some(503));
-    still_serves(&broker).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
@@ -161,24 +161,24 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
             "{what}: {closed:?}"
         );
     }
-    still_serves(&broker).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
 #[tokio::test]
 async fn a_stream_is_refused_and_the_reason_told() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let connection = Bed::new(broker.uri()).connect().await;
+    let connection = TestEnv::new(broker.uri()).connect().await;
     let channel = connection.create_channel().await.unwrap();
     let options = lapin::options::QueueDeclareOptions {
         durable: true,
         ..lapin::options::QueueDeclareOptions::default()
     };
     let arguments = table([("x-queue-type", text("stream"))]);
-    let declared = soon(channel.queue_declare("s".into(), options, arguments)).await;
+    let declared = with_timeout(channel.queue_declare("s".into(), options, arguments)).await;
     let told = "NOT_IMPLEMENTED - the embedded broker has no streams (x-queue-type 'stream'); use RabbitMQ for them";
     assert_eq!(refusal(&declared.unwrap_err()), (540, told.to_owned()));
-    still_serves(&broker).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
@@ -220,7 +220,7 @@ async fn deeply_nested_tables_do_not_overflow_the_stack() {
     }))
     .await;
     assert_eq!(peer.closed_with().await, None);
-    still_serves(&broker).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
@@ -267,10 +267,10 @@ async fn a_handshake_that_does_not_finish_is_closed() {
         let mut peer = Peer::connect(&addr(&broker)).await;
         peer.write(greeting).await;
         let begun = Instant::now();
-        peer.rest().await;
+        peer.read_to_end().await;
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
-    eventually("all closed", || async { broker.stats().connections == 0 }).await;
+    wait_until("all closed", || async { broker.stats().connections == 0 }).await;
     broker.stop().await;
 }
 
@@ -300,9 +300,9 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
         .start("127.0.0.1:0")
         .await
         .unwrap();
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
     channel.declare("q").await;
     let mut deaf = Peer::with_channel(&addr(&broker)).await;
     let consume = basic::Consume {
@@ -311,7 +311,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
     };
     deaf.method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
         .await;
-    eventually("consuming", || async {
+    wait_until("consuming", || async {
         broker
             .stats()
             .queues
@@ -327,11 +327,11 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
     let stats = broker.stats();
     let queue = stats.queues.values().next().unwrap();
     assert!(queue.messages > 10, "{queue:?}");
-    eventually("the deaf peer is closed", || async {
+    wait_until("the deaf peer is closed", || async {
         broker.stats().connections == 1
     })
     .await;
-    assert_eq!(channel.ready("q").await, 40);
+    assert_eq!(channel.ready_count("q").await, 40);
     broker.stop().await;
 }
 
@@ -352,20 +352,20 @@ async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
     ))
     .repeat(1000);
     // It goes on asking until the broker takes no more and ends it.
-    let asked = soon(async {
-        let mut asked = 0;
+    let sent_bytes = with_timeout(async {
+        let mut sent_bytes = 0;
         while peer.stream.write_all(&ask).await.is_ok() {
-            asked += ask.len();
+            sent_bytes += ask.len();
         }
-        asked
+        sent_bytes
     })
     .await;
     assert!(
-        asked < 100 << 20,
-        "{asked} bytes were read from a peer that reads nothing"
+        sent_bytes < 100 << 20,
+        "{sent_bytes} bytes were read from a peer that reads nothing"
     );
-    eventually("closed", || async { broker.stats().connections == 0 }).await;
-    still_serves(&broker).await;
+    wait_until("closed", || async { broker.stats().connections == 0 }).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
@@ -431,11 +431,11 @@ async fn a_peer_may_publish_a_lot_before_it_reads_what_that_brings() {
     for _ in 0..MESSAGES {
         peer.write(&message).await;
     }
-    let mut came = 0;
-    while came < MESSAGES {
+    let mut received = 0;
+    while received < MESSAGES {
         if let AMQPFrame::Body(_, body) = peer.frame().await.unwrap() {
             assert_eq!(body.len(), 1000);
-            came += 1;
+            received += 1;
         }
     }
     broker.stop().await;
@@ -471,7 +471,7 @@ async fn a_peer_that_does_not_read_what_comes_back_to_it_is_not_read_either() {
             ..queue::Declare::default()
         });
         peer.method(1, AMQPClass::Queue(declare)).await;
-        let sent = soon(async {
+        let sent = with_timeout(async {
             let mut sent = 0;
             while peer.stream.write_all(&message).await.is_ok() {
                 sent += message.len();
@@ -485,7 +485,7 @@ async fn a_peer_that_does_not_read_what_comes_back_to_it_is_not_read_either() {
             "{sent} bytes were read from a peer that reads nothing"
         );
     }
-    eventually("closed", || async { broker.stats().connections == 0 }).await;
+    wait_until("closed", || async { broker.stats().connections == 0 }).await;
     broker.stop().await;
 }
 
@@ -543,7 +543,12 @@ async fn a_long_chain_of_exchanges_that_delete_themselves_does_not_overflow_the_
 }
 
 /// Declares queues whose messages expire at once and go on to an exchange.
-async fn passing_on(channel: &lapin::Channel, queue: &str, exchange: &str, key: Option<&str>) {
+async fn declare_forwarding_queue(
+    channel: &lapin::Channel,
+    queue: &str,
+    exchange: &str,
+    key: Option<&str>,
+) {
     let mut arguments = table([
         ("x-message-ttl", int(0)),
         ("x-dead-letter-exchange", text(exchange)),
@@ -557,11 +562,11 @@ async fn passing_on(channel: &lapin::Channel, queue: &str, exchange: &str, key: 
 #[tokio::test]
 async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
-    passing_on(&channel, "one", "", Some("two")).await;
-    passing_on(&channel, "two", "", Some("one")).await;
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
+    declare_forwarding_queue(&channel, "one", "", Some("two")).await;
+    declare_forwarding_queue(&channel, "two", "", Some("one")).await;
     // An entry of a rejection between the others makes the way round look like somebody's doing.
     let forged = FieldTable::from(std::collections::BTreeMap::from([
         ("queue".into(), text("elsewhere")),
@@ -575,9 +580,12 @@ async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
     let properties = lapin::BasicProperties::default().with_headers(headers);
     channel.send_with("", "one", "m", properties).await;
     for queue in ["one", "two"] {
-        eventually("it is gone", || async { channel.ready(queue).await == 0 }).await;
+        wait_until("it is gone", || async {
+            channel.ready_count(queue).await == 0
+        })
+        .await;
     }
-    still_serves(&broker).await;
+    assert_serves(&broker).await;
     broker.stop().await;
 }
 
@@ -585,9 +593,9 @@ async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
 async fn dead_letters_that_multiply_leave_others_their_turn() {
     const LAYERS: usize = 10;
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
     for layer in 0..=LAYERS {
         channel
             .declare_exchange(&format!("x{layer}"), lapin::ExchangeKind::Fanout)
@@ -597,36 +605,42 @@ async fn dead_letters_that_multiply_leave_others_their_turn() {
             if layer == LAYERS {
                 channel.declare(&queue).await;
             } else {
-                passing_on(&channel, &queue, &format!("x{}", layer + 1), None).await;
+                declare_forwarding_queue(&channel, &queue, &format!("x{}", layer + 1), None).await;
             }
             channel.bind(&queue, &format!("x{layer}"), "").await;
         }
     }
     channel.send("x0", "", "m").await;
-    still_serves(&broker).await;
-    let arrived = |queue: String| {
+    assert_serves(&broker).await;
+    let wait_for_message = |queue: String| {
         let channel = &channel;
-        async move { channel.ready(&queue).await == 1 << LAYERS }
+        async move { channel.ready_count(&queue).await == 1 << LAYERS }
     };
-    eventually("all arrived", || arrived(format!("left{LAYERS}"))).await;
-    eventually("all arrived", || arrived(format!("right{LAYERS}"))).await;
+    wait_until("all messages arrived", || {
+        wait_for_message(format!("left{LAYERS}"))
+    })
+    .await;
+    wait_until("all messages arrived", || {
+        wait_for_message(format!("right{LAYERS}"))
+    })
+    .await;
     broker.stop().await;
 }
 
 #[tokio::test]
 async fn a_message_does_not_grow_without_end_on_its_way_through_dead_letters() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
     channel
         .declare_exchange("x1", lapin::ExchangeKind::Fanout)
         .await;
     channel
         .declare_exchange("x2", lapin::ExchangeKind::Fanout)
         .await;
-    passing_on(&channel, "first", "x1", None).await;
-    passing_on(&channel, "second", "x2", None).await;
+    declare_forwarding_queue(&channel, "first", "x1", None).await;
+    declare_forwarding_queue(&channel, "second", "x2", None).await;
     channel.declare("after-one").await;
     channel.declare("after-two").await;
     for (queue, exchange) in [("second", "x1"), ("after-one", "x1"), ("after-two", "x2")] {
@@ -637,11 +651,11 @@ async fn a_message_does_not_grow_without_end_on_its_way_through_dead_letters() {
     let headers = table([("CC", lapin::types::AMQPValue::FieldArray(keys.into()))]);
     let properties = lapin::BasicProperties::default().with_headers(headers);
     channel.send_with("", "first", "m", properties).await;
-    eventually("it arrived", || async {
-        channel.ready("after-one").await == 1
+    wait_until("the message arrived", || async {
+        channel.ready_count("after-one").await == 1
     })
     .await;
-    assert_eq!(channel.ready("after-two").await, 0);
-    still_serves(&broker).await;
+    assert_eq!(channel.ready_count("after-two").await, 0);
+    assert_serves(&broker).await;
     broker.stop().await;
 }

@@ -4,7 +4,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::soon;
+use crate::support::with_timeout;
 
 /// A management API, asked with one connection per request.
 pub(crate) struct Api {
@@ -45,23 +45,29 @@ impl Api {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
-        self.ask("GET", path, "", "").await
+        self.request("GET", path, "", "").await
     }
 
     pub(crate) async fn put(&self, path: &str, body: impl ToString) -> Reply {
-        self.ask("PUT", path, "", &body.to_string()).await
+        self.request("PUT", path, "", &body.to_string()).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: impl ToString) -> Reply {
-        self.ask("POST", path, "", &body.to_string()).await
+        self.request("POST", path, "", &body.to_string()).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Reply {
-        self.ask("DELETE", path, "", "").await
+        self.request("DELETE", path, "", "").await
     }
 
     /// Asks for a path behind `/api/`; `headers` are whole lines.
-    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Reply {
         let login = match &self.credentials {
             None => String::new(),
             Some(plain) => {
@@ -74,7 +80,7 @@ impl Api {
             "{method} /api/{path} HTTP/1.0\r\nHost: it\r\n{login}{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = soon(say(&self.addr, request.as_bytes())).await;
+        let answer = with_timeout(send_raw(&self.addr, request.as_bytes())).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| {
             panic!("no answer to {method} {path}: {answer:?}");
         });
@@ -92,7 +98,7 @@ impl Api {
 }
 
 /// Sends bytes and reads to the end.
-pub(crate) async fn say(addr: &str, bytes: &[u8]) -> String {
+pub(crate) async fn send_raw(addr: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     // It may be closed before it has taken everything.
     let _ = stream.write_all(bytes).await;

@@ -9,14 +9,14 @@ async fn a_stopped_broker_tells_its_clients_and_can_start_again_on_its_port() {
     let mut broker = Broker::start("127.0.0.1:0").await.unwrap();
     let addr = broker.addr();
     for _ in 0..3 {
-        let bed = Bed::new(broker.uri());
-        let connection = bed.connect().await;
+        let env = TestEnv::new(broker.uri());
+        let connection = env.connect().await;
         let events = connection.events_listener();
-        let channel = confirming(&connection).await;
+        let channel = confirm_channel(&connection).await;
         // What was there before the restart is gone: messages live in memory.
         assert_eq!(channel.declare("q").await, 0);
         channel.send("", "q", "m").await;
-        soon(broker.stop()).await;
+        with_timeout(broker.stop()).await;
         assert!(tokio::net::TcpStream::connect(addr).await.is_err());
         let error = told(events).await;
         let shutdown =
@@ -24,7 +24,7 @@ async fn a_stopped_broker_tells_its_clients_and_can_start_again_on_its_port() {
         assert_eq!(refusal(&error), (320, shutdown.to_owned()));
         broker = Broker::start(addr).await.unwrap();
     }
-    soon(broker.stop()).await;
+    with_timeout(broker.stop()).await;
 }
 
 #[tokio::test]
@@ -34,8 +34,8 @@ async fn a_dropped_broker_is_gone() {
     let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
     drop(broker);
     let mut rest = Vec::new();
-    let _ = soon(tokio::io::AsyncReadExt::read_to_end(&mut client, &mut rest)).await;
-    eventually("the port is free", || async {
+    let _ = with_timeout(tokio::io::AsyncReadExt::read_to_end(&mut client, &mut rest)).await;
+    wait_until("the port is free", || async {
         Broker::start(addr).await.is_ok()
     })
     .await;
@@ -56,20 +56,20 @@ async fn a_port_in_use_is_an_error_that_says_so() {
 #[tokio::test]
 async fn closed_connections_come_again_and_find_their_queues() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
     let events = connection.events_listener();
-    let channel = confirming(&connection).await;
-    let queue = bed.queue("q");
+    let channel = confirm_channel(&connection).await;
+    let queue = env.queue("q");
     channel.declare(&queue).await;
     channel.send("", &queue, "kept").await;
     let held = channel.get(&queue).await.unwrap();
-    soon(broker.close_connections()).await;
+    with_timeout(broker.close_connections()).await;
     assert_eq!(broker.stats().connections, 0);
     let error = told(events).await;
     assert_eq!(refusal(&error).0, 320);
     drop(held);
-    let channel = bed.connect().await.create_channel().await.unwrap();
+    let channel = env.connect().await.create_channel().await.unwrap();
     assert_eq!(channel.drain(&queue).await, ["kept"]);
     broker.stop().await;
 }
@@ -77,9 +77,9 @@ async fn closed_connections_come_again_and_find_their_queues() {
 #[tokio::test]
 async fn counts_tell_what_is_in_the_broker() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let bed = Bed::new(broker.uri());
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
+    let env = TestEnv::new(broker.uri());
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
     channel.declare("q").await;
     channel.send("", "q", "a").await;
     channel.send("", "q", "b").await;
@@ -97,7 +97,7 @@ async fn counts_tell_what_is_in_the_broker() {
     let queue = stats.queues[&("/".to_owned(), "q".to_owned())];
     assert_eq!((queue.messages, queue.unacked, queue.consumers), (1, 1, 1));
     connection.close(200, "".into()).await.unwrap();
-    eventually("gone", || async { broker.stats().connections == 0 }).await;
+    wait_until("gone", || async { broker.stats().connections == 0 }).await;
     assert_eq!(broker.stats().channels, 0);
     broker.stop().await;
 }
@@ -120,9 +120,9 @@ async fn users_vhosts_and_limits_are_as_built() {
         uri.starts_with("amqp://anna:s%2Fcr%3At@127.0.0.1:") && uri.ends_with("/one%2Ftwo"),
         "{uri}"
     );
-    let bed = Bed::new(uri);
-    let connection = bed.connect().await;
-    let channel = confirming(&connection).await;
+    let env = TestEnv::new(uri);
+    let connection = env.connect().await;
+    let channel = confirm_channel(&connection).await;
     channel.declare("q").await;
     let big = vec![0; 1001];
     let sent = channel.basic_publish(
@@ -132,7 +132,7 @@ async fn users_vhosts_and_limits_are_as_built() {
         &big,
         Default::default(),
     );
-    let error = soon(sent.await.unwrap()).await.unwrap_err();
+    let error = with_timeout(sent.await.unwrap()).await.unwrap_err();
     assert_eq!(
         refusal(&error),
         (
@@ -167,7 +167,7 @@ async fn told(events: impl Stream<Item = Event>) -> Error {
             _ => None,
         }
     }));
-    soon(errors.next())
+    with_timeout(errors.next())
         .await
         .expect("the connection was told nothing")
 }

@@ -13,7 +13,7 @@ struct Host {
     api: Api,
     vhost: String,
     /// AMQP, in the virtual host.
-    bed: Bed,
+    env: TestEnv,
     /// RabbitMQ's figures lag.
     live: bool,
 }
@@ -49,11 +49,11 @@ async fn run<F: Future<Output = ()>>(
     let api = Api::new(management);
     let vhost = format!("it-{}", Uuid::new_v4().simple());
     assert_eq!(api.put(&format!("vhosts/{vhost}"), "").await.status, 201);
-    let bed = Bed::new(format!("{amqp}/{vhost}"));
+    let env = TestEnv::new(format!("{amqp}/{vhost}"));
     let host = Arc::new(Host {
         api,
         vhost,
-        bed,
+        env,
         live,
     });
     test(host.clone()).await;
@@ -68,15 +68,15 @@ impl Host {
     }
 
     /// Asks; gives the status and what was answered, with this test's names made plain.
-    async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        let reply = self.api.ask(method, &self.path(path), "", body).await;
+    async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let reply = self.api.request(method, &self.path(path), "", body).await;
         let text = reply.json.to_string().replace(&self.vhost, "V");
         (reply.status, serde_json::from_str(&text).unwrap())
     }
 
     /// Checks the status, and those fields of the answer that are expected.
     async fn expect(&self, request: (&str, &str, &str), expected: (u16, Value)) {
-        let (status, json) = self.ask(request.0, request.1, request.2).await;
+        let (status, json) = self.request(request.0, request.1, request.2).await;
         assert_eq!(status, expected.0, "{request:?}: {json}");
         assert!(
             holds(&json, &expected.1),
@@ -154,7 +154,7 @@ async fn who_asks_is_checked() {
             ("POST", "queues/V/q", "head, get, put, delete, options"),
             ("GET", "queues/V/q/get", "post, options"),
         ] {
-            let reply = host.api.ask(method, &host.path(path), "", "").await;
+            let reply = host.api.request(method, &host.path(path), "", "").await;
             let status = if method == "OPTIONS" { 200 } else { 405 };
             assert_eq!(reply.status, status, "{method} {path}");
             assert!(
@@ -164,7 +164,7 @@ async fn who_asks_is_checked() {
             );
         }
         host.expect(("GET", "nothing", ""), not_found()).await;
-        let overview = host.ask("GET", "overview", "").await.1;
+        let overview = host.request("GET", "overview", "").await.1;
         for field in [
             "management_version",
             "rabbitmq_version",
@@ -190,7 +190,7 @@ async fn virtual_hosts_come_and_go() {
         host.expect(("PUT", "vhosts/V", "{}"), empty(204)).await;
         host.expect(("PUT", "vhosts/V", "no"), bad("not_json"))
             .await;
-        let all = host.ask("GET", "vhosts", "").await.1;
+        let all = host.request("GET", "vhosts", "").await.1;
         let names: Vec<&Value> = all
             .as_array()
             .unwrap()
@@ -203,8 +203,8 @@ async fn virtual_hosts_come_and_go() {
         );
         let everything =
             json!({"user": "guest", "vhost": "V", "configure": ".*", "write": ".*", "read": ".*"});
-        let asked = r#"{"configure": ".*", "read": ".*", "write": ".*"}"#;
-        host.expect(("PUT", "permissions/V/guest", asked), empty(204))
+        let permissions = r#"{"configure": ".*", "read": ".*", "write": ".*"}"#;
+        host.expect(("PUT", "permissions/V/guest", permissions), empty(204))
             .await;
         host.expect(
             ("GET", "permissions/V/guest", ""),
@@ -217,12 +217,12 @@ async fn virtual_hosts_come_and_go() {
         )
         .await;
         host.expect(
-            ("PUT", "permissions/V/nobody", asked),
+            ("PUT", "permissions/V/nobody", permissions),
             bad("vhost_or_user_not_found"),
         )
         .await;
         host.expect(
-            ("PUT", "permissions/nowhere/guest", asked),
+            ("PUT", "permissions/nowhere/guest", permissions),
             bad("vhost_or_user_not_found"),
         )
         .await;
@@ -318,7 +318,7 @@ async fn queues_are_declared_and_deleted() {
 #[tokio::test]
 async fn queues_in_use_are_told_of_and_kept() {
     on_each_api(|host| async move {
-        let connection = host.bed.connect().await;
+        let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.declare("q").await;
         let exclusive = QueueDeclareOptions {
@@ -328,7 +328,7 @@ async fn queues_in_use_are_told_of_and_kept() {
         let declared = channel.queue_declare("mine".into(), exclusive, FieldTable::default());
         declared.await.unwrap();
         let mut consumer = channel.consumer("q", "tag").await;
-        let channel = confirming(&connection).await;
+        let channel = confirm_channel(&connection).await;
         for body in ["one", "two"] {
             channel.send("", "q", body).await;
         }
@@ -347,7 +347,7 @@ async fn queues_in_use_are_told_of_and_kept() {
             "consumer_details": [{"consumer_tag": "tag", "ack_required": true, "exclusive": false, "queue": {"name": "q"}}],
         });
         host.expect(("GET", "queues/V/q", ""), (200, q)).await;
-        let name = host.ask("GET", "vhosts/V/connections", "").await.1[0]["name"].clone();
+        let name = host.request("GET", "vhosts/V/connections", "").await.1[0]["name"].clone();
         let mine = json!({"exclusive": true, "owner_pid_details": {"name": name}});
         host.expect(("GET", "queues/V/mine", ""), (200, mine)).await;
         let consumers = json!([{"consumer_tag": "tag", "channel_details": {"connection_name": name, "number": 1}}]);
@@ -426,7 +426,7 @@ async fn bindings_are_made_and_deleted() {
         host.expect(("DELETE", "bindings/V/e/x/q/q/a.b", ""), empty(204)).await;
         host.expect(("DELETE", "bindings/V/e/x/q/q/a.b", ""), not_found()).await;
         host.expect(("GET", "bindings/V/e/x/q/q/a.b", ""), not_found()).await;
-        let key = host.ask("GET", "bindings/V/e/x/q/q", "").await.1[1]["properties_key"].clone();
+        let key = host.request("GET", "bindings/V/e/x/q/q", "").await.1[1]["properties_key"].clone();
         host.expect(("DELETE", &format!("bindings/V/e/x/q/q/{}", key.as_str().unwrap()), ""), empty(204)).await;
         let none = |text: &str| (404, json!({"error": "not_found", "reason": text}));
         host.expect(("POST", "bindings/V/e/none/q/q", "{}"), none("no exchange 'none' in vhost 'V'")).await;
@@ -522,17 +522,17 @@ async fn what_cannot_be_published_or_read_is_refused() {
 #[tokio::test]
 async fn a_closed_connection_is_told_why_and_gone() {
     on_each_api(|host| async move {
-        let connection = host.bed.connect().await;
+        let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.declare("q").await;
         let mut events = connection.events_listener();
         let mut found = Value::Null;
         // RabbitMQ lists a connection some time after it came, and tells its state later still.
-        eventually("the connection is listed", || async {
-            !host.ask("GET", "vhosts/V/connections", "").await.1[0]["state"].is_null()
+        wait_until("the connection is listed", || async {
+            !host.request("GET", "vhosts/V/connections", "").await.1[0]["state"].is_null()
         })
         .await;
-        found.clone_from(&host.ask("GET", "vhosts/V/connections", "").await.1[0]);
+        found.clone_from(&host.request("GET", "vhosts/V/connections", "").await.1[0]);
         let expected = json!({
             "vhost": "V", "user": "guest", "protocol": "AMQP 0-9-1", "type": "network", "ssl": false, "state": "running",
             "auth_mechanism": "PLAIN", "channel_max": 2047, "frame_max": 131_072, "node": found["node"],
@@ -542,9 +542,9 @@ async fn a_closed_connection_is_told_why_and_gone() {
         assert_eq!(name, format!("127.0.0.1:{} -> 127.0.0.1:{}", found["peer_port"], found["port"]));
         let path = format!("connections/{}", name.replace(' ', "%20").replace('>', "%3E"));
         host.expect(("GET", &path, ""), (200, json!({"name": name, "peer_host": "127.0.0.1"}))).await;
-        let reply = host.api.ask("DELETE", &path, "X-Reason: made room\r\n", "").await;
+        let reply = host.api.request("DELETE", &path, "X-Reason: made room\r\n", "").await;
         assert_eq!((reply.status, reply.json), (204, Value::Null));
-        let error = soon(async {
+        let error = with_timeout(async {
             loop {
                 match events.next().await {
                     Some(Event::Error(error)) => return error,
@@ -555,8 +555,8 @@ async fn a_closed_connection_is_told_why_and_gone() {
         })
         .await;
         assert_eq!(refusal(&error), (320, "CONNECTION_FORCED - made room".to_owned()));
-        eventually("the connection is no longer listed", || async {
-            host.ask("DELETE", &path, "").await == not_found()
+        wait_until("the connection is no longer listed", || async {
+            host.request("DELETE", &path, "").await == not_found()
         })
         .await;
         if host.live {
@@ -570,16 +570,16 @@ async fn a_closed_connection_is_told_why_and_gone() {
 #[tokio::test]
 async fn a_deleted_virtual_host_cancels_its_consumers_and_closes_its_connections() {
     on_each_api(|host| async move {
-        let connection = host.bed.connect().await;
+        let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.declare("q").await;
         let mut consumer = channel.consumer("q", "tag").await;
         let mut events = connection.events_listener();
         host.expect(("DELETE", "vhosts/V", ""), empty(204)).await;
         // Ended by the cancel, not by an error.
-        let ended = soon(consumer.next()).await;
+        let ended = with_timeout(consumer.next()).await;
         assert!(ended.is_none(), "{ended:?}");
-        let error = soon(async {
+        let error = with_timeout(async {
             loop {
                 match events.next().await {
                     Some(Event::Error(error)) => return error,
@@ -602,7 +602,7 @@ async fn a_deleted_virtual_host_cancels_its_consumers_and_closes_its_connections
         }
         // One of the same name is another.
         host.expect(("PUT", "vhosts/V", ""), empty(201)).await;
-        let connection = host.bed.connect().await;
+        let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         assert_eq!(channel.declare("q").await, 0);
         connection.close(200, "".into()).await.unwrap();
@@ -613,7 +613,7 @@ async fn a_deleted_virtual_host_cancels_its_consumers_and_closes_its_connections
 #[tokio::test]
 async fn consumers_get_what_is_published_at_once() {
     on_each_api(|host| async move {
-        let connection = host.bed.connect().await;
+        let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.declare("q").await;
         let mut consumer = channel.consumer("q", "tag").await;

@@ -2,7 +2,7 @@ use nameko_broker::Broker;
 use serde_json::json;
 
 use crate::{
-    http::{Api, say},
+    http::{Api, send_raw},
     management::message,
     support::*,
 };
@@ -59,13 +59,13 @@ async fn virtual_hosts_made_in_rust_are_there_and_theirs_end_with_them() {
     api.put("queues/a/late", "{}").await;
     api.post("exchanges/a/amq.default/publish", message("q", "a"))
         .await;
-    eventually("the message expired", || async {
+    wait_until("the message expired", || async {
         api.get("queues/a/late").await.json["messages"] == 1
     })
     .await;
     assert!(broker.delete_vhost("a") && !broker.delete_vhost("a"));
     assert_eq!(api.get("queues/a/late").await.status, 404);
-    soon(broker.stop()).await;
+    with_timeout(broker.stop()).await;
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn garbage_costs_only_its_own_connection() {
         ),
         (&format!("GET /elsewhere HTTP/1.0\r\n{login}\r\n"), "404"),
     ] {
-        let answer = soon(say(api.addr(), garbage.as_bytes())).await;
+        let answer = with_timeout(send_raw(api.addr(), garbage.as_bytes())).await;
         let start = garbage.get(..60).unwrap_or(garbage);
         // Of one that is cut off while it still sends, the answer may be lost.
         assert!(
@@ -116,7 +116,7 @@ async fn garbage_costs_only_its_own_connection() {
     }
     // One that says nothing does not keep the broker from stopping.
     let _silent = tokio::net::TcpStream::connect(api.addr()).await.unwrap();
-    soon(broker.stop()).await;
+    with_timeout(broker.stop()).await;
     assert!(tokio::net::TcpStream::connect(api.addr()).await.is_err());
 }
 

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::soon;
+use crate::support::with_timeout;
 
 /// The protocol header of AMQP 0-9-1.
 pub(crate) const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
@@ -68,7 +68,7 @@ impl Peer {
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        soon(self.stream.write_all(bytes)).await.unwrap();
+        with_timeout(self.stream.write_all(bytes)).await.unwrap();
     }
 
     pub(crate) async fn method(&mut self, channel: u16, method: AMQPClass) {
@@ -88,7 +88,7 @@ impl Peer {
                 self.input.advance(used);
                 return Some(frame);
             }
-            match soon(self.stream.read_buf(&mut self.input)).await {
+            match with_timeout(self.stream.read_buf(&mut self.input)).await {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
             }
@@ -114,10 +114,10 @@ impl Peer {
     }
 
     /// All the broker still says, until it closes.
-    pub(crate) async fn rest(mut self) -> Vec<u8> {
+    pub(crate) async fn read_to_end(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset ends it as well.
-        let _ = soon(self.stream.read_to_end(&mut rest)).await;
+        let _ = with_timeout(self.stream.read_to_end(&mut rest)).await;
         rest
     }
 }

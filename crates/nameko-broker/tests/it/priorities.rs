@@ -32,10 +32,10 @@ async fn take(consumer: &mut Consumer, count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn the_highest_priority_comes_first_and_equals_in_their_order() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel
             .declare_with(&queue, table([("x-max-priority", int(5))]))
             .await;
@@ -61,10 +61,10 @@ async fn the_highest_priority_comes_first_and_equals_in_their_order() {
 
 #[tokio::test]
 async fn a_queue_that_has_no_priorities_does_not_look_at_them() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [plain, zero] = [bed.queue("plain"), bed.queue("zero")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [plain, zero] = [env.queue("plain"), env.queue("zero")];
         channel.declare(&plain).await;
         channel
             .declare_with(&zero, table([("x-max-priority", int(0))]))
@@ -79,10 +79,10 @@ async fn a_queue_that_has_no_priorities_does_not_look_at_them() {
 
 #[tokio::test]
 async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel
             .declare_with(&queue, table([("x-max-priority", int(10))]))
             .await;
@@ -101,7 +101,7 @@ async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
         for index in [1, 2, 0] {
             held[index].nack(requeue).await.unwrap();
         }
-        eventually("back", || async { channel.ready(&queue).await == 6 }).await;
+        wait_until("back", || async { channel.ready_count(&queue).await == 6 }).await;
         assert_eq!(
             channel.drain(&queue).await,
             ["7a", "5a", "5b", "5c", "1a", "1b"]
@@ -112,10 +112,10 @@ async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
 
 #[tokio::test]
 async fn a_full_queue_with_priorities_drops_from_its_head() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [queue, dead] = [bed.queue("q"), bed.queue("dead")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [queue, dead] = [env.queue("q"), env.queue("dead")];
         channel.declare(&dead).await;
         let arguments = table([
             ("x-max-priority", int(5)),
@@ -126,7 +126,10 @@ async fn a_full_queue_with_priorities_drops_from_its_head() {
         channel.declare_with(&queue, arguments).await;
         send_all(&channel, &queue, &["1a", "5a", "3a", "b"]).await;
         assert_eq!(channel.drain(&queue).await, ["1a", "b"]);
-        eventually("two dead", || async { channel.ready(&dead).await == 2 }).await;
+        wait_until("two dead", || async {
+            channel.ready_count(&dead).await == 2
+        })
+        .await;
         assert_eq!(channel.drain(&dead).await, ["5a", "3a"]);
     })
     .await;
@@ -134,20 +137,23 @@ async fn a_full_queue_with_priorities_drops_from_its_head() {
 
 #[tokio::test]
 async fn a_message_of_low_priority_expires_once_it_is_first() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel
             .declare_with(&queue, table([("x-max-priority", int(5))]))
             .await;
         let expiring = BasicProperties::default().with_expiration("20".into());
         channel.send_with("", &queue, "low", expiring.clone()).await;
-        eventually("expired", || async { channel.ready(&queue).await == 0 }).await;
+        wait_until("expired", || async {
+            channel.ready_count(&queue).await == 0
+        })
+        .await;
         send_all(&channel, &queue, &["5a"]).await;
         channel.send_with("", &queue, "low", expiring).await;
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
-        assert_eq!(channel.ready(&queue).await, 2);
+        assert_eq!(channel.ready_count(&queue).await, 2);
         assert_eq!(channel.drain(&queue).await, ["5a"]);
     })
     .await;
@@ -165,15 +171,15 @@ async fn consumer_with(
         BasicConsumeOptions::default(),
         arguments,
     );
-    soon(consumer).await.unwrap()
+    with_timeout(consumer).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_consumer_of_higher_priority_is_served_until_it_is_busy() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         publisher.declare(&queue).await;
         let mut consumers = Vec::new();
         let mut channels = Vec::new();

@@ -4,9 +4,9 @@ use crate::support::*;
 
 #[tokio::test]
 async fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
         let properties = BasicProperties::default().with_correlation_id("c".into());
         let confirmation = channel
             .send_with("amq.topic", "nobody", "unheard", properties.clone())
@@ -46,10 +46,10 @@ async fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
 
 #[tokio::test]
 async fn every_message_of_a_burst_is_confirmed_and_only_the_unroutable_ones_come_back() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let mandatory = BasicPublishOptions {
             mandatory: true,
@@ -69,22 +69,22 @@ async fn every_message_of_a_burst_is_confirmed_and_only_the_unroutable_ones_come
         }
         let mut returned = 0;
         for confirm in confirms {
-            let confirmation = soon(confirm).await.unwrap();
+            let confirmation = with_timeout(confirm).await.unwrap();
             assert!(confirmation.is_ack());
             returned += usize::from(confirmation.take_message().is_some());
         }
         assert_eq!(returned, 29);
-        assert_eq!(channel.ready(&queue).await, 200 - 29);
+        assert_eq!(channel.ready_count(&queue).await, 200 - 29);
     })
     .await;
 }
 
 #[tokio::test]
 async fn bodies_of_any_size_come_through() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let mut consumer = channel.consumer(&queue, "c").await;
         for size in [
@@ -109,7 +109,7 @@ async fn bodies_of_any_size_come_through() {
                 BasicProperties::default(),
             );
             assert!(
-                soon(async { sent.await.unwrap().await.unwrap() })
+                with_timeout(async { sent.await.unwrap().await.unwrap() })
                     .await
                     .is_ack()
             );

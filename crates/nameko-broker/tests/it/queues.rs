@@ -4,10 +4,10 @@ use crate::support::*;
 
 #[tokio::test]
 async fn a_queue_counts_its_messages_and_consumers() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         assert_eq!(channel.declare(&queue).await, 0);
         for body in ["a", "b", "c"] {
             channel.send("", &queue, body).await;
@@ -19,7 +19,7 @@ async fn a_queue_counts_its_messages_and_consumers() {
             .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
             .await
             .unwrap();
-        assert_eq!((purged, channel.ready(&queue).await), (2, 0));
+        assert_eq!((purged, channel.ready_count(&queue).await), (2, 0));
         channel.send("", &queue, "d").await;
         let deleted = channel
             .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
@@ -37,9 +37,9 @@ async fn a_queue_counts_its_messages_and_consumers() {
 
 #[tokio::test]
 async fn the_broker_names_a_queue_without_a_name_and_an_empty_name_means_the_last_one() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
         let exclusive = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
@@ -59,22 +59,22 @@ async fn the_broker_names_a_queue_without_a_name_and_an_empty_name_means_the_las
 
 #[tokio::test]
 async fn an_exclusive_queue_is_its_connections_own_and_goes_with_it() {
-    on_each(|bed| async move {
-        let queue = bed.queue("q");
-        let owner = bed.connect().await;
+    on_each_broker(|env| async move {
+        let queue = env.queue("q");
+        let owner = env.connect().await;
         let exclusive = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
         };
-        let own = confirming(&owner).await;
+        let own = confirm_channel(&owner).await;
         own.queue_declare(queue.as_str().into(), exclusive, FieldTable::default())
             .await
             .unwrap();
         own.queue_declare(queue.as_str().into(), exclusive, FieldTable::default())
             .await
             .unwrap();
-        let other = bed.connect().await;
-        let publisher = confirming(&other).await;
+        let other = env.connect().await;
+        let publisher = confirm_channel(&other).await;
         assert!(
             publisher
                 .send("", &queue, "anyone may publish")
@@ -98,10 +98,10 @@ async fn an_exclusive_queue_is_its_connections_own_and_goes_with_it() {
 
 #[tokio::test]
 async fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_first() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         let options = QueueDeclareOptions {
             auto_delete: true,
             ..QueueDeclareOptions::default()
@@ -110,14 +110,14 @@ async fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_fir
             .queue_declare(queue.as_str().into(), options, FieldTable::default())
             .await
             .unwrap();
-        assert_eq!(channel.ready(&queue).await, 0);
+        assert_eq!(channel.ready_count(&queue).await, 0);
         let _one = channel.consumer(&queue, "one").await;
         let _two = channel.consumer(&queue, "two").await;
         channel
             .basic_cancel("one".into(), BasicCancelOptions::default())
             .await
             .unwrap();
-        assert_eq!(channel.ready(&queue).await, 0);
+        assert_eq!(channel.ready_count(&queue).await, 0);
         channel
             .basic_cancel("two".into(), BasicCancelOptions::default())
             .await
@@ -129,10 +129,10 @@ async fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_fir
 
 #[tokio::test]
 async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         channel.send("", &queue, "m").await;
         let if_empty = QueueDeleteOptions {
@@ -148,7 +148,7 @@ async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
             .queue_delete(queue.as_str().into(), if_empty)
             .await
             .unwrap_err();
-        let text = bed.plain(&refusal(&error).1);
+        let text = env.without_prefix(&refusal(&error).1);
         assert_eq!(
             text,
             "PRECONDITION_FAILED - queue 'q' in vhost '/' not empty"
@@ -159,7 +159,7 @@ async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
             .queue_delete(queue.as_str().into(), if_unused)
             .await
             .unwrap_err();
-        let text = bed.plain(&refusal(&error).1);
+        let text = env.without_prefix(&refusal(&error).1);
         assert_eq!(text, "PRECONDITION_FAILED - queue 'q' in vhost '/' in use");
         channel
             .basic_cancel("c".into(), BasicCancelOptions::default())
@@ -178,10 +178,10 @@ async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
 
 #[tokio::test]
 async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("drop");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("drop");
         let options = QueueDeclareOptions::default();
         let arguments = table([("x-max-length", int(2))]);
         channel
@@ -192,7 +192,7 @@ async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
             assert!(channel.send("", &queue, body).await.is_ack());
         }
         assert_eq!(channel.drain(&queue).await, ["b", "c"]);
-        let queue = bed.queue("refuse");
+        let queue = env.queue("refuse");
         let arguments = table([
             ("x-max-length", int(1)),
             ("x-overflow", text("reject-publish")),
@@ -204,7 +204,7 @@ async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
         assert!(channel.send("", &queue, "a").await.is_ack());
         assert!(channel.send("", &queue, "b").await.is_nack());
         assert_eq!(channel.drain(&queue).await, ["a"]);
-        let queue = bed.queue("bytes");
+        let queue = env.queue("bytes");
         let arguments = table([("x-max-length-bytes", int(10))]);
         channel
             .queue_declare(queue.as_str().into(), options, arguments)
@@ -220,10 +220,10 @@ async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
 
 #[tokio::test]
 async fn properties_come_through_as_they_were_sent() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel.declare(&queue).await;
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -258,10 +258,10 @@ async fn properties_come_through_as_they_were_sent() {
 
 #[tokio::test]
 async fn a_message_given_back_to_a_full_queue_is_its_oldest_and_dropped() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         channel
             .queue_declare(
                 queue.as_str().into(),
@@ -283,17 +283,17 @@ async fn a_message_given_back_to_a_full_queue_is_its_oldest_and_dropped() {
         let second = next(&mut consumer).await;
         assert_eq!(body(&second), "second");
         second.ack(BasicAckOptions::default()).await.unwrap();
-        none_left(&channel, &mut consumer).await;
+        assert_no_delivery(&channel, &mut consumer).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = env.queue("q");
         let arguments = table([
             ("x-max-length", int(1)),
             ("x-overflow", text("reject-publish")),
@@ -308,7 +308,7 @@ async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
         })
         .await
         .unwrap();
-        eventually("back", || async { channel.ready(&queue).await == 2 }).await;
+        wait_until("back", || async { channel.ready_count(&queue).await == 2 }).await;
         assert!(channel.send("", &queue, "c").await.is_nack());
         assert_eq!(channel.drain(&queue).await, ["a", "b"]);
     })
@@ -317,10 +317,10 @@ async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
 
 #[tokio::test]
 async fn one_queue_that_refuses_is_enough_for_a_nack_and_the_others_have_the_message() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let [full, free, exchange] = [bed.queue("full"), bed.queue("free"), bed.exchange("x")];
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let [full, free, exchange] = [env.queue("full"), env.queue("free"), env.exchange("x")];
         let arguments = table([
             ("x-max-length", int(0)),
             ("x-overflow", text("reject-publish")),
@@ -334,7 +334,7 @@ async fn one_queue_that_refuses_is_enough_for_a_nack_and_the_others_have_the_mes
         channel.bind(&free, &exchange, "").await;
         assert!(channel.send(&exchange, "", "m").await.is_nack());
         assert_eq!(channel.drain(&free).await, ["m"]);
-        assert_eq!(channel.ready(&full).await, 0);
+        assert_eq!(channel.ready_count(&full).await, 0);
     })
     .await;
 }

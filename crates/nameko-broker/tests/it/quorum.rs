@@ -27,12 +27,12 @@ fn quorum<const N: usize>(more: [(&str, AMQPValue); N]) -> FieldTable {
 }
 
 async fn declare<const N: usize>(
-    bed: &Bed,
+    env: &TestEnv,
     channel: &Channel,
     more: [(&str, AMQPValue); N],
 ) -> String {
-    let queue = bed.queue("q");
-    soon(channel.queue_declare(queue.as_str().into(), DURABLE, quorum(more)))
+    let queue = env.queue("q");
+    with_timeout(channel.queue_declare(queue.as_str().into(), DURABLE, quorum(more)))
         .await
         .unwrap();
     queue
@@ -54,10 +54,10 @@ fn delivery_count(message: &Delivery) -> Option<i64> {
 
 #[tokio::test]
 async fn a_quorum_queue_tells_how_often_a_message_came_back() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = declare(&bed, &channel, []).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = declare(&env, &channel, []).await;
         let mut consumer = channel.consumer(&queue, "c").await;
         let properties = BasicProperties::default()
             .with_headers(table([("mine", int(1))]))
@@ -91,13 +91,13 @@ async fn a_quorum_queue_tells_how_often_a_message_came_back() {
 
 #[tokio::test]
 async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let dead = bed.queue("dead");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let dead = env.queue("dead");
         channel.declare(&dead).await;
         let queue = declare(
-            &bed,
+            &env,
             &channel,
             [
                 ("x-delivery-limit", int(2)),
@@ -111,7 +111,7 @@ async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
         for _ in 0..3 {
             next(&mut consumer).await.nack(REQUEUE).await.unwrap();
         }
-        eventually("dead", || async { channel.ready(&dead).await == 1 }).await;
+        wait_until("dead", || async { channel.ready_count(&dead).await == 1 }).await;
         let message = channel.get(&dead).await.unwrap();
         let headers = message.properties.headers().clone().unwrap();
         assert_eq!(
@@ -120,8 +120,8 @@ async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
         );
         assert!(!headers.contains_key("x-delivery-count"), "{headers:?}");
         // A channel that ends gives its messages back too.
-        let dropping = bed.queue("dropping");
-        soon(channel.queue_declare(
+        let dropping = env.queue("dropping");
+        with_timeout(channel.queue_declare(
             dropping.as_str().into(),
             DURABLE,
             quorum([("x-delivery-limit", int(0))]),
@@ -141,18 +141,18 @@ async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
 
 #[tokio::test]
 async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last() {
-    on_each(|bed| async move {
+    on_each_broker(|env| async move {
         for (limit, order) in [
             (Some(5), ["b", "a", "c", "d"]),
             (None, ["d", "b", "a", "c"]),
         ] {
-            let connection = bed.connect().await;
-            let channel = confirming(&connection).await;
-            let queue = bed.queue(&format!("{limit:?}"));
+            let connection = env.connect().await;
+            let channel = confirm_channel(&connection).await;
+            let queue = env.queue(&format!("{limit:?}"));
             let arguments = limit.map_or(quorum([]), |limit| {
                 quorum([("x-delivery-limit", int(limit))])
             });
-            soon(channel.queue_declare(queue.as_str().into(), DURABLE, arguments))
+            with_timeout(channel.queue_declare(queue.as_str().into(), DURABLE, arguments))
                 .await
                 .unwrap();
             for body in ["a", "b", "c", "d"] {
@@ -176,13 +176,13 @@ async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last()
             for index in [1, 0, 2] {
                 held[index].nack(REQUEUE).await.unwrap();
             }
-            eventually("back", || async { channel.ready(&queue).await == 4 }).await;
+            wait_until("back", || async { channel.ready_count(&queue).await == 4 }).await;
             let mut consumer = channel.consumer(&queue, "again").await;
             for expected in order {
                 assert_eq!(body(&next(&mut consumer).await), expected);
             }
             // All of them at once: in the order they were delivered.
-            soon(channel.basic_recover(BasicRecoverOptions { requeue: true }))
+            with_timeout(channel.basic_recover(BasicRecoverOptions { requeue: true }))
                 .await
                 .unwrap();
             for expected in order {
@@ -195,9 +195,9 @@ async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last()
             // A channel that ends gives back in front in any case.
             channel.send("", &queue, "e").await;
             connection.close(200, "".into()).await.unwrap();
-            let connection = bed.connect().await;
+            let connection = env.connect().await;
             let channel = connection.create_channel().await.unwrap();
-            eventually("back", || async { channel.ready(&queue).await == 5 }).await;
+            wait_until("back", || async { channel.ready_count(&queue).await == 5 }).await;
             let mut consumer = channel.consumer(&queue, "last").await;
             for expected in order.into_iter().chain(["e"]) {
                 assert_eq!(body(&next(&mut consumer).await), expected);
@@ -209,13 +209,13 @@ async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last()
 
 #[tokio::test]
 async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let dead = bed.queue("dead");
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let dead = env.queue("dead");
         channel.declare(&dead).await;
         let queue = declare(
-            &bed,
+            &env,
             &channel,
             [
                 ("x-max-length", int(1)),
@@ -227,7 +227,7 @@ async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
         )
         .await;
         let reason = async |expected: &str, expected_body: &str| {
-            eventually("dead", || async { channel.ready(&dead).await == 1 }).await;
+            wait_until("dead", || async { channel.ready_count(&dead).await == 1 }).await;
             let message = channel.get(&dead).await.unwrap();
             let headers = message.properties.headers().clone().unwrap();
             assert_eq!(
@@ -266,11 +266,11 @@ async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
 
 #[tokio::test]
 async fn a_quorum_queue_has_a_single_active_consumer_when_asked() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
         let queue = declare(
-            &bed,
+            &env,
             &publisher,
             [("x-single-active-consumer", AMQPValue::Boolean(true))],
         )
@@ -298,8 +298,8 @@ async fn a_quorum_queue_has_a_single_active_consumer_when_asked() {
 
 #[tokio::test]
 async fn what_a_quorum_queue_may_not_be() {
-    on_each(|bed| async move {
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let queue = env.queue("q");
         let exclusive = QueueDeclareOptions { exclusive: true, ..DURABLE };
         let auto_delete = QueueDeclareOptions { auto_delete: true, ..DURABLE };
         let transient = QueueDeclareOptions { durable: false, ..DURABLE };
@@ -316,11 +316,11 @@ async fn what_a_quorum_queue_may_not_be() {
             (&*queue, DURABLE, quorum([("x-dead-letter-strategy", text("sometimes"))]), 406, "PRECONDITION_FAILED - invalid arg 'x-dead-letter-strategy' for queue 'q' in vhost '/': invalid_dlx_strategy"),
             (&*queue, DURABLE, quorum([("x-quorum-initial-group-size", int(0))]), 406, "PRECONDITION_FAILED - invalid arg 'x-quorum-initial-group-size' for queue 'q' in vhost '/': {value_zero,0}"),
         ] {
-            let connection = bed.connect().await;
+            let connection = env.connect().await;
             let channel = connection.create_channel().await.unwrap();
-            let declared = soon(channel.queue_declare(name.into(), options, arguments)).await;
+            let declared = with_timeout(channel.queue_declare(name.into(), options, arguments)).await;
             let (is, text) = refusal(&declared.unwrap_err());
-            assert_eq!((is, bed.plain(&text)), (code, told.to_owned()));
+            assert_eq!((is, env.without_prefix(&text)), (code, told.to_owned()));
         }
     })
     .await;
@@ -328,34 +328,34 @@ async fn what_a_quorum_queue_may_not_be() {
 
 #[tokio::test]
 async fn what_a_quorum_queue_does_not_do() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = declare(&bed, &channel, []).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = declare(&env, &channel, []).await;
         for (options, flag) in [
             (QueueDeleteOptions { if_unused: true, ..QueueDeleteOptions::default() }, "if-unused"),
             (QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() }, "if-empty"),
         ] {
-            let connection = bed.connect().await;
+            let connection = env.connect().await;
             let channel = connection.create_channel().await.unwrap();
-            let (code, text) = refusal(&soon(channel.queue_delete(queue.as_str().into(), options)).await.unwrap_err());
+            let (code, text) = refusal(&with_timeout(channel.queue_delete(queue.as_str().into(), options)).await.unwrap_err());
             let expected = format!(
                 "NOT_IMPLEMENTED - cannot delete queue 'q' in vhost '/'. queue.delete operations with {flag} flag set are not supported by quorum queues"
             );
-            assert_eq!((code, bed.plain(&text)), (540, expected));
+            assert_eq!((code, env.without_prefix(&text)), (540, expected));
         }
-        let limited = bed.connect().await;
+        let limited = env.connect().await;
         let channel = limited.create_channel().await.unwrap();
         channel.basic_qos(1, BasicQosOptions { global: true }).await.unwrap();
         let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default());
-        let (code, text) = refusal(&soon(consumed).await.unwrap_err());
-        assert_eq!((code, bed.plain(&text)), (540, "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos".to_owned()));
+        let (code, text) = refusal(&with_timeout(consumed).await.unwrap_err());
+        assert_eq!((code, env.without_prefix(&text)), (540, "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos".to_owned()));
         // Other than a classic one it takes no notice of an exclusive consumer.
         let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-        let other = bed.connect().await;
+        let other = env.connect().await;
         let channel = other.create_channel().await.unwrap();
         for tag in ["one", "two"] {
-            soon(channel.basic_consume(queue.as_str().into(), tag.into(), exclusive, FieldTable::default())).await.unwrap();
+            with_timeout(channel.basic_consume(queue.as_str().into(), tag.into(), exclusive, FieldTable::default())).await.unwrap();
         }
     })
     .await;

@@ -20,26 +20,26 @@ const fn refused(code: u16, text: &'static str) -> Refusal {
 }
 
 /// A channel of its own connection, to be closed by a refusal.
-async fn fresh(bed: &Arc<Bed>) -> (Connection, Channel) {
-    let connection = bed.connect().await;
+async fn fresh(env: &Arc<TestEnv>) -> (Connection, Channel) {
+    let connection = env.connect().await;
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
 
 /// Checks an error against what is expected, with this test's names made plain.
-fn check(bed: &Bed, error: Error, expected: &Refusal) {
+fn check(env: &TestEnv, error: Error, expected: &Refusal) {
     let (code, text) = refusal(&error);
     assert_eq!(
-        (code, bed.plain(&text)),
+        (code, env.without_prefix(&text)),
         (expected.code, expected.text.to_owned())
     );
 }
 
 #[tokio::test]
 async fn declarations_that_do_not_agree() {
-    on_each(|bed| async move {
-        let (queue, exchange) = (bed.queue("q"), bed.exchange("x"));
-        let (_first, channel) = fresh(&bed).await;
+    on_each_broker(|env| async move {
+        let (queue, exchange) = (env.queue("q"), env.exchange("x"));
+        let (_first, channel) = fresh(&env).await;
         let arguments = table([("x-expires", int(60_000))]);
         channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), arguments.clone()).await.unwrap();
         channel.declare_exchange(&exchange, ExchangeKind::Topic).await;
@@ -69,16 +69,16 @@ async fn declarations_that_do_not_agree() {
                 refused(406, "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'q' in vhost '/': received '1' but current is '60000'"),
             ),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let error = channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap_err();
-            check(&bed, error, &expected);
+            check(&env, error, &expected);
         }
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let (code, text) = refusal(&channel.queue_declare(queue.as_str().into(), exclusive, arguments).await.unwrap_err());
         assert_eq!(code, 405);
         // The full text does not fit in 255 bytes and is cut; where depends on the length of the name.
         let start = "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally declared";
-        assert!(bed.plain(&text).starts_with(start), "{text}");
+        assert!(env.without_prefix(&text).starts_with(start), "{text}");
         for (kind, options, text) in [
             (
                 ExchangeKind::Direct,
@@ -101,9 +101,9 @@ async fn declarations_that_do_not_agree() {
                 "PRECONDITION_FAILED - inequivalent arg 'internal' for exchange 'x' in vhost '/': received 'true' but current is 'false'",
             ),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let error = channel.exchange_declare(exchange.as_str().into(), kind, options, FieldTable::default()).await.unwrap_err();
-            check(&bed, error, &refused(406, text));
+            check(&env, error, &refused(406, text));
         }
     })
     .await;
@@ -111,9 +111,9 @@ async fn declarations_that_do_not_agree() {
 
 #[tokio::test]
 async fn queue_arguments_that_do_not_agree() {
-    on_each(|bed| async move {
-        let (plain, full) = (bed.queue("plain"), bed.queue("full"));
-        let (_first, channel) = fresh(&bed).await;
+    on_each_broker(|env| async move {
+        let (plain, full) = (env.queue("plain"), env.queue("full"));
+        let (_first, channel) = fresh(&env).await;
         let arguments = table([
             ("x-max-priority", int(5)),
             ("x-dead-letter-exchange", text("dlx")),
@@ -147,10 +147,10 @@ async fn queue_arguments_that_do_not_agree() {
                 Some(value) => entries.insert(key.into(), value),
                 None => entries.remove(key),
             };
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let declared = channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), entries.into());
-            let (code, told) = refusal(&soon(declared).await.unwrap_err());
-            assert_eq!((code, bed.plain(&told)), (406, format!("PRECONDITION_FAILED - inequivalent arg {expected}")));
+            let (code, told) = refusal(&with_timeout(declared).await.unwrap_err());
+            assert_eq!((code, env.without_prefix(&told)), (406, format!("PRECONDITION_FAILED - inequivalent arg {expected}")));
         }
     })
     .await;
@@ -158,8 +158,8 @@ async fn queue_arguments_that_do_not_agree() {
 
 #[tokio::test]
 async fn declarations_that_may_not_be() {
-    on_each(|bed| async move {
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let queue = env.queue("q");
         for (name, arguments, expected) in [
             ("amq.mine", FieldTable::default(), refused(403, "ACCESS_REFUSED - queue name 'amq.mine' contains reserved prefix 'amq.*'")),
             (&*queue, table([("x-expires", int(0))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-expires' for queue 'q' in vhost '/': {value_zero,0}")),
@@ -186,9 +186,9 @@ async fn declarations_that_may_not_be() {
             (&*queue, table([("x-queue-version", int(3))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-queue-version' for queue 'q' in vhost '/': \"unsupported queue version '3'\"")),
             (&*queue, table([("x-max-age", text("1D"))]), refused(406, "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let error = channel.queue_declare(name.into(), QueueDeclareOptions::default(), arguments).await.unwrap_err();
-            check(&bed, error, &expected);
+            check(&env, error, &expected);
         }
         let default = ExchangeDeclareOptions::default();
         let passive = ExchangeDeclareOptions { passive: true, ..default };
@@ -198,45 +198,45 @@ async fn declarations_that_may_not_be() {
             ("it-x", ExchangeKind::Custom("nope".into()), default, refused(503, "COMMAND_INVALID - unknown exchange type 'nope'")),
             ("it-x", ExchangeKind::Direct, passive, refused(404, "NOT_FOUND - no exchange 'it-x' in vhost '/'")),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let error = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await.unwrap_err();
-            check(&bed, error, &expected);
+            check(&env, error, &expected);
         }
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let error = channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await.unwrap_err();
-        check(&bed, error, &refused(404, "NOT_FOUND - no queue 'q' in vhost '/'"));
+        check(&env, error, &refused(404, "NOT_FOUND - no queue 'q' in vhost '/'"));
     })
     .await;
 }
 
 #[tokio::test]
 async fn consumers_whose_arguments_are_wrong() {
-    on_each(|bed| async move {
-        let queue = bed.queue("q");
-        let (_first, channel) = fresh(&bed).await;
+    on_each_broker(|env| async move {
+        let queue = env.queue("q");
+        let (_first, channel) = fresh(&env).await;
         channel.declare(&queue).await;
         for (key, value, expected) in [
             ("x-priority", text("5"), refused(406, "PRECONDITION_FAILED - invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\"")),
             ("x-cancel-on-ha-failover", int(1), refused(406, "PRECONDITION_FAILED - invalid arg 'x-cancel-on-ha-failover' for queue 'q' in vhost '/': {unacceptable_type,signedint}")),
             ("x-stream-offset", text("first"), refused(406, "PRECONDITION_FAILED - invalid arg 'x-stream-offset' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), table([(key, value)]));
-            check(&bed, soon(consumed).await.unwrap_err(), &expected);
+            check(&env, with_timeout(consumed).await.unwrap_err(), &expected);
         }
         // An exclusive one wants nobody beside it, before or after.
         let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let plain = BasicConsumeOptions::default();
         let in_use = refused(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use");
         for (first, second) in [(exclusive, plain), (exclusive, exclusive), (plain, exclusive)] {
-            let (_connection, holder) = fresh(&bed).await;
+            let (_connection, holder) = fresh(&env).await;
             let held = holder.basic_consume(queue.as_str().into(), "one".into(), first, FieldTable::default());
-            let _held = soon(held).await.unwrap();
-            let (_other, channel) = fresh(&bed).await;
+            let _held = with_timeout(held).await.unwrap();
+            let (_other, channel) = fresh(&env).await;
             let consumed = channel.basic_consume(queue.as_str().into(), "two".into(), second, FieldTable::default());
-            check(&bed, soon(consumed).await.unwrap_err(), &in_use);
-            soon(holder.basic_cancel("one".into(), BasicCancelOptions::default())).await.unwrap();
+            check(&env, with_timeout(consumed).await.unwrap_err(), &in_use);
+            with_timeout(holder.basic_cancel("one".into(), BasicCancelOptions::default())).await.unwrap();
         }
     })
     .await;
@@ -244,10 +244,10 @@ async fn consumers_whose_arguments_are_wrong() {
 
 #[tokio::test]
 async fn what_is_not_there() {
-    on_each(|bed| async move {
-        let queue = bed.queue("q");
+    on_each_broker(|env| async move {
+        let queue = env.queue("q");
         let no_queue = refused(404, "NOT_FOUND - no queue 'q' in vhost '/'");
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let error = channel
             .basic_consume(
                 queue.as_str().into(),
@@ -257,19 +257,19 @@ async fn what_is_not_there() {
             )
             .await
             .unwrap_err();
-        check(&bed, error, &no_queue);
-        let (_connection, channel) = fresh(&bed).await;
+        check(&env, error, &no_queue);
+        let (_connection, channel) = fresh(&env).await;
         check(
-            &bed,
+            &env,
             channel
                 .basic_get(queue.as_str().into(), BasicGetOptions::default())
                 .await
                 .unwrap_err(),
             &no_queue,
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         check(
-            &bed,
+            &env,
             channel
                 .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
                 .await
@@ -292,7 +292,7 @@ async fn what_is_not_there() {
                 &refused(404, "NOT_FOUND - no previously declared queue"),
             ),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
+            let (_connection, channel) = fresh(&env).await;
             let error = channel
                 .queue_bind(
                     queue.into(),
@@ -303,9 +303,9 @@ async fn what_is_not_there() {
                 )
                 .await
                 .unwrap_err();
-            check(&bed, error, expected);
+            check(&env, error, expected);
         }
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         channel.declare(&queue).await;
         let error = channel
             .queue_bind(
@@ -318,11 +318,11 @@ async fn what_is_not_there() {
             .await
             .unwrap_err();
         check(
-            &bed,
+            &env,
             error,
             &refused(404, "NOT_FOUND - no exchange 'it-none' in vhost '/'"),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let error = channel
             .exchange_bind(
                 "it-none".into(),
@@ -334,7 +334,7 @@ async fn what_is_not_there() {
             .await
             .unwrap_err();
         check(
-            &bed,
+            &env,
             error,
             &refused(404, "NOT_FOUND - no exchange 'it-nil' in vhost '/'"),
         );
@@ -344,9 +344,9 @@ async fn what_is_not_there() {
 
 #[tokio::test]
 async fn messages_that_may_not_be_published() {
-    on_each(|bed| async move {
-        let internal = bed.exchange("internal");
-        let (_first, channel) = fresh(&bed).await;
+    on_each_broker(|env| async move {
+        let internal = env.exchange("internal");
+        let (_first, channel) = fresh(&env).await;
         let options = ExchangeDeclareOptions { internal: true, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(internal.as_str().into(), ExchangeKind::Topic, options, FieldTable::default()).await.unwrap();
         let plain = BasicProperties::default;
@@ -363,11 +363,11 @@ async fn messages_that_may_not_be_published() {
             ("", plain().with_headers(table([("BCC", int(1))])), false, refused(406, "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"BCC\",signedint}")),
             ("", plain().with_delivery_mode(3), false, refused(406, "PRECONDITION_FAILED - invalid message: {delivery_mode_unknown,3}")),
         ] {
-            let connection = bed.connect().await;
-            let channel = confirming(&connection).await;
+            let connection = env.connect().await;
+            let channel = confirm_channel(&connection).await;
             let options = BasicPublishOptions { immediate, ..BasicPublishOptions::default() };
             let sent = channel.basic_publish(exchange.into(), "it-key".into(), options, b"m", properties).await.unwrap();
-            check(&bed, soon(sent).await.unwrap_err(), &expected);
+            check(&env, with_timeout(sent).await.unwrap_err(), &expected);
         }
     })
     .await;
@@ -375,7 +375,7 @@ async fn messages_that_may_not_be_published() {
 
 #[tokio::test]
 async fn acknowledgements_and_consumers_that_may_not_be() {
-    on_each(|bed| async move {
+    on_each_broker(|env| async move {
         // A real client hides which of its calls such a close belongs to, so these are said by hand.
         let unknown = (
             406,
@@ -400,12 +400,12 @@ async fn acknowledgements_and_consumers_that_may_not_be() {
                 requeue: false,
             }),
         ] {
-            let mut peer = Peer::with_channel(bed.addr()).await;
+            let mut peer = Peer::with_channel(env.addr()).await;
             peer.method(1, AMQPClass::Basic(method)).await;
             assert_eq!(peer.closed_with().await, Some(unknown.clone()));
         }
-        let queue = bed.queue("q");
-        let (_connection, channel) = fresh(&bed).await;
+        let queue = env.queue("q");
+        let (_connection, channel) = fresh(&env).await;
         channel.declare(&queue).await;
         let _consumer = channel.consumer(&queue, "tag").await;
         let again = channel.basic_consume(
@@ -415,57 +415,57 @@ async fn acknowledgements_and_consumers_that_may_not_be() {
             FieldTable::default(),
         );
         check(
-            &bed,
+            &env,
             again.await.unwrap_err(),
             &refused(530, "NOT_ALLOWED - attempt to reuse consumer tag 'tag'"),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let error = channel
             .basic_recover(BasicRecoverOptions { requeue: false })
             .await
             .unwrap_err();
         check(
-            &bed,
+            &env,
             error,
             &refused(540, "NOT_IMPLEMENTED - requeue=false"),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let error = channel
             .channel_flow(ChannelFlowOptions { active: false })
             .await
             .unwrap_err();
-        check(&bed, error, &refused(540, "NOT_IMPLEMENTED - active=false"));
+        check(&env, error, &refused(540, "NOT_IMPLEMENTED - active=false"));
     })
     .await;
 }
 
 #[tokio::test]
 async fn deletions_that_may_not_be() {
-    on_each(|bed| async move {
+    on_each_broker(|env| async move {
         for (name, expected) in [
             ("amq.topic", refused(403, "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed")),
             ("", refused(403, "ACCESS_REFUSED - operation not permitted on the default exchange")),
         ] {
-            let (_connection, channel) = fresh(&bed).await;
-            check(&bed, channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap_err(), &expected);
+            let (_connection, channel) = fresh(&env).await;
+            check(&env, channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap_err(), &expected);
         }
-        let (exchange, queue) = (bed.exchange("x"), bed.queue("q"));
-        let (_connection, channel) = fresh(&bed).await;
+        let (exchange, queue) = (env.exchange("x"), env.queue("q"));
+        let (_connection, channel) = fresh(&env).await;
         channel.declare_exchange(&exchange, ExchangeKind::Topic).await;
         channel.declare(&queue).await;
         channel.bind(&queue, &exchange, "k").await;
         let if_unused = ExchangeDeleteOptions { if_unused: true, ..ExchangeDeleteOptions::default() };
         let error = channel.exchange_delete(exchange.as_str().into(), if_unused).await.unwrap_err();
-        check(&bed, error, &refused(406, "PRECONDITION_FAILED - exchange 'x' in vhost '/' in use"));
+        check(&env, error, &refused(406, "PRECONDITION_FAILED - exchange 'x' in vhost '/' in use"));
     })
     .await;
 }
 
 #[tokio::test]
 async fn another_connections_exclusive_queue() {
-    on_each(|bed| async move {
-        let queue = bed.queue("q");
-        let (_owner, channel) = fresh(&bed).await;
+    on_each_broker(|env| async move {
+        let queue = env.queue("q");
+        let (_owner, channel) = fresh(&env).await;
         let exclusive = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
@@ -479,7 +479,7 @@ async fn another_connections_exclusive_queue() {
             ..QueueDeclareOptions::default()
         };
         let name = || queue.as_str().into();
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         let mut errors = vec![
             channel
                 .queue_declare(
@@ -490,35 +490,35 @@ async fn another_connections_exclusive_queue() {
                 .await
                 .unwrap_err(),
         ];
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         errors.push(
             channel
                 .queue_declare(name(), passive, FieldTable::default())
                 .await
                 .unwrap_err(),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         errors.push(
             channel
                 .queue_delete(name(), QueueDeleteOptions::default())
                 .await
                 .unwrap_err(),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         errors.push(
             channel
                 .queue_purge(name(), QueuePurgeOptions::default())
                 .await
                 .unwrap_err(),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         errors.push(
             channel
                 .basic_get(name(), BasicGetOptions::default())
                 .await
                 .unwrap_err(),
         );
-        let (_connection, channel) = fresh(&bed).await;
+        let (_connection, channel) = fresh(&env).await;
         errors.push(
             channel
                 .queue_bind(

@@ -3,8 +3,8 @@ use lapin::{Channel, Consumer, options::*, types::FieldTable};
 use crate::support::*;
 
 /// A queue with a single active consumer at a time.
-async fn declare(bed: &Bed, channel: &Channel) -> String {
-    let queue = bed.queue("q");
+async fn declare(env: &TestEnv, channel: &Channel) -> String {
+    let queue = env.queue("q");
     channel
         .declare_with(
             &queue,
@@ -27,10 +27,10 @@ async fn expect(consumer: &mut Consumer, bodies: &[&str]) {
 
 #[tokio::test]
 async fn one_consumer_gets_everything_and_the_next_takes_over_when_it_is_cancelled() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = declare(&bed, &publisher).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = declare(&env, &publisher).await;
         let channel = connection.create_channel().await.unwrap();
         let [mut one, mut two, mut three] = [
             channel.consumer(&queue, "one").await,
@@ -41,7 +41,7 @@ async fn one_consumer_gets_everything_and_the_next_takes_over_when_it_is_cancell
             publisher.send("", &queue, body).await;
         }
         expect(&mut one, &["a", "b", "c"]).await;
-        none_left(&channel, &mut two).await;
+        assert_no_delivery(&channel, &mut two).await;
         // One that waits may go without a change.
         channel
             .basic_cancel("two".into(), BasicCancelOptions::default())
@@ -61,12 +61,12 @@ async fn one_consumer_gets_everything_and_the_next_takes_over_when_it_is_cancell
 
 #[tokio::test]
 async fn the_next_takes_over_when_a_channel_or_connection_ends() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = declare(&bed, &publisher).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = declare(&env, &publisher).await;
         let gone = connection.create_channel().await.unwrap();
-        let lost = bed.connect().await;
+        let lost = env.connect().await;
         let lost_channel = lost.create_channel().await.unwrap();
         let mut one = gone.consumer(&queue, "one").await;
         // Two on the channel that ends: neither may follow the other.
@@ -89,10 +89,10 @@ async fn the_next_takes_over_when_a_channel_or_connection_ends() {
 
 #[tokio::test]
 async fn the_one_that_is_active_holds_up_the_queue_while_it_is_busy() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = declare(&bed, &publisher).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = declare(&env, &publisher).await;
         let channel = connection.create_channel().await.unwrap();
         channel
             .basic_qos(1, BasicQosOptions::default())
@@ -104,20 +104,20 @@ async fn the_one_that_is_active_holds_up_the_queue_while_it_is_busy() {
             publisher.send("", &queue, body).await;
         }
         let held = next(&mut one).await;
-        assert_eq!(publisher.ready(&queue).await, 1);
+        assert_eq!(publisher.ready_count(&queue).await, 1);
         held.ack(BasicAckOptions::default()).await.unwrap();
         expect(&mut one, &["b"]).await;
-        none_left(&channel, &mut two).await;
+        assert_no_delivery(&channel, &mut two).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn an_active_consumer_stays_when_one_of_higher_priority_comes_and_that_is_next() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = declare(&bed, &publisher).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = declare(&env, &publisher).await;
         let channel = connection.create_channel().await.unwrap();
         let mut one = channel.consumer(&queue, "one").await;
         let _low = channel.consumer(&queue, "low").await;
@@ -127,7 +127,7 @@ async fn an_active_consumer_stays_when_one_of_higher_priority_comes_and_that_is_
             BasicConsumeOptions::default(),
             table([("x-priority", int(5))]),
         );
-        let mut high = soon(high).await.unwrap();
+        let mut high = with_timeout(high).await.unwrap();
         publisher.send("", &queue, "a").await;
         expect(&mut one, &["a"]).await;
         channel
@@ -142,10 +142,10 @@ async fn an_active_consumer_stays_when_one_of_higher_priority_comes_and_that_is_
 
 #[tokio::test]
 async fn reading_with_get_needs_no_turn() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let publisher = confirming(&connection).await;
-        let queue = declare(&bed, &publisher).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let publisher = confirm_channel(&connection).await;
+        let queue = declare(&env, &publisher).await;
         publisher.send("", &queue, "a").await;
         assert_eq!(publisher.drain(&queue).await, ["a"]);
     })
@@ -154,10 +154,10 @@ async fn reading_with_get_needs_no_turn() {
 
 #[tokio::test]
 async fn an_exclusive_consumer_is_refused() {
-    on_each(|bed| async move {
-        let connection = bed.connect().await;
-        let channel = confirming(&connection).await;
-        let queue = declare(&bed, &channel).await;
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = declare(&env, &channel).await;
         let exclusive = BasicConsumeOptions {
             exclusive: true,
             ..BasicConsumeOptions::default()
@@ -168,9 +168,9 @@ async fn an_exclusive_consumer_is_refused() {
             exclusive,
             FieldTable::default(),
         );
-        let (code, text) = refusal(&soon(refused).await.unwrap_err());
+        let (code, text) = refusal(&with_timeout(refused).await.unwrap_err());
         assert_eq!(
-            (code, bed.plain(&text)),
+            (code, env.without_prefix(&text)),
             (
                 403,
                 "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use".to_owned()

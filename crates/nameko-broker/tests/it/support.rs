@@ -11,13 +11,13 @@ use nameko_broker::Broker;
 use uuid::Uuid;
 
 /// Long enough for anything that should happen, on a busy machine too.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a second broker to agree with is.
 const URI: &str = "NAMEKO_TEST_AMQP_URI";
 
 /// A broker to test, with names of its own and what was made under them.
-pub(crate) struct Bed {
+pub(crate) struct TestEnv {
     pub(crate) uri: String,
     prefix: String,
     queues: Mutex<Vec<String>>,
@@ -25,21 +25,23 @@ pub(crate) struct Bed {
 }
 
 /// Runs a test on the embedded broker, and on the one `NAMEKO_TEST_AMQP_URI` names.
-pub(crate) async fn on_each<F: Future<Output = ()>>(test: impl Fn(std::sync::Arc<Bed>) -> F) {
+pub(crate) async fn on_each_broker<F: Future<Output = ()>>(
+    test: impl Fn(std::sync::Arc<TestEnv>) -> F,
+) {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     println!("on the embedded broker");
-    test(Bed::new(broker.uri()).into()).await;
+    test(TestEnv::new(broker.uri()).into()).await;
     broker.stop().await;
     if let Ok(uri) = std::env::var(URI) {
         println!("on {uri}");
         // To lapin, a slash with nothing behind it names the vhost without a name.
-        let bed = std::sync::Arc::new(Bed::new(uri.trim_end_matches('/').to_owned()));
-        test(bed.clone()).await;
-        bed.clean().await;
+        let env = std::sync::Arc::new(TestEnv::new(uri.trim_end_matches('/').to_owned()));
+        test(env.clone()).await;
+        env.clean_up().await;
     }
 }
 
-impl Bed {
+impl TestEnv {
     pub(crate) fn new(uri: String) -> Self {
         Self {
             uri,
@@ -50,7 +52,7 @@ impl Bed {
     }
 
     pub(crate) async fn connect(&self) -> Connection {
-        soon(Connection::connect(
+        with_timeout(Connection::connect(
             &self.uri,
             ConnectionProperties::default(),
         ))
@@ -84,11 +86,11 @@ impl Bed {
     }
 
     /// A text of the broker with this test's names made short again.
-    pub(crate) fn plain(&self, text: &str) -> String {
+    pub(crate) fn without_prefix(&self, text: &str) -> String {
         text.replace(&self.prefix, "")
     }
 
-    async fn clean(&self) {
+    async fn clean_up(&self) {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
         let queues = self.queues.lock().unwrap().clone();
@@ -110,15 +112,15 @@ impl Bed {
 }
 
 /// Waits for what has to happen, and fails when it does not.
-pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future)
+pub(crate) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TIMEOUT, future)
         .await
         .expect("it did not happen in time")
 }
 
 /// Asks again and again until it is so, and fails when it never is.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + SOON;
+pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while !ask().await {
         assert!(tokio::time::Instant::now() < deadline, "never so: {what}");
         tokio::task::yield_now().await;
@@ -142,8 +144,8 @@ pub(crate) fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// Short ways to say what tests do all the time.
-pub(crate) trait Short {
+/// ChannelExt ways to say what tests do all the time.
+pub(crate) trait ChannelExt {
     async fn declare(&self, queue: &str) -> u32;
     async fn declare_with(&self, queue: &str, arguments: FieldTable) -> u32;
     async fn declare_exchange(&self, name: &str, kind: lapin::ExchangeKind);
@@ -159,19 +161,19 @@ pub(crate) trait Short {
     async fn consumer(&self, queue: &str, tag: &str) -> Consumer;
     async fn get(&self, queue: &str) -> Option<BasicGetMessage>;
     /// Ready messages, by a passive declaration.
-    async fn ready(&self, queue: &str) -> u32;
+    async fn ready_count(&self, queue: &str) -> u32;
     /// Reads all there are, acknowledging them.
     async fn drain(&self, queue: &str) -> Vec<String>;
 }
 
-impl Short for Channel {
+impl ChannelExt for Channel {
     async fn declare(&self, queue: &str) -> u32 {
         self.declare_with(queue, FieldTable::default()).await
     }
 
     async fn declare_with(&self, queue: &str, arguments: FieldTable) -> u32 {
         let declared = self.queue_declare(queue.into(), QueueDeclareOptions::default(), arguments);
-        soon(declared).await.unwrap().message_count()
+        with_timeout(declared).await.unwrap().message_count()
     }
 
     async fn declare_exchange(&self, name: &str, kind: lapin::ExchangeKind) {
@@ -181,7 +183,7 @@ impl Short for Channel {
             ExchangeDeclareOptions::default(),
             FieldTable::default(),
         );
-        soon(declared).await.unwrap();
+        with_timeout(declared).await.unwrap();
     }
 
     async fn bind(&self, queue: &str, exchange: &str, key: &str) {
@@ -192,7 +194,7 @@ impl Short for Channel {
             QueueBindOptions::default(),
             FieldTable::default(),
         );
-        soon(bound).await.unwrap();
+        with_timeout(bound).await.unwrap();
     }
 
     async fn send(&self, exchange: &str, key: &str, body: &str) -> Confirmation {
@@ -217,7 +219,7 @@ impl Short for Channel {
             body.as_bytes(),
             properties,
         );
-        soon(async { sent.await.unwrap().await.unwrap() }).await
+        with_timeout(async { sent.await.unwrap().await.unwrap() }).await
     }
 
     async fn consumer(&self, queue: &str, tag: &str) -> Consumer {
@@ -227,21 +229,21 @@ impl Short for Channel {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        soon(consumer).await.unwrap()
+        with_timeout(consumer).await.unwrap()
     }
 
     async fn get(&self, queue: &str) -> Option<BasicGetMessage> {
-        soon(self.basic_get(queue.into(), BasicGetOptions::default()))
+        with_timeout(self.basic_get(queue.into(), BasicGetOptions::default()))
             .await
             .unwrap()
     }
 
-    async fn ready(&self, queue: &str) -> u32 {
+    async fn ready_count(&self, queue: &str) -> u32 {
         let passive = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        soon(self.queue_declare(queue.into(), passive, FieldTable::default()))
+        with_timeout(self.queue_declare(queue.into(), passive, FieldTable::default()))
             .await
             .unwrap()
             .message_count()
@@ -259,15 +261,15 @@ impl Short for Channel {
 
 /// The next delivery.
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
-    soon(consumer.next())
+    with_timeout(consumer.next())
         .await
         .expect("the consumer ended")
         .unwrap()
 }
 
 /// That nothing more was delivered before the broker answered something else.
-pub(crate) async fn none_left(channel: &Channel, consumer: &mut Consumer) {
-    soon(channel.basic_qos(0, BasicQosOptions { global: true }))
+pub(crate) async fn assert_no_delivery(channel: &Channel, consumer: &mut Consumer) {
+    with_timeout(channel.basic_qos(0, BasicQosOptions { global: true }))
         .await
         .unwrap();
     let left = futures_util::future::poll_immediate(consumer.next())
@@ -282,9 +284,9 @@ pub(crate) fn body(delivery: &Delivery) -> String {
 }
 
 /// A channel with publisher confirms.
-pub(crate) async fn confirming(connection: &Connection) -> Channel {
-    let channel = soon(connection.create_channel()).await.unwrap();
-    soon(channel.confirm_select(ConfirmSelectOptions::default()))
+pub(crate) async fn confirm_channel(connection: &Connection) -> Channel {
+    let channel = with_timeout(connection.create_channel()).await.unwrap();
+    with_timeout(channel.confirm_select(ConfirmSelectOptions::default()))
         .await
         .unwrap();
     channel
