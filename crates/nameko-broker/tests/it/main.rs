@@ -9,13 +9,6 @@
 /// A broker to test, and short ways to say what a test does.
 mod support;
 
-/// What a dead letter tells of itself, and how one comes about.
-mod deaths;
-
-/// An HTTP client of one request at a time.
-#[cfg(feature = "management")]
-mod http;
-
 /// A peer that says what it likes, frame by frame.
 mod peer;
 
@@ -53,6 +46,3 @@ mod single_active;
 mod hostile;
 /// The broker as a value: start, stop, restart, counts.
 mod lifecycle;
-/// The management API where RabbitMQ's is another, or no example: garbage, and what Rust sees of it.
-#[cfg(feature = "management")]
-mod management_embedded;

@@ -1,3 +1,7 @@
+mod causes;
+mod history;
+mod routing;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapin::{Channel, ExchangeKind, message::Delivery, options::*, types::AMQPValue};
@@ -6,17 +10,17 @@ use crate::support::*;
 
 /// One entry of `x-death`, without its time.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Death {
-    pub(crate) count: i64,
-    pub(crate) reason: String,
-    pub(crate) queue: String,
-    pub(crate) exchange: String,
-    pub(crate) keys: Vec<String>,
-    pub(crate) expiration: Option<String>,
+pub(super) struct Death {
+    pub(super) count: i64,
+    pub(super) reason: String,
+    pub(super) queue: String,
+    pub(super) exchange: String,
+    pub(super) keys: Vec<String>,
+    pub(super) expiration: Option<String>,
 }
 
 /// The header `x-death`, each entry checked for types and keys on the way.
-pub(crate) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
+pub(super) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
     let headers = message.properties.headers().clone().unwrap();
     let Some(AMQPValue::FieldArray(entries)) = headers.inner().get("x-death") else {
         panic!("no array x-death in {headers:?}");
@@ -66,7 +70,7 @@ pub(crate) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
         .collect()
 }
 
-pub(crate) fn death(count: i64, reason: &str, queue: &str, exchange: &str, keys: &[&str]) -> Death {
+pub(super) fn death(count: i64, reason: &str, queue: &str, exchange: &str, keys: &[&str]) -> Death {
     Death {
         count,
         reason: reason.into(),
@@ -78,7 +82,7 @@ pub(crate) fn death(count: i64, reason: &str, queue: &str, exchange: &str, keys:
 }
 
 /// `x-first-death-reason`, `-queue` and `-exchange`.
-pub(crate) fn first_death(env: &TestEnv, message: &Delivery) -> [String; 3] {
+pub(super) fn first_death(env: &TestEnv, message: &Delivery) -> [String; 3] {
     ["reason", "queue", "exchange"]
         .map(|what| header(env, message, &format!("x-first-death-{what}")))
 }
@@ -98,7 +102,7 @@ fn header(env: &TestEnv, message: &Delivery, name: &str) -> String {
 }
 
 /// A queue `q` whose dead letters go through the exchange `dlx`, of kind fanout, to the queue `dead`.
-pub(crate) async fn with_dead_letters<const N: usize>(
+pub(super) async fn with_dead_letters<const N: usize>(
     env: &TestEnv,
     channel: &Channel,
     more: [(&str, AMQPValue); N],
@@ -113,7 +117,7 @@ pub(crate) async fn with_dead_letters<const N: usize>(
     (queue, dead)
 }
 
-pub(crate) async fn reject(channel: &Channel, queue: &str) {
+pub(super) async fn reject(channel: &Channel, queue: &str) {
     let message = wait_for_message(channel, queue).await;
     message
         .reject(BasicRejectOptions { requeue: false })
@@ -122,7 +126,7 @@ pub(crate) async fn reject(channel: &Channel, queue: &str) {
 }
 
 /// The first message of a queue, once there is one.
-pub(crate) async fn wait_for_message(
+pub(super) async fn wait_for_message(
     channel: &Channel,
     queue: &str,
 ) -> lapin::message::BasicGetMessage {

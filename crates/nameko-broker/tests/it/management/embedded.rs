@@ -1,11 +1,11 @@
 use nameko_broker::Broker;
 use serde_json::json;
 
-use crate::{
+use super::{
     http::{Api, send_raw},
-    management::message,
-    support::*,
+    message,
 };
+use crate::support::*;
 
 #[tokio::test]
 async fn before_version_3_7_a_body_said_whether_to_requeue() {

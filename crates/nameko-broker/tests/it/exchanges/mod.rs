@@ -1,0 +1,5 @@
+mod alternate;
+mod bindings;
+mod headers;
+mod lifecycle;
+mod routing;
