@@ -7,7 +7,7 @@ const REQUEUE: BasicNackOptions = BasicNackOptions {
     requeue: true,
 };
 
-/// A queue with the messages 0 to 4, all delivered on the channel.
+/// Declares a queue and delivers the messages 0 to 4 on the channel.
 async fn delivered(env: &TestEnv, channel: &Channel) -> (String, lapin::Consumer) {
     let queue = env.queue("q");
     channel.declare(&queue).await;
@@ -26,7 +26,7 @@ async fn delivered(env: &TestEnv, channel: &Channel) -> (String, lapin::Consumer
 }
 
 #[tokio::test]
-async fn unacknowledged_messages_come_back_in_their_places() {
+async fn requeued_messages_return_to_their_positions() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -56,7 +56,7 @@ async fn unacknowledged_messages_come_back_in_their_places() {
 }
 
 #[tokio::test]
-async fn one_acknowledgement_covers_all_before_it() {
+async fn multiple_settles_all_earlier_deliveries() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -71,7 +71,7 @@ async fn one_acknowledgement_covers_all_before_it() {
         };
         channel.basic_nack(4, nack).await.unwrap();
         assert_eq!(channel.drain(&queue).await, ["2", "3"]);
-        // Tag 0 is all there are, also when there are none.
+        // Tag 0 settles all deliveries; having none is no error.
         channel.basic_nack(0, nack).await.unwrap();
         assert_eq!(channel.drain(&queue).await, ["4"]);
         channel
@@ -84,7 +84,7 @@ async fn one_acknowledgement_covers_all_before_it() {
 }
 
 #[tokio::test]
-async fn recover_brings_back_all() {
+async fn recover_requeues_all_deliveries() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -99,7 +99,7 @@ async fn recover_brings_back_all() {
 }
 
 #[tokio::test]
-async fn a_closed_channel_and_a_lost_connection_give_back_what_they_had() {
+async fn closing_a_channel_or_connection_requeues_its_deliveries() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -119,7 +119,7 @@ async fn a_closed_channel_and_a_lost_connection_give_back_what_they_had() {
 }
 
 #[tokio::test]
-async fn what_one_consumer_requeues_another_gets() {
+async fn messages_requeued_by_one_consumer_go_to_another() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;

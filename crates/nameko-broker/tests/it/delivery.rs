@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn messages_come_in_order() {
+async fn messages_arrive_in_order() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -61,7 +61,7 @@ async fn consumers_take_turns() {
 }
 
 #[tokio::test]
-async fn prefetch_holds_per_consumer_and_a_busy_one_does_not_hold_up_others() {
+async fn prefetch_limits_each_consumer_without_blocking_others() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -116,7 +116,7 @@ async fn global_prefetch_is_shared_by_the_channel() {
 }
 
 #[tokio::test]
-async fn an_unlimited_consumer_without_acks_gets_all() {
+async fn consumers_without_acks_ignore_prefetch() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -168,7 +168,7 @@ async fn nothing_is_delivered_after_a_cancel() {
             .unwrap();
         channel.send("", &queue, "after").await;
         assert_eq!(channel.ready_count(&queue).await, 1);
-        // What was delivered before may still be acknowledged.
+        // Earlier deliveries can still be acknowledged.
         delivery.ack(BasicAckOptions::default()).await.unwrap();
         assert_eq!(channel.drain(&queue).await, ["after"]);
     })
@@ -176,7 +176,7 @@ async fn nothing_is_delivered_after_a_cancel() {
 }
 
 #[tokio::test]
-async fn a_consumer_learns_that_its_queue_is_gone() {
+async fn consumers_are_cancelled_when_their_queue_is_deleted() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -189,7 +189,7 @@ async fn a_consumer_learns_that_its_queue_is_gone() {
             .await
             .unwrap();
         assert!(with_timeout(consumer.next()).await.is_none());
-        // The tag is free again, and the queue can come back.
+        // The tag can be reused, and the queue declared again.
         channel.declare(&queue).await;
         let mut consumer = channel.consumer(&queue, "c").await;
         channel.send("", &queue, "m").await;
@@ -199,7 +199,7 @@ async fn a_consumer_learns_that_its_queue_is_gone() {
 }
 
 #[tokio::test]
-async fn an_exclusive_consumer_is_the_only_one() {
+async fn exclusive_consumers_exclude_others() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -249,7 +249,7 @@ async fn an_exclusive_consumer_is_the_only_one() {
 }
 
 #[tokio::test]
-async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
+async fn a_large_backlog_is_shared_by_many_consumers_without_loss() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = connection.create_channel().await.unwrap();
@@ -294,7 +294,7 @@ async fn a_backlog_of_thousands_is_shared_by_many_consumers_and_none_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn delivery_tags_count_up_whether_a_message_is_read_or_delivered() {
+async fn delivery_tags_of_get_and_consume_count_up_together() {
     const EACH: usize = 10_000;
     on_each_broker(|env| async move {
         let connection = env.connect().await;
@@ -316,7 +316,7 @@ async fn delivery_tags_count_up_whether_a_message_is_read_or_delivered() {
         };
         let mut publisher = Peer::with_channel(env.addr()).await;
         publisher.write(&publish(&read)).await;
-        wait_until("there", || async {
+        wait_until("all messages are enqueued", || async {
             channel.ready_count(&read).await == EACH as u32
         })
         .await;

@@ -2,7 +2,7 @@ use lapin::{BasicProperties, Channel, Consumer, options::*, types::FieldTable};
 
 use crate::support::*;
 
-/// The name under which a client asks for replies without a queue.
+/// The pseudo-queue of direct replies.
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 const NO_ACK: BasicConsumeOptions = BasicConsumeOptions {
@@ -18,24 +18,26 @@ async fn replies(channel: &Channel, tag: &str) -> Consumer {
     with_timeout(consumer).await.unwrap()
 }
 
-fn asking() -> BasicProperties {
+fn request_properties() -> BasicProperties {
     BasicProperties::default()
         .with_reply_to(REPLY_TO.into())
         .with_correlation_id("c".into())
 }
 
 #[tokio::test]
-async fn a_reply_goes_straight_to_the_channel_that_asked() {
+async fn replies_go_straight_to_the_requesting_channel() {
     on_each_broker(|env| async move {
         let [client, server] = [env.connect().await, env.connect().await];
-        let asks = confirm_channel(&client).await;
-        let answers = confirm_channel(&server).await;
+        let requester = confirm_channel(&client).await;
+        let responder = confirm_channel(&server).await;
         let queue = env.queue("q");
-        asks.declare(&queue).await;
-        let mut received = replies(&asks, "r").await;
+        requester.declare(&queue).await;
+        let mut received = replies(&requester, "r").await;
         for n in ["1", "2"] {
-            asks.send_with("", &queue, "question", asking()).await;
-            let request = answers.get(&queue).await.unwrap();
+            requester
+                .send_with("", &queue, "question", request_properties())
+                .await;
+            let request = responder.get(&queue).await.unwrap();
             let address = request.properties.reply_to().clone().unwrap();
             assert!(
                 address.as_str().starts_with("amq.rabbitmq.reply-to."),
@@ -43,15 +45,15 @@ async fn a_reply_goes_straight_to_the_channel_that_asked() {
             );
             assert_eq!(
                 request.properties.clone().with_reply_to(REPLY_TO.into()),
-                asking()
+                request_properties()
             );
-            // Whether it is still listened to.
-            assert_eq!(answers.ready_count(address.as_str()).await, 0);
+            // A passive declaration reports whether the address has a consumer.
+            assert_eq!(responder.ready_count(address.as_str()).await, 0);
             let properties = BasicProperties::default().with_correlation_id(n.into());
-            let sent = answers
+            let sent = responder
                 .send_with("", address.as_str(), "answer", properties.clone())
                 .await;
-            // It is no queue, so it counts as unroutable.
+            // The address is not a queue, so the message counts as unroutable.
             assert!(sent.is_ack() && sent.take_message().is_some());
             let reply = next(&mut received).await;
             assert_eq!(
@@ -72,17 +74,19 @@ async fn a_reply_goes_straight_to_the_channel_that_asked() {
 }
 
 #[tokio::test]
-async fn nobody_listens_after_a_cancel_or_the_channels_end() {
+async fn addresses_end_with_the_consumer_or_channel() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
-        let answers = confirm_channel(&connection).await;
+        let responder = confirm_channel(&connection).await;
         let queue = env.queue("q");
-        answers.declare(&queue).await;
+        responder.declare(&queue).await;
         for cancel in [true, false] {
-            let asks = confirm_channel(&connection).await;
-            let _came = replies(&asks, "r").await;
-            asks.send_with("", &queue, "question", asking()).await;
-            let address = answers
+            let requester = confirm_channel(&connection).await;
+            let _came = replies(&requester, "r").await;
+            requester
+                .send_with("", &queue, "question", request_properties())
+                .await;
+            let address = responder
                 .get(&queue)
                 .await
                 .unwrap()
@@ -91,23 +95,27 @@ async fn nobody_listens_after_a_cancel_or_the_channels_end() {
                 .clone()
                 .unwrap();
             if cancel {
-                asks.basic_cancel("r".into(), BasicCancelOptions::default())
+                requester
+                    .basic_cancel("r".into(), BasicCancelOptions::default())
                     .await
                     .unwrap();
-                // And it may be asked for again.
-                let _again = replies(&asks, "r").await;
+                // A new consumer can be added.
+                let _again = replies(&requester, "r").await;
             } else {
-                asks.close(200, "".into()).await.unwrap();
+                requester.close(200, "".into()).await.unwrap();
             }
-            answers.send("", address.as_str(), "lost").await;
-            let looks = connection.create_channel().await.unwrap();
+            responder.send("", address.as_str(), "lost").await;
+            let observer = connection.create_channel().await.unwrap();
             let passive = QueueDeclareOptions {
                 passive: true,
                 ..QueueDeclareOptions::default()
             };
-            let gone =
-                with_timeout(looks.queue_declare(address.clone(), passive, FieldTable::default()))
-                    .await;
+            let gone = with_timeout(observer.queue_declare(
+                address.clone(),
+                passive,
+                FieldTable::default(),
+            ))
+            .await;
             let (code, text) = refusal(&gone.unwrap_err());
             assert_eq!(
                 (code, text),
@@ -122,7 +130,7 @@ async fn nobody_listens_after_a_cancel_or_the_channels_end() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_direct_replies() {
+async fn invalid_direct_reply_requests_are_refused() {
     on_each_broker(|env| async move {
         let failed = |error: lapin::Error| refusal(&error);
         let fresh = async || {
@@ -163,7 +171,7 @@ async fn what_is_wrong_with_direct_replies() {
             "it-key".into(),
             BasicPublishOptions::default(),
             b"m",
-            asking(),
+            request_properties(),
         );
         let error = failed(
             with_timeout(with_timeout(sent).await.unwrap())
@@ -177,7 +185,7 @@ async fn what_is_wrong_with_direct_replies() {
                 "PRECONDITION_FAILED - fast reply consumer does not exist".to_owned()
             )
         );
-        // The name itself is always there.
+        // The pseudo-queue itself always exists.
         let (_four, channel) = fresh().await;
         assert_eq!(channel.ready_count(REPLY_TO).await, 0);
     })

@@ -5,7 +5,7 @@ use lapin::{BasicProperties, options::*};
 use crate::support::*;
 
 #[tokio::test]
-async fn messages_expire_by_the_queues_time_or_their_own() {
+async fn messages_expire_by_queue_ttl_or_expiration() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -21,32 +21,32 @@ async fn messages_expire_by_the_queues_time_or_their_own() {
         for (queue, properties) in [(&timed, BasicProperties::default()), (&plain, expiring())] {
             let begun = Instant::now();
             channel.send_with("", queue, "m", properties).await;
-            wait_until("expired", || async {
+            wait_until("the message expires", || async {
                 channel.ready_count(queue).await == 0
             })
             .await;
             let took = begun.elapsed();
             assert!(took >= Duration::from_millis(99), "{took:?}");
         }
-        // What comes after it stays.
+        // The message behind it stays.
         channel.send_with("", &plain, "m", expiring()).await;
         channel.send("", &plain, "stays").await;
-        wait_until("expired", || async {
+        wait_until("the message expires", || async {
             channel.ready_count(&plain).await == 1
         })
         .await;
         assert_eq!(channel.drain(&plain).await, ["stays"]);
-        // Behind one that stays a message waits for its turn to expire.
+        // A message that is not at the head does not expire.
         channel.send("", &plain, "stays").await;
         channel.send_with("", &plain, "m", expiring()).await;
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        wait_for_expiration(&env, &channel, "100").await;
         assert_eq!(channel.drain(&plain).await, ["stays"]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_shorter_of_the_queues_and_the_messages_time_counts() {
+async fn the_shorter_ttl_applies() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -57,7 +57,7 @@ async fn the_shorter_of_the_queues_and_the_messages_time_counts() {
                 .await;
             let expiring = BasicProperties::default().with_expiration(of_message.into());
             channel.send_with("", &queue, "m", expiring).await;
-            wait_until("expired", || async {
+            wait_until("the message expires", || async {
                 channel.ready_count(&queue).await == 0
             })
             .await;
@@ -67,7 +67,7 @@ async fn the_shorter_of_the_queues_and_the_messages_time_counts() {
 }
 
 #[tokio::test]
-async fn a_message_that_expires_at_once_is_delivered_only_where_somebody_waits() {
+async fn immediately_expiring_messages_reach_waiting_consumers_only() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -88,7 +88,7 @@ async fn a_message_that_expires_at_once_is_delivered_only_where_somebody_waits()
 }
 
 #[tokio::test]
-async fn a_delivered_message_does_not_expire_but_a_requeued_one_does() {
+async fn delivered_messages_expire_only_after_a_requeue() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -102,13 +102,13 @@ async fn a_delivered_message_does_not_expire_but_a_requeued_one_does() {
             .basic_cancel("c".into(), BasicCancelOptions::default())
             .await
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        wait_for_expiration(&env, &channel, "50").await;
         let nack = BasicNackOptions {
             multiple: false,
             requeue: true,
         };
         delivery.nack(nack).await.unwrap();
-        wait_until("expired", || async {
+        wait_until("the message expires", || async {
             channel.ready_count(&queue).await == 0
         })
         .await;
@@ -117,7 +117,7 @@ async fn a_delivered_message_does_not_expire_but_a_requeued_one_does() {
 }
 
 #[tokio::test]
-async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
+async fn unused_queues_expire_and_consumed_ones_do_not() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -129,20 +129,30 @@ async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
             .await
             .unwrap();
         let _user = channel.consumer(&queue, "c").await;
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        // A queue without a consumer, declared later with the same lifetime.
+        let unused = env.queue("unused");
+        channel.declare_with(&unused, arguments.clone()).await;
+        wait_until("the unused queue expires", || async {
+            channel
+                .send("", &unused, "m")
+                .await
+                .take_message()
+                .is_some()
+        })
+        .await;
         assert_eq!(channel.ready_count(&queue).await, 0);
         let left = Instant::now();
         channel
             .basic_cancel("c".into(), BasicCancelOptions::default())
             .await
             .unwrap();
-        wait_until("gone", || async {
+        wait_until("the queue expires", || async {
             channel.send("", &queue, "m").await.take_message().is_some()
         })
         .await;
         let took = left.elapsed();
         assert!(took >= Duration::from_millis(1999), "{took:?}");
-        // Declared again and again for longer than that it stays, and is not another one of its name.
+        // Repeated declarations keep the queue alive beyond its expiry time.
         let declare = || async {
             channel
                 .queue_declare(queue.as_str().into(), options, arguments.clone())
@@ -161,7 +171,7 @@ async fn a_queue_expires_when_unused_and_not_while_it_has_a_consumer() {
 }
 
 #[tokio::test]
-async fn a_passive_declaration_is_a_use_of_a_queue_too() {
+async fn passive_declarations_keep_a_queue_alive() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -174,7 +184,7 @@ async fn a_passive_declaration_is_a_use_of_a_queue_too() {
             )
             .await
             .unwrap();
-        // Asked for again and again for longer than it may be unused.
+        // Repeated passive declarations keep the queue alive beyond its expiry time.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(2500) {
             assert_eq!(channel.ready_count(&queue).await, 0);

@@ -1,8 +1,15 @@
-use lapin::{Connection, ConnectionProperties, options::*};
+use amq_protocol::{
+    frame::AMQPFrame,
+    protocol::{AMQPClass, channel},
+};
+use lapin::{Connection, ConnectionProperties};
 
-use crate::support::*;
+use crate::{
+    peer::{Peer, encoded},
+    support::*,
+};
 
-/// What a connection with this URI is refused with.
+/// Returns the code and text with which a connection is refused.
 async fn connect_error(uri: &str) -> (u16, String) {
     let error = with_timeout(Connection::connect(uri, ConnectionProperties::default()))
         .await
@@ -11,7 +18,7 @@ async fn connect_error(uri: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_wrong_password_user_or_vhost_is_refused_with_a_reason() {
+async fn wrong_credentials_or_virtual_hosts_are_refused_with_a_reason() {
     on_each_broker(|env| async move {
         let refused = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.";
         for wrong in ["guest:wrong@", "nobody:guest@"] {
@@ -25,7 +32,7 @@ async fn a_wrong_password_user_or_vhost_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn both_mechanisms_log_in() {
+async fn plain_and_amqplain_can_log_in() {
     on_each_broker(|env| async move {
         for mechanism in ["plain", "amqplain"] {
             let uri = format!("{}?auth_mechanism={mechanism}", env.uri);
@@ -40,7 +47,7 @@ async fn both_mechanisms_log_in() {
 }
 
 #[tokio::test]
-async fn what_was_agreed_on_is_what_the_broker_offers_or_less() {
+async fn clients_may_negotiate_lower_limits() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let agreed = connection.configuration();
@@ -57,7 +64,7 @@ async fn what_was_agreed_on_is_what_the_broker_offers_or_less() {
             (agreed.frame_max(), agreed.channel_max(), agreed.heartbeat()),
             (8192, 3, 7)
         );
-        // A body is cut to the smaller frames too.
+        // Bodies are split according to the smaller frame size.
         let channel = confirm_channel(&connection).await;
         let queue = env.queue("q");
         channel.declare(&queue).await;
@@ -69,19 +76,23 @@ async fn what_was_agreed_on_is_what_the_broker_offers_or_less() {
 }
 
 #[tokio::test]
-async fn a_quiet_connection_lives_on_heartbeats() {
+async fn idle_connections_are_kept_alive_by_heartbeats() {
     on_each_broker(|env| async move {
-        let uri = format!("{}?heartbeat=2", env.uri);
-        let connection = with_timeout(Connection::connect(&uri, ConnectionProperties::default()))
-            .await
-            .unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        // Time itself is what is tested: three intervals, one more than a silent peer is given.
-        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
-        channel
-            .basic_qos(1, BasicQosOptions::default())
-            .await
-            .unwrap();
+        let mut peer = Peer::open(env.addr(), 2).await;
+        // One heartbeat per second, each replied to: three intervals, while silent peers get two.
+        for _ in 0..6 {
+            assert_eq!(peer.frame().await, Some(AMQPFrame::Heartbeat));
+            peer.write(&encoded(&AMQPFrame::Heartbeat)).await;
+        }
+        let open = channel::AMQPMethod::Open(channel::Open {});
+        peer.method(1, AMQPClass::Channel(open)).await;
+        loop {
+            match peer.frame().await.expect("the connection was closed") {
+                AMQPFrame::Heartbeat => {}
+                AMQPFrame::Method(1, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))) => break,
+                other => panic!("{other:?}"),
+            }
+        }
     })
     .await;
 }

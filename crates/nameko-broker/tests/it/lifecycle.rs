@@ -5,7 +5,7 @@ use nameko_broker::{Broker, BrokerError};
 use crate::support::*;
 
 #[tokio::test]
-async fn a_stopped_broker_tells_its_clients_and_can_start_again_on_its_port() {
+async fn stopping_closes_connections_and_frees_the_port() {
     let mut broker = Broker::start("127.0.0.1:0").await.unwrap();
     let addr = broker.addr();
     for _ in 0..3 {
@@ -13,12 +13,12 @@ async fn a_stopped_broker_tells_its_clients_and_can_start_again_on_its_port() {
         let connection = env.connect().await;
         let events = connection.events_listener();
         let channel = confirm_channel(&connection).await;
-        // What was there before the restart is gone: messages live in memory.
+        // Messages are lost on a restart.
         assert_eq!(channel.declare("q").await, 0);
         channel.send("", "q", "m").await;
         with_timeout(broker.stop()).await;
         assert!(tokio::net::TcpStream::connect(addr).await.is_err());
-        let error = told(events).await;
+        let error = connection_error(events).await;
         let shutdown =
             "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
         assert_eq!(refusal(&error), (320, shutdown.to_owned()));
@@ -28,7 +28,7 @@ async fn a_stopped_broker_tells_its_clients_and_can_start_again_on_its_port() {
 }
 
 #[tokio::test]
-async fn a_dropped_broker_is_gone() {
+async fn dropping_the_broker_frees_the_port() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let addr = broker.addr();
     let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
@@ -42,7 +42,7 @@ async fn a_dropped_broker_is_gone() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_an_error_that_says_so() {
+async fn a_port_in_use_is_a_clear_error() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let error = Broker::start(broker.addr()).await.unwrap_err();
     assert!(matches!(error, BrokerError::Listen { .. }));
@@ -54,7 +54,7 @@ async fn a_port_in_use_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn closed_connections_come_again_and_find_their_queues() {
+async fn clients_can_reconnect_and_find_their_queues() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let env = TestEnv::new(broker.uri());
     let connection = env.connect().await;
@@ -66,7 +66,7 @@ async fn closed_connections_come_again_and_find_their_queues() {
     let held = channel.get(&queue).await.unwrap();
     with_timeout(broker.close_connections()).await;
     assert_eq!(broker.stats().connections, 0);
-    let error = told(events).await;
+    let error = connection_error(events).await;
     assert_eq!(refusal(&error).0, 320);
     drop(held);
     let channel = env.connect().await.create_channel().await.unwrap();
@@ -75,7 +75,7 @@ async fn closed_connections_come_again_and_find_their_queues() {
 }
 
 #[tokio::test]
-async fn counts_tell_what_is_in_the_broker() {
+async fn stats_count_connections_channels_and_queues() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let env = TestEnv::new(broker.uri());
     let connection = env.connect().await;
@@ -97,13 +97,16 @@ async fn counts_tell_what_is_in_the_broker() {
     let queue = stats.queues[&("/".to_owned(), "q".to_owned())];
     assert_eq!((queue.messages, queue.unacked, queue.consumers), (1, 1, 1));
     connection.close(200, "".into()).await.unwrap();
-    wait_until("gone", || async { broker.stats().connections == 0 }).await;
+    wait_until("the connection is closed", || async {
+        broker.stats().connections == 0
+    })
+    .await;
     assert_eq!(broker.stats().channels, 0);
     broker.stop().await;
 }
 
 #[tokio::test]
-async fn users_vhosts_and_limits_are_as_built() {
+async fn builder_settings_are_applied() {
     let broker = Broker::builder()
         .user("anna", "s/cr:t")
         .user("bob", "b")
@@ -141,7 +144,7 @@ async fn users_vhosts_and_limits_are_as_built() {
                 .to_owned()
         )
     );
-    // Virtual hosts know nothing of each other.
+    // Virtual hosts are isolated from each other.
     let other = format!("amqp://bob:b@{}/other", broker.addr());
     let other = Connection::connect(&other, ConnectionProperties::default())
         .await
@@ -159,8 +162,8 @@ async fn users_vhosts_and_limits_are_as_built() {
     broker.stop().await;
 }
 
-/// The error a connection was told of.
-async fn told(events: impl Stream<Item = Event>) -> Error {
+/// Returns the error that closed a connection.
+async fn connection_error(events: impl Stream<Item = Event>) -> Error {
     let mut errors = std::pin::pin!(events.filter_map(|event| async {
         match event {
             Event::Error(error) => Some(error),
@@ -169,5 +172,5 @@ async fn told(events: impl Stream<Item = Event>) -> Error {
     }));
     with_timeout(errors.next())
         .await
-        .expect("the connection was told nothing")
+        .expect("the connection got no error")
 }

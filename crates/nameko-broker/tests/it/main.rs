@@ -1,48 +1,49 @@
-//! What users of the broker rely on, through real clients and through bare sockets.
+//! Tests of the broker, with real clients and with raw sockets.
 //!
-//! The conformance modules run on the embedded broker, and once more on RabbitMQ when `NAMEKO_TEST_AMQP_URI` says where one
-//! is, such as `amqp://guest:guest@127.0.0.1:5672`: both have to behave the same.
+//! The conformance modules run on the embedded broker and, if `NAMEKO_TEST_AMQP_URI` is set (such
+//! as `amqp://guest:guest@127.0.0.1:5672`), a second time on that RabbitMQ. Both must behave the
+//! same.
 
-// The helpers are test code too, which the lints only see in test functions.
+// Helpers are test code too, but the lints exempt test functions only.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-/// A broker to test, and short ways to say what a test does.
+/// The broker under test and shorthands for common operations.
 mod support;
 
-/// A peer that says what it likes, frame by frame.
+/// A raw AMQP client.
 mod peer;
 
-/// Conformance: acknowledging, rejecting, recovering.
+/// Conformance: ack, reject, nack and recover.
 mod acknowledgement;
-/// Conformance: what becomes of messages that nobody took.
+/// Conformance: dead letters.
 mod dead_letters;
-/// Conformance: consumers, order, fairness, prefetch.
+/// Conformance: consumers, message order, fairness, prefetch.
 mod delivery;
-/// Conformance: replies without a queue.
+/// Conformance: direct replies.
 mod direct_reply;
-/// Conformance: exchanges and what they route where.
+/// Conformance: exchanges, bindings and routing.
 mod exchanges;
-/// Conformance: messages and queues that expire.
+/// Conformance: expiry of messages and queues.
 mod expiry;
-/// Conformance: login, virtual hosts, and what was agreed on.
+/// Conformance: login, virtual hosts, negotiated limits, heartbeats.
 mod handshake;
 /// Conformance: the management API.
 #[cfg(feature = "management")]
 mod management;
-/// Conformance: priorities of messages and of consumers.
+/// Conformance: message and consumer priorities.
 mod priorities;
 /// Conformance: confirms, returns, large bodies.
 mod publishing;
-/// Conformance: queues, how they are declared, how they go.
+/// Conformance: declaration, limits and deletion of queues.
 mod queues;
 /// Conformance: quorum queues.
 mod quorum;
-/// Conformance: the code and text of every refusal.
+/// Conformance: codes and texts of errors.
 mod refusals;
-/// Conformance: queues that have one active consumer at a time.
+/// Conformance: single active consumers.
 mod single_active;
 
-/// Peers that send garbage, nothing, too much, or do not read.
+/// Robustness: malformed input, slow clients, amplification.
 mod hostile;
-/// The broker as a value: start, stop, restart, counts.
+/// `Broker` as a value: start, stop, restart, statistics.
 mod lifecycle;

@@ -14,7 +14,7 @@ use crate::support::with_timeout;
 /// The protocol header of AMQP 0-9-1.
 pub(crate) const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 
-/// A peer that says what it likes.
+/// A raw AMQP client that can send any bytes.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
     input: BytesMut,
@@ -28,7 +28,7 @@ impl Peer {
         }
     }
 
-    /// A peer that went through the handshake, with this heartbeat interval in seconds.
+    /// Connects and completes the handshake, with a heartbeat interval in seconds.
     pub(crate) async fn open(addr: &str, heartbeat: u16) -> Self {
         let mut peer = Self::connect(addr).await;
         peer.write(HEADER).await;
@@ -55,7 +55,7 @@ impl Peer {
         peer
     }
 
-    /// A peer with channel 1 open.
+    /// Connects and opens channel 1.
     pub(crate) async fn with_channel(addr: &str) -> Self {
         let mut peer = Self::open(addr, 0).await;
         peer.method(
@@ -80,7 +80,7 @@ impl Peer {
         self.method(0, AMQPClass::Connection(method)).await;
     }
 
-    /// The next frame; `None` when the broker closed the connection.
+    /// Reads the next frame; `None` if the broker closed the socket.
     pub(crate) async fn frame(&mut self) -> Option<AMQPFrame> {
         loop {
             if let Ok((rest, frame)) = parse_frame(&self.input[..]) {
@@ -95,7 +95,8 @@ impl Peer {
         }
     }
 
-    /// The code the connection or the channel is closed with; `None` when it was closed without a word.
+    /// Reads until the connection or channel is closed and returns code and text; `None` if the
+    /// socket was closed without `close`.
     pub(crate) async fn closed_with(&mut self) -> Option<(u16, String)> {
         loop {
             match self.frame().await? {
@@ -113,16 +114,16 @@ impl Peer {
         }
     }
 
-    /// All the broker still says, until it closes.
+    /// Reads everything until the broker closes the socket.
     pub(crate) async fn read_to_end(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        // A reset ends it as well.
+        // A reset counts as the end too.
         let _ = with_timeout(self.stream.read_to_end(&mut rest)).await;
         rest
     }
 }
 
-/// A frame's bytes.
+/// Encodes a frame.
 pub(crate) fn encoded(frame: &AMQPFrame) -> Vec<u8> {
     gen_frame(frame)(WriteContext::from(Vec::new()))
         .unwrap()
@@ -130,7 +131,7 @@ pub(crate) fn encoded(frame: &AMQPFrame) -> Vec<u8> {
         .0
 }
 
-/// The bytes of a frame that need not make sense.
+/// Encodes a frame of any type and payload.
 pub(crate) fn raw(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![kind];
     frame.extend(channel.to_be_bytes());

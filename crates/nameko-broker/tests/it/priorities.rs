@@ -2,7 +2,7 @@ use lapin::{BasicProperties, Channel, Consumer, options::*, types::FieldTable};
 
 use crate::support::*;
 
-/// Sends bodies that are a priority and a letter, such as `3b`; one that starts with no digit has no priority.
+/// Publishes messages with bodies such as `3b`: leading digits are the priority.
 async fn send_all(channel: &Channel, queue: &str, bodies: &[&str]) {
     for body in bodies {
         let properties = BasicProperties::default();
@@ -31,7 +31,7 @@ async fn take(consumer: &mut Consumer, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_highest_priority_comes_first_and_equals_in_their_order() {
+async fn messages_are_ordered_by_priority_then_arrival() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -45,7 +45,7 @@ async fn the_highest_priority_comes_first_and_equals_in_their_order() {
             &["a", "1a", "5a", "0b", "9a", "1b", "255a", "3a", "c"],
         )
         .await;
-        // Above the queue's highest counts as the highest, and none at all as the lowest.
+        // Priorities are capped to the maximum; no priority is the lowest.
         let expected = ["5a", "9a", "255a", "3a", "1a", "1b", "a", "0b", "c"];
         assert_eq!(channel.drain(&queue).await, expected);
         send_all(&channel, &queue, &["1a", "5a", "b"]).await;
@@ -60,7 +60,7 @@ async fn the_highest_priority_comes_first_and_equals_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_queue_that_has_no_priorities_does_not_look_at_them() {
+async fn queues_without_max_priority_ignore_priorities() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -78,7 +78,7 @@ async fn a_queue_that_has_no_priorities_does_not_look_at_them() {
 }
 
 #[tokio::test]
-async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
+async fn requeued_messages_keep_their_position_within_their_priority() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -101,7 +101,10 @@ async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
         for index in [1, 2, 0] {
             held[index].nack(requeue).await.unwrap();
         }
-        wait_until("back", || async { channel.ready_count(&queue).await == 6 }).await;
+        wait_until("the messages are requeued", || async {
+            channel.ready_count(&queue).await == 6
+        })
+        .await;
         assert_eq!(
             channel.drain(&queue).await,
             ["7a", "5a", "5b", "5c", "1a", "1b"]
@@ -111,7 +114,7 @@ async fn a_requeued_message_goes_back_to_its_place_among_its_equals() {
 }
 
 #[tokio::test]
-async fn a_full_queue_with_priorities_drops_from_its_head() {
+async fn full_priority_queues_drop_from_the_head() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -126,7 +129,7 @@ async fn a_full_queue_with_priorities_drops_from_its_head() {
         channel.declare_with(&queue, arguments).await;
         send_all(&channel, &queue, &["1a", "5a", "3a", "b"]).await;
         assert_eq!(channel.drain(&queue).await, ["1a", "b"]);
-        wait_until("two dead", || async {
+        wait_until("two messages are dead-lettered", || async {
             channel.ready_count(&dead).await == 2
         })
         .await;
@@ -136,7 +139,7 @@ async fn a_full_queue_with_priorities_drops_from_its_head() {
 }
 
 #[tokio::test]
-async fn a_message_of_low_priority_expires_once_it_is_first() {
+async fn low_priority_messages_expire_only_at_the_head() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -146,13 +149,13 @@ async fn a_message_of_low_priority_expires_once_it_is_first() {
             .await;
         let expiring = BasicProperties::default().with_expiration("20".into());
         channel.send_with("", &queue, "low", expiring.clone()).await;
-        wait_until("expired", || async {
+        wait_until("the message expires", || async {
             channel.ready_count(&queue).await == 0
         })
         .await;
         send_all(&channel, &queue, &["5a"]).await;
         channel.send_with("", &queue, "low", expiring).await;
-        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        wait_for_expiration(&env, &channel, "20").await;
         assert_eq!(channel.ready_count(&queue).await, 2);
         assert_eq!(channel.drain(&queue).await, ["5a"]);
     })
@@ -175,7 +178,7 @@ async fn consumer_with(
 }
 
 #[tokio::test]
-async fn a_consumer_of_higher_priority_is_served_until_it_is_busy() {
+async fn consumers_of_higher_priority_are_served_until_busy() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -206,7 +209,7 @@ async fn a_consumer_of_higher_priority_is_served_until_it_is_busy() {
         let [low, plain, one, two] = &mut consumers[..] else {
             unreachable!()
         };
-        // Equals take turns; the others get what those have no room for.
+        // Consumers of equal priority take turns; when they are busy, the others are served.
         let mut held = Vec::new();
         for (consumer, expected) in [
             (&mut *one, ["a", "c"]),
@@ -220,7 +223,7 @@ async fn a_consumer_of_higher_priority_is_served_until_it_is_busy() {
             }
         }
         assert_eq!(body(&next(low).await), "g");
-        // Room again: the next one goes to the highest, not to the low one, which has room too.
+        // The next message goes to the highest priority with capacity.
         held[0].ack(BasicAckOptions::default()).await.unwrap();
         channels[2]
             .basic_qos(2, BasicQosOptions::default())

@@ -3,7 +3,7 @@ use lapin::{BasicProperties, options::*};
 use crate::support::*;
 
 #[tokio::test]
-async fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
+async fn unroutable_mandatory_messages_are_returned_before_their_confirm() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -45,7 +45,7 @@ async fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
 }
 
 #[tokio::test]
-async fn every_message_of_a_burst_is_confirmed_and_only_the_unroutable_ones_come_back() {
+async fn all_messages_of_a_burst_are_confirmed_and_unroutable_ones_returned() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -80,7 +80,7 @@ async fn every_message_of_a_burst_is_confirmed_and_only_the_unroutable_ones_come
 }
 
 #[tokio::test]
-async fn bodies_of_any_size_come_through() {
+async fn bodies_of_any_size_arrive_unchanged() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;

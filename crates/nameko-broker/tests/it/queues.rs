@@ -3,7 +3,7 @@ use lapin::{BasicProperties, options::*, types::FieldTable};
 use crate::support::*;
 
 #[tokio::test]
-async fn a_queue_counts_its_messages_and_consumers() {
+async fn declare_get_purge_and_delete_report_message_counts() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -36,7 +36,7 @@ async fn a_queue_counts_its_messages_and_consumers() {
 }
 
 #[tokio::test]
-async fn the_broker_names_a_queue_without_a_name_and_an_empty_name_means_the_last_one() {
+async fn an_empty_name_declares_a_server_named_queue_and_refers_to_it() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -58,7 +58,7 @@ async fn the_broker_names_a_queue_without_a_name_and_an_empty_name_means_the_las
 }
 
 #[tokio::test]
-async fn an_exclusive_queue_is_its_connections_own_and_goes_with_it() {
+async fn exclusive_queues_belong_to_their_connection() {
     on_each_broker(|env| async move {
         let queue = env.queue("q");
         let owner = env.connect().await;
@@ -97,7 +97,7 @@ async fn an_exclusive_queue_is_its_connections_own_and_goes_with_it() {
 }
 
 #[tokio::test]
-async fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_first() {
+async fn auto_delete_queues_are_deleted_with_their_last_consumer() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -128,7 +128,7 @@ async fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_fir
 }
 
 #[tokio::test]
-async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
+async fn conditional_deletes_keep_queues_that_are_used_or_not_empty() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -177,7 +177,7 @@ async fn queues_are_deleted_only_if_unused_or_empty_when_asked_so() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
+async fn full_queues_drop_the_oldest_or_reject_the_newest() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -219,7 +219,7 @@ async fn a_full_queue_drops_the_oldest_or_refuses_the_newest() {
 }
 
 #[tokio::test]
-async fn properties_come_through_as_they_were_sent() {
+async fn properties_arrive_unchanged() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -257,7 +257,7 @@ async fn properties_come_through_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn a_message_given_back_to_a_full_queue_is_its_oldest_and_dropped() {
+async fn a_message_requeued_to_a_full_queue_is_dropped_as_the_oldest() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -289,7 +289,7 @@ async fn a_message_given_back_to_a_full_queue_is_its_oldest_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
+async fn full_rejecting_queues_accept_requeued_messages() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -308,7 +308,10 @@ async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
         })
         .await
         .unwrap();
-        wait_until("back", || async { channel.ready_count(&queue).await == 2 }).await;
+        wait_until("the messages are requeued", || async {
+            channel.ready_count(&queue).await == 2
+        })
+        .await;
         assert!(channel.send("", &queue, "c").await.is_nack());
         assert_eq!(channel.drain(&queue).await, ["a", "b"]);
     })
@@ -316,7 +319,7 @@ async fn a_full_queue_that_refuses_takes_messages_back_all_the_same() {
 }
 
 #[tokio::test]
-async fn one_queue_that_refuses_is_enough_for_a_nack_and_the_others_have_the_message() {
+async fn one_rejecting_queue_causes_a_nack_while_others_keep_the_message() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;

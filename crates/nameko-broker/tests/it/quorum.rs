@@ -38,7 +38,7 @@ async fn declare<const N: usize>(
     queue
 }
 
-/// The header `x-delivery-count`.
+/// Returns the header `x-delivery-count`.
 fn delivery_count(message: &Delivery) -> Option<i64> {
     match message
         .properties
@@ -53,7 +53,7 @@ fn delivery_count(message: &Delivery) -> Option<i64> {
 }
 
 #[tokio::test]
-async fn a_quorum_queue_tells_how_often_a_message_came_back() {
+async fn redeliveries_carry_a_delivery_count() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -90,7 +90,7 @@ async fn a_quorum_queue_tells_how_often_a_message_came_back() {
 }
 
 #[tokio::test]
-async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
+async fn messages_over_the_delivery_limit_are_dropped_or_dead_lettered() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -111,7 +111,10 @@ async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
         for _ in 0..3 {
             next(&mut consumer).await.nack(REQUEUE).await.unwrap();
         }
-        wait_until("dead", || async { channel.ready_count(&dead).await == 1 }).await;
+        wait_until("the message is dead-lettered", || async {
+            channel.ready_count(&dead).await == 1
+        })
+        .await;
         let message = channel.get(&dead).await.unwrap();
         let headers = message.properties.headers().clone().unwrap();
         assert_eq!(
@@ -119,7 +122,7 @@ async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
             Some(&text("delivery_limit"))
         );
         assert!(!headers.contains_key("x-delivery-count"), "{headers:?}");
-        // A channel that ends gives its messages back too.
+        // Closing a channel also counts as returning its messages.
         let dropping = env.queue("dropping");
         with_timeout(channel.queue_declare(
             dropping.as_str().into(),
@@ -140,7 +143,7 @@ async fn a_message_that_came_back_too_often_is_dropped_or_dead_lettered() {
 }
 
 #[tokio::test]
-async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last() {
+async fn returned_messages_go_to_the_head_with_a_delivery_limit_and_else_to_the_tail() {
     on_each_broker(|env| async move {
         for (limit, order) in [
             (Some(5), ["b", "a", "c", "d"]),
@@ -176,12 +179,15 @@ async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last()
             for index in [1, 0, 2] {
                 held[index].nack(REQUEUE).await.unwrap();
             }
-            wait_until("back", || async { channel.ready_count(&queue).await == 4 }).await;
+            wait_until("the messages are requeued", || async {
+                channel.ready_count(&queue).await == 4
+            })
+            .await;
             let mut consumer = channel.consumer(&queue, "again").await;
             for expected in order {
                 assert_eq!(body(&next(&mut consumer).await), expected);
             }
-            // All of them at once: in the order they were delivered.
+            // Messages requeued together keep their delivery order.
             with_timeout(channel.basic_recover(BasicRecoverOptions { requeue: true }))
                 .await
                 .unwrap();
@@ -192,12 +198,15 @@ async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last()
                     (expected.to_owned(), true)
                 );
             }
-            // A channel that ends gives back in front in any case.
+            // On channel close, messages always return to the head.
             channel.send("", &queue, "e").await;
             connection.close(200, "".into()).await.unwrap();
             let connection = env.connect().await;
             let channel = connection.create_channel().await.unwrap();
-            wait_until("back", || async { channel.ready_count(&queue).await == 5 }).await;
+            wait_until("the messages are requeued", || async {
+                channel.ready_count(&queue).await == 5
+            })
+            .await;
             let mut consumer = channel.consumer(&queue, "last").await;
             for expected in order.into_iter().chain(["e"]) {
                 assert_eq!(body(&next(&mut consumer).await), expected);
@@ -208,7 +217,7 @@ async fn messages_that_came_back_are_next_where_there_is_a_limit_and_else_last()
 }
 
 #[tokio::test]
-async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
+async fn quorum_queues_support_limits_ttl_and_dead_letters() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -227,7 +236,10 @@ async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
         )
         .await;
         let reason = async |expected: &str, expected_body: &str| {
-            wait_until("dead", || async { channel.ready_count(&dead).await == 1 }).await;
+            wait_until("the message is dead-lettered", || async {
+                channel.ready_count(&dead).await == 1
+            })
+            .await;
             let message = channel.get(&dead).await.unwrap();
             let headers = message.properties.headers().clone().unwrap();
             assert_eq!(
@@ -265,7 +277,7 @@ async fn a_quorum_queue_dead_letters_and_limits_as_others_do() {
 }
 
 #[tokio::test]
-async fn a_quorum_queue_has_a_single_active_consumer_when_asked() {
+async fn quorum_queues_support_a_single_active_consumer() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -297,13 +309,13 @@ async fn a_quorum_queue_has_a_single_active_consumer_when_asked() {
 }
 
 #[tokio::test]
-async fn what_a_quorum_queue_may_not_be() {
+async fn invalid_quorum_queue_declarations_are_refused() {
     on_each_broker(|env| async move {
         let queue = env.queue("q");
         let exclusive = QueueDeclareOptions { exclusive: true, ..DURABLE };
         let auto_delete = QueueDeclareOptions { auto_delete: true, ..DURABLE };
         let transient = QueueDeclareOptions { durable: false, ..DURABLE };
-        for (name, options, arguments, code, told) in [
+        for (name, options, arguments, code, expected) in [
             (&*queue, transient, quorum([]), 406, "PRECONDITION_FAILED - invalid property 'non-durable' for queue 'q' in vhost '/'"),
             (&*queue, exclusive, quorum([]), 406, "PRECONDITION_FAILED - invalid property 'exclusive-owner' for queue 'q' in vhost '/'"),
             (&*queue, auto_delete, quorum([]), 406, "PRECONDITION_FAILED - invalid property 'auto-delete' for queue 'q' in vhost '/'"),
@@ -319,15 +331,15 @@ async fn what_a_quorum_queue_may_not_be() {
             let connection = env.connect().await;
             let channel = connection.create_channel().await.unwrap();
             let declared = with_timeout(channel.queue_declare(name.into(), options, arguments)).await;
-            let (is, text) = refusal(&declared.unwrap_err());
-            assert_eq!((is, env.without_prefix(&text)), (code, told.to_owned()));
+            let (actual, text) = refusal(&declared.unwrap_err());
+            assert_eq!((actual, env.without_prefix(&text)), (code, expected.to_owned()));
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_a_quorum_queue_does_not_do() {
+async fn unsupported_quorum_queue_operations_are_refused() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -350,7 +362,7 @@ async fn what_a_quorum_queue_does_not_do() {
         let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default());
         let (code, text) = refusal(&with_timeout(consumed).await.unwrap_err());
         assert_eq!((code, env.without_prefix(&text)), (540, "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos".to_owned()));
-        // Other than a classic one it takes no notice of an exclusive consumer.
+        // Unlike classic queues, quorum queues ignore `exclusive`.
         let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let other = env.connect().await;
         let channel = other.create_channel().await.unwrap();

@@ -2,7 +2,7 @@ use lapin::{Channel, Consumer, options::*, types::FieldTable};
 
 use crate::support::*;
 
-/// A queue with a single active consumer at a time.
+/// Declares a queue with a single active consumer.
 async fn declare(env: &TestEnv, channel: &Channel) -> String {
     let queue = env.queue("q");
     channel
@@ -26,7 +26,7 @@ async fn expect(consumer: &mut Consumer, bodies: &[&str]) {
 }
 
 #[tokio::test]
-async fn one_consumer_gets_everything_and_the_next_takes_over_when_it_is_cancelled() {
+async fn the_next_consumer_takes_over_after_a_cancel() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -42,7 +42,7 @@ async fn one_consumer_gets_everything_and_the_next_takes_over_when_it_is_cancell
         }
         expect(&mut one, &["a", "b", "c"]).await;
         assert_no_delivery(&channel, &mut two).await;
-        // One that waits may go without a change.
+        // Cancelling a standby consumer changes nothing.
         channel
             .basic_cancel("two".into(), BasicCancelOptions::default())
             .await
@@ -60,7 +60,7 @@ async fn one_consumer_gets_everything_and_the_next_takes_over_when_it_is_cancell
 }
 
 #[tokio::test]
-async fn the_next_takes_over_when_a_channel_or_connection_ends() {
+async fn the_next_consumer_takes_over_when_a_channel_or_connection_closes() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -69,7 +69,7 @@ async fn the_next_takes_over_when_a_channel_or_connection_ends() {
         let lost = env.connect().await;
         let lost_channel = lost.create_channel().await.unwrap();
         let mut one = gone.consumer(&queue, "one").await;
-        // Two on the channel that ends: neither may follow the other.
+        // Both consumers of the closing channel are skipped.
         let _same = gone.consumer(&queue, "same").await;
         let mut two = lost_channel.consumer(&queue, "two").await;
         let mut three = publisher.consumer(&queue, "three").await;
@@ -88,7 +88,7 @@ async fn the_next_takes_over_when_a_channel_or_connection_ends() {
 }
 
 #[tokio::test]
-async fn the_one_that_is_active_holds_up_the_queue_while_it_is_busy() {
+async fn a_busy_active_consumer_blocks_the_queue() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -113,7 +113,7 @@ async fn the_one_that_is_active_holds_up_the_queue_while_it_is_busy() {
 }
 
 #[tokio::test]
-async fn an_active_consumer_stays_when_one_of_higher_priority_comes_and_that_is_next() {
+async fn a_higher_priority_consumer_takes_over_only_after_the_active_one() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -141,7 +141,7 @@ async fn an_active_consumer_stays_when_one_of_higher_priority_comes_and_that_is_
 }
 
 #[tokio::test]
-async fn reading_with_get_needs_no_turn() {
+async fn get_works_without_being_active() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let publisher = confirm_channel(&connection).await;
@@ -153,7 +153,7 @@ async fn reading_with_get_needs_no_turn() {
 }
 
 #[tokio::test]
-async fn an_exclusive_consumer_is_refused() {
+async fn exclusive_consumers_are_refused() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;

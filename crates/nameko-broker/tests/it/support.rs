@@ -10,13 +10,13 @@ use lapin::{
 use nameko_broker::Broker;
 use uuid::Uuid;
 
-/// Long enough for anything that should happen, on a busy machine too.
+/// Time limit of every single step, generous enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a second broker to agree with is.
+/// Variable with the URI of a RabbitMQ to compare with.
 const URI: &str = "NAMEKO_TEST_AMQP_URI";
 
-/// A broker to test, with names of its own and what was made under them.
+/// The broker under test, with unique names that are cleaned up afterwards.
 pub(crate) struct TestEnv {
     pub(crate) uri: String,
     prefix: String,
@@ -24,7 +24,7 @@ pub(crate) struct TestEnv {
     exchanges: Mutex<Vec<String>>,
 }
 
-/// Runs a test on the embedded broker, and on the one `NAMEKO_TEST_AMQP_URI` names.
+/// Runs a test on the embedded broker and, if `NAMEKO_TEST_AMQP_URI` is set, on that RabbitMQ.
 pub(crate) async fn on_each_broker<F: Future<Output = ()>>(
     test: impl Fn(std::sync::Arc<TestEnv>) -> F,
 ) {
@@ -34,7 +34,7 @@ pub(crate) async fn on_each_broker<F: Future<Output = ()>>(
     broker.stop().await;
     if let Ok(uri) = std::env::var(URI) {
         println!("on {uri}");
-        // To lapin, a slash with nothing behind it names the vhost without a name.
+        // A trailing slash would name the virtual host "".
         let env = std::sync::Arc::new(TestEnv::new(uri.trim_end_matches('/').to_owned()));
         test(env.clone()).await;
         env.clean_up().await;
@@ -60,7 +60,7 @@ impl TestEnv {
         .unwrap()
     }
 
-    /// Where the broker listens, for a bare socket.
+    /// Returns the AMQP address, for raw sockets.
     pub(crate) fn addr(&self) -> &str {
         self.uri
             .rsplit('@')
@@ -71,21 +71,21 @@ impl TestEnv {
             .unwrap()
     }
 
-    /// A queue's name, which is cleaned up after the test.
+    /// Returns a unique queue name, deleted after the test.
     pub(crate) fn queue(&self, name: &str) -> String {
         let name = format!("{}{name}", self.prefix);
         self.queues.lock().unwrap().push(name.clone());
         name
     }
 
-    /// An exchange's name, which is cleaned up after the test.
+    /// Returns a unique exchange name, deleted after the test.
     pub(crate) fn exchange(&self, name: &str) -> String {
         let name = format!("{}{name}", self.prefix);
         self.exchanges.lock().unwrap().push(name.clone());
         name
     }
 
-    /// A text of the broker with this test's names made short again.
+    /// Removes this test's unique prefix from a text.
     pub(crate) fn without_prefix(&self, text: &str) -> String {
         text.replace(&self.prefix, "")
     }
@@ -111,23 +111,42 @@ impl TestEnv {
     }
 }
 
-/// Waits for what has to happen, and fails when it does not.
+/// Awaits a future, failing after the time limit.
 pub(crate) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIMEOUT, future)
         .await
-        .expect("it did not happen in time")
+        .expect("timed out")
 }
 
-/// Asks again and again until it is so, and fails when it never is.
-pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+/// Polls a condition until it holds, failing after the time limit.
+pub(crate) async fn wait_until<F: Future<Output = bool>>(
+    condition: &str,
+    mut holds: impl FnMut() -> F,
+) {
     let deadline = tokio::time::Instant::now() + TIMEOUT;
-    while !ask().await {
-        assert!(tokio::time::Instant::now() < deadline, "never so: {what}");
+    while !holds().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "timed out waiting until {condition}"
+        );
         tokio::task::yield_now().await;
     }
 }
 
-/// Arguments of a declaration.
+/// Waits until messages with this `expiration` (in milliseconds) that were published before have
+/// exceeded it, by observing the expiry of a later one.
+pub(crate) async fn wait_for_expiration(env: &TestEnv, channel: &Channel, expiration: &str) {
+    let queue = env.queue("clock");
+    channel.declare(&queue).await;
+    let properties = BasicProperties::default().with_expiration(expiration.into());
+    channel.send_with("", &queue, "tick", properties).await;
+    wait_until("the later message expires", || async {
+        channel.ready_count(&queue).await == 0
+    })
+    .await;
+}
+
+/// Builds the arguments of a declaration.
 pub(crate) fn table<const N: usize>(entries: [(&str, AMQPValue); N]) -> FieldTable {
     let mut table = FieldTable::default();
     for (key, value) in entries {
@@ -144,7 +163,7 @@ pub(crate) fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// ChannelExt ways to say what tests do all the time.
+/// Shorthands for common operations.
 pub(crate) trait ChannelExt {
     async fn declare(&self, queue: &str) -> u32;
     async fn declare_with(&self, queue: &str, arguments: FieldTable) -> u32;
@@ -160,9 +179,9 @@ pub(crate) trait ChannelExt {
     ) -> Confirmation;
     async fn consumer(&self, queue: &str, tag: &str) -> Consumer;
     async fn get(&self, queue: &str) -> Option<BasicGetMessage>;
-    /// Ready messages, by a passive declaration.
+    /// Returns the number of ready messages, by a passive declaration.
     async fn ready_count(&self, queue: &str) -> u32;
-    /// Reads all there are, acknowledging them.
+    /// Reads and acknowledges all ready messages.
     async fn drain(&self, queue: &str) -> Vec<String>;
 }
 
@@ -259,7 +278,7 @@ impl ChannelExt for Channel {
     }
 }
 
-/// The next delivery.
+/// Returns the next delivery.
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
     with_timeout(consumer.next())
         .await
@@ -267,7 +286,7 @@ pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
         .unwrap()
 }
 
-/// That nothing more was delivered before the broker answered something else.
+/// Asserts that nothing was delivered before the reply to a later method.
 pub(crate) async fn assert_no_delivery(channel: &Channel, consumer: &mut Consumer) {
     with_timeout(channel.basic_qos(0, BasicQosOptions { global: true }))
         .await
@@ -275,15 +294,15 @@ pub(crate) async fn assert_no_delivery(channel: &Channel, consumer: &mut Consume
     let left = futures_util::future::poll_immediate(consumer.next())
         .await
         .flatten();
-    assert!(left.is_none(), "one more was delivered: {left:?}");
+    assert!(left.is_none(), "unexpected delivery: {left:?}");
 }
 
-/// A message's body as text.
+/// Returns the body as text.
 pub(crate) fn body(delivery: &Delivery) -> String {
     String::from_utf8(delivery.data.clone()).unwrap()
 }
 
-/// A channel with publisher confirms.
+/// Opens a channel with publisher confirms.
 pub(crate) async fn confirm_channel(connection: &Connection) -> Channel {
     let channel = with_timeout(connection.create_channel()).await.unwrap();
     with_timeout(channel.confirm_select(ConfirmSelectOptions::default()))
@@ -292,10 +311,10 @@ pub(crate) async fn confirm_channel(connection: &Connection) -> Channel {
     channel
 }
 
-/// The code and text a broker refused something with.
+/// Returns the code and text of an error sent by the broker.
 pub(crate) fn refusal(error: &lapin::Error) -> (u16, String) {
     match error.kind() {
         ErrorKind::ProtocolError(error) => (error.get_id(), error.get_message().to_string()),
-        other => panic!("not a refusal by the broker: {other:?}"),
+        other => panic!("not an error sent by the broker: {other:?}"),
     }
 }

@@ -3,7 +3,7 @@ use lapin::{BasicProperties, options::*, types::FieldTable};
 use super::*;
 
 #[tokio::test]
-async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_tells_its_story() {
+async fn rejected_messages_are_dead_lettered_with_their_history() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -45,7 +45,7 @@ async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_tells_its_story
 }
 
 #[tokio::test]
-async fn an_expired_message_lives_on_without_its_expiration() {
+async fn expired_messages_are_dead_lettered_without_expiration() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -56,14 +56,14 @@ async fn an_expired_message_lives_on_without_its_expiration() {
             channel.send_with("", &queue, "m", expiring(time)).await;
             let message = wait_for_message(&channel, &dead).await;
             assert_eq!(*message.properties.expiration(), None);
-            let told = Death {
+            let expected = Death {
                 expiration: Some(time.into()),
                 ..death(1, "expired", "q", "", &["q"])
             };
-            assert_eq!(deaths(&env, &message), [told]);
+            assert_eq!(deaths(&env, &message), [expected]);
             assert_eq!(first_death(&env, &message), ["expired", "q", ""]);
         }
-        // By the queue's time there is no expiration to tell of.
+        // Expiry by the queue's TTL records no `original-expiration`.
         let timed = env.queue("timed");
         let arguments = table([
             ("x-message-ttl", int(0)),
@@ -83,7 +83,7 @@ async fn an_expired_message_lives_on_without_its_expiration() {
 }
 
 #[tokio::test]
-async fn messages_that_expire_together_die_in_their_order() {
+async fn messages_expiring_together_keep_their_order() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -91,7 +91,7 @@ async fn messages_that_expire_together_die_in_their_order() {
         for body in ["a", "b", "c"] {
             channel.send("", &queue, body).await;
         }
-        wait_until("all dead", || async {
+        wait_until("all messages are dead-lettered", || async {
             channel.ready_count(&dead).await == 3
         })
         .await;
@@ -101,7 +101,7 @@ async fn messages_that_expire_together_die_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_full_queue_sends_its_oldest_or_the_newest_to_the_dead_letters() {
+async fn full_queues_dead_letter_the_oldest_or_the_rejected_message() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -109,7 +109,7 @@ async fn a_full_queue_sends_its_oldest_or_the_newest_to_the_dead_letters() {
         for body in ["a", "b", "c"] {
             assert!(channel.send("", &queue, body).await.is_ack());
         }
-        wait_until("two dead", || async {
+        wait_until("two messages are dead-lettered", || async {
             channel.ready_count(&dead).await == 2
         })
         .await;
@@ -138,7 +138,7 @@ async fn a_full_queue_sends_its_oldest_or_the_newest_to_the_dead_letters() {
             [death(1, "maxlen", "refusing", "", &["refusing"])]
         );
         assert_eq!(channel.drain(&refusing).await, ["a"]);
-        // Without dead letters the newest is refused and gone.
+        // Without a dead-letter exchange, the rejected message is dropped.
         let plain = env.queue("plain");
         channel
             .declare_with(
@@ -157,7 +157,7 @@ async fn a_full_queue_sends_its_oldest_or_the_newest_to_the_dead_letters() {
 }
 
 #[tokio::test]
-async fn what_leaves_a_queue_otherwise_is_no_dead_letter() {
+async fn acked_purged_and_deleted_messages_are_not_dead_lettered() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -198,7 +198,7 @@ async fn what_leaves_a_queue_otherwise_is_no_dead_letter() {
 }
 
 #[tokio::test]
-async fn rejecting_many_at_once_keeps_their_order() {
+async fn messages_rejected_together_keep_their_order() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -216,7 +216,7 @@ async fn rejecting_many_at_once_keeps_their_order() {
             })
             .await
             .unwrap();
-        wait_until("all dead", || async {
+        wait_until("all messages are dead-lettered", || async {
             channel.ready_count(&dead).await == 3
         })
         .await;

@@ -3,12 +3,13 @@ use lapin::{BasicProperties, options::*};
 use super::*;
 
 #[tokio::test]
-async fn deaths_of_one_kind_in_one_queue_are_counted_together() {
+async fn repeated_deaths_are_counted_in_one_entry() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
         let [work, wait] = [env.queue("work"), env.queue("wait")];
-        // Rejected work waits and is tried again: a circle, but one that somebody's rejecting keeps going.
+        // A retry loop: a cycle, but not an automatic one, since a consumer rejects the message
+        // each time.
         let back = |queue: &str| {
             table([
                 ("x-dead-letter-exchange", text("")),
@@ -44,7 +45,7 @@ async fn deaths_of_one_kind_in_one_queue_are_counted_together() {
 }
 
 #[tokio::test]
-async fn three_queues_in_a_row_are_told_latest_first() {
+async fn x_death_lists_the_latest_queue_first() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -60,18 +61,18 @@ async fn three_queues_in_a_row_are_told_latest_first() {
         channel.declare(&queues[3]).await;
         channel.send("", &queues[0], "m").await;
         let message = wait_for_message(&channel, &queues[3]).await;
-        let told: Vec<String> = deaths(&env, &message)
+        let queues_of_deaths: Vec<String> = deaths(&env, &message)
             .into_iter()
             .map(|death| death.queue)
             .collect();
-        // RabbitMQ turns the older ones round at each death.
-        assert_eq!(told, ["c", "a", "b"]);
+        // RabbitMQ reverses the older entries at each death.
+        assert_eq!(queues_of_deaths, ["c", "a", "b"]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_x_death_that_is_none_is_written_anew() {
+async fn a_malformed_x_death_header_is_replaced() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;

@@ -8,7 +8,7 @@ use lapin::{Channel, ExchangeKind, message::Delivery, options::*, types::AMQPVal
 
 use crate::support::*;
 
-/// One entry of `x-death`, without its time.
+/// An entry of `x-death`, without its time.
 #[derive(Debug, PartialEq)]
 pub(super) struct Death {
     pub(super) count: i64,
@@ -19,7 +19,7 @@ pub(super) struct Death {
     pub(super) expiration: Option<String>,
 }
 
-/// The header `x-death`, each entry checked for types and keys on the way.
+/// Parses the header `x-death`, checking the types of all fields.
 pub(super) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
     let headers = message.properties.headers().clone().unwrap();
     let Some(AMQPValue::FieldArray(entries)) = headers.inner().get("x-death") else {
@@ -34,9 +34,9 @@ pub(super) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
         .iter()
         .map(|entry| {
             let AMQPValue::FieldTable(entry) = entry else {
-                panic!("no table: {entry:?}")
+                panic!("not a table: {entry:?}")
             };
-            let words = |key: &str| match entry.inner().get(key) {
+            let text_field = |key: &str| match entry.inner().get(key) {
                 Some(AMQPValue::LongString(text)) => Some(env.without_prefix(&text.to_string())),
                 None => None,
                 other => panic!("{key}: {other:?}"),
@@ -60,11 +60,11 @@ pub(super) fn deaths(env: &TestEnv, message: &Delivery) -> Vec<Death> {
             });
             Death {
                 count: *count,
-                reason: words("reason").unwrap(),
-                queue: words("queue").unwrap(),
-                exchange: words("exchange").unwrap(),
+                reason: text_field("reason").unwrap(),
+                queue: text_field("queue").unwrap(),
+                exchange: text_field("exchange").unwrap(),
                 keys: keys.collect(),
-                expiration: words("original-expiration"),
+                expiration: text_field("original-expiration"),
             }
         })
         .collect()
@@ -81,10 +81,10 @@ pub(super) fn death(count: i64, reason: &str, queue: &str, exchange: &str, keys:
     }
 }
 
-/// `x-first-death-reason`, `-queue` and `-exchange`.
+/// Returns `x-first-death-reason`, `-queue` and `-exchange`.
 pub(super) fn first_death(env: &TestEnv, message: &Delivery) -> [String; 3] {
     ["reason", "queue", "exchange"]
-        .map(|what| header(env, message, &format!("x-first-death-{what}")))
+        .map(|field| header(env, message, &format!("x-first-death-{field}")))
 }
 
 fn header(env: &TestEnv, message: &Delivery, name: &str) -> String {
@@ -101,7 +101,8 @@ fn header(env: &TestEnv, message: &Delivery, name: &str) -> String {
     }
 }
 
-/// A queue `q` whose dead letters go through the exchange `dlx`, of kind fanout, to the queue `dead`.
+/// Declares a queue `q` whose dead letters go through the fanout exchange `dlx` to the queue
+/// `dead`.
 pub(super) async fn with_dead_letters<const N: usize>(
     env: &TestEnv,
     channel: &Channel,
@@ -125,12 +126,12 @@ pub(super) async fn reject(channel: &Channel, queue: &str) {
         .unwrap();
 }
 
-/// The first message of a queue, once there is one.
+/// Waits for the first message of a queue and reads it.
 pub(super) async fn wait_for_message(
     channel: &Channel,
     queue: &str,
 ) -> lapin::message::BasicGetMessage {
-    wait_until("a message", || async {
+    wait_until("a message arrives", || async {
         channel.ready_count(queue).await > 0
     })
     .await;

@@ -7,7 +7,7 @@ use lapin::{
 use super::*;
 
 #[tokio::test]
-async fn a_message_that_would_go_round_by_itself_is_dropped() {
+async fn automatic_dead_letter_cycles_are_dropped() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -24,7 +24,7 @@ async fn a_message_that_would_go_round_by_itself_is_dropped() {
         channel.declare_with(&probe, to(&probe)).await;
         for queue in [&one, &probe] {
             channel.send("", queue, "m").await;
-            wait_until("dropped", || async {
+            wait_until("the message is dropped", || async {
                 channel.ready_count(&one).await
                     + channel.ready_count(&two).await
                     + channel.ready_count(&probe).await
@@ -32,7 +32,7 @@ async fn a_message_that_would_go_round_by_itself_is_dropped() {
             })
             .await;
         }
-        // Rejecting sends it to the same queue again.
+        // A rejected message may return to the same queue.
         let own = env.queue("own");
         channel
             .declare_with(
@@ -56,18 +56,18 @@ async fn a_message_that_would_go_round_by_itself_is_dropped() {
 }
 
 #[tokio::test]
-async fn only_the_queues_a_message_has_been_in_are_left_out() {
+async fn cycle_detection_skips_only_visited_queues() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
         let (queue, dead) = with_dead_letters(&env, &channel, [("x-message-ttl", int(1))]).await;
-        // The queue is bound to its own dead letter exchange, beside another.
+        // The queue is bound to its own dead-letter exchange.
         let dlx = env.exchange("dlx");
         channel.bind(&queue, &dlx, "").await;
         channel.send("", &queue, "m").await;
         let first = wait_for_message(&channel, &dead).await;
         assert_eq!(deaths(&env, &first), [death(1, "expired", "q", "", &["q"])]);
-        wait_until("dropped", || async {
+        wait_until("the message is dropped", || async {
             channel.ready_count(&queue).await == 0
         })
         .await;
@@ -77,7 +77,7 @@ async fn only_the_queues_a_message_has_been_in_are_left_out() {
 }
 
 #[tokio::test]
-async fn more_keys_are_dead_lettered_too_unless_the_queue_has_one_of_its_own() {
+async fn cc_keys_are_kept_unless_a_dead_letter_routing_key_is_set() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -98,9 +98,9 @@ async fn more_keys_are_dead_lettered_too_unless_the_queue_has_one_of_its_own() {
         ]);
         let properties = BasicProperties::default().with_headers(headers);
         channel.send_with("", &queue, "m", properties).await;
-        // A blind copy is not told of.
+        // `BCC` keys are not revealed.
         let message = wait_for_message(&channel, &blind).await;
-        let told: Vec<String> = message
+        let names: Vec<String> = message
             .properties
             .headers()
             .as_ref()
@@ -109,7 +109,7 @@ async fn more_keys_are_dead_lettered_too_unless_the_queue_has_one_of_its_own() {
             .keys()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(told, ["CC"]);
+        assert_eq!(names, ["CC"]);
         reject(&channel, &queue).await;
         let message = wait_for_message(&channel, &dead).await;
         assert_eq!(
@@ -144,7 +144,7 @@ async fn more_keys_are_dead_lettered_too_unless_the_queue_has_one_of_its_own() {
 }
 
 #[tokio::test]
-async fn every_key_of_a_message_is_routed_again() {
+async fn dead_letters_are_routed_by_all_their_keys() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -188,7 +188,7 @@ async fn every_key_of_a_message_is_routed_again() {
 }
 
 #[tokio::test]
-async fn without_the_exchange_or_a_binding_dead_letters_are_gone() {
+async fn dead_letters_without_exchange_or_binding_are_dropped() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;

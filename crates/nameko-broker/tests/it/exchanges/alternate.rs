@@ -3,7 +3,7 @@ use lapin::{ExchangeKind, options::*};
 use crate::support::*;
 
 #[tokio::test]
-async fn an_alternate_exchange_gets_what_matches_nothing() {
+async fn unroutable_messages_go_to_the_alternate_exchange() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -26,7 +26,7 @@ async fn an_alternate_exchange_gets_what_matches_nothing() {
 }
 
 #[tokio::test]
-async fn alternate_exchanges_have_their_own_and_circles_end() {
+async fn alternate_exchanges_may_form_cycles() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -53,7 +53,7 @@ async fn alternate_exchanges_have_their_own_and_circles_end() {
         channel.bind(&queue, &two, "k").await;
         assert!(channel.send(&one, "k", "m").await.take_message().is_none());
         assert_eq!(channel.drain(&queue).await, ["m"]);
-        // An alternate exchange need not be there.
+        // The alternate exchange need not exist.
         let lonely = env.exchange("lonely");
         let arguments = table([("alternate-exchange", text("it-none"))]);
         let declared = channel.exchange_declare(

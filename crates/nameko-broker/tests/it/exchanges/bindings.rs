@@ -3,7 +3,7 @@ use lapin::{BasicProperties, ExchangeKind, options::*, types::FieldTable};
 use crate::support::*;
 
 #[tokio::test]
-async fn an_exchange_bound_to_another_chooses_by_its_own_kind() {
+async fn bound_exchanges_route_by_their_own_type() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -47,7 +47,7 @@ async fn an_exchange_bound_to_another_chooses_by_its_own_kind() {
 }
 
 #[tokio::test]
-async fn exchanges_bind_to_exchanges_in_circles_too() {
+async fn exchange_bindings_may_form_cycles() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -83,7 +83,7 @@ async fn exchanges_bind_to_exchanges_in_circles_too() {
 }
 
 #[tokio::test]
-async fn unbinding_what_is_not_there_is_no_error() {
+async fn unbinding_a_missing_binding_succeeds() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;

@@ -7,7 +7,7 @@ use lapin::{
 use crate::support::*;
 
 #[tokio::test]
-async fn a_headers_exchange_looks_at_headers() {
+async fn headers_exchanges_match_any_header() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -40,7 +40,7 @@ async fn a_headers_exchange_looks_at_headers() {
 }
 
 #[tokio::test]
-async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
+async fn x_match_selects_the_matching_mode() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -59,7 +59,7 @@ async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
             (table([mode("all"), a.clone(), ("b", text("2"))]), table([a.clone(), ("b", text("2"))]), true),
             (table([mode("any"), a.clone(), ("b", text("2"))]), plain_a.clone(), true),
             (table([mode("any")]), plain_a.clone(), false),
-            // What starts with `x-` counts in two of the four modes only.
+            // Arguments starting with `x-` are compared only in the two `-with-x` modes.
             (both.clone(), plain_a.clone(), true),
             (plain_x.clone(), FieldTable::default(), true),
             (table([mode("any"), x.clone()]), plain_x.clone(), false),
@@ -67,7 +67,7 @@ async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
             (table([mode("all-with-x"), a.clone(), x.clone()]), both.clone(), true),
             (table([mode("any-with-x"), a.clone(), x.clone()]), plain_x.clone(), true),
             (table([mode("any-with-x"), x.clone()]), plain_a.clone(), false),
-            // Without a value the header has only to be there; numbers are compared whatever their size.
+            // A void argument matches any value; numbers are compared by value.
             (table([("a", AMQPValue::Void)]), plain_a.clone(), true),
             (table([("a", AMQPValue::Void)]), plain_x.clone(), false),
             (table([("n", int(3))]), table([("n", AMQPValue::LongLongInt(3))]), true),
@@ -83,7 +83,7 @@ async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
             assert_eq!(channel.ready_count(&queue).await == 1, expected, "{wanted:?} {sent:?}");
             channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         }
-        for (value, told) in [
+        for (value, expected) in [
             (text("some"), "PRECONDITION_FAILED - Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x"),
             (int(1), "PRECONDITION_FAILED - Invalid x-match field type signedint (value 1); expected longstr"),
         ] {
@@ -92,7 +92,7 @@ async fn a_binding_to_a_headers_exchange_says_how_it_matches() {
             let queue = env.queue("q");
             channel.declare(&queue).await;
             let bound = channel.queue_bind(queue.as_str().into(), exchange.as_str().into(), "".into(), QueueBindOptions::default(), table([("x-match", value)]));
-            assert_eq!(refusal(&bound.await.unwrap_err()), (406, told.to_owned()));
+            assert_eq!(refusal(&bound.await.unwrap_err()), (406, expected.to_owned()));
         }
     })
     .await;

@@ -3,7 +3,7 @@ use lapin::{ExchangeKind, options::*, types::FieldTable};
 use crate::support::*;
 
 #[tokio::test]
-async fn the_exchanges_every_broker_has_are_there() {
+async fn predefined_exchanges_exist() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = connection.create_channel().await.unwrap();
@@ -27,7 +27,7 @@ async fn the_exchanges_every_broker_has_are_there() {
 }
 
 #[tokio::test]
-async fn an_auto_delete_exchange_goes_with_its_last_binding() {
+async fn auto_delete_exchanges_are_deleted_with_their_last_binding() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = connection.create_channel().await.unwrap();

@@ -7,7 +7,7 @@ use lapin::{
 use crate::support::*;
 
 #[tokio::test]
-async fn each_kind_routes_its_way() {
+async fn exchange_types_route_as_specified() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -60,7 +60,7 @@ async fn each_kind_routes_its_way() {
 }
 
 #[tokio::test]
-async fn copies_go_to_more_keys() {
+async fn cc_and_bcc_keys_are_routed_too() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -105,7 +105,7 @@ async fn copies_go_to_more_keys() {
                 (true, false)
             );
         }
-        // One key that matches is enough for the alternate exchange to get nothing.
+        // The alternate exchange is used only if no key matches.
         channel
             .send_with(&exchange, "nobody", "copy", with(&["cc"], &[]))
             .await;
@@ -120,7 +120,7 @@ async fn copies_go_to_more_keys() {
 }
 
 #[tokio::test]
-async fn a_message_comes_once_however_many_bindings_match() {
+async fn a_message_arrives_once_if_several_bindings_match() {
     on_each_broker(|env| async move {
         let connection = env.connect().await;
         let channel = confirm_channel(&connection).await;
@@ -134,7 +134,7 @@ async fn a_message_comes_once_however_many_bindings_match() {
         }
         channel.send(&exchange, "a.b", "once").await;
         assert_eq!(channel.drain(&queue).await, ["once"]);
-        // The binding made twice was one, so unbinding it once is enough.
+        // The duplicate binding was stored once, so one unbind removes it.
         for key in ["a.*", "#", "a.b", "never bound"] {
             let unbound = channel.queue_unbind(
                 queue.as_str().into(),

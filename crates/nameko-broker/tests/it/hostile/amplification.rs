@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_long_chain_of_exchanges_that_delete_themselves_does_not_overflow_the_stack() {
+async fn a_long_chain_of_auto_delete_exchanges_does_not_overflow_the_stack() {
     const LINKS: usize = 5_000;
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut peer = Peer::with_channel(&addr(&broker)).await;
@@ -38,7 +38,7 @@ async fn a_long_chain_of_exchanges_that_delete_themselves_does_not_overflow_the_
             }));
         }
     }
-    // Each one's last binding leads to the next.
+    // The last binding of each leads to the next.
     add(exchange::AMQPMethod::Delete(exchange::Delete {
         exchange: format!("x{LINKS}").into(),
         ..exchange::Delete::default()
@@ -64,7 +64,7 @@ async fn a_long_chain_of_exchanges_that_delete_themselves_does_not_overflow_the_
     broker.stop().await;
 }
 
-/// Declares queues whose messages expire at once and go on to an exchange.
+/// Declares a queue whose messages expire at once and are dead-lettered to an exchange.
 async fn declare_forwarding_queue(
     channel: &lapin::Channel,
     queue: &str,
@@ -82,14 +82,14 @@ async fn declare_forwarding_queue(
 }
 
 #[tokio::test]
-async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
+async fn dead_letter_cycles_end_even_with_a_forged_history() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let env = TestEnv::new(broker.uri());
     let connection = env.connect().await;
     let channel = confirm_channel(&connection).await;
     declare_forwarding_queue(&channel, "one", "", Some("two")).await;
     declare_forwarding_queue(&channel, "two", "", Some("one")).await;
-    // An entry of a rejection between the others makes the way round look like somebody's doing.
+    // A forged rejection makes the cycle look intended.
     let forged = FieldTable::from(std::collections::BTreeMap::from([
         ("queue".into(), text("elsewhere")),
         ("reason".into(), text("rejected")),
@@ -102,7 +102,7 @@ async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
     let properties = lapin::BasicProperties::default().with_headers(headers);
     channel.send_with("", "one", "m", properties).await;
     for queue in ["one", "two"] {
-        wait_until("it is gone", || async {
+        wait_until("the message is gone", || async {
             channel.ready_count(queue).await == 0
         })
         .await;
@@ -112,7 +112,7 @@ async fn a_circle_of_dead_letters_ends_even_when_its_history_is_forged() {
 }
 
 #[tokio::test]
-async fn dead_letters_that_multiply_leave_others_their_turn() {
+async fn multiplying_dead_letters_do_not_starve_other_clients() {
     const LAYERS: usize = 10;
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let env = TestEnv::new(broker.uri());
@@ -138,11 +138,11 @@ async fn dead_letters_that_multiply_leave_others_their_turn() {
         let channel = &channel;
         async move { channel.ready_count(&queue).await == 1 << LAYERS }
     };
-    wait_until("all messages arrived", || {
+    wait_until("all messages arrive", || {
         wait_for_message(format!("left{LAYERS}"))
     })
     .await;
-    wait_until("all messages arrived", || {
+    wait_until("all messages arrive", || {
         wait_for_message(format!("right{LAYERS}"))
     })
     .await;
@@ -150,7 +150,7 @@ async fn dead_letters_that_multiply_leave_others_their_turn() {
 }
 
 #[tokio::test]
-async fn a_message_does_not_grow_without_end_on_its_way_through_dead_letters() {
+async fn headers_of_dead_letters_cannot_grow_without_bound() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let env = TestEnv::new(broker.uri());
     let connection = env.connect().await;
@@ -168,12 +168,12 @@ async fn a_message_does_not_grow_without_end_on_its_way_through_dead_letters() {
     for (queue, exchange) in [("second", "x1"), ("after-one", "x1"), ("after-two", "x2")] {
         channel.bind(queue, exchange, "").await;
     }
-    // Each death tells of all keys once more.
+    // Each death adds all keys to the headers.
     let keys: Vec<_> = (0..500).map(|_| text(&"k".repeat(100))).collect();
     let headers = table([("CC", lapin::types::AMQPValue::FieldArray(keys.into()))]);
     let properties = lapin::BasicProperties::default().with_headers(headers);
     channel.send_with("", "first", "m", properties).await;
-    wait_until("the message arrived", || async {
+    wait_until("the message arrives", || async {
         channel.ready_count("after-one").await == 1
     })
     .await;

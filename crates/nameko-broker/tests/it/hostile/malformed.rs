@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn peers_that_speak_another_protocol_are_told_which_one_is_spoken() {
+async fn other_protocols_get_the_supported_protocol_header() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     for greeting in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
@@ -30,7 +30,7 @@ async fn peers_that_speak_another_protocol_are_told_which_one_is_spoken() {
 }
 
 #[tokio::test]
-async fn garbage_at_any_time_costs_only_the_peers_own_connection() {
+async fn garbage_closes_only_the_peers_own_connection() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let garbage: Vec<u8> = (0..10_000_u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
@@ -49,7 +49,7 @@ async fn garbage_at_any_time_costs_only_the_peers_own_connection() {
 }
 
 #[tokio::test]
-async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
+async fn invalid_frames_are_refused_with_specific_codes() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let publish = |exchange: &str| {
         encoded(&AMQPFrame::Method(
@@ -68,17 +68,17 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
         1,
         AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare::default())),
     ));
-    for (what, bytes, code) in [
+    for (case, bytes, code) in [
         (
-            "a size no frame has",
+            "an oversized frame",
             vec![1, 0, 1, 0xff, 0xff, 0xff, 0xff],
             501,
         ),
-        ("no end mark", vec![1, 0, 1, 0, 0, 0, 1, 5, 5], 501),
-        ("an unknown kind", vec![7, 0, 1, 0, 0, 0, 0, 206], 501),
+        ("no end marker", vec![1, 0, 1, 0, 0, 0, 1, 5, 5], 501),
+        ("an unknown frame type", vec![7, 0, 1, 0, 0, 0, 0, 206], 501),
         ("a heartbeat on a channel", raw(8, 1, &[]), 505),
-        ("a body that nobody announced", raw(3, 1, b"x"), 505),
-        ("a header that nobody announced", header(60, 1), 505),
+        ("an unannounced body", raw(3, 1, b"x"), 505),
+        ("an unannounced header", header(60, 1), 505),
         ("content on channel 0", raw(3, 0, b"x"), 505),
         (
             "a method within content",
@@ -101,17 +101,17 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
             501,
         ),
         (
-            "a header cut short",
+            "a truncated header",
             [publish(""), raw(2, 1, &[0, 60, 0])].concat(),
             502,
         ),
         (
-            "a method cut short",
+            "a truncated method",
             raw(1, 1, &[0, 50, 0, 10, 0, 0, 9]),
             502,
         ),
         (
-            "a method with more than belongs to it",
+            "a method with trailing bytes",
             raw(1, 1, &[0, 20, 0, 20, 1, 0, 0]),
             502,
         ),
@@ -141,7 +141,7 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
         assert_eq!(
             closed.as_ref().map(|(code, _)| *code),
             Some(code),
-            "{what}: {closed:?}"
+            "{case}: {closed:?}"
         );
     }
     assert_serves(&broker).await;
@@ -149,7 +149,7 @@ async fn frames_that_cannot_be_are_refused_with_the_code_that_says_why() {
 }
 
 #[tokio::test]
-async fn a_stream_is_refused_and_the_reason_told() {
+async fn streams_are_refused_with_a_reason() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let connection = TestEnv::new(broker.uri()).connect().await;
     let channel = connection.create_channel().await.unwrap();
@@ -159,8 +159,8 @@ async fn a_stream_is_refused_and_the_reason_told() {
     };
     let arguments = table([("x-queue-type", text("stream"))]);
     let declared = with_timeout(channel.queue_declare("s".into(), options, arguments)).await;
-    let told = "NOT_IMPLEMENTED - the embedded broker has no streams (x-queue-type 'stream'); use RabbitMQ for them";
-    assert_eq!(refusal(&declared.unwrap_err()), (540, told.to_owned()));
+    let expected = "NOT_IMPLEMENTED - the embedded broker has no streams (x-queue-type 'stream'); use RabbitMQ for them";
+    assert_eq!(refusal(&declared.unwrap_err()), (540, expected.to_owned()));
     assert_serves(&broker).await;
     broker.stop().await;
 }
@@ -187,11 +187,11 @@ async fn deeply_nested_tables_do_not_overflow_the_stack() {
     let mut peer = Peer::connect(&addr(&broker)).await;
     peer.write(HEADER).await;
     peer.frame().await.unwrap();
-    // Before the connection is tuned not even a frame of that size is taken.
+    // Before tuning, a frame of this size is refused.
     peer.write(&raw(1, 0, &[&[0, 10, 0, 11][..], &nested(20_000)].concat()))
         .await;
     assert_eq!(peer.closed_with().await, None);
-    // A login table within the size is measured like any other.
+    // The login table of a smaller frame is checked too.
     let mut peer = Peer::connect(&addr(&broker)).await;
     peer.write(HEADER).await;
     peer.frame().await.unwrap();
@@ -208,7 +208,7 @@ async fn deeply_nested_tables_do_not_overflow_the_stack() {
 }
 
 #[tokio::test]
-async fn frames_may_come_byte_by_byte() {
+async fn frames_may_arrive_byte_by_byte() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut peer = Peer::connect(&addr(&broker)).await;
     peer.stream.set_nodelay(true).unwrap();
@@ -240,7 +240,7 @@ async fn frames_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn an_announced_body_costs_nothing_until_it_comes() {
+async fn announced_bodies_use_no_memory_until_they_arrive() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut peer = Peer::with_channel(&addr(&broker)).await;
     let publish = basic::Publish {

@@ -10,7 +10,7 @@ pub(super) fn addr(broker: &Broker) -> String {
     broker.addr().to_string()
 }
 
-/// That the broker serves others as if nothing had happened.
+/// Asserts that the broker still serves other clients.
 pub(super) async fn assert_serves(broker: &Broker) {
     let env = TestEnv::new(broker.uri());
     let connection = env.connect().await;

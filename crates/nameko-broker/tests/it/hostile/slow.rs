@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_handshake_that_does_not_finish_is_closed() {
+async fn unfinished_handshakes_time_out() {
     let broker = Broker::builder()
         .handshake_timeout(Duration::from_millis(200))
         .start("127.0.0.1:0")
@@ -27,12 +27,15 @@ async fn a_handshake_that_does_not_finish_is_closed() {
         peer.read_to_end().await;
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
-    wait_until("all closed", || async { broker.stats().connections == 0 }).await;
+    wait_until("all connections are closed", || async {
+        broker.stats().connections == 0
+    })
+    .await;
     broker.stop().await;
 }
 
 #[tokio::test]
-async fn a_silent_peer_is_closed_after_two_intervals_and_gets_heartbeats_until_then() {
+async fn silent_peers_get_heartbeats_and_are_closed_after_two_intervals() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let begun = Instant::now();
     let mut peer = Peer::open(&addr(&broker), 2).await;
@@ -51,7 +54,7 @@ async fn a_silent_peer_is_closed_after_two_intervals_and_gets_heartbeats_until_t
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
+async fn a_consumer_that_does_not_read_delays_nobody_and_is_closed() {
     let broker = Broker::builder()
         .send_timeout(Duration::from_millis(500))
         .start("127.0.0.1:0")
@@ -61,14 +64,14 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
     let connection = env.connect().await;
     let channel = confirm_channel(&connection).await;
     channel.declare("q").await;
-    let mut deaf = Peer::with_channel(&addr(&broker)).await;
+    let mut slow = Peer::with_channel(&addr(&broker)).await;
     let consume = basic::Consume {
         queue: "q".into(),
         ..basic::Consume::default()
     };
-    deaf.method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
+    slow.method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
         .await;
-    wait_until("consuming", || async {
+    wait_until("the consumer is added", || async {
         broker
             .stats()
             .queues
@@ -80,11 +83,11 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
     for _ in 0..40 {
         channel.send("", "q", &body).await;
     }
-    // It was sent what fits into the buffers between, the rest waits for somebody else.
+    // It was sent as much as the socket buffers hold; the rest stays ready.
     let stats = broker.stats();
     let queue = stats.queues.values().next().unwrap();
     assert!(queue.messages > 10, "{queue:?}");
-    wait_until("the deaf peer is closed", || async {
+    wait_until("the peer is closed", || async {
         broker.stats().connections == 1
     })
     .await;
@@ -93,7 +96,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody_and_is_closed() {
 }
 
 #[tokio::test]
-async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
+async fn requests_of_a_peer_that_does_not_read_replies_are_not_buffered() {
     let broker = Broker::builder()
         .send_timeout(Duration::from_millis(500))
         .start("127.0.0.1:0")
@@ -108,7 +111,7 @@ async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
         })),
     ))
     .repeat(1000);
-    // It goes on asking until the broker takes no more and ends it.
+    // Sends until the broker stops reading and closes the connection.
     let sent_bytes = with_timeout(async {
         let mut sent_bytes = 0;
         while peer.stream.write_all(&ask).await.is_ok() {
@@ -119,15 +122,18 @@ async fn a_peer_that_asks_and_does_not_read_is_not_read_either() {
     .await;
     assert!(
         sent_bytes < 100 << 20,
-        "{sent_bytes} bytes were read from a peer that reads nothing"
+        "{sent_bytes} bytes were read from a peer that does not read"
     );
-    wait_until("closed", || async { broker.stats().connections == 0 }).await;
+    wait_until("the connection is closed", || async {
+        broker.stats().connections == 0
+    })
+    .await;
     assert_serves(&broker).await;
     broker.stop().await;
 }
 
 #[tokio::test]
-async fn a_peer_may_publish_a_lot_before_it_reads_what_that_brings() {
+async fn clients_may_publish_megabytes_before_they_read_deliveries() {
     const MESSAGES: usize = 20_000;
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut peer = Peer::with_channel(&addr(&broker)).await;
@@ -159,7 +165,8 @@ async fn a_peer_may_publish_a_lot_before_it_reads_what_that_brings() {
         raw(3, 1, &[b'x'; 1000]),
     ]
     .concat();
-    // 20 MB, far more than fits between: each side would wait for the other if one of them insisted.
+    // 20 MB, far more than the socket buffers hold. Both sides would wait for each other if either
+    // stopped reading.
     for _ in 0..MESSAGES {
         peer.write(&message).await;
     }
@@ -174,7 +181,7 @@ async fn a_peer_may_publish_a_lot_before_it_reads_what_that_brings() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_what_comes_back_to_it_is_not_read_either() {
+async fn returned_messages_of_a_peer_that_does_not_read_are_not_buffered() {
     let broker = Broker::builder()
         .send_timeout(Duration::from_millis(500))
         .start("127.0.0.1:0")
@@ -211,12 +218,15 @@ async fn a_peer_that_does_not_read_what_comes_back_to_it_is_not_read_either() {
             sent
         })
         .await;
-        // Some is in the sockets' buffers, but the broker does not keep what it can't send back.
+        // The socket buffers hold some, but the broker does not buffer more than it can send.
         assert!(
             sent < 50 << 20,
-            "{sent} bytes were read from a peer that reads nothing"
+            "{sent} bytes were read from a peer that does not read"
         );
     }
-    wait_until("closed", || async { broker.stats().connections == 0 }).await;
+    wait_until("the connection is closed", || async {
+        broker.stats().connections == 0
+    })
+    .await;
     broker.stop().await;
 }

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::*;
 
 #[tokio::test]
-async fn who_asks_is_checked() {
+async fn requests_are_authenticated_and_methods_checked() {
     on_each_api(|host| async move {
         let none = host.api.as_user(None).get("overview").await;
         assert_eq!((none.status, &none.json), (401, &Value::Null));
         let wrong = host.api.as_user(Some("guest:wrong")).get("overview").await;
-        let told = json!({"error": "not_authorized", "reason": "Login failed"});
-        assert_eq!((wrong.status, &wrong.json), (401, &told));
+        let expected = json!({"error": "not_authorized", "reason": "Login failed"});
+        assert_eq!((wrong.status, &wrong.json), (401, &expected));
         for reply in [none, wrong] {
             let challenge = "www-authenticate: basic realm=\"rabbitmq management\"";
             assert!(reply.head.contains(challenge), "{}", reply.head);
@@ -56,14 +56,14 @@ async fn who_asks_is_checked() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_is_told_why_and_gone() {
+async fn connections_are_listed_and_closed_with_a_reason() {
     on_each_api(|host| async move {
         let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.declare("q").await;
         let mut events = connection.events_listener();
         let mut found = Value::Null;
-        // RabbitMQ lists a connection some time after it came, and tells its state later still.
+        // RabbitMQ lists a connection with a delay, and its state even later.
         wait_until("the connection is listed", || async {
             !host.request("GET", "vhosts/V/connections", "").await.1[0]["state"].is_null()
         })
@@ -73,7 +73,7 @@ async fn a_closed_connection_is_told_why_and_gone() {
             "vhost": "V", "user": "guest", "protocol": "AMQP 0-9-1", "type": "network", "ssl": false, "state": "running",
             "auth_mechanism": "PLAIN", "channel_max": 2047, "frame_max": 131_072, "node": found["node"],
         });
-        assert!(holds(&found, &expected), "{found}");
+        assert!(contains(&found, &expected), "{found}");
         let name = found["name"].as_str().unwrap();
         assert_eq!(name, format!("127.0.0.1:{} -> 127.0.0.1:{}", found["peer_port"], found["port"]));
         let path = format!("connections/{}", name.replace(' ', "%20").replace('>', "%3E"));
@@ -85,7 +85,7 @@ async fn a_closed_connection_is_told_why_and_gone() {
                 match events.next().await {
                     Some(Event::Error(error)) => return error,
                     Some(_) => {}
-                    None => panic!("the connection ended without a word"),
+                    None => panic!("the connection ended without an error"),
                 }
             }
         })

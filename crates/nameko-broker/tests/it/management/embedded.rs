@@ -8,7 +8,7 @@ use super::{
 use crate::support::*;
 
 #[tokio::test]
-async fn before_version_3_7_a_body_said_whether_to_requeue() {
+async fn requeue_field_of_rabbitmq_before_3_7_is_accepted() {
     let broker = with_api().await;
     let api = Api::new(&broker.management_uri().unwrap());
     api.put("queues/%2F/q", "{}").await;
@@ -35,7 +35,7 @@ async fn before_version_3_7_a_body_said_whether_to_requeue() {
 }
 
 #[tokio::test]
-async fn fewer_permissions_than_all_are_refused_and_not_forgotten() {
+async fn restricted_permissions_are_refused() {
     let broker = with_api().await;
     let api = Api::new(&broker.management_uri().unwrap());
     let less = json!({"configure": "^$", "write": ".*", "read": ".*"});
@@ -49,17 +49,17 @@ async fn fewer_permissions_than_all_are_refused_and_not_forgotten() {
 }
 
 #[tokio::test]
-async fn virtual_hosts_made_in_rust_are_there_and_theirs_end_with_them() {
+async fn virtual_hosts_added_from_rust_work_and_are_deleted_with_their_contents() {
     let broker = with_api().await;
     assert!(broker.add_vhost("a") && !broker.add_vhost("a"));
     let api = Api::new(&broker.management_uri().unwrap());
-    // Expiry works there as in those from the start.
+    // Expiry also works in virtual hosts added later.
     let short = json!({"arguments": {"x-message-ttl": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "late"}});
     api.put("queues/a/q", short).await;
     api.put("queues/a/late", "{}").await;
     api.post("exchanges/a/amq.default/publish", message("q", "a"))
         .await;
-    wait_until("the message expired", || async {
+    wait_until("the message expires", || async {
         api.get("queues/a/late").await.json["messages"] == 1
     })
     .await;
@@ -69,7 +69,7 @@ async fn virtual_hosts_made_in_rust_are_there_and_theirs_end_with_them() {
 }
 
 #[tokio::test]
-async fn garbage_costs_only_its_own_connection() {
+async fn garbage_requests_affect_only_their_own_connection() {
     let broker = with_api().await;
     let api = Api::new(&broker.management_uri().unwrap());
     let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n";
@@ -107,21 +107,21 @@ async fn garbage_costs_only_its_own_connection() {
     ] {
         let answer = with_timeout(send_raw(api.addr(), garbage.as_bytes())).await;
         let start = garbage.get(..60).unwrap_or(garbage);
-        // Of one that is cut off while it still sends, the answer may be lost.
+        // If the connection is closed while the client sends, the response may be lost.
         assert!(
             answer.is_empty() || answer.split(' ').nth(1) == Some(status),
             "{start:?}: {answer:?}"
         );
         assert_eq!(api.get("overview").await.status, 200, "{start:?}");
     }
-    // One that says nothing does not keep the broker from stopping.
+    // An idle connection does not prevent the broker from stopping.
     let _silent = tokio::net::TcpStream::connect(api.addr()).await.unwrap();
     with_timeout(broker.stop()).await;
     assert!(tokio::net::TcpStream::connect(api.addr()).await.is_err());
 }
 
 #[tokio::test]
-async fn a_management_port_in_use_is_an_error_that_says_so() {
+async fn a_management_port_in_use_is_a_clear_error() {
     let broker = with_api().await;
     let port = broker.management_addr().unwrap().port();
     let again = Broker::builder()

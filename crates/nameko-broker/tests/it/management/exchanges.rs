@@ -34,7 +34,7 @@ async fn exchanges_are_declared_and_deleted() {
 }
 
 #[tokio::test]
-async fn bindings_are_made_and_deleted() {
+async fn bindings_are_created_and_deleted() {
     on_each_api(|host| async move {
         host.expect(("PUT", "exchanges/V/x", r#"{"type": "topic"}"#), empty(201)).await;
         host.expect(("PUT", "queues/V/q", "{}"), empty(201)).await;

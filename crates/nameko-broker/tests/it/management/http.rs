@@ -6,23 +6,23 @@ use tokio::{
 
 use crate::support::with_timeout;
 
-/// A management API, asked with one connection per request.
+/// A client of the management API, with one connection per request.
 pub(crate) struct Api {
     addr: String,
     credentials: Option<String>,
 }
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) head: String,
-    /// Null where there is no body.
+    /// Null if there is no body.
     pub(crate) json: Value,
 }
 
 impl Api {
-    /// Of an URI such as `http://guest:guest@127.0.0.1:15672`.
+    /// Parses a URI such as `http://guest:guest@127.0.0.1:15672`.
     pub(crate) fn new(uri: &str) -> Self {
         let rest = uri.strip_prefix("http://").unwrap();
         let (credentials, addr) = rest.rsplit_once('@').unwrap();
@@ -36,7 +36,7 @@ impl Api {
         &self.addr
     }
 
-    /// The same with another user and password, or with none.
+    /// Returns a client with other credentials, or with none.
     pub(crate) fn as_user(&self, credentials: Option<&str>) -> Self {
         Self {
             addr: self.addr.clone(),
@@ -60,7 +60,7 @@ impl Api {
         self.request("DELETE", path, "", "").await
     }
 
-    /// Asks for a path behind `/api/`; `headers` are whole lines.
+    /// Sends a request for a path after `/api/`. `headers` are complete lines.
     pub(crate) async fn request(
         &self,
         method: &str,
@@ -75,7 +75,7 @@ impl Api {
                 format!("Authorization: Basic {encoded}\r\n")
             }
         };
-        // Version 1.0 has no chunks and one request per connection.
+        // HTTP/1.0 has no chunked encoding and one request per connection.
         let request = format!(
             "{method} /api/{path} HTTP/1.0\r\nHost: it\r\n{login}{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
@@ -97,10 +97,10 @@ impl Api {
     }
 }
 
-/// Sends bytes and reads to the end.
+/// Sends bytes and reads the response to the end.
 pub(crate) async fn send_raw(addr: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    // It may be closed before it has taken everything.
+    // The peer may close before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 
 #[tokio::test]
-async fn messages_are_published_and_read() {
+async fn messages_are_published_and_fetched() {
     on_each_api(|host| async move {
         host.expect(("PUT", "queues/V/dead", "{}"), empty(201)).await;
         let declared = r#"{"arguments": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}}"#;
@@ -25,23 +25,23 @@ async fn messages_are_published_and_read() {
             "exchange": "", "routing_key": "q", "message_count": 1,
         });
         let second = json!({"payload": "/wA=", "payload_encoding": "base64", "payload_bytes": 2, "properties": [], "message_count": 0});
-        host.expect(("POST", get, &reading(5, "ack_requeue_true")), (200, json!([first, second]))).await;
+        host.expect(("POST", get, &get_request(5, "ack_requeue_true")), (200, json!([first, second]))).await;
         let again = json!([{"payload": "aMOp", "payload_encoding": "base64", "redelivered": true}]);
         let encoded = r#"{"count": 1, "ackmode": "reject_requeue_true", "encoding": "base64"}"#;
         host.expect(("POST", get, encoded), (200, again)).await;
         let cut = r#"{"count": "1", "ackmode": "ack_requeue_false", "encoding": "auto", "truncate": 1}"#;
         host.expect(("POST", get, cut), (200, json!([{"payload": "h", "payload_bytes": 3}]))).await;
-        host.expect(("POST", get, &reading(1, "reject_requeue_false")), (200, json!([second]))).await;
-        host.expect(("POST", get, &reading(1, "ack_requeue_true")), (200, json!([]))).await;
-        host.expect(("POST", get, &reading(0, "ack_requeue_true")), (200, json!([]))).await;
+        host.expect(("POST", get, &get_request(1, "reject_requeue_false")), (200, json!([second]))).await;
+        host.expect(("POST", get, &get_request(1, "ack_requeue_true")), (200, json!([]))).await;
+        host.expect(("POST", get, &get_request(0, "ack_requeue_true")), (200, json!([]))).await;
         let dead = json!([{"payload": "/wA=", "properties": {"headers": {"x-first-death-queue": "q"}}}]);
-        host.expect(("POST", "queues/V/dead/get", &reading(1, "ack_requeue_false")), (200, dead)).await;
+        host.expect(("POST", "queues/V/dead/get", &get_request(1, "ack_requeue_false")), (200, dead)).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_or_read_is_refused() {
+async fn invalid_publish_and_get_requests_are_refused() {
     on_each_api(|host| async move {
         host.expect(("PUT", "queues/V/q", "{}"), empty(201)).await;
         let to_default = "exchanges/V/amq.default/publish";
@@ -72,13 +72,13 @@ async fn what_cannot_be_published_or_read_is_refused() {
             host.expect(("POST", get, body), bad(reason)).await;
         }
         let none = (404, json!({"error": "not_found", "reason": "NOT_FOUND - no queue 'none' in vhost 'V'"}));
-        host.expect(("POST", "queues/V/none/get", &reading(1, "ack_requeue_true")), none).await;
+        host.expect(("POST", "queues/V/none/get", &get_request(1, "ack_requeue_true")), none).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn consumers_get_what_is_published_at_once() {
+async fn published_messages_reach_consumers_at_once() {
     on_each_api(|host| async move {
         let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();

@@ -15,17 +15,18 @@ use uuid::Uuid;
 use self::http::Api;
 use crate::support::*;
 
-/// A virtual host of a broker with the API.
+/// A virtual host of a broker with the management API.
 pub(super) struct Host {
     pub(super) api: Api,
     pub(super) vhost: String,
-    /// AMQP, in the virtual host.
+    /// For AMQP connections to the virtual host.
     pub(super) env: TestEnv,
-    /// RabbitMQ's figures lag.
+    /// Whether numbers are current; RabbitMQ's lag.
     pub(super) live: bool,
 }
 
-/// Runs a test on the embedded broker's API, and on that of the broker that `NAMEKO_TEST_AMQP_URI` names, at port 15672.
+/// Runs a test on the embedded broker's API and, if `NAMEKO_TEST_AMQP_URI` is set, on that
+/// RabbitMQ's at port 15672.
 pub(super) async fn on_each_api<F: Future<Output = ()>>(test: impl Fn(Arc<Host>) -> F) {
     let builder = Broker::builder().management_port(0);
     let broker = builder.start("127.0.0.1:0").await.unwrap();
@@ -64,49 +65,51 @@ async fn run<F: Future<Output = ()>>(
         live,
     });
     test(host.clone()).await;
-    // A test may have deleted it.
+    // The test may have deleted it.
     host.api.delete(&format!("vhosts/{}", host.vhost)).await;
 }
 
 impl Host {
-    /// A path with the virtual host in the place of `V`.
+    /// Replaces `V` in a path by the virtual host.
     pub(super) fn path(&self, path: &str) -> String {
         path.replacen("/V", &format!("/{}", self.vhost), 1)
     }
 
-    /// Asks; gives the status and what was answered, with this test's names made plain.
+    /// Sends a request and returns status and body, with the virtual host's name replaced by `V`.
     pub(super) async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let reply = self.api.request(method, &self.path(path), "", body).await;
         let text = reply.json.to_string().replace(&self.vhost, "V");
         (reply.status, serde_json::from_str(&text).unwrap())
     }
 
-    /// Checks the status, and those fields of the answer that are expected.
+    /// Sends a request and checks the status and the expected fields of the body.
     pub(super) async fn expect(&self, request: (&str, &str, &str), expected: (u16, Value)) {
         let (status, json) = self.request(request.0, request.1, request.2).await;
         assert_eq!(status, expected.0, "{request:?}: {json}");
         assert!(
-            holds(&json, &expected.1),
+            contains(&json, &expected.1),
             "{request:?}: {json} for {}",
             expected.1
         );
     }
 }
 
-/// Whether an answer has the fields expected; it may have more. Blanks in texts do not count: RabbitMQ breaks long ones.
-pub(super) fn holds(answer: &Value, expected: &Value) -> bool {
-    match (answer, expected) {
-        (Value::Object(answer), Value::Object(expected)) => expected
+/// Returns whether a body contains the expected fields. Ignores whitespace in texts, since RabbitMQ
+/// wraps long ones.
+pub(super) fn contains(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => expected
             .iter()
-            .all(|(key, value)| answer.get(key).is_some_and(|it| holds(it, value))),
-        (Value::Array(answer), Value::Array(expected)) => {
-            answer.len() == expected.len() && answer.iter().zip(expected).all(|(a, e)| holds(a, e))
+            .all(|(key, value)| actual.get(key).is_some_and(|field| contains(field, value))),
+        (Value::Array(actual), Value::Array(expected)) => {
+            actual.len() == expected.len()
+                && actual.iter().zip(expected).all(|(a, e)| contains(a, e))
         }
-        (Value::String(answer), Value::String(expected)) => {
-            let bare = |text: &str| text.replace([' ', '\n'], "");
-            bare(answer) == bare(expected)
+        (Value::String(actual), Value::String(expected)) => {
+            let compact = |text: &str| text.replace([' ', '\n'], "");
+            compact(actual) == compact(expected)
         }
-        _ => answer == expected,
+        _ => actual == expected,
     }
 }
 
@@ -140,6 +143,6 @@ pub(super) fn message(key: &str, payload: &str) -> String {
         .to_string()
 }
 
-pub(super) fn reading(count: u8, mode: &str) -> String {
+pub(super) fn get_request(count: u8, mode: &str) -> String {
     json!({"count": count, "ackmode": mode, "encoding": "auto"}).to_string()
 }

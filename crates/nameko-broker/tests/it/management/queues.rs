@@ -46,7 +46,7 @@ async fn queues_are_declared_and_deleted() {
 }
 
 #[tokio::test]
-async fn queues_in_use_are_told_of_and_kept() {
+async fn queues_in_use_are_described_and_not_deleted() {
     on_each_api(|host| async move {
         let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 #[tokio::test]
-async fn virtual_hosts_come_and_go() {
+async fn virtual_hosts_are_created_and_deleted() {
     on_each_api(|host| async move {
         host.expect(
             ("GET", "vhosts/V", ""),
@@ -20,7 +20,7 @@ async fn virtual_hosts_come_and_go() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|it| &it["name"])
+            .map(|vhost| &vhost["name"])
             .collect();
         assert!(
             names.contains(&&json!("/")) && names.contains(&&json!("V")),
@@ -99,7 +99,7 @@ async fn virtual_hosts_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_deleted_virtual_host_cancels_its_consumers_and_closes_its_connections() {
+async fn deleting_a_virtual_host_cancels_its_consumers_and_closes_its_connections() {
     on_each_api(|host| async move {
         let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();
@@ -107,7 +107,7 @@ async fn a_deleted_virtual_host_cancels_its_consumers_and_closes_its_connections
         let mut consumer = channel.consumer("q", "tag").await;
         let mut events = connection.events_listener();
         host.expect(("DELETE", "vhosts/V", ""), empty(204)).await;
-        // Ended by the cancel, not by an error.
+        // The stream ends after a cancel, without an error.
         let ended = with_timeout(consumer.next()).await;
         assert!(ended.is_none(), "{ended:?}");
         let error = with_timeout(async {
@@ -115,23 +115,24 @@ async fn a_deleted_virtual_host_cancels_its_consumers_and_closes_its_connections
                 match events.next().await {
                     Some(Event::Error(error)) => return error,
                     Some(_) => {}
-                    None => panic!("the connection ended without a word"),
+                    None => panic!("the connection ended without an error"),
                 }
             }
         })
         .await;
-        // RabbitMQ says that it is down or that it is deleted, and may reset the connection before that is read.
+        // RabbitMQ reports that the virtual host is down or deleted, and may reset the connection
+        // first.
         if host.live || matches!(error.kind(), lapin::ErrorKind::ProtocolError(_)) {
             let (code, text) = refusal(&error);
-            let told = text
+            let text = text
                 .replace(&host.vhost, "V")
                 .replace("is down", "is deleted");
             assert_eq!(
-                (code, &*told),
+                (code, &*text),
                 (320, "CONNECTION_FORCED - vhost 'V' is deleted")
             );
         }
-        // One of the same name is another.
+        // A new virtual host of the same name is empty.
         host.expect(("PUT", "vhosts/V", ""), empty(201)).await;
         let connection = host.env.connect().await;
         let channel = connection.create_channel().await.unwrap();

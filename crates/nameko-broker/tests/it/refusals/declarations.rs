@@ -8,7 +8,7 @@ use super::{check, fresh, refused};
 use crate::support::*;
 
 #[tokio::test]
-async fn declarations_that_do_not_agree() {
+async fn redeclarations_must_agree() {
     on_each_broker(|env| async move {
         let (queue, exchange) = (env.queue("q"), env.exchange("x"));
         let (_first, channel) = fresh(&env).await;
@@ -48,7 +48,7 @@ async fn declarations_that_do_not_agree() {
         let (_connection, channel) = fresh(&env).await;
         let (code, text) = refusal(&channel.queue_declare(queue.as_str().into(), exclusive, arguments).await.unwrap_err());
         assert_eq!(code, 405);
-        // The full text does not fit in 255 bytes and is cut; where depends on the length of the name.
+        // The text is truncated to 255 bytes, at a position that depends on the queue name.
         let start = "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally declared";
         assert!(env.without_prefix(&text).starts_with(start), "{text}");
         for (kind, options, text) in [
@@ -82,7 +82,7 @@ async fn declarations_that_do_not_agree() {
 }
 
 #[tokio::test]
-async fn queue_arguments_that_do_not_agree() {
+async fn redeclared_queue_arguments_must_agree() {
     on_each_broker(|env| async move {
         let (plain, full) = (env.queue("plain"), env.queue("full"));
         let (_first, channel) = fresh(&env).await;
@@ -95,7 +95,7 @@ async fn queue_arguments_that_do_not_agree() {
         ]);
         channel.declare(&plain).await;
         channel.declare_with(&full, arguments.clone()).await;
-        // The same numbers in another size, and what RabbitMQ does not know, are no difference.
+        // Other integer widths and unknown arguments make no difference.
         let mut again = arguments.clone();
         again.insert("x-max-priority".into(), AMQPValue::ShortShortUInt(5));
         again.insert("x-queue-type".into(), text("classic"));
@@ -121,15 +121,15 @@ async fn queue_arguments_that_do_not_agree() {
             };
             let (_connection, channel) = fresh(&env).await;
             let declared = channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), entries.into());
-            let (code, told) = refusal(&with_timeout(declared).await.unwrap_err());
-            assert_eq!((code, env.without_prefix(&told)), (406, format!("PRECONDITION_FAILED - inequivalent arg {expected}")));
+            let (code, text) = refusal(&with_timeout(declared).await.unwrap_err());
+            assert_eq!((code, env.without_prefix(&text)), (406, format!("PRECONDITION_FAILED - inequivalent arg {expected}")));
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn declarations_that_may_not_be() {
+async fn invalid_declarations_are_refused() {
     on_each_broker(|env| async move {
         let queue = env.queue("q");
         for (name, arguments, expected) in [
@@ -183,7 +183,7 @@ async fn declarations_that_may_not_be() {
 }
 
 #[tokio::test]
-async fn another_connections_exclusive_queue() {
+async fn exclusive_queues_are_locked_for_other_connections() {
     on_each_broker(|env| async move {
         let queue = env.queue("q");
         let (_owner, channel) = fresh(&env).await;

@@ -7,7 +7,7 @@ use lapin::{Channel, Connection, Error};
 
 use crate::support::*;
 
-/// What is refused, with which code and text.
+/// An expected error.
 pub(super) struct Refusal {
     pub(super) code: u16,
     pub(super) text: &'static str,
@@ -17,14 +17,14 @@ pub(super) const fn refused(code: u16, text: &'static str) -> Refusal {
     Refusal { code, text }
 }
 
-/// A channel of its own connection, to be closed by a refusal.
+/// Opens a connection and a channel for one error, which closes them.
 pub(super) async fn fresh(env: &Arc<TestEnv>) -> (Connection, Channel) {
     let connection = env.connect().await;
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
 
-/// Checks an error against what is expected, with this test's names made plain.
+/// Compares an error, with the unique prefix removed.
 pub(super) fn check(env: &TestEnv, error: Error, expected: &Refusal) {
     let (code, text) = refusal(&error);
     assert_eq!(

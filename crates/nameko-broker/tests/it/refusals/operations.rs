@@ -5,7 +5,7 @@ use super::{check, fresh, refused};
 use crate::{peer::Peer, support::*};
 
 #[tokio::test]
-async fn consumers_whose_arguments_are_wrong() {
+async fn invalid_consumers_are_refused() {
     on_each_broker(|env| async move {
         let queue = env.queue("q");
         let (_first, channel) = fresh(&env).await;
@@ -19,7 +19,7 @@ async fn consumers_whose_arguments_are_wrong() {
             let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), table([(key, value)]));
             check(&env, with_timeout(consumed).await.unwrap_err(), &expected);
         }
-        // An exclusive one wants nobody beside it, before or after.
+        // An exclusive consumer excludes earlier and later ones.
         let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let plain = BasicConsumeOptions::default();
         let in_use = refused(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use");
@@ -37,7 +37,7 @@ async fn consumers_whose_arguments_are_wrong() {
 }
 
 #[tokio::test]
-async fn what_is_not_there() {
+async fn missing_queues_and_exchanges_are_reported() {
     on_each_broker(|env| async move {
         let queue = env.queue("q");
         let no_queue = refused(404, "NOT_FOUND - no queue 'q' in vhost '/'");
@@ -137,7 +137,7 @@ async fn what_is_not_there() {
 }
 
 #[tokio::test]
-async fn messages_that_may_not_be_published() {
+async fn invalid_messages_are_refused() {
     on_each_broker(|env| async move {
         let internal = env.exchange("internal");
         let (_first, channel) = fresh(&env).await;
@@ -168,9 +168,9 @@ async fn messages_that_may_not_be_published() {
 }
 
 #[tokio::test]
-async fn acknowledgements_and_consumers_that_may_not_be() {
+async fn invalid_channel_operations_are_refused() {
     on_each_broker(|env| async move {
-        // A real client hides which of its calls such a close belongs to, so these are said by hand.
+        // With a raw client, since lapin does not report which call caused the close.
         let unknown = (
             406,
             "PRECONDITION_FAILED - unknown delivery tag 7".to_owned(),
@@ -234,7 +234,7 @@ async fn acknowledgements_and_consumers_that_may_not_be() {
 }
 
 #[tokio::test]
-async fn deletions_that_may_not_be() {
+async fn invalid_deletions_are_refused() {
     on_each_broker(|env| async move {
         for (name, expected) in [
             ("amq.topic", refused(403, "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed")),
