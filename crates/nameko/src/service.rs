@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     arguments::{Args, Param},
-    container::{Bound, Declared, Provide, Replacements},
+    container::{BoundProvider, Declared, Provide, Replacements},
     error::{Raise, Result},
     extension::{DependencyProvider, DynEntrypoint, Entrypoint},
     protocol::Fault,
@@ -80,12 +80,15 @@ pub trait Dependencies: Sized + Send + Sync + 'static {
 
 /// Where a service's dependency providers are declared.
 pub struct Bindings<'a> {
-    bound: &'a mut Vec<Bound>,
+    bound: &'a mut Vec<BoundProvider>,
     replacements: &'a mut Replacements,
 }
 
 impl<'a> Bindings<'a> {
-    pub(crate) fn new(bound: &'a mut Vec<Bound>, replacements: &'a mut Replacements) -> Self {
+    pub(crate) fn new(
+        bound: &'a mut Vec<BoundProvider>,
+        replacements: &'a mut Replacements,
+    ) -> Self {
         Self {
             bound,
             replacements,
@@ -102,7 +105,7 @@ impl<'a> Bindings<'a> {
         let replacement = self.replacements.take(name);
         let Declared { provider, provide } =
             replacement.unwrap_or_else(|| Declared::new(Arc::new(provider)));
-        self.bound.push(Bound {
+        self.bound.push(BoundProvider {
             field: name,
             provider,
         });

@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use super::{Container, providers::Replacements, service_host::ServiceHost};
+use super::{Container, providers::Replacements, typed_dispatch::TypedDispatch};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -120,11 +120,11 @@ impl<S: Service> ContainerBuilder<S> {
             list.retain(|(_, method)| only.iter().any(|it| it == method.name));
         }
         let (entrypoints, methods) = list.into_iter().unzip();
-        let host = ServiceHost {
+        let dispatch = TypedDispatch {
             injector: Arc::new(injector),
             methods,
         };
-        Container::assemble(S::NAME, self.config, host, entrypoints, bound)
+        Container::assemble(S::NAME, self.config, dispatch, entrypoints, bound)
     }
 }
 

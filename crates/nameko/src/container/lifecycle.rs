@@ -118,11 +118,15 @@ impl Container {
             Ok(Err(error)) => error,
             Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
         };
-        Err(self.misplaced(reason, extension))
+        Err(self.with_extension_context(reason, extension))
     }
 
     /// The error of an extension, with whose it is.
-    pub(super) fn misplaced(&self, reason: Error, extension: impl FnOnce() -> String) -> Error {
+    pub(super) fn with_extension_context(
+        &self,
+        reason: Error,
+        extension: impl FnOnce() -> String,
+    ) -> Error {
         // These say what is wrong, and where, by themselves.
         if matches!(reason, Error::Config(_) | Error::ContainerStopping(_)) {
             return reason;

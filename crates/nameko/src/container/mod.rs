@@ -1,15 +1,15 @@
 //! The container of one service: it owns the extensions and the workers, and runs their life cycle.
 
 mod builder;
-mod host;
 mod lifecycle;
 mod limits;
 mod method;
 mod providers;
-mod service_host;
+mod service_dispatch;
 mod shared;
 mod state;
-mod watch;
+mod typed_dispatch;
+mod worker_observer;
 mod worker_span;
 mod workers;
 
@@ -21,7 +21,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     config::Config,
@@ -35,15 +35,15 @@ pub use builder::ContainerBuilder;
 pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
 pub use method::MethodHandle;
 
-pub(crate) use providers::{Bound, Declared, Provide, Replacements};
-pub(crate) use watch::Watch;
+pub(crate) use providers::{BoundProvider, Declared, Provide, Replacements};
+pub(crate) use worker_observer::WorkerObserver;
 pub(crate) use worker_span::Worker;
 
-use host::Host;
 use limits::Limits;
+use service_dispatch::ServiceDispatch;
 use shared::SharedExtensions;
 use state::State;
-use watch::Watchers;
+use worker_observer::WorkerObservers;
 
 /// Runs one service. Cheap to clone; all clones are one container.
 ///
@@ -68,18 +68,18 @@ struct Inner {
     limits: Limits,
     /// One permit per worker that may run. Closed when the workers have ended.
     slots: Semaphore,
-    host: Box<dyn Host>,
+    dispatch: Box<dyn ServiceDispatch>,
     entrypoints: Vec<Mounted>,
-    providers: Arc<[Bound]>,
+    providers: Arc<[BoundProvider]>,
     /// Made on demand while extensions are set up.
     shared: SharedExtensions,
-    /// Who hears of each worker's end: tests.
-    watchers: Watchers,
+    /// Observers of workers: the waiters of tests.
+    observers: WorkerObservers,
     /// Every worker. A stop waits for them, before providers are stopped.
     workers: Tasks,
     /// Every task of an extension. They end last.
     managed: Tasks,
-    state: channel::Sender<State>,
+    state: watch::Sender<State>,
     /// Why it was killed; set once.
     killed_by: OnceLock<Arc<Error>>,
 }
@@ -105,9 +105,9 @@ impl Container {
     fn assemble(
         service: &str,
         config: Config,
-        host: impl Host + 'static,
+        dispatch: impl ServiceDispatch + 'static,
         entrypoints: Vec<Arc<dyn DynEntrypoint>>,
-        providers: Vec<Bound>,
+        providers: Vec<BoundProvider>,
     ) -> Result<Self> {
         let limits = Limits::new(&config)?;
         let mounted = |(entrypoint, method): (Arc<dyn DynEntrypoint>, MethodHandle)| Mounted {
@@ -122,16 +122,16 @@ impl Container {
             slots: Semaphore::new(limits.max_workers),
             entrypoints: entrypoints
                 .into_iter()
-                .zip(host.methods())
+                .zip(dispatch.methods())
                 .map(mounted)
                 .collect(),
-            host: Box::new(host),
+            dispatch: Box::new(dispatch),
             providers: providers.into(),
             shared: SharedExtensions::default(),
-            watchers: Watchers::default(),
+            observers: WorkerObservers::default(),
             workers: Tasks::default(),
             managed: Tasks::default(),
-            state: channel::Sender::new(State::New),
+            state: watch::Sender::new(State::New),
             killed_by: OnceLock::new(),
         };
         let container = Self {
@@ -139,7 +139,7 @@ impl Container {
         };
         for it in &container.inner.entrypoints {
             let checked = it.entrypoint.check(&container, &it.method);
-            checked.map_err(|error| container.misplaced(error, || it.name()))?;
+            checked.map_err(|error| container.with_extension_context(error, || it.name()))?;
         }
         Ok(container)
     }
@@ -261,9 +261,9 @@ impl Container {
         })
     }
 
-    /// Tells `watch` of workers that end from now on, as long as it lives.
-    pub(crate) fn watch(&self, watch: &Arc<impl Watch + 'static>) {
-        self.inner.watchers.add(watch);
+    /// Notifies `observer` of every worker that ends, until it is dropped.
+    pub(crate) fn observe_workers(&self, observer: &Arc<impl WorkerObserver + 'static>) {
+        self.inner.observers.add(observer);
     }
 
     fn stopping(&self) -> Error {

@@ -12,7 +12,7 @@ use crate::{
 
 /// A dependency provider under the name of its field.
 #[derive(Clone)]
-pub(crate) struct Bound {
+pub(crate) struct BoundProvider {
     pub(crate) field: &'static str,
     pub(crate) provider: Arc<dyn DynProvider>,
 }
@@ -87,7 +87,7 @@ impl Replacements {
     }
 
     /// Whether every replacement has found its place.
-    pub(super) fn check(&self, service: &str, bound: &[Bound]) -> Result<()> {
+    pub(super) fn check(&self, service: &str, bound: &[BoundProvider]) -> Result<()> {
         if let Some((field, holds, gives)) = self.wrong.first() {
             let reason = format!("it holds a `{holds}`, and its replacement is a `{gives}`");
             return Err(Error::Extension {

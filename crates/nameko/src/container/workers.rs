@@ -13,8 +13,8 @@ use tracing::Level;
 
 use super::{
     Container,
-    host::Work,
     method::MethodHandle,
+    service_dispatch::Work,
     worker_span::{TARGET, WorkerSpan},
 };
 use crate::{
@@ -92,7 +92,7 @@ impl Container {
         let wanted = tracing::enabled!(target: TARGET, Level::TRACE) && !arguments.has_origin();
         let shown = wanted.then(|| shown(method, &arguments));
         // Types of the service read the arguments: their panic is the call's outcome, as one of the method is.
-        let prepare = AssertUnwindSafe(|| self.inner.host.prepare(method.index, arguments));
+        let prepare = AssertUnwindSafe(|| self.inner.dispatch.prepare(method.index, arguments));
         let work = catch_unwind(prepare)
             .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))?;
         Ok(Prepared { work, shown })
@@ -141,8 +141,8 @@ impl Container {
 
     /// The providers hear of the worker's end, and whoever watches.
     async fn finish(&self, ctx: &WorkerContext, outcome: &Outcome) -> Result<()> {
-        let (providers, watchers) = (&self.inner.providers, self.inner.watchers.current());
-        if providers.is_empty() && watchers.is_empty() {
+        let (providers, observers) = (&self.inner.providers, self.inner.observers.current());
+        if providers.is_empty() && observers.is_empty() {
             return Ok(());
         }
         let hooks = async {
@@ -152,7 +152,9 @@ impl Container {
             for it in providers.iter() {
                 it.provider.worker_teardown(ctx).await?;
             }
-            watchers.iter().for_each(|it| it.ended(ctx, outcome));
+            observers
+                .iter()
+                .for_each(|it| it.worker_ended(ctx, outcome));
             Ok(())
         };
         match AssertUnwindSafe(hooks).catch_unwind().await {

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{TIMEOUT, hook::json};
 use crate::{
-    container::{Container, Watch},
+    container::{Container, WorkerObserver},
     error::{Error, Result},
     reply::Outcome,
     serialization,
@@ -57,15 +57,15 @@ use crate::{
 /// ```
 pub fn entrypoint_waiter(container: &Container, method: impl Into<String>) -> EntrypointWaiter {
     let (sender, ended) = mpsc::unbounded_channel();
-    let watch = Arc::new(Watched {
+    let observer = Arc::new(MethodObserver {
         method: method.into(),
         when: Mutex::new(Box::new(|_, _| true)),
         sender,
     });
-    container.watch(&watch);
+    container.observe_workers(&observer);
     EntrypointWaiter {
         container: container.clone(),
-        watch,
+        observer,
         ended,
         timeout: TIMEOUT,
     }
@@ -75,7 +75,7 @@ pub fn entrypoint_waiter(container: &Container, method: impl Into<String>) -> En
 #[must_use = "a waiter does nothing unless awaited"]
 pub struct EntrypointWaiter {
     container: Container,
-    watch: Arc<Watched>,
+    observer: Arc<MethodObserver>,
     ended: mpsc::UnboundedReceiver<Ended>,
     timeout: Duration,
 }
@@ -83,7 +83,7 @@ pub struct EntrypointWaiter {
 impl EntrypointWaiter {
     /// Only counts workers for which `when` returns `true`. Called once per worker, in the order they end.
     pub fn when(self, when: impl FnMut(&WorkerContext, &Outcome) -> bool + Send + 'static) -> Self {
-        *self.watch.lock() = Box::new(when);
+        *self.observer.lock() = Box::new(when);
         self
     }
 
@@ -101,16 +101,16 @@ impl EntrypointWaiter {
     pub async fn next(&mut self) -> Result<Ended> {
         let Self {
             container,
-            watch,
+            observer,
             ended,
             timeout: limit,
         } = self;
-        container.method(&watch.method)?;
+        container.method(&observer.method)?;
         let service = container.service_name();
         let next = async {
             tokio::select! {
                 biased;
-                // The sender is in `watch`, so there is always a next one.
+                // The sender is in `observer`, so there is always a next one.
                 Some(ended) = ended.recv() => Ok(ended),
                 died = container.wait() => Err(died.err().unwrap_or_else(|| Error::ContainerStopping(service.to_owned()))),
             }
@@ -120,7 +120,7 @@ impl EntrypointWaiter {
                 "EntrypointWaiterTimeout",
                 format!(
                     "Timeout on {service}.{} after {} seconds",
-                    watch.method,
+                    observer.method,
                     limit.as_secs_f64()
                 ),
             ))
@@ -139,7 +139,7 @@ impl EntrypointWaiter {
 impl fmt::Debug for EntrypointWaiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = self.container.service_name();
-        write!(f, "<EntrypointWaiter [{service}.{}]>", self.watch.method)
+        write!(f, "<EntrypointWaiter [{service}.{}]>", self.observer.method)
     }
 }
 
@@ -168,20 +168,20 @@ impl Ended {
 
 type When = dyn FnMut(&WorkerContext, &Outcome) -> bool + Send;
 
-struct Watched {
+struct MethodObserver {
     method: String,
     when: Mutex<Box<When>>,
     sender: mpsc::UnboundedSender<Ended>,
 }
 
-impl Watched {
+impl MethodObserver {
     fn lock(&self) -> std::sync::MutexGuard<'_, Box<When>> {
         self.when.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Watch for Watched {
-    fn ended(&self, ctx: &WorkerContext, outcome: &Outcome) {
+impl WorkerObserver for MethodObserver {
+    fn worker_ended(&self, ctx: &WorkerContext, outcome: &Outcome) {
         if ctx.method_name() == self.method && (self.lock())(ctx, outcome) {
             let ended = Ended {
                 ctx: ctx.clone(),

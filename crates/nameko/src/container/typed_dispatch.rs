@@ -1,10 +1,10 @@
-//! The typed half of a service's dispatch.
+//! The dispatch to a service of a known type.
 
 use std::sync::Arc;
 
 use super::{
-    host::{Host, Work},
     method::MethodHandle,
+    service_dispatch::{ServiceDispatch, Work},
 };
 use crate::{
     arguments::Arguments,
@@ -13,12 +13,12 @@ use crate::{
     service::{Injector, Method, Service},
 };
 
-pub(super) struct ServiceHost<S> {
+pub(super) struct TypedDispatch<S> {
     pub(super) injector: Arc<Injector<S>>,
     pub(super) methods: Vec<Method<S>>,
 }
 
-impl<S: Service> Host for ServiceHost<S> {
+impl<S: Service> ServiceDispatch for TypedDispatch<S> {
     fn methods(&self) -> Vec<MethodHandle> {
         let handle = |(index, it): (usize, &Method<S>)| MethodHandle {
             index,
@@ -39,7 +39,7 @@ impl<S: Service> Host for ServiceHost<S> {
         let call = arguments
             .bind(method.name, method.params)
             .and_then(|mut args| method.decode(&mut args))
-            .map_err(|error| discreet(error, method.sensitive))?;
+            .map_err(|error| redact_error(error, method.sensitive))?;
         let injector = self.injector.clone();
         Ok(Box::new(move |ctx, bound| {
             Box::pin(async move {
@@ -57,7 +57,7 @@ impl<S: Service> Host for ServiceHost<S> {
 }
 
 /// An argument that cannot be read is quoted in the error, which is logged: not where it is sensitive.
-fn discreet(error: Error, sensitive: &[&str]) -> Error {
+fn redact_error(error: Error, sensitive: &[&str]) -> Error {
     let quotes = |text: &str| {
         let names = sensitive
             .iter()

@@ -1,0 +1,41 @@
+//! Observers of workers: the waiters of tests.
+
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{reply::Outcome, worker::WorkerContext};
+
+/// Observes the end of every worker of a container.
+pub(crate) trait WorkerObserver: Send + Sync {
+    /// Called when a worker has ended, after the hooks of the providers.
+    fn worker_ended(&self, ctx: &WorkerContext, outcome: &Outcome);
+}
+
+#[derive(Default)]
+pub(super) struct WorkerObservers {
+    /// Whether an observer was ever added: a cheap check for every worker.
+    any: AtomicBool,
+    list: Mutex<Vec<Weak<dyn WorkerObserver>>>,
+}
+
+impl WorkerObservers {
+    /// Adds `observer`, until it is dropped.
+    pub(super) fn add(&self, observer: &Arc<impl WorkerObserver + 'static>) {
+        let observer: Arc<dyn WorkerObserver> = observer.clone();
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.push(Arc::downgrade(&observer));
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Returns the observers that still exist.
+    pub(super) fn current(&self) -> Vec<Arc<dyn WorkerObserver>> {
+        if !self.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|it| it.strong_count() > 0);
+        list.iter().filter_map(Weak::upgrade).collect()
+    }
+}
