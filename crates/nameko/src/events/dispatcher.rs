@@ -15,7 +15,7 @@ use crate::{
     container::Container,
     error::{Error, Result},
     extension::DependencyProvider,
-    messaging::{Body, Options, Outlet, Target, publish, publish_options},
+    messaging::{Body, ConfiguredPublisher, Destination, Options, publish, publish_options},
     protocol,
     serialization::Codec,
     worker::WorkerContext,
@@ -28,7 +28,7 @@ use crate::{
 #[must_use = "a provider stands in `#[dependency(...)]`"]
 pub struct EventDispatcher {
     options: Options,
-    ready: OnceLock<(Arc<Outlet>, Arc<str>)>,
+    ready: OnceLock<(Arc<ConfiguredPublisher>, Arc<str>)>,
 }
 
 impl EventDispatcher {
@@ -51,22 +51,22 @@ impl DependencyProvider for EventDispatcher {
         let config = container.config();
         let exchange = protocol::event_exchange(config, container.service_name());
         let name = exchange.name.as_str().into();
-        let outlet = Outlet::new(config, Some(exchange), self.options.clone())?;
-        let _ = self.ready.set((Arc::new(outlet), name));
+        let publisher = ConfiguredPublisher::new(config, Some(exchange), self.options.clone())?;
+        let _ = self.ready.set((Arc::new(publisher), name));
         Ok(())
     }
 
     async fn start(&self) -> Result<()> {
         match self.ready.get() {
-            Some((outlet, _)) => outlet.declare().await,
+            Some((publisher, _)) => publisher.declare().await,
             None => Ok(()),
         }
     }
 
     async fn get_dependency(&self, ctx: &WorkerContext) -> Result<Dispatcher> {
         match self.ready.get() {
-            Some((outlet, exchange)) => Ok(Dispatcher(Target::Broker {
-                outlet: outlet.clone(),
+            Some((publisher, exchange)) => Ok(Dispatcher(Destination::Broker {
+                publisher: publisher.clone(),
                 exchange: exchange.clone(),
                 worker: Some(ctx.clone()),
             })),
@@ -85,7 +85,7 @@ impl fmt::Debug for EventDispatcher {
 ///
 /// Cheap to clone, usable from many tasks at once.
 #[derive(Clone)]
-pub struct Dispatcher(Target);
+pub struct Dispatcher(Destination);
 
 impl Dispatcher {
     /// Dispatches an event, once the result is awaited: `event_type` says what has happened, `data` is what handlers get.
@@ -117,7 +117,7 @@ impl Dispatcher {
     pub fn fake(
         dispatched: impl Fn(&str, serde_json::Value) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self(Target::Fake(Arc::new(move |message: Publish| {
+        Self(Destination::Mock(Arc::new(move |message: Publish| {
             let codec = Codec::of(&Config::default())?;
             let data = codec.read_own(&message.properties, &message.body)?;
             dispatched(&message.routing_key, data.read()?)
@@ -134,21 +134,21 @@ impl fmt::Debug for Dispatcher {
 /// An event about to be dispatched, once it is awaited. Its options win over the dispatcher's.
 #[must_use = "an event is dispatched when this is awaited"]
 pub struct Dispatching<'a, T: ?Sized> {
-    target: Target,
+    destination: Destination,
     data: &'a T,
     options: Options,
 }
 
 impl<'a, T: ?Sized> Dispatching<'a, T> {
     pub(super) fn new(
-        target: Target,
+        destination: Destination,
         event_type: String,
         data: &'a T,
         mut options: Options,
     ) -> Self {
         options.routing_key = Some(event_type);
         Self {
-            target,
+            destination,
             data,
             options,
         }
@@ -163,7 +163,7 @@ impl<T: Serialize + ?Sized> IntoFuture for Dispatching<'_, T> {
 
     fn into_future(self) -> Self::IntoFuture {
         // The data is written before anything is awaited.
-        publish(self.target, Body::Value(self.data), self.options)
+        publish(self.destination, Body::Value(self.data), self.options)
     }
 }
 

@@ -8,7 +8,7 @@ use super::dispatcher::Dispatching;
 use crate::{
     config::Config,
     error::Result,
-    messaging::{Options, Outlet, Target, publish_options},
+    messaging::{ConfiguredPublisher, Destination, Options, publish_options},
     protocol,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 /// ```
 #[must_use = "a dispatcher does nothing until it dispatches"]
 pub struct StandaloneDispatcher {
-    outlet: Arc<Outlet>,
+    publisher: Arc<ConfiguredPublisher>,
     options: Options,
 }
 
@@ -40,7 +40,7 @@ impl StandaloneDispatcher {
     /// [`Error::Config`](crate::Error::Config) when the configuration does not tell how to connect, or in which format.
     pub fn new(config: &Config) -> Result<Self> {
         Ok(Self {
-            outlet: Arc::new(Outlet::new(config, None, Options::default())?),
+            publisher: Arc::new(ConfiguredPublisher::new(config, None, Options::default())?),
             options: Options::default(),
         })
     }
@@ -58,12 +58,12 @@ impl StandaloneDispatcher {
         event_type: impl Into<String>,
         data: &'a T,
     ) -> Dispatching<'a, T> {
-        let target = Target::Broker {
-            outlet: self.outlet.clone(),
+        let destination = Destination::Broker {
+            publisher: self.publisher.clone(),
             exchange: protocol::event_exchange_name(service).into(),
             worker: None,
         };
-        Dispatching::new(target, event_type.into(), data, self.options.clone())
+        Dispatching::new(destination, event_type.into(), data, self.options.clone())
     }
 }
 

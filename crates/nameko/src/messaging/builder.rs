@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use super::{
+    destination::{Body, Destination, publish},
     options::Options,
-    outlet::{Body, Target, publish},
 };
 use crate::error::Result;
 
@@ -162,23 +162,23 @@ pub(crate) use publish_options;
 /// A message about to be published, once it is awaited. Its options win over the publisher's.
 #[must_use = "a message is published when this is awaited"]
 pub struct Publishing<'a, T: ?Sized> {
-    target: Target,
+    destination: Destination,
     body: Body<'a, T>,
     options: Options,
 }
 
 impl<'a, T: ?Sized> Publishing<'a, T> {
-    pub(crate) fn value(target: Target, value: &'a T) -> Self {
-        Self::new(target, Body::Value(value))
+    pub(crate) fn value(destination: Destination, value: &'a T) -> Self {
+        Self::new(destination, Body::Value(value))
     }
 
-    pub(crate) fn bytes(target: Target, body: Bytes) -> Self {
-        Self::new(target, Body::Bytes(body))
+    pub(crate) fn bytes(destination: Destination, body: Bytes) -> Self {
+        Self::new(destination, Body::Bytes(body))
     }
 
-    fn new(target: Target, body: Body<'a, T>) -> Self {
+    fn new(destination: Destination, body: Body<'a, T>) -> Self {
         Self {
-            target,
+            destination,
             body,
             options: Options::default(),
         }
@@ -199,7 +199,7 @@ impl<T: Serialize + ?Sized> IntoFuture for Publishing<'_, T> {
 
     fn into_future(self) -> Self::IntoFuture {
         // The body is written before anything is awaited.
-        publish(self.target, self.body, self.options)
+        publish(self.destination, self.body, self.options)
     }
 }
 

@@ -22,8 +22,8 @@
 mod builder;
 mod consume;
 mod delivery;
+mod destination;
 mod options;
-mod outlet;
 mod publisher;
 mod raw;
 
@@ -34,6 +34,6 @@ pub use raw::RawMessage;
 
 pub(crate) use builder::publish_options;
 pub(crate) use delivery::{Deliveries, OnError, takes_one_argument};
+pub(crate) use destination::{Body, ConfiguredPublisher, Destination, publish};
 pub(crate) use options::Options;
-pub(crate) use outlet::{Body, Outlet, Target, publish};
 pub(crate) use raw::FromMessage;

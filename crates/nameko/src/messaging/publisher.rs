@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{
     builder::{Publishing, publish_options},
+    destination::{ConfiguredPublisher, Destination},
     options::Options,
-    outlet::{Outlet, Target},
 };
 use crate::{
     amqp::{Exchange, Publish},
@@ -54,7 +54,7 @@ use crate::{
 pub struct Publisher {
     exchange: Exchange,
     options: Options,
-    ready: OnceLock<Arc<Outlet>>,
+    ready: OnceLock<Arc<ConfiguredPublisher>>,
 }
 
 impl Publisher {
@@ -85,26 +85,26 @@ impl DependencyProvider for Publisher {
     type Dependency = MessagePublisher;
 
     async fn setup(&self, container: &Container) -> Result<()> {
-        let outlet = Outlet::new(
+        let publisher = ConfiguredPublisher::new(
             container.config(),
             Some(self.exchange.clone()),
             self.options.clone(),
         )?;
-        let _ = self.ready.set(Arc::new(outlet));
+        let _ = self.ready.set(Arc::new(publisher));
         Ok(())
     }
 
     async fn start(&self) -> Result<()> {
         match self.ready.get() {
-            Some(outlet) => outlet.declare().await,
+            Some(publisher) => publisher.declare().await,
             None => Ok(()),
         }
     }
 
     async fn get_dependency(&self, ctx: &WorkerContext) -> Result<MessagePublisher> {
         match self.ready.get() {
-            Some(outlet) => Ok(MessagePublisher(Target::Broker {
-                outlet: outlet.clone(),
+            Some(publisher) => Ok(MessagePublisher(Destination::Broker {
+                publisher: publisher.clone(),
                 exchange: self.exchange.name.as_str().into(),
                 worker: Some(ctx.clone()),
             })),
@@ -123,7 +123,7 @@ impl fmt::Debug for Publisher {
 ///
 /// Cheap to clone, usable from many tasks at once.
 #[derive(Clone)]
-pub struct MessagePublisher(Target);
+pub struct MessagePublisher(Destination);
 
 impl MessagePublisher {
     /// Publishes a value, once the result is awaited.
@@ -165,7 +165,7 @@ impl MessagePublisher {
     /// # }
     /// ```
     pub fn fake(publish: impl Fn(Publish) -> Result<()> + Send + Sync + 'static) -> Self {
-        Self(Target::Fake(Arc::new(publish)))
+        Self(Destination::Mock(Arc::new(publish)))
     }
 }
 

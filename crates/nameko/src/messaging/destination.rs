@@ -1,4 +1,4 @@
-//! Where messages go, and how one is sent.
+//! Destinations of messages: the broker, or a mock.
 
 use std::{fmt, future::ready, sync::Arc};
 
@@ -15,15 +15,15 @@ use crate::{
     worker::WorkerContext,
 };
 
-/// A way to the broker, with what a publisher asked for.
-pub(crate) struct Outlet {
+/// An AMQP publisher with the codec, the options and the declarations of its owner.
+pub(crate) struct ConfiguredPublisher {
     publisher: Publisher,
     codec: Arc<Codec>,
     options: Options,
     declarations: Declarations,
 }
 
-impl Outlet {
+impl ConfiguredPublisher {
     /// Declares `exchange`, and what the options declare.
     pub(crate) fn new(
         config: &Config,
@@ -66,25 +66,25 @@ impl Outlet {
     }
 }
 
-/// Where a publisher's messages go.
+/// The destination of a publisher's messages.
 #[derive(Clone)]
-pub(crate) enum Target {
-    /// To the broker.
+pub(crate) enum Destination {
+    /// The broker.
     Broker {
-        outlet: Arc<Outlet>,
+        publisher: Arc<ConfiguredPublisher>,
         exchange: Arc<str>,
-        /// On whose behalf, unless it is a program that is no service.
+        /// The worker that publishes; `None` outside of services.
         worker: Option<WorkerContext>,
     },
-    /// To a test.
-    Fake(Arc<dyn Fn(Publish) -> Result<()> + Send + Sync>),
+    /// A function of a test.
+    Mock(Arc<dyn Fn(Publish) -> Result<()> + Send + Sync>),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broker { exchange, .. } => f.write_str(exchange),
-            Self::Fake(_) => f.write_str("fake"),
+            Self::Mock(_) => f.write_str("fake"),
         }
     }
 }
@@ -99,27 +99,27 @@ pub(crate) enum Body<'a, T: ?Sized> {
 
 /// Publishes one message. Its body is written at once, before the future is polled.
 pub(crate) fn publish<T: Serialize + ?Sized>(
-    target: Target,
+    destination: Destination,
     body: Body<'_, T>,
     call: Options,
 ) -> BoxFuture<'static, Result<()>> {
-    match target {
-        Target::Fake(fake) => {
+    match destination {
+        Destination::Mock(fake) => {
             let published = Codec::of(&Config::default())
                 .map_err(Error::from)
                 .and_then(|codec| message("", &codec, body, &call, Table::new()))
                 .and_then(|message| fake(message));
             Box::pin(ready(published))
         }
-        Target::Broker {
-            outlet,
+        Destination::Broker {
+            publisher,
             exchange,
             worker,
         } => {
-            let options = outlet.options.and(call);
+            let options = publisher.options.and(call);
             let headers = worker.map(|it| it.headers()).unwrap_or_default();
-            let prepared = message(&exchange, &outlet.codec, body, &options, headers);
-            Box::pin(async move { outlet.send(prepared?, options).await })
+            let prepared = message(&exchange, &publisher.codec, body, &options, headers);
+            Box::pin(async move { publisher.send(prepared?, options).await })
         }
     }
 }
