@@ -35,14 +35,14 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
 
-    /// A service is a struct: a test makes one, with a fake where it calls another service.
+    /// A service is a struct: a test makes one, with a mock where it calls another service.
     #[tokio::test]
     async fn x_appends_its_id_and_asks_y() {
-        let y = ServiceProxy::fake("service_y", |method, args, _kwargs| {
+        let y = ServiceProxy::mock("service_y", |method, args, _kwargs| {
             assert_eq!(method, "append_id");
-            Ok(format!("{}-fake", args[0].as_str().unwrap_or_default()).into())
+            Ok(format!("{}-mock", args[0].as_str().unwrap_or_default()).into())
         });
         let reply = ServiceX { y }.remote_method("hello".to_owned()).await;
-        assert_eq!(reply.expect("a reply"), "hello-x-fake");
+        assert_eq!(reply.expect("a reply"), "hello-x-mock");
     }
 }

@@ -70,7 +70,7 @@ mod tests {
     async fn an_urgent_picture_has_a_higher_priority() {
         let sent = Recorder::new();
         let recorder = sent.clone();
-        let work = MessagePublisher::fake(move |message| {
+        let work = MessagePublisher::mock(move |message| {
             recorder.record(message);
             Ok(())
         });

@@ -53,7 +53,7 @@
 //! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
 //! | a value that travels with calls | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
 //! | the configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
-//! | a test: fakes, hooks, waiters, a broker in a line | `testing::broker().await`, `entrypoint_hook(&container, "hello")` | [`testing`] |
+//! | a test: mocks, hooks, waiters, a broker in a line | `testing::broker().await`, `entrypoint_hook(&container, "hello")` | [`testing`] |
 //! | a provider or an entrypoint of your own | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`], [`Entrypoint`], [`SharedExtension`] |
 //! | to run it | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
 //! | a YAML configuration | `--config FILE` | [`Config`] |

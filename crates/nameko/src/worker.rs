@@ -73,11 +73,11 @@ impl WorkerContext {
     /// ```
     /// use nameko::WorkerContext;
     ///
-    /// let worker = WorkerContext::fake("shop", "buy");
+    /// let worker = WorkerContext::mock("shop", "buy");
     /// worker.set("language", "fr");
     /// assert!(worker.call_id().starts_with("shop.buy."));
     /// ```
-    pub fn fake(service: &str, method: &'static str) -> Self {
+    pub fn mock(service: &str, method: &'static str) -> Self {
         let parents = protocol::PARENT_CALLS_TRACKED;
         Self::new(
             service.into(),

@@ -33,7 +33,7 @@ use crate::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<()> {
 /// let broker = testing::broker().await;
-/// let y = ServiceProxy::fake("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
+/// let y = ServiceProxy::mock("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
 /// let container = Container::builder::<ServiceX>(broker.config())
 ///     .replace("y", y)
 ///     .only(["remote_method"])

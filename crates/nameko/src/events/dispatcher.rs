@@ -107,14 +107,14 @@ impl Dispatcher {
     /// ```
     /// # use nameko::Dispatcher;
     /// # async fn run() -> nameko::Result<()> {
-    /// let events = Dispatcher::fake(|event_type, data| {
+    /// let events = Dispatcher::mock(|event_type, data| {
     ///     assert_eq!((event_type, data), ("order_paid", 17.into()));
     ///     Ok(())
     /// });
     /// events.dispatch("order_paid", &17).await
     /// # }
     /// ```
-    pub fn fake(
+    pub fn mock(
         dispatched: impl Fn(&str, serde_json::Value) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self(Destination::Mock(Arc::new(move |message: Publish| {

@@ -84,7 +84,7 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broker { exchange, .. } => f.write_str(exchange),
-            Self::Mock(_) => f.write_str("fake"),
+            Self::Mock(_) => f.write_str("mock"),
         }
     }
 }
@@ -104,11 +104,11 @@ pub(crate) fn publish<T: Serialize + ?Sized>(
     call: Options,
 ) -> BoxFuture<'static, Result<()>> {
     match destination {
-        Destination::Mock(fake) => {
+        Destination::Mock(publish) => {
             let published = Codec::of(&Config::default())
                 .map_err(Error::from)
                 .and_then(|codec| message("", &codec, body, &call, Table::new()))
-                .and_then(|message| fake(message));
+                .and_then(|message| publish(message));
             Box::pin(ready(published))
         }
         Destination::Broker {

@@ -157,14 +157,14 @@ impl MessagePublisher {
     /// ```
     /// # use nameko::messaging::MessagePublisher;
     /// # async fn run() -> nameko::Result<()> {
-    /// let orders = MessagePublisher::fake(|message| {
+    /// let orders = MessagePublisher::mock(|message| {
     ///     assert_eq!(&message.body[..], b"17");
     ///     Ok(())
     /// });
     /// orders.publish(&17).routing_key("order.paid").await
     /// # }
     /// ```
-    pub fn fake(publish: impl Fn(Publish) -> Result<()> + Send + Sync + 'static) -> Self {
+    pub fn mock(publish: impl Fn(Publish) -> Result<()> + Send + Sync + 'static) -> Self {
         Self(Destination::Mock(Arc::new(publish)))
     }
 }

@@ -245,9 +245,9 @@ impl ServiceProxy {
     ///
     /// ```
     /// # use nameko::ServiceProxy;
-    /// let y = ServiceProxy::fake("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
+    /// let y = ServiceProxy::mock("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
     /// ```
-    pub fn fake<F>(service: impl Into<Arc<str>>, reply: F) -> Self
+    pub fn mock<F>(service: impl Into<Arc<str>>, reply: F) -> Self
     where
         F: Fn(&str, serde_json::Value, serde_json::Value) -> Result<serde_json::Value>
             + Send

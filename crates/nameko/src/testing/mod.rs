@@ -2,13 +2,13 @@
 //!
 //! | purpose | API | in Nameko for Python |
 //! |---|---|---|
-//! | a service value with fakes | a struct literal: `Shop { stock: ServiceProxy::fake(..) }` | `worker_factory` |
+//! | a service value with mocks | a struct literal: `Shop { stock: ServiceProxy::mock(..) }` | `worker_factory` |
 //! | a broker for one test | [`broker`]`().await` | the fixture `rabbit_config` |
 //! | run a method in a worker, with its dependencies | [`entrypoint_hook`] | `entrypoint_hook` |
 //! | wait until an entrypoint has fired | [`entrypoint_waiter`] | `entrypoint_waiter` |
-//! | replace dependencies of a container | [`Container::builder`]`.replace("stock", fake)` | `replace_dependencies` |
+//! | replace dependencies of a container | [`Container::builder`]`.replace("stock", mock)` | `replace_dependencies` |
 //! | restrict the entrypoints of a container | [`Container::builder`]`.only(["buy"])` | `restrict_entrypoints` |
-//! | record the arguments of a fake | [`Recorder`] | `MagicMock` |
+//! | record the arguments of a mock | [`Recorder`] | `MagicMock` |
 //! | an entrypoint that never fires, or fires once | [`Dummy`], [`Once`] | `dummy`, `once` |
 //!
 //! A unit test needs none of these: a service is a struct, and its methods are functions.
@@ -32,7 +32,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<()> {
-//! let y = ServiceProxy::fake("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
+//! let y = ServiceProxy::mock("service_y", |_method, args, _kwargs| Ok(args[0].clone()));
 //! let x = ServiceX { y };
 //! assert_eq!(x.remote_method("a".into()).await?, "a-x");
 //! # Ok(()) }

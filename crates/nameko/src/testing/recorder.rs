@@ -1,4 +1,4 @@
-//! A recorder for fakes.
+//! A recorder for mocks.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::TIMEOUT;
 use crate::error::{Error, Result};
 
-/// Records the items passed to a fake, in order. Cheap to clone; clones share the items.
+/// Records the items passed to a mock, in order. Cheap to clone; clones share the items.
 ///
 /// ```
 /// use nameko::{ServiceProxy, testing::Recorder};
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// # async fn main() -> nameko::Result<()> {
 /// let calls = Recorder::new();
 /// let recorder = calls.clone();
-/// let stock = ServiceProxy::fake("stock", move |method, args, _kwargs| {
+/// let stock = ServiceProxy::mock("stock", move |method, args, _kwargs| {
 ///     recorder.record((method.to_owned(), args));
 ///     Ok(true.into())
 /// });

@@ -195,7 +195,7 @@ impl Orders for Fake {
         match id {
             1 => Ok(Order {
                 id,
-                lines: vec!["fake".to_owned()],
+                lines: vec!["mock".to_owned()],
             }),
             2 => Err("out of order".into()),
             _ => Err(NotFound(id).into()),
@@ -223,9 +223,9 @@ impl Orders for Fake {
 async fn a_mock_replaces_the_service() {
     let desk = Desk {
         orders: OrdersClient::mock(Fake),
-        nobody: ServiceProxy::fake("nobody", |_, _, _| Err("hush".into())).into(),
+        nobody: ServiceProxy::mock("nobody", |_, _, _| Err("hush".into())).into(),
     };
-    assert_eq!(desk.describe(1).await.unwrap(), "fake");
+    assert_eq!(desk.describe(1).await.unwrap(), "mock");
     assert_eq!(
         desk.describe(2).await.unwrap_err().to_string(),
         "out of order"
@@ -259,7 +259,7 @@ async fn arguments_are_sent_by_name_or_by_position() {
         (NamedClient::SERVICE, PositionalClient::SERVICE),
         ("any", "any")
     );
-    let named = NamedClient::from(ServiceProxy::fake("any", echo));
+    let named = NamedClient::from(ServiceProxy::mock("any", echo));
     for (b, c, expected) in [
         (Some(2), Some(3), r#"f [] {"a":1,"b":2,"c":3}"#),
         (None, Some(3), r#"f [] {"a":1,"c":3}"#),
@@ -268,7 +268,7 @@ async fn arguments_are_sent_by_name_or_by_position() {
         assert_eq!(named.f(1, b, c).await.unwrap(), expected);
     }
     assert_eq!(named.none().await.unwrap(), "none [] {}");
-    let positional = PositionalClient::from(ServiceProxy::fake("any", echo));
+    let positional = PositionalClient::from(ServiceProxy::mock("any", echo));
     for (b, c, expected) in [
         (Some(2), Some(3), "f [1,2,3] {}"),
         (None, Some(3), "f [1,null,3] {}"),
@@ -298,7 +298,7 @@ trait Counts {
 
 #[tokio::test]
 async fn an_error_about_the_result_type_names_the_method() {
-    let stock = || ServiceProxy::fake("stock", |_method, _args, _kwargs| Ok("many".into()));
+    let stock = || ServiceProxy::mock("stock", |_method, _args, _kwargs| Ok("many".into()));
     let expected = "the result of stock.count: invalid type: string \"many\", expected u32";
 
     let typed = CountsClient::from(stock()).count("nut".into()).await;

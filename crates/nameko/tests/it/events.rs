@@ -493,11 +493,11 @@ async fn a_test_observes_events_without_a_broker() {
     let events = Recorder::new();
     let recorder = events.clone();
     let shop = Shop {
-        events: Dispatcher::fake(move |event_type, data| {
+        events: Dispatcher::mock(move |event_type, data| {
             recorder.record((event_type.to_owned(), data));
             Ok(())
         }),
-        worker: WorkerContext::fake("shop", "dispatch"),
+        worker: WorkerContext::mock("shop", "dispatch"),
     };
     shop.dispatch("paid".to_owned(), json!({"order": 1}))
         .await

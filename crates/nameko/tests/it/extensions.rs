@@ -415,7 +415,7 @@ mod queue {
         let mut read = entrypoint_waiter(&container, "read");
 
         // Sent by another worker, whose headers travel with the message.
-        let sender = WorkerContext::fake("post", "deliver");
+        let sender = WorkerContext::mock("post", "deliver");
         let publisher = Publisher::shared(&broker.options());
         for letter in ["hello", "bill"] {
             let mut message = Publish {

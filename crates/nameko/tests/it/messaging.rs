@@ -412,14 +412,14 @@ async fn the_number_of_retries_is_configurable() {
 async fn a_test_observes_messages_without_a_broker() {
     let messages = Recorder::new();
     let recorder = messages.clone();
-    let fake = MessagePublisher::fake(move |message| {
+    let mock = MessagePublisher::mock(move |message| {
         recorder.record(message);
         Ok(())
     });
     let writer = Writer {
-        letters: fake.clone(),
-        queues: fake,
-        worker: WorkerContext::fake("writer", "plain"),
+        letters: mock.clone(),
+        queues: mock,
+        worker: WorkerContext::mock("writer", "plain"),
     };
     writer.with_options(json!({"a": 1})).await.unwrap();
     let message: Publish = messages.items().remove(0);

@@ -144,7 +144,7 @@ async fn bank() -> Container {
 async fn a_worker_span_has_the_call_the_parent_and_the_outcome() {
     let (received, _guard) = Received::listen("info");
     let bank = bank().await;
-    let caller = WorkerContext::fake("shop", "buy");
+    let caller = WorkerContext::mock("shop", "buy");
     let stack = nameko::context_data(caller.headers());
     let stack = stack.get("call_id_stack").cloned().unwrap();
     let login = entrypoint_hook(&bank, "login").context("call_id_stack", stack);

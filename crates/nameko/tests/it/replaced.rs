@@ -28,14 +28,14 @@ impl ServiceX {
     }
 }
 
-fn fake() -> ServiceProxy {
-    ServiceProxy::fake("service_y", |_, args, _| Ok(args[0].clone()))
+fn mock() -> ServiceProxy {
+    ServiceProxy::mock("service_y", |_, args, _| Ok(args[0].clone()))
 }
 
 #[tokio::test]
 async fn replacing_all_amqp_dependencies_removes_the_need_for_a_broker() {
     let container = Container::builder::<ServiceX>(no_broker())
-        .replace("y", fake())
+        .replace("y", mock())
         .only(["remote_method"])
         .build()
         .unwrap();
@@ -54,7 +54,7 @@ async fn replacing_all_amqp_dependencies_removes_the_need_for_a_broker() {
 async fn unknown_names_are_errors_that_list_the_known_ones() {
     let built = |builder: nameko::ContainerBuilder<ServiceX>| builder.build().unwrap_err();
     let builder = || Container::builder::<ServiceX>(no_broker());
-    let error = built(builder().replace("z", fake()));
+    let error = built(builder().replace("z", mock()));
     assert!(matches!(error, Error::ExtensionNotFound(_)), "{error:?}");
     assert_eq!(
         error.to_string(),

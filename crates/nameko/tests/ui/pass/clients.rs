@@ -107,7 +107,7 @@ fn clients_can_be_anywhere() {
     }
 
     nameko::exceptions::register::<Wrapper>();
-    let proxy = nameko::ServiceProxy::fake("any", |_, _, _| Err("text".into()));
+    let proxy = nameko::ServiceProxy::mock("any", |_, _, _| Err("text".into()));
     let (orders, local) = (
         OrdersClient::from(proxy.clone()),
         LocalClient::from(proxy.clone()),
