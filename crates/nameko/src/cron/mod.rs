@@ -1,8 +1,8 @@
 //! The entrypoint `#[cron]`: a method at the times of a cron line, in each instance or in one of the fleet.
 
 mod clock;
-mod fleet;
-mod mark;
+mod leader_election;
+mod leader_token;
 mod schedule;
 
 use std::{
@@ -23,14 +23,14 @@ use crate::{
     extension::Entrypoint,
     timer::{Target, Ticking, misused},
 };
-use fleet::Member;
+use leader_election::Candidate;
 use schedule::{Plan, Schedule, is_wrong};
 
 /// How late a time may be run that came while nobody could run it, unless [`Cron::late`] says otherwise.
-const LATE: Duration = Duration::from_secs(3600);
+const DEFAULT_MAX_LATENESS: Duration = Duration::from_secs(3600);
 
 /// What [`Cron::once`] takes.
-const FLEET: &str = "fleet";
+const ONCE_IN_FLEET: &str = "fleet";
 
 /// Runs a method at the times of a cron line: `0 3 * * *` is every night at three.
 ///
@@ -86,7 +86,7 @@ pub struct Cron {
     /// Set at `setup`.
     job: OnceLock<Job>,
     /// Made at `setup` for the task that `start` begins.
-    member: Mutex<Option<Member>>,
+    candidate: Mutex<Option<Candidate>>,
     ticking: Ticking,
 }
 
@@ -98,10 +98,10 @@ impl Cron {
             line: line.into(),
             zone: "UTC".to_owned(),
             once: None,
-            late: LATE,
+            late: DEFAULT_MAX_LATENESS,
             clock: Arc::new(SystemClock),
             job: OnceLock::new(),
-            member: Mutex::new(None),
+            candidate: Mutex::new(None),
             ticking: Ticking::default(),
         }
     }
@@ -138,13 +138,15 @@ impl Cron {
     /// What is wrong with what it was given, in a user's words.
     fn schedule(&self) -> Result<Schedule, String> {
         match self.once.as_deref() {
-            None | Some(FLEET) => Schedule::parse(&self.line, &self.zone),
-            Some(other) => Err(format!("`once` is \"{FLEET}\", not \"{other}\"")),
+            None | Some(ONCE_IN_FLEET) => Schedule::parse(&self.line, &self.zone),
+            Some(other) => Err(format!("`once` is \"{ONCE_IN_FLEET}\", not \"{other}\"")),
         }
     }
 
-    fn lock_member(&self) -> std::sync::MutexGuard<'_, Option<Member>> {
-        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_candidate(&self) -> std::sync::MutexGuard<'_, Option<Candidate>> {
+        self.candidate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,7 +171,7 @@ impl Entrypoint for Cron {
             target: Target::new(container, method),
         };
         if self.once.is_some() {
-            *self.lock_member() = Some(Member::join(container, &job)?);
+            *self.lock_candidate() = Some(Candidate::join(container, &job)?);
         }
         let _ = self.job.set(job);
         Ok(())
@@ -179,10 +181,12 @@ impl Entrypoint for Cron {
         let Some(job) = self.job.get() else {
             return Ok(());
         };
-        let member = self.lock_member().take();
+        let candidate = self.lock_candidate().take();
         let (target, job) = (&job.target, job.clone());
-        match member {
-            Some(member) => self.ticking.start(target, |it| member.serve(job, it)),
+        match candidate {
+            Some(candidate) => self
+                .ticking
+                .start(target, |stopping| candidate.serve(job, stopping)),
             None => {
                 let now = job.now();
                 self.ticking.start(target, |it| job.serve(now, it));

@@ -1,6 +1,6 @@
-//! How the members of a fleet tell each other what is done: the marks in their queue, and what follows from them.
+//! How the members of a fleet tell each other what is done: the tokens in their queue, and what follows from them.
 //!
-//! No clock, no I/O: marks in, decisions out.
+//! No clock, no I/O: tokens in, decisions out.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// The message that a fleet's queue holds: what is done, as its sender knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub(crate) struct LeaderToken {
     /// Who sent it.
     pub(crate) member: String,
     /// Its number among its sender's.
@@ -114,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_reads_as_json() {
-        let mark = Mark {
+    fn a_token_reads_as_json() {
+        let token = LeaderToken {
             member: "m".to_owned(),
             serial: 2,
             progress: Progress {
@@ -123,11 +123,14 @@ mod tests {
                 running: None,
             },
         };
-        let json = serde_json::to_string(&mark).expect("JSON");
+        let json = serde_json::to_string(&token).expect("JSON");
         assert_eq!(
             json,
             r#"{"member":"m","serial":2,"last":"2026-03-01T03:00:00Z","running":null}"#
         );
-        assert_eq!(serde_json::from_str::<Mark>(&json).expect("a mark"), mark);
+        assert_eq!(
+            serde_json::from_str::<LeaderToken>(&json).expect("a token"),
+            token
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! `once = "fleet"`: one instance of many runs a cron line.
 //!
 //! Every instance consumes one queue, whose single active consumer the broker chooses: that instance leads. The queue always
-//! holds a [`Mark`], which says what is done. The leader holds it unacknowledged; when the leader goes, or is cut off, the
-//! broker gives the mark to the next instance, which so knows that it leads, and what is left to do.
+//! holds a [`LeaderToken`], which says what is done. The leader holds it unacknowledged; when the leader goes, or is cut off, the
+//! broker gives the token to the next instance, which so knows that it leads, and what is left to do.
 //!
-//! Before it runs anything the leader publishes a new mark and waits until the broker brings it back. That proves that it
-//! leads at this moment, on a connection that works, and that it has seen every mark before its own. Then it lets go of the
-//! older mark. The same, once in a while, keeps the mark from being held for longer than the broker allows.
+//! Before it runs anything the leader publishes a new token and waits until the broker brings it back. That proves that it
+//! leads at this moment, on a connection that works, and that it has seen every token before its own. Then it lets go of the
+//! older token. The same, once in a while, keeps the token from being held for longer than the broker allows.
 
 use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Job,
-    mark::{MAX_ATTEMPTS, Mark, Progress},
+    leader_token::{LeaderToken, MAX_ATTEMPTS, Progress},
     schedule::{Plan, is_wrong},
 };
 use crate::{
@@ -33,43 +33,43 @@ use crate::{
     serialization::{JSON, UTF_8},
 };
 
-/// How often the mark is replaced while nothing is due. RabbitMQ closes a channel on which a delivery stays unacknowledged
+/// How often the token is replaced while nothing is due. RabbitMQ closes a channel on which a delivery stays unacknowledged
 /// for `consumer_timeout`, by default half an hour, and looks every minute.
-const RENEW: Duration = Duration::from_secs(300);
+const TOKEN_RENEWAL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// How long the queue of a line that nobody runs any more is kept: the most that a last run is remembered.
-const EXPIRES: Duration = Duration::from_secs(30 * 24 * 3600);
+const QUEUE_EXPIRES_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The wait before a mark is published again that could not be.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The wait before a token is published again that could not be.
+const PUBLISH_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// How long a leader that stops tries to say what it has done.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FINAL_PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The place of one instance in the fleet.
-pub(super) struct Member {
+pub(super) struct Candidate {
     id: String,
     queue: Queue,
     publisher: Publisher,
     consumer: Arc<QueueConsumer>,
     subscription: SubscriptionId,
     /// What the queue brings.
-    inbox: mpsc::UnboundedReceiver<News>,
-    /// The number of the latest mark of its own.
+    inbox: mpsc::UnboundedReceiver<LeaderEvent>,
+    /// The number of the latest token of its own.
     serial: u64,
     /// What it knows, which only ever grows.
     progress: Progress,
     /// What was due up to then is done, or nobody's: counts where the queue knows of no run, or of one in the far future.
     since: Timestamp,
-    /// The mark it holds, while it leads.
+    /// The token it holds, while it leads.
     held: Option<Acker>,
     /// Whether the queue is known to exist.
     declared: bool,
 }
 
-impl fmt::Debug for Member {
+impl fmt::Debug for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
+        f.debug_struct("Candidate")
             .field("queue", &self.queue.name)
             .field("progress", &self.progress)
             .finish_non_exhaustive()
@@ -77,13 +77,13 @@ impl fmt::Debug for Member {
 }
 
 /// What the consumer hears.
-enum News {
-    Mark(Mark, Acker),
+enum LeaderEvent {
+    Token(LeaderToken, Acker),
     /// It consumes again, on a new connection, or a new queue: whether what was in the queue is still there.
     Recovered(bool),
 }
 
-impl Member {
+impl Candidate {
     /// Joins the fleet that runs `job`. Consumes when the container has started.
     pub(super) fn join(container: &Container, job: &Job) -> Result<Self> {
         let consumer = QueueConsumer::of(container)?;
@@ -92,7 +92,12 @@ impl Member {
                 ("x-single-active-consumer".to_owned(), Value::Bool(true)),
                 (
                     "x-expires".to_owned(),
-                    Value::Int(EXPIRES.as_millis().try_into().unwrap_or(i64::MAX)),
+                    Value::Int(
+                        QUEUE_EXPIRES_AFTER
+                            .as_millis()
+                            .try_into()
+                            .unwrap_or(i64::MAX),
+                    ),
                 ),
             ]),
             ..Queue::new(job.queue_name(container.service_name()))
@@ -105,7 +110,7 @@ impl Member {
             sink: Arc::new(move |delivery| deliver(&sender, delivery)),
             on_recovered: Some(Arc::new(move |survived| {
                 // The instance may be leaving.
-                let _ = recovered.send(News::Recovered(survived));
+                let _ = recovered.send(LeaderEvent::Recovered(survived));
             })),
         })?;
         Ok(Self {
@@ -213,16 +218,16 @@ impl Member {
         running.is_some_and(|it| it.at == at && it.member == self.id)
     }
 
-    /// Publishes a mark and waits for it to come back: for as long as another instance leads.
+    /// Publishes a token and waits for it to come back: for as long as another instance leads.
     async fn claim(&mut self, job: &Job) {
-        // Whether the latest mark was published when the queue was known to deliver here: it will come back.
+        // Whether the latest token was published when the queue was known to deliver here: it will come back.
         let mut leading = false;
         loop {
             self.publish().await;
             loop {
                 match self.inbox.recv().await {
-                    Some(News::Mark(mark, acker)) => {
-                        if self.take(mark, acker) {
+                    Some(LeaderEvent::Token(token, acker)) => {
+                        if self.take(token, acker) {
                             return;
                         }
                         if !std::mem::replace(&mut leading, true) {
@@ -230,7 +235,7 @@ impl Member {
                             break;
                         }
                     }
-                    Some(News::Recovered(survived)) => {
+                    Some(LeaderEvent::Recovered(survived)) => {
                         self.recovered(job, survived);
                         leading = false;
                         break;
@@ -242,21 +247,21 @@ impl Member {
         }
     }
 
-    /// Minds a queue that was lost with its mark, and was made anew.
+    /// Minds a queue that was lost with its token, and was made anew.
     fn recovered(&mut self, job: &Job, survived: bool) {
         if !survived {
             self.since = job.now();
         }
     }
 
-    /// Learns from a mark and holds it, or lets it go. Whether it is the answer to the latest claim.
-    fn take(&mut self, mark: Mark, acker: Acker) -> bool {
+    /// Learns from a token and holds it, or lets it go. Whether it is the answer to the latest claim.
+    fn take(&mut self, token: LeaderToken, acker: Acker) -> bool {
         if !acker.is_pending() {
             return false;
         }
-        let answer = mark.member == self.id && mark.serial == self.serial;
+        let answer = token.member == self.id && token.serial == self.serial;
         let held = self.held.take().filter(Acker::is_pending);
-        if mark.progress < self.progress && held.is_some() {
+        if token.progress < self.progress && held.is_some() {
             acker.ack();
             self.held = held;
             return answer;
@@ -264,7 +269,7 @@ impl Member {
         if let Some(older) = held {
             older.ack();
         }
-        self.progress = mark.progress.max(std::mem::take(&mut self.progress));
+        self.progress = token.progress.max(std::mem::take(&mut self.progress));
         self.held = Some(acker);
         answer
     }
@@ -282,8 +287,8 @@ impl Member {
         });
         drop(container);
         loop {
-            let renew = sleep_until(Instant::now() + RENEW);
-            let news = tokio::select! {
+            let renew = sleep_until(Instant::now() + TOKEN_RENEWAL_INTERVAL);
+            let event = tokio::select! {
                 ended = &mut outcome => {
                     let flow = ended.unwrap_or(ControlFlow::Break(()));
                     if flow.is_continue() {
@@ -291,14 +296,14 @@ impl Member {
                     }
                     return flow;
                 }
-                news = self.inbox.recv() => news,
-                () = renew => Some(News::Recovered(true)),
+                event = self.inbox.recv() => event,
+                () = renew => Some(LeaderEvent::Recovered(true)),
             };
-            match news {
-                Some(News::Mark(mark, acker)) => {
-                    self.take(mark, acker);
+            match event {
+                Some(LeaderEvent::Token(token, acker)) => {
+                    self.take(token, acker);
                 }
-                Some(News::Recovered(survived)) => {
+                Some(LeaderEvent::Recovered(survived)) => {
                     self.recovered(job, survived);
                     self.publish().await;
                 }
@@ -307,27 +312,27 @@ impl Member {
         }
     }
 
-    /// Waits until `until`, until its mark has to be renewed, or until it learns something new.
+    /// Waits until `until`, until its token has to be renewed, or until it learns something new.
     async fn watch(&mut self, job: &Job, until: Option<Timestamp>) {
-        let renew = sleep_until(Instant::now() + RENEW);
+        let renew = sleep_until(Instant::now() + TOKEN_RENEWAL_INTERVAL);
         tokio::pin!(renew);
         let due = job.reach(until);
         tokio::pin!(due);
         loop {
-            let news = tokio::select! {
+            let event = tokio::select! {
                 () = &mut due => return,
                 () = &mut renew => return,
-                news = self.inbox.recv() => news,
+                event = self.inbox.recv() => event,
             };
-            match news {
-                Some(News::Mark(mark, acker)) => {
+            match event {
+                Some(LeaderEvent::Token(token, acker)) => {
                     let known = self.progress.last;
-                    self.take(mark, acker);
+                    self.take(token, acker);
                     if self.progress.last != known {
                         return;
                     }
                 }
-                Some(News::Recovered(survived)) => return self.recovered(job, survived),
+                Some(LeaderEvent::Recovered(survived)) => return self.recovered(job, survived),
                 None => return std::future::pending().await,
             }
         }
@@ -340,9 +345,9 @@ impl Member {
             match self.try_publish().await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::debug!("no mark in {}: {error}", self.queue.name);
+                    tracing::debug!("no token in {}: {error}", self.queue.name);
                     self.declared = false;
-                    sleep(PAUSE).await;
+                    sleep(PUBLISH_RETRY_DELAY).await;
                 }
             }
         }
@@ -354,7 +359,7 @@ impl Member {
             self.publisher.declare(&[], queues).await?;
             self.declared = true;
         }
-        let mark = Mark {
+        let token = LeaderToken {
             member: self.id.clone(),
             serial: self.serial,
             progress: self.progress.clone(),
@@ -368,8 +373,8 @@ impl Member {
                 delivery_mode: Some(2),
                 ..Properties::default()
             },
-            // A mark is made of texts and numbers: it has a JSON form.
-            body: serde_json::to_vec(&mark).unwrap_or_default().into(),
+            // A token is made of texts and numbers: it has a JSON form.
+            body: serde_json::to_vec(&token).unwrap_or_default().into(),
             ..Publish::default()
         };
         self.publisher
@@ -380,7 +385,7 @@ impl Member {
     /// Gives its place to the next instance.
     async fn leave(mut self) {
         if self.held.as_ref().is_some_and(Acker::is_pending)
-            && let Ok(Err(error)) = timeout(FAREWELL, self.try_publish()).await
+            && let Ok(Err(error)) = timeout(FINAL_PUBLISH_TIMEOUT, self.try_publish()).await
         {
             tracing::warn!(
                 "what was last run could not be noted in {}: {error}",
@@ -390,8 +395,8 @@ impl Member {
         self.consumer.cancel(self.subscription).await;
         let held = self.held.take();
         self.inbox.close();
-        while let Some(news) = self.inbox.recv().await {
-            if let News::Mark(_, acker) = news {
+        while let Some(event) = self.inbox.recv().await {
+            if let LeaderEvent::Token(_, acker) = event {
                 acker.reject(true);
             }
         }
@@ -402,16 +407,16 @@ impl Member {
 }
 
 /// Takes one message off the I/O task.
-fn deliver(inbox: &mpsc::UnboundedSender<News>, delivery: Delivery) {
+fn deliver(inbox: &mpsc::UnboundedSender<LeaderEvent>, delivery: Delivery) {
     match serde_json::from_slice(&delivery.body) {
-        Ok(mark) => {
-            if let Err(refused) = inbox.send(News::Mark(mark, delivery.acker.clone())) {
+        Ok(token) => {
+            if let Err(refused) = inbox.send(LeaderEvent::Token(token, delivery.acker.clone())) {
                 drop(refused);
                 delivery.acker.reject(true);
             }
         }
         Err(error) => {
-            tracing::warn!("dropped a message that is no mark of a cron line: {error}");
+            tracing::warn!("dropped a message that is no token of a cron line: {error}");
             delivery.acker.ack();
         }
     }
