@@ -36,7 +36,7 @@ pub struct Timer {
     eager: bool,
     /// Set at `setup`.
     target: OnceLock<Target>,
-    ticking: Ticking,
+    task: TimerTask,
 }
 
 impl Timer {
@@ -49,7 +49,7 @@ impl Timer {
             interval: interval.into(),
             eager: false,
             target: OnceLock::new(),
-            ticking: Ticking::default(),
+            task: TimerTask::default(),
         }
     }
 
@@ -64,13 +64,13 @@ impl Timer {
 impl Entrypoint for Timer {
     fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
         if let Some(param) = method.params().iter().find(|it| !it.optional) {
-            return Err(misused(format!(
+            return Err(Error::Declaration(format!(
                 "the method takes the argument `{}`, but a timer has none to give",
                 param.name
             )));
         }
         self.interval.duration().map(drop).map_err(|what| {
-            misused(format!(
+            Error::Declaration(format!(
                 "a timer cannot tick every {what}: give an interval of more than 0 seconds"
             ))
         })
@@ -84,7 +84,7 @@ impl Entrypoint for Timer {
     async fn start(&self) -> Result<()> {
         if let (Some(target), Ok(interval)) = (self.target.get(), self.interval.duration()) {
             let (target, eager) = (target.clone(), self.eager);
-            self.ticking.start(&target.clone(), |stopping| {
+            self.task.start(&target.clone(), |stopping| {
                 tick(interval, eager, target, stopping)
             });
         }
@@ -92,7 +92,7 @@ impl Entrypoint for Timer {
     }
 
     async fn stop(&self) {
-        self.ticking.stop().await;
+        self.task.stop().await;
     }
 
     fn describe(&self) -> String {
@@ -218,12 +218,12 @@ impl Target {
 
 /// The one task of a timer: begun at its start, ended at its stop.
 #[derive(Debug, Default)]
-pub(crate) struct Ticking {
+pub(crate) struct TimerTask {
     /// Whether to stop. The task holds the only receiver, so that it is gone when there is none.
     stopping: watch::Sender<bool>,
 }
 
-impl Ticking {
+impl TimerTask {
     /// Runs `task` as part of the container. It ends soon after what it is given turns true.
     pub(crate) fn start<F>(&self, target: &Target, task: impl FnOnce(watch::Receiver<bool>) -> F)
     where
@@ -239,11 +239,6 @@ impl Ticking {
         self.stopping.send_replace(true);
         self.stopping.closed().await;
     }
-}
-
-/// An entrypoint was given what cannot be.
-pub(crate) fn misused(text: String) -> Error {
-    Error::Declaration(text)
 }
 
 #[cfg(test)]

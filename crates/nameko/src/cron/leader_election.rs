@@ -18,7 +18,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Job,
+    job::Job,
     leader_token::{LeaderToken, MAX_ATTEMPTS, Progress},
     schedule::{Plan, is_wrong},
 };

@@ -1,30 +1,27 @@
 //! The entrypoint `#[cron]`: a method at the times of a cron line, in each instance or in one of the fleet.
 
 mod clock;
+mod job;
 mod leader_election;
 mod leader_token;
 mod schedule;
 
 use std::{
-    ops::ControlFlow,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use jiff::Timestamp;
-use tokio::sync::watch;
-
 pub use clock::{Clock, SystemClock};
 
 use crate::{
-    arguments::Arguments,
     container::{Container, MethodHandle},
-    error::Result,
+    error::{Error, Result},
     extension::Entrypoint,
-    timer::{Target, Ticking, misused},
+    timer::{Target, TimerTask},
 };
+use job::Job;
 use leader_election::Candidate;
-use schedule::{Plan, Schedule, is_wrong};
+use schedule::Schedule;
 
 /// How late a time may be run that came while nobody could run it, unless [`Cron::late`] says otherwise.
 const DEFAULT_MAX_LATENESS: Duration = Duration::from_secs(3600);
@@ -87,7 +84,7 @@ pub struct Cron {
     job: OnceLock<Job>,
     /// Made at `setup` for the task that `start` begins.
     candidate: Mutex<Option<Candidate>>,
-    ticking: Ticking,
+    task: TimerTask,
 }
 
 impl Cron {
@@ -102,7 +99,7 @@ impl Cron {
             clock: Arc::new(SystemClock),
             job: OnceLock::new(),
             candidate: Mutex::new(None),
-            ticking: Ticking::default(),
+            task: TimerTask::default(),
         }
     }
 
@@ -152,10 +149,10 @@ impl Cron {
 
 impl Entrypoint for Cron {
     fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
-        self.schedule().map_err(misused)?;
+        self.schedule().map_err(Error::Declaration)?;
         match method.params().iter().filter(|it| !it.optional).count() {
             0 | 1 => Ok(()),
-            _ => Err(misused(
+            _ => Err(Error::Declaration(
                 "a cron line gives one argument at most, the time".to_owned(),
             )),
         }
@@ -163,7 +160,7 @@ impl Entrypoint for Cron {
 
     async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
         let job = Job {
-            schedule: self.schedule().map_err(misused)?,
+            schedule: self.schedule().map_err(Error::Declaration)?,
             line: self.line.as_str().into(),
             zone: self.zone.as_str().into(),
             late: self.late,
@@ -185,18 +182,18 @@ impl Entrypoint for Cron {
         let (target, job) = (&job.target, job.clone());
         match candidate {
             Some(candidate) => self
-                .ticking
+                .task
                 .start(target, |stopping| candidate.serve(job, stopping)),
             None => {
                 let now = job.now();
-                self.ticking.start(target, |it| job.serve(now, it));
+                self.task.start(target, |it| job.serve(now, it));
             }
         }
         Ok(())
     }
 
     async fn stop(&self) {
-        self.ticking.stop().await;
+        self.task.stop().await;
     }
 
     fn describe(&self) -> String {
@@ -206,114 +203,5 @@ impl Entrypoint for Cron {
             ""
         };
         format!("cron {} {}{once}", self.line, self.zone)
-    }
-}
-
-/// A cron line with the method it runs.
-#[derive(Debug, Clone)]
-struct Job {
-    schedule: Schedule,
-    line: Arc<str>,
-    zone: Arc<str>,
-    late: Duration,
-    clock: Arc<dyn Clock>,
-    target: Target,
-}
-
-impl Job {
-    /// Runs what is due after `last` in this instance, whatever others do, until told to stop.
-    async fn serve(self, mut last: Timestamp, mut stopping: watch::Receiver<bool>) {
-        loop {
-            if is_wrong(last, self.now()) {
-                // The clock was put right since.
-                last = self.now();
-            }
-            let (due, until) = match self.plan(last) {
-                Plan::Run(at) => (Some(at), Some(at)),
-                Plan::Wait(until) => (None, Some(until)),
-                Plan::Never => (None, None),
-            };
-            tokio::select! {
-                biased;
-                _ = stopping.wait_for(|it| *it) => return,
-                () = self.reach(until) => {}
-            }
-            if let Some(at) = due {
-                if self.run(last, at).await.is_break() {
-                    return;
-                }
-                last = at;
-            }
-        }
-    }
-
-    /// Runs one worker for the time `at`, to its end, when the times up to `last` are done with.
-    async fn run(&self, last: Timestamp, at: Timestamp) -> ControlFlow<()> {
-        if self.schedule.skips(last, at) {
-            tracing::warn!(
-                "{} is run for {at} only, not for the other times since {last}",
-                self.name()
-            );
-        }
-        let time = match self.target.method.params() {
-            [] => Ok(Arguments::new()),
-            _ => Arguments::new().arg(at.to_string()),
-        };
-        match time {
-            Ok(arguments) => self.target.run(arguments).await,
-            Err(error) => {
-                tracing::error!("{} was not run for {at}: {error}", self.name());
-                ControlFlow::Continue(())
-            }
-        }
-    }
-
-    /// What to do now, when the times up to `last` are done with.
-    fn plan(&self, last: Timestamp) -> Plan {
-        self.schedule.plan(last, self.now(), self.late)
-    }
-
-    fn now(&self) -> Timestamp {
-        // Clocks that are ten thousand years off tell the end of time.
-        Timestamp::try_from(self.clock.now()).unwrap_or(Timestamp::MAX)
-    }
-
-    /// Returns when it is `time`, or earlier where the clock is set back meanwhile; never, where there is none.
-    async fn reach(&self, time: Option<Timestamp>) {
-        let Some(time) = time else {
-            return std::future::pending().await;
-        };
-        let mut now = self.now();
-        loop {
-            match Duration::try_from(time.duration_since(now)) {
-                Ok(left) if !left.is_zero() => self.clock.sleep(left).await,
-                _ => return,
-            }
-            let before = std::mem::replace(&mut now, self.now());
-            if now < before {
-                return;
-            }
-        }
-    }
-
-    /// What to call it in the log.
-    fn name(&self) -> String {
-        format!(
-            "{} ({} {})",
-            self.target.method.name(),
-            self.line,
-            self.zone
-        )
-    }
-
-    /// The queue that the instances of a fleet share for it.
-    fn queue_name(&self, service: &str) -> String {
-        let line: Vec<&str> = self.line.split_whitespace().collect();
-        format!(
-            "cron-{service}.{}--{}--{}",
-            self.target.method.name(),
-            line.join("_"),
-            self.zone
-        )
     }
 }
