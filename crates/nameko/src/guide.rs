@@ -32,4 +32,7 @@ chapter!(testing);
 chapter!(production);
 
 // Pages of the site alone, whose samples are tested here.
-chapter!(#[cfg(doctest)] index);
+chapter!(
+    #[cfg(doctest)]
+    index
+);

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nameko::web::site::RequestBody;
+use nameko::web::embed::RequestBody;
 use nameko::web::{Error, StatusCode};
 use pyo3::exceptions::{PyConnectionResetError, PyOverflowError, PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use nameko::internal::lock;
+use nameko::web::embed;
 use nameko::web::http::Method;
 use nameko::web::http::request::Parts;
-use nameko::web::site;
 use nameko::web::{Response, StatusCode, Upgrade};
 use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -134,10 +134,10 @@ impl HttpRequest {
     /// Upgrades the request to a WebSocket, which takes over the response. Returns None after an error response if
     /// the request is not a valid WebSocket handshake.
     fn websocket(&self) -> PyResult<Option<WebSocket>> {
-        let response = match site::handshake(&self.head, self.length != Some(0)) {
+        let response = match embed::handshake(&self.head, self.length != Some(0)) {
             Ok(response) => response,
             Err(error) => {
-                self.send_response(site::refusal(error))?;
+                self.send_response(embed::refusal(error))?;
                 self.finish();
                 return Ok(None);
             }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use futures_util::stream;
+use nameko::web::embed::{self, ReasonPhrase};
 use nameko::web::http::header;
-use nameko::web::site::{self, ReasonPhrase};
 use nameko::web::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -88,7 +88,7 @@ impl Head {
         let mut response = response.status(self.status);
         *response.headers_mut() = self.headers;
         if let Some(reason) = self.reason {
-            site::set_reason(&mut response, reason);
+            embed::set_reason(&mut response, reason);
         }
         response
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use nameko::Config;
 use nameko::internal::lock;
-use nameko::web::site::{
-    self, BodyLimits, BoundSite, CannotListen, Site, SiteSettings, SocketSettings,
+use nameko::web::embed::{
+    self, BodyLimits, BoundServer, CannotListen, EmbeddedServer, ServerSettings, SocketSettings,
 };
 use nameko::web::{RawRequest, Response};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -38,8 +38,8 @@ pub(crate) struct HttpServer {
 }
 
 enum ServerState {
-    Bound(Box<BoundSite>),
-    Serving(Arc<Site>),
+    Bound(Box<BoundServer>),
+    Serving(Arc<EmbeddedServer>),
     Closed,
 }
 
@@ -49,23 +49,23 @@ impl HttpServer {
     /// `stop_timeout`. Raises OSError if the address cannot be bound, ValueError if a setting is not valid.
     #[new]
     fn new(py: Python<'_>, host: &str, port: u16, settings: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let settings = SiteSettings::from_config(&config(settings)?)
+        let settings = ServerSettings::from_config(&config(settings)?)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         let (stop_timeout, sockets) = (settings.stop_timeout(), settings.sockets());
         let runtime = runtime::handle()?;
-        let site = py
+        let server = py
             .detach(|| {
                 let _entered = runtime.enter();
-                BoundSite::bind(host, port, settings)
+                BoundServer::bind(host, port, settings)
             })
             .map_err(|CannotListen { text, source }| {
                 PyOSError::new_err((source.raw_os_error(), text))
             })?;
         Ok(HttpServer {
-            address: site.address(),
+            address: server.address(),
             stop_timeout: stop_timeout.as_secs_f64(),
             sockets,
-            state: Mutex::new(ServerState::Bound(Box::new(site))),
+            state: Mutex::new(ServerState::Bound(Box::new(server))),
             in_flight: Arc::default(),
             open: Arc::default(),
             phase: watch::Sender::default(),
@@ -81,7 +81,7 @@ impl HttpServer {
     /// Returns the file descriptor of the listener, before `serve`. The server keeps owning it.
     fn fileno(&self) -> PyResult<i32> {
         match &*lock(&self.state) {
-            ServerState::Bound(site) => Ok(site.as_fd().as_raw_fd()),
+            ServerState::Bound(server) => Ok(server.as_fd().as_raw_fd()),
             _ => Err(PyRuntimeError::new_err("the port is being served")),
         }
     }
@@ -103,8 +103,8 @@ impl HttpServer {
         let runtime = runtime::handle()?;
         jobs.get().ensure_thread(py)?;
         let mut state = lock(&self.state);
-        let site = match std::mem::replace(&mut *state, ServerState::Closed) {
-            ServerState::Bound(site) => site,
+        let server = match std::mem::replace(&mut *state, ServerState::Closed) {
+            ServerState::Bound(server) => server,
             other => {
                 *state = other;
                 return Err(PyRuntimeError::new_err("the port is not to be served"));
@@ -120,19 +120,19 @@ impl HttpServer {
         let gateway = Gateway {
             handler: Arc::new(handler),
             sockets: Arc::new(sockets),
-            body: site.body_limits(),
+            body: server.body_limits(),
             in_flight: self.in_flight.clone(),
         };
         let _entered = runtime.enter();
-        *state = ServerState::Serving(Arc::new(site.serve(gateway)?));
+        *state = ServerState::Serving(Arc::new(server.serve(gateway)?));
         Ok(())
     }
 
     /// Stops accepting requests and closes the port. Requests in flight continue.
     fn stop_listening(&self, py: Python<'_>) -> PyResult<()> {
-        match self.site() {
-            Some(site) => {
-                let closed = runtime::handle()?.spawn(async move { site.withdraw().await });
+        match self.server() {
+            Some(server) => {
+                let closed = runtime::handle()?.spawn(async move { server.withdraw().await });
                 wait(py, None, closed).map(drop)
             }
             None => Ok(()),
@@ -165,9 +165,9 @@ impl HttpServer {
 
     /// Stops accepting requests, waits for responses in flight, up to the stop timeout, then closes the connections.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        let site = self.site();
-        if let Some(site) = site {
-            let stopped = runtime::handle()?.spawn(async move { site.stop().await });
+        let server = self.server();
+        if let Some(server) = server {
+            let stopped = runtime::handle()?.spawn(async move { server.stop().await });
             wait(py, None, stopped)?;
         }
         self.kill(py)
@@ -181,8 +181,8 @@ impl HttpServer {
         let runtime = runtime::handle()?;
         py.detach(|| {
             let _entered = runtime.enter();
-            if let ServerState::Serving(site) = &before {
-                site.kill();
+            if let ServerState::Serving(server) = &before {
+                server.kill();
             }
             drop(before);
         });
@@ -191,9 +191,9 @@ impl HttpServer {
 }
 
 impl HttpServer {
-    fn site(&self) -> Option<Arc<Site>> {
+    fn server(&self) -> Option<Arc<EmbeddedServer>> {
         match &*lock(&self.state) {
-            ServerState::Serving(site) => Some(site.clone()),
+            ServerState::Serving(server) => Some(server.clone()),
             _ => None,
         }
     }
@@ -233,13 +233,13 @@ impl nameko::web::Handler for Gateway {
     async fn handle(&self, request: RawRequest) -> Response {
         let in_flight = CountGuard::new(&self.in_flight);
         let peer = request.peer();
-        let (head, body, upgrade) = site::open(request, self.body);
+        let (head, body, upgrade) = embed::open(request, self.body);
         let body = match read_ahead(body).await {
             Ok(body) => body,
-            Err(error) => return site::refusal(error),
+            Err(error) => return embed::refusal(error),
         };
         let Ok(permit) = self.sockets.permits.clone().acquire_owned().await else {
-            return site::stopping();
+            return embed::stopping();
         };
         let (reply, response) = oneshot::channel();
         let sockets = self.sockets.clone();
@@ -250,8 +250,8 @@ impl nameko::web::Handler for Gateway {
             drop(permit);
         });
         if self.sockets.jobs.push(job).is_err() {
-            return site::stopping();
+            return embed::stopping();
         }
-        response.await.unwrap_or_else(|_| site::stopping())
+        response.await.unwrap_or_else(|_| embed::stopping())
     }
 }

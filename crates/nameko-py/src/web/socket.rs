@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use nameko::internal::lock;
-use nameko::web::site::{self, Socket, SocketListener, SocketSettings};
+use nameko::web::embed::{self, Socket, SocketListener, SocketSettings};
 use nameko::web::{Bytes, Response, StatusCode, Upgrade};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -105,7 +105,7 @@ impl WebSocket {
                     biased;
                     // Fails if the server is gone.
                     _ = phase.wait_for(|phase| *phase == SocketPhase::Cut) => {}
-                    () = site::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
+                    () = embed::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
                 }
             };
             let stop_on_close = async {

@@ -61,7 +61,7 @@ pub(super) async fn serve(
         .keep_alive(!shared.limits.keep_alive.is_zero())
         .max_buf_size(MAX_HEAD)
         // As they were written before: not every client takes names in any case.
-        .title_case_headers(matches!(shared.target, Target::Site(_)))
+        .title_case_headers(matches!(shared.target, Target::Embedded(_)))
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -172,7 +172,7 @@ async fn route(
 ) -> Response {
     let router = match &shared.target {
         Target::Routes(routes) => routes.router(),
-        Target::Site(handler) => {
+        Target::Embedded(handler) => {
             let raw = RawRequest::new(request, Arc::default(), Vec::new(), peer, wire.clone());
             return handler.handle(raw).await;
         }

@@ -60,7 +60,7 @@ pub(super) enum Target {
     /// The handlers of routes.
     Routes(Routes),
     /// One handler, whatever the method and the path are.
-    Site(Box<dyn DynHandler>),
+    Embedded(Box<dyn DynHandler>),
 }
 
 /// Routes that come and go.

@@ -27,6 +27,8 @@
 
 mod address;
 mod connection;
+#[doc(hidden)]
+pub mod embed;
 mod entrypoint;
 mod error;
 mod extract;
@@ -38,8 +40,6 @@ mod response;
 mod router;
 mod server;
 mod settings;
-#[doc(hidden)]
-pub mod site;
 mod socket;
 mod websocket;
 

@@ -33,7 +33,7 @@ use super::{
     origins::Origins,
     outbox::Outbox,
     socket::{self, Opening},
-    wire::FAREWELL,
+    transport::CLOSE_TIMEOUT,
 };
 use crate::{
     config::{Config, ConfigError},
@@ -167,7 +167,7 @@ impl WebSocketServer {
 impl SharedExtension for WebSocketServer {
     async fn stop(&self) {
         // Where entrypoints have not stopped in time, their sockets end with the container.
-        let _ = tokio::time::timeout(FAREWELL, self.close()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.close()).await;
     }
 
     fn kill(&self) {

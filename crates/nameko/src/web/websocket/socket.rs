@@ -11,10 +11,10 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Bytes};
 
 use super::{
     super::request::Request as HttpRequest,
-    conversation::{self, SocketListener},
     frames::{self, Request},
     outbox::Outbox,
     server::{Occasion, Shared},
+    session::{self, SocketListener},
 };
 use crate::{
     amqp::Table,
@@ -54,7 +54,7 @@ where
         channels: OnceLock::new(),
     };
     let stopping = shared.stopping.subscribe();
-    conversation::converse(stream, &outbox, &shared.settings, stopping, &present).await;
+    session::run(stream, &outbox, &shared.settings, stopping, &present).await;
     // The connection is closed. It does not wait for these.
     let channels = present.leave();
     for hook in shared.hooks(Occasion::Disconnect) {

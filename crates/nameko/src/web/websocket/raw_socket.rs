@@ -8,11 +8,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
     super::{error::Error, raw::Upgrade, response::Response},
-    conversation,
     outbox::{Closing, Outbox},
     server::{self, Handshake, Settings},
+    session,
 };
-pub use super::{conversation::SocketListener, origins::Origins};
+pub use super::{origins::Origins, session::SocketListener};
 use crate::config::{Config, ConfigError};
 
 /// What the configuration says about sockets: `WEBSOCKET_*`.
@@ -91,5 +91,5 @@ pub async fn serve(
         outbox.close(Closing::gone());
         return listener.left().await;
     };
-    conversation::converse(stream, outbox, &settings, stopping, &listener).await;
+    session::run(stream, outbox, &settings, stopping, &listener).await;
 }

@@ -27,7 +27,7 @@ pub use hyper::ext::ReasonPhrase;
 
 pub use super::{
     raw::RequestBody,
-    websocket::plain::{
+    websocket::raw_socket::{
         Origins, Socket, SocketListener, SocketSettings, handshake, serve as serve_socket,
     },
 };
@@ -35,13 +35,13 @@ pub use super::{
 /// What a site may be configured with: `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. `WEB_SERVER_ADDRESS` is not read; a body may be of any size, unless
 /// `WEB_SERVER_MAX_BODY` is given.
 #[derive(Debug, Clone)]
-pub struct SiteSettings {
+pub struct ServerSettings {
     reuse_port: bool,
     limits: Limits,
     sockets: SocketSettings,
 }
 
-impl SiteSettings {
+impl ServerSettings {
     /// Reads the keys.
     ///
     /// # Errors
@@ -75,10 +75,10 @@ impl SiteSettings {
 
 /// A port that is listened on; connections wait in the system until it is served.
 #[derive(Debug)]
-pub struct BoundSite {
+pub struct BoundServer {
     socket: TcpListener,
     address: SocketAddr,
-    settings: SiteSettings,
+    settings: ServerSettings,
 }
 
 /// Why an address cannot be listened on, with what to do.
@@ -90,12 +90,12 @@ pub struct CannotListen {
     pub source: io::Error,
 }
 
-impl BoundSite {
+impl BoundServer {
     /// Listens at the first address of `host` that can be listened on. Port 0 takes a free one. Within a Tokio runtime.
     ///
     /// # Errors
     /// The host has no address, or none can be listened on.
-    pub fn bind(host: &str, port: u16, settings: SiteSettings) -> Result<Self, CannotListen> {
+    pub fn bind(host: &str, port: u16, settings: ServerSettings) -> Result<Self, CannotListen> {
         let unknown = |source: io::Error| CannotListen {
             text: format!("{KEY} names the host `{host}`, which cannot be looked up: {source}"),
             source,
@@ -132,9 +132,9 @@ impl BoundSite {
     ///
     /// # Errors
     /// The system does not say where it listens.
-    pub fn serve(self, handler: impl Handler) -> io::Result<Site> {
-        let target = Target::Site(Box::new(handler));
-        Ok(Site {
+    pub fn serve(self, handler: impl Handler) -> io::Result<EmbeddedServer> {
+        let target = Target::Embedded(Box::new(handler));
+        Ok(EmbeddedServer {
             listener: Listener::open(self.socket, target, self.settings.limits, &[])?,
             stop_timeout: self.settings.limits.stop_timeout,
         })
@@ -150,19 +150,19 @@ impl BoundSite {
 }
 
 #[cfg(unix)]
-impl std::os::fd::AsFd for BoundSite {
+impl std::os::fd::AsFd for BoundServer {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
 /// A port that is served. Its connections are cut when it is dropped.
-pub struct Site {
+pub struct EmbeddedServer {
     listener: Arc<Listener>,
     stop_timeout: Duration,
 }
 
-impl Site {
+impl EmbeddedServer {
     /// Lets no more requests in, and closes the port. Requests that run go on.
     pub async fn withdraw(&self) {
         self.listener.withdraw().await;
@@ -181,15 +181,15 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for EmbeddedServer {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-impl fmt::Debug for Site {
+impl fmt::Debug for EmbeddedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Site")
+        f.debug_struct("EmbeddedServer")
             .field("address", &self.listener.address())
             .finish_non_exhaustive()
     }

@@ -15,7 +15,7 @@ use super::{
     inbox::Inbox,
     outbox::{Closing, Outbox},
     server::Settings,
-    wire,
+    transport,
 };
 
 /// Hears what a peer sends.
@@ -34,7 +34,7 @@ pub trait SocketListener: Send + Sync {
 
 /// Serves a socket to its end. It is closed between two messages when `stopping` is true. A peer that says goodbye is answered
 /// when the listener has heard that it left, or after two seconds.
-pub(super) async fn converse<S>(
+pub(super) async fn run<S>(
     stream: WebSocketStream<S>,
     outbox: &Outbox,
     settings: &Settings,
@@ -52,7 +52,7 @@ pub(super) async fn converse<S>(
     };
     let (inbox, mut waiting) = Inbox::new(settings.max_message);
     let speaking = async {
-        wire::speak(stream, outbox, inbox, settings.ping, leave()).await;
+        transport::run(stream, outbox, inbox, settings.ping, leave()).await;
         leave().await;
     };
     let working = async {

@@ -30,14 +30,14 @@ use super::{
 };
 
 /// How long the two sides of a socket have to say goodbye.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many pongs may wait to be sent.
-const PONGS: usize = 64;
+const MAX_QUEUED_PONGS: usize = 64;
 
 /// Carries messages from the peer to `inbox`, and from `outbox` to the peer, until one of them closes the socket or is gone.
 /// The connection is closed when it returns, and so is `outbox`. A peer that says goodbye is answered when `left` is done.
-pub(super) async fn speak<S>(
+pub(super) async fn run<S>(
     stream: WebSocketStream<S>,
     outbox: &Outbox,
     inbox: Inbox,
@@ -57,20 +57,20 @@ pub(super) async fn speak<S>(
             ended = reading.as_mut() => {
                 outbox.close(Closing::gone());
                 // There may be a last word for it.
-                let _ = timeout(FAREWELL, writing).await;
+                let _ = timeout(CLOSE_TIMEOUT, writing).await;
                 ended
             }
             () = writing.as_mut() => {
                 outbox.close(Closing::gone());
                 // The peer answers a close with its own.
-                timeout(FAREWELL, reading).await.unwrap_or(Ended::There)
+                timeout(CLOSE_TIMEOUT, reading).await.unwrap_or(Ended::There)
             }
         }
     };
     if ended == Ended::Fault
         && let Ok(mut stream) = sink.reunite(stream)
     {
-        let _ = timeout(FAREWELL, linger(stream.get_mut())).await;
+        let _ = timeout(CLOSE_TIMEOUT, linger(stream.get_mut())).await;
     }
 }
 
@@ -97,7 +97,7 @@ impl Default for Pulse {
     fn default() -> Self {
         Self {
             heard: AtomicBool::new(true),
-            pongs: Semaphore::new(PONGS),
+            pongs: Semaphore::new(MAX_QUEUED_PONGS),
             due: Notify::new(),
         }
     }
@@ -114,7 +114,7 @@ impl Pulse {
 
     /// All that were made are on their way.
     fn pongs_are_sent(&self) {
-        let sent = PONGS.saturating_sub(self.pongs.available_permits());
+        let sent = MAX_QUEUED_PONGS.saturating_sub(self.pongs.available_permits());
         self.pongs.add_permits(sent);
     }
 }
@@ -153,7 +153,7 @@ where
             // It is answered by who reads: when reading goes on.
             Ok(Message::Close(_)) => {
                 if let Some(left) = left.take() {
-                    let _ = timeout(FAREWELL, left).await;
+                    let _ = timeout(CLOSE_TIMEOUT, left).await;
                 }
                 continue;
             }
@@ -262,7 +262,7 @@ async fn say_goodbye(sink: &mut (impl Sink<Message> + Unpin), closing: Closing) 
         reason: reason.into(),
     };
     // A peer that takes nothing gets nothing.
-    let _ = timeout(FAREWELL, sink.send(Message::Close(Some(frame)))).await;
+    let _ = timeout(CLOSE_TIMEOUT, sink.send(Message::Close(Some(frame)))).await;
 }
 
 #[cfg(test)]
@@ -283,7 +283,7 @@ mod tests {
             let flood = timeout(Duration::from_secs(1), peer.write_all(&pings));
             tokio::select! {
                 taken = flood => taken,
-                () = speak(stream, &outbox, inbox, None, async {}) => panic!("it ended"),
+                () = run(stream, &outbox, inbox, None, async {}) => panic!("it ended"),
             }
         };
         assert!(taken.is_err(), "all of it was taken");
