@@ -11,6 +11,8 @@ use tokio::{
     time::timeout,
 };
 
+#[cfg(feature = "tls")]
+use crate::tls;
 use crate::{
     channel::Channel,
     connection_handle::ConnectionHandle,
@@ -20,7 +22,6 @@ use crate::{
     handshake::{self, Negotiated},
     options::{ConnectOptions, Tls},
     peer::Peer,
-    tls,
     uri::Uri,
 };
 
@@ -125,21 +126,13 @@ async fn attempt(
     peer: &Peer,
     step: &mut &'static str,
 ) -> Result<Connection, Error> {
-    let stream = TcpStream::connect((uri.host.as_str(), uri.port))
-        .await
-        .map_err(|source| Error::Io {
-            peer: peer.clone(),
-            source: Arc::new(source),
-        })?;
-    // Frames are batched here; Nagle's algorithm would only delay them. Failing to set it is
-    // harmless.
-    let _ = stream.set_nodelay(true);
     let tls = match &options.tls {
         Some(tls) => Some(tls.clone()),
         None => uri.tls.then(Tls::default),
     };
     match tls {
         None => {
+            let stream = connect_tcp(uri, peer).await?;
             let socket = second_handle(&stream);
             let (mut reader, mut writer) = stream.into_split();
             *step = "waiting for the AMQP handshake";
@@ -147,7 +140,9 @@ async fn attempt(
                 handshake::negotiate(&mut reader, &mut writer, uri, options, peer).await?;
             Ok(start(peer, negotiated, socket, reader, writer))
         }
+        #[cfg(feature = "tls")]
         Some(tls) => {
+            let stream = connect_tcp(uri, peer).await?;
             *step = "waiting for the TLS handshake";
             let anonymous = tls.certfile.is_none();
             let stream = tls::connect(stream, tls, uri, peer).await?;
@@ -164,7 +159,25 @@ async fn attempt(
                 })?;
             Ok(start(peer, negotiated, None, reader, writer))
         }
+        #[cfg(not(feature = "tls"))]
+        Some(_) => Err(Error::Tls {
+            peer: peer.clone(),
+            reason: "built without TLS; enable the cargo feature `tls`".to_owned(),
+        }),
     }
+}
+
+async fn connect_tcp(uri: &Uri, peer: &Peer) -> Result<TcpStream, Error> {
+    let stream = TcpStream::connect((uri.host.as_str(), uri.port))
+        .await
+        .map_err(|source| Error::Io {
+            peer: peer.clone(),
+            source: Arc::new(source),
+        })?;
+    // Frames are batched here; Nagle's algorithm would only delay them. Failing to set it is
+    // harmless.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 /// Duplicates the socket for writes that bypass the writer. It is non-blocking like the first

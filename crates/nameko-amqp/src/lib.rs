@@ -105,6 +105,7 @@ mod publisher;
 mod retry;
 mod sync;
 mod table;
+#[cfg(feature = "tls")]
 mod tls;
 mod topology;
 mod unsent;
@@ -127,3 +128,8 @@ pub use table::{Headers, Table, Value};
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};
 pub use unsent::Unsent;
 pub use uri::{Uri, sanitize};
+
+/// The samples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,4 +7,7 @@ mod support;
 mod basics;
 mod failures;
 mod peers;
+#[cfg(feature = "tls")]
 mod tls;
+#[cfg(not(feature = "tls"))]
+mod without_tls;
