@@ -514,7 +514,7 @@ def test_a_stop_tells_sockets_and_lets_messages_in_work_end(serve, plain, left):
     stopping.start()
     closing = idle.recv_frame()
     assert struct.unpack("!H", closing.data[:2])[0] == 1001
-    assert closing.data[2:] == b"the service stops"
+    assert closing.data[2:] == b"the service is stopping"
     idle.send_close(1001)
     go.set()
     assert json.loads(busy.recv())["data"] == "finished"

@@ -1,15 +1,15 @@
-//! `WEB_SERVER_ADDRESS`: where the web server listens.
+//! The listen address, `WEB_SERVER_ADDRESS`.
 
 use std::net::SocketAddr;
 
 use crate::config::{Config, ConfigError};
 
-/// The config key.
+/// Config key of the listen address.
 pub(super) const KEY: &str = "WEB_SERVER_ADDRESS";
-/// Where the server listens when nothing is configured. Source: Nameko 2.14.1.
+/// Default listen address. Source: Nameko 2.14.1.
 const DEFAULT: &str = "0.0.0.0:8000";
 
-/// An address to listen on, as it was configured.
+/// The configured listen address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BindAddress {
     host: String,
@@ -17,7 +17,7 @@ pub(super) struct BindAddress {
 }
 
 impl BindAddress {
-    /// The address that `config` names. A number alone is a port.
+    /// Reads the address from the configuration. A number is a port.
     pub(super) fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let text = match config.get(KEY) {
             Some(serde_json::Value::Number(port)) => port.to_string(),
@@ -33,17 +33,17 @@ impl BindAddress {
         })
     }
 
-    /// Reads `[host:]port`. An IPv6 host stands in brackets.
+    /// Parses `[host:]port`, with brackets around an IPv6 host.
     fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':').unwrap_or(("0.0.0.0", text));
         let host = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').filter(|it| it.contains(':'))?,
+            Some(rest) => rest.strip_suffix(']').filter(|host| host.contains(':'))?,
             None if host.contains(':') => return None,
             None => host,
         };
         let plain = !host.is_empty() && !host.contains(|it: char| it.is_whitespace() || it == '/');
-        // `parse` alone would take `+80`.
-        let digits = !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit());
+        // `parse` accepts `+80`.
+        let digits = !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit());
         if !plain || !digits {
             return None;
         }
@@ -53,13 +53,13 @@ impl BindAddress {
         })
     }
 
-    /// The socket address: a host name is looked up, and its first address taken.
+    /// Resolves the host name to its first socket address.
     pub(super) async fn resolve(&self, config: &Config) -> Result<SocketAddr, ConfigError> {
         let wrong =
-            |why: String| config.invalid(KEY, format!("names the host `{}`, {why}", self.host));
+            |reason: String| config.invalid(KEY, format!("has the host `{}`, {reason}", self.host));
         let mut found = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await
-            .map_err(|error| wrong(format!("which cannot be looked up: {error}")))?;
+            .map_err(|error| wrong(format!("which cannot be resolved: {error}")))?;
         found
             .next()
             .ok_or_else(|| wrong("which has no address".to_owned()))
@@ -73,11 +73,11 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<(String, u16)> {
-        BindAddress::parse(text).map(|it| (it.host, it.port))
+        BindAddress::parse(text).map(|address| (address.host, address.port))
     }
 
     #[test]
-    fn host_and_port_are_read() {
+    fn host_and_port_are_parsed() {
         for (text, host, port) in [
             ("8000", "0.0.0.0", 8000),
             ("127.0.0.1:80", "127.0.0.1", 80),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn other_texts_are_rejected() {
         for text in [
             "",
             ":",
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_upstreams_and_a_wrong_one_is_told() {
+    fn the_default_is_upstreams_and_an_invalid_address_is_an_error() {
         let address = |config: Config| BindAddress::from_config(&config);
         assert_eq!(address(Config::default()).unwrap().port, 8000);
         assert_eq!(address(Config::default().with(KEY, 81)).unwrap().port, 81);
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".*") {
+        fn arbitrary_text_never_panics(text in ".*") {
             let _ = BindAddress::parse(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! One client's connection: its requests go to their handlers, one after the other.
+//! A client connection, which dispatches its requests in sequence.
 
 use std::{
     convert::Infallible,
@@ -29,12 +29,12 @@ use super::{
     socket::{Phase, Socket, Wire},
 };
 
-/// The most bytes of a request's line and headers.
-const MAX_HEAD: usize = 64 << 10;
-/// How long a client may go on sending after it was told that nobody reads it.
-const LINGER: Duration = Duration::from_secs(2);
-/// What a client gets that is too slow with the head of its request.
-const TOO_LATE: &[u8] =
+/// Maximum size of the request line and headers, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Time limit for draining a client that keeps sending after its connection is refused.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Response to a client that exceeds the header timeout.
+const REQUEST_TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// Serves a connection to its end.
@@ -44,7 +44,7 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
 ) {
-    // Answers are written whole: waiting for more would only delay them.
+    // Responses are written at once; Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     let wire = Wire::new(stream, permit);
     let io = TokioIo::new(Socket::new(wire.clone(), shared.limits));
@@ -54,13 +54,13 @@ pub(super) async fn serve(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // The socket sees to it, and tells a new request from an idle connection.
+        // `Socket` enforces the timeout, since it distinguishes idle connections from slow requests.
         .header_read_timeout(None)
-        // A client that has sent all it has to say may still wait for the answer.
+        // A client may shut down its sending side before the response.
         .half_close(true)
         .keep_alive(!shared.limits.keep_alive.is_zero())
-        .max_buf_size(MAX_HEAD)
-        // As they were written before: not every client takes names in any case.
+        .max_buf_size(MAX_HEAD_BYTES)
+        // Some clients expect the title case of earlier servers.
         .title_case_headers(matches!(shared.target, Target::Embedded(_)))
         .serve_connection(io, service)
         .with_upgrades();
@@ -69,7 +69,7 @@ pub(super) async fn serve(
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
-        _ = closing.wait_for(|it| *it) => None,
+        _ = closing.wait_for(|closing| *closing) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -88,17 +88,17 @@ pub(super) async fn serve(
         }
     };
     if wire.is_late() {
-        wire.write_now(TOO_LATE);
+        wire.write_now(REQUEST_TIMEOUT_RESPONSE);
     }
     if refused {
         tokio::select! {
-            () = wire.linger(LINGER) => {}
-            _ = closing.wait_for(|it| *it) => {}
+            () = wire.linger(LINGER_TIMEOUT) => {}
+            _ = closing.wait_for(|closing| *closing) => {}
         }
     }
 }
 
-/// Answers one request.
+/// Responds to one request.
 async fn answer(
     request: http::Request<Incoming>,
     shared: &Shared,
@@ -110,12 +110,12 @@ async fn answer(
     let log = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
     let to_head = request.method() == Method::HEAD;
-    // A body is unread until its handler has read it.
+    // A body counts as unread until the handler has read it.
     wire.set_unread(!request.body().is_end_stream());
-    let response = if names_its_host(request.version(), request.headers()) {
+    let response = if has_valid_host(request.version(), request.headers()) {
         route(request, shared, &wire, peer).await
     } else {
-        let text = "a request of HTTP/1.1 has one header Host, which names a host";
+        let text = "an HTTP/1.1 request must have exactly one valid Host header";
         let mut refusal = Error::bad_request(text).into_response();
         let close = HeaderValue::from_static("close");
         refusal.headers_mut().insert(header::CONNECTION, close);
@@ -129,9 +129,9 @@ async fn answer(
     if wire.is_unread() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    // How a body is framed is not the method's business: a wrong length would be read as the begin of the next answer.
+    // The server frames the body: a wrong length set by a method would corrupt the next response.
     headers.remove(header::TRANSFER_ENCODING);
-    // 204 has none, RFC 9110, section 8.6.
+    // A 204 has no Content-Length (RFC 9110, section 8.6).
     let no_length = status == StatusCode::NO_CONTENT || matches!(content, Content::Bytes(_));
     if no_length || !to_head && matches!(content, Content::Empty) {
         headers.remove(header::CONTENT_LENGTH);
@@ -144,21 +144,22 @@ async fn answer(
             wire: wire.clone(),
         },
     };
-    // What is spoken after a switch of protocols keeps its own time.
+    // The protocol after an upgrade has its own timeouts.
     if status != StatusCode::SWITCHING_PROTOCOLS {
         wire.set_phase(Phase::Answered);
     }
     http::Response::from_parts(head, body)
 }
 
-/// Whether a request says for which host it is, as it must. Source: RFC 9112, section 3.2.
-fn names_its_host(version: Version, headers: &HeaderMap) -> bool {
+/// Returns `true` if a request has a valid `Host` header. Source: RFC 9112, section 3.2.
+fn has_valid_host(version: Version, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) => version < Version::HTTP_11,
         (Some(host), None) => {
             host.is_empty()
-                || Authority::try_from(host.as_bytes()).is_ok_and(|it| !it.as_str().contains('@'))
+                || Authority::try_from(host.as_bytes())
+                    .is_ok_and(|authority| !authority.as_str().contains('@'))
         }
         (Some(_), Some(_)) => false,
     }
@@ -195,7 +196,7 @@ async fn route(
             let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, text);
             with_allow(error.into_response(), &allow)
         }
-        Found::Nowhere => Error::not_found(format!("nothing is at {path}")).into_response(),
+        Found::Nowhere => Error::not_found(format!("no route for {path}")).into_response(),
         Found::BadPath => {
             Error::bad_request("the path, once decoded, is not UTF-8").into_response()
         }
@@ -209,15 +210,15 @@ fn with_allow(mut response: Response, allow: &str) -> Response {
     response
 }
 
-/// The body of a response on its way.
+/// The body of a response being sent.
 pub(super) enum Outgoing {
     Bytes(Option<Bytes>),
     Stream { stream: ByteStream, wire: Arc<Wire> },
 }
 
-/// The client has closed the connection.
+/// The error of a connection closed by the client.
 #[derive(Debug, thiserror::Error)]
-#[error("the client has gone")]
+#[error("connection closed by the client")]
 struct Gone;
 
 impl Body for Outgoing {
@@ -229,11 +230,11 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
-            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|it| Ok(Frame::data(it)))),
+            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|data| Ok(Frame::data(data)))),
             Self::Stream { stream, wire } => match stream.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::warn!("a streamed response failed, its connection is cut: {error}");
+                    tracing::warn!("a streamed response failed, closing the connection: {error}");
                     Poll::Ready(Some(Err(error)))
                 }
                 Poll::Ready(None) => Poll::Ready(None),
@@ -253,7 +254,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Bytes(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |data| data.len() as u64))
             }
             Self::Stream { .. } => SizeHint::default(),
         }
@@ -265,12 +266,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_names_its_host_once() {
+    fn a_request_has_one_valid_host() {
         let names = |version, hosts: &[&'static str]| {
             let hosts = hosts
                 .iter()
                 .map(|host| (header::HOST, HeaderValue::from_static(host)));
-            names_its_host(version, &hosts.collect())
+            has_valid_host(version, &hosts.collect())
         };
         for host in [
             "",

@@ -1,5 +1,5 @@
-//! A port of which one application answers every request, with the limits of `#[http]`'s server and none of its routes. For
-//! front ends in other languages; may change at any time.
+//! A port with a single handler for all requests, with the limits of the `#[http]` server but without
+//! its routes. For front ends in other languages; not covered by semver.
 
 use std::{
     fmt, io,
@@ -42,10 +42,10 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Reads the keys.
+    /// Reads the configuration keys.
     ///
     /// # Errors
-    /// One does not hold what it should.
+    /// If a key has an invalid value.
     pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let Settings {
             reuse_port,
@@ -62,18 +62,18 @@ impl ServerSettings {
         })
     }
 
-    /// Those of its WebSockets.
+    /// Returns the settings of WebSockets.
     pub fn sockets(&self) -> SocketSettings {
         self.sockets
     }
 
-    /// How long requests that run may take, once the site is told to stop.
+    /// Returns the time limit for requests in progress during a stop.
     pub fn stop_timeout(&self) -> Duration {
         self.limits.stop_timeout
     }
 }
 
-/// A port that is listened on; connections wait in the system until it is served.
+/// A bound port; connections wait in the backlog until it is served.
 #[derive(Debug)]
 pub struct BoundServer {
     socket: TcpListener,
@@ -81,23 +81,24 @@ pub struct BoundServer {
     settings: ServerSettings,
 }
 
-/// Why an address cannot be listened on, with what to do.
+/// A bind error with a remedy.
 #[derive(Debug)]
 pub struct CannotListen {
-    /// A sentence.
+    /// Error message, a sentence.
     pub text: String,
-    /// What the system said.
+    /// Error of the operating system.
     pub source: io::Error,
 }
 
 impl BoundServer {
-    /// Listens at the first address of `host` that can be listened on. Port 0 takes a free one. Within a Tokio runtime.
+    /// Binds the first usable address of `host`; port 0 selects a free port. Must be called within a Tokio
+    /// runtime.
     ///
     /// # Errors
-    /// The host has no address, or none can be listened on.
+    /// If the host has no address, or none can be bound.
     pub fn bind(host: &str, port: u16, settings: ServerSettings) -> Result<Self, CannotListen> {
         let unknown = |source: io::Error| CannotListen {
-            text: format!("{KEY} names the host `{host}`, which cannot be looked up: {source}"),
+            text: format!("{KEY} has the host `{host}`, which cannot be resolved: {source}"),
             source,
         };
         let mut refused = None;
@@ -123,15 +124,15 @@ impl BoundServer {
         })
     }
 
-    /// Where it listens: the port is a real one.
+    /// Returns the local address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Gives every request to `handler`, from now on. Within a Tokio runtime.
+    /// Starts passing requests to `handler`. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The system does not say where it listens.
+    /// If the operating system does not report the local address.
     pub fn serve(self, handler: impl Handler) -> io::Result<EmbeddedServer> {
         let target = Target::Embedded(Box::new(handler));
         Ok(EmbeddedServer {
@@ -140,7 +141,7 @@ impl BoundServer {
         })
     }
 
-    /// For [`open`].
+    /// Returns the limits for [`open`].
     pub fn body_limits(&self) -> BodyLimits {
         BodyLimits {
             max: self.settings.limits.max_body,
@@ -163,19 +164,20 @@ pub struct EmbeddedServer {
 }
 
 impl EmbeddedServer {
-    /// Lets no more requests in, and closes the port. Requests that run go on.
+    /// Closes the port. Requests in progress continue.
     pub async fn withdraw(&self) {
         self.listener.withdraw().await;
     }
 
-    /// Withdraws, waits until all clients have their answers, for the stop timeout at most, then cuts the connections.
+    /// Closes the port, waits for requests in progress up to the stop timeout, then aborts the
+    /// connections.
     pub async fn stop(&self) {
         self.listener
             .leave(&[], Instant::now() + self.stop_timeout)
             .await;
     }
 
-    /// Cuts the connections.
+    /// Aborts the connections.
     pub fn kill(&self) {
         self.listener.leave_now(&[]);
     }
@@ -195,29 +197,29 @@ impl fmt::Debug for EmbeddedServer {
     }
 }
 
-/// What may come as the body of a request.
+/// Limits of request bodies.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
     max: usize,
     timeout: Duration,
 }
 
-/// Takes a request apart: its head, its body as it comes, and its connection, should another protocol be spoken on it.
+/// Splits a request into its head, its streamed body, and its connection for protocol upgrades.
 pub fn open(request: RawRequest, limits: BodyLimits) -> (Parts, RequestBody, Upgrade) {
     request.open(limits.max, limits.timeout)
 }
 
-/// The response to a request that could not be read.
+/// Creates the response to an unreadable request.
 pub fn refusal(error: Error) -> Response {
     error.into_response()
 }
 
-/// Sets what follows the status in its line, in the place of what the standards say.
+/// Sets a custom reason phrase.
 pub fn set_reason(response: &mut Response, reason: ReasonPhrase) {
     response.set_reason(reason);
 }
 
-/// The response to a request that comes too late.
+/// Creates the response to a request during the stop.
 pub fn stopping() -> Response {
     Error::stopping().into_response()
 }

@@ -1,4 +1,4 @@
-//! The entrypoint `#[http]`: a request in, a worker, a response out.
+//! The entrypoint `#[http]`.
 
 use std::{
     pin::Pin,
@@ -29,7 +29,7 @@ use crate::{
     tasks::TaskHandle,
 };
 
-/// Runs a method for requests to a path: `#[http(GET, "/orders/{id}")]`.
+/// Runs a method for HTTP requests: `#[http(GET, "/orders/{id}")]`.
 #[derive(Debug)]
 pub struct Http {
     methods: String,
@@ -38,8 +38,10 @@ pub struct Http {
 }
 
 impl Http {
-    /// The entrypoint of one method. `methods` is `GET`, or several: `GET,POST`. In the path, `{name}` is a parameter, and
-    /// `{*name}`, at its end, all that follows.
+    /// Creates the entrypoint of a method.
+    ///
+    /// `methods` is a comma-separated list, such as `GET` or `GET,POST`. In the path, `{name}` is a
+    /// parameter; a final `{*name}` matches the rest of the path.
     pub fn new(methods: impl Into<String>, path: impl Into<String>) -> Self {
         Self {
             methods: methods.into(),
@@ -48,7 +50,7 @@ impl Http {
         }
     }
 
-    /// The request as the method gets it, if it is one for this entrypoint of `owner`.
+    /// Returns the request with its path parameters if it matches this entrypoint of `owner`.
     pub(crate) fn accept(&self, owner: &str, request: &Request) -> Option<Request> {
         let (methods, template) = server::parse(&self.methods, &self.path, owner).ok()?;
         let asks_head = request.method() == Method::HEAD && methods.contains(&Method::GET);
@@ -59,7 +61,8 @@ impl Http {
         Some(request.with_path_params(template.names(), values))
     }
 
-    /// Has the method answer a request that was [accepted](Self::accept), in a task of the container. `context_data` comes with it.
+    /// Runs the method for an [accepted](Self::accept) request in a task of the container, with
+    /// `context_data`.
     pub(crate) fn answer(
         &self,
         container: &Container,
@@ -110,7 +113,7 @@ impl Entrypoint for Http {
     }
 }
 
-/// One method, as the server sees it.
+/// The handler of one method.
 struct Endpoint {
     container: WeakContainer,
     limits: Limits,
@@ -127,13 +130,13 @@ impl Handler for Endpoint {
         let Some(container) = self.container.upgrade() else {
             return Error::stopping().into_response();
         };
-        // The worker is a task of the container: it runs to its end, also when the client goes away meanwhile.
+        // The worker is a task of the container: it completes even if the client disconnects.
         let (reply, response) = oneshot::channel();
         container.spawn(work(
             container.downgrade(),
             self.method.clone(),
             Arguments::from_origin(request),
-            // As in Nameko, nothing of the request's headers becomes context data: they come from outside.
+            // As in Nameko, request headers do not become context data: they are untrusted.
             Table::default(),
             *limits,
             reply,
@@ -141,7 +144,7 @@ impl Handler for Endpoint {
         drop(container);
         match response.await {
             Ok(response) => response,
-            // The container takes no more work, or was killed.
+            // The container is stopping or was killed.
             Err(_) => Error::stopping().into_response(),
         }
     }
@@ -163,7 +166,7 @@ async fn work(
         let send = |outcome: Outcome| {
             let (outcome, response) = respond(&container, &method, outcome);
             if let Some(reply) = reply.take() {
-                // The client may have gone.
+                // Fails if the client disconnected.
                 let _ = reply.send(response);
             }
             std::future::ready(outcome)
@@ -189,19 +192,19 @@ async fn work(
             tracing::error!(
                 service = container.service_name(),
                 method = method.name(),
-                "no answer within {limit:?} (WEB_SERVER_TIMEOUT): the worker is dropped"
+                "no response within {limit:?} (WEB_SERVER_TIMEOUT): dropping the worker"
             );
-            let text = format!("no answer within {limit:?}");
+            let text = format!("no response within {limit:?}");
             Error::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
     };
     if let Some(reply) = reply {
-        // The client may have gone.
+        // Fails if the client disconnected.
         let _ = reply.send(response);
     }
 }
 
-/// The response to send, and the outcome that providers hear of.
+/// Returns the response to send, and the outcome for providers.
 fn respond(container: &Container, method: &MethodHandle, outcome: Outcome) -> (Outcome, Response) {
     let value = match outcome {
         Ok(value) => value,
@@ -210,16 +213,17 @@ fn respond(container: &Container, method: &MethodHandle, outcome: Outcome) -> (O
             return (Err(fault), response);
         }
     };
-    let what = value.describe();
+    let description = value.describe();
     match value.into_any().downcast::<Response>() {
         Ok(response) => {
             let shown = response.shown();
             let response = response.map_stream(|stream| owned(container, stream));
             (Ok(Box::new(shown)), response)
         }
-        // A method written by hand that does not return a response.
+        // A `Method` implemented without the macro may return another type.
         Err(_) => {
-            let fault = Fault::unserializable(&format!("{what}, which is no HTTP response"));
+            let fault =
+                Fault::unserializable(&format!("{description}, which is not an HTTP response"));
             let response = refusal(&fault, method);
             (Err(fault), response)
         }
@@ -230,7 +234,7 @@ fn refusal(fault: &Fault, method: &MethodHandle) -> Response {
     Response::of_fault(fault, method.expects(fault))
 }
 
-/// A stream that is work of the container while it runs: a stop waits for it, a kill ends it.
+/// Ties a stream to the container: a stop waits for it, a kill ends it.
 fn owned(container: &Container, stream: ByteStream) -> ByteStream {
     let (mut work, alive) = oneshot::channel::<()>();
     container.spawn(async move { work.closed().await });
@@ -239,7 +243,7 @@ fn owned(container: &Container, stream: ByteStream) -> ByteStream {
 
 struct Owned {
     stream: ByteStream,
-    /// Ends when the container's task does: nothing is ever sent.
+    /// Closed when the container's task ends; nothing is sent.
     alive: oneshot::Receiver<()>,
 }
 

@@ -11,7 +11,7 @@ use crate::{
     protocol::{Fault, FaultExtension},
 };
 
-/// An error with the HTTP status that a client gets. Turns into [`nameko::Error`](crate::Error), so `?` takes it.
+/// An error with an HTTP status. Converts into [`nameko::Error`](crate::Error), for `?`.
 ///
 /// ```
 /// use nameko::web::{self, StatusCode};
@@ -23,8 +23,8 @@ use crate::{
 /// assert_eq!(find(17).unwrap_err().to_string(), "no order 17");
 /// ```
 ///
-/// The client reads `Error: NotFound: no order 17`, with the status 404. An error type of your own becomes one with
-/// `impl From<YourError> for web::Error`, where the method returns `Result<T, web::Error>`.
+/// The client receives `Error: NotFound: no order 17` with the status 404. A custom error type converts
+/// with `impl From<YourError> for web::Error`, in methods that return `Result<T, web::Error>`.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
 
@@ -64,7 +64,8 @@ impl FaultExtension for ErrorResponse {
 }
 
 impl Error {
-    /// An error whose class is named after the status (`NotFound` for 404) and whose text is `value`.
+    /// Creates an error with the text `value`. Its class is named after the status, such as `NotFound`
+    /// for 404.
     pub fn new(status: StatusCode, value: impl Into<String>) -> Self {
         let value = value.into();
         let fault = match status {
@@ -86,17 +87,17 @@ impl Error {
         Self(Box::new(Inner { fault, response }))
     }
 
-    /// `400 Bad Request`.
+    /// Creates a `400 Bad Request`.
     pub fn bad_request(value: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, value)
     }
 
-    /// `404 Not Found`.
+    /// Creates a `404 Not Found`.
     pub fn not_found(value: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, value)
     }
 
-    /// Calls the error's class `exc_type`: `OrderNotFound`, for example.
+    /// Sets the class of the error, such as `OrderNotFound`.
     #[must_use]
     pub fn exc_type(mut self, exc_type: impl Into<String>) -> Self {
         let value = std::mem::take(&mut self.0.fault.value);
@@ -107,32 +108,32 @@ impl Error {
     /// Adds headers to the response.
     ///
     /// # Errors
-    /// A name or a value cannot stand in a header.
+    /// If a name or a value is not valid in a header.
     pub fn headers(mut self, headers: impl IntoHeaders) -> crate::Result<Self> {
         self.0.response.headers.extend(headers.into_headers()?);
         Ok(self)
     }
 
-    /// Answers with this body instead: `Json(..)`, for example. A stream is no body for an error, and is left out.
+    /// Replaces the body of the response, for example with `Json(..)`. A stream is ignored.
     ///
     /// # Errors
-    /// The body cannot be sent.
+    /// If the body cannot be serialized.
     pub fn body(mut self, body: impl IntoResponse) -> crate::Result<Self> {
         self.0.response.body = body.into_response()?.content_type_and_body();
         Ok(self)
     }
 
-    /// The status.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.0.response.status
     }
 
-    /// The container takes no more work.
+    /// Creates the error of a stopping container.
     pub(super) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping")
     }
 
-    /// The response to it.
+    /// Converts the error into its response.
     pub(super) fn into_response(self) -> Response {
         Response::of_fault(&self.into_fault(), false)
     }
@@ -162,7 +163,7 @@ impl From<Error> for crate::Error {
     }
 }
 
-/// So that `?` works on what `nameko::Error` is returned by, in a method that returns `Result<T, web::Error>`.
+/// Lets `?` convert a `nameko::Error` in methods that return `Result<T, web::Error>`.
 impl From<crate::Error> for Error {
     fn from(error: crate::Error) -> Self {
         let fault = Fault::of(&error);

@@ -1,4 +1,4 @@
-//! What a method takes of a request.
+//! Extraction of arguments from requests.
 
 use std::ops::Deref;
 
@@ -13,48 +13,48 @@ use super::{
 };
 use crate::error::Result;
 
-/// A type that an `#[http]` method can take as an argument.
+/// An argument type of `#[http]` methods.
 ///
-/// | argument | what it is |
+/// | argument | value |
 /// |---|---|
-/// | `id: u64`, or any type of serde's | the parameter `id` of the path, else of the query |
-/// | `limit: Option<u64>` | the same, where it may be left out |
+/// | `id: u64`, or any `Deserialize` type | the parameter `id` of the path or query |
+/// | `limit: Option<u64>` | the same, optional |
 /// | `tag: Vec<String>` | all parameters `tag` of the query |
 /// | `order: Json<Order>` | the body, as JSON |
 /// | `search: Query<Search>` | the whole query |
 /// | `login: Form<Login>` | the body, as a form (`application/x-www-form-urlencoded`) |
 /// | `body: Body` | the body's bytes |
 /// | `headers: Headers` | the headers |
-/// | `request: Request` | all of it |
+/// | `request: Request` | the whole request |
 ///
-/// What does not fit is answered with `400 Bad Request`, and no worker is made.
+/// A mismatch is answered with `400 Bad Request`, without starting a worker.
 #[diagnostic::on_unimplemented(
     message = "an `#[http]` method cannot take `{Self}` as an argument",
     label = "this cannot be read from a request",
     note = "take a parameter of the path or query by its name (any type with `serde::Deserialize`), or `web::Json`, `web::Query`, `web::Form`, `web::Body`, `web::Headers` or `web::Request`",
-    note = "what stands in `web::Json`, `web::Query` or `web::Form` implements `serde::Deserialize`, too: derive it on your own types"
+    note = "the type in `web::Json`, `web::Query` or `web::Form` must implement `serde::Deserialize`: derive it"
 )]
 pub trait FromRequest: Sized + Send + 'static {
-    /// Takes the argument of the parameter `name`.
+    /// Extracts the argument for the parameter `name`.
     ///
     /// # Errors
-    /// The request does not hold what is needed: a [`web::Error`](Error) with the status for the client.
+    /// If the request does not match: a [`web::Error`](Error) with the status for the client.
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self>;
 }
 
-/// A value as JSON: the body of a request, or of a response.
+/// A JSON body of a request or a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
-/// All parameters of the query, as a struct or a map.
+/// All query parameters, as a struct or a map.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Query<T>(pub T);
 
-/// The body of a request, sent by an HTML form: `application/x-www-form-urlencoded`.
+/// The body of an HTML form, `application/x-www-form-urlencoded`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Form<T>(pub T);
 
-/// The body of a request as it came.
+/// The body of a request as bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body(pub Bytes);
 
@@ -84,10 +84,10 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
             it == "application/json" || it.ends_with("+json")
         })?;
         if request.body().is_empty() {
-            // As if it were `null`, for a body that may be left out.
+            // An empty body deserializes as `null`, for optional types.
             return serde_json::from_str("null").map(Self).map_err(|_| {
                 bad(format!(
-                    "`{name}` is missing: the body must be JSON, and is empty"
+                    "`{name}` is missing: the body must be JSON but is empty"
                 ))
             });
         }
@@ -95,7 +95,9 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
             .map(Self)
             .map_err(|error| match error.is_data() {
                 true => bad(format!("`{name}` is wrong: {error}")),
-                false => bad(format!("`{name}` is wrong: the body is not JSON: {error}")),
+                false => bad(format!(
+                    "`{name}` is invalid: the body is not JSON: {error}"
+                )),
             })
     }
 }
@@ -163,7 +165,7 @@ fn field(place: &str, wrong: Wrong) -> String {
     }
 }
 
-/// Refuses a body whose content type says that it is something else.
+/// Rejects a body with another content type.
 fn content_type(
     request: &Request,
     name: &str,
@@ -180,7 +182,7 @@ fn content_type(
     }
     Err(Error::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        format!("`{name}` is the body, of the content type `{expected}`, not `{kind}`"),
+        format!("`{name}` is the body: expected the content type `{expected}`, not `{kind}`"),
     )
     .into())
 }

@@ -1,4 +1,4 @@
-//! `a=1&b=two`: queries and forms, into types.
+//! Deserialization of queries and forms, such as `a=1&b=two`.
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
@@ -11,11 +11,11 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-/// The pairs of a query or of a form, decoded. What is not UTF-8 reads as the replacement character. Source: the URL
-/// standard, `application/x-www-form-urlencoded` parsing.
+/// Decodes the pairs of a query or form, with invalid UTF-8 replaced. Source: URL standard,
+/// `application/x-www-form-urlencoded` parsing.
 pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
     text.split('&')
-        .filter(|it| !it.is_empty())
+        .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name), decode(value))
@@ -31,10 +31,10 @@ fn decode(text: &str) -> String {
     percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
-/// Reads all pairs into a struct or a map, each value by its field's type.
+/// Deserializes all pairs into a struct or a map.
 pub(super) fn read<T: DeserializeOwned>(pairs: &[(String, String)]) -> Result<T, Wrong> {
     let mut fields: Vec<(&str, Vec<&str>)> = Vec::new();
-    // Where the field of a name is.
+    // Index of each field by name.
     let mut places = HashMap::new();
     for (name, value) in pairs {
         let place = *places.entry(name.as_str()).or_insert(fields.len());
@@ -49,19 +49,20 @@ pub(super) fn read<T: DeserializeOwned>(pairs: &[(String, String)]) -> Result<T,
     })
 }
 
-/// Reads the values of one parameter: one for most types, as many as there are for a list, none for an `Option`.
+/// Deserializes the values of a parameter: one for most types, any number for a list, none for an
+/// `Option`.
 pub(super) fn read_values<T: DeserializeOwned>(values: &[&str]) -> Result<T, Wrong> {
     T::deserialize(Values(values))
 }
 
-/// Why text could not be read: a sentence.
+/// A deserialization error.
 #[derive(Debug, PartialEq)]
 pub(super) enum Wrong {
-    /// There is no value, and one is needed.
+    /// A required value is missing.
     Missing,
-    /// The value is not what is needed. Continues a sentence that begins with what the value is.
+    /// The value is invalid; continues a sentence that begins with the name of the value.
     Value(String),
-    /// A field of a struct is wrong; a whole sentence.
+    /// A field of a struct is invalid; a whole sentence.
     Field(String),
 }
 
@@ -90,19 +91,19 @@ impl serde::de::Error for Wrong {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let expected: Vec<_> = expected.iter().map(|it| format!("`{it}`")).collect();
+        let expected: Vec<_> = expected.iter().map(|name| format!("`{name}`")).collect();
         Self::Field(format!(
-            "`{}` is not known; there are {}",
+            "`{}` is unknown; expected one of {}",
             short(field),
             expected.join(", ")
         ))
     }
 }
 
-/// The pairs as a map.
+/// A `MapAccess` over the pairs.
 struct Fields<'a> {
     fields: std::vec::IntoIter<(&'a str, Vec<&'a str>)>,
-    /// Those of the field at hand.
+    /// Values of the current field.
     values: Vec<&'a str>,
 }
 
@@ -140,7 +141,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
 
 struct Pending<'a> {
     fields: Fields<'a>,
-    /// Of the field at hand.
+    /// Name of the current field.
     name: String,
 }
 
@@ -168,7 +169,7 @@ impl<'de> MapAccess<'de> for Pending<'_> {
     }
 }
 
-/// The values of one parameter.
+/// A deserializer of the values of one parameter.
 #[derive(Clone, Copy)]
 struct Values<'a>(&'a [&'a str]);
 
@@ -184,7 +185,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// As much of a client's text as an error shows.
+/// Truncates a client's text for error messages.
 fn short(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(60) {
         Some((at, _)) => Cow::Owned(format!("{}...", text.get(..at).unwrap_or_default())),
@@ -310,7 +311,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
     }
 }
 
-/// An enum is its variant's name.
+/// An enum is deserialized from the name of its variant.
 impl<'de> EnumAccess<'de> for Values<'_> {
     type Error = Wrong;
     type Variant = Self;
@@ -374,7 +375,7 @@ mod tests {
     }
 
     fn search(text: &str) -> Result<Search, String> {
-        read(&pairs(text)).map_err(|it| it.to_string())
+        read(&pairs(text)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         for (text, expected) in [
             ("", "`q` is missing"),
             (
@@ -428,24 +429,24 @@ mod tests {
         );
     }
 
-    /// A body of the largest size holds this many: each must not be compared with each.
+    /// The maximum body size allows this many names: the lookup must not be quadratic.
     #[test]
-    fn a_form_of_many_names_is_read_in_no_time() {
-        let text: Vec<_> = (0..300_000).map(|it| format!("{it}=")).collect();
+    fn a_form_with_many_names_is_parsed_quickly() {
+        let text: Vec<_> = (0..300_000).map(|name| format!("{name}=")).collect();
         let map: BTreeMap<String, String> = read(&pairs(&text.join("&"))).unwrap();
         assert_eq!(map.len(), 300_000);
     }
 
     proptest! {
         #[test]
-        fn pairs_come_back_as_they_were_encoded(list in prop::collection::vec((".+", ".*"), 0..5)) {
+        fn pairs_round_trip(list in prop::collection::vec((".+", ".*"), 0..5)) {
             let encode = |it: &str| percent_encoding::utf8_percent_encode(it, percent_encoding::NON_ALPHANUMERIC).to_string();
             let text: Vec<_> = list.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
             prop_assert_eq!(pairs(&text.join("&")), list);
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".*") {
+        fn arbitrary_text_never_panics(text in ".*") {
             let _ = search(&text);
             let _ = read::<BTreeMap<String, f64>>(&pairs(&text));
             let _ = read_values::<Vec<i8>>(&[&text]);

@@ -1,4 +1,4 @@
-//! The port that containers of one process listen on, together.
+//! A listening port, shared by the containers of a process.
 
 use std::{
     io,
@@ -27,43 +27,43 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How many connections the system holds that were not accepted yet.
-const BACKLOG: u32 = 1024;
-/// How long accepting pauses when the process has no file descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Size of the queue of pending connections.
+const LISTEN_BACKLOG: u32 = 1024;
+/// Pause after a failed accept, such as for lack of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The open ports of the process.
 static OPEN: Mutex<Vec<Weak<Listener>>> = Mutex::new(Vec::new());
 
-/// An open port. Closed by the last container that leaves it.
+/// An open port, closed when its last container leaves.
 pub(super) struct Listener {
     address: SocketAddr,
     shared: Arc<Shared>,
     /// The routes of all containers on this port.
     routes: Mutex<Vec<Arc<Route>>>,
-    /// The task that accepts, and one per connection.
+    /// The accept loop and one task per connection.
     tasks: Arc<Tasks>,
     /// True until the port is closed.
     accepting: watch::Receiver<bool>,
 }
 
-/// What connections share.
+/// State shared by the connections of a port.
 pub(super) struct Shared {
     pub(super) target: Target,
     pub(super) limits: Limits,
-    /// True once no more requests are taken.
+    /// `true` once new requests are refused.
     pub(super) closing: watch::Sender<bool>,
 }
 
-/// Who answers the requests of a port.
+/// The request handler of a port.
 pub(super) enum Target {
-    /// The handlers of routes.
+    /// Dispatches by route.
     Routes(Routes),
-    /// One handler, whatever the method and the path are.
+    /// Passes every request to one handler.
     Embedded(Box<dyn DynHandler>),
 }
 
-/// Routes that come and go.
+/// The current routes, replaced as containers join and leave.
 pub(super) struct Routes(RwLock<Arc<Router>>);
 
 impl Routes {
@@ -80,7 +80,7 @@ impl Routes {
 }
 
 impl Listener {
-    /// Serves `routes` at `address`: on the port of other containers of this process, or on a new one.
+    /// Serves `routes` at `address`, on an existing port of this process or a new one.
     pub(super) async fn join(
         address: SocketAddr,
         settings: &Settings,
@@ -92,8 +92,8 @@ impl Listener {
                 Joined::Open(listener) => return Ok(listener),
                 Joined::Closing(accepting) => accepting,
             };
-            // An error says that the task that accepted is gone: closed, too.
-            let _ = closed.wait_for(|it| !it).await;
+            // An error means that the accept loop has ended, so the port is closed.
+            let _ = closed.wait_for(|accepting| !accepting).await;
         }
     }
 
@@ -104,11 +104,10 @@ impl Listener {
         routes: &[Arc<Route>],
     ) -> Result<Joined> {
         let mut open = lock(&OPEN);
-        open.retain(|it| it.strong_count() > 0);
-        let known = open
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|it| address.port() != 0 && it.address == address && *it.accepting.borrow());
+        open.retain(|listener| listener.strong_count() > 0);
+        let known = open.iter().filter_map(Weak::upgrade).find(|listener| {
+            address.port() != 0 && listener.address == address && *listener.accepting.borrow()
+        });
         if let Some(known) = known {
             if *known.shared.closing.borrow() {
                 return Ok(Joined::Closing(known.accepting.clone()));
@@ -116,14 +115,16 @@ impl Listener {
             known.add(routes)?;
             return Ok(Joined::Open(known));
         }
-        // Checked before anything is opened.
+        // Validates the routes before opening a port.
         let router = Router::new(routes).map_err(Error::Declaration)?;
         let socket = bind(address, settings.reuse_port).map_err(|error| {
             let here = open
                 .iter()
                 .filter_map(Weak::upgrade)
-                .find(|it| it.address.port() == address.port() && *it.accepting.borrow())
-                .map(|it| it.address);
+                .find(|listener| {
+                    listener.address.port() == address.port() && *listener.accepting.borrow()
+                })
+                .map(|listener| listener.address);
             Error::from(config.invalid(KEY, cannot_listen(address, here, &error)))
         })?;
         let target = Target::Routes(Routes(RwLock::new(Arc::new(router))));
@@ -134,7 +135,7 @@ impl Listener {
         Ok(Joined::Open(listener))
     }
 
-    /// Serves `target` on a port that is not shared by its address.
+    /// Serves `target` on a port of its own.
     pub(super) fn open(
         socket: TcpListener,
         target: Target,
@@ -156,14 +157,14 @@ impl Listener {
         tracing::info!("listening on http://{}", listener.address);
         let (shared, tasks) = (listener.shared.clone(), Arc::downgrade(&listener.tasks));
         listener.tasks.spawn(async move {
-            // Whatever ends the task: the port is closed before it says so.
+            // Reports the closed port on every exit of the task, after closing it.
             let _closed = Closed(state);
             accept(socket, shared, tasks).await;
         });
         Ok(listener)
     }
 
-    /// Where it listens: the port is a real one.
+    /// Returns the local address, with the actual port.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -182,31 +183,33 @@ impl Listener {
         }
     }
 
-    /// Lets no more requests in, if no other container's routes are open. Returns when the port is closed then.
+    /// Closes the port unless routes of another container are open, and waits until it is closed.
     pub(super) async fn withdraw(&self) {
         let last = {
-            // Nobody joins meanwhile.
+            // Held so that no container joins meanwhile.
             let _open = lock(&OPEN);
-            let last = !lock(&self.routes).iter().any(|it| it.is_open());
+            let last = !lock(&self.routes).iter().any(|route| route.is_open());
             if last {
                 self.shared.closing.send_replace(true);
             }
             last
         };
         if last {
-            // An error says that the task that accepted is gone.
-            let _ = self.accepting.clone().wait_for(|it| !it).await;
+            // An error means that the accept loop has ended.
+            let _ = self
+                .accepting
+                .clone()
+                .wait_for(|accepting| !accepting)
+                .await;
         }
     }
 
-    /// Takes a container's routes away.
-    ///
-    /// Returns whether they were the last.
+    /// Removes routes. Returns `true` if none are left.
     fn remove(&self, routes: &[Arc<Route>]) -> bool {
         let _open = lock(&OPEN);
         let mut all = lock(&self.routes);
-        all.retain(|it| !routes.iter().any(|other| Arc::ptr_eq(it, other)));
-        // A part of what fitted together does.
+        all.retain(|route| !routes.iter().any(|other| Arc::ptr_eq(route, other)));
+        // A subset of conflict-free routes has no conflicts.
         if let Ok(router) = Router::new(all.iter()) {
             self.publish(router);
         }
@@ -216,7 +219,7 @@ impl Listener {
         all.is_empty()
     }
 
-    /// Takes a container's routes away. The last one waits for the connections to end, until `deadline`.
+    /// Removes routes. If none are left, waits for the connections to end, until `deadline`.
     pub(super) async fn leave(&self, routes: &[Arc<Route>], deadline: Instant) {
         if !self.remove(routes) {
             return;
@@ -227,14 +230,14 @@ impl Listener {
         {
             tracing::warn!(
                 connections = self.tasks.running(),
-                "clients of http://{} have not taken their answers in time; their connections are cut",
+                "clients of http://{} did not read their responses in time; closing their connections",
                 self.address
             );
         }
         self.tasks.abort();
     }
 
-    /// Takes a container's routes away. The last one cuts the connections.
+    /// Removes routes. If none are left, aborts the connections.
     pub(super) fn leave_now(&self, routes: &[Arc<Route>]) {
         if self.remove(routes) {
             self.tasks.abort();
@@ -244,11 +247,11 @@ impl Listener {
 
 enum Joined {
     Open(Arc<Listener>),
-    /// Of a port that is about to be closed, and can then be opened again.
+    /// The port is closing and can be reopened afterwards.
     Closing(watch::Receiver<bool>),
 }
 
-/// Says, at its end, that the port is closed.
+/// Reports the closed port on drop.
 struct Closed(watch::Sender<bool>);
 
 impl Drop for Closed {
@@ -262,7 +265,7 @@ pub(super) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListe
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // On Windows it would let another program take the port.
+    // On Windows, `SO_REUSEADDR` would let another program bind the port.
     #[cfg(unix)]
     {
         socket.set_reuseaddr(true)?;
@@ -271,10 +274,10 @@ pub(super) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListe
     #[cfg(not(unix))]
     let _ = reuse_port;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(LISTEN_BACKLOG)
 }
 
-/// Accepts connections until the port is to be closed.
+/// Accepts connections until the port closes.
 async fn accept(socket: TcpListener, shared: Arc<Shared>, tasks: Weak<Tasks>) {
     let limit = shared.limits.max_connections.min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(limit));
@@ -283,7 +286,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tasks: Weak<Tasks>) {
         loop {
             if permits.available_permits() == 0 {
                 tracing::warn!(
-                    "{limit} connections are open (WEB_SERVER_MAX_CONNECTIONS); others wait"
+                    "{limit} connections are open (WEB_SERVER_MAX_CONNECTIONS); further ones wait"
                 );
             }
             let Ok(permit) = permits.clone().acquire_owned().await else {
@@ -295,22 +298,22 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tasks: Weak<Tasks>) {
                     let connection = connection::serve(stream, peer, shared.clone(), permit);
                     tasks.spawn(Box::pin(connection));
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
                     tracing::error!("cannot accept a connection: {error}");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     };
     tokio::select! {
         () = accepting => {}
-        _ = closing.wait_for(|it| *it) => {}
+        _ = closing.wait_for(|closing| *closing) => {}
     }
 }
 
-/// The client gave up before it was accepted.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Returns `true` if a client disconnected before it was accepted.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -320,7 +323,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Continues a sentence that begins with the key.
+/// Describes a bind error; continues a sentence that begins with the config key.
 pub(super) fn cannot_listen(
     address: SocketAddr,
     here: Option<SocketAddr>,
@@ -328,17 +331,17 @@ pub(super) fn cannot_listen(
 ) -> String {
     match (error.kind(), here) {
         (io::ErrorKind::AddrInUse, Some(here)) => format!(
-            "is {address}, while another service of this process listens on {here}: give both the same address"
+            "is {address}, but another service of this process listens on {here}: configure the same address for both"
         ),
         (io::ErrorKind::AddrInUse, None) => format!(
-            "is {address}, which another program listens on ({error}): stop it, or choose another port; 0 takes a free one"
+            "is {address}, where another program listens ({error}): stop it or choose another port (0 for a free one)"
         ),
         (io::ErrorKind::PermissionDenied, _) => format!(
-            "is {address}, which this user may not listen on ({error}): choose a port above 1023"
+            "is {address}, where this user may not listen ({error}): choose a port above 1023"
         ),
         (io::ErrorKind::AddrNotAvailable, _) => format!(
-            "is {address}, which is no address of this machine ({error}); 0.0.0.0 is all of them"
+            "is {address}, which is not an address of this machine ({error}); 0.0.0.0 listens on all interfaces"
         ),
-        _ => format!("is {address}, which cannot be listened on: {error}"),
+        _ => format!("is {address}: cannot listen there: {error}"),
     }
 }

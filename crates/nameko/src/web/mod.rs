@@ -1,7 +1,7 @@
-//! HTTP: `#[http(GET, "/orders/{id}")]`, and the server behind it.
+//! HTTP entrypoints, `#[http(GET, "/orders/{id}")]`, and the web server.
 //!
-//! [`FromRequest`] lists what a method can take, [`IntoResponse`] what it can return, [`Error`] its statuses for errors. The
-//! chapter [`guide::http`](crate::guide::http) tells it all.
+//! [`FromRequest`] lists argument types, [`IntoResponse`] return types; [`Error`] has an HTTP status. See
+//! the guide, [`guide::http`](crate::guide::http).
 //!
 //! ```
 //! use nameko::{prelude::*, web::{self, Json}};
@@ -60,8 +60,8 @@ pub use websocket::{
 
 use crate::Container;
 
-/// Where the web server of a started `container` listens: with the port that was taken, where port 0 is configured.
-/// `None` when the container serves no HTTP, or is not started.
+/// Returns the address of the web server of a started container, with the actual port if port 0 is
+/// configured. `None` if the container serves no HTTP or is not started.
 pub fn address(container: &Container) -> Option<SocketAddr> {
     WebServer::of(container).ok()?.address()
 }

@@ -1,4 +1,4 @@
-//! A request of which only the head was read.
+//! A request with an unread body.
 
 use std::{fmt, future::poll_fn, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Request, error::Error, socket::Wire};
 
-/// A request as its [`Handler`](super::Handler) gets it: the head was read, the body was not.
+/// The request passed to a [`Handler`](super::Handler), with an unread body.
 pub struct RawRequest {
     http: http::Request<Incoming>,
     names: Arc<[String]>,
@@ -38,41 +38,41 @@ impl RawRequest {
         }
     }
 
-    /// `GET`, `POST`, ...
+    /// Returns the HTTP method.
     pub fn method(&self) -> &Method {
         self.http.method()
     }
 
-    /// The path and the query as they came: percent-encoded.
+    /// Returns the path and the query, percent-encoded.
     pub fn uri(&self) -> &Uri {
         self.http.uri()
     }
 
-    /// The headers. Names are lower case.
+    /// Returns the headers, with lower-case names.
     pub fn headers(&self) -> &HeaderMap {
         self.http.headers()
     }
 
-    /// The version of HTTP that the client speaks.
+    /// Returns the HTTP version of the request.
     pub fn version(&self) -> Version {
         self.http.version()
     }
 
-    /// Whether a body comes with it.
+    /// Returns `true` if the request has a body.
     pub fn has_body(&self) -> bool {
         !self.http.body().is_end_stream()
     }
 
-    /// The address that the connection came from.
+    /// Returns the remote address of the connection.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Reads the body: at most `max` bytes, which must have come within `timeout`.
+    /// Reads the body, at most `max` bytes within `timeout`.
     ///
     /// # Errors
-    /// `413 Content Too Large`, `408 Request Timeout`, or `400 Bad Request` when the client broke off. The answer to it
-    /// closes the connection.
+    /// `413 Content Too Large`, `408 Request Timeout`, or `400 Bad Request` if the client disconnects.
+    /// The response to the error closes the connection.
     pub async fn read(self, max: usize, timeout: Duration) -> Result<Request, Error> {
         let (head, body) = self.http.into_parts();
         let mut body = RequestBody::new(body, self.wire, max, timeout);
@@ -88,7 +88,7 @@ impl RawRequest {
         ))
     }
 
-    /// Takes it apart, for those who read the body as it comes, at most `max` bytes of it.
+    /// Splits the request for incremental reading of at most `max` bytes of the body.
     pub(super) fn open(mut self, max: usize, timeout: Duration) -> (Parts, RequestBody, Upgrade) {
         let upgrade = Upgrade(hyper::upgrade::on(&mut self.http));
         let (head, body) = self.http.into_parts();
@@ -99,8 +99,8 @@ impl RawRequest {
         )
     }
 
-    /// The request without its body, and the connection once it was answered with `101 Switching Protocols`: what is
-    /// spoken then is the caller's business.
+    /// Returns the request without its body, and the connection for use after the response
+    /// `101 Switching Protocols`.
     pub fn into_upgrade(mut self) -> (Request, Upgrade) {
         let upgrade = Upgrade(hyper::upgrade::on(&mut self.http));
         let (head, _) = self.http.into_parts();
@@ -115,13 +115,13 @@ impl fmt::Debug for RawRequest {
     }
 }
 
-/// The body of a request, read as it comes.
+/// The body of a request, read incrementally.
 pub struct RequestBody {
     body: Incoming,
     wire: Arc<Wire>,
-    /// The most bytes that it may have.
+    /// Maximum size in bytes.
     max: usize,
-    /// How many came.
+    /// Number of bytes read.
     read: usize,
     timeout: Duration,
 }
@@ -140,31 +140,31 @@ impl RequestBody {
         }
     }
 
-    /// Whether all of it was read.
+    /// Returns `true` if the whole body was read.
     pub fn is_over(&self) -> bool {
         self.body.is_end_stream()
     }
 
-    /// How long a client may take for it, or for a part of it that is worth waiting for.
+    /// Returns the time limit for receiving the body.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The next piece; none when all of it was read. Dropped unfinished, it has read nothing.
+    /// Reads the next chunk; `None` at the end. Cancel-safe.
     ///
     /// # Errors
-    /// `413 Content Too Large`, or `400 Bad Request` when the client broke off. The answer to it closes the connection.
+    /// `413 Content Too Large`, or `400 Bad Request` if the client disconnects. The response to the
+    /// error closes the connection.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let left = self.max.saturating_sub(self.read);
         if self.body.size_hint().lower() > left as u64 {
             return Err(self.too_large());
         }
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
-            let frame = frame.map_err(|error| {
-                Error::bad_request(format!("the body could not be read: {error}"))
-            })?;
+            let frame = frame
+                .map_err(|error| Error::bad_request(format!("cannot read the body: {error}")))?;
             let Ok(bytes) = frame.into_data() else {
-                // Trailers.
+                // A trailer frame.
                 continue;
             };
             if bytes.len() > left {
@@ -177,9 +177,9 @@ impl RequestBody {
         Ok(None)
     }
 
-    /// All of it that is still to come.
+    /// Reads the rest of the body.
     async fn rest(&mut self) -> Result<Bytes, Error> {
-        // Most bodies are one piece, which needs no copy.
+        // Most bodies are a single chunk, which needs no copy.
         let Some(first) = self.next().await? else {
             return Ok(Bytes::new());
         };
@@ -202,11 +202,11 @@ impl RequestBody {
         .exc_type("ContentTooLarge")
     }
 
-    /// What a client is told that takes longer than [`timeout`](Self::timeout).
+    /// Creates the error for a client that exceeds the [`timeout`](Self::timeout).
     pub fn too_slow(&self) -> Error {
         Error::new(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not come within {:?}", self.timeout),
+            format!("the body was not received within {:?}", self.timeout),
         )
     }
 }
@@ -219,15 +219,15 @@ impl fmt::Debug for RequestBody {
     }
 }
 
-/// A connection that is about to speak another protocol.
+/// A connection that is being upgraded to another protocol.
 #[derive(Debug)]
 pub struct Upgrade(OnUpgrade);
 
 impl Upgrade {
-    /// The connection, once the answer `101 Switching Protocols` was sent.
+    /// Waits for the response `101 Switching Protocols` to be sent, and returns the connection.
     ///
     /// # Errors
-    /// The connection ended before.
+    /// If the connection ends before.
     pub async fn connection(
         self,
     ) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {

@@ -1,4 +1,4 @@
-//! An HTTP request, read whole.
+//! A complete HTTP request.
 
 use std::{
     fmt,
@@ -11,9 +11,9 @@ use http::{HeaderMap, Method, Uri, Version, request::Parts};
 
 use super::{error::Error, form};
 
-/// An HTTP request. Cheap to clone; all clones are one request.
+/// A complete HTTP request. Cheap to clone.
 ///
-/// Methods that ask for it get all of it. For tests it is made from the `http` crate's:
+/// An argument of this type receives the whole request. Tests convert it from the `http` crate's type:
 ///
 /// ```
 /// use nameko::web::{Bytes, Request, http};
@@ -31,11 +31,11 @@ pub struct Request {
 struct Inner {
     head: Parts,
     body: Bytes,
-    /// The names of the path's parameters, and their values.
+    /// Names and values of the path parameters.
     names: Arc<[String]>,
     values: Vec<String>,
     peer: Option<SocketAddr>,
-    /// The query's pairs, read when first asked for.
+    /// Parsed query, initialized on first use.
     query: OnceLock<Vec<(String, String)>>,
 }
 
@@ -60,7 +60,7 @@ impl Request {
         }
     }
 
-    /// The same on a path with parameters.
+    /// Returns the request with path parameters.
     pub(super) fn with_path_params(&self, names: Arc<[String]>, values: Vec<String>) -> Self {
         let Inner {
             head, body, peer, ..
@@ -68,63 +68,63 @@ impl Request {
         Self::new(head.clone(), body.clone(), names, values, *peer)
     }
 
-    /// `GET`, `POST`, ...
+    /// Returns the HTTP method.
     pub fn method(&self) -> &Method {
         &self.inner.head.method
     }
 
-    /// The path and the query as they came: percent-encoded.
+    /// Returns the path and the query, percent-encoded.
     pub fn uri(&self) -> &Uri {
         &self.inner.head.uri
     }
 
-    /// The version of HTTP that the client speaks.
+    /// Returns the HTTP version of the request.
     pub fn version(&self) -> Version {
         self.inner.head.version
     }
 
-    /// The headers. Names are lower case.
+    /// Returns the headers, with lower-case names.
     pub fn headers(&self) -> &HeaderMap {
         &self.inner.head.headers
     }
 
-    /// A header's value, where it is text.
+    /// Returns the value of a header if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().get(name)?.to_str().ok()
     }
 
-    /// The address that the connection came from: the client's, or a proxy's.
+    /// Returns the remote address of the connection: the client's or a proxy's.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.inner.peer
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn body(&self) -> &Bytes {
         &self.inner.body
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     ///
     /// # Errors
-    /// `400 Bad Request`: it is not UTF-8.
+    /// `400 Bad Request` if it is not UTF-8.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(&self.inner.body)
             .map_err(|error| Error::bad_request(format!("the body is not UTF-8: {error}")))
     }
 
-    /// A parameter of the path, decoded.
+    /// Returns a decoded path parameter.
     pub fn path_param(&self, name: &str) -> Option<&str> {
-        let index = self.inner.names.iter().position(|it| it == name)?;
+        let index = self.inner.names.iter().position(|known| known == name)?;
         self.inner.values.get(index).map(String::as_str)
     }
 
-    /// The path's parameters, decoded.
+    /// Returns the decoded path parameters.
     pub fn path_params(&self) -> impl Iterator<Item = (&str, &str)> {
         let names = self.inner.names.iter().map(String::as_str);
         names.zip(self.inner.values.iter().map(String::as_str))
     }
 
-    /// A parameter of the query, decoded; the first of its name.
+    /// Returns a decoded query parameter, the first of its name.
     pub fn query_param(&self, name: &str) -> Option<&str> {
         self.query_pairs()
             .iter()
@@ -132,7 +132,7 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The parameters of the query, decoded, in order.
+    /// Returns the decoded query parameters in order.
     pub fn query_pairs(&self) -> &[(String, String)] {
         self.inner
             .query
@@ -148,7 +148,7 @@ impl From<http::Request<Bytes>> for Request {
 }
 
 impl fmt::Debug for Request {
-    /// Without headers and body, which may be secret.
+    /// Omits headers and body, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<Request [{} {}]>", self.method(), self.uri().path())
     }

@@ -1,4 +1,4 @@
-//! What a method answers with.
+//! HTTP responses.
 
 use std::{
     any::Any,
@@ -40,7 +40,7 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// ```
 pub struct Response {
     status: StatusCode,
-    /// What follows the status in its line, where it is not what the standards say.
+    /// A custom reason phrase.
     reason: Option<ReasonPhrase>,
     headers: HeaderMap,
     content: Content,
@@ -52,21 +52,21 @@ pub(super) enum Content {
     #[default]
     Empty,
     Bytes(Bytes),
-    /// In a lock that is never taken, since a reply must be shareable and a stream need not be.
+    /// Wrapped in a never contended lock, since replies must be `Sync` and streams need not be.
     Stream(Mutex<ByteStream>),
 }
 
-/// A body that is made while it is sent.
+/// A streamed body.
 pub(super) type ByteStream =
     Pin<Box<dyn Stream<Item = Result<Bytes, Box<dyn StdError + Send + Sync>>> + Send>>;
 
 impl Response {
-    /// `200 OK` with text.
+    /// Creates a `200 OK` with text.
     pub fn new(text: impl Into<String>) -> Self {
         Self::typed(TEXT, text.into())
     }
 
-    /// A response without a body.
+    /// Creates a response without a body.
     pub fn empty(status: StatusCode) -> Self {
         Self {
             status,
@@ -76,15 +76,15 @@ impl Response {
         }
     }
 
-    /// `200 OK` with bytes of the content type `application/octet-stream`.
+    /// Creates a `200 OK` with bytes, `application/octet-stream`.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self::typed(BYTES, bytes)
     }
 
-    /// `200 OK` with a value as JSON.
+    /// Creates a `200 OK` with a JSON value.
     ///
     /// # Errors
-    /// The value has no JSON form.
+    /// If JSON cannot represent the value.
     pub fn json(value: &impl Serialize) -> Result<Self> {
         match serde_json::to_vec(value) {
             Ok(json) => Ok(Self::typed(JSON, json)),
@@ -95,10 +95,11 @@ impl Response {
         }
     }
 
-    /// `200 OK` with a body that is made while it is sent, of the content type `application/octet-stream`. The next item is
-    /// asked for once the client has taken most of what came before. An item that is an error cuts the connection, so
-    /// that the client sees that the body is not whole. The worker has ended by the time the stream runs; when the client goes
-    /// away, the stream is dropped.
+    /// Creates a `200 OK` with a streamed body, `application/octet-stream`.
+    ///
+    /// The stream is polled as the client reads. An `Err` item aborts the connection, so that the client
+    /// detects the incomplete body. The stream runs after the worker has ended, and is dropped if the
+    /// client disconnects.
     pub fn stream<S, B, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<B, E>> + Send + 'static,
@@ -112,10 +113,10 @@ impl Response {
         }
     }
 
-    /// `303 See Other`: the client goes on with a `GET` of `location`.
+    /// Creates a `303 See Other`, which redirects the client to `GET` `location`.
     ///
     /// # Errors
-    /// `location` cannot stand in a header.
+    /// If `location` is not valid in a header.
     pub fn redirect(location: &str) -> Result<Self> {
         Self::empty(StatusCode::SEE_OTHER).header(header::LOCATION, location)
     }
@@ -127,10 +128,10 @@ impl Response {
         self
     }
 
-    /// Sets a header, in the place of others of its name.
+    /// Sets a header, replacing others of its name.
     ///
     /// # Errors
-    /// The name or the value cannot stand in a header.
+    /// If the name or the value is not valid in a header.
     pub fn header<N, V>(mut self, name: N, value: V) -> Result<Self>
     where
         N: TryInto<HeaderName, Error: fmt::Display>,
@@ -141,22 +142,22 @@ impl Response {
         Ok(self)
     }
 
-    /// The status.
+    /// Returns the status.
     pub fn status_code(&self) -> StatusCode {
         self.status
     }
 
-    /// The headers. `Content-Length` and `Date` are added when the response is sent.
+    /// Returns the headers. `Content-Length` and `Date` are added when the response is sent.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The headers, to be changed.
+    /// Returns the headers for modification.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.headers
     }
 
-    /// The body, where it is no stream. For tests of methods that return a response.
+    /// Returns the body unless it is a stream; for tests.
     pub fn body(&self) -> Option<&[u8]> {
         match &self.content {
             Content::Empty => Some(&[]),
@@ -169,7 +170,7 @@ impl Response {
         Self::typed(HTML, text)
     }
 
-    /// With another stream around the one that is the body, if one is.
+    /// Wraps the stream of a streamed body.
     pub(super) fn map_stream(mut self, wrap: impl FnOnce(ByteStream) -> ByteStream) -> Self {
         if let Content::Stream(stream) = self.content {
             let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -187,8 +188,11 @@ impl Response {
         }
     }
 
-    /// The answer to an error: `Error: {exc_type}: {value}`, as Nameko answers, unless the error says otherwise. Its status
-    /// is its own, else 400 for what is the client's fault, which `expected` errors are, else 500.
+    /// Creates the response to an error: `Error: {exc_type}: {value}` as in Nameko, unless the error has
+    /// a body.
+    ///
+    /// The status is the error's own; otherwise 400 for client errors, including `expected` ones, and 500
+    /// for others.
     pub(super) fn of_fault(fault: &Fault, expected: bool) -> Self {
         let text = || Self::new(format!("Error: {}: {}\n", fault.exc_type, fault.value));
         match fault.extension() {
@@ -209,8 +213,7 @@ impl Response {
         }
     }
 
-    /// One response to send, and one to show: what hears of the worker's end sees the status, the headers and a body that is
-    /// no stream.
+    /// Returns a copy for providers: the status, the headers, and the body unless it is a stream.
     pub(super) fn shown(&self) -> Self {
         Self {
             status: self.status,
@@ -227,7 +230,7 @@ impl Response {
         self.reason = Some(reason);
     }
 
-    /// The head, and the body that belongs to it.
+    /// Splits the response into head and body.
     pub(super) fn into_parts(self) -> (http::response::Parts, Content) {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = self.status;
@@ -247,7 +250,7 @@ impl Response {
     }
 }
 
-/// As text where it is text.
+/// Serializes text as a string.
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -260,7 +263,7 @@ impl Serialize for Content {
     }
 }
 
-/// Nameko's `BadRequest` and its kinds.
+/// Returns `true` for Nameko's `BadRequest` and its subclasses.
 fn is_bad_request(fault: &Fault) -> bool {
     let Some(class) = fault.exc_path.strip_prefix("nameko.exceptions.") else {
         return false;
@@ -284,19 +287,19 @@ impl fmt::Debug for Response {
     }
 }
 
-/// What providers hear of: `to_json` is for entrypoints that reply in JSON, which the web server is not.
+/// The value for providers. The web server does not use `to_json`.
 impl Reply for Response {
     fn to_json(&self) -> Result<Vec<u8>> {
         Err(Error::Raised(Fault::unserializable(&self.describe())))
     }
 
     fn describe(&self) -> String {
-        // Asked of every response: `format!` would take longer.
+        // Called for every response: faster than `format!`.
         let reason = self.status.canonical_reason().unwrap_or_default();
         ["<Response [", self.status.as_str(), " ", reason, "]>"].concat()
     }
 
-    /// What stands for the response where a test asks for the value: its body.
+    /// Returns the body, the value for tests.
     fn as_serialize(&self) -> &dyn erased_serde::Serialize {
         &self.content
     }
@@ -306,34 +309,34 @@ impl Reply for Response {
     }
 }
 
-/// What an `#[http]` method can return.
+/// A return type of `#[http]` methods.
 ///
-/// | returned | status | content type |
+/// | type | status | content type |
 /// |---|---|---|
 /// | `String`, `&'static str` | 200 | `text/plain; charset=utf-8` |
 /// | [`Json<T>`] | 200 | `application/json` |
 /// | [`Html`] | 200 | `text/html; charset=utf-8` |
 /// | `Vec<u8>`, `Bytes` | 200 | `application/octet-stream` |
 /// | `()` | 204 | |
-/// | `StatusCode` | that | |
-/// | `(status, T)`, `(status, headers, T)` | that | `T`'s, unless the headers say otherwise |
+/// | `StatusCode` | the value | |
+/// | `(status, T)`, `(status, headers, T)` | `status` | `T`'s, unless set in `headers` |
 /// | [`Response`] | its own | its own |
 ///
 /// A status is a [`StatusCode`] or a number. Headers are a `HeaderMap`, or a list of pairs: `[("Location", "/orders/1")]`.
 #[diagnostic::on_unimplemented(
-    message = "an `#[http]` method cannot answer with `{Self}`",
-    label = "this is no HTTP response",
+    message = "an `#[http]` method cannot return `{Self}`",
+    label = "not an HTTP response",
     note = "return text, `web::Json(value)`, `web::Html(text)`, bytes, `()`, `(status, body)`, `(status, headers, body)` or a `web::Response`"
 )]
 pub trait IntoResponse {
-    /// The response.
+    /// Converts the value into a response.
     ///
     /// # Errors
-    /// The value cannot be sent; the client gets a 500.
+    /// If the value cannot be sent; the client receives a 500.
     fn into_response(self) -> Result<Response>;
 }
 
-/// Text of the content type `text/html; charset=utf-8`.
+/// An HTML response, `text/html; charset=utf-8`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Html<T>(pub T);
 
@@ -408,15 +411,15 @@ impl<S: IntoStatus, H: IntoHeaders, T: IntoResponse> IntoResponse for (S, H, T) 
 
 /// A status code: a [`StatusCode`] or its number.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no status to answer with",
-    label = "the first of the tuple is no status",
+    message = "`{Self}` is not an HTTP status",
+    label = "the first item of the tuple must be a status",
     note = "a status is a `web::StatusCode` or a `u16`"
 )]
 pub trait IntoStatus {
-    /// The status.
+    /// Converts the value into a status.
     ///
     /// # Errors
-    /// No method can answer with it: the number is not from 200 to 999.
+    /// If the number is not from 200 to 999.
     fn into_status(self) -> Result<StatusCode>;
 }
 
@@ -430,11 +433,11 @@ impl IntoStatus for u16 {
     fn into_status(self) -> Result<StatusCode> {
         StatusCode::from_u16(self)
             .ok()
-            .filter(|it| !it.is_informational())
+            .filter(|status| !status.is_informational())
             .ok_or_else(|| {
                 Error::raise(
                     "ValueError",
-                    format!("{self} is no status to answer with: it must be from 200 to 999"),
+                    format!("{self} is not a response status: it must be from 200 to 999"),
                 )
             })
     }
@@ -442,15 +445,15 @@ impl IntoStatus for u16 {
 
 /// The headers of a response: a `HeaderMap`, or a list of pairs.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` are no headers to answer with",
-    label = "the second of the tuple is no list of headers",
+    message = "`{Self}` is not a list of headers",
+    label = "the second item of the tuple must be a list of headers",
     note = "headers are a `web::HeaderMap`, or pairs in an array or a `Vec`: `[(\"Location\", \"/orders/1\")]`"
 )]
 pub trait IntoHeaders {
-    /// The headers.
+    /// Converts the value into headers.
     ///
     /// # Errors
-    /// A name or a value cannot stand in a header.
+    /// If a name or a value is not valid in a header.
     fn into_headers(self) -> Result<HeaderMap>;
 }
 
@@ -494,11 +497,11 @@ where
 
 fn header_name<N: TryInto<HeaderName, Error: fmt::Display>>(name: N) -> Result<HeaderName> {
     name.try_into()
-        .map_err(|error| Error::raise("ValueError", format!("no name of a header: {error}")))
+        .map_err(|error| Error::raise("ValueError", format!("invalid header name: {error}")))
 }
 
 fn header_value<V: TryInto<HeaderValue, Error: fmt::Display>>(value: V) -> Result<HeaderValue> {
     value
         .try_into()
-        .map_err(|error| Error::raise("ValueError", format!("no value of a header: {error}")))
+        .map_err(|error| Error::raise("ValueError", format!("invalid header value: {error}")))
 }

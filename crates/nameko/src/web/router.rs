@@ -1,4 +1,4 @@
-//! Which handler a request goes to.
+//! Routing of requests to handlers.
 
 use std::{
     borrow::Cow,
@@ -13,19 +13,19 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 
 use super::server::DynHandler;
 
-/// A path with parameters: `/orders/{id}`, `/files/{*rest}`.
+/// A path template: `/orders/{id}`, `/files/{*rest}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
-    /// As it was written.
+    /// The template as declared.
     text: String,
-    /// As the matcher takes it: literal text percent-encoded, parameters named by number, so that two templates of one
-    /// shape are equal.
+    /// The template for `matchit`: percent-encoded literals and numbered parameters, so that templates of
+    /// the same shape are equal.
     pattern: String,
-    /// The parameters' names, in order.
+    /// Parameter names, in order.
     names: Arc<[String]>,
 }
 
-/// What a path of a request never holds as it is.
+/// Characters that are always percent-encoded in request paths.
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -37,7 +37,7 @@ const ENCODED: &AsciiSet = &CONTROLS
     .add(b'#');
 
 impl Template {
-    /// Reads a path. The error continues a sentence that begins with it.
+    /// Parses a template. The error continues a sentence that begins with the path.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with('/') {
             return Err("must begin with `/`".to_owned());
@@ -61,27 +61,27 @@ impl Template {
         })
     }
 
-    /// The path as it was written.
+    /// Returns the template as declared.
     pub(super) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The values of the parameters in `path`, decoded, in order. `None` where it is another path.
+    /// Returns the decoded parameter values of `path` in order, or `None` if it does not match.
     pub(super) fn values(&self, path: &str) -> Option<Vec<String>> {
         let mut table = matchit::Router::new();
         table.insert(self.pattern.as_str(), ()).ok()?;
-        let path = normal(path);
+        let path = normalize(path);
         let found = table.at(&path).ok()?;
         found.params.iter().map(|(_, it)| decoded(it)).collect()
     }
 
-    /// The parameters' names, in order.
+    /// Returns the parameter names in order.
     pub(super) fn names(&self) -> Arc<[String]> {
         self.names.clone()
     }
 }
 
-/// Reads the parameter that `text` begins with, and returns what follows it.
+/// Parses the parameter at the start of `text`, and returns the rest.
 fn parameter<'a>(
     text: &'a str,
     pattern: &mut String,
@@ -95,18 +95,18 @@ fn parameter<'a>(
     }
     let (name, rest) = text
         .strip_prefix('{')
-        .and_then(|it| it.split_once('}'))
-        .ok_or("has a `{` or `}` without its other half")?;
+        .and_then(|rest| rest.split_once('}'))
+        .ok_or("has an unmatched `{` or `}`")?;
     let (star, name) = match name.strip_prefix('*') {
         Some(name) => ("*", name),
         None => ("", name),
     };
-    if name.is_empty() || !name.chars().all(|it| it.is_alphanumeric() || it == '_') {
+    if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || c == '_') {
         return Err(format!(
-            "has a parameter called `{name}`; a name is letters, digits and `_`"
+            "has the invalid parameter name `{name}`; use letters, digits and `_`"
         ));
     }
-    if names.iter().any(|it| it == name) {
+    if names.iter().any(|known| known == name) {
         return Err(format!("has the parameter `{name}` twice"));
     }
     pattern.push_str(&format!("{{{star}p{}}}", names.len()));
@@ -114,14 +114,14 @@ fn parameter<'a>(
     Ok(rest)
 }
 
-/// A handler and what it serves.
+/// A handler with its methods and path.
 pub(super) struct Route {
     pub(super) methods: Vec<Method>,
     pub(super) template: Template,
-    /// The service and method, for errors: `shop.get_order`.
+    /// Service and method for error messages: `shop.get_order`.
     pub(super) owner: String,
     pub(super) handler: Box<dyn DynHandler>,
-    /// False once the container stops. Shared by all its routes.
+    /// `false` once the container stops. Shared by all routes of the container.
     pub(super) open: Arc<AtomicBool>,
 }
 
@@ -137,31 +137,31 @@ impl std::fmt::Debug for Route {
     }
 }
 
-/// All routes of one address.
+/// The routes of one address.
 #[derive(Default)]
 pub(super) struct Router {
-    /// A table per method, so that `POST /orders/new` hides no `GET /orders/{id}`.
+    /// A table per HTTP method, so that `POST /orders/new` does not shadow `GET /orders/{id}`.
     by_method: Vec<(Method, matchit::Router<Arc<Route>>)>,
 }
 
-/// Where a request goes.
+/// The result of routing a request.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// To this route, with the parameters' values as they stand in the path, in order.
+    /// A route, with the raw parameter values in order.
     Route(Arc<Route>, Vec<String>),
-    /// The path is known, but not for this method. What it is known for, as the header `Allow` lists it.
+    /// The path exists for other methods only: the value of the header `Allow`.
     NotAllowed(String),
-    /// No route has this path.
+    /// No route matches the path.
     Nowhere,
-    /// A parameter is not UTF-8 once it is decoded.
+    /// A decoded parameter is not UTF-8.
     BadPath,
 }
 
 impl Router {
-    /// The table of `routes`.
+    /// Builds the tables of `routes`.
     ///
     /// # Errors
-    /// Two of them serve one path with one method, or a path is none: a sentence.
+    /// If two routes conflict or a path is invalid: a sentence.
     pub(super) fn new<'a>(
         routes: impl IntoIterator<Item = &'a Arc<Route>>,
     ) -> Result<Self, String> {
@@ -193,12 +193,12 @@ impl Router {
                 let path = route.template.as_str();
                 match error {
                     matchit::InsertError::Conflict { with } => {
-                        // Found by its own pattern: a template is a path that it matches.
-                        let other = table.at(&with).ok().map(|it| it.value.clone());
+                        // A template matches its own pattern as a path.
+                        let other = table.at(&with).ok().map(|found| found.value.clone());
                         let (other, its_path) = other
                             .as_deref()
-                            .map_or(("another method", with.as_str()), |it| {
-                                (it.owner.as_str(), it.template.as_str())
+                            .map_or(("another method", with.as_str()), |route| {
+                                (route.owner.as_str(), route.template.as_str())
                             });
                         format!(
                             "two methods want {method} {path}: {other} (`{its_path}`) and {} (`{path}`); change the path or the \
@@ -215,9 +215,9 @@ impl Router {
             })
     }
 
-    /// Finds the route of a request. `HEAD` is answered by `GET` where nothing else serves it.
+    /// Finds the route of a request. `GET` routes serve `HEAD` unless another route does.
     pub(super) fn find(&self, method: &Method, path: &str) -> Found {
-        let path = &*normal(path);
+        let path = &*normalize(path);
         let found = self.at(method, path).or_else(|| match *method {
             Method::HEAD => self.at(&Method::GET, path),
             _ => None,
@@ -262,7 +262,7 @@ impl Router {
     }
 }
 
-/// A parameter's value, decoded, if it is UTF-8.
+/// Decodes a parameter value if it is UTF-8.
 fn decoded(value: &str) -> Option<String> {
     percent_decode_str(value)
         .decode_utf8()
@@ -270,9 +270,9 @@ fn decoded(value: &str) -> Option<String> {
         .map(Cow::into_owned)
 }
 
-/// The path with letters, digits and `-._~` not encoded, and upper-case hex digits elsewhere: what RFC 3986 (6.2.2) calls
-/// equal becomes equal. An encoded `/` stays, and so is part of a parameter.
-fn normal(path: &str) -> Cow<'_, str> {
+/// Normalizes a path by RFC 3986, section 6.2.2: decodes letters, digits and `-._~`, and writes other
+/// escapes in upper case. An encoded `/` stays encoded, as part of a parameter.
+fn normalize(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
     }
@@ -281,8 +281,8 @@ fn normal(path: &str) -> Cow<'_, str> {
     for part in parts {
         let byte = part
             .get(..2)
-            .filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()))
-            .and_then(|it| u8::from_str_radix(it, 16).ok());
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (byte, part.get(2..)) {
             (Some(byte), Some(rest)) => {
                 if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -293,7 +293,7 @@ fn normal(path: &str) -> Cow<'_, str> {
                 normal.push_str(rest);
             }
             _ => {
-                // A `%` that encodes nothing is itself.
+                // A `%` without hex digits is a literal.
                 normal.push_str("%25");
                 normal.push_str(part);
             }
@@ -330,11 +330,14 @@ mod tests {
     }
 
     fn router(paths: &[&str]) -> Result<Router, String> {
-        let routes: Vec<_> = paths.iter().map(|it| route(&[Method::GET], it)).collect();
+        let routes: Vec<_> = paths
+            .iter()
+            .map(|path| route(&[Method::GET], path))
+            .collect();
         Router::new(&routes)
     }
 
-    /// The route and the values that a path leads to.
+    /// Returns the route and the parameter values of a path.
     fn found(router: &Router, path: &str) -> Option<(String, Vec<String>)> {
         match router.find(&Method::GET, path) {
             Found::Route(route, values) => Some((route.template.text.clone(), values)),
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_literal_route_is_taken() {
+    fn the_most_literal_route_wins() {
         let router = router(&[
             "/",
             "/a/{x}",
@@ -369,7 +372,7 @@ mod tests {
             ("/a/%zz", "/a/{x}", &["%zz"]),
             ("/a/%%31f", "/a/{x}", &["%1f"]),
         ] {
-            let values = values.iter().map(|it| (*it).to_owned()).collect();
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
             assert_eq!(
                 found(&router, path),
                 Some((template.to_owned(), values)),
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_of_one_shape_clash() {
+    fn routes_of_the_same_shape_conflict() {
         for (one, other) in [("/a", "/a"), ("/a/{x}", "/a/{y}"), ("/{a}/{b}", "/{b}/{a}")] {
             let error = router(&[one, other]).err().unwrap();
             let expected = format!(
@@ -402,20 +405,20 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_none_are_refused() {
+    fn invalid_paths_are_errors() {
         for (path, why) in [
             ("a", "must begin with `/`"),
             ("", "must begin with `/`"),
             ("/<int:id>", "has a `<`; a parameter is written `{name}`"),
-            ("/{id", "has a `{` or `}` without its other half"),
-            ("/id}", "has a `{` or `}` without its other half"),
+            ("/{id", "has an unmatched `{` or `}`"),
+            ("/id}", "has an unmatched `{` or `}`"),
             (
                 "/{}",
-                "has a parameter called ``; a name is letters, digits and `_`",
+                "has the invalid parameter name ``; use letters, digits and `_`",
             ),
             (
                 "/{a-b}",
-                "has a parameter called `a-b`; a name is letters, digits and `_`",
+                "has the invalid parameter name `a-b`; use letters, digits and `_`",
             ),
             ("/{a}/{a}", "has the parameter `a` twice"),
         ] {
@@ -429,7 +432,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_come_back_as_they_were_encoded(value in "[^\u{0}]+", rest in "[^\u{0}]+") {
+        fn parameter_values_round_trip(value in "[^\u{0}]+", rest in "[^\u{0}]+") {
             let router = router(&["/x/{a}/{*b}"]).unwrap();
             let encode = |it: &str| percent_encoding::utf8_percent_encode(it, percent_encoding::NON_ALPHANUMERIC).to_string();
             let path = format!("/x/{}/{}", encode(&value), encode(&rest));
@@ -437,7 +440,7 @@ mod tests {
         }
 
         #[test]
-        fn no_path_makes_it_panic(template in "[/{}*a-c%<\u{e9} ]{0,12}", path in ".*") {
+        fn arbitrary_paths_never_panic(template in "[/{}*a-c%<\u{e9} ]{0,12}", path in ".*") {
             let router = router(&["/{a}", "/{a}/b", "/c/{*d}"]).unwrap();
             let _ = router.find(&Method::GET, &path);
             if let Ok(template) = Template::parse(&template) {
@@ -456,8 +459,8 @@ mod tests {
         }
 
         #[test]
-        fn a_normal_path_means_the_same(path in "(%[0-9a-fA-F]{2}|[!-~]){0,12}") {
-            let once = normal(&path).into_owned();
+        fn normalization_preserves_the_meaning(path in "(%[0-9a-fA-F]{2}|[!-~]){0,12}") {
+            let once = normalize(&path).into_owned();
             prop_assert_eq!(percent_decode_str(&once).collect::<Vec<u8>>(), percent_decode_str(&path).collect::<Vec<u8>>());
         }
     }

@@ -28,33 +28,33 @@ use crate::{
     extension::SharedExtension,
 };
 
-/// The web server of a container, for entrypoints that serve HTTP in a way of their own. `#[http]` uses it.
+/// The web server of a container, used by `#[http]` and custom HTTP entrypoints.
 ///
-/// Containers of one process that are configured with the same address (`WEB_SERVER_ADDRESS`) share its port.
+/// Containers of a process with the same address (`WEB_SERVER_ADDRESS`) share a port.
 pub struct WebServer {
     service: String,
     config: Config,
     settings: Settings,
-    /// Of all its routes: whether they take requests.
+    /// Whether the routes accept requests.
     open: Arc<AtomicBool>,
     routes: Mutex<Vec<Arc<Route>>>,
     /// Set at the start.
     listener: OnceLock<Arc<Listener>>,
-    /// When it was first told to stop.
+    /// Time of the first stop request.
     stopped: OnceLock<Instant>,
 }
 
-/// Answers requests.
+/// A request handler.
 pub trait Handler: Send + Sync + 'static {
-    /// The answer to one request. Dropped unfinished when the server is killed.
+    /// Responds to a request. The future is dropped if the server is killed.
     fn handle(&self, request: RawRequest) -> impl Future<Output = Response> + Send;
 }
 
 impl WebServer {
-    /// The web server of `container`. For use in an entrypoint's `setup`.
+    /// Returns the web server of `container`; for the `setup` of entrypoints.
     ///
     /// # Errors
-    /// [`Error::Config`] when a config key does not hold what it should.
+    /// [`Error::Config`] if a config key is invalid.
     pub fn of(container: &Container) -> Result<Arc<Self>> {
         container.shared(|container| {
             Ok(Self {
@@ -69,11 +69,13 @@ impl WebServer {
         })
     }
 
-    /// Adds a route: requests with one of `methods` (`GET`, or several: `GET,POST`) to `path` go to `handler`, which is
-    /// called `name` in errors. In the path, `{name}` is a parameter, and `{*name}`, at its end, all that follows.
+    /// Adds a route to `handler`, named `name` in errors.
+    ///
+    /// `methods` is a comma-separated list, such as `GET` or `GET,POST`. In the path, `{name}` is a
+    /// parameter; a final `{*name}` matches the rest of the path.
     ///
     /// # Errors
-    /// The methods or the path cannot be read. That a route is taken is told at the container's start.
+    /// If the methods or the path are invalid. Conflicts with other routes fail the start of the container.
     pub fn route(
         &self,
         methods: &str,
@@ -91,19 +93,20 @@ impl WebServer {
             open: self.open.clone(),
         };
         let route = Arc::new(route);
-        // What is wrong with the path alone is told here.
+        // Reports an invalid path here, conflicts at the start.
         Router::new([&route]).map_err(Error::Declaration)?;
         self.routes().push(route);
         Ok(())
     }
 
-    /// Where it listens, once the container is started: with the port that was taken, where port 0 is configured.
+    /// Returns the local address after the start, with the actual port if port 0 is configured.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listener.get().map(|it| it.address())
+        self.listener.get().map(|listener| listener.address())
     }
 
-    /// Takes no more requests. To be called, and waited for, by each entrypoint's `stop`. Requests that run go on; the port
-    /// is closed, unless other containers serve on it.
+    /// Stops accepting requests; each entrypoint awaits it in `stop`.
+    ///
+    /// Requests in progress continue. Closes the port unless other containers use it.
     pub async fn withdraw(&self) {
         self.open.store(false, Ordering::Release);
         self.stopped.get_or_init(Instant::now);
@@ -168,7 +171,7 @@ impl fmt::Debug for WebServer {
     }
 }
 
-/// [`Handler`] without its type.
+/// An object-safe [`Handler`].
 pub(super) trait DynHandler: Send + Sync {
     fn handle(&self, request: RawRequest) -> BoxFuture<'_, Response>;
 }
@@ -179,7 +182,7 @@ impl<H: Handler> DynHandler for H {
     }
 }
 
-/// The methods and the path of a route that `owner` serves.
+/// Parses the methods and the path of a route of `owner`.
 pub(super) fn parse(methods: &str, path: &str, owner: &str) -> Result<(Vec<Method>, Template)> {
     let wrong = |text: String| Error::Declaration(format!("the route of {owner}: {text}"));
     let template =

@@ -1,4 +1,4 @@
-//! What the configuration says about the web server.
+//! Configuration of the web server.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::config::{Config, ConfigError};
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) address: BindAddress,
-    /// Whether other processes may listen on the same port, and share its connections. `WEB_SERVER_REUSE_PORT`.
+    /// Lets other processes share the port. `WEB_SERVER_REUSE_PORT`.
     pub(super) reuse_port: bool,
     pub(super) limits: Limits,
 }
 
-/// What a client may ask for. Times are seconds in the configuration.
+/// Limits for clients. Times are in seconds in the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Bytes of a request's body. `WEB_SERVER_MAX_BODY`.
+    /// Maximum size of a request body, in bytes. `WEB_SERVER_MAX_BODY`.
     pub(super) max_body: usize,
-    /// Connections open at a time. `WEB_SERVER_MAX_CONNECTIONS`.
+    /// Maximum number of open connections. `WEB_SERVER_MAX_CONNECTIONS`.
     pub(super) max_connections: usize,
-    /// For the head of a request to arrive. `WEB_SERVER_HEADER_TIMEOUT`.
+    /// Time limit for receiving a request head. `WEB_SERVER_HEADER_TIMEOUT`.
     pub(super) header_timeout: Duration,
-    /// For the body of a request to arrive. `WEB_SERVER_BODY_TIMEOUT`.
+    /// Time limit for receiving a request body. `WEB_SERVER_BODY_TIMEOUT`.
     pub(super) body_timeout: Duration,
-    /// For a client to take more of a response. `WEB_SERVER_SEND_TIMEOUT`.
+    /// Time limit without progress while sending a response. `WEB_SERVER_SEND_TIMEOUT`.
     pub(super) send_timeout: Duration,
-    /// For the next request on an open connection; zero closes after each. `WEB_SERVER_KEEP_ALIVE`.
+    /// Idle time of a kept-alive connection; zero disables keep-alive. `WEB_SERVER_KEEP_ALIVE`.
     pub(super) keep_alive: Duration,
-    /// For a worker to answer; none where it is 0. `WEB_SERVER_TIMEOUT`.
+    /// Time limit of a worker; 0 disables it. `WEB_SERVER_TIMEOUT`.
     pub(super) worker_timeout: Option<Duration>,
-    /// For running requests, when the container stops. `stop_timeout`.
+    /// Time limit for requests in progress when the container stops. `stop_timeout`.
     pub(super) stop_timeout: Duration,
 }
 
@@ -64,7 +64,7 @@ fn count(config: &Config, key: &str, default: usize) -> Result<usize, ConfigErro
         None => Ok(default),
         Some(number) => usize::try_from(number)
             .ok()
-            .filter(|it| *it > 0)
+            .filter(|number| *number > 0)
             .ok_or_else(|| config.invalid(key, "must be a whole number above 0")),
     }
 }
@@ -74,7 +74,7 @@ fn seconds(config: &Config, key: &str, default: f64) -> Result<Duration, ConfigE
         .map_err(|_| config.invalid(key, "must be a number of seconds, 0 or more"))
 }
 
-/// A time that cannot be nothing.
+/// Reads a time that must not be zero.
 fn limit(config: &Config, key: &str, default: f64) -> Result<Duration, ConfigError> {
     match seconds(config, key, default)? {
         Duration::ZERO => Err(config.invalid(key, "must be a number of seconds above 0")),
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused() {
+    fn invalid_numbers_are_errors() {
         for (key, value) in [
             ("WEB_SERVER_MAX_BODY", 0.0),
             ("WEB_SERVER_MAX_CONNECTIONS", -1.0),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_turns_off_what_can_be_off() {
+    fn zero_disables_optional_limits() {
         let config = Config::default()
             .with("WEB_SERVER_TIMEOUT", 0)
             .with("WEB_SERVER_KEEP_ALIVE", 0);

@@ -1,4 +1,4 @@
-//! A TCP connection that gives up on a peer that is too slow.
+//! A TCP connection with timeouts for slow peers.
 
 use std::{
     future::Future,
@@ -21,19 +21,19 @@ use tokio::{
 
 use super::settings::Limits;
 
-/// What a connection is at, which says how long it may take. One request after the other.
+/// The phase of a connection, which selects its timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
-    /// Nothing came yet.
+    /// Before the first byte.
     New,
     /// Between requests.
     Idle,
-    /// Some of a request's head came.
+    /// Receiving a request head.
     Head,
-    /// A handler has the request: it sees to its own time.
+    /// A handler processes the request, with its own timeout.
     Busy,
-    /// The handler has answered.
+    /// The handler has returned; the response is being sent.
     Answered,
 }
 
@@ -45,15 +45,15 @@ const PHASES: [Phase; 5] = [
     Phase::Answered,
 ];
 
-/// The connection itself, shared by who reads and writes it, who serves it, and bodies that are streamed to it.
+/// State of a connection, shared by its I/O, its server task and streamed bodies.
 pub(super) struct Wire {
     stream: TcpStream,
     phase: AtomicU8,
-    /// Set when the peer was too slow with the head of a request.
+    /// Set when the peer exceeded the header timeout.
     late: AtomicBool,
-    /// Whether some of the request was not read: an answer given now is the connection's last.
+    /// Whether part of the request is unread: a response now closes the connection.
     unread: AtomicBool,
-    /// The connection's place among those that may be open.
+    /// Permit of the connection limit.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -89,7 +89,7 @@ impl Wire {
         self.late.load(Ordering::Relaxed)
     }
 
-    /// Whether the peer has closed its side and sends no more.
+    /// Returns `true` if the peer has shut down its sending side.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
         match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
@@ -98,14 +98,14 @@ impl Wire {
         }
     }
 
-    /// Writes what fits at once.
+    /// Writes as much as possible without blocking.
     pub(super) fn write_now(&self, bytes: &[u8]) {
-        // The connection is about to be closed: a peer that takes nothing gets nothing.
+        // The connection is about to close, so a full send buffer is ignored.
         let _ = self.stream.try_write(bytes);
     }
 
-    /// Says that no more comes, then reads what the peer still sends, for `limit` at most. Without this, the system
-    /// answers the unread bytes with a reset, which may overtake the answer.
+    /// Shuts down the sending side, then drains incoming bytes for up to `limit`. Closing with unread bytes
+    /// would reset the connection, which may discard the response.
     pub(super) async fn linger(&self, limit: Duration) {
         if self.shutdown().is_err() {
             return;
@@ -121,7 +121,7 @@ impl Wire {
                 }
             }
         };
-        // A peer that goes on sending is cut off.
+        // A peer that keeps sending is disconnected.
         let _ = tokio::time::timeout(limit, drain).await;
     }
 
@@ -133,7 +133,7 @@ impl Wire {
     }
 }
 
-/// The end of a [`Wire`] that is read and written.
+/// The I/O half of a [`Wire`].
 pub(super) struct Socket {
     wire: Arc<Wire>,
     limits: Limits,
@@ -151,7 +151,7 @@ impl Socket {
         }
     }
 
-    /// Bytes came.
+    /// Handles received bytes.
     fn arrived(&mut self) {
         if matches!(
             self.wire.phase(),
@@ -162,7 +162,7 @@ impl Socket {
         }
     }
 
-    /// No bytes came: how long does it wait for them?
+    /// Waits for bytes with the timeout of the phase.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let limit = match self.wire.phase() {
             Phase::New | Phase::Head => self.limits.header_timeout,
@@ -259,7 +259,8 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A deadline that is cheap to move: its timer is set again only when it goes off too early or would go off too late.
+/// A deadline that is cheap to move: its timer is only reset if it fires too early or would fire too
+/// late.
 #[derive(Default)]
 struct Alarm {
     deadline: Option<Instant>,
@@ -267,10 +268,10 @@ struct Alarm {
 }
 
 impl Alarm {
-    /// Ready when `limit` has passed since the first call after [`clear`](Self::clear).
+    /// Ready once `limit` has passed since the first call after [`clear`](Self::clear).
     fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let now = Instant::now();
-        // A limit of centuries is none.
+        // Caps limits that would overflow.
         let far = now + Duration::from_secs(86_400 * 365);
         let deadline = *self
             .deadline

@@ -310,21 +310,21 @@ async fn bodies_become_arguments() {
             JSON,
             r#"{"name": "#,
             400,
-            "BadRequest: `item` is wrong: the body is not JSON: EOF while parsing a value at line 1 column 9",
+            "BadRequest: `item` is invalid: the body is not JSON: EOF while parsing a value at line 1 column 9",
         ),
         (
             "POST /items",
             JSON,
             "",
             400,
-            "BadRequest: `item` is missing: the body must be JSON, and is empty",
+            "BadRequest: `item` is missing: the body must be JSON but is empty",
         ),
         (
             "POST /items",
             "Content-Type: text/xml\r\n",
             "<item/>",
             415,
-            "UnsupportedMediaType: `item` is the body, of the content type `application/json`, not `text/xml`",
+            "UnsupportedMediaType: `item` is the body: expected the content type `application/json`, not `text/xml`",
         ),
         (
             "POST /form",
@@ -382,15 +382,15 @@ async fn results_become_responses() {
     for (path, expected) in [
         (
             "/status/101",
-            "ValueError: 101 is no status to answer with: it must be from 200 to 999",
+            "ValueError: 101 is not a response status: it must be from 200 to 999",
         ),
         (
             "/status/1000",
-            "ValueError: 1000 is no status to answer with: it must be from 200 to 999",
+            "ValueError: 1000 is not a response status: it must be from 200 to 999",
         ),
         (
             "/header/a%0D%0Ab",
-            "ValueError: no value of a header: failed to parse header value",
+            "ValueError: invalid header value: failed to parse header value",
         ),
         (
             "/unserializable",
@@ -480,7 +480,7 @@ async fn http_methods_are_routed_separately() {
     );
     assert_eq!(
         client.get("/nowhere?x=1").await.short(),
-        (404, "Error: NotFound: nothing is at /nowhere\n")
+        (404, "Error: NotFound: no route for /nowhere\n")
     );
     assert_eq!(client.get("/hello/").await.status, 404);
 

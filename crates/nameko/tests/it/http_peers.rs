@@ -245,7 +245,7 @@ async fn a_slow_client_gets_408_and_is_disconnected() {
         answer.short(),
         (
             408,
-            "Error: RequestTimeout: the body did not come within 50ms\n"
+            "Error: RequestTimeout: the body was not received within 50ms\n"
         )
     );
     assert_eq!(answer.header("connection"), "close");
@@ -321,7 +321,7 @@ async fn a_worker_that_exceeds_the_timeout_is_dropped() {
         // The second gets the only slot, released by the first.
         assert_eq!(
             client.get("/hang").await.short(),
-            (503, "Error: ServiceUnavailable: no answer within 50ms\n")
+            (503, "Error: ServiceUnavailable: no response within 50ms\n")
         );
     }
     assert_eq!(client.get("/items/1").await.status, 200);

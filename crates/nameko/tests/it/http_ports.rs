@@ -211,7 +211,7 @@ async fn a_port_in_use_fails_the_start() {
     let address = other.local_addr().unwrap();
     let lobby = Container::new::<Lobby>(at(address)).unwrap();
     let error = lobby.start().await.unwrap_err().to_string();
-    let expected = format!("WEB_SERVER_ADDRESS is {address}, which another program listens on (");
+    let expected = format!("WEB_SERVER_ADDRESS is {address}, where another program listens (");
     assert!(error.starts_with(&expected), "{error}");
     assert!(
         error.ends_with("): stop it, or choose another port; 0 takes a free one"),
@@ -225,7 +225,7 @@ async fn a_port_in_use_fails_the_start() {
     assert_eq!(
         lobby.start().await.unwrap_err().to_string(),
         format!(
-            "WEB_SERVER_ADDRESS is {everywhere}, while another service of this process listens on {address}: give both the same address"
+            "WEB_SERVER_ADDRESS is {everywhere}, but another service of this process listens on {address}: configure the same address for both"
         )
     );
     desk.stop().await;
@@ -237,11 +237,11 @@ async fn an_invalid_address_fails_the_start() {
         ("foo", "must be `[host:]port`"),
         (
             "nobody.invalid:80",
-            "names the host `nobody.invalid`, which cannot be looked up",
+            "has the host `nobody.invalid`, which cannot be resolved",
         ),
         (
             "192.0.2.1:0",
-            "is 192.0.2.1:0, which is no address of this machine",
+            "is 192.0.2.1:0, which is not an address of this machine",
         ),
     ] {
         let config = Config::default().with("WEB_SERVER_ADDRESS", value);

@@ -774,7 +774,7 @@ async fn stop_finishes_the_request_and_sends_a_close_frame() {
     });
     assert_eq!(
         idle.closed().await,
-        (CloseCode::Away, "the service stops".to_owned())
+        (CloseCode::Away, "the service is stopping".to_owned())
     );
     assert!(!stop.is_finished());
     end.notify_one();
@@ -900,7 +900,7 @@ async fn handshakes_from_unlisted_origins_are_refused() {
     let container = Container::new::<Chat>(wrong).unwrap();
     let error = container.start().await.unwrap_err().to_string();
     assert!(
-        error.contains("WEBSOCKET_ORIGINS lists \"shop.example\", which is no origin"),
+        error.contains("WEBSOCKET_ORIGINS lists \"shop.example\", which is not an origin"),
         "{error}"
     );
 }
@@ -921,7 +921,7 @@ fn a_method_without_a_socket_id_is_an_error_at_construction() {
     let error = Container::new::<Wrong>(Config::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "wrong cannot start: entrypoint `websocket connect` of the method `met`: nothing is known for the argument \
-         `cookies`; there are: headers, query"
+        "wrong cannot start: entrypoint `websocket connect` of the method `met`: no value for the argument \
+         `cookies`; available are: headers, query"
     );
 }

@@ -1,4 +1,4 @@
-//! The entrypoint `#[websocket_rpc]`, and those that run when a socket comes or goes.
+//! The entrypoint `#[websocket_rpc]`, and those for connecting and disconnecting sockets.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,24 +9,27 @@ use crate::{
     extension::Entrypoint,
 };
 
-/// Runs a method for the requests of WebSocket clients: `#[websocket_rpc]`.
+/// Runs a method for requests of WebSocket clients: `#[websocket_rpc]`.
 ///
-/// The method gets the socket's id first, then the request's data by name. What it returns is the reply.
+/// The first argument is the socket's id, the others are the request's data by name. The result is the
+/// reply.
 #[derive(Debug, Default)]
 pub struct WebSocketRpc(Mount);
 
-/// Runs a method when a WebSocket client has connected: `#[entrypoint(WebSocketConnect::new())]`.
+/// Runs a method when a WebSocket client connects: `#[entrypoint(WebSocketConnect::new())]`.
 ///
-/// The method gets the socket's id first. A parameter called `query` gets the query of the URL that the client connected to, one
-/// called `headers` its HTTP headers, both as a map of texts (`HashMap<String, String>`); header names are lower case. The
-/// socket's requests wait until the method has ended. An error closes the socket, with code 1008 and the error's text: this
-/// is where a token is checked. Whose pages may connect at all says the config key `WEBSOCKET_ORIGINS`.
+/// The first argument is the socket's id. Optional parameters `query` and `headers` receive the query
+/// of the URL and the HTTP headers with lower-case names, both as `HashMap<String, String>`. Requests of
+/// the socket wait until the method returns. An error closes the socket with the code 1008 and the
+/// error's text, for example to reject a token. The config key `WEBSOCKET_ORIGINS` restricts the origins
+/// of pages.
 #[derive(Debug, Default)]
 pub struct WebSocketConnect(Mount);
 
-/// Runs a method when a WebSocket client is gone: `#[entrypoint(WebSocketDisconnect::new())]`.
+/// Runs a method when a WebSocket client disconnects: `#[entrypoint(WebSocketDisconnect::new())]`.
 ///
-/// The method gets the id that the socket had. A parameter called `channels` gets the list of what it listened to.
+/// The first argument is the socket's id. An optional parameter `channels` receives the list of its
+/// channels.
 #[derive(Debug, Default)]
 pub struct WebSocketDisconnect(Mount);
 
@@ -48,18 +51,21 @@ impl Mount {
     }
 }
 
-/// A socket's id is the first argument of every method.
+/// Checks that the first parameter of a method takes the socket's id.
 fn takes_id(method: &MethodHandle, known: Option<&[&str]>) -> Result<()> {
     let Some((_, more)) = method.params().split_first() else {
         return Err(Error::Declaration(
             "the method is called with the id of the socket: add a parameter for it".to_owned(),
         ));
     };
-    let unknown = |name: &str| known.is_some_and(|it| !it.contains(&name));
-    match more.iter().find(|it| !it.optional && unknown(it.name)) {
+    let unknown = |name: &str| known.is_some_and(|known| !known.contains(&name));
+    match more
+        .iter()
+        .find(|parameter| !parameter.optional && unknown(parameter.name))
+    {
         None => Ok(()),
         Some(param) => Err(Error::Declaration(format!(
-            "nothing is known for the argument `{}`; there are: {}",
+            "no value for the argument `{}`; available are: {}",
             param.name,
             known.unwrap_or_default().join(", ")
         ))),
@@ -69,7 +75,7 @@ fn takes_id(method: &MethodHandle, known: Option<&[&str]>) -> Result<()> {
 macro_rules! entrypoint {
     ($entrypoint:ident, $occasion:ident, $label:literal, $known:expr) => {
         impl $entrypoint {
-            /// The entrypoint of one method.
+            /// Creates the entrypoint.
             pub fn new() -> Self {
                 Self::default()
             }

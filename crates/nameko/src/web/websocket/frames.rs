@@ -1,4 +1,4 @@
-//! What travels in WebSocket messages. Source: `nameko.web.websocket` of Nameko 2.14.1.
+//! Content of WebSocket messages. Source: `nameko.web.websocket` of Nameko 2.14.1.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,22 +10,22 @@ use crate::{
     serialization,
 };
 
-/// `{"method": ..., "data": {...}, "correlation_id": ...}`.
+/// A request: `{"method": ..., "data": {...}, "correlation_id": ...}`.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The method's name. Empty where it is no text.
+    /// Name of the method; empty if it is not a string.
     pub(super) method: String,
-    /// Its named arguments, as JSON text.
+    /// Named arguments, as JSON text.
     data: String,
-    /// What the reply carries, as JSON text.
+    /// Correlation id for the reply, as JSON text.
     pub(super) correlation_id: String,
 }
 
 impl Request {
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
-    /// It is no JSON object, or names no method.
+    /// If it is not a JSON object with a method.
     pub(super) fn read(message: &[u8]) -> Result<Self, Fault> {
         #[derive(Deserialize)]
         struct Frame<'a> {
@@ -41,27 +41,27 @@ impl Request {
         let text = std::str::from_utf8(message).map_err(|_| invalid())?;
         let text = &*serialization::standard(text).map_err(|_| invalid())?;
         if !text.trim_start().starts_with('{') {
-            // Serde would take a list for a struct.
+            // Serde deserializes structs from lists too.
             return Err(invalid());
         }
         let frame: Frame<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
         Ok(Self {
             method: serde_json::from_str(frame.method.get()).unwrap_or_default(),
             data: match frame.data.map(RawValue::get) {
-                // What Python takes for false means no arguments.
+                // Values that are false in Python mean no arguments.
                 None | Some("null" | "false" | "0" | "0.0" | "\"\"" | "[]") => "{}".to_owned(),
                 Some(data) => data.to_owned(),
             },
             correlation_id: frame
                 .correlation_id
-                .map_or_else(|| "null".to_owned(), |it| it.get().to_owned()),
+                .map_or_else(|| "null".to_owned(), |id| id.get().to_owned()),
         })
     }
 
-    /// The method's arguments: the socket's id, then the data by name.
+    /// Returns the arguments of the method: the socket's id, then the data by name.
     ///
     /// # Errors
-    /// The data are no object.
+    /// If the data is not an object.
     pub(super) fn arguments(&self, socket_id: &str) -> Result<Arguments> {
         if !self.data.starts_with('{') {
             return Err(Error::IncorrectSignature(format!(
@@ -75,7 +75,7 @@ impl Request {
     }
 }
 
-/// The reply to a request: the value as the JSON text that Python writes.
+/// Formats the reply to a request. `value` is JSON text as written by Python.
 pub(super) fn result(value: &[u8], correlation_id: &str) -> String {
     let value = String::from_utf8_lossy(value);
     let id = serialization::python(correlation_id);
@@ -84,7 +84,7 @@ pub(super) fn result(value: &[u8], correlation_id: &str) -> String {
     )
 }
 
-/// The reply to a request that failed.
+/// Formats the reply to a failed request.
 pub(super) fn error(fault: &Fault, correlation_id: &str) -> String {
     let fault = serialization::to_vec(fault).unwrap_or_else(|_| b"{}".to_vec());
     let fault = String::from_utf8_lossy(&fault);
@@ -94,10 +94,10 @@ pub(super) fn error(fault: &Fault, correlation_id: &str) -> String {
     )
 }
 
-/// What a socket is told unasked.
+/// Formats an event.
 ///
 /// # Errors
-/// The data have no JSON form.
+/// If JSON cannot represent the data.
 pub(super) fn event(event: &str, data: &(impl Serialize + ?Sized)) -> Result<String> {
     let event = serialization::to_vec(event)?;
     let data = serialization::to_vec(data)?;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_names_a_method_and_may_carry_data_and_an_id() {
+    fn a_request_has_a_method_and_optional_data_and_id() {
         for (text, method, data, id) in [
             (r#"{"method": "m"}"#, "m", "{}", "null"),
             (
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_malformed() {
+    fn invalid_requests_are_malformed() {
         for text in [
             "",
             "x",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_are_no_object_do_not_fit_any_method() {
+    fn data_must_be_an_object() {
         for data in ["[1]", "1", "\"x\"", "true"] {
             let text = format!("{{\"method\": \"m\", \"data\": {data}}}");
             let request = Request::read(text.as_bytes()).expect("a request");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_and_events_read_as_those_of_nameko() {
+    fn replies_and_events_have_namekos_format() {
         assert_eq!(
             result(b"[1, 2]", "\"c\""),
             r#"{"type": "result", "success": true, "data": [1, 2], "correlation_id": "c"}"#
@@ -209,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_message_panics(message in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Request::read(&message).map(|it| it.arguments("id"));
+            let _ = Request::read(&message).map(|request| request.arguments("id"));
         }
     }
 }

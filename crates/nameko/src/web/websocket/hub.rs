@@ -1,4 +1,4 @@
-//! The hub: who listens to what, and telling them.
+//! The hub: channel subscriptions and events.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -46,7 +46,7 @@ pub struct WebSocketHubProvider {
 }
 
 impl WebSocketHubProvider {
-    /// The provider of one field.
+    /// Creates the provider.
     pub fn new() -> Self {
         Self::default()
     }
@@ -65,25 +65,25 @@ impl DependencyProvider for WebSocketHubProvider {
     }
 }
 
-/// The sockets of one container, and the channels that they listen to.
+/// The sockets of a container and their channel subscriptions.
 ///
-/// Cheap to clone; all clones are one hub. It knows the sockets of its own process only: to reach those of other instances,
-/// broadcast from a handler of a `broadcast` event. A hub by itself, [`WebSocketHub::default`], has no sockets: for tests of a
-/// service without a container.
+/// Cheap to clone; clones share the state. A hub only reaches the sockets of its own process: to reach
+/// those of other instances, broadcast from a handler of a `broadcast` event.
+/// [`WebSocketHub::default`] has no sockets, for tests without a container.
 #[derive(Clone, Default)]
 pub struct WebSocketHub(Arc<Sockets>);
 
 #[derive(Default)]
 struct Sockets {
     state: Mutex<State>,
-    /// How many there are, from the handshake to the last hook.
+    /// Number of sockets, from the handshake to the end of the disconnect hooks.
     count: watch::Sender<usize>,
 }
 
 #[derive(Default)]
 struct State {
     sockets: HashMap<String, Socket>,
-    /// The ids of the sockets that listen to a channel.
+    /// Ids of the subscribed sockets, by channel.
     channels: HashMap<String, BTreeSet<String>>,
 }
 
@@ -93,17 +93,17 @@ struct Socket {
 }
 
 impl WebSocketHub {
-    /// The channels that a socket listens to, sorted. None for a socket that is not there.
+    /// Returns the sorted channels of a socket; empty for an unknown socket.
     pub fn get_subscriptions(&self, socket_id: &str) -> Vec<String> {
         let state = self.lock();
         let socket = state.sockets.get(socket_id);
-        socket.map_or_else(Vec::new, |it| it.channels.iter().cloned().collect())
+        socket.map_or_else(Vec::new, |socket| socket.channels.iter().cloned().collect())
     }
 
-    /// Lets a socket listen to a channel.
+    /// Subscribes a socket to a channel.
     ///
     /// # Errors
-    /// There is no such socket: `ConnectionNotFound`.
+    /// `ConnectionNotFound` if the socket is unknown.
     pub fn subscribe(&self, socket_id: &str, channel: &str) -> Result<()> {
         let mut state = self.lock();
         let Some(socket) = state.sockets.get_mut(socket_id) else {
@@ -118,7 +118,7 @@ impl WebSocketHub {
         Ok(())
     }
 
-    /// Lets a socket no longer listen to a channel.
+    /// Unsubscribes a socket from a channel.
     pub fn unsubscribe(&self, socket_id: &str, channel: &str) {
         let mut state = self.lock();
         if let Some(socket) = state.sockets.get_mut(socket_id) {
@@ -127,11 +127,12 @@ impl WebSocketHub {
         state.forget(socket_id, channel);
     }
 
-    /// Sends an event to all sockets that listen to a channel, and returns how many there are. Does not wait for them: a socket
-    /// for which too much waits is closed.
+    /// Sends an event to all subscribers of a channel, and returns their number.
+    ///
+    /// Does not block: a socket with a full outbox is closed.
     ///
     /// # Errors
-    /// [`Error::Serialization`] when the data have no JSON form.
+    /// [`Error::Serialization`] if JSON cannot represent the data.
     pub fn broadcast(
         &self,
         channel: &str,
@@ -142,19 +143,19 @@ impl WebSocketHub {
             let state = self.lock();
             let ids = state.channels.get(channel).into_iter().flatten();
             ids.filter_map(|id| state.sockets.get(id))
-                .map(|it| it.outbox.clone())
+                .map(|socket| socket.outbox.clone())
                 .collect()
         };
-        // One text for all of them.
+        // Serialized once for all subscribers.
         let text = Utf8Bytes::from(frames::event(event, data)?);
-        let sent = outboxes.iter().filter(|it| it.push(text.clone()));
+        let sent = outboxes.iter().filter(|outbox| outbox.push(text.clone()));
         Ok(sent.count())
     }
 
-    /// Sends an event to one socket. `false` when it is not there.
+    /// Sends an event to one socket. Returns `false` if the socket is unknown or closed.
     ///
     /// # Errors
-    /// [`Error::Serialization`] when the data have no JSON form.
+    /// [`Error::Serialization`] if JSON cannot represent the data.
     pub fn unicast(
         &self,
         socket_id: &str,
@@ -166,11 +167,11 @@ impl WebSocketHub {
             .lock()
             .sockets
             .get(socket_id)
-            .map(|it| it.outbox.clone());
-        Ok(outbox.is_some_and(|it| it.push(text.into())))
+            .map(|socket| socket.outbox.clone());
+        Ok(outbox.is_some_and(|outbox| outbox.push(text.into())))
     }
 
-    /// The ids of the sockets that are there.
+    /// Returns the ids of the connected sockets.
     pub fn sockets(&self) -> Vec<String> {
         self.lock().sockets.keys().cloned().collect()
     }
@@ -182,7 +183,7 @@ impl WebSocketHub {
             .insert(socket_id.to_owned(), Socket { outbox, channels });
     }
 
-    /// Forgets a socket. Returns what it listened to.
+    /// Removes a socket and returns its channels.
     pub(super) fn remove(&self, socket_id: &str) -> BTreeSet<String> {
         let mut state = self.lock();
         let Some(socket) = state.sockets.remove(socket_id) else {
@@ -194,16 +195,16 @@ impl WebSocketHub {
         socket.channels
     }
 
-    /// Counts a socket that is about to come, until what is returned is dropped.
+    /// Counts an opening socket until the returned guard is dropped.
     pub(super) fn enter(&self) -> Guest {
-        self.0.count.send_modify(|it| *it += 1);
+        self.0.count.send_modify(|count| *count += 1);
         Guest(self.clone())
     }
 
-    /// Returns when every socket that was counted is done with.
+    /// Waits until all counted sockets have ended.
     pub(super) async fn empty(&self) {
-        // The sender lives in `self`.
-        let _ = self.0.count.subscribe().wait_for(|it| *it == 0).await;
+        // Cannot fail: `self` holds the sender.
+        let _ = self.0.count.subscribe().wait_for(|count| *count == 0).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -211,13 +212,13 @@ impl WebSocketHub {
     }
 }
 
-/// A socket that counts.
+/// Guard of a counted socket.
 pub(super) struct Guest(WebSocketHub);
 
 impl Drop for Guest {
     fn drop(&mut self) {
         let count = &self.0.0.count;
-        count.send_modify(|it| *it = it.saturating_sub(1));
+        count.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one socket has sent and is not handled yet.
+//! Pending requests of one socket.
 
 use std::sync::{
     Arc,
@@ -8,21 +8,21 @@ use std::sync::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Bytes;
 
-/// How many requests of one socket may wait for the one that runs.
-const WAITING: usize = 16;
+/// Maximum number of pending requests per socket.
+const MAX_PENDING_REQUESTS: usize = 16;
 
-/// Where the requests of one socket wait for the one that runs: so many, and together no larger than the largest may be. What
-/// comes then is not read before there is room.
+/// A bounded queue of pending requests, limited in number and in total size (that of the largest
+/// message). A full inbox stops reading from the socket.
 pub(super) struct Inbox {
     requests: mpsc::Sender<Waiting>,
-    /// One permit per byte.
+    /// Free space; one permit per byte.
     room: Arc<Semaphore>,
     limit: u32,
-    /// Whether the next one waits for room.
+    /// Whether a request is waiting for space.
     full: AtomicBool,
 }
 
-/// A request that waits. Its room is free when it is dropped.
+/// A pending request, which frees its space on drop.
 pub(super) struct Waiting {
     pub(super) message: Bytes,
     _room: OwnedSemaphorePermit,
@@ -30,7 +30,7 @@ pub(super) struct Waiting {
 
 impl Inbox {
     pub(super) fn new(limit: usize) -> (Self, mpsc::Receiver<Waiting>) {
-        let (requests, waiting) = mpsc::channel(WAITING);
+        let (requests, waiting) = mpsc::channel(MAX_PENDING_REQUESTS);
         let limit = u32::try_from(limit.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let inbox = Self {
             requests,
@@ -41,7 +41,7 @@ impl Inbox {
         (inbox, waiting)
     }
 
-    /// Adds a request, once there is room. `false` when nobody takes any more.
+    /// Adds a request after waiting for space. Returns `false` if the receiver is gone.
     pub(super) async fn push(&self, message: Bytes) -> bool {
         self.full.store(true, Ordering::Relaxed);
         let size = u32::try_from(message.len()).unwrap_or(u32::MAX);
@@ -58,7 +58,7 @@ impl Inbox {
         taken
     }
 
-    /// Whether there is no room for what the socket has sent last.
+    /// Returns `true` if the last request is waiting for space.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
@@ -71,11 +71,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn requests_wait_for_room() {
+    async fn requests_wait_for_space() {
         let (inbox, mut waiting) = Inbox::new(10);
         let push = |text: &'static str| inbox.push(Bytes::from_static(text.as_bytes()));
         assert!(push("123456").await && push("").await);
-        let mut more = Box::pin(push("larger than what there may be"));
+        let mut more = Box::pin(push("larger than the limit"));
         assert!(more.as_mut().now_or_never().is_none() && inbox.is_full());
         for expected in ["123456", ""] {
             let waiting = waiting.recv().await.expect("a request");
@@ -89,9 +89,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_small_requests_wait_too() {
+    async fn the_number_of_requests_is_limited() {
         let (inbox, _waiting) = Inbox::new(1000);
-        for _ in 0..WAITING {
+        for _ in 0..MAX_PENDING_REQUESTS {
             assert!(inbox.push(Bytes::new()).await);
         }
         assert!(inbox.push(Bytes::new()).now_or_never().is_none());

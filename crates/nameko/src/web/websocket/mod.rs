@@ -1,7 +1,7 @@
-//! WebSocket: methods that browsers call over one connection, and events that they are sent.
+//! WebSocket: RPC methods and events over one connection.
 //!
-//! A client connects to `/ws` and is told its id, sends requests and gets replies, and is sent the events of the channels that
-//! the service lets it listen to. Messages are as in Nameko, see the guide.
+//! A client connects to `/ws`, receives its id, sends requests, and receives replies and the events of
+//! its channels. The messages are those of Nameko, see the guide.
 
 mod entrypoint;
 mod frames;

@@ -1,7 +1,8 @@
-//! Whose pages may connect.
+//! Allowed origins of handshakes.
 //!
-//! A browser lets a page of any site open a WebSocket to any other, and sends the cookies of that other along. It tells in the
-//! header `Origin` whose page it is, and leaves it to the server to refuse. Source: RFC 6455, section 10.2.
+//! Browsers let a page open a WebSocket to any other site, and send the cookies of that site. The
+//! handshake's header `Origin` names the site of the page; the server must check it. Source: RFC 6455,
+//! section 10.2.
 
 use std::sync::Arc;
 
@@ -10,60 +11,60 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use super::super::error::Error;
 use crate::config::{Config, ConfigError};
 
-/// The config key.
+/// Config key of the allowed origins.
 const KEY: &str = "WEBSOCKET_ORIGINS";
-/// What stands in the list for the server's own pages.
+/// List entry for the server's own origin.
 const OWN: &str = "self";
 
-/// The sites whose pages may connect: `WEBSOCKET_ORIGINS`. All, where it is not set.
+/// The allowed origins, `WEBSOCKET_ORIGINS`. Unset allows all.
 #[derive(Debug, Clone, Default)]
 pub struct Origins(Option<Arc<[Allowed]>>);
 
 #[derive(Debug)]
 enum Allowed {
-    /// Pages of the host and port that the handshake was sent to.
+    /// The host and port of the handshake.
     Own,
-    /// As browsers write it: `https://shop.example`, in lower case.
+    /// An origin as sent by browsers: `https://shop.example`, in lower case.
     Site(String),
 }
 
 impl Origins {
-    /// Reads the key: one text, or a list of them.
+    /// Reads the key: a string or a list of strings.
     ///
     /// # Errors
-    /// It holds something else, or what is no origin.
+    /// If the value has another type, or is not an origin.
     pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let listed = match config.get(KEY) {
             None | Some(serde_json::Value::Null) => return Ok(Self::default()),
             Some(serde_json::Value::Array(values)) => values.as_slice(),
             Some(value) => std::slice::from_ref(value),
         };
-        let allowed = listed.iter().map(|it| {
-            it.as_str().and_then(Allowed::parse).ok_or_else(|| {
+        let allowed = listed.iter().map(|entry| {
+            entry.as_str().and_then(Allowed::parse).ok_or_else(|| {
                 let example = "such as `https://shop.example` or `http://localhost:8080`";
-                let text = format!("lists {it}, which is no origin: write a scheme and a host, {example}, or `{OWN}`");
+                let text = format!("lists {entry}, which is not an origin: use a scheme and a host, {example}, or `{OWN}`");
                 config.invalid(KEY, text)
             })
         });
         Ok(Self(Some(allowed.collect::<Result<_, _>>()?)))
     }
 
-    /// Whether who sends these headers may connect. Who sends no `Origin` is no browser, and may.
+    /// Checks the origin of a handshake. Clients without `Origin` are not browsers and are allowed.
     ///
     /// # Errors
-    /// `403 Forbidden`: it is a page of another site.
+    /// `403 Forbidden` if the origin is not allowed.
     pub fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
         let Some(allowed) = &self.0 else {
             return Ok(());
         };
-        let host = headers.get(header::HOST).map(|it| it.as_bytes());
+        let host = headers.get(header::HOST).map(|host| host.as_bytes());
         for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.as_bytes();
-            if !allowed.iter().any(|it| it.fits(origin, host)) {
+            if !allowed.iter().any(|allowed| allowed.matches(origin, host)) {
                 let origin = String::from_utf8_lossy(origin);
                 return Err(Error::new(
                     StatusCode::FORBIDDEN,
-                    format!("pages of {origin} may not connect: it is not in {KEY}"),
+                    format!("the origin {origin} is not allowed: it is not in {KEY}"),
                 ));
             }
         }
@@ -82,7 +83,7 @@ impl Allowed {
             return None;
         }
         let authority = authority.as_str();
-        // Browsers leave out the port that is a scheme's own.
+        // Browsers omit the default port of a scheme.
         let authority = match scheme {
             "http" => authority.strip_suffix(":80"),
             "https" => authority.strip_suffix(":443"),
@@ -94,10 +95,10 @@ impl Allowed {
         ))
     }
 
-    fn fits(&self, origin: &[u8], host: Option<&[u8]>) -> bool {
+    fn matches(&self, origin: &[u8], host: Option<&[u8]>) -> bool {
         match self {
             Self::Site(site) => origin.eq_ignore_ascii_case(site.as_bytes()),
-            // The scheme is not known here: what is encrypted may be so up to a proxy.
+            // The scheme is unknown here: a proxy may terminate TLS.
             Self::Own => {
                 let authority = [&b"https://"[..], b"http://"]
                     .into_iter()
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_sites_that_are_listed_may_connect() {
+    fn listed_origins_are_allowed() {
         let sites = json!([
             "https://Shop.example:443/",
             "http://localhost:8080",
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn every_origin_of_a_request_must_be_listed_and_own_pages_need_a_host() {
+    fn every_origin_header_must_be_listed_and_self_requires_a_host() {
         let config = Config::default().with(KEY, json!(["self", "https://shop.example"]));
         let origins = Origins::from_config(&config).unwrap();
         let mut headers = HeaderMap::new();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused_with_what_to_write() {
+    fn invalid_origins_are_errors_with_an_example() {
         for wrong in [
             json!("shop.example"),
             json!(["https://shop.example/page"]),
@@ -195,7 +196,7 @@ mod tests {
             let text = error.to_string();
             assert!(
                 text.starts_with("WEBSOCKET_ORIGINS lists ")
-                    && text.contains("which is no origin: write"),
+                    && text.contains("which is not an origin: use"),
                 "{text}"
             );
         }
@@ -203,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".*") {
+        fn arbitrary_text_never_panics(text in ".*") {
             let _ = Origins::from_config(&Config::default().with(KEY, text));
         }
     }

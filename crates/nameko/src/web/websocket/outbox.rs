@@ -1,4 +1,4 @@
-//! What waits to be sent to one socket.
+//! Pending messages to one socket.
 
 use std::{
     collections::VecDeque,
@@ -8,21 +8,20 @@ use std::{
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{Utf8Bytes, protocol::frame::coding::CloseCode};
 
-/// In bytes. A close has 125, two of them for the code. Source: RFC 6455, section 5.5.
-const LONGEST_REASON: usize = 123;
+/// Maximum size of a close reason: a control frame has 125 bytes, two of them for the code. Source: RFC
+/// 6455, section 5.5.
+const MAX_REASON_BYTES: usize = 123;
 
-/// Messages for one socket, in order, and how it ends.
-///
-/// Bounded: a socket that does not read is closed rather than remembered for.
+/// A bounded queue of messages to a socket, and its close frame. A socket that does not read is closed.
 pub(super) struct Outbox {
-    /// The most bytes that may wait. A single message may be larger.
+    /// Maximum number of pending bytes. A single message may be larger.
     limit: usize,
     state: Mutex<State>,
-    /// Told when there is something to send.
+    /// Notified when a message or a close is queued.
     filled: Notify,
-    /// Told when something was taken.
+    /// Notified when a message is dequeued.
     drained: Notify,
-    /// Told when the socket is to be closed at once.
+    /// Notified when the socket closes without draining.
     cut: Notify,
 }
 
@@ -30,31 +29,31 @@ pub(super) struct Outbox {
 struct State {
     messages: VecDeque<Utf8Bytes>,
     bytes: usize,
-    /// Set once: nothing more is taken.
+    /// Set once; then no more messages are accepted.
     closing: Option<Closing>,
 }
 
 /// How a socket is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Closing {
-    /// What the peer is told; nothing, where it is gone.
+    /// Close frame for the peer; `None` if the peer is gone.
     pub(super) frame: Option<(CloseCode, String)>,
-    /// Whether what waits is sent before.
+    /// Whether pending messages are sent first.
     pub(super) drains: bool,
 }
 
 impl Closing {
-    /// After all that waits was sent. A long reason is cut.
+    /// Closes after sending all pending messages. A long reason is truncated.
     pub(super) fn after_all(code: CloseCode, reason: &str) -> Self {
         let mut reason = reason.to_owned();
-        reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
         Self {
             frame: Some((code, reason)),
             drains: true,
         }
     }
 
-    /// At once.
+    /// Closes without sending pending messages.
     pub(super) fn now(code: CloseCode, reason: &str) -> Self {
         Self {
             drains: false,
@@ -62,7 +61,7 @@ impl Closing {
         }
     }
 
-    /// The peer is gone.
+    /// Closes without a frame: the peer is gone.
     pub(super) fn gone() -> Self {
         Self {
             frame: None,
@@ -71,7 +70,7 @@ impl Closing {
     }
 }
 
-/// What to send next.
+/// The next item to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Message(Utf8Bytes),
@@ -89,7 +88,7 @@ impl Outbox {
         }
     }
 
-    /// Adds a message. `false` when the socket is closing, or when too much waits: then it is closed for that.
+    /// Queues a message. Returns `false` if the socket is closing; closes it if the queue is full.
     pub(super) fn push(&self, message: Utf8Bytes) -> bool {
         let mut state = self.lock();
         if state.closing.is_some() {
@@ -105,7 +104,7 @@ impl Outbox {
             self.close(Closing::now(CloseCode::Policy, "too slow"));
             return false;
         }
-        // An empty message counts too.
+        // Empty messages count too.
         state.bytes += message.len().max(1);
         state.messages.push_back(message);
         drop(state);
@@ -113,7 +112,7 @@ impl Outbox {
         true
     }
 
-    /// Closes the socket. The first reason counts.
+    /// Closes the socket. Only the first call has an effect.
     pub(super) fn close(&self, closing: Closing) {
         self.lock().closing.get_or_insert(closing);
         self.filled.notify_one();
@@ -125,13 +124,16 @@ impl Outbox {
         self.lock().closing.is_some()
     }
 
-    /// Whether the socket is closing, and not because its peer is gone.
+    /// Returns `true` if the socket is closing for another reason than a gone peer.
     pub(super) fn is_closed_by_us(&self) -> bool {
         let state = self.lock();
-        state.closing.as_ref().is_some_and(|it| it.frame.is_some())
+        state
+            .closing
+            .as_ref()
+            .is_some_and(|closing| closing.frame.is_some())
     }
 
-    /// The next thing to send. One caller at a time.
+    /// Returns the next item to send. Supports one caller at a time.
     pub(super) async fn next(&self) -> Next {
         loop {
             if let Some(next) = self.take() {
@@ -157,10 +159,14 @@ impl Outbox {
         }
     }
 
-    /// Returns when the socket is to be closed at once, whatever is being sent. One caller at a time.
+    /// Waits for a close without draining, to abort a pending send. Supports one caller at a time.
     pub(super) async fn cut(&self) -> Closing {
         loop {
-            let closing = self.lock().closing.clone().filter(|it| !it.drains);
+            let closing = self
+                .lock()
+                .closing
+                .clone()
+                .filter(|closing| !closing.drains);
             if let Some(closing) = closing {
                 return closing;
             }
@@ -168,7 +174,8 @@ impl Outbox {
         }
     }
 
-    /// Returns when less than half of what may wait does, or the socket is closing. One caller at a time.
+    /// Waits until less than half of the limit is pending, or the socket is closing. Supports one caller at
+    /// a time.
     pub(super) async fn room(&self) {
         loop {
             let full = {
@@ -198,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_go_out_in_order_and_the_close_comes_last() {
+    fn messages_are_sent_in_order_before_the_close() {
         let outbox = Outbox::new(10);
         assert!(outbox.push("one".into()) && outbox.push("two".into()));
         let closing = Closing::after_all(CloseCode::Away, "bye");
@@ -208,13 +215,13 @@ mod tests {
         assert_eq!(take(&outbox), Next::Message("one".into()));
         assert_eq!(take(&outbox), Next::Message("two".into()));
         assert_eq!(take(&outbox), Next::Close(closing.clone()));
-        // The first reason counts.
+        // The first close wins.
         outbox.close(Closing::gone());
         assert_eq!(take(&outbox), Next::Close(closing));
     }
 
     #[test]
-    fn a_socket_for_which_too_much_waits_is_closed_at_once() {
+    fn a_socket_with_a_full_queue_is_closed() {
         let outbox = Outbox::new(10);
         assert!(outbox.push("a single one may be larger".into()));
         assert!(outbox.room().now_or_never().is_none());

@@ -1,4 +1,4 @@
-//! A socket without methods and hub, for other front ends; may change at any time.
+//! A socket without methods and hub, for other front ends; not covered by semver.
 
 use std::{fmt, sync::Arc};
 
@@ -15,42 +15,42 @@ use super::{
 pub use super::{origins::Origins, session::SocketListener};
 use crate::config::{Config, ConfigError};
 
-/// What the configuration says about sockets: `WEBSOCKET_*`.
+/// Configuration of sockets, `WEBSOCKET_*`.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketSettings(Settings);
 
 impl SocketSettings {
-    /// Reads the keys.
+    /// Reads the configuration keys.
     ///
     /// # Errors
-    /// One does not hold what it should.
+    /// If a key has an invalid value.
     pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
         Settings::from_config(config).map(Self)
     }
 }
 
-/// The end of a socket that is sent to. Cheap to clone; all clones are one socket.
+/// The sending half of a socket. Cheap to clone; clones share the socket.
 #[derive(Clone)]
 pub struct Socket(Arc<Outbox>);
 
 impl Socket {
-    /// A socket that is not connected yet. What is sent waits.
+    /// Creates an unconnected socket, which queues messages.
     pub fn new(settings: &SocketSettings) -> Self {
         Self(Arc::new(Outbox::new(settings.0.max_queue)))
     }
 
-    /// Sends a message. `false` when the socket is closed; it is, when the peer does not take what waits for it.
+    /// Sends a message. Returns `false` if the socket is closed, for example because its queue was full.
     pub fn send(&self, text: String) -> bool {
         self.0.push(text.into())
     }
 
-    /// Closes the socket when all that waits is sent. Codes: RFC 6455, section 7.4.
+    /// Closes the socket after sending pending messages. Codes: RFC 6455, section 7.4.
     pub fn close(&self, code: u16, reason: &str) {
         self.0
             .close(Closing::after_all(CloseCode::from(code), reason));
     }
 
-    /// Whether nothing more can be sent.
+    /// Returns `true` if the socket is closed.
     pub fn is_closed(&self) -> bool {
         self.0.is_closing()
     }
@@ -64,10 +64,10 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// The response that accepts a handshake.
+/// Creates the response that accepts a handshake.
 ///
 /// # Errors
-/// It is none.
+/// If the request is not a valid WebSocket handshake.
 pub fn handshake(head: &Parts, has_body: bool) -> Result<Response, Error> {
     server::switch(&Handshake {
         method: &head.method,
@@ -77,8 +77,8 @@ pub fn handshake(head: &Parts, has_body: bool) -> Result<Response, Error> {
     })
 }
 
-/// Serves `socket` to its end, on the connection that was switched. It is closed between two messages when `stopping` is true. A
-/// listener hears that a peer left which was never there.
+/// Serves `socket` on an upgraded connection until it closes. Once `stopping` is true, it closes between
+/// two messages. Calls the listener's `left` even if the connection fails before `met`.
 pub async fn serve(
     upgrade: Upgrade,
     socket: Socket,

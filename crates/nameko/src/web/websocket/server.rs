@@ -1,4 +1,4 @@
-//! The WebSocket side of a container's web server: the handshake at `/ws`, the methods, the sockets.
+//! The WebSocket part of a container's web server: handshake at `/ws`, methods, sockets.
 
 use std::{
     collections::HashMap,
@@ -42,27 +42,27 @@ use crate::{
     extension::SharedExtension,
 };
 
-/// Where clients connect. Source: Nameko 2.14.1.
+/// Path of the handshake. Source: Nameko 2.14.1.
 const PATH: &str = "/ws";
-/// How many bytes are read from a socket at a time.
-const READ_BUFFER: usize = 8 << 10;
+/// Size of the read buffer per socket, in bytes.
+const READ_BUFFER_BYTES: usize = 8 << 10;
 
 /// The sockets of a container, shared by its WebSocket entrypoints and hubs.
 pub(super) struct WebSocketServer {
     shared: Arc<Shared>,
     web: Arc<WebServer>,
-    /// Done once, however many entrypoints stop.
+    /// Set by the first entrypoint that stops.
     closed: OnceCell<()>,
 }
 
-/// What a socket needs to know.
+/// State shared by the sockets of a container.
 pub(super) struct Shared {
     pub(super) container: WeakContainer,
     pub(super) hub: WebSocketHub,
     pub(super) settings: Settings,
     origins: Origins,
     methods: RwLock<Methods>,
-    /// True when the container stops.
+    /// `true` once the container stops.
     pub(super) stopping: watch::Sender<bool>,
 }
 
@@ -73,14 +73,14 @@ struct Methods {
     disconnect: Vec<MethodHandle>,
 }
 
-/// What the configuration says about sockets.
+/// Configuration of sockets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
-    /// The most bytes of a message that comes in. `WEBSOCKET_MAX_MESSAGE`.
+    /// Maximum size of a received message, in bytes. `WEBSOCKET_MAX_MESSAGE`.
     pub(super) max_message: usize,
-    /// The most bytes that may wait to be sent to one socket. `WEBSOCKET_MAX_QUEUE`.
+    /// Maximum number of bytes pending for one socket. `WEBSOCKET_MAX_QUEUE`.
     pub(super) max_queue: usize,
-    /// How often a silent socket is asked whether it is there; never where it is 0. `WEBSOCKET_PING_INTERVAL`, in seconds.
+    /// Interval of pings to silent sockets, in seconds; 0 disables them. `WEBSOCKET_PING_INTERVAL`.
     pub(super) ping: Option<Duration>,
 }
 
@@ -90,7 +90,7 @@ impl Settings {
             None => Ok(1 << 20),
             Some(number) => usize::try_from(number)
                 .ok()
-                .filter(|it| *it > 0)
+                .filter(|bytes| *bytes > 0)
                 .ok_or_else(|| config.invalid(key, "must be a whole number above 0")),
         };
         let ping = config.float("WEBSOCKET_PING_INTERVAL")?.unwrap_or(30.0);
@@ -108,7 +108,7 @@ impl Settings {
     }
 }
 
-/// When a method runs.
+/// The trigger of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
     Request,
@@ -117,7 +117,7 @@ pub(super) enum Occasion {
 }
 
 impl WebSocketServer {
-    /// The WebSocket server of `container`. For use in `setup`.
+    /// Returns the WebSocket server of `container`; for `setup`.
     pub(super) fn of(container: &Container) -> Result<Arc<Self>> {
         container.shared(|container| {
             let web = WebServer::of(container)?;
@@ -152,7 +152,7 @@ impl WebSocketServer {
         }
     }
 
-    /// Takes no more requests, lets those that run end, and closes every socket.
+    /// Stops accepting requests, waits for those in progress, and closes all sockets.
     pub(super) async fn close(&self) {
         self.closed
             .get_or_init(|| async {
@@ -166,7 +166,7 @@ impl WebSocketServer {
 
 impl SharedExtension for WebSocketServer {
     async fn stop(&self) {
-        // Where entrypoints have not stopped in time, their sockets end with the container.
+        // After the timeout, sockets end with the container.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.close()).await;
     }
 
@@ -201,7 +201,7 @@ impl Shared {
     }
 }
 
-/// Answers the handshake.
+/// The handler of handshakes.
 struct Endpoint(Weak<Shared>);
 
 impl Handler for Endpoint {
@@ -223,7 +223,7 @@ impl Endpoint {
         })?;
         shared.origins.admit(request.headers())?;
         let (request, upgrade) = request.into_upgrade();
-        // Counted from here on: a stop waits for it.
+        // Counted from here, so that a stop waits for the socket.
         let guest = shared.hub.enter();
         container.spawn_managed("websocket", async move {
             open(shared, request, upgrade).await;
@@ -234,7 +234,7 @@ impl Endpoint {
     }
 }
 
-/// Serves a connection once it has switched to WebSocket.
+/// Serves an upgraded connection.
 async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
     let Some(stream) = switched(upgrade, &shared.settings).await else {
         return;
@@ -247,7 +247,7 @@ async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
     socket::serve(stream, opening, shared).await;
 }
 
-/// A connection that speaks WebSocket; none where it ended before.
+/// Returns the upgraded connection; `None` if it ended before.
 pub(super) async fn switched(
     upgrade: Upgrade,
     settings: &Settings,
@@ -260,14 +260,14 @@ pub(super) async fn switched(
         }
     };
     let config = WebSocketConfig::default()
-        // Every socket has one of its own.
-        .read_buffer_size(READ_BUFFER)
+        // Allocated per socket.
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(settings.max_message))
         .max_frame_size(Some(settings.max_message));
     Some(WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await)
 }
 
-/// What a request says that asks for a WebSocket.
+/// The relevant parts of a handshake request.
 pub(super) struct Handshake<'a> {
     pub(super) method: &'a Method,
     pub(super) version: Version,
@@ -275,7 +275,7 @@ pub(super) struct Handshake<'a> {
     pub(super) has_body: bool,
 }
 
-/// The response to a handshake. Source: RFC 6455, section 4.2.
+/// Creates the response to a handshake. Source: RFC 6455, section 4.2.
 pub(super) fn switch(handshake: &Handshake<'_>) -> Result<Response, Error> {
     let accept = accept(handshake)?;
     let mut response = Response::empty(StatusCode::SWITCHING_PROTOCOLS);
@@ -286,16 +286,16 @@ pub(super) fn switch(handshake: &Handshake<'_>) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// The header that accepts a handshake.
+/// Validates a handshake and computes `Sec-WebSocket-Accept`.
 fn accept(handshake: &Handshake<'_>) -> Result<HeaderValue, Error> {
     let headers = handshake.headers;
     let lists = |name, token: &str| {
         headers
             .get_all(name)
             .iter()
-            .filter_map(|it| it.to_str().ok())
-            .flat_map(|it| it.split(','))
-            .any(|it| it.trim().eq_ignore_ascii_case(token))
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|item| item.trim().eq_ignore_ascii_case(token))
     };
     if handshake.method != Method::GET
         || handshake.version < Version::HTTP_11
@@ -303,15 +303,15 @@ fn accept(handshake: &Handshake<'_>) -> Result<HeaderValue, Error> {
         || !lists(header::UPGRADE, "websocket")
         || !lists(header::CONNECTION, "upgrade")
     {
-        return Err(Error::bad_request("this is for WebSocket connections"));
+        return Err(Error::bad_request("expected a WebSocket handshake"));
     }
     let version = headers.get(header::SEC_WEBSOCKET_VERSION);
     if version.map(HeaderValue::as_bytes) != Some(b"13") {
-        let text = "the WebSocket version is 13";
+        let text = "the supported WebSocket version is 13";
         return Err(Error::new(StatusCode::UPGRADE_REQUIRED, text)
             .headers([("sec-websocket-version", "13"), ("upgrade", "websocket")])?);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())
-        .ok_or_else(|| Error::bad_request("the Sec-WebSocket-Key is missing"))
+        .ok_or_else(|| Error::bad_request("the header Sec-WebSocket-Key is missing or invalid"))
 }

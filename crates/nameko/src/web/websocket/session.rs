@@ -1,4 +1,4 @@
-//! The course of one socket: who listens meets it, hears what the peer sends, and learns that it left.
+//! The lifecycle of a socket: connect, messages, disconnect.
 
 use std::future::Future;
 
@@ -18,22 +18,23 @@ use super::{
     transport,
 };
 
-/// Hears what a peer sends.
+/// Callbacks of a socket.
 pub trait SocketListener: Send + Sync {
-    /// The peer is there. Called once, first. An error is the reason why it is sent away, and nothing that it sends is heard.
+    /// Called once, first, when the peer has connected. An error is the close reason; no messages follow.
     fn met(&self) -> impl Future<Output = Result<(), String>> + Send {
         std::future::ready(Ok(()))
     }
 
-    /// A message: text, or bytes that need not be. The next one comes when this is done.
+    /// Called for each message, text or binary, in sequence.
     fn message(&self, body: Bytes) -> impl Future<Output = ()> + Send;
 
-    /// The peer has left, or is lost, and what it had sent before was heard, unless the socket was closed. Called once, last.
+    /// Called once, last, when the peer has disconnected and its pending messages were handled, or the
+    /// socket was closed.
     fn left(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves a socket to its end. It is closed between two messages when `stopping` is true. A peer that says goodbye is answered
-/// when the listener has heard that it left, or after two seconds.
+/// Serves a socket until it closes. Once `stopping` is true, it closes between two messages. The close of
+/// a peer is answered after the listener's `left`, or after two seconds.
 pub(super) async fn run<S>(
     stream: WebSocketStream<S>,
     outbox: &Outbox,
@@ -43,12 +44,12 @@ pub(super) async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // Whether nothing more comes of the peer, and whether the listener has heard of that.
+    // Whether the peer sends no more, and whether `left` has completed.
     let (over, left) = (watch::Sender::new(false), watch::Sender::new(false));
     let leave = || async {
         over.send_replace(true);
-        // Its sender is here.
-        let _ = left.subscribe().wait_for(|it| *it).await;
+        // Cannot fail: the sender is in scope.
+        let _ = left.subscribe().wait_for(|set| *set).await;
     };
     let (inbox, mut waiting) = Inbox::new(settings.max_message);
     let speaking = async {
@@ -64,22 +65,22 @@ pub(super) async fn run<S>(
         while welcome.is_ok() {
             let mut gone = over.subscribe();
             let next = async {
-                // Who has left waits for no reply.
+                // A disconnected peer does not wait for a reply.
                 tokio::select! {
                     () = outbox.room() => {}
-                    _ = gone.wait_for(|it| *it) => {}
+                    _ = gone.wait_for(|set| *set) => {}
                 }
                 waiting.recv().await
             };
             let next = tokio::select! {
                 biased;
-                // An error says that the server is gone.
-                _ = stopping.wait_for(|it| *it) => {
-                    outbox.close(Closing::after_all(CloseCode::Away, "the service stops"));
+                // An error means that the server was dropped.
+                _ = stopping.wait_for(|set| *set) => {
+                    outbox.close(Closing::after_all(CloseCode::Away, "the service is stopping"));
                     break;
                 }
                 next = next => next,
-                _ = ending.wait_for(|it| *it) => None,
+                _ = ending.wait_for(|set| *set) => None,
             };
             match next {
                 Some(next) if !outbox.is_closed_by_us() => {
@@ -88,9 +89,9 @@ pub(super) async fn run<S>(
                 _ => break,
             }
         }
-        // Whoever reads learns that nobody listens.
+        // Signals the reader that no more messages are handled.
         drop(waiting);
-        let _ = ending.wait_for(|it| *it).await;
+        let _ = ending.wait_for(|set| *set).await;
         listener.left().await;
         left.send_replace(true);
     };

@@ -1,4 +1,4 @@
-//! One socket of a Rust service: hooks when it comes and goes, a worker for each request.
+//! A socket of a Rust service: connect and disconnect hooks, a worker per request.
 
 use std::{
     collections::BTreeSet,
@@ -25,14 +25,14 @@ use crate::{
     reply::Outcome,
 };
 
-/// A socket that has just been opened.
+/// A newly opened socket.
 pub(super) struct Opening {
     pub(super) id: String,
     pub(super) outbox: Arc<Outbox>,
     pub(super) request: HttpRequest,
 }
 
-/// Serves a socket to its end.
+/// Serves a socket until it closes.
 pub(super) async fn serve<S>(stream: WebSocketStream<S>, opening: Opening, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -55,7 +55,7 @@ where
     };
     let stopping = shared.stopping.subscribe();
     session::run(stream, &outbox, &shared.settings, stopping, &present).await;
-    // The connection is closed. It does not wait for these.
+    // The connection closes without waiting for the disconnect hooks.
     let channels = present.leave();
     for hook in shared.hooks(Occasion::Disconnect) {
         let arguments = arguments(&hook, &id, |name| match name {
@@ -71,19 +71,19 @@ struct Connected<'a> {
     socket_id: &'a str,
 }
 
-/// A socket in the hub; leaves it however the task ends.
+/// Membership of a socket in the hub, ended on drop.
 struct Present<'a> {
     id: &'a str,
     outbox: &'a Arc<Outbox>,
     shared: &'a Shared,
-    /// What opened the socket.
+    /// The handshake request.
     request: HttpRequest,
-    /// What it listened to when it left the hub.
+    /// Channels of the socket at its removal.
     channels: OnceLock<BTreeSet<String>>,
 }
 
 impl Present<'_> {
-    /// It is told nothing any more. What it listened to.
+    /// Removes the socket from the hub and returns its channels.
     fn leave(&self) -> &BTreeSet<String> {
         self.channels
             .get_or_init(|| self.shared.hub.remove(self.id))
@@ -121,7 +121,7 @@ impl SocketListener for Present<'_> {
     }
 }
 
-/// Runs the worker of one request to its end.
+/// Runs the worker of a request.
 async fn handle(id: &str, outbox: &Arc<Outbox>, shared: &Shared, message: &[u8]) {
     let mut reply = Reply {
         outbox: outbox.clone(),
@@ -143,7 +143,7 @@ async fn handle(id: &str, outbox: &Arc<Outbox>, shared: &Shared, message: &[u8])
     let Some(container) = shared.container.upgrade() else {
         return;
     };
-    // A task of the container: it runs to its end, also when the socket goes meanwhile.
+    // A task of the container: it completes even if the socket disconnects.
     let mut worker = container.spawn_worker(&method, arguments, Table::new(), move |outcome| {
         std::future::ready(reply.send(outcome))
     });
@@ -151,7 +151,7 @@ async fn handle(id: &str, outbox: &Arc<Outbox>, shared: &Shared, message: &[u8])
     worker.wait().await;
 }
 
-/// Where the reply to one request goes. One that was not sent says that the container stops.
+/// The reply to a request. Dropping it unsent reports the stopping container.
 struct Reply {
     outbox: Arc<Outbox>,
     correlation_id: String,
@@ -159,10 +159,10 @@ struct Reply {
 }
 
 impl Reply {
-    /// Sends what the worker ended with. Providers see what was sent.
+    /// Sends the outcome of the worker, and returns the outcome sent, for providers.
     fn send(mut self, outcome: Outcome) -> Outcome {
         let outcome = outcome.and_then(|value| {
-            // Types of the service write the result: their panic is the call's outcome, as one of the method is.
+            // A panic while serializing the result is the outcome of the call, like a panic of the method.
             match catch_unwind(AssertUnwindSafe(|| value.to_json())) {
                 Ok(Ok(json)) => Ok((value, json)),
                 Ok(Err(error)) => Err(Fault::unserializable(&format!(
@@ -184,14 +184,14 @@ impl Reply {
         }
     }
 
-    /// Answers a request that no worker was made for.
+    /// Replies to a request without a worker.
     fn refuse(mut self, fault: &Fault) {
         self.push(frames::error(fault, &self.correlation_id));
     }
 
     fn push(&mut self, text: String) {
         self.sent = true;
-        // One whose socket is gone is for nobody.
+        // Ignored if the socket is gone.
         self.outbox.push(text.into());
     }
 }
@@ -199,13 +199,13 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.sent {
-            let fault = Fault::nameko("ContainerBeingKilled", "the service stops");
+            let fault = Fault::nameko("ContainerBeingKilled", "the service is stopping");
             self.push(frames::error(&fault, &self.correlation_id));
         }
     }
 }
 
-/// Runs a method when a socket comes or goes. What it failed with.
+/// Runs a connect or disconnect hook, and returns its error.
 async fn run_hook(
     shared: &Shared,
     method: &MethodHandle,
@@ -218,7 +218,7 @@ async fn run_hook(
     let container = shared.container.upgrade()?;
     let (failed, failure) = tokio::sync::oneshot::channel();
     let mut worker = container.spawn_worker(method, arguments, Table::new(), |outcome| {
-        // Nobody waits when the socket's task is dropped.
+        // Fails if the socket's task was dropped.
         let _ = failed.send(outcome.as_ref().err().cloned());
         std::future::ready(outcome)
     });
@@ -227,7 +227,7 @@ async fn run_hook(
     failure.await.ok().flatten()
 }
 
-/// The arguments of a hook: the socket's id, and what it asks for by name.
+/// Returns the arguments of a hook: the socket's id, and optional values by name.
 fn arguments(
     method: &MethodHandle,
     socket_id: &str,
@@ -235,14 +235,14 @@ fn arguments(
 ) -> Result<Arguments> {
     let named = method.params().iter().skip(1);
     named
-        .filter_map(|it| known(it.name).map(|value| (it.name, value)))
+        .filter_map(|parameter| known(parameter.name).map(|value| (parameter.name, value)))
         .try_fold(
             Arguments::new().arg(socket_id)?,
             |arguments, (name, value)| arguments.kwarg(name, value),
         )
 }
 
-/// What a connect hook may know of the request that opened the socket.
+/// Returns a value of the handshake request for a connect hook.
 fn opened_with(request: &HttpRequest, name: &str) -> Option<serde_json::Value> {
     match name {
         "headers" => {

@@ -1,4 +1,4 @@
-//! The connection of one socket: what is read from it, and what is written.
+//! Reading and writing of a socket's connection.
 
 use std::{
     future::Future,
@@ -29,14 +29,15 @@ use super::{
     outbox::{Closing, Next, Outbox},
 };
 
-/// How long the two sides of a socket have to say goodbye.
+/// Time limit of the closing handshake.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many pongs may wait to be sent.
+/// Maximum number of pending pongs.
 const MAX_QUEUED_PONGS: usize = 64;
 
-/// Carries messages from the peer to `inbox`, and from `outbox` to the peer, until one of them closes the socket or is gone.
-/// The connection is closed when it returns, and so is `outbox`. A peer that says goodbye is answered when `left` is done.
+/// Transfers messages from the peer to `inbox` and from `outbox` to the peer until either side closes.
+///
+/// Closes the connection and `outbox` before returning. Answers the close of the peer after `left`.
 pub(super) async fn run<S>(
     stream: WebSocketStream<S>,
     outbox: &Outbox,
@@ -49,20 +50,20 @@ pub(super) async fn run<S>(
     let pulse = Pulse::default();
     let (mut sink, mut stream) = stream.split();
     let ended = {
-        // A peer whose requests are not read is not heard either.
+        // A peer counts as alive while a full inbox keeps its messages unread.
         let is_there = || pulse.heard.swap(false, Ordering::Relaxed) || inbox.is_full();
         let mut reading = std::pin::pin!(read(&mut stream, outbox, &inbox, &pulse, left));
         let mut writing = std::pin::pin!(write(&mut sink, outbox, ping, &pulse, is_there));
         tokio::select! {
             ended = reading.as_mut() => {
                 outbox.close(Closing::gone());
-                // There may be a last word for it.
+                // Sends a pending close frame.
                 let _ = timeout(CLOSE_TIMEOUT, writing).await;
                 ended
             }
             () = writing.as_mut() => {
                 outbox.close(Closing::gone());
-                // The peer answers a close with its own.
+                // Waits for the peer's close frame.
                 timeout(CLOSE_TIMEOUT, reading).await.unwrap_or(Ended::There)
             }
         }
@@ -74,8 +75,8 @@ pub(super) async fn run<S>(
     }
 }
 
-/// Says that no more comes, then reads what the peer still sends. Without this, the system answers the unread bytes with a
-/// reset, which may overtake the close.
+/// Shuts down the sending side, then drains incoming bytes. Closing with unread bytes would reset the
+/// connection, which may discard the close frame.
 async fn linger(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let mut scrap = vec![0; 4096];
     if connection.shutdown().await.is_ok() {
@@ -83,13 +84,13 @@ async fn linger(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     }
 }
 
-/// What who reads and who writes know of the peer.
+/// Liveness of the peer, shared by the reader and the writer.
 struct Pulse {
-    /// Whether anything came since it was last asked.
+    /// Whether bytes were received since the last check.
     heard: AtomicBool,
-    /// One permit per pong that may still be made.
+    /// One permit per pong that may still be queued.
     pongs: Semaphore,
-    /// Told when there is a pong to send.
+    /// Notified when a pong is queued.
     due: Notify,
 }
 
@@ -104,7 +105,7 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// A pong was made. Returns when there is room for the next.
+    /// Reports a queued pong, and waits for space for the next one.
     async fn owe_pong(&self) {
         self.due.notify_one();
         if let Ok(room) = self.pongs.acquire().await {
@@ -112,23 +113,23 @@ impl Pulse {
         }
     }
 
-    /// All that were made are on their way.
+    /// Reports that all queued pongs were sent.
     fn pongs_are_sent(&self) {
         let sent = MAX_QUEUED_PONGS.saturating_sub(self.pongs.available_permits());
         self.pongs.add_permits(sent);
     }
 }
 
-/// How reading ended.
+/// The reason for the end of reading.
 #[derive(PartialEq)]
 enum Ended {
-    /// The peer has closed or is gone, or nobody listens any more.
+    /// The peer has closed or is gone, or the inbox has no receiver.
     There,
-    /// The peer broke the rules, and may go on sending.
+    /// The peer violated the protocol and may still be sending.
     Fault,
 }
 
-/// Reads until the peer has closed, is gone or breaks the rules.
+/// Reads until the peer closes, disconnects or violates the protocol.
 async fn read<S>(
     stream: &mut SplitStream<WebSocketStream<S>>,
     outbox: &Outbox,
@@ -145,12 +146,12 @@ where
         let body = match message {
             Ok(Message::Text(text)) => text.into(),
             Ok(Message::Binary(bytes)) => bytes,
-            // Who reads has made a pong: it waits in memory until it is sent.
+            // Reading a ping queues a pong in memory.
             Ok(Message::Ping(_)) => {
                 pulse.owe_pong().await;
                 continue;
             }
-            // It is answered by who reads: when reading goes on.
+            // Answered by the next read.
             Ok(Message::Close(_)) => {
                 if let Some(left) = left.take() {
                     let _ = timeout(CLOSE_TIMEOUT, left).await;
@@ -169,8 +170,8 @@ where
                 };
             }
         };
-        // Who says goodbye reads on to the peer's own, also where it had waited for room: a connection that is closed on
-        // unread bytes is reset, and what was sent before may be lost with it.
+        // While closing, reading continues up to the peer's close frame even if the inbox was full: closing
+        // with unread bytes would reset the connection and may discard sent messages.
         if !outbox.is_closing() && !inbox.push(body).await && !outbox.is_closing() {
             return Ended::There;
         }
@@ -178,7 +179,7 @@ where
     Ended::There
 }
 
-/// Spelled out, since both halves of a stream are one type to the compiler.
+/// `StreamExt::next` with the item type spelled out for the compiler.
 async fn next<S>(stream: &mut S) -> Option<Result<Message, WsError>>
 where
     S: Stream<Item = Result<Message, WsError>> + Unpin,
@@ -186,7 +187,7 @@ where
     stream.next().await
 }
 
-/// What a peer is told that broke the rules. Codes: RFC 6455, section 7.4.
+/// Returns the close frame for a protocol violation. Codes: RFC 6455, section 7.4.
 fn fault(error: &WsError) -> Option<(CloseCode, String)> {
     let code = match error {
         WsError::Capacity(CapacityError::MessageTooLong { .. }) => CloseCode::Size,
@@ -200,7 +201,7 @@ fn fault(error: &WsError) -> Option<(CloseCode, String)> {
     Some((code, error.to_string()))
 }
 
-/// Writes what is to be sent, and asks a silent peer whether it is there. Returns when it has sent a close, or cannot send.
+/// Writes messages, and pings a silent peer. Returns after sending a close frame, or on a write error.
 async fn write<S>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     outbox: &Outbox,
@@ -229,7 +230,7 @@ async fn write<S>(
             },
             () = ping => {
                 if !is_there() {
-                    tracing::debug!("a websocket's peer no longer answers");
+                    tracing::debug!("a websocket peer no longer responds");
                     return;
                 }
                 Some(Message::Ping(Bytes::new()))
@@ -242,7 +243,8 @@ async fn write<S>(
                 None => sink.flush().await,
             }
         };
-        // A peer that takes nothing for long is given up by the connection, unless too much waits for it before.
+        // The send timeout of the connection disconnects a peer that does not read, unless the outbox fills
+        // up first.
         tokio::select! {
             sent = send => match sent {
                 Ok(()) => pulse.pongs_are_sent(),
@@ -261,7 +263,7 @@ async fn say_goodbye(sink: &mut (impl Sink<Message> + Unpin), closing: Closing) 
         code,
         reason: reason.into(),
     };
-    // A peer that takes nothing gets nothing.
+    // Ignored if the peer does not read.
     let _ = timeout(CLOSE_TIMEOUT, sink.send(Message::Close(Some(frame)))).await;
 }
 
@@ -271,9 +273,9 @@ mod tests {
 
     use super::*;
 
-    /// Time stands still while anything can go on: a limit is over at once when nothing can.
+    /// The paused clock only advances when all tasks are idle.
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_asks_and_does_not_listen_is_not_read() {
+    async fn a_peer_that_sends_pings_without_reading_is_not_read() {
         let (mut peer, connection) = tokio::io::duplex(4096);
         let stream = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
         let outbox = Outbox::new(1000);
@@ -286,6 +288,6 @@ mod tests {
                 () = run(stream, &outbox, inbox, None, async {}) => panic!("it ended"),
             }
         };
-        assert!(taken.is_err(), "all of it was taken");
+        assert!(taken.is_err(), "all pings were read");
     }
 }
