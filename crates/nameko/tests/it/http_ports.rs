@@ -214,7 +214,7 @@ async fn a_port_in_use_fails_the_start() {
     let expected = format!("WEB_SERVER_ADDRESS is {address}, where another program listens (");
     assert!(error.starts_with(&expected), "{error}");
     assert!(
-        error.ends_with("): stop it, or choose another port; 0 takes a free one"),
+        error.ends_with("): stop it or choose another port (0 for a free one)"),
         "{error}"
     );
 
