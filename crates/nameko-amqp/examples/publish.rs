@@ -1,7 +1,7 @@
 //! Publishes a message and waits for the broker's confirm:
 //!
 //! ```shell
-//! cargo run -p nameko-amqp --example publish -- amqp://guest:guest@localhost hello.world "good morning"
+//! cargo run -p nameko-amqp --example publish -- amqp://guest:guest@localhost hello.world hi
 //! ```
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod proxy;
+mod server;
 mod support;
 
-mod basics;
-mod failures;
-mod peers;
+mod connecting;
+mod consuming;
+mod hostile_servers;
+mod publishing;
+mod recovery;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]

@@ -1,4 +1,4 @@
-//! A TCP proxy that can cut, freeze and refuse connections.
+//! A TCP proxy that cuts, freezes and refuses connections.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,17 +10,17 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Passes connections on to a broker.
+/// A TCP proxy for a broker.
 pub(crate) struct Proxy {
     addr: SocketAddr,
     upstream: SocketAddr,
     frozen: Arc<watch::Sender<bool>>,
-    /// Accepts; dropped, it closes listener and connections.
+    /// The accepting task. Dropping it closes the listener and all connections.
     tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    /// A proxy before the broker at `upstream`.
+    /// Starts a proxy for the broker at `upstream`.
     pub(crate) async fn start(upstream: SocketAddr) -> Self {
         let mut proxy = Self {
             addr: "127.0.0.1:0".parse().unwrap(),
@@ -32,12 +32,12 @@ impl Proxy {
         proxy
     }
 
-    /// Where it listens.
+    /// Returns the address of the proxy.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// `options`, through this proxy.
+    /// Returns `options` with the address of the proxy.
     pub(crate) fn options(&self, options: &ConnectOptions) -> ConnectOptions {
         let mut options = options.clone();
         options.uris.truncate(1);
@@ -46,7 +46,7 @@ impl Proxy {
         options
     }
 
-    /// Cuts all connections and refuses new ones.
+    /// Closes all connections and refuses new ones.
     pub(crate) async fn refuse(&mut self) {
         self.tasks.shutdown().await;
     }
@@ -61,24 +61,24 @@ impl Proxy {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let frozen = frozen.subscribe();
-                connections.spawn(pass(client, upstream, frozen));
+                connections.spawn(forward(client, upstream, frozen));
             }
         });
     }
 
-    /// Cuts all connections; new ones are accepted.
+    /// Closes all connections and accepts new ones.
     pub(crate) async fn cut(&mut self) {
         self.refuse().await;
         self.resume().await;
     }
 
-    /// Passes nothing on any more, with all connections left open.
+    /// Stops forwarding and leaves all connections open.
     pub(crate) fn freeze(&self) {
         self.frozen.send_replace(true);
     }
 }
 
-async fn pass(client: TcpStream, upstream: SocketAddr, frozen: watch::Receiver<bool>) {
+async fn forward(client: TcpStream, upstream: SocketAddr, frozen: watch::Receiver<bool>) {
     let Ok(broker) = TcpStream::connect(upstream).await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The AMQP client over TLS: whom it trusts, and as whom it is known.
+//! TLS: verification of servers, certificates of clients.
 
 use std::{
     net::SocketAddr,
@@ -20,26 +20,28 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{broker, connect_options, soon};
+use crate::support::{broker, connect_options, in_time};
 
+/// Returns the path of a certificate or key.
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/certificates")
         .join(name)
 }
 
-/// A server with the certificate `name` that takes TLS off before a broker, and may ask for a client certificate.
-struct TlsFront {
+/// A TLS proxy for a broker.
+struct TlsProxy {
     addr: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-impl TlsFront {
-    async fn start(broker: &TestBroker, name: &str, clients: bool) -> Self {
+impl TlsProxy {
+    /// Starts a proxy with a certificate. With `verify_clients` it requires one from the client.
+    async fn start(broker: &TestBroker, certificate: &str, verify_clients: bool) -> Self {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap();
-        let builder = if clients {
+        let builder = if verify_clients {
             let mut roots = RootCertStore::empty();
             roots
                 .add(CertificateDer::from_pem_file(file("ca.pem")).unwrap())
@@ -52,8 +54,8 @@ impl TlsFront {
         };
         let config = builder
             .with_single_cert(
-                vec![CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()],
-                PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap(),
+                vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()],
+                PrivateKeyDer::from_pem_file(file(&format!("{certificate}.key"))).unwrap(),
             )
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -69,7 +71,7 @@ impl TlsFront {
                     if let Ok(mut stream) = acceptor.accept(stream).await
                         && let Ok(mut broker) = TcpStream::connect(upstream).await
                     {
-                        // It ends when either side does.
+                        // Fails if either side is reset, which ends the connection as well.
                         let _ = tokio::io::copy_bidirectional(&mut stream, &mut broker).await;
                     }
                 });
@@ -91,6 +93,7 @@ impl TlsFront {
     }
 }
 
+/// Returns TLS options that trust one authority.
 fn trusting(ca: &str) -> Tls {
     Tls {
         ca_certs: Some(file(ca)),
@@ -98,14 +101,15 @@ fn trusting(ca: &str) -> Tls {
     }
 }
 
-async fn works(options: &ConnectOptions) {
-    let connection = soon(Connection::open(options)).await.unwrap();
-    soon(connection.channel()).await.unwrap();
-    soon(connection.close()).await;
+async fn assert_connects(options: &ConnectOptions) {
+    let connection = in_time(Connection::open(options)).await.unwrap();
+    in_time(connection.channel()).await.unwrap();
+    in_time(connection.close()).await;
 }
 
-async fn fails(options: &ConnectOptions) -> String {
-    let error = soon(Connection::open(options)).await.unwrap_err();
+/// Asserts that connecting fails because of TLS, and returns the message.
+async fn assert_fails(options: &ConnectOptions) -> String {
+    let error = in_time(Connection::open(options)).await.unwrap_err();
     assert!(matches!(error, Error::Tls { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&options.uris[0].port.to_string()), "{text}");
@@ -113,12 +117,12 @@ async fn fails(options: &ConnectOptions) -> String {
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_by_its_authority_whatever_its_name() {
+async fn certificates_are_verified_by_their_authority_regardless_of_the_name() {
     let broker = broker().await;
-    let front = TlsFront::start(&broker, "server", false).await;
-    works(&front.options(&broker, trusting("ca.pem"))).await;
-    // A server always shows a certificate, so this is the same.
-    works(&front.options(
+    let proxy = TlsProxy::start(&broker, "server", false).await;
+    assert_connects(&proxy.options(&broker, trusting("ca.pem"))).await;
+    // The same, since a server always sends a certificate.
+    assert_connects(&proxy.options(
         &broker,
         Tls {
             verify: Verify::Optional,
@@ -127,11 +131,11 @@ async fn a_server_is_trusted_by_its_authority_whatever_its_name() {
     ))
     .await;
 
-    let text = fails(&front.options(&broker, trusting("self.pem"))).await;
+    let text = assert_fails(&proxy.options(&broker, trusting("self.pem"))).await;
     assert!(text.contains("ca_certs"), "{text}");
-    // The system's authorities do not know it either.
-    fails(&front.options(&broker, Tls::default())).await;
-    works(&front.options(
+    // Not signed by one of the system's authorities either.
+    assert_fails(&proxy.options(&broker, Tls::default())).await;
+    assert_connects(&proxy.options(
         &broker,
         Tls {
             verify: Verify::None,
@@ -142,43 +146,43 @@ async fn a_server_is_trusted_by_its_authority_whatever_its_name() {
 }
 
 #[tokio::test]
-async fn the_host_name_counts_when_asked_for() {
+async fn check_hostname_verifies_the_host_name() {
     let broker = broker().await;
-    let front = TlsFront::start(&broker, "server", false).await;
-    let mut options = front.options(
+    let proxy = TlsProxy::start(&broker, "server", false).await;
+    let mut options = proxy.options(
         &broker,
         Tls {
             check_hostname: true,
             ..trusting("ca.pem")
         },
     );
-    fails(&options).await;
+    assert_fails(&options).await;
     options.uris[0].host = "localhost".into();
-    works(&options).await;
+    assert_connects(&options).await;
 }
 
 #[tokio::test]
-async fn a_server_that_signed_itself_is_trusted_when_named() {
+async fn a_self_signed_certificate_in_ca_certs_is_trusted() {
     let broker = broker().await;
-    let front = TlsFront::start(&broker, "self", false).await;
-    works(&front.options(&broker, trusting("self.pem"))).await;
-    fails(&front.options(&broker, trusting("ca.pem"))).await;
+    let proxy = TlsProxy::start(&broker, "self", false).await;
+    assert_connects(&proxy.options(&broker, trusting("self.pem"))).await;
+    assert_fails(&proxy.options(&broker, trusting("ca.pem"))).await;
 }
 
 #[tokio::test]
-async fn a_server_may_ask_who_the_client_is() {
+async fn servers_can_require_a_client_certificate() {
     let broker = broker().await;
-    let front = TlsFront::start(&broker, "server", true).await;
+    let proxy = TlsProxy::start(&broker, "server", true).await;
     let known = Tls {
         certfile: Some(file("client.pem")),
         keyfile: Some(file("client.key")),
         ..trusting("ca.pem")
     };
-    works(&front.options(&broker, known.clone())).await;
-    let text = fails(&front.options(&broker, trusting("ca.pem"))).await;
+    assert_connects(&proxy.options(&broker, known.clone())).await;
+    let text = assert_fails(&proxy.options(&broker, trusting("ca.pem"))).await;
     assert!(text.contains("certfile"), "{text}");
 
-    for (tls, why) in [
+    for (tls, reason) in [
         (
             Tls {
                 keyfile: None,
@@ -215,34 +219,34 @@ async fn a_server_may_ask_who_the_client_is() {
             "client.key",
         ),
     ] {
-        let text = fails(&front.options(&broker, tls)).await;
-        assert!(text.contains(why), "{text} lacks {why}");
+        let text = assert_fails(&proxy.options(&broker, tls)).await;
+        assert!(text.contains(reason), "{text} lacks {reason}");
     }
 }
 
 #[tokio::test]
-async fn tls_and_plain_ports_are_told_apart() {
+async fn tls_on_a_plain_port_and_the_reverse_are_explained() {
     let broker = broker().await;
-    let front = TlsFront::start(&broker, "server", false).await;
-    let mut options = front.options(&broker, trusting("ca.pem"));
+    let proxy = TlsProxy::start(&broker, "server", false).await;
+    let mut options = proxy.options(&broker, trusting("ca.pem"));
     options.tls = None;
-    let error = soon(Connection::open(&options)).await.unwrap_err();
+    let error = in_time(Connection::open(&options)).await.unwrap_err();
     assert!(matches!(error, Error::NotAmqp { .. }), "{error:?}");
     assert!(error.to_string().contains("TLS"), "{error}");
 
     let mut options = connect_options(&broker);
     options.tls = Some(trusting("ca.pem"));
-    let text = fails(&options).await;
+    let text = assert_fails(&options).await;
     assert!(text.contains("5671"), "{text}");
 }
 
 #[tokio::test]
-async fn amqps_means_tls() {
+async fn an_amqps_uri_uses_tls() {
     let broker = broker().await;
-    let front = TlsFront::start(&broker, "server", false).await;
-    let mut options = front.options(&broker, Tls::default());
+    let proxy = TlsProxy::start(&broker, "server", false).await;
+    let mut options = proxy.options(&broker, Tls::default());
     options.tls = None;
-    options.uris = Uri::parse_list(&format!("amqps://guest:guest@{}", front.addr)).unwrap();
-    // The default trusts the system's authorities, which do not know this one.
-    fails(&options).await;
+    options.uris = Uri::parse_list(&format!("amqps://guest:guest@{}", proxy.addr)).unwrap();
+    // By default only the system's authorities are trusted.
+    assert_fails(&options).await;
 }

@@ -2,7 +2,7 @@
 
 use nameko_amqp::{ConnectOptions, Connection, Error, Tls};
 
-use crate::support::soon;
+use crate::support::in_time;
 
 #[tokio::test]
 async fn tls_connections_fail_with_the_name_of_the_feature() {
@@ -10,7 +10,7 @@ async fn tls_connections_fail_with_the_name_of_the_feature() {
     let mut with_options = ConnectOptions::from_uri("amqp://localhost:1").unwrap();
     with_options.tls = Some(Tls::default());
     for options in [amqps, with_options] {
-        let error = soon(Connection::open(&options)).await.unwrap_err();
+        let error = in_time(Connection::open(&options)).await.unwrap_err();
         assert!(matches!(error, Error::Tls { .. }), "{error:?}");
         assert!(error.to_string().contains("feature `tls`"), "{error}");
     }

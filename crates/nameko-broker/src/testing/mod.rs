@@ -1,7 +1,7 @@
 //! A broker for one test: embedded, or a virtual host of its own on RabbitMQ.
 //!
-//! The same tests run on both: on the embedded broker by default, and on RabbitMQ if the environment
-//! variable [`NAMEKO_TEST_AMQP_URI`](AMQP_URI_VARIABLE) names one.
+//! The same tests run on both: on the embedded broker by default, and on RabbitMQ if the
+//! environment variable [`NAMEKO_TEST_AMQP_URI`](AMQP_URI_VARIABLE) names one.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -26,9 +26,9 @@ pub const AMQP_URI_VARIABLE: &str = "NAMEKO_TEST_AMQP_URI";
 
 /// A broker for one test, stopped on drop.
 ///
-/// Without [`AMQP_URI_VARIABLE`] it is an embedded [`Broker`] on a free port. With it, it is a fresh
-/// virtual host on that RabbitMQ, created and deleted through the management plugin, which must
-/// listen on port 15672 of the same host.
+/// Without [`AMQP_URI_VARIABLE`] it is an embedded [`Broker`] on a free port. With it, it is a
+/// fresh virtual host on that RabbitMQ, created and deleted through the management plugin, which
+/// must listen on port 15672 of the same host.
 #[derive(Debug)]
 pub struct TestBroker {
     uri: String,

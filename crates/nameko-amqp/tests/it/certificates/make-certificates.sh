@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the certificates of the TLS tests anew: an authority, a server and a client that it signed, and a server that signed itself.
+# Creates the certificates of the TLS tests: an authority, a server and a client signed by it, and a
+# self-signed server.
 set -e
 cd "$(dirname "$0")"
 key() { openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out "$1"; }

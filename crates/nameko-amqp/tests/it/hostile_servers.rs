@@ -1,141 +1,33 @@
-//! The AMQP client against servers that misbehave: each costs its connection, with a reason, and nothing else.
+//! Servers that misbehave: each one costs only its connection, with a reason.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use nameko_amqp::{ConnectOptions, Connection, Consumers, Error, Queue};
+use nameko_amqp::{Connection, Consumers, Error, Queue};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
     sync::mpsc,
 };
 
-use crate::support::{self, soon};
+use crate::{
+    server::{BODY, HEADER, METHOD, Server, deliver, frame, header, read_frame},
+    support::{in_time, subscription},
+};
 
-/// Frame types: method, header, body.
-const METHOD: u8 = 1;
-const HEADER: u8 = 2;
-const BODY: u8 = 3;
-
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![kind];
-    frame.extend(channel.to_be_bytes());
-    frame.extend((payload.len() as u32).to_be_bytes());
-    frame.extend(payload);
-    frame.push(0xCE);
-    frame
-}
-
-fn start() -> Vec<u8> {
-    let mut payload = vec![0, 10, 0, 10, 0, 9, 0, 0, 0, 0];
-    for text in ["PLAIN AMQPLAIN", "en_US"] {
-        payload.extend((text.len() as u32).to_be_bytes());
-        payload.extend(text.as_bytes());
-    }
-    frame(METHOD, 0, &payload)
-}
-
-/// `basic.deliver` to the first consumer of channel 1.
-fn deliver(tag: u8) -> Vec<u8> {
-    let mut payload = vec![0, 60, 0, 60, 4];
-    payload.extend(b"c1.1");
-    payload.extend([0, 0, 0, 0, 0, 0, 0, tag, 0, 0, 1, b'k']);
-    frame(METHOD, 1, &payload)
-}
-
-/// A content header with `size` and these property flags and values.
-fn header(size: u64, properties: &[u8]) -> Vec<u8> {
-    let mut payload = vec![0, 60, 0, 0];
-    payload.extend(size.to_be_bytes());
-    payload.extend(properties);
-    frame(HEADER, 1, &payload)
-}
-
-/// A server that does as it is told.
-struct Server {
-    listener: TcpListener,
-}
-
-impl Server {
-    async fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { listener }
-    }
-
-    fn options(&self) -> ConnectOptions {
-        let uri = format!("amqp://me:secret@{}", self.listener.local_addr().unwrap());
-        let mut options = ConnectOptions::from_uri(&uri).unwrap();
-        options.connect_timeout = Duration::from_secs(5);
-        options
-    }
-
-    /// Sends `answer` to whatever comes first.
-    async fn answer(&self, answer: &[u8]) -> TcpStream {
-        let (mut stream, _) = self.listener.accept().await.unwrap();
-        stream.read_exact(&mut [0; 8]).await.unwrap();
-        stream.write_all(answer).await.unwrap();
-        stream
-    }
-
-    /// Does a whole handshake.
-    async fn handshake(&self) -> TcpStream {
-        let mut stream = self.answer(&start()).await;
-        read_frame(&mut stream).await;
-        // connection.tune: 10 channels, 128 KiB frames, no heartbeat
-        stream
-            .write_all(&frame(METHOD, 0, &[0, 10, 0, 30, 0, 10, 0, 2, 0, 0, 0, 0]))
-            .await
-            .unwrap();
-        read_frame(&mut stream).await;
-        read_frame(&mut stream).await;
-        stream
-            .write_all(&frame(METHOD, 0, &[0, 10, 0, 41, 0]))
-            .await
-            .unwrap();
-        stream
-    }
-
-    /// Handshake, channel 1, and a consumer on it.
-    async fn consumer(&self) -> TcpStream {
-        let mut stream = self.handshake().await;
-        read_frame(&mut stream).await;
-        stream
-            .write_all(&frame(METHOD, 1, &[0, 20, 0, 11, 0, 0, 0, 0]))
-            .await
-            .unwrap();
-        read_frame(&mut stream).await;
-        stream
-            .write_all(&frame(METHOD, 1, b"\x00\x3c\x00\x15\x04c1.1"))
-            .await
-            .unwrap();
-        stream
-    }
-}
-
-/// The next frame: type, channel and payload.
-async fn read_frame(stream: &mut TcpStream) -> (u8, u16, Vec<u8>) {
-    let mut prefix = [0; 7];
-    stream.read_exact(&mut prefix).await.unwrap();
-    let [kind, c0, c1, length @ ..] = prefix;
-    let mut payload = vec![0; u32::from_be_bytes(length) as usize + 1];
-    stream.read_exact(&mut payload).await.unwrap();
-    assert_eq!(payload.pop(), Some(0xCE));
-    (kind, u16::from_be_bytes([c0, c1]), payload)
-}
-
+/// Opens a connection to a server that sends `answer`, and returns the error.
 async fn open_to(answer: &[u8]) -> Error {
     let server = Server::new().await;
     let options = server.options();
     let (opened, stream) =
-        soon(async { tokio::join!(Connection::open(&options), server.answer(answer)) }).await;
+        in_time(async { tokio::join!(Connection::open(&options), server.answer(answer)) }).await;
     drop(stream);
     opened.unwrap_err()
 }
 
 #[tokio::test]
-async fn a_port_that_talks_something_else_is_named() {
+async fn other_protocols_are_named() {
     let error = open_to(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     assert!(matches!(error, Error::NotAmqp { .. }), "{error:?}");
     assert!(error.to_string().contains("HTTP/1.1 400"), "{error}");
@@ -149,24 +41,24 @@ async fn a_port_that_talks_something_else_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_silent_or_hangs_up_is_named() {
+async fn silent_and_closing_servers_are_explained() {
     let server = Server::new().await;
     let mut options = server.options();
     options.connect_timeout = Duration::from_millis(200);
     let (opened, silent) =
-        soon(async { tokio::join!(Connection::open(&options), server.listener.accept()) }).await;
+        in_time(async { tokio::join!(Connection::open(&options), server.listener.accept()) }).await;
     let error = opened.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert!(error.to_string().contains("200ms"), "{error}");
     drop(silent);
 
-    // A peer that hangs up on what it has not read resets the connection.
-    for reads in [true, false] {
-        let (opened, ()) = soon(async {
+    // A peer that closes with unread bytes resets the connection.
+    for reads_header in [true, false] {
+        let (opened, ()) = in_time(async {
             tokio::join!(Connection::open(&options), async {
                 let (mut stream, _) = server.listener.accept().await.unwrap();
                 stream.readable().await.unwrap();
-                if reads {
+                if reads_header {
                     stream.read_exact(&mut [0; 8]).await.unwrap();
                 }
             })
@@ -179,11 +71,11 @@ async fn a_port_that_is_silent_or_hangs_up_is_named() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_handshake_ends_it() {
-    for (answer, why) in [
+async fn garbage_in_the_handshake_is_a_protocol_error() {
+    for (answer, reason) in [
         (frame(METHOD, 0, &[0, 10, 0, 10]), "middle of a field"),
         (frame(METHOD, 0, &[0, 99, 0, 10]), "99.10"),
-        // A client's method
+        // A method that only a client sends
         (frame(METHOD, 0, &[0, 10, 0, 11]), "10.11"),
         (
             vec![METHOD, 0, 0, 0xff, 0xff, 0xff, 0xff],
@@ -193,9 +85,9 @@ async fn garbage_in_the_handshake_ends_it() {
     ] {
         let error = open_to(&answer).await;
         assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
-        assert!(error.to_string().contains(why), "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
     }
-    // Server properties nested so deep that a recursive reader overflows its stack.
+    // Server properties nested deeply enough to overflow the stack of a recursive decoder
     let mut table = Vec::new();
     for _ in 0..10_000 {
         let mut outer = vec![1, b'x', b'F'];
@@ -211,7 +103,7 @@ async fn garbage_in_the_handshake_ends_it() {
 }
 
 #[tokio::test]
-async fn a_server_without_our_login_method_is_told_apart() {
+async fn an_unsupported_login_method_is_a_handshake_error() {
     let mut payload = vec![0, 10, 0, 10, 0, 9, 0, 0, 0, 0, 0, 0, 0, 8];
     payload.extend(b"EXTERNAL");
     payload.extend([0, 0, 0, 5]);
@@ -222,8 +114,8 @@ async fn a_server_without_our_login_method_is_told_apart() {
 }
 
 #[tokio::test]
-async fn garbage_on_an_open_connection_ends_it_with_a_reason() {
-    for (bytes, why) in [
+async fn garbage_closes_an_open_connection_with_a_reason() {
+    for (bytes, reason) in [
         (b"not a frame at all".to_vec(), "unknown type"),
         (
             vec![BODY, 0, 1, 0x40, 0, 0, 0],
@@ -249,24 +141,24 @@ async fn garbage_on_an_open_connection_ends_it_with_a_reason() {
         let server = Server::new().await;
         let options = server.options();
         let (opened, mut stream) =
-            soon(async { tokio::join!(Connection::open(&options), server.handshake()) }).await;
+            in_time(async { tokio::join!(Connection::open(&options), server.handshake()) }).await;
         let connection = opened.unwrap();
         stream.write_all(&bytes).await.unwrap();
-        let error = soon(connection.closed()).await;
+        let error = in_time(connection.closed()).await;
         assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
-        assert!(error.to_string().contains(why), "{error} lacks {why}");
+        assert!(error.to_string().contains(reason), "{error} lacks {reason}");
         assert!(matches!(
-            soon(connection.channel()).await,
+            in_time(connection.channel()).await,
             Err(Error::Protocol { .. })
         ));
-        // The server hears why: connection.close 501.
-        let (_, _, payload) = soon(read_frame(&mut stream)).await;
+        // The server receives connection.close 501.
+        let (_, _, payload) = in_time(read_frame(&mut stream)).await;
         assert_eq!(payload[..6], [0, 10, 0, 50, 1, 245]);
     }
 }
 
 #[tokio::test]
-async fn a_reason_cut_within_a_character_is_still_read() {
+async fn a_reply_text_cut_within_a_character_is_readable() {
     let server = Server::new().await;
     let options = server.options();
     let open = async {
@@ -282,7 +174,7 @@ async fn a_reason_cut_within_a_character_is_still_read() {
         stream.write_all(&frame(METHOD, 1, &payload)).await.unwrap();
         stream
     };
-    let ((channel, connection), _stream) = soon(async { tokio::join!(open, serve) }).await;
+    let ((channel, connection), _stream) = in_time(async { tokio::join!(open, serve) }).await;
     let error = channel.unwrap_err();
     assert!(
         error.is_not_found() && error.to_string().contains("xxxx"),
@@ -292,8 +184,8 @@ async fn a_reason_cut_within_a_character_is_still_read() {
 }
 
 #[tokio::test]
-async fn content_out_of_order_ends_the_connection() {
-    for (bytes, why) in [
+async fn content_out_of_order_closes_the_connection() {
+    for (bytes, reason) in [
         ([deliver(1), deliver(2)].concat(), "middle of a message"),
         (
             [deliver(1), frame(BODY, 1, b"x")].concat(),
@@ -316,16 +208,17 @@ async fn content_out_of_order_ends_the_connection() {
             channel.consume("q", |_| (), |_| ()).await.unwrap();
             channel
         };
-        let (channel, mut stream) = soon(async { tokio::join!(consume, server.consumer()) }).await;
+        let (channel, mut stream) =
+            in_time(async { tokio::join!(consume, server.consumer()) }).await;
         stream.write_all(&bytes).await.unwrap();
-        let error = soon(channel.closed()).await;
+        let error = in_time(channel.closed()).await;
         assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
-        assert!(error.to_string().contains(why), "{error} lacks {why}");
+        assert!(error.to_string().contains(reason), "{error} lacks {reason}");
     }
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
+async fn an_unreadable_message_is_rejected_and_the_next_one_delivered() {
     let server = Server::new().await;
     let options = server.options();
     let (sender, mut deliveries) = mpsc::unbounded_channel();
@@ -333,21 +226,21 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
         let connection = Connection::open(&options).await.unwrap();
         let channel = connection.channel().await.unwrap();
         let sink = move |delivery| {
-            // The test may be over.
+            // Fails if the test has ended.
             let _ = sender.send(delivery);
         };
         channel.consume("q", sink, |_| ()).await.unwrap();
         channel
     };
-    let (channel, mut stream) = soon(async { tokio::join!(consume, server.consumer()) }).await;
+    let (channel, mut stream) = in_time(async { tokio::join!(consume, server.consumer()) }).await;
     let mut bytes = Vec::new();
-    // Headers with a value of no known type, headers cut short, a body beyond all bounds, a flag of no property.
-    let bad = [
+    // A header value of an unknown type, truncated headers, an unknown property flag
+    let unreadable = [
         header(3, b"\x20\x00\x00\x00\x00\x03\x01xQ"),
         header(3, b"\x20\x00\x00\x00\x00\xff\x01x"),
         header(3, b"\x00\x01"),
     ];
-    for (tag, header) in (1..).zip(&bad) {
+    for (tag, header) in (1..).zip(&unreadable) {
         bytes.extend([deliver(tag), header.clone(), frame(BODY, 1, b"abc")].concat());
     }
     bytes.extend(
@@ -359,22 +252,22 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
         ]
         .concat(),
     );
-    // Whole messages may come byte by byte.
+    // In small pieces: a frame may span many reads.
     for chunk in bytes.chunks(3) {
         stream.write_all(chunk).await.unwrap();
     }
-    let good = soon(deliveries.recv()).await.unwrap();
+    let good = in_time(deliveries.recv()).await.unwrap();
     assert_eq!(good.body, "good");
     good.acker.ack();
     for tag in [1, 2, 3] {
         // basic.reject without requeue
         let reject = vec![0, 60, 0, 90, 0, 0, 0, 0, 0, 0, 0, tag, 0];
-        assert_eq!(soon(read_frame(&mut stream)).await, (METHOD, 1, reject));
+        assert_eq!(in_time(read_frame(&mut stream)).await, (METHOD, 1, reject));
     }
     let ack = vec![0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 9, 0];
-    assert_eq!(soon(read_frame(&mut stream)).await, (METHOD, 1, ack));
+    assert_eq!(in_time(read_frame(&mut stream)).await, (METHOD, 1, ack));
 
-    // A body said to be endless is not waited for with memory; the connection goes on.
+    // No memory is reserved for a body announced as endless.
     stream
         .write_all(
             &[
@@ -386,7 +279,7 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
         )
         .await
         .unwrap();
-    // The broker may end a message early only by closing: connection.close 320.
+    // connection.close 320 interrupts the message.
     stream
         .write_all(&frame(
             METHOD,
@@ -395,7 +288,7 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
         ))
         .await
         .unwrap();
-    let error = soon(channel.closed()).await;
+    let error = in_time(channel.closed()).await;
     assert!(
         error.reply_code() == Some(320) && error.is_recoverable(),
         "{error:?}"
@@ -403,42 +296,42 @@ async fn a_message_that_cannot_be_read_is_rejected_and_the_next_one_comes() {
 }
 
 #[tokio::test]
-async fn a_server_that_no_longer_answers_does_not_hold_up_the_end_of_a_consumer() {
+async fn cancelling_does_not_wait_for_a_server_that_stopped_answering() {
     let server = Server::new().await;
     let consumers = Consumers::new(server.options(), Arc::new(()));
-    let (subscription, mut deliveries) = support::subscription(Queue {
+    let (first, mut deliveries) = subscription(Queue {
         no_declare: true,
         ..Queue::new("queue")
     });
-    let id = consumers.add(subscription);
+    let first = consumers.add(first);
     let starting = tokio::spawn({
         let consumers = consumers.clone();
         async move { consumers.start().await }
     });
-    // It opens a channel, sets the prefetch and consumes.
-    let mut stream = soon(server.handshake()).await;
+    // The client opens a channel, sets the prefetch count and consumes.
+    let mut stream = in_time(server.handshake()).await;
     for answer in [
         b"\x00\x14\x00\x0b\x00\x00\x00\x00".as_slice(),
         b"\x00\x3c\x00\x0b",
         b"\x00\x3c\x00\x15\x04c1.1",
     ] {
-        soon(read_frame(&mut stream)).await;
+        in_time(read_frame(&mut stream)).await;
         stream.write_all(&frame(METHOD, 1, answer)).await.unwrap();
     }
-    soon(starting).await.unwrap().unwrap();
-    // What it is to consume beside that is declared first, which is not answered.
-    let (second, _) = support::subscription(Queue::new("second"));
+    in_time(starting).await.unwrap().unwrap();
+    // The server does not answer the declaration of another queue.
+    let (second, _) = subscription(Queue::new("second"));
     let second = consumers.add(second);
-    soon(read_frame(&mut stream)).await;
-    // Never consumed, it is over at once; the other one when it was waited for.
+    in_time(read_frame(&mut stream)).await;
+    // Not consumed yet, it is cancelled at once; the first one after the timeout.
     let begun = Instant::now();
-    soon(consumers.cancel(second)).await;
+    in_time(consumers.cancel(second)).await;
     assert!(begun.elapsed() < Duration::from_secs(2));
-    soon(consumers.cancel(id)).await;
-    // What comes all the same is for somebody else.
+    in_time(consumers.cancel(first)).await;
+    // A delivery after the timeout does not reach the sink.
     for chunk in [deliver(1), header(3, &[0, 0]), frame(BODY, 1, b"odd")] {
         stream.write_all(&chunk).await.unwrap();
     }
-    soon(consumers.stop()).await;
+    in_time(consumers.stop()).await;
     assert!(deliveries.try_recv().is_err());
 }

@@ -1,0 +1,299 @@
+//! Publishing: confirms, refusals, large bodies, load.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nameko_amqp::{
+    Connection, Consumers, Error, Exchange, Properties, Publish, PublishError, Publisher, Queue,
+    Retry, Table, Value,
+};
+
+use crate::support::{auto_delete_queue, broker, connect_options, in_time, message, subscription};
+
+#[tokio::test]
+async fn messages_arrive_unchanged_with_all_properties() {
+    let broker = broker().await;
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
+    let exchange = Exchange {
+        auto_delete: true,
+        durable: false,
+        ..Exchange::topic("exchange")
+    };
+    let queue = auto_delete_queue("queue").bind(exchange.clone(), "key.*");
+    let (subscription, mut deliveries) = subscription(queue);
+    consumers.add(subscription);
+    in_time(consumers.start()).await.unwrap();
+    assert!(consumers.is_connected());
+
+    let headers = Table::from([
+        ("null", Value::Null),
+        ("bool", true.into()),
+        ("int", 7.into()),
+        ("big", i64::MIN.into()),
+        ("double", 0.5.into()),
+        ("text", "grüß dich".into()),
+        ("time", Value::Timestamp(1_700_000_000)),
+        ("list", vec!["a", "b"].into()),
+        (
+            "table",
+            Table::from([("deep", Table::from([("er", 1)]))]).into(),
+        ),
+    ]);
+    let properties = Properties {
+        content_type: Some("application/json".into()),
+        content_encoding: Some("utf-8".into()),
+        headers,
+        delivery_mode: Some(2),
+        priority: Some(0),
+        correlation_id: Some("id".into()),
+        reply_to: Some("me".into()),
+        expiration: Some("10000".into()),
+        message_id: Some("message".into()),
+        timestamp: Some(1),
+        type_: Some("type".into()),
+        user_id: Some("guest".into()),
+        app_id: Some("app".into()),
+        cluster_id: None,
+    };
+    let sent = Publish {
+        properties,
+        ..message(&exchange.name, "key.word", r#"{"args": []}"#)
+    };
+    let publisher = Publisher::shared(&connect_options(&broker));
+    in_time(publisher.publish(sent.clone(), None))
+        .await
+        .unwrap();
+
+    let got = in_time(deliveries.recv()).await.unwrap();
+    assert_eq!(got.body, sent.body);
+    assert_eq!(got.properties, sent.properties);
+    assert_eq!(
+        (&*got.exchange, got.routing_key.as_str()),
+        (exchange.name.as_str(), "key.word")
+    );
+    assert!(!got.redelivered);
+    got.acker.ack();
+    in_time(consumers.stop()).await;
+    assert!(!consumers.is_connected());
+}
+
+#[tokio::test]
+async fn bodies_of_fifty_megabytes_arrive_unchanged() {
+    let broker = broker().await;
+    let connection = in_time(Connection::open(&connect_options(&broker)))
+        .await
+        .unwrap();
+    let channel = in_time(connection.channel()).await.unwrap();
+    in_time(channel.confirm_select()).await.unwrap();
+    let queue = Queue {
+        exclusive: true,
+        durable: false,
+        ..Queue::new("")
+    };
+    let queue = in_time(channel.queue_declare(&queue)).await.unwrap().name;
+    let body: Bytes = (0..50 * 1024 * 1024u32)
+        .map(|n| n as u8)
+        .collect::<Vec<u8>>()
+        .into();
+    let sent = Publish {
+        body: body.clone(),
+        ..message("", &queue, "")
+    };
+    in_time(in_time(channel.publish(&sent)).await.unwrap())
+        .await
+        .unwrap();
+    let got = in_time(channel.get(&queue)).await.unwrap().unwrap();
+    assert!(got.body == body, "the body has changed");
+    got.acker.ack();
+    assert!(in_time(channel.get(&queue)).await.unwrap().is_none());
+    in_time(connection.close()).await;
+    assert!(!connection.is_open());
+}
+
+#[tokio::test]
+async fn a_missing_exchange_fails_only_its_own_publishes() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let queue = auto_delete_queue("queue");
+    let missing = "missing".to_owned();
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
+    let (subscription, mut deliveries) = subscription(queue.clone());
+    consumers.add(subscription);
+    in_time(consumers.start()).await.unwrap();
+
+    for _ in 0..2 {
+        let error = in_time(publisher.publish(message(&missing, "k", ""), None))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, PublishError::Refused(_)), "{error:?}");
+        assert_eq!(error.reply_code(), Some(404));
+        assert!(error.to_string().contains(&missing), "{error}");
+    }
+    in_time(publisher.publish(message("", &queue.name, "after"), None))
+        .await
+        .unwrap();
+    assert_eq!(in_time(deliveries.recv()).await.unwrap().body, "after");
+
+    // Once the exchange is declared, the same publisher succeeds.
+    let exchange = Exchange {
+        auto_delete: true,
+        durable: false,
+        ..Exchange::fanout(missing.clone())
+    };
+    let bound = Queue {
+        no_declare: false,
+        ..queue.clone().bind(exchange.clone(), "")
+    };
+    in_time(publisher.declare(&[exchange], &[bound]))
+        .await
+        .unwrap();
+    in_time(publisher.publish(message(&missing, "k", "declared"), None))
+        .await
+        .unwrap();
+    assert_eq!(in_time(deliveries.recv()).await.unwrap().body, "declared");
+}
+
+#[tokio::test]
+async fn unroutable_mandatory_messages_are_errors() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let nowhere = "nowhere".to_owned();
+    let queue = auto_delete_queue("queue");
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
+    let (subscription, _deliveries) = subscription(queue.clone());
+    consumers.add(subscription);
+    in_time(consumers.start()).await.unwrap();
+
+    let mandatory = |key: &str, id: &'static str| Publish {
+        mandatory: true,
+        properties: Properties {
+            correlation_id: Some(id.into()),
+            ..Properties::default()
+        },
+        ..message("", key, "x")
+    };
+    let (unroutable, routed, optional) = in_time(async {
+        tokio::join!(
+            publisher.publish(mandatory(&nowhere, "1"), None),
+            publisher.publish(mandatory(&queue.name, "2"), None),
+            publisher.publish(message("", &nowhere, "x"), None),
+        )
+    })
+    .await;
+    match unroutable {
+        Err(PublishError::Unroutable {
+            code: 312,
+            routing_key,
+            ..
+        }) => assert_eq!(routing_key, nowhere),
+        other => panic!("{other:?}"),
+    }
+    routed.unwrap();
+    optional.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_message_fails_alone() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let queue = auto_delete_queue("queue");
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
+    let (mut subscription, _deliveries) = subscription(queue.clone());
+    subscription.prefetch = None;
+    consumers.add(subscription);
+    in_time(consumers.start()).await.unwrap();
+    let mut publishes = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let mut message = message("", &queue.name, "x");
+        let bad = n == 25;
+        if bad {
+            message.properties.expiration = Some("tomorrow".into());
+        }
+        let publisher = publisher.clone();
+        publishes.spawn(async move {
+            (
+                bad,
+                publisher.publish(message, Some(Retry::default())).await,
+            )
+        });
+    }
+    while let Some(published) = in_time(publishes.join_next()).await {
+        match published.unwrap() {
+            (true, result) => assert_eq!(result.unwrap_err().reply_code(), Some(406)),
+            (false, result) => result.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn unsendable_messages_are_refused_before_anything_is_sent() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let long = "x".repeat(256);
+    let mut deep = Value::Null;
+    for _ in 0..100 {
+        deep = Value::List(vec![deep]);
+    }
+    let headers = |value: Value| Publish {
+        properties: Properties {
+            headers: Table::from([("h", value)]),
+            ..Properties::default()
+        },
+        ..message("", "k", "")
+    };
+    for (message, reason) in [
+        (message("", &long, ""), "routing key"),
+        (message(&long, "", ""), "exchange"),
+        (headers(Value::String("x".repeat(200_000))), "bytes exceed"),
+        (headers(deep), "nested deeper"),
+        (headers(f64::NAN.into()), "the number NaN"),
+        (
+            headers(Value::List(vec![f64::INFINITY.into()])),
+            "the number inf",
+        ),
+    ] {
+        let error = in_time(publisher.publish(message, None)).await.unwrap_err();
+        assert!(
+            matches!(error, PublishError::Refused(Error::Unsendable { .. })),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    in_time(publisher.publish(message("", "k", "still works"), None))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_concurrent_publishes_are_confirmed_and_delivered() {
+    let broker = broker().await;
+    let publisher = Publisher::shared(&connect_options(&broker));
+    let consumers = Consumers::new(connect_options(&broker), Arc::new(()));
+    let queue = auto_delete_queue("queue");
+    let (mut subscription, mut deliveries) = subscription(queue.clone());
+    subscription.prefetch = None;
+    consumers.add(subscription);
+    in_time(consumers.start()).await.unwrap();
+    let mut publishes = tokio::task::JoinSet::new();
+    for n in 0..10_000 {
+        let (publisher, message) = (publisher.clone(), message("", &queue.name, &n.to_string()));
+        publishes.spawn(async move { publisher.publish(message, None).await });
+    }
+    while let Some(published) = in_time(publishes.join_next()).await {
+        published.unwrap().unwrap();
+    }
+    let mut seen = vec![false; 10_000];
+    for _ in 0..10_000 {
+        let delivery = in_time(deliveries.recv()).await.unwrap();
+        let n: usize = std::str::from_utf8(&delivery.body)
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            !std::mem::replace(&mut seen[n], true),
+            "{n} was delivered twice"
+        );
+        delivery.acker.ack();
+    }
+    in_time(consumers.stop()).await;
+}
