@@ -31,7 +31,7 @@ help: ## Show this list
 run: $(VENV)/.installed ## Start the hello services (Rust and Python), call them and open a shell
 	@echo "Building the Rust example"
 	@cargo build $(QUIET) --package nameko-examples --bin hello
-	@scripts/demo
+	@$(PYTHON) scripts/demo.py
 
 test: test-rust test-python test-community test-compat ## Run every test, on the embedded broker
 
