@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 RUSTDOC = ROOT / "target" / "doc"
 # Where the site has the output of rustdoc, and where the sources link to.
 RUST_API = "api/rust"
-DOCS_RS = re.compile(r"https://docs\.rs/(nameko[a-z-]*)/latest/")
+DOCS_RS = re.compile(r"https://docs\.rs/nameko[a-z-]*/latest/")
 
 # The tabs, in their order. A block belongs to one by its language, or by a word behind it as in
 # ```console Python
@@ -54,7 +54,7 @@ def _site_links(text: str, uri: str, repository: str) -> str:
     def rewrite(link: re.Match[str]) -> str:
         target = link[1]
         if DOCS_RS.match(target):
-            target = posixpath.relpath(DOCS_RS.sub(rf"{RUST_API}/\1/", target), folder or ".")
+            target = posixpath.relpath(DOCS_RS.sub(f"{RUST_API}/", target), folder or ".")
         elif "://" not in target:
             path = posixpath.normpath(posixpath.join("docs", folder, target))
             if not target.startswith("#") and not path.startswith("docs/"):

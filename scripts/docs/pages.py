@@ -92,17 +92,11 @@ def links(markdown: str) -> Iterator[Link]:
     def line(position: int) -> int:
         return text.count("\n", 0, position) + 1
 
-    visible = _CODE_SPAN.sub(_blank, text)
-    for link in _INLINE_LINK.finditer(visible):
+    for link in _INLINE_LINK.finditer(_without_code(text)):
         yield Link(line(link.start()), text[slice(*link.span("text"))], link["target"])
-    for link in _REFERENCE.finditer(_INLINE_LINK.sub(_blank, visible)):
-        # Code spans are labels too, so the label is read from the text before they were blanked.
-        words = _REFERENCE.match(text, link.start())
-        if words is None:
-            continue
-        label = _normalize(words["label"] or words["text"])
-        if words["label"] is not None or label in targets:
-            yield Link(line(link.start()), words["text"], targets.get(label))
+    for link, words, label in _references(text):
+        if label in targets or link["label"] is not None:
+            yield Link(line(link.start()), words, targets.get(label))
 
 
 def inline_references(markdown: str) -> str:
@@ -112,11 +106,29 @@ def inline_references(markdown: str) -> str:
     """
     targets = definitions(markdown)
 
-    def inline(link: re.Match[str]) -> str:
-        target = targets.get(_normalize(link["label"] or link["text"]))
-        return link[0] if target is None else f"[{link['text']}]({target})"
+    def inline(text: str) -> str:
+        text = _DEFINITION.sub("", text)
+        parts, position = [], 0
+        for link, words, label in _references(text):
+            if label in targets:
+                parts += [text[position : link.start()], f"[{words}]({targets[label]})"]
+                position = link.end()
+        return "".join(parts) + text[position:]
 
-    return map_prose(markdown, lambda text: _REFERENCE.sub(inline, _DEFINITION.sub("", text)))
+    return map_prose(markdown, inline)
+
+
+def _references(text: str) -> Iterator[tuple[re.Match[str], str, str]]:
+    """Yields what may be a reference link: the match, its text and its normalized label."""
+    visible = _INLINE_LINK.sub(_blank, _without_code(text))
+    for link in _REFERENCE.finditer(visible):
+        words = text[slice(*link.span("text"))]
+        label = text[slice(*link.span("label"))] if link["label"] else words
+        yield link, words, _normalize(label)
+
+
+def _without_code(text: str) -> str:
+    return _CODE_SPAN.sub(_blank, text)
 
 
 def map_prose(markdown: str, function) -> str:
