@@ -21,8 +21,8 @@ QUIET := $(shell test -t 2 || echo --quiet)
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq test-wheel
-.PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose
-.PHONY: check-workflows check-version format bench bench-build docs wheel sdist publish-crates publish-notes
+.PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose check-links
+.PHONY: check-workflows check-version format bench bench-build docs site wheel sdist publish-crates publish-notes
 .PHONY: install-servers clean
 
 help: ## Show this list
@@ -59,7 +59,7 @@ test-rabbitmq: $(VENV)/.installed ## Run every test on the RabbitMQ at RABBITMQ_
 test-wheel: ## Install the package as a user does, and call a service with it
 	scripts/try_wheel
 
-check: check-rust check-python check-dependencies check-workflows ## Check formatting, lints, types and documentation; warnings are errors
+check: check-rust check-python check-links check-dependencies check-workflows ## Check formatting, lints, types and documentation; warnings are errors
 
 # The benchmarks share the target directory of the project, and with it most compiled dependencies.
 check-rust:
@@ -92,6 +92,9 @@ check-workflows: $(VENV)/.checks ## Lint the GitHub workflows and forms
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python scripts/check_workflows.py
 
+check-links: ## Check the links and anchors of every Markdown file
+	@$(PYTHON) scripts/docs/check_links.py
+
 check-prose: ## Count vague sentences in comments and documentation, see docs/contributing/style.md
 	@$(PYTHON) scripts/check_prose.py
 
@@ -108,6 +111,10 @@ bench-build: ## Measure crates and build times of a hello service; writes benchm
 
 docs: ## Build the Rust documentation into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+site: $(VENV)/.site ## Build the documentation site into target/site
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps $(QUIET) $(addprefix --package ,$(PUBLISHED_CRATES))
+	NO_MKDOCS_2_WARNING=1 $(VENV)/site/bin/mkdocs build --strict --quiet
 
 # A release wheel of another target than the host's default, such as x86_64-unknown-linux-musl. On
 # Linux, zig is its linker and C compiler, so that the wheel runs with older versions of libc too.
@@ -153,6 +160,12 @@ $(VENV)/.checks: scripts/requirements-checks.txt $(VENV)/.tools
 	@touch $@
 
 # The standard library and the linker of one release target.
+$(VENV)/.site: scripts/requirements-site.txt $(VENV)/.tools
+	@echo "Installing MkDocs in $(VENV)/site"
+	@$(PYTHON) -m venv --clear $(VENV)/site
+	@$(VENV)/site/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-site.txt
+	@touch $@
+
 $(VENV)/.target-%: $(VENV)/.tools
 	rustup target add $*
 	@$(if $(findstring linux,$*),$(BIN)/pip install --quiet --disable-pip-version-check ziglang)

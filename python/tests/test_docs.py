@@ -71,7 +71,7 @@ def test_no_sample_hides_behind_another_info_string():
 
 def test_rust_samples_are_tested_by_rustdoc():
     guide = (RUST_GUIDE / "src" / "guide.rs").read_text()
-    chapters = re.findall(r"^chapter!\((?:#\[.*\] )?(\w+)\);", guide, re.M)
+    chapters = re.findall(r"^chapter!\((?:\s*#\[.*\])?\s*(\w+)\s*\);", guide, re.M)
     included = {str((RUST_GUIDE / "docs" / f"{name}.md").resolve()) for name in chapters}
     for page in PAGES:
         if samples(page, "rust"):
