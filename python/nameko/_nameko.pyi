@@ -568,7 +568,7 @@ def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
 
 def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
     """Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread
-    is in a finalizer, whose exceptions are dropped. Returns whether it will be raised."""
+    is in a finalizer, where exceptions are dropped. Returns whether it will be raised."""
 
 def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None:
     """Registers `callback(level, logger, text)` for the log records of the compiled module from

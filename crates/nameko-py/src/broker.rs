@@ -1,4 +1,4 @@
-//! The embedded broker, for trying out and for tests.
+//! The embedded broker, for development and tests.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use tokio::sync::Mutex;
 use crate::runtime;
 use crate::wait::wait;
 
-/// An AMQP 0-9-1 broker in this process, in memory. User and password are guest; port 0 takes a free one.
+/// An in-memory AMQP 0-9-1 broker in this process. User and password are guest; port 0 takes a free
+/// one.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Broker {
     /// None after `stop()`.
@@ -35,7 +36,7 @@ impl Broker {
         }
         let start = runtime::handle()?.spawn(builder.start(address));
         let broker = match wait(py, None, start)? {
-            Some(Ok(started)) => started.map_err(|error| not_started(&error, host, port))?,
+            Some(Ok(started)) => started.map_err(|error| start_error(&error, host, port))?,
             _ => {
                 return Err(PyRuntimeError::new_err(
                     "the I/O thread ended while the broker started",
@@ -51,42 +52,43 @@ impl Broker {
         })
     }
 
-    /// Where clients connect, with user and password.
+    /// The URI for clients, with user and password.
     #[getter]
     fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// The TCP port it listens on.
+    /// The TCP port of the listener.
     #[getter]
     fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where its management API is, with user and password; None without one.
+    /// The URI of the management API, with user and password; None if it is disabled.
     #[getter]
     fn management_uri(&self) -> Option<&str> {
         self.management_uri.as_deref()
     }
 
-    /// The TCP port of its management API; None without one.
+    /// The TCP port of the management API; None if it is disabled.
     #[getter]
     fn management_port(&self) -> Option<u16> {
         self.management_port
     }
 
-    /// Adds a virtual host; False when there is one of that name.
+    /// Adds a virtual host. Returns False if it exists.
     fn add_vhost(&self, py: Python<'_>, name: String) -> PyResult<bool> {
         self.with_broker(py, move |broker| broker.add_vhost(&name))
     }
 
-    /// Deletes a virtual host with all that is in it, and closes its connections; False when there is none of that name.
+    /// Deletes a virtual host with its contents, and closes its connections. Returns False if it
+    /// does not exist.
     fn delete_vhost(&self, py: Python<'_>, name: String) -> PyResult<bool> {
         self.with_broker(py, move |broker| broker.delete_vhost(&name))
     }
 
-    /// What is there now: `{'connections': int, 'channels': int, 'queues': {name: {'messages', 'unacked', 'consumers'}}}`. The
-    /// queues are those of one virtual host.
+    /// Returns counts: `{'connections': int, 'channels': int, 'queues': {name: {'messages',
+    /// 'unacked', 'consumers'}}}`. The queues are those of one virtual host.
     #[pyo3(signature = (vhost = "/"))]
     fn stats<'py>(&self, py: Python<'py>, vhost: &str) -> PyResult<Bound<'py, PyDict>> {
         let inner = self.inner.clone();
@@ -100,7 +102,7 @@ impl Broker {
         stats_dict(py, &stats.flatten().unwrap_or_default(), vhost)
     }
 
-    /// Closes all client connections, as a broker that restarts does. Clients may connect again.
+    /// Closes all client connections, as a restart would. Clients may reconnect.
     fn close_connections(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.inner.clone();
         let closed = runtime::handle()?.spawn(async move {
@@ -111,7 +113,7 @@ impl Broker {
         wait(py, None, closed).map(drop)
     }
 
-    /// Stops it; its messages are gone. Does nothing the second time.
+    /// Stops the broker and discards its messages. Does nothing the second time.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.inner.clone();
         let stopped = runtime::handle()?.spawn(async move {
@@ -125,25 +127,29 @@ impl Broker {
 }
 
 impl Broker {
-    /// Asks the running broker.
+    /// Calls `action` with the running broker.
+    ///
+    /// # Errors
+    ///
+    /// RuntimeError after `stop()`.
     fn with_broker<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        ask: impl FnOnce(&nameko_broker::Broker) -> T + Send + 'static,
+        action: impl FnOnce(&nameko_broker::Broker) -> T + Send + 'static,
     ) -> PyResult<T> {
         let inner = self.inner.clone();
-        let asked = wait(
+        let result = wait(
             py,
             None,
-            async move { inner.lock().await.as_ref().map(ask) },
+            async move { inner.lock().await.as_ref().map(action) },
         )?;
-        asked
+        result
             .flatten()
             .ok_or_else(|| PyRuntimeError::new_err("the broker was stopped"))
     }
 }
 
-fn not_started(error: &BrokerError, host: &str, port: u16) -> PyErr {
+fn start_error(error: &BrokerError, host: &str, port: u16) -> PyErr {
     let reason = error
         .source()
         .map(|reason| format!(": {reason}"))
@@ -161,8 +167,8 @@ fn stats_dict<'py>(
     vhost: &str,
 ) -> PyResult<Bound<'py, PyDict>> {
     let queues = PyDict::new(py);
-    let queues_there = stats.queues.iter().filter(|((of, _), _)| of == vhost);
-    for ((_, name), counts) in queues_there {
+    let vhost_queues = stats.queues.iter().filter(|((owner, _), _)| owner == vhost);
+    for ((_, name), counts) in vhost_queues {
         let queue = PyDict::new(py);
         queue.set_item("messages", counts.messages)?;
         queue.set_item("unacked", counts.unacked)?;

@@ -174,7 +174,7 @@ impl Drop for Consumers {
     }
 }
 
-/// A delivery whose handler has not been called. Requeues it on drop.
+/// A delivery before the call of its handler. Requeues it on drop.
 struct Unhandled(Option<amqp::Delivery>);
 
 impl Drop for Unhandled {

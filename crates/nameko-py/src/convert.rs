@@ -1,4 +1,4 @@
-//! Python objects to AMQP's types and back, with the Python types that py-amqp uses.
+//! Conversion between Python objects and AMQP types, with the Python types of py-amqp.
 
 use std::borrow::Cow;
 
@@ -12,13 +12,13 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
 };
 
-/// How deep lists and dicts in headers may be nested; a list that holds itself ends here.
+/// The maximum depth of lists and dicts in headers, which also bounds a list that contains itself.
 const MAX_NESTING_DEPTH: usize = 64;
 
-/// From here on a body is shared with its Python object instead of being copied.
+/// The size from which on a body is shared with its Python object instead of copied.
 const MIN_SHARED_BODY_BYTES: usize = 64 * 1024;
 
-/// The bytes of a body.
+/// Converts a body.
 pub(crate) fn body(bytes: PyBackedBytes) -> Bytes {
     if bytes.len() < MIN_SHARED_BODY_BYTES {
         Bytes::copy_from_slice(&bytes)
@@ -27,20 +27,21 @@ pub(crate) fn body(bytes: PyBackedBytes) -> Bytes {
     }
 }
 
-/// A short text; the usual ones are not copied.
+/// Converts a short text, without a copy of common ones.
 pub(crate) fn text(text: &str) -> Text {
-    const USUAL: [&str; 3] = ["application/json", "utf-8", "binary"];
-    match USUAL.iter().find(|usual| **usual == text) {
-        Some(usual) => Cow::Borrowed(usual),
+    const COMMON: [&str; 3] = ["application/json", "utf-8", "binary"];
+    match COMMON.iter().find(|common| **common == text) {
+        Some(common) => Cow::Borrowed(common),
         None => Cow::Owned(text.to_owned()),
     }
 }
 
-/// Message properties from a dict with kombu's names. Absent and None are the same; other names are ignored, as kombu does.
+/// Converts message properties from a dict with kombu's names. None counts as absent; other names
+/// are ignored, as in kombu.
 ///
 /// # Errors
 ///
-/// TypeError or ValueError naming the property that AMQP cannot carry.
+/// TypeError or ValueError with the name of a property that AMQP cannot represent.
 pub(crate) fn properties(dict: &Bound<'_, PyDict>) -> PyResult<Properties> {
     let mut properties = Properties::default();
     for (name, value) in dict {
@@ -79,7 +80,8 @@ pub(crate) fn properties(dict: &Bound<'_, PyDict>) -> PyResult<Properties> {
     Ok(properties)
 }
 
-/// Message properties as the dict that kombu gives: only those present, and `headers` always, as `application_headers`.
+/// Converts message properties to kombu's dict: those present, and always `headers` as
+/// `application_headers`.
 pub(crate) fn properties_dict<'py>(
     py: Python<'py>,
     properties: &Properties,
@@ -119,12 +121,12 @@ pub(crate) fn properties_dict<'py>(
     Ok(dict)
 }
 
-/// Headers as a dict.
+/// Converts headers to a dict.
 pub(crate) fn table_dict<'py>(py: Python<'py>, table: &Table) -> PyResult<Bound<'py, PyDict>> {
     table_dict_without(py, table, "")
 }
 
-/// Headers as a dict, with `prefix` taken from the names that have it.
+/// Converts headers to a dict, with `prefix` removed from the names that have it.
 pub(crate) fn table_dict_without<'py>(
     py: Python<'py>,
     table: &Table,
@@ -138,11 +140,11 @@ pub(crate) fn table_dict_without<'py>(
     Ok(dict)
 }
 
-/// A queue from its dict.
+/// Converts a queue from its dict.
 ///
 /// # Errors
 ///
-/// KeyError without a name, TypeError for a value of the wrong type.
+/// TypeError if a value has the wrong type.
 pub(crate) fn queue(dict: &Bound<'_, PyDict>) -> PyResult<Queue> {
     let mut queue = Queue::new(String::new());
     get(dict, "name", &mut queue.name)?;
@@ -169,11 +171,11 @@ pub(crate) fn queue(dict: &Bound<'_, PyDict>) -> PyResult<Queue> {
     Ok(queue)
 }
 
-/// An exchange from its dict.
+/// Converts an exchange from its dict.
 ///
 /// # Errors
 ///
-/// TypeError for a value of the wrong type.
+/// TypeError if a value has the wrong type.
 pub(crate) fn exchange(dict: &Bound<'_, PyDict>) -> PyResult<Exchange> {
     let (mut name, mut kind) = (String::new(), "direct".to_owned());
     get(dict, "name", &mut name)?;
@@ -218,7 +220,7 @@ fn set_text(slot: &mut Option<Text>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Milliseconds as text; a number is kombu's: seconds.
+/// Converts an expiration to milliseconds as text. A number is in seconds, as in kombu.
 fn expiration(value: &Bound<'_, PyAny>) -> PyResult<Text> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Cow::Owned(text.to_cow()?.into_owned()));
@@ -241,7 +243,7 @@ fn timestamp(value: &Bound<'_, PyAny>) -> PyResult<u64> {
         return seconds_of(value);
     }
     let seconds = value.extract::<f64>()?;
-    // As `int()` of the float would be; the cast saturates.
+    // Truncates as `int()` does; the cast saturates.
     if seconds >= 0.0 {
         Ok(seconds as u64)
     } else {
@@ -278,7 +280,7 @@ fn from_python(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
             "nested more than {MAX_NESTING_DEPTH} deep"
         )));
     }
-    // `bool` is an `int` in Python: it comes first.
+    // `bool` is a subclass of `int` in Python, so it comes first.
     if let Ok(text) = value.cast::<PyString>() {
         Ok(Value::String(text.to_cow()?.into_owned()))
     } else if let Ok(truth) = value.cast::<PyBool>() {
@@ -306,7 +308,7 @@ fn from_python(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     }
 }
 
-/// datetime and Decimal.
+/// Converts datetime and Decimal.
 fn from_rare(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     let py = value.py();
     if value.is_instance(&py.import("datetime")?.getattr("datetime")?)? {
@@ -372,7 +374,8 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
     })
 }
 
-/// A naive datetime in UTC, as py-amqp gives; the number itself where datetime cannot hold it.
+/// Converts a timestamp to a naive datetime in UTC, as py-amqp does; to the number if datetime
+/// cannot represent it.
 fn naive_utc(py: Python<'_>, seconds: u64) -> PyResult<Bound<'_, PyAny>> {
     let datetime = py.import("datetime")?;
     let utc = datetime.getattr("timezone")?.getattr("utc")?;
@@ -389,7 +392,7 @@ fn naive_utc(py: Python<'_>, seconds: u64) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-/// The same type of error, with the place in front of its text.
+/// Returns an error of the same type, with the place prepended to its text.
 fn in_context(py: Python<'_>, place: &str, error: PyErr) -> PyErr {
     PyErr::from_type(error.get_type(py), format!("{place}: {}", error.value(py)))
 }

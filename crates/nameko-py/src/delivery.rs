@@ -66,7 +66,7 @@ impl Delivery {
         let request = &self.message.properties;
         let Some(reply_to) = request.reply_to.as_deref() else {
             return Err(PyValueError::new_err(
-                "the request has no reply_to: nobody waits for a reply",
+                "the request has no reply_to: a reply cannot be sent",
             ));
         };
         Ok(Publish {
@@ -336,7 +336,7 @@ impl PendingReply {
         if let Err(error) = published {
             let consequence = match settlement {
                 Settlement::Requeue if self.acker.is_some() => "the request goes back to its queue",
-                _ => "its caller will not get one",
+                _ => "its caller will not receive one",
             };
             tracing::error!(
                 "the reply to `{}` could not be sent, {consequence}: {error}",

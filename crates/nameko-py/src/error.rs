@@ -1,4 +1,4 @@
-//! `AmqpError`: every failure of a broker or of the way to it, as Python sees it.
+//! `AmqpError`: the Python exception for every failure of a broker or of the connection to it.
 
 use nameko::amqp::{Error, PublishError};
 use pyo3::prelude::*;
@@ -7,11 +7,11 @@ pyo3::create_exception!(
     _nameko,
     AmqpError,
     pyo3::exceptions::PyException,
-    "Something on a broker, or on the way to it, did not work. `kind` names the case, `code` is AMQP's reply code where \
-     the broker gave one, `text` says what was wrong and what to do."
+    "A failure of a broker or of the connection to it. `kind` names the case, `code` is the AMQP reply code if the broker \
+     sent one, `text` gives the cause and the remedy."
 );
 
-/// What an `AmqpError` will say: made on any thread, raised on a Python one.
+/// The contents of an `AmqpError`: created on any thread, raised on a Python one.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     kind: &'static str,
@@ -20,7 +20,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The answer to a call, or the connection, can no longer come.
+    /// A failure of kind `lost`: no reply can arrive, or the connection is gone.
     pub(crate) fn lost(text: impl Into<String>) -> Self {
         Failure {
             kind: "lost",
@@ -29,7 +29,7 @@ impl Failure {
         }
     }
 
-    /// The exception.
+    /// Converts to the exception.
     pub(crate) fn into_err(self, py: Python<'_>) -> PyErr {
         let error = AmqpError::new_err(self.text.clone());
         let value = error.value(py);

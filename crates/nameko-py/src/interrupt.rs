@@ -1,8 +1,8 @@
-//! Raising an exception in another thread, where that does no harm.
+//! Raising an exception in another thread, where that is safe.
 //!
-//! Python raises it at the next place where it looks: after a call, at the begin of a function, at the end of a loop's
-//! turn. After the `acquire()` of `lock.acquire()` and before the `try` behind it, the lock would be held for ever. So it
-//! is looked where the thread is, and whether that is such a place; the GIL is not given back in between.
+//! Python raises it at its next check: after a call, at the start of a function, at the end of a
+//! loop iteration. Between `lock.acquire()` and the `try` that follows, the lock would be held
+//! forever. So the position of the thread is inspected first, without releasing the GIL in between.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-/// A function that uses one of these may hold something that it gives back by hand.
+/// Names in a function that may hold a lock outside of a `with`.
 const LOCKING_NAMES: &[&str] = &[
     "acquire",
     "release",
@@ -22,8 +22,8 @@ const LOCKING_NAMES: &[&str] = &[
     "_release_save",
 ];
 
-/// Modules, with all below them, whose functions are not interrupted. A generator's `__enter__` has a `try` that does not
-/// end what was entered; ours have things to keep in order.
+/// Modules without interrupts, submodules included. In `contextlib`, the `try` of a generator's
+/// `__enter__` does not leave the entered block; ours maintain invariants.
 const UNINTERRUPTIBLE_MODULES: &[&str] = &[
     "contextlib",
     "nameko.loop",
@@ -31,11 +31,11 @@ const UNINTERRUPTIBLE_MODULES: &[&str] = &[
     "nameko.workers",
 ];
 
-/// Modules, with all below them, whose functions are interrupted in a `try` or a `with` only.
+/// Modules with interrupts only inside a `try` or a `with`, submodules included.
 const TRY_ONLY_MODULES: &[&str] = &["importlib", "threading"];
 
-/// Has `exc_type` raised in the thread `ident`, unless it is just where a lock could stay behind, or in a finalizer,
-/// whose exceptions are dropped. Returns whether it will be raised.
+/// Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread is
+/// in a finalizer, where exceptions are dropped. Returns whether it will be raised.
 #[pyfunction]
 pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>) -> PyResult<bool> {
     static TOOLS: PyOnceLock<Tools> = PyOnceLock::new();
@@ -45,7 +45,7 @@ pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>)
         tools.py_object.call1(py, (exc_type,))?,
     )
         .into_pyobject(py)?;
-    // From here on no Python function is called.
+    // No Python function may run from here on: it could release the GIL.
     let frames = tools.current_frames.bind(py).call0()?;
     let Some(frame) = frames.cast::<PyDict>()?.get_item(ident)? else {
         return Ok(false);
@@ -62,7 +62,7 @@ struct Tools {
     set_async_exc: Py<PyAny>,
     unsigned_long: Py<PyAny>,
     py_object: Py<PyAny>,
-    /// The number of the instruction that an exception handler begins with; none before Python 3.11.
+    /// The opcode at the start of an exception handler; none before Python 3.11.
     push_exc_info: Option<u8>,
 }
 
@@ -87,7 +87,7 @@ impl Tools {
     }
 }
 
-/// Whether nothing is lost where the thread is interrupted in this frame, its innermost one.
+/// Returns whether an interrupt in this frame, a thread's innermost one, leaves nothing held.
 fn is_safe_to_interrupt(py: Python<'_>, frame: &Bound<'_, PyAny>, tools: &Tools) -> PyResult<bool> {
     let code = frame.getattr(intern!(py, "f_code"))?;
     let function: PyBackedStr = code.getattr(intern!(py, "co_name"))?.extract()?;
@@ -109,7 +109,7 @@ fn is_safe_to_interrupt(py: Python<'_>, frame: &Bound<'_, PyAny>, tools: &Tools)
     Ok(true)
 }
 
-/// Whether the frame belongs to one of the modules, or to one below them.
+/// Returns whether the frame belongs to one of the modules or their submodules.
 fn is_in(py: Python<'_>, frame: &Bound<'_, PyAny>, modules: &[&str]) -> PyResult<bool> {
     let globals = frame.getattr(intern!(py, "f_globals"))?;
     let Some(name) = globals
@@ -127,7 +127,7 @@ fn is_in(py: Python<'_>, frame: &Bound<'_, PyAny>, modules: &[&str]) -> PyResult
     }))
 }
 
-/// Whether the frame is in the body of a `try` or a `with`. False where that cannot be told.
+/// Returns whether the frame is in the body of a `try` or a `with`; false if that is unknown.
 fn in_try(
     py: Python<'_>,
     frame: &Bound<'_, PyAny>,
@@ -145,15 +145,17 @@ fn in_try(
     else {
         return Ok(false);
     };
-    // Others are those that clean up behind a handler.
+    // Other entries clean up after a handler.
     let instructions = code.getattr(intern!(py, "co_code"))?;
     let first = instructions.cast::<PyBytes>()?.as_bytes().get(handler);
     Ok(first == Some(&push_exc_info))
 }
 
-/// Where the handler for an exception at byte `at` begins, by CPython's exception table: entries of four numbers (begin,
-/// length and handler in units of two bytes, depth), six bits to a byte, 64 says that more follow, 128 begins an entry.
-/// See `InternalDocs/exception_handling.md` of CPython.
+/// Returns the offset of the handler for an exception at byte `at`.
+///
+/// CPython's exception table has entries of four numbers: start, length and handler in units of two
+/// bytes, and depth. A byte holds six bits; 64 marks a continuation, 128 the start of an entry.
+/// Source: `InternalDocs/exception_handling.md` of CPython.
 fn handler_at(table: &[u8], at: usize) -> Option<usize> {
     let mut bytes = table.iter();
     let mut number = || {
@@ -167,9 +169,9 @@ fn handler_at(table: &[u8], at: usize) -> Option<usize> {
         }
     };
     loop {
-        let (begin, length, handler, _depth) = (number()?, number()?, number()?, number()?);
+        let (start, length, handler, _depth) = (number()?, number()?, number()?, number()?);
         let unit = at / 2;
-        if unit >= begin && unit - begin < length {
+        if unit >= start && unit - start < length {
             return handler.checked_mul(2);
         }
     }
@@ -180,8 +182,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_handler_of_a_place_is_found() {
-        // Units 1 to 2 to unit 10, units 70 to 79 to unit 100.
+    fn finds_the_handler_of_a_position() {
+        // Units 1 to 2 are handled at unit 10, units 70 to 79 at unit 100.
         let table = [129, 2, 10, 0, 128 | 64 | 1, 6, 10, 64 | 1, 36, 1];
         let at = |unit: usize| handler_at(&table, unit * 2);
         assert_eq!(
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_ends_too_soon_has_no_handler() {
+    fn a_truncated_table_has_no_handler() {
         assert_eq!(handler_at(&[], 0), None);
         assert_eq!(handler_at(&[128, 1, 64], 0), None);
         assert_eq!(handler_at(&[255; 40], 0), None);

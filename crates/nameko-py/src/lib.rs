@@ -1,13 +1,14 @@
 //! The module `nameko._nameko`: the compiled half of the Python package `nameko`.
 //!
-//! Connections, topology, confirms, the matching of replies, HTTP, the queue of worker threads and the embedded broker live
-//! here, on one I/O thread that never enters Python ([`runtime`]). It pushes into queues; Python threads take from
-//! them: [`jobs`] for the workers of a container, [`completions`] for an asyncio loop, [`callbacks`] for callbacks about
-//! connections and log records. So nothing that a handler does can hold up heartbeats, acknowledgements, replies or
-//! stopping. What Python sees is described in `python/nameko/_nameko.pyi`.
+//! It runs connections, topology, confirms, reply matching, HTTP, the queue of worker threads and
+//! the embedded broker on one I/O thread that never enters Python ([`runtime`]). That thread pushes
+//! into queues that Python threads drain: [`jobs`] for the workers of a container, [`completions`]
+//! for an asyncio loop, [`callbacks`] for connection events and log records. So no handler can
+//! delay heartbeats, acknowledgements, replies or a stop. The Python API is documented in
+//! `python/nameko/_nameko.pyi`.
 //!
-//! Deliberately absent: wire names, serialisation, and every policy of Nameko. Those are Python, where extensions can
-//! override them.
+//! Deliberately absent: wire names, serialisation, and every policy of Nameko. They are written in
+//! Python, where extensions can override them.
 
 mod broker;
 mod callbacks;
@@ -37,7 +38,8 @@ mod web;
 
 use pyo3::prelude::*;
 
-/// The compiled half: connections, topology, confirms, reply matching, the worker thread queue, the embedded broker.
+/// The compiled module: connections, topology, confirms, reply matching, worker queue, HTTP server,
+/// embedded broker.
 #[pymodule(gil_used = false)]
 mod _nameko {
     use super::*;
@@ -51,7 +53,8 @@ mod _nameko {
         web::request::HttpRequest, web::server::HttpServer, web::socket::WebSocket,
     };
 
-    /// Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For `atexit`.
+    /// Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For
+    /// `atexit`.
     #[pyfunction]
     fn shutdown(py: Python<'_>) -> PyResult<()> {
         py.detach(runtime::shutdown);

@@ -21,8 +21,8 @@ static CALLBACK: Mutex<Option<Arc<Py<PyAny>>>> = Mutex::new(None);
 static MIN_LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
 
 /// Registers `callback(level, logger, text)` for the log records of the compiled half from `level`
-/// on, with the numbers and names of `logging`, as for `logging.getLogger(logger).log(level, text)`.
-/// Replaces the previous callback.
+/// on, with the numbers and names of `logging`, as for `logging.getLogger(logger).log(level,
+/// text)`. Replaces the previous callback.
 #[pyfunction]
 #[pyo3(signature = (callback, level = 30))]
 pub(crate) fn on_log(py: Python<'_>, callback: Py<PyAny>, level: u8) -> PyResult<()> {

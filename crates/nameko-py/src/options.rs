@@ -1,4 +1,4 @@
-//! How to connect, as Python's configuration says it.
+//! Connection options from Python.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -16,22 +16,22 @@ use tokio::sync::RwLock;
 use crate::error::Failure;
 use crate::runtime::{self, Generation};
 
-/// How to connect to a broker. Equal options share one publishing connection.
+/// Connection options. Equal options share one publishing connection.
 #[pyclass(frozen, eq, hash, module = "nameko._nameko")]
 pub(crate) struct Options {
     pub(crate) connect: ConnectOptions,
     uri: String,
-    /// The publisher that was found last, while the I/O thread is the one it was found on.
+    /// The publisher for the I/O thread of this generation.
     publisher: Mutex<Option<(Generation, PublisherHandle)>>,
 }
 
-/// Where messages go out, and what that takes.
+/// A publisher with its runtime.
 #[derive(Clone)]
 pub(crate) struct PublisherHandle {
     pub(crate) publisher: Publisher,
-    /// The runtime it is used on.
+    /// The runtime of the I/O thread.
     pub(crate) runtime: Handle,
-    /// Held for reading by each reply that is sent in the background.
+    /// Held for reading by each reply in the background.
     pub(crate) sending: Arc<RwLock<()>>,
 }
 
@@ -51,27 +51,27 @@ impl Hash for Options {
 }
 
 impl Options {
-    /// The process's publisher for them, and what it is used with.
+    /// Returns the publisher of the process for these options.
     ///
     /// # Errors
     ///
-    /// RuntimeError when there can be no I/O thread.
+    /// RuntimeError if the I/O thread cannot be started.
     pub(crate) fn publisher(&self) -> PyResult<PublisherHandle> {
-        let now = runtime::generation();
-        if let Some((then, handle)) = &*lock(&self.publisher)
-            && *then == now
+        let generation = runtime::generation();
+        if let Some((known, handle)) = &*lock(&self.publisher)
+            && *known == generation
         {
             return Ok(handle.clone());
         }
-        let found = PublisherHandle {
+        let handle = PublisherHandle {
             publisher: runtime::publisher(&self.connect)?,
             runtime: runtime::handle()?,
             sending: runtime::sending()?,
         };
-        // Finding it may have started the thread.
-        let now = runtime::generation();
-        *lock(&self.publisher) = Some((now, found.clone()));
-        Ok(found)
+        // The lookup may have started the thread.
+        let generation = runtime::generation();
+        *lock(&self.publisher) = Some((generation, handle.clone()));
+        Ok(handle)
     }
 }
 
@@ -122,12 +122,13 @@ fn login(name: &str) -> PyResult<Login> {
         "AMQPLAIN" => Ok(Login::AmqPlain),
         "EXTERNAL" => Ok(Login::External),
         _ => Err(PyValueError::new_err(format!(
-            "login method `{name}` is not known; it is one of PLAIN, AMQPLAIN, EXTERNAL"
+            "login method `{name}` is unknown; expected PLAIN, AMQPLAIN or EXTERNAL"
         ))),
     }
 }
 
-/// `AMQP_SSL`: None and False for none, True for the defaults, or a dict of `ssl.wrap_socket`'s options.
+/// Converts `AMQP_SSL`: None or False without TLS, True for the defaults, or a dict of the options
+/// of `ssl.wrap_socket`.
 fn tls(value: &Bound<'_, PyAny>) -> PyResult<Option<Tls>> {
     if value.is_none() {
         return Ok(None);
@@ -163,7 +164,7 @@ fn tls(value: &Bound<'_, PyAny>) -> PyResult<Option<Tls>> {
                 }
             }
             _ => tracing::warn!(
-                "TLS option `{name}` is not used: protocol version and ciphers are agreed on safely without it"
+                "TLS option `{name}` is ignored: protocol version and ciphers are negotiated"
             ),
         }
     }

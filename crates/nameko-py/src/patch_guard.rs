@@ -1,11 +1,11 @@
-//! Whether anybody has put something else in the place of what we wrote.
+//! Detection of monkey-patched or overridden attributes.
 
 use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
-/// What some attributes are meant to be. A test, or an extension, may have replaced one, at any time.
+/// The expected values of attributes, any of which a test or an extension may replace at any time.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct PatchGuard {
     places: Vec<Place>,
@@ -14,8 +14,8 @@ pub(crate) struct PatchGuard {
 struct Place {
     owner: Owner,
     name: Py<PyString>,
-    /// None where the dict is to have no such key.
-    original: Option<Py<PyAny>>,
+    /// None for a key that the dict must not have.
+    expected: Option<Py<PyAny>>,
 }
 
 enum Owner {
@@ -25,31 +25,31 @@ enum Owner {
 
 #[pymethods]
 impl PatchGuard {
-    /// `expected`: `(owner, name, original)`. Of a dict it is the item that is looked at, with None for one that is not to be
-    /// there; of anything else the attribute.
+    /// `expected`: tuples of owner, name and value. Of a dict the item is compared, None for an
+    /// absent one; of any other owner the attribute.
     #[new]
     fn new(expected: Vec<Place>) -> Self {
         PatchGuard { places: expected }
     }
 
-    /// An object may keep what looks at it: the collector sees such a circle.
+    /// An owner may refer to its guard: lets the garbage collector find the reference cycle.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         for Place {
-            owner, original, ..
+            owner, expected, ..
         } in &self.places
         {
             match owner {
                 Owner::Dict(dict) => visit.call(dict)?,
                 Owner::Object(object) => visit.call(object)?,
             }
-            visit.call(original)?;
+            visit.call(expected)?;
         }
         Ok(())
     }
 
-    /// Whether all of them are there, and nothing where nothing is to be.
+    /// Returns whether every attribute has its expected value.
     fn intact(&self, py: Python<'_>) -> bool {
-        self.places.iter().all(|place| place.holds(py))
+        self.places.iter().all(|place| place.is_intact(py))
     }
 }
 
@@ -57,7 +57,7 @@ impl<'py> FromPyObject<'_, 'py> for Place {
     type Error = PyErr;
 
     fn extract(place: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let (owner, name, original) = place.extract::<(Bound<'py, PyAny>, _, _)>()?;
+        let (owner, name, expected) = place.extract::<(Bound<'py, PyAny>, _, _)>()?;
         let owner = match owner.cast_into::<PyDict>() {
             Ok(dict) => Owner::Dict(dict.unbind()),
             Err(other) => Owner::Object(other.into_inner().unbind()),
@@ -65,19 +65,19 @@ impl<'py> FromPyObject<'_, 'py> for Place {
         Ok(Place {
             owner,
             name,
-            original,
+            expected,
         })
     }
 }
 
 impl Place {
-    fn holds(&self, py: Python<'_>) -> bool {
+    fn is_intact(&self, py: Python<'_>) -> bool {
         let found = match &self.owner {
             Owner::Dict(dict) => dict.bind(py).get_item(&self.name),
             Owner::Object(object) => object.bind(py).getattr_opt(&self.name),
         };
-        match (found, &self.original) {
-            (Ok(Some(found)), Some(original)) => found.is(original),
+        match (found, &self.expected) {
+            (Ok(Some(found)), Some(expected)) => found.is(expected),
             (Ok(None), None) => true,
             _ => false,
         }

@@ -1,4 +1,4 @@
-//! `Pending`: a call whose reply, or a publish whose confirm, has not arrived.
+//! `Pending`: a call without its reply yet, or a publish without its confirm.
 
 use std::sync::{Arc, Weak};
 
@@ -56,7 +56,8 @@ impl Pending {
 #[pymethods]
 impl Pending {
     /// Waits for the reply; returns None for a publish. Raises TimeoutError after `timeout` seconds
-    /// (it may be waited for again), and AmqpError on a failure: kind 'lost' if no reply can arrive.
+    /// (it may be waited for again), and AmqpError on a failure: kind 'lost' if no reply can
+    /// arrive.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<Delivery>>> {
         let outcome = wait(py, deadline(timeout)?, self.promise.outcome())?;
@@ -69,9 +70,9 @@ impl Pending {
             }
             Some(Outcome::Published) => Ok(None),
             Some(Outcome::Failed(failure)) => Err(failure.into_err(py)),
-            Some(Outcome::Cancelled) => Err(PyRuntimeError::new_err("it was cancelled")),
+            Some(Outcome::Cancelled) => Err(PyRuntimeError::new_err("the call was cancelled")),
             None => Err(PyTimeoutError::new_err(format!(
-                "nothing came within {} seconds",
+                "no result arrived within {} seconds",
                 timeout.unwrap_or_default()
             ))),
         }

@@ -1,4 +1,4 @@
-//! Is a broker there?
+//! Probe for a broker.
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::error::Failure;
 
-/// Whether something listens at the host and port of one of the URIs.
+/// Returns whether the host and port of one of the URIs accepts TCP connections.
 #[pyfunction]
 #[pyo3(signature = (amqp_uri, timeout = 1.0))]
 pub(crate) fn probe(py: Python<'_>, amqp_uri: &str, timeout: f64) -> PyResult<bool> {
@@ -16,10 +16,10 @@ pub(crate) fn probe(py: Python<'_>, amqp_uri: &str, timeout: f64) -> PyResult<bo
     let timeout = Duration::try_from_secs_f64(timeout).map_err(|error| {
         pyo3::exceptions::PyValueError::new_err(format!("timeout {timeout}: {error}"))
     })?;
-    Ok(py.detach(|| uris.iter().any(|uri| listens(uri, timeout))))
+    Ok(py.detach(|| uris.iter().any(|uri| accepts_connections(uri, timeout))))
 }
 
-fn listens(uri: &Uri, timeout: Duration) -> bool {
+fn accepts_connections(uri: &Uri, timeout: Duration) -> bool {
     let Ok(addresses) = (uri.host.as_str(), uri.port).to_socket_addrs() else {
         return false;
     };

@@ -49,7 +49,7 @@ impl ReplyListener {
         let promise = Arc::new(Promise::default());
         if !self.table.expect(&correlation_id, &promise) {
             return Err(PyValueError::new_err(format!(
-                "a reply with correlation id `{correlation_id}` is waited for already"
+                "a reply with correlation id `{correlation_id}` is already expected"
             )));
         }
         Ok(Pending::reply(promise, &self.table, correlation_id))

@@ -87,8 +87,8 @@ impl ReplyTable {
     pub(crate) fn connection_lost(&self) {
         self.calls.connection_lost(|| {
             format!(
-                "the connection to the broker has been lost for {} seconds: no reply came, and the call may \
-                 have been carried out",
+                "the connection to the broker has been lost for {} seconds: no reply arrived, and the call \
+                 may have been carried out",
                 internal::REPLY_GRACE_PERIOD.as_secs()
             )
         });
@@ -105,6 +105,6 @@ impl ReplyTable {
         let callback = lock(&self.on_unknown).take();
         drop(callback);
         self.calls
-            .close("the connection for replies was closed: no reply can come any more");
+            .close("the connection for replies was closed: no reply can arrive any more");
     }
 }

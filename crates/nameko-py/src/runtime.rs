@@ -1,6 +1,6 @@
-//! The process's I/O thread: one Tokio runtime for every connection, made when first needed.
+//! The I/O thread of the process: one Tokio runtime for all connections, started on demand.
 //!
-//! Python is never entered on it. A forked child gets a runtime of its own.
+//! It never enters Python. A forked child starts its own.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,52 +15,52 @@ use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{RwLock, oneshot};
 
-/// How long name lookups that still run may keep [`shutdown`] waiting.
+/// How long [`shutdown`] waits for running name lookups.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The process that used the runtime first; another one is a forked child.
+/// The process that used the runtime first. Any other one is a forked child.
 static FIRST_PID: OnceLock<u32> = OnceLock::new();
 
 static IO: Mutex<Option<Io>> = Mutex::new(None);
 
-/// Counts the I/O threads that were started and ended.
+/// The number of starts and ends of I/O threads.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// Tells one I/O thread from the next, also across a fork.
+/// Identifies an I/O thread, also across a fork.
 pub(crate) type Generation = (u32, u64);
 
-/// That of the I/O thread there is, or will be.
+/// Returns the generation of the current I/O thread, or of the one to start.
 pub(crate) fn generation() -> Generation {
     (std::process::id(), CHANGES.load(Ordering::Acquire))
 }
 
 struct Io {
-    /// The process it was made in: threads do not survive a fork.
+    /// The process that started the thread: threads do not survive a fork.
     pid: u32,
     handle: Handle,
     /// Dropped or sent to end the thread.
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
-    /// The publishers in use, kept so that a connection outlives the Python object that asked for it first.
+    /// The publishers in use. A connection outlives the Python object that has opened it.
     publishers: HashMap<ConnectOptions, Publisher>,
-    /// Held for reading by each reply that is sent in the background.
+    /// Held for reading by each reply in the background.
     sending: Arc<RwLock<()>>,
 }
 
-/// The runtime's handle.
+/// Returns the handle of the runtime.
 ///
 /// # Errors
 ///
-/// RuntimeError when the system gives no thread or no event queue.
+/// RuntimeError if the system cannot provide a thread or an event queue.
 pub(crate) fn handle() -> PyResult<Handle> {
     with_io(|io| io.handle.clone())
 }
 
-/// The process's publisher for `options`.
+/// Returns the publisher of the process for `options`.
 ///
 /// # Errors
 ///
-/// As [`handle`].
+/// RuntimeError as for [`handle`].
 pub(crate) fn publisher(options: &ConnectOptions) -> PyResult<Publisher> {
     with_io(|io| {
         if let Some(publisher) = io.publishers.get(options) {
@@ -76,16 +76,16 @@ pub(crate) fn publisher(options: &ConnectOptions) -> PyResult<Publisher> {
     })
 }
 
-/// What replies that are sent in the background hold for reading.
+/// Returns the lock that replies in the background hold for reading.
 ///
 /// # Errors
 ///
-/// As [`handle`].
+/// RuntimeError as for [`handle`].
 pub(crate) fn sending() -> PyResult<Arc<RwLock<()>>> {
     with_io(|io| io.sending.clone())
 }
 
-/// Closes the publishers and ends the I/O thread. Whatever is used afterwards starts anew.
+/// Closes the publishers and ends the I/O thread. Later calls start a new one.
 pub(crate) fn shutdown() {
     let io = lock(&IO).take();
     CHANGES.fetch_add(1, Ordering::AcqRel);
@@ -99,7 +99,7 @@ pub(crate) fn shutdown() {
         .into_values()
         .map(|publisher| io.handle.spawn(async move { publisher.close().await }))
         .collect();
-    // `close` is bounded by itself.
+    // `close` has its own timeout.
     for task in closed {
         let _ = io.handle.block_on(task);
     }
@@ -107,7 +107,8 @@ pub(crate) fn shutdown() {
     let _ = io.thread.join();
 }
 
-/// Options that are not the parent's, whose connection a child inherits and must not touch.
+/// Returns options with another connection name, so that a child does not share the connection of
+/// its parent.
 fn forked(options: &ConnectOptions, pid: u32) -> ConnectOptions {
     let name = options.connection_name.as_deref().unwrap_or("nameko");
     let connection_name = Some(format!("{name} (forked, process {pid})"));
@@ -117,20 +118,20 @@ fn forked(options: &ConnectOptions, pid: u32) -> ConnectOptions {
     }
 }
 
-fn with_io<T>(use_it: impl FnOnce(&mut Io) -> T) -> PyResult<T> {
+fn with_io<T>(action: impl FnOnce(&mut Io) -> T) -> PyResult<T> {
     let mut slot = lock(&IO);
     let pid = std::process::id();
     if slot.as_ref().is_none_or(|io| io.pid != pid) {
         let started = start(pid).map_err(|error| {
             PyRuntimeError::new_err(format!("cannot start the I/O thread: {error}"))
         })?;
-        // The parent's runtime cannot be ended in its child: its thread is not here.
-        if let Some(parents) = slot.replace(started) {
-            std::mem::forget(parents);
+        // A child cannot shut its parent's runtime down: the thread does not exist in it.
+        if let Some(inherited) = slot.replace(started) {
+            std::mem::forget(inherited);
         }
     }
     match slot.as_mut() {
-        Some(io) => Ok(use_it(io)),
+        Some(io) => Ok(action(io)),
         None => Err(PyRuntimeError::new_err("the I/O thread has ended")),
     }
 }
@@ -143,7 +144,7 @@ fn start(pid: u32) -> std::io::Result<Io> {
     let thread = std::thread::Builder::new()
         .name("nameko-io".into())
         .spawn(move || {
-            // An error means that the sender is gone, which also ends the thread.
+            // Fails if the sender is dropped, which ends the thread too.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         })?;

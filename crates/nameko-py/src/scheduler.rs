@@ -1,46 +1,47 @@
-//! Who runs the next job: the policy of one container's worker threads. Pure: no thread, clock or Python in it.
+//! Scheduling policy of the worker thread pool. A pure state machine: no thread, clock or Python.
 //!
-//! Threads that fight for the GIL cost far more than the jobs they run. So one thread, the *hot* one, runs short jobs
-//! back to back. Another is called only when the hot thread has been in one job for longer than [`STALL_AFTER`], or says
-//! itself that it is about to block. Blocking jobs thus spread over all threads; a storm of short ones stays on one.
+//! Threads that compete for the GIL cost far more than the jobs they run. So one thread, the *hot*
+//! one, runs short jobs back to back. Another is woken only if the hot thread has been in one job
+//! for longer than [`STALL_AFTER`], or reports that it is about to block. Blocking jobs thus spread
+//! over all threads, while a burst of short ones stays on one.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long the hot thread may be in one job before another thread is called for the jobs behind it.
+/// How long the hot thread may be in one job before another thread is woken for the jobs behind it.
 pub(crate) const STALL_AFTER: Duration = Duration::from_micros(250);
 
-/// Names one thread of a scheduler.
+/// A thread of a scheduler.
 pub(crate) type WorkerId = usize;
 
-/// What a thread that asks for work does next.
+/// The next step of a worker thread.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next<T> {
     /// Run this job, then ask again.
     Run(T),
     /// Sleep until woken: the worker is on the list of parked threads.
     Park,
-    /// Return: the scheduler has ended.
+    /// Return: the scheduler has stopped.
     Stop,
 }
 
-/// The jobs not begun and the threads that wait for them.
+/// The queued jobs and the threads that wait for them.
 pub(crate) struct Scheduler<T> {
     jobs: VecDeque<T>,
     max_threads: usize,
-    /// Threads that arrived and have not left, and those being started.
+    /// The number of threads that are registered or being started.
     threads: usize,
-    /// Threads that were asked for and have not arrived yet.
+    /// The number of threads that are being started.
     starting: usize,
     next_worker: WorkerId,
-    /// The sleeping threads; the last one slept the shortest and is called first, its caches are warm.
+    /// The sleeping threads. The last one is woken first, as its caches are warm.
     parked: Vec<WorkerId>,
-    /// The thread that began a job last, and when; none after it ran out of jobs or said that it blocks.
+    /// The thread that started the latest job, and when. None once it is out of jobs or blocks.
     hot: Option<(WorkerId, Instant)>,
-    /// A thread that was called and has not asked for work yet. It may be waiting for the GIL, where calling more
-    /// threads would only make the queue for the GIL longer.
+    /// A woken thread that has not asked for work yet. It may be waiting for the GIL, so that more
+    /// threads would only add to the contention.
     waking: Option<WorkerId>,
-    /// Counts the jobs begun, so that the watchdog sees progress.
+    /// The number of jobs started, by which the watchdog detects progress.
     started_jobs: u64,
     stopped: bool,
 }
@@ -62,7 +63,11 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Adds a job. Returns the thread to wake for it, if one should be woken. Gives the job back when the scheduler has ended.
+    /// Queues a job. Returns the thread to wake for it, if any.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if the scheduler has stopped.
     pub(crate) fn push(&mut self, job: T, now: Instant) -> Result<Option<WorkerId>, T> {
         if self.stopped {
             return Err(job);
@@ -75,7 +80,7 @@ impl<T> Scheduler<T> {
         })
     }
 
-    /// A thread takes a worker. It counts as one that was asked for, if any was.
+    /// Registers a thread, which completes a requested start if there is one.
     pub(crate) fn register(&mut self) -> WorkerId {
         if self.starting > 0 {
             self.starting -= 1;
@@ -86,7 +91,7 @@ impl<T> Scheduler<T> {
         self.next_worker
     }
 
-    /// A thread asks for work.
+    /// Returns the next step of a thread.
     pub(crate) fn next(&mut self, worker: WorkerId, now: Instant) -> Next<T> {
         if self.waking == Some(worker) {
             self.waking = None;
@@ -110,7 +115,7 @@ impl<T> Scheduler<T> {
         Next::Park
     }
 
-    /// The thread's job is about to block. Returns the thread to wake for the jobs behind it.
+    /// Marks the thread's job as about to block. Returns the thread to wake for the jobs behind it.
     pub(crate) fn block(&mut self, worker: WorkerId) -> Option<WorkerId> {
         self.clear_hot(worker);
         if self.hot.is_none() && !self.jobs.is_empty() {
@@ -120,7 +125,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// The thread's job gets on: the thread is as good as in a new one.
+    /// Restarts the stall timeout of the hot thread.
     pub(crate) fn touch(&mut self, worker: WorkerId, now: Instant) {
         if let Some((hot, begun)) = &mut self.hot
             && *hot == worker
@@ -129,8 +134,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// When somebody has to look again whether the hot thread still makes progress; none while nothing waits behind it,
-    /// or nobody could be called anyway.
+    /// The time of the next check for a stall. None if no job waits or no thread could be woken.
     pub(crate) fn next_check_at(&self) -> Option<Instant> {
         if self.jobs.is_empty() || self.waking.is_some() || self.parked.is_empty() {
             return None;
@@ -138,7 +142,7 @@ impl<T> Scheduler<T> {
         self.hot.map(|(_, begun)| begun + STALL_AFTER)
     }
 
-    /// Somebody looks: returns the thread to wake when the hot one is stuck.
+    /// Checks for a stall. Returns the thread to wake if the hot one is stalled.
     pub(crate) fn check_stalled(&mut self, now: Instant) -> Option<WorkerId> {
         if self.jobs.is_empty() || self.is_hot(now) {
             None
@@ -147,22 +151,22 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Whether one more thread should be started, so that one is always there to be called. Counts it as started;
-    /// [`Scheduler::thread_not_started`] takes that back.
+    /// Requests one more thread if none is spare. Returns whether to start it; it is counted until
+    /// [`Scheduler::thread_not_started`] reports a failure.
     pub(crate) fn request_thread(&mut self) -> bool {
-        let wanted = !self.stopped
+        let starts = !self.stopped
             && self.parked.is_empty()
             && self.starting == 0
             && self.threads < self.max_threads;
-        if wanted {
+        if starts {
             self.threads += 1;
             self.starting += 1;
         }
-        wanted
+        starts
     }
 
-    /// The wanted thread could not be started. Where it has arrived all the same (who started it was interrupted
-    /// afterwards), it counts.
+    /// Reports that a requested thread could not be started. Has no effect if it has registered
+    /// nevertheless, when its starter was interrupted afterwards.
     pub(crate) fn thread_not_started(&mut self) {
         if self.starting > 0 {
             self.starting -= 1;
@@ -170,8 +174,8 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Takes no more jobs; threads end when those that are here have been run. Returns the threads to wake, and with
-    /// `discard` the jobs that will not be run.
+    /// Refuses further jobs; threads end once the queue is empty. Returns the threads to wake, and
+    /// with `discard` the removed jobs.
     pub(crate) fn stop(&mut self, discard: bool) -> (Vec<WorkerId>, VecDeque<T>) {
         self.stopped = true;
         let jobs = if discard {
@@ -182,17 +186,17 @@ impl<T> Scheduler<T> {
         (std::mem::take(&mut self.parked), jobs)
     }
 
-    /// Jobs not begun.
+    /// The number of queued jobs.
     pub(crate) fn pending(&self) -> usize {
         self.jobs.len()
     }
 
-    /// Whether the thread has run its last job without calling for another thread's help.
+    /// Whether the thread is hot, so that its last job was short.
     pub(crate) fn is_hot_worker(&self, worker: WorkerId, now: Instant) -> bool {
         self.is_hot(now) && self.hot.is_some_and(|(hot, _)| hot == worker)
     }
 
-    /// Jobs begun since the scheduler was made.
+    /// The number of jobs started so far.
     pub(crate) fn started_jobs(&self) -> u64 {
         self.started_jobs
     }
@@ -205,12 +209,12 @@ impl<T> Scheduler<T> {
         self.stopped
     }
 
-    /// No thread is here or on its way.
+    /// Whether no thread is registered or being started.
     pub(crate) fn has_no_threads(&self) -> bool {
         self.threads == 0
     }
 
-    /// Somebody takes jobs, and not long ago.
+    /// Whether a thread has started a job recently.
     fn is_hot(&self, now: Instant) -> bool {
         self.hot
             .is_some_and(|(_, begun)| now.saturating_duration_since(begun) < STALL_AFTER)
@@ -222,7 +226,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Calls a parked thread, one at a time.
+    /// Wakes a parked thread, one at a time.
     fn wake_one(&mut self) -> Option<WorkerId> {
         if self.waking.is_none() {
             self.waking = self.parked.pop();
@@ -237,7 +241,7 @@ impl<T> Scheduler<T> {
 mod tests {
     use super::*;
 
-    /// A scheduler with `count` threads that found nothing to do.
+    /// A scheduler with `count` parked threads.
     fn idle(count: usize) -> (Scheduler<u32>, Vec<WorkerId>, Instant) {
         let now = Instant::now();
         let mut scheduler = Scheduler::new(count);
@@ -249,20 +253,24 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_short_jobs_stays_on_one_thread() {
+    fn a_burst_of_short_jobs_stays_on_one_thread() {
         let (mut scheduler, _, mut now) = idle(10);
         let hot = scheduler
             .push(0, now)
             .unwrap()
             .expect("the first job wakes a thread");
         for job in 1..100 {
-            assert_eq!(scheduler.push(job, now), Ok(None), "nobody else is woken");
+            assert_eq!(
+                scheduler.push(job, now),
+                Ok(None),
+                "no other thread is woken"
+            );
         }
         for job in 0..100 {
             assert_eq!(
                 scheduler.next(hot, now),
                 Next::Run(job),
-                "in the order they came"
+                "first in, first out"
             );
             now += STALL_AFTER / 2;
             assert_eq!(scheduler.check_stalled(now), None);
@@ -271,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_gets_on_keeps_the_jobs_behind_its_own() {
+    fn a_thread_that_makes_progress_keeps_the_jobs_behind_its_own() {
         let (mut scheduler, _, now) = idle(3);
         let first = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.next(first, now), Next::Run(1));
@@ -281,30 +289,32 @@ mod tests {
         assert_eq!(scheduler.next_check_at(), Some(later + STALL_AFTER));
         assert!(
             scheduler.check_stalled(later + STALL_AFTER).is_some(),
-            "it is stuck then"
+            "it is stalled then"
         );
     }
 
     #[test]
-    fn a_job_behind_a_stuck_thread_is_given_to_another() {
+    fn a_job_behind_a_stalled_thread_moves_to_another() {
         let (mut scheduler, _, now) = idle(3);
         let first = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.next(first, now), Next::Run(1));
         assert_eq!(scheduler.push(2, now), Ok(None));
         assert_eq!(scheduler.next_check_at(), Some(now + STALL_AFTER));
         let later = now + STALL_AFTER;
-        let second = scheduler.check_stalled(later).expect("the first is stuck");
+        let second = scheduler
+            .check_stalled(later)
+            .expect("the first is stalled");
         assert_ne!(second, first);
         assert_eq!(
             scheduler.next_check_at(),
             None,
-            "nothing to watch while it is on its way"
+            "no check while it is waking"
         );
         assert_eq!(scheduler.next(second, later), Next::Run(2));
     }
 
     #[test]
-    fn a_job_that_comes_while_all_busy_threads_are_stuck_wakes_one_at_once() {
+    fn a_job_wakes_a_thread_at_once_while_all_others_are_stalled() {
         let (mut scheduler, _, now) = idle(2);
         let first = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.next(first, now), Next::Run(1));
@@ -312,12 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_says_it_blocks_passes_the_work_on() {
+    fn a_thread_that_blocks_hands_its_jobs_over() {
         let (mut scheduler, _, now) = idle(2);
         let first = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.next(first, now), Next::Run(1));
         assert_eq!(scheduler.push(2, now), Ok(None));
-        let second = scheduler.block(first).expect("another is called at once");
+        let second = scheduler.block(first).expect("another is woken at once");
         assert_eq!(scheduler.next(second, now), Next::Run(2));
         assert_eq!(
             scheduler.next(first, now),
@@ -327,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn blocking_jobs_get_every_thread_and_no_more() {
+    fn blocking_jobs_use_every_thread_and_no_more() {
         let (mut scheduler, _, mut now) = idle(4);
         let mut woken = scheduler.push(0, now).unwrap();
         for job in 1..6 {
@@ -341,31 +351,31 @@ mod tests {
             woken = scheduler.check_stalled(now);
         }
         assert_eq!((running, scheduler.pending()), (4, 2));
-        assert_eq!(scheduler.next_check_at(), None, "nobody is left to call");
+        assert_eq!(scheduler.next_check_at(), None, "no thread is left to wake");
     }
 
     #[test]
-    fn only_one_thread_is_called_at_a_time() {
+    fn only_one_thread_is_woken_at_a_time() {
         let (mut scheduler, _, now) = idle(3);
         assert!(scheduler.push(1, now).unwrap().is_some());
         assert_eq!(
             scheduler.check_stalled(now + STALL_AFTER * 10),
             None,
-            "the called one may be waiting for the gil"
+            "the woken one may be waiting for the gil"
         );
         assert_eq!(scheduler.push(2, now + STALL_AFTER * 10), Ok(None));
     }
 
     #[test]
-    fn threads_are_asked_for_one_at_a_time_up_to_the_limit() {
+    fn threads_are_started_one_at_a_time_up_to_the_limit() {
         let now = Instant::now();
         let mut scheduler = Scheduler::<u32>::new(2);
         assert!(scheduler.request_thread());
-        assert!(!scheduler.request_thread(), "one is on its way");
+        assert!(!scheduler.request_thread(), "one is being started");
         let first = scheduler.register();
         assert!(
             scheduler.request_thread(),
-            "a spare, before the first begins a job"
+            "a spare, before the first starts a job"
         );
         scheduler.thread_not_started();
         assert!(
@@ -380,13 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_whose_starter_was_interrupted_counts_whenever_it_arrives() {
+    fn a_thread_whose_starter_was_interrupted_counts_once_registered() {
         let now = Instant::now();
-        for arrives_first in [true, false] {
+        for registers_first in [true, false] {
             let mut scheduler = Scheduler::new(2);
             scheduler.push(1, now).unwrap();
             assert!(scheduler.request_thread());
-            let worker = if arrives_first {
+            let worker = if registers_first {
                 let worker = scheduler.register();
                 scheduler.thread_not_started();
                 worker
@@ -402,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn ending_runs_what_is_here_and_wakes_all() {
+    fn stopping_runs_queued_jobs_and_wakes_all_threads() {
         let (mut scheduler, workers, now) = idle(3);
         let hot = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.push(2, now), Ok(None));
@@ -417,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn ending_at_once_gives_the_jobs_back() {
+    fn stopping_at_once_returns_queued_jobs() {
         let (mut scheduler, _, now) = idle(1);
         let hot = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.push(2, now), Ok(None));

@@ -1,4 +1,4 @@
-//! Waiting without the GIL, to be interrupted by Ctrl-C.
+//! Interruptible waiting without the GIL.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -16,17 +16,19 @@ use tokio::runtime::Handle;
 use crate::jobs;
 use crate::runtime::{self, Generation};
 
-/// How often a waiting thread looks for what Python wants it to raise.
+/// How often a waiting thread checks for interrupts, such as Ctrl-C.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(100);
 
-/// Drives `future` on this thread, detached from Python, until it is done or `deadline` has passed (`None` then).
+/// Drives `future` on this thread, detached from Python, until it is done. Returns `None` once
+/// `deadline` has passed.
 ///
-/// The future is dropped when the thread is interrupted: what must go on then is to be spawned, and its handle waited for.
+/// The future is dropped if the thread is interrupted. Work that must continue is spawned, and its
+/// handle passed here.
 ///
 /// # Errors
 ///
-/// KeyboardInterrupt or what else interrupts the thread; or there is no I/O thread, or it has ended meanwhile, as it does
-/// when the process ends.
+/// KeyboardInterrupt or another exception raised in this thread; RuntimeError if there is no I/O
+/// thread, or it has ended meanwhile, as at the end of the process.
 pub(crate) fn wait<F>(
     py: Python<'_>,
     deadline: Option<Instant>,
@@ -63,11 +65,12 @@ where
     }
 }
 
-/// The moment `timeout` seconds from now; none for no timeout, or one beyond all time.
+/// Returns the instant `timeout` seconds from now; none without a timeout, or if it is not
+/// representable.
 ///
 /// # Errors
 ///
-/// ValueError for a negative number or NaN.
+/// ValueError if `timeout` is negative or NaN.
 pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     match timeout {
         None => Ok(None),
@@ -80,7 +83,7 @@ pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     }
 }
 
-/// The I/O thread that a future relies on.
+/// The I/O thread that a future depends on.
 struct Io {
     handle: Handle,
     generation: Generation,
@@ -107,7 +110,8 @@ impl Wake for Wakeup {
     }
 }
 
-/// The output, or none when the I/O thread has ended: a timer of a runtime that has ended panics when it is polled.
+/// Polls the future. The output is none if the I/O thread has ended: a timer of a runtime that was
+/// shut down panics when polled.
 fn poll<F: Future>(
     runtime: &Io,
     future: Pin<&mut F>,
@@ -117,7 +121,7 @@ fn poll<F: Future>(
     if runtime::generation() != runtime.generation {
         return Poll::Ready(None);
     }
-    // Timers and spawns inside the future find the runtime through the thread.
+    // Timers and spawns inside the future look the runtime up in a thread local.
     let _entered = runtime.handle.enter();
     wakeup.woken.store(false, Ordering::Release);
     future.poll(&mut Context::from_waker(waker)).map(Some)
@@ -148,12 +152,12 @@ fn earliest(deadline: Option<Instant>, check: Instant) -> Instant {
     deadline.map_or(check, |deadline| deadline.min(check))
 }
 
-/// Raises what is due on this thread: KeyboardInterrupt on the main one, on others what another thread told it to raise
-/// (`PyThreadState_SetAsyncExc`). Python does both when it runs a function.
+/// Raises the pending exception of this thread: KeyboardInterrupt on the main thread, elsewhere one
+/// set with `PyThreadState_SetAsyncExc`. Python checks for both when it runs a function.
 fn check_interrupts(py: Python<'_>) -> PyResult<()> {
-    static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let nothing = NOTHING.get_or_try_init(py, || {
+    static NO_OP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let no_op = NO_OP.get_or_try_init(py, || {
         py.eval(c"lambda: None", None, None).map(Bound::unbind)
     })?;
-    nothing.call0(py).map(drop)
+    no_op.call0(py).map(drop)
 }

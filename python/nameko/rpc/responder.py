@@ -97,6 +97,6 @@ class Responder:
                 message.delivery.routing_key,
                 "the request goes back to its queue"
                 if message.acknowledged
-                else "its caller will not get one",
+                else "its caller will not receive one",
                 exc,
             )

@@ -126,7 +126,7 @@ class TestRpc:
         assert begun.wait(DEADLINE)
         getattr(client.consumers, end)()
         for call in (pending, client.replies.expect("after")):
-            with pytest.raises(_nameko.AmqpError, match="no reply can come") as caught:
+            with pytest.raises(_nameko.AmqpError, match="no reply can arrive") as caught:
                 call.wait(DEADLINE)
             assert caught.value.kind == "lost"
 

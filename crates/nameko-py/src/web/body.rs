@@ -69,7 +69,8 @@ struct State {
     /// The buffered chunks that come first.
     chunks: std::vec::IntoIter<Bytes>,
     rest: RequestBody,
-    /// The bytes read since the last deadline was set, and the deadline. None before the first read.
+    /// The bytes read since the last deadline was set, and the deadline. None before the first
+    /// read.
     progress: Option<(usize, Instant)>,
 }
 

@@ -54,8 +54,8 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// Returns the variable of a header. None for a name with an underscore: its variable would be that of the
-/// name with a dash, which a proxy may have set.
+/// Returns the variable of a header. None for a name with an underscore: its variable would be that
+/// of the name with a dash, which a proxy may have set.
 fn key<'py>(py: Python<'py>, name: &HeaderName) -> Option<Bound<'py, PyString>> {
     Some(match name.as_str() {
         "host" => intern!(py, "HTTP_HOST").clone(),

@@ -22,8 +22,8 @@ use crate::web::environ;
 use crate::web::response::{Chunk, Head, shared};
 use crate::web::socket::{Handshake, Sockets, WebSocket};
 
-/// A request, responded to once. If it is dropped before, the client gets the response of a service that
-/// is shutting down.
+/// A request, responded to once. If it is dropped before, the client gets the response of a service
+/// that is shutting down.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct HttpRequest {
     head: Parts,
@@ -80,7 +80,7 @@ impl HttpRequest {
                 let _ = reply.send(response);
                 Ok(())
             }
-            None => Err(PyRuntimeError::new_err("the request has been answered")),
+            None => Err(PyRuntimeError::new_err("a response was already sent")),
         }
     }
 
@@ -103,12 +103,12 @@ impl HttpRequest {
         match body {
             Some(Body::Buffered(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
             Some(Body::Streaming(body)) => Ok(Bound::<HttpBody>::new(py, body)?.into_any()),
-            None => Err(PyRuntimeError::new_err("the body has been taken")),
+            None => Err(PyRuntimeError::new_err("the body was already taken")),
         }
     }
 
-    /// Sends the response. `status` is a line such as `200 OK`. Raises ValueError if the status or a header is not
-    /// valid, RuntimeError if a response was sent before.
+    /// Sends the response. `status` is a line such as `200 OK`. Raises ValueError if the status or
+    /// a header is not valid, RuntimeError if a response was sent before.
     fn respond(
         &self,
         status: &str,
@@ -123,7 +123,8 @@ impl HttpRequest {
         Ok(())
     }
 
-    /// Sends the head of a response. Its body follows with `write`, up to `end`. Raises as `respond`.
+    /// Sends the head of a response. Its body follows with `write`, up to `end`. Raises as
+    /// `respond`.
     fn start_response(&self, status: &str, headers: Vec<(String, String)>) -> PyResult<()> {
         let (response, chunks) = Head::new(status, headers)?.with_chunks();
         self.send_response(response)?;
@@ -131,8 +132,8 @@ impl HttpRequest {
         Ok(())
     }
 
-    /// Upgrades the request to a WebSocket, which takes over the response. Returns None after an error response if
-    /// the request is not a valid WebSocket handshake.
+    /// Upgrades the request to a WebSocket, which takes over the response. Returns None after an
+    /// error response if the request is not a valid WebSocket handshake.
     fn websocket(&self) -> PyResult<Option<WebSocket>> {
         let response = match embed::handshake(&self.head, self.length != Some(0)) {
             Ok(response) => response,
@@ -161,7 +162,7 @@ impl HttpRequest {
                 };
                 Ok(Some(WebSocket::new(handshake)))
             }
-            _ => Err(PyRuntimeError::new_err("the request has been answered")),
+            _ => Err(PyRuntimeError::new_err("a response was already sent")),
         }
     }
 
@@ -171,21 +172,23 @@ impl HttpRequest {
         lock(&self.state).reply.is_none()
     }
 
-    /// Sends a chunk of the body. Waits while too many chunks are unsent. Raises ConnectionResetError if the client
-    /// has disconnected.
+    /// Sends a chunk of the body. Waits while too many chunks are unsent. Raises
+    /// ConnectionResetError if the client has disconnected.
     fn write(&self, py: Python<'_>, data: PyBackedBytes) -> PyResult<()> {
         if data.is_empty() {
             return Ok(());
         }
         let chunks = lock(&self.state).chunks.clone();
         let Some(chunks) = chunks else {
-            return Err(PyRuntimeError::new_err("no response was begun"));
+            return Err(PyRuntimeError::new_err("no response was started"));
         };
         let sent = wait(py, None, chunks.send(Chunk::Data(shared(data))))?;
         match sent {
             Some(Ok(())) => Ok(()),
             _ if self.head.method == Method::HEAD => Ok(()),
-            _ => Err(PyConnectionResetError::new_err("the client has gone")),
+            _ => Err(PyConnectionResetError::new_err(
+                "the client has disconnected",
+            )),
         }
     }
 

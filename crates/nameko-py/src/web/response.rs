@@ -35,8 +35,9 @@ impl Head {
     ///
     /// ValueError if the status or a header is not valid in a response.
     pub(super) fn new(line: &str, headers: Vec<(String, String)>) -> PyResult<Self> {
-        let (status, reason) = status(line)
-            .ok_or_else(|| PyValueError::new_err(format!("{line:?} is no status of a response")))?;
+        let (status, reason) = status(line).ok_or_else(|| {
+            PyValueError::new_err(format!("{line:?} is not a valid response status"))
+        })?;
         let mut map = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
             let wrong = || {
@@ -77,7 +78,7 @@ impl Head {
             match chunks.recv().await {
                 Some(Chunk::Data(bytes)) => Some((Ok(bytes), Some(chunks))),
                 Some(Chunk::End) => None,
-                None => Some((Err("the application broke it off"), None)),
+                None => Some((Err("the application aborted the response"), None)),
             }
         });
         (self.apply_to(Response::stream(body)), sender)
@@ -94,7 +95,8 @@ impl Head {
     }
 }
 
-/// Parses a status line like `404 NOT FOUND`. Returns the reason phrase if it is not the standard one.
+/// Parses a status line like `404 NOT FOUND`. Returns the reason phrase if it is not the standard
+/// one.
 fn status(line: &str) -> Option<(StatusCode, Option<ReasonPhrase>)> {
     let (code, reason) = line.split_once(' ').unwrap_or((line, ""));
     let status = StatusCode::from_bytes(code.as_bytes())

@@ -46,7 +46,8 @@ enum ServerState {
 #[pymethods]
 impl HttpServer {
     /// Binds the port. `settings` are the configuration's keys `WEB_SERVER_*`, `WEBSOCKET_*` and
-    /// `stop_timeout`. Raises OSError if the address cannot be bound, ValueError if a setting is not valid.
+    /// `stop_timeout`. Raises OSError if the address cannot be bound, ValueError if a setting is
+    /// not valid.
     #[new]
     fn new(py: Python<'_>, host: &str, port: u16, settings: &Bound<'_, PyDict>) -> PyResult<Self> {
         let settings = ServerSettings::from_config(&config(settings)?)
@@ -82,7 +83,7 @@ impl HttpServer {
     fn fileno(&self) -> PyResult<i32> {
         match &*lock(&self.state) {
             ServerState::Bound(server) => Ok(server.as_fd().as_raw_fd()),
-            _ => Err(PyRuntimeError::new_err("the port is being served")),
+            _ => Err(PyRuntimeError::new_err("the server is running or closed")),
         }
     }
 
@@ -92,7 +93,8 @@ impl HttpServer {
         self.stop_timeout
     }
 
-    /// Calls `handler(request)` for each request as a job of `jobs`, at most `limit` at a time; further requests wait.
+    /// Calls `handler(request)` for each request as a job of `jobs`, at most `limit` at a time;
+    /// further requests wait.
     fn serve(
         &self,
         py: Python<'_>,
@@ -107,7 +109,7 @@ impl HttpServer {
             ServerState::Bound(server) => server,
             other => {
                 *state = other;
-                return Err(PyRuntimeError::new_err("the port is not to be served"));
+                return Err(PyRuntimeError::new_err("the server is running or closed"));
             }
         };
         let sockets = Sockets {
@@ -152,8 +154,9 @@ impl HttpServer {
         Ok(wait(py, deadline(timeout)?, idle)?.is_some())
     }
 
-    /// Closes each WebSocket once its message in flight is handled, with the reason that the service is shutting
-    /// down, and later ones at once. Returns False if some are open after `timeout` seconds.
+    /// Closes each WebSocket once its message in flight is handled, with the reason that the
+    /// service is shutting down, and later ones at once. Returns False if some are open after
+    /// `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn close_sockets(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         self.phase
@@ -163,7 +166,8 @@ impl HttpServer {
         Ok(wait(py, deadline(timeout)?, none)?.is_some())
     }
 
-    /// Stops accepting requests, waits for responses in flight, up to the stop timeout, then closes the connections.
+    /// Stops accepting requests, waits for responses in flight, up to the stop timeout, then closes
+    /// the connections.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let server = self.server();
         if let Some(server) = server {
@@ -214,7 +218,7 @@ fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
         } else if value.is_instance_of::<PyString>() {
             config.set(key, value.extract::<String>()?);
         } else {
-            let text = format!("{key} is neither a number nor a text");
+            let text = format!("{key} is neither a number nor a string");
             return Err(PyTypeError::new_err(text));
         }
     }

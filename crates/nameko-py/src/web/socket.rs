@@ -74,13 +74,15 @@ impl WebSocket {
 
 #[pymethods]
 impl WebSocket {
-    /// Accepts the connection. `on_message(message)` is called for each message in order, `on_close()` when the
-    /// client has disconnected; both as jobs. The close handshake completes when `on_close` has returned, or
-    /// after two seconds.
+    /// Accepts the connection. `on_message(message)` is called for each message in order,
+    /// `on_close()` when the client has disconnected; both as jobs. The close handshake completes
+    /// when `on_close` has returned, or after two seconds.
     fn accept(&self, on_message: Py<PyAny>, on_close: Py<PyAny>) -> PyResult<()> {
         let handshake = lock(&self.handshake).take();
         let Some(handshake) = handshake else {
-            return Err(PyRuntimeError::new_err("the connection has been accepted"));
+            return Err(PyRuntimeError::new_err(
+                "the connection was already accepted or rejected",
+            ));
         };
         let Handshake {
             response,
