@@ -79,6 +79,7 @@ mod extension;
 pub mod guide;
 #[doc(hidden)]
 pub mod internal;
+mod macros;
 pub mod messaging;
 mod panics;
 pub mod prelude;
@@ -123,7 +124,7 @@ pub use events::{
 pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
 pub use messaging::{Consume, MessagePublisher, Publisher};
-pub use nameko_macros::{
+pub use macros::{
     Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, rpc_client,
     service, timer, websocket_rpc,
 };
