@@ -123,11 +123,11 @@ pub use events::{
 };
 pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
-pub use messaging::{Consume, MessagePublisher, Publisher};
 pub use macros::{
     Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, rpc_client,
     service, timer, websocket_rpc,
 };
+pub use messaging::{Consume, MessagePublisher, Publisher};
 pub use protocol::Fault;
 pub use queue_consumer::QueueConsumer;
 pub use redaction::{REDACTED, redact};
