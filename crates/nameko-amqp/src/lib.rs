@@ -39,15 +39,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The crate's folder `examples` has both halves as programs.
+//! Both halves are programs in the folder `examples`.
 //!
 //! # Guarantees
 //!
-//! * No call waits for a dead connection. Whether it is refused, reset, silent, half open or closed
-//!   by the broker, or sends garbage: all pending calls fail with an [`Error`] that names the
-//!   broker, the user, the cause and a remedy. A broker that is alive but slow is waited for: one
-//!   that is short of memory and blocks publishers, which is logged, or one that cannot replicate a
-//!   message to confirm it. Add a timeout to calls that must not wait.
+//! * No call hangs on a dead connection. If the connection is refused, reset, silent, half open,
+//!   closed by the broker or broken by garbage, every pending call fails with an [`Error`] that
+//!   names the broker, the user, the cause and a remedy. Calls do wait for a slow broker: one that
+//!   blocks publishers for lack of memory, which is logged, or that cannot replicate a message to
+//!   confirm it. Add a timeout to calls that must not wait.
 //! * Acknowledging never blocks and never fails. On a closed connection it has no effect, since the
 //!   broker has requeued the message.
 //! * Input from the peer is never trusted. Frames, bodies and nesting are bounded. A protocol error

@@ -186,7 +186,7 @@ impl IntoIterator for Table {
 }
 
 impl Value {
-    /// Returns the text of a string.
+    /// Returns the text, `None` unless it is a string.
     #[inline]
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -195,7 +195,7 @@ impl Value {
         }
     }
 
-    /// Returns the number of an integer.
+    /// Returns the number, `None` unless it is an integer.
     #[inline]
     pub fn as_int(&self) -> Option<i64> {
         match self {
@@ -204,7 +204,7 @@ impl Value {
         }
     }
 
-    /// Returns the value of a boolean.
+    /// Returns the value, `None` unless it is a boolean.
     #[inline]
     pub fn as_bool(&self) -> Option<bool> {
         match self {
@@ -213,7 +213,7 @@ impl Value {
         }
     }
 
-    /// Returns the items of a list.
+    /// Returns the items, `None` unless it is a list.
     #[inline]
     pub fn as_list(&self) -> Option<&[Value]> {
         match self {
@@ -222,7 +222,7 @@ impl Value {
         }
     }
 
-    /// Returns the nested table.
+    /// Returns the nested table, `None` unless it is one.
     #[inline]
     pub fn as_table(&self) -> Option<&Table> {
         match self {

@@ -26,10 +26,10 @@ pub struct Uri {
 impl Uri {
     /// Parses one URI or several, separated by `;`, to be tried in order.
     ///
-    /// The schemes are `amqp`, `pyamqp`, `amqps` and `pyamqps`. Defaults are the user guest, the
-    /// password guest, localhost, port 5672 (5671 with TLS) and the virtual host `/`. As in kombu,
-    /// the virtual host is the percent-decoded text after the first `/` behind the host, and `/` if
-    /// that is empty.
+    /// The schemes are `amqp`, `pyamqp`, `librabbitmq`, `amqps` and `pyamqps`. Defaults are the
+    /// user guest, the password guest, localhost, port 5672 (5671 with TLS) and the virtual host
+    /// `/`. As in kombu, the virtual host is the percent-decoded text after the first `/` behind
+    /// the host, and `/` if that is empty.
     ///
     /// # Errors
     ///
