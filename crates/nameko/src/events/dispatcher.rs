@@ -1,4 +1,4 @@
-//! The dependency through which a service dispatches events.
+//! The dependency for dispatching events.
 
 use std::{
     fmt,
@@ -23,17 +23,20 @@ use crate::{
 
 /// Injects a [`Dispatcher`] of the service's events.
 ///
-/// Declares the exchange `{service}.events` when the service starts, unless the config key `DECLARE_EVENT_EXCHANGES` is
-/// false. Options given here hold for every event; an event can have its own.
-#[must_use = "a provider stands in `#[dependency(...)]`"]
+/// Declares the exchange `{service}.events` at the start, unless the config key
+/// `DECLARE_EVENT_EXCHANGES` is false. Options apply to every event; an event can override them.
+#[must_use = "a provider belongs into `#[dependency(...)]`"]
 pub struct EventDispatcher {
     options: Options,
     ready: OnceLock<(Arc<ConfiguredPublisher>, Arc<str>)>,
 }
 
 impl EventDispatcher {
-    /// A dispatcher with no options.
-    #[expect(clippy::new_without_default, reason = "providers are made with `new`")]
+    /// Creates a provider without options.
+    #[expect(
+        clippy::new_without_default,
+        reason = "providers are created with `new`"
+    )]
     pub fn new() -> Self {
         Self {
             options: Options::default(),
@@ -81,19 +84,20 @@ impl fmt::Debug for EventDispatcher {
     }
 }
 
-/// Dispatches events of one service, on behalf of a worker: they carry its context data.
+/// Dispatches events of the service with the context data of the worker.
 ///
-/// Cheap to clone, usable from many tasks at once.
+/// Cheap to clone; supports concurrent use.
 #[derive(Clone)]
 pub struct Dispatcher(Destination);
 
 impl Dispatcher {
-    /// Dispatches an event, once the result is awaited: `event_type` says what has happened, `data` is what handlers get.
-    /// It has been dispatched when the broker has taken charge of it; whether anybody handles it is not known.
+    /// Dispatches an event with its data when awaited.
+    ///
+    /// Completes once the broker has confirmed the event, independently of handlers.
     ///
     /// # Errors
-    /// When awaited: [`Error::Publish`] when the broker refuses the event or cannot be reached, [`Error::Serialization`]
-    /// when the data has no form in the event's format.
+    /// When awaited: [`Error::Publish`] if the broker refuses the event or is unreachable;
+    /// [`Error::Serialization`] if the format cannot represent the data.
     pub fn dispatch<'a, T: Serialize + ?Sized>(
         &self,
         event_type: impl Into<String>,
@@ -102,7 +106,7 @@ impl Dispatcher {
         Dispatching::new(self.0.clone(), event_type.into(), data, Options::default())
     }
 
-    /// A stand-in for tests: `dispatched` is given the type and the data of each event.
+    /// Creates a mock for tests: `dispatched` receives the type and the data of each event.
     ///
     /// ```
     /// # use nameko::Dispatcher;
@@ -131,8 +135,8 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
-/// An event about to be dispatched, once it is awaited. Its options win over the dispatcher's.
-#[must_use = "an event is dispatched when this is awaited"]
+/// An event, dispatched when awaited. Its options override the dispatcher's.
+#[must_use = "an event is only dispatched when awaited"]
 pub struct Dispatching<'a, T: ?Sized> {
     destination: Destination,
     data: &'a T,
@@ -162,7 +166,7 @@ impl<T: Serialize + ?Sized> IntoFuture for Dispatching<'_, T> {
     type IntoFuture = BoxFuture<'static, Result<()>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        // The data is written before anything is awaited.
+        // Serializes the data before the first await.
         publish(self.destination, Body::Value(self.data), self.options)
     }
 }

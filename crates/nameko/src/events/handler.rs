@@ -12,30 +12,30 @@ use crate::{
     protocol, queue_arguments,
 };
 
-/// Who handles an event, where several could.
+/// The selection of handlers for an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum HandlerType {
-    /// One instance of each service: each method has a queue, which the instances share.
+    /// One instance of each service: the instances share a queue per method.
     #[default]
     ServicePool,
-    /// One handler of all, whatever its service: all share one queue.
+    /// One handler in total: all handlers of all services share a queue.
     Singleton,
-    /// Every instance of every service: each has a queue of its own.
+    /// Every instance of every service: each instance has its own queue.
     Broadcast,
 }
 
-/// What tells the instances of a service apart, for [`HandlerType::Broadcast`]: it stands in the names of their queues.
+/// The identifier of an instance in its queue names, for [`HandlerType::Broadcast`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BroadcastIdentifier {
-    /// A text: the name of the machine, for example.
+    /// A string, such as the host name.
     Text(String),
-    /// The text under a key of the configuration.
+    /// The string value of a config key.
     Config(String),
 }
 
 impl BroadcastIdentifier {
-    /// The text under `key` of the configuration: `BroadcastIdentifier::config("SERVICE_IDENTIFIER")`.
+    /// Uses the string value of a config key: `BroadcastIdentifier::config("SERVICE_IDENTIFIER")`.
     pub fn config(key: impl Into<String>) -> Self {
         Self::Config(key.into())
     }
@@ -46,7 +46,10 @@ impl BroadcastIdentifier {
             Self::Config(key) => match config.str(key)? {
                 Some(text) => Ok(text.to_owned()),
                 None => Err(config
-                    .invalid(key, "is not set; it tells the instances of a service apart")
+                    .invalid(
+                        key,
+                        "is not set; it must identify this instance of the service",
+                    )
                     .into()),
             },
         }
@@ -59,12 +62,12 @@ impl<T: Into<String>> From<T> for BroadcastIdentifier {
     }
 }
 
-/// Calls a method with the data of each event of a type that a service dispatches.
+/// Calls a method with the data of each event of a type.
 ///
-/// The event type may be a pattern: `order.*` and `order.#` match as in any topic exchange, a `*` for one word, a `#` for any
-/// number of words. The event is acknowledged when the method has returned. One that raised is acknowledged too, and gone,
-/// unless [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) says otherwise. An event
-/// that cannot be read as the method's argument is logged and rejected, never put back.
+/// The event type may be a pattern of a topic exchange: `*` matches one word, `#` any number of words, as
+/// in `order.*`. An event is acknowledged after the method returns, also with an error, unless
+/// [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) is set. An
+/// event that does not deserialize into the argument is logged and rejected without requeueing.
 ///
 /// ```
 /// use nameko::prelude::*;
@@ -95,7 +98,8 @@ pub struct EventHandler {
 }
 
 impl EventHandler {
-    /// Handles events of the type `event_type` of the service `source`, once in each service, reliably.
+    /// Creates a handler of events of the type `event_type` from the service `source`. Default: one instance
+    /// per service, reliable delivery.
     pub fn new(source: impl Into<String>, event_type: impl Into<String>) -> Self {
         Self {
             source: source.into(),
@@ -111,67 +115,68 @@ impl EventHandler {
         }
     }
 
-    /// Who handles an event. [`HandlerType::ServicePool`] unless this says otherwise.
+    /// Sets the handler type. Default: [`HandlerType::ServicePool`].
     #[must_use]
     pub fn handler_type(mut self, handler_type: HandlerType) -> Self {
         self.handler_type = handler_type;
         self
     }
 
-    /// Whether events wait while nobody handles them. On unless this says otherwise; off, the queue goes with its last
-    /// consumer, and what is in it.
+    /// Sets whether events are kept while no handler runs. Default: `true`. If `false`, the queue and its
+    /// events are deleted with its last consumer.
     #[must_use]
     pub fn reliable_delivery(mut self, reliable: bool) -> Self {
         self.reliable_delivery = reliable;
         self
     }
 
-    /// An event whose method failed goes back to the queue, which delivers it again at once. If it fails each time it comes
-    /// each time: give the queue a delivery limit, see [`queue_arguments`](Self::queue_arguments).
+    /// Requeues an event if the method fails. The broker redelivers it at once: set a delivery limit on the
+    /// queue with [`queue_arguments`](Self::queue_arguments).
     #[must_use]
     pub fn requeue_on_error(mut self, requeue: bool) -> Self {
         self.requeue_on_error = requeue;
         self
     }
 
-    /// An event whose method failed is rejected: the queue's dead-letter exchange gets it. Without one it is gone, as if
-    /// acknowledged.
+    /// Rejects an event if the method fails. The queue dead-letters it, or drops it without a dead-letter
+    /// exchange.
     #[must_use]
     pub fn reject_on_error(mut self, reject: bool) -> Self {
         self.reject_on_error = reject;
         self
     }
 
-    /// What tells this instance apart, for [`HandlerType::Broadcast`]. By default it is new at each start, which cannot be
-    /// had together with reliable delivery: the queue of an instance that is gone would wait for ever.
+    /// Sets the identifier of this instance, for [`HandlerType::Broadcast`]. Default: a new one at each start,
+    /// which excludes reliable delivery: the queues of stopped instances would remain forever.
     #[must_use]
     pub fn broadcast_identifier(mut self, identifier: impl Into<BroadcastIdentifier>) -> Self {
         self.identifier = Some(identifier.into());
         self
     }
 
-    /// Arguments for the queue, besides those that the config key `queue_arguments` has under `events`; where both have
-    /// one, this counts. Those of the configuration are for queues of reliable delivery only: a quorum queue, for one,
-    /// cannot go with its consumer.
+    /// Adds arguments for the queue. They override those under `events` in the config key `queue_arguments`.
+    ///
+    /// Configured arguments only apply to reliable delivery: a quorum queue, for example, cannot be
+    /// auto-deleted.
     #[must_use]
     pub fn queue_arguments(mut self, arguments: impl Into<Table>) -> Self {
         self.arguments.extend(arguments.into());
         self
     }
 
-    /// How many events are held unacknowledged, instead of the container's `prefetch_count`. 0 is no limit.
+    /// Sets the maximum number of unacknowledged events; 0 is unlimited. Default: the container's
+    /// `prefetch_count`.
     #[must_use]
     pub fn prefetch_count(mut self, events: u16) -> Self {
         self.prefetch = Some(events);
         self
     }
 
-    /// The queue of the handler.
+    /// Returns the queue of the handler.
     fn queue(&self, config: &Config, service: &str, method: &str) -> Result<Queue> {
         if self.identifier.is_some() && self.handler_type != HandlerType::Broadcast {
             return Err(Error::Declaration(
-                "a `broadcast_identifier` is for broadcasts: add `handler_type = broadcast`, or leave it out"
-                    .to_owned(),
+                "a `broadcast_identifier` requires `handler_type = broadcast`".to_owned(),
             ));
         }
         let by_method = Some((service, method));
@@ -190,7 +195,7 @@ impl EventHandler {
             true => queue_arguments::configured(config, "events")?,
             false => Table::new(),
         };
-        // Exclusive queues go with their connection, whatever else is asked for.
+        // Exclusive queues are deleted with their connection.
         let exclusive = self.handler_type == HandlerType::Broadcast && !self.reliable_delivery;
         Ok(Queue::new(name)
             .bind(
@@ -203,7 +208,7 @@ impl EventHandler {
             .arguments(self.arguments.clone()))
     }
 
-    /// What tells this instance of the service apart.
+    /// Returns the identifier of this instance.
     fn instance(&self, config: &Config) -> Result<String> {
         match &self.identifier {
             Some(identifier) => identifier.read(config),
@@ -307,16 +312,20 @@ mod tests {
     }
 
     #[test]
-    fn broadcasts_are_told_apart_anew_unless_they_wait() {
+    fn unreliable_broadcasts_get_a_new_identifier() {
         let config = Config::default();
         let new = || EventHandler::new("shop", "paid").handler_type(HandlerType::Broadcast);
-        let name = |handler: EventHandler| handler.queue(&config, "mail", "send").map(|it| it.name);
+        let name = |handler: EventHandler| {
+            handler
+                .queue(&config, "mail", "send")
+                .map(|queue| queue.name)
+        };
         let one = name(new().reliable_delivery(false)).expect("a queue");
         let other = name(new().reliable_delivery(false)).expect("a queue");
         assert_ne!(one, other);
         assert_eq!(one.len(), "evt-shop-paid--mail.send-".len() + 32);
 
-        let error = name(new()).expect_err("no identifier that stays");
+        let error = name(new()).expect_err("no stable identifier");
         assert!(
             error.to_string().contains("`broadcast_identifier`"),
             "{error}"
@@ -335,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn exchanges_are_declared_as_the_configuration_says() {
+    fn exchanges_are_declared_as_configured() {
         let exchange = |key: &str, value: serde_json::Value| {
             protocol::event_exchange(&Config::default().with(key, value), "shop")
         };
@@ -348,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handlers_own_arguments_win_over_the_configurations() {
+    fn arguments_of_a_handler_override_configured_ones() {
         let config = Config::default().with(
             "queue_arguments",
             serde_json::json!({"events": {"x-max-length": 10, "x-queue-type": "quorum"}}),

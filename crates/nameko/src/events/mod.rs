@@ -1,4 +1,4 @@
-//! Events: a service tells what has happened, and whoever wants to hears of it.
+//! Events: a service dispatches events, other services handle them.
 //!
 //! ```no_run
 //! use nameko::prelude::*;
@@ -34,9 +34,9 @@
 //! }
 //! ```
 //!
-//! An event goes to the topic exchange `{service}.events`, with its type as the routing key. Each handler has a queue there,
-//! or shares one: see [`HandlerType`]. Names are those of Nameko, so that instances of one service may be written in
-//! different languages.
+//! An event is published to the topic exchange `{service}.events` with its type as the routing key.
+//! Handlers have or share queues, see [`HandlerType`]. The names are those of Nameko, so that the
+//! instances of a service may be written in different languages.
 
 mod dispatcher;
 mod handler;

@@ -1,4 +1,4 @@
-//! Events from a program that is no service.
+//! Event dispatch from programs.
 
 use std::{fmt, sync::Arc};
 
@@ -12,11 +12,11 @@ use crate::{
     protocol,
 };
 
-/// Dispatches events in the name of any service, from a program that is none.
+/// Dispatches events as any service, from a program outside of services.
 ///
-/// It declares nothing by itself: the exchange of a service's events is made by the service, or by a handler. With confirms, which are
-/// on unless [`use_confirms`](Self::use_confirms) says otherwise, dispatching where there is none is an error
-/// ([`amqp::Error::is_not_found`](crate::amqp::Error::is_not_found)). Usable from many tasks at once.
+/// Declares nothing: the exchange of events is declared by the service or a handler. Dispatching without
+/// an exchange is an error ([`amqp::Error::is_not_found`](crate::amqp::Error::is_not_found)), unless
+/// confirms are disabled with [`use_confirms`](Self::use_confirms). Supports concurrent use.
 ///
 /// ```no_run
 /// use nameko::{Config, events::StandaloneDispatcher};
@@ -27,17 +27,18 @@ use crate::{
 /// events.dispatch("shop", "order_paid", &17).await?;
 /// # Ok(()) }
 /// ```
-#[must_use = "a dispatcher does nothing until it dispatches"]
+#[must_use = "a dispatcher does nothing until used"]
 pub struct StandaloneDispatcher {
     publisher: Arc<ConfiguredPublisher>,
     options: Options,
 }
 
 impl StandaloneDispatcher {
-    /// Dispatches to the broker of the configuration. Connects at the first event.
+    /// Creates a dispatcher for the configured broker. Connects on first use.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when the configuration does not tell how to connect, or in which format.
+    /// [`Error::Config`](crate::Error::Config) if the configuration of the connection or the format is
+    /// invalid.
     pub fn new(config: &Config) -> Result<Self> {
         Ok(Self {
             publisher: Arc::new(ConfiguredPublisher::new(config, None, Options::default())?),
@@ -47,11 +48,11 @@ impl StandaloneDispatcher {
 
     publish_options!();
 
-    /// Dispatches an event in the name of `service`, once the result is awaited.
+    /// Dispatches an event as `service` when awaited.
     ///
     /// # Errors
-    /// When awaited: [`Error::Publish`](crate::Error::Publish) when there is no exchange `{service}.events`, or the broker
-    /// cannot be reached; [`Error::Serialization`](crate::Error::Serialization).
+    /// When awaited: [`Error::Publish`](crate::Error::Publish) if the exchange `{service}.events` does not
+    /// exist, or the broker is unreachable; [`Error::Serialization`](crate::Error::Serialization).
     pub fn dispatch<'a, T: Serialize + ?Sized>(
         &self,
         service: &str,

@@ -1,4 +1,4 @@
-//! The options of publishers and of single messages, as methods.
+//! Builder methods for the options of publishers and messages.
 
 use std::{fmt, future::IntoFuture};
 
@@ -12,54 +12,54 @@ use super::{
 };
 use crate::error::Result;
 
-/// Writes the methods that set options, for a type with a field `options`.
+/// Defines the builder methods for a type with a field `options`.
 macro_rules! publish_options {
     () => {
-        /// Whether to wait until the broker has taken charge of the message. On unless this says otherwise; without it, a
-        /// message that is lost is lost in silence.
+        /// Sets whether to wait for the broker's confirm. Default: `true`; without it, lost messages are not
+        /// detected.
         pub fn use_confirms(mut self, confirms: bool) -> Self {
             self.options.use_confirms = Some(confirms);
             self
         }
 
-        /// Whether it is an error when no queue takes the message. Needs confirms.
+        /// Sets whether an unroutable message is an error. Requires confirms. Default: `false`.
         pub fn mandatory(mut self, mandatory: bool) -> Self {
             self.options.mandatory = Some(mandatory);
             self
         }
 
-        /// How to try again when the connection was lost, `None` for not at all. By default three times, a second apart.
+        /// Sets the retries after a lost connection; `None` disables them. Default: three, a second apart.
         pub fn retry(mut self, retry: Option<$crate::amqp::Retry>) -> Self {
             self.options.retry = Some(retry);
             self
         }
 
-        /// The format of the body, by the name it is registered with: `json`, `msgpack`. By default the config key
-        /// `serializer`.
+        /// Sets the format of the body, such as `json` or `msgpack`. Default: the config key `serializer`.
         pub fn serializer(mut self, name: impl Into<String>) -> Self {
             self.options.serializer = Some(name.into());
             self
         }
 
-        /// Makes the body smaller.
+        /// Compresses the body.
         pub fn compression(mut self, compression: $crate::serialization::Compression) -> Self {
             self.options.compression = Some(compression);
             self
         }
 
-        /// The content type that the message says it has, in place of the serializer's.
+        /// Overrides the content type of the serializer.
         pub fn content_type(mut self, content_type: impl Into<$crate::amqp::Text>) -> Self {
             self.options.content_type = Some(content_type.into());
             self
         }
 
-        /// The content encoding that the message says it has, in place of the serializer's.
+        /// Overrides the content encoding of the serializer.
         pub fn content_encoding(mut self, content_encoding: impl Into<$crate::amqp::Text>) -> Self {
             self.options.content_encoding = Some(content_encoding.into());
             self
         }
 
-        /// A header. A call's replace the publisher's; those of the framework, `nameko.*`, replace both.
+        /// Adds a header. Headers of a message override those of its publisher; the framework's own,
+        /// `nameko.*`, override both.
         pub fn header(
             mut self,
             name: impl Into<String>,
@@ -69,87 +69,89 @@ macro_rules! publish_options {
             self
         }
 
-        /// Headers, as with [`header`](Self::header).
+        /// Adds headers, see [`header`](Self::header).
         pub fn headers(mut self, headers: impl Into<$crate::amqp::Table>) -> Self {
             self.options.headers.extend(headers.into());
             self
         }
 
-        /// Whether durable queues keep the message on disk (delivery mode 2) or not (1). On unless this says otherwise.
+        /// Sets whether the message is persistent (delivery mode 2) or transient (1). Default: `true`.
         pub fn persistent(mut self, persistent: bool) -> Self {
             self.options.persistent = Some(persistent);
             self
         }
 
-        /// The priority in queues that have priorities; 0 unless this says otherwise.
+        /// Sets the priority, for queues with priorities. Default: 0.
         pub fn priority(mut self, priority: u8) -> Self {
             self.options.priority = Some(priority);
             self
         }
 
-        /// After how long in a queue the message is dropped, or dead-lettered.
+        /// Sets the time in a queue after which the message is dropped or dead-lettered.
         pub fn expiration(mut self, expiration: std::time::Duration) -> Self {
             self.options.expiration = Some(expiration);
             self
         }
 
-        /// Tells which request a reply answers.
+        /// Sets the correlation id of a request and its reply.
         pub fn correlation_id(mut self, id: impl Into<$crate::amqp::Text>) -> Self {
             self.options.correlation_id = Some(id.into());
             self
         }
 
-        /// Where replies go.
+        /// Sets the address for replies.
         pub fn reply_to(mut self, reply_to: impl Into<$crate::amqp::Text>) -> Self {
             self.options.reply_to = Some(reply_to.into());
             self
         }
 
-        /// The application's name for the message.
+        /// Sets the message id.
         pub fn message_id(mut self, id: impl Into<$crate::amqp::Text>) -> Self {
             self.options.message_id = Some(id.into());
             self
         }
 
-        /// When it was made, in seconds since 1970-01-01 00:00 UTC.
+        /// Sets the timestamp, in seconds since the Unix epoch.
         pub fn timestamp(mut self, seconds: u64) -> Self {
             self.options.timestamp = Some(seconds);
             self
         }
 
-        /// The application's name for the kind of message (the property `type`).
+        /// Sets the message type, the property `type`.
         pub fn message_type(mut self, name: impl Into<$crate::amqp::Text>) -> Self {
             self.options.message_type = Some(name.into());
             self
         }
 
-        /// The user who publishes; the broker refuses the message of another.
+        /// Sets the user id; the broker refuses one other than that of the connection.
         pub fn user_id(mut self, user: impl Into<$crate::amqp::Text>) -> Self {
             self.options.user_id = Some(user.into());
             self
         }
 
-        /// The application that publishes.
+        /// Sets the id of the publishing application.
         pub fn app_id(mut self, app: impl Into<$crate::amqp::Text>) -> Self {
             self.options.app_id = Some(app.into());
             self
         }
 
-        /// A property that AMQP 0-9-1 has deprecated; passed through.
+        /// Sets the cluster id, deprecated by AMQP 0-9-1.
         pub fn cluster_id(mut self, cluster: impl Into<$crate::amqp::Text>) -> Self {
             self.options.cluster_id = Some(cluster.into());
             self
         }
 
-        /// Declares a queue first, with its exchanges and bindings. Of a publisher: once on each connection, or each time for
-        /// a queue that may be gone by then (`auto_delete`, `x-expires`); of a single message, and of a
-        /// [`StandaloneDispatcher`](crate::StandaloneDispatcher): each time.
+        /// Declares a queue with its exchanges and bindings before publishing.
+        ///
+        /// A publisher declares it once per connection, or before each message for queues that may
+        /// disappear (`auto_delete`, `x-expires`). A single message and a
+        /// [`StandaloneDispatcher`](crate::StandaloneDispatcher) declare it each time.
         pub fn declare(mut self, queue: impl Into<$crate::amqp::Queue>) -> Self {
             self.options.queues.push(queue.into());
             self
         }
 
-        /// Declares an exchange first, as [`declare`](Self::declare) does a queue.
+        /// Declares an exchange before publishing, like [`declare`](Self::declare).
         pub fn declare_exchange(mut self, exchange: $crate::amqp::Exchange) -> Self {
             self.options.exchanges.push(exchange);
             self
@@ -159,8 +161,8 @@ macro_rules! publish_options {
 
 pub(crate) use publish_options;
 
-/// A message about to be published, once it is awaited. Its options win over the publisher's.
-#[must_use = "a message is published when this is awaited"]
+/// A message, published when awaited. Its options override the publisher's.
+#[must_use = "a message is only published when awaited"]
 pub struct Publishing<'a, T: ?Sized> {
     destination: Destination,
     body: Body<'a, T>,
@@ -184,7 +186,8 @@ impl<'a, T: ?Sized> Publishing<'a, T> {
         }
     }
 
-    /// The routing key: the queue's name on the default exchange. `""` unless this, or the publisher, says otherwise.
+    /// Sets the routing key; on the default exchange, the name of the queue. Default: the publisher's, else
+    /// `""`.
     pub fn routing_key(mut self, key: impl Into<String>) -> Self {
         self.options.routing_key = Some(key.into());
         self
@@ -198,7 +201,7 @@ impl<T: Serialize + ?Sized> IntoFuture for Publishing<'_, T> {
     type IntoFuture = BoxFuture<'static, Result<()>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        // The body is written before anything is awaited.
+        // Serializes the body before the first await.
         publish(self.destination, self.body, self.options)
     }
 }

@@ -1,4 +1,4 @@
-//! The entrypoint `#[consume]`: messages of a queue.
+//! The entrypoint `#[consume]`.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use crate::{
     extension::Entrypoint,
 };
 
-/// Calls a method with the body of each message of a queue; with all of the message, and its body not read, where the method takes a
-/// [`RawMessage`](super::RawMessage).
+/// Calls a method with each message of a queue: with the deserialized body, or with the whole message as
+/// a [`RawMessage`](super::RawMessage).
 ///
-/// The queue is declared with its exchanges and bindings when the service starts, and after each reconnect. The message is
-/// acknowledged when the method has returned. One that raised is acknowledged too, and gone, unless
-/// [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) says otherwise. A message that
-/// cannot be read as the method's argument is logged and rejected, never put back.
+/// Declares the queue with its exchanges and bindings at the start and after each reconnect. A message is
+/// acknowledged after the method returns, also with an error, unless
+/// [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) is set. A
+/// message that does not deserialize into the argument is logged and rejected without requeueing.
 ///
 /// ```
 /// use nameko::{amqp::{Exchange, Queue}, prelude::*};
@@ -49,7 +49,7 @@ pub struct Consume {
 }
 
 impl Consume {
-    /// Consumes `queue`. A name alone is a durable queue without bindings.
+    /// Creates a consumer of `queue`. A name is a durable queue without bindings.
     pub fn new(queue: impl Into<Queue>) -> Self {
         Self {
             queue: queue.into(),
@@ -60,24 +60,24 @@ impl Consume {
         }
     }
 
-    /// A message whose method failed goes back to the queue, which delivers it again at once, to this or another instance.
-    /// If it fails each time it comes each time: give the queue a [limit](Queue::delivery_limit) and a
-    /// [dead-letter exchange](Queue::dead_letter).
+    /// Requeues a message if the method fails. The broker redelivers it at once, to this or another instance:
+    /// set a [delivery limit](Queue::delivery_limit) and a [dead-letter exchange](Queue::dead_letter).
     #[must_use]
     pub fn requeue_on_error(mut self, requeue: bool) -> Self {
         self.requeue_on_error = requeue;
         self
     }
 
-    /// A message whose method failed is rejected: the queue's [dead-letter exchange](Queue::dead_letter) gets it. Without
-    /// one it is gone, as if acknowledged.
+    /// Rejects a message if the method fails. The queue dead-letters it, or drops it without a
+    /// [dead-letter exchange](Queue::dead_letter).
     #[must_use]
     pub fn reject_on_error(mut self, reject: bool) -> Self {
         self.reject_on_error = reject;
         self
     }
 
-    /// How many messages are held unacknowledged, instead of the container's `prefetch_count`. 0 is no limit.
+    /// Sets the maximum number of unacknowledged messages; 0 is unlimited. Default: the container's
+    /// `prefetch_count`.
     #[must_use]
     pub fn prefetch_count(mut self, messages: u16) -> Self {
         self.prefetch = Some(messages);

@@ -1,4 +1,4 @@
-//! A message on its way to a method, and its acknowledgement.
+//! Delivery of messages to methods, and their acknowledgement.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -14,19 +14,19 @@ use crate::{
     worker,
 };
 
-/// What becomes of a message whose method failed.
+/// Settlement of a message whose method failed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum OnError {
-    /// It is acknowledged, and gone.
+    /// Acknowledge, which drops the message.
     Acknowledge,
-    /// It is rejected: gone, or dead-lettered where the queue says so.
+    /// Reject, which dead-letters or drops the message.
     Reject,
-    /// It goes back to the queue, which delivers it again.
+    /// Requeue for redelivery.
     Requeue,
 }
 
 impl OnError {
-    /// From the options of an entrypoint.
+    /// Creates it from the options of an entrypoint.
     pub(crate) fn of(requeue: bool, reject: bool) -> Result<Self> {
         match (requeue, reject) {
             (false, false) => Ok(Self::Acknowledge),
@@ -39,14 +39,14 @@ impl OnError {
     }
 }
 
-/// The messages of one queue, each of which one method handles.
+/// A consumer that calls one method for each message of a queue.
 #[derive(Default)]
 pub(crate) struct Deliveries {
     consuming: OnceLock<(Arc<QueueConsumer>, SubscriptionId, Arc<Handler>)>,
 }
 
 impl Deliveries {
-    /// Consumes `queue`, when the container has started.
+    /// Registers a consumer of `queue` for the start of the container.
     pub(crate) fn setup(
         &self,
         container: &Container,
@@ -74,7 +74,7 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Ends the consumer; messages that have come are still handled.
+    /// Cancels the consumer. Received messages are still handled.
     pub(crate) async fn stop(&self) {
         if let Some((consumer, subscription, _)) = self.consuming.get() {
             consumer.cancel(*subscription).await;
@@ -82,9 +82,13 @@ impl Deliveries {
     }
 }
 
-/// The body is the method's only argument.
+/// Checks that a method takes one argument, the body.
 pub(crate) fn takes_one_argument(method: &MethodHandle) -> Result<()> {
-    let required = method.params().iter().filter(|it| !it.optional).count();
+    let required = method
+        .params()
+        .iter()
+        .filter(|parameter| !parameter.optional)
+        .count();
     if required <= 1 && !method.params().is_empty() {
         return Ok(());
     }
@@ -104,11 +108,11 @@ struct Handler {
 }
 
 impl Handler {
-    /// Takes one message off the I/O task.
+    /// Accepts a message from the I/O task.
     fn accept(handler: &Weak<Self>, delivery: Delivery) {
         let Some((handler, container)) = handler
             .upgrade()
-            .and_then(|it| it.container.upgrade().map(|c| (it, c)))
+            .and_then(|handler| handler.container.upgrade().map(|c| (handler, c)))
         else {
             return delivery.acker.reject(true);
         };
@@ -124,7 +128,7 @@ impl Handler {
         } else {
             match self.codec.decode(&delivery.properties, &body) {
                 Ok(payload) => {
-                    // Workers may take long, and need it no more.
+                    // Frees the body before the worker runs.
                     drop(body);
                     Arguments::new().payload(payload)
                 }
@@ -147,15 +151,15 @@ impl Handler {
         {
             Ok(()) => {}
             Err(error @ Error::ContainerStopping(_)) => {
-                tracing::debug!("{error}; a message of {} goes back to it", self.queue);
+                tracing::debug!("{error}; requeueing a message of {}", self.queue);
                 acker.reject(true);
             }
             Err(error) => self.refuse(container, &delivery, bytes, &error),
         }
     }
 
-    /// A message that the method cannot be called with, now or ever: it is not put back, or it would come for ever. Where the
-    /// queue has a dead-letter exchange it goes there, else it is gone.
+    /// Rejects a message that does not deserialize. Requeueing would redeliver it forever; a dead-letter
+    /// exchange receives it, else it is dropped.
     fn refuse(&self, container: &Container, delivery: &Delivery, bytes: usize, error: &Error) {
         tracing::error!(
             service = container.service_name(),
@@ -169,7 +173,7 @@ impl Handler {
                 .as_deref()
                 .unwrap_or("none"),
             bytes,
-            "a message cannot be read and is rejected: {error}",
+            "rejecting an unreadable message: {error}",
         );
         delivery.acker.reject(false);
     }

@@ -44,7 +44,7 @@ impl ConfiguredPublisher {
         })
     }
 
-    /// Declares what is to be declared, once the broker is there.
+    /// Declares exchanges and queues, waiting for the broker.
     pub(crate) async fn declare(&self) -> Result<()> {
         Ok(self.publisher.ensure_declared(&self.declarations).await?)
     }
@@ -53,7 +53,7 @@ impl ConfiguredPublisher {
         let confirm = options.use_confirms != Some(false);
         if message.mandatory && !confirm {
             tracing::warn!(
-                "a mandatory message is published without confirms: if no queue takes it, nobody hears of it"
+                "a mandatory message is published without confirms: unroutable messages are not reported"
             );
         }
         let own = Declarations::new(options.exchanges, options.queues);
@@ -76,7 +76,7 @@ pub(crate) enum Destination {
         /// The worker that publishes; `None` outside of services.
         worker: Option<WorkerContext>,
     },
-    /// A function of a test.
+    /// A callback of a test.
     Mock(Arc<dyn Fn(Publish) -> Result<()> + Send + Sync>),
 }
 
@@ -91,13 +91,13 @@ impl fmt::Display for Destination {
 
 /// The body of a message to publish.
 pub(crate) enum Body<'a, T: ?Sized> {
-    /// To be serialised.
+    /// A value to serialize.
     Value(&'a T),
-    /// As it is.
+    /// Bytes, sent unchanged.
     Bytes(Bytes),
 }
 
-/// Publishes one message. Its body is written at once, before the future is polled.
+/// Publishes a message. Serializes the body eagerly, before the future is polled.
 pub(crate) fn publish<T: Serialize + ?Sized>(
     destination: Destination,
     body: Body<'_, T>,
@@ -117,7 +117,7 @@ pub(crate) fn publish<T: Serialize + ?Sized>(
             worker,
         } => {
             let options = publisher.options.and(call);
-            let headers = worker.map(|it| it.headers()).unwrap_or_default();
+            let headers = worker.map(|worker| worker.headers()).unwrap_or_default();
             let prepared = message(&exchange, &publisher.codec, body, &options, headers);
             Box::pin(async move { publisher.send(prepared?, options).await })
         }

@@ -1,4 +1,4 @@
-//! Messages on exchanges and queues of one's own: `Publisher` sends them, `#[consume]` takes them.
+//! Messaging on custom exchanges and queues with `Publisher` and `#[consume]`.
 //!
 //! ```no_run
 //! use nameko::{amqp::{Exchange, Queue}, messaging::{MessagePublisher, Publisher}, prelude::*};

@@ -1,4 +1,4 @@
-//! How messages are published: what a publisher and a single call can ask for.
+//! Options of publishers and messages.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     serialization::{Compression, Encoded},
 };
 
-/// What was asked for, by the publisher or by one call. Nothing stands for what the other says, or else for the default.
+/// Options of a publisher or a message. `None` selects the publisher's option or the default.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     pub(crate) routing_key: Option<String>,
@@ -18,7 +18,7 @@ pub(crate) struct Options {
     pub(crate) mandatory: Option<bool>,
     /// `Some(None)` for no retries.
     pub(crate) retry: Option<Option<Retry>>,
-    /// The name of a registered one.
+    /// Name of a registered serializer.
     pub(crate) serializer: Option<String>,
     pub(crate) compression: Option<Compression>,
     pub(crate) content_type: Option<Text>,
@@ -40,7 +40,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// These options, and of `call` what it says: a call's win. Headers are merged, declarations added.
+    /// Merges the options of a message, which win. Headers are merged, declarations added.
     pub(crate) fn and(&self, call: Options) -> Options {
         let mut headers = self.headers.clone();
         headers.extend(call.headers);
@@ -71,9 +71,10 @@ impl Options {
         }
     }
 
-    /// The properties of a message, and its body. Headers of the framework, `extra`, win over the others, as in Nameko.
+    /// Returns the properties and the body of a message. The framework's headers, `extra`, override the
+    /// others, as in Nameko.
     pub(crate) fn message(&self, encoded: Encoded, extra: Table) -> (Properties, Bytes) {
-        // Collected, since what a peer sent is in `extra`: each insertion would look at all that are there.
+        // Collected in one pass: `extra` may hold many headers of a peer, and single insertions are linear.
         let headers = self.headers.clone().into_iter().chain(extra).collect();
         let (properties, body) = protocol::message(encoded, headers);
         let properties = Properties {

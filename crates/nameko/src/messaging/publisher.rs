@@ -1,4 +1,4 @@
-//! The dependency through which a service publishes messages.
+//! The dependency for publishing messages.
 
 use std::{
     fmt,
@@ -23,8 +23,8 @@ use crate::{
 
 /// Injects a [`MessagePublisher`].
 ///
-/// The exchange is declared when the service starts, with the queues of [`declare`](Self::declare), and again on each new
-/// connection. Options given here hold for every message; a message can have its own.
+/// Declares the exchange and the queues of [`declare`](Self::declare) at the start and on each new
+/// connection. Options apply to every message; a message can override them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +50,7 @@ use crate::{
 ///     }
 /// }
 /// ```
-#[must_use = "a provider stands in `#[dependency(...)]`"]
+#[must_use = "a provider belongs into `#[dependency(...)]`"]
 pub struct Publisher {
     exchange: Exchange,
     options: Options,
@@ -58,7 +58,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes to `exchange`.
+    /// Creates a publisher to `exchange`.
     pub fn new(exchange: Exchange) -> Self {
         Self {
             exchange,
@@ -67,12 +67,12 @@ impl Publisher {
         }
     }
 
-    /// Publishes to the default exchange: the routing key of a message names its queue.
+    /// Creates a publisher to the default exchange, where the routing key is the name of the queue.
     pub fn to_queues() -> Self {
         Self::new(Exchange::nameless())
     }
 
-    /// The routing key of messages that have none of their own.
+    /// Sets the default routing key of messages.
     pub fn routing_key(mut self, key: impl Into<String>) -> Self {
         self.options.routing_key = Some(key.into());
         self
@@ -119,14 +119,14 @@ impl fmt::Debug for Publisher {
     }
 }
 
-/// Publishes messages to one exchange, on behalf of a worker: they carry its context data.
+/// Publishes messages to an exchange with the context data of the worker.
 ///
-/// Cheap to clone, usable from many tasks at once.
+/// Cheap to clone; supports concurrent use.
 #[derive(Clone)]
 pub struct MessagePublisher(Destination);
 
 impl MessagePublisher {
-    /// Publishes a value, once the result is awaited.
+    /// Publishes a value when awaited.
     ///
     /// ```no_run
     /// # use nameko::{Result, messaging::MessagePublisher};
@@ -136,23 +136,23 @@ impl MessagePublisher {
     /// ```
     ///
     /// # Errors
-    /// When awaited: [`Error::Publish`] when no queue takes a mandatory message
-    /// ([`PublishError::is_unroutable`](crate::amqp::PublishError::is_unroutable)), the broker refuses it, or cannot be
-    /// reached; [`Error::Serialization`] when the value has no form in the message's format.
+    /// When awaited: [`Error::Publish`] if a mandatory message is unroutable
+    /// ([`PublishError::is_unroutable`](crate::amqp::PublishError::is_unroutable)), or the broker refuses it
+    /// or is unreachable; [`Error::Serialization`] if the format cannot represent the value.
     pub fn publish<'a, T: Serialize + ?Sized>(&self, value: &'a T) -> Publishing<'a, T> {
         Publishing::value(self.0.clone(), value)
     }
 
-    /// Publishes bytes as they are, once the result is awaited: content type `application/data`, unless
-    /// [`content_type`](Publishing::content_type) says otherwise.
+    /// Publishes bytes unchanged when awaited. Default [`content_type`](Publishing::content_type):
+    /// `application/data`.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// As for [`publish`](Self::publish).
     pub fn publish_bytes(&self, body: impl Into<Bytes>) -> Publishing<'static, ()> {
         Publishing::bytes(self.0.clone(), body.into())
     }
 
-    /// A stand-in for tests: `publish` is given each message in the broker's place.
+    /// Creates a mock for tests: `publish` receives each message instead of the broker.
     ///
     /// ```
     /// # use nameko::messaging::MessagePublisher;

@@ -1,4 +1,4 @@
-//! A message as it came, for methods that do not want it read.
+//! Raw messages as arguments.
 
 use std::sync::Arc;
 
@@ -10,11 +10,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A message as it came: what a `#[consume]` or `#[event_handler]` method takes that wants it whatever its body is, or wants to know
-/// more than the body.
+/// A message with an undecoded body, as an argument of `#[consume]` and `#[event_handler]` methods.
 ///
-/// The body is not read: it may be in a format that the service does not accept, be broken, or be compressed. So no message is
-/// rejected for what it is. It is acknowledged as any other, when the method has returned.
+/// The body may have any format, also malformed or compressed, so no message is rejected for its body. It
+/// is acknowledged after the method returns.
 ///
 /// ```
 /// use nameko::prelude::*;
@@ -39,20 +38,20 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct RawMessage {
-    /// The body.
+    /// Undecoded body.
     pub body: Bytes,
-    /// Its properties, all headers among them: those of the framework, `nameko.*`, and what the broker adds, such as `x-death`.
+    /// Properties with all headers, including the framework's `nameko.*` and the broker's, such as `x-death`.
     pub properties: Properties,
-    /// The exchange it was published to; empty for the default one.
+    /// Exchange of the message; empty for the default exchange.
     pub exchange: Arc<str>,
-    /// The routing key it was published with.
+    /// Routing key of the message.
     pub routing_key: String,
-    /// It was delivered before, to this service or another, and not acknowledged.
+    /// Whether the message was delivered before without being acknowledged.
     pub redelivered: bool,
 }
 
 impl RawMessage {
-    /// Of a delivery whose body was taken out.
+    /// Creates it from a delivery and its body.
     pub(super) fn new(delivery: &Delivery, body: Bytes) -> Self {
         Self {
             body,
@@ -64,18 +63,18 @@ impl RawMessage {
     }
 }
 
-/// What a method takes of a message: its body, read; or all of it, as a [`RawMessage`].
+/// An argument of a message entrypoint: the deserialized body, or a [`RawMessage`].
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot take `{Self}` as an argument",
     label = "this type cannot be read from a message",
-    note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types",
-    note = "a `RawMessage` is for `#[consume]` and `#[event_handler]`, as their one argument"
+    note = "an argument must be an owned type that implements `serde::Deserialize`: derive it",
+    note = "a `RawMessage` is only allowed as the single argument of `#[consume]` and `#[event_handler]`"
 )]
 pub trait FromMessage: Sized {
     /// Takes the next argument.
     ///
     /// # Errors
-    /// [`Error::IncorrectSignature`]: it is not of the type.
+    /// [`Error::IncorrectSignature`] if it does not deserialize.
     fn from_message(args: &mut Args) -> Result<Self>;
 }
 
@@ -90,7 +89,7 @@ impl FromMessage for RawMessage {
         match args.origin::<Self>() {
             Some(message) => Ok(std::mem::take(message)),
             None => Err(Error::IncorrectSignature(
-                "the method takes a message as it came, and the call came with none; a hook gives one with `message`"
+                "the method takes a `RawMessage`, but the call has no message; hooks pass one with `message`"
                     .to_owned(),
             )),
         }

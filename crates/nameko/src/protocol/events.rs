@@ -1,12 +1,15 @@
-//! The names of events. Source: `nameko/events.py` and `nameko/standalone/events.py` of 2.14.1.
+//! Names of event exchanges and queues. Source: `nameko/events.py` and
+//! `nameko/standalone/events.py`, Nameko 2.14.1.
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{amqp::Exchange, config::Config};
 
-/// The exchange of a service's events: `{service}.events`. The config keys `AUTO_DELETE_EVENT_EXCHANGES` and, where it is
-/// false, `DECLARE_EVENT_EXCHANGES` say how it is declared, and whether.
+/// Returns the exchange of a service's events, `{service}.events`.
+///
+/// Config keys: `AUTO_DELETE_EVENT_EXCHANGES` makes it auto-delete; `DECLARE_EVENT_EXCHANGES: false`
+/// disables its declaration.
 pub(crate) fn event_exchange(config: &Config, service: &str) -> Exchange {
     let declared = config.get("DECLARE_EVENT_EXCHANGES") != Some(&Value::Bool(false));
     let auto_delete = config
@@ -19,12 +22,12 @@ pub(crate) fn event_exchange(config: &Config, service: &str) -> Exchange {
     }
 }
 
-/// The name of the exchange of a service's events.
+/// Returns the name of the exchange of a service's events.
 pub(crate) fn event_exchange_name(service: &str) -> String {
     format!("{service}.events")
 }
 
-/// What Python takes for true.
+/// Returns `true` for values that are true in Python.
 fn truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -36,8 +39,8 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-/// The name of a queue of events of `source`: of all handlers (`evt-{source}-{event_type}`), of those of one method
-/// (`--{service}.{method}`), or of those of one method in one instance (`-{identifier}`).
+/// Returns the name of an event queue of `source`: `evt-{source}-{event_type}`, with the suffix
+/// `--{service}.{method}` for service pools and `-{identifier}` in addition for broadcasts.
 pub(crate) fn event_queue_name(
     source: &str,
     event_type: &str,
@@ -55,7 +58,7 @@ pub(crate) fn event_queue_name(
     name
 }
 
-/// A new identifier for the instances of a broadcast handler: Python's `uuid4().hex`.
+/// Returns a new identifier for broadcast handlers, like Python's `uuid4().hex`.
 pub(crate) fn broadcast_identifier() -> String {
     Uuid::new_v4().simple().to_string()
 }

@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use crate::panics;
 
-/// The error object of a reply: what the method raised, as any peer reads it.
+/// The error object of a reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// The class name: `ValueError`.
+    /// Name of the class: `ValueError`.
     pub exc_type: String,
-    /// The class with its module, dotted: `builtins.ValueError`.
+    /// Dotted path of the class: `builtins.ValueError`.
     #[serde(default)]
     pub exc_path: String,
-    /// What it was raised with. Leaves are text, as Nameko sends them.
+    /// Arguments of the exception. Nameko converts leaves to text.
     #[serde(default)]
     pub exc_args: Vec<Value>,
     /// The error as text.
@@ -42,7 +42,7 @@ impl PartialEq for dyn FaultExtension {
     }
 }
 
-/// Nameko sends an exception that can be iterated as a list, not as text.
+/// Nameko sends iterable exceptions as a list instead of text.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => text,
@@ -52,7 +52,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 }
 
 impl Fault {
-    /// An error of the class `exc_type`, of no module, raised with `value`.
+    /// Creates an error of the class `exc_type`, without a module, with the argument `value`.
     pub fn new(exc_type: impl Into<String>, value: impl Into<String>) -> Self {
         let exc_type = exc_type.into();
         Self {
@@ -75,21 +75,22 @@ impl Fault {
         extension.downcast_ref()
     }
 
-    /// Whether the fault's extension blames the caller.
+    /// Returns `true` if the extension reports a client error.
     pub(crate) fn is_client_error(&self) -> bool {
         self.extension
             .as_deref()
             .is_some_and(|extension| extension.is_client_error())
     }
 
-    /// An error of the Rust type `path`: `my_crate::orders::NotFound` reads as `my_crate.orders.NotFound`.
+    /// Creates an error of the Rust type `path`: `my_crate::orders::NotFound` becomes
+    /// `my_crate.orders.NotFound`.
     pub(crate) fn from_type(path: &str, value: String) -> Self {
         let plain = path.split('<').next().unwrap_or(path);
         let exc_type = plain.rsplit("::").next().unwrap_or(plain);
         Self::with_path(exc_type.to_owned(), plain.replace("::", "."), value)
     }
 
-    /// One of Nameko's own exceptions.
+    /// Creates one of Nameko's exceptions.
     pub(crate) fn nameko(exc_type: &str, value: impl Into<String>) -> Self {
         Self::with_path(
             exc_type.to_owned(),
@@ -98,7 +99,7 @@ impl Fault {
         )
     }
 
-    /// One of Python's built-in exceptions.
+    /// Creates one of Python's built-in exceptions.
     pub(crate) fn python(exc_type: &str, value: impl Into<String>) -> Self {
         Self::with_path(
             exc_type.to_owned(),
@@ -107,7 +108,7 @@ impl Fault {
         )
     }
 
-    /// A result that could not be serialised. Its class takes no arguments on the wire, as upstream sends it.
+    /// Creates the error of an unserializable result. Upstream sends it without arguments.
     pub(crate) fn unserializable(what: &str) -> Self {
         Self {
             exc_args: Vec::new(),

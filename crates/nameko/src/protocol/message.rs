@@ -1,4 +1,4 @@
-//! The properties that every published message has.
+//! Properties of published messages.
 
 use bytes::Bytes;
 

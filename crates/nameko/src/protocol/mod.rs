@@ -1,6 +1,6 @@
-//! Nameko's wire protocol: names, queues and envelopes. No other module spells them.
+//! Nameko's wire protocol: names, queues and envelopes. No other module contains them.
 //!
-//! Source of every fact: Nameko 2.14.1, its code and its traffic.
+//! Source: code and traffic of Nameko 2.14.1.
 
 mod events;
 mod fault;

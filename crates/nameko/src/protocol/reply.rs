@@ -12,14 +12,14 @@ use crate::{
     serialization::{self, Codec, Encoded, Format, JSON, Parts, Payload},
 };
 
-/// Source: both keys are always there, `Responder` in Nameko 2.14.1.
+/// Both keys are always present. Source: `Responder` of Nameko 2.14.1.
 #[derive(Serialize)]
 struct Envelope<R, E> {
     result: R,
     error: E,
 }
 
-/// The reply `{"result": <value>, "error": null}`.
+/// Encodes the reply `{"result": <value>, "error": null}`.
 pub(crate) fn encode_result(format: &Format, value: &dyn Reply) -> Result<Encoded> {
     let Format::Json = format else {
         let (result, error) = (value.as_serialize(), ());
@@ -33,7 +33,7 @@ pub(crate) fn encode_result(format: &Format, value: &dyn Reply) -> Result<Encode
     Ok(format.encoded(body))
 }
 
-/// The reply `{"result": null, "error": {...}}`. In JSON where the format has no form for it.
+/// Encodes the reply `{"result": null, "error": {...}}`, in JSON if the format cannot represent it.
 pub(crate) fn encode_fault(format: &Format, error: &Fault) -> Encoded {
     let envelope = Envelope { result: (), error };
     format
@@ -42,7 +42,7 @@ pub(crate) fn encode_fault(format: &Format, error: &Fault) -> Encoded {
         .unwrap_or_else(|_| Format::Json.encoded(b"{}".to_vec()))
 }
 
-/// Reads a reply into its result, or the error it carries.
+/// Decodes a reply into its result or error.
 pub(crate) fn decode_reply(
     codec: &Codec,
     properties: &Properties,
@@ -89,7 +89,7 @@ fn from_json(text: &str) -> Result<Payload> {
 fn from_packed(payload: &Payload) -> Result<Payload> {
     let Parts::Map(pairs) = payload.parts() else {
         return Err(serialization::Error::read(format_args!(
-            "a reply is a map, not {}",
+            "a reply must be a map, not {}",
             payload.kind()
         ))
         .into());
@@ -102,7 +102,7 @@ fn from_packed(payload: &Payload) -> Result<Payload> {
             _ => {}
         }
     }
-    match error.filter(|it| !it.is_falsy()) {
+    match error.filter(|error| !error.is_falsy()) {
         Some(error) => Err(error.read::<Fault>()?.into_error()),
         None => Ok(result.unwrap_or_else(Payload::null)),
     }
@@ -113,9 +113,9 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// Source: `safe_for_serialization` of Nameko 2.14.1, which makes a list of whatever can be iterated.
+    /// Source: `safe_for_serialization` of Nameko 2.14.1, which converts iterables to lists.
     #[test]
-    fn an_exception_that_can_be_iterated_is_a_remote_error_too() {
+    fn an_iterable_exception_is_a_remote_error() {
         let body = br#"{"result": null, "error": {"exc_type": "Many", "value": ["a", "b"]}}"#;
         let codec = Codec::of(&Config::default()).expect("the default");
         let reply = decode_reply(&codec, &Properties::default(), &Bytes::from_static(body));

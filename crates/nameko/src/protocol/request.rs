@@ -1,4 +1,4 @@
-//! Requests: `{"args": [...], "kwargs": {...}}`, in the format of whoever calls.
+//! Requests: `{"args": [...], "kwargs": {...}}`, in the format of the caller.
 
 use std::{borrow::Cow, fmt};
 
@@ -14,19 +14,19 @@ use crate::{
     serialization::{self, Codec, Encoded, Error, Format, JSON, Parts, Payload, RAW, TEXT},
 };
 
-/// The arguments of a call, written: the two halves of a request.
+/// The serialized arguments of a call.
 #[derive(Debug)]
 pub(crate) enum Call {
-    /// Each as JSON text.
+    /// JSON text.
     Json {
         args: Cow<'static, [u8]>,
         kwargs: Cow<'static, [u8]>,
     },
-    /// For all other formats.
+    /// For other formats.
     Packed { args: Payload, kwargs: Payload },
 }
 
-/// Source: key names and order are those of `RpcProxy` in Nameko 2.14.1.
+/// Key names and order are those of `RpcProxy`, Nameko 2.14.1.
 #[derive(Serialize)]
 struct Envelope<A, K> {
     args: A,
@@ -34,7 +34,8 @@ struct Envelope<A, K> {
 }
 
 impl Call {
-    /// Of one value: a list holds positional arguments, a map or struct named ones. `None` where it is neither.
+    /// Serializes positional arguments from a list, or named ones from a map or struct. `None` for other
+    /// values.
     pub(crate) fn new<T: Serialize + ?Sized>(
         format: &Format,
         arguments: &T,
@@ -63,7 +64,7 @@ impl Call {
         Ok(Some(Self::Packed { args, kwargs }))
     }
 
-    /// Of positional and named arguments.
+    /// Serializes positional and named arguments.
     pub(crate) fn of<A, K>(format: &Format, args: &A, kwargs: &K) -> Result<Self, Error>
     where
         A: Serialize + ?Sized,
@@ -81,7 +82,7 @@ impl Call {
         })
     }
 
-    /// The request, in the format that the arguments were written for.
+    /// Encodes the request in the format of the arguments.
     pub(crate) fn encode(&self, format: &Format) -> Result<Encoded, Error> {
         match self {
             Self::Json { args, kwargs } => {
@@ -97,7 +98,7 @@ impl Call {
         }
     }
 
-    /// The positional and the named arguments, as a stand-in for a service is given them.
+    /// Returns the positional and the named arguments, for mocks.
     pub(crate) fn values(&self) -> Result<(Value, Value), Error> {
         match self {
             Self::Json { args, kwargs } => Ok((
@@ -109,9 +110,8 @@ impl Call {
     }
 }
 
-/// Reads a request. A body that is none is answered with the error it gives Nameko.
-///
-/// One without a content type counts as JSON.
+/// Decodes a request. Errors for malformed bodies are those of Nameko. Without a content type, the body
+/// is JSON.
 pub(crate) fn decode_request(
     codec: &Codec,
     properties: &Properties,
@@ -165,7 +165,8 @@ fn from_json(text: &str) -> Result<Arguments, Fault> {
     let request: Request<'_> = serde_json::from_str(text).map_err(not_json)?;
     match (request.args, request.kwargs) {
         (Some(args), Some(kwargs)) => arguments(Arguments::from_json(args.get(), kwargs.get())),
-        // An explicit null reads as absent here; Nameko tells them apart, and says that null is no list.
+        // An explicit null deserializes as absent; Nameko distinguishes them and reports that null is not a
+        // list.
         _ => {
             let keys: serde_json::Map<String, Value> =
                 serde_json::from_str(text).unwrap_or_default();
@@ -205,7 +206,7 @@ fn arguments(arguments: CallResult<Arguments>) -> Result<Arguments, Fault> {
     arguments.map_err(|error| Fault::of(&error))
 }
 
-/// Each half: absent, or whether it is null.
+/// Creates the error for a missing half: `None` if absent, else whether it is null.
 fn missing_half(args: Option<bool>, kwargs: Option<bool>) -> Fault {
     let (Some(args), Some(_)) = (args, kwargs) else {
         return Fault::nameko("MalformedRequest", "Message missing `args` or `kwargs`");
@@ -217,7 +218,7 @@ fn missing_half(args: Option<bool>, kwargs: Option<bool>) -> Fault {
     )
 }
 
-/// What Python raises for `body["args"]` on something that is no dict.
+/// Returns the error of Python for `body["args"]` on a value other than a dict.
 fn not_a_mapping(kind: &str) -> Fault {
     let class = match kind {
         "a list" => {

@@ -1,4 +1,4 @@
-//! One call: a request, and the reply to it.
+//! A single call: a request and its reply.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     serialization::{Codec, Compression, Encoded, Payload},
 };
 
-/// How long a call waits for its reply, unless the proxy or the config key `rpc_timeout` (seconds, 0: for ever) says otherwise.
+/// Default timeout of calls. Config key: `rpc_timeout`, in seconds, 0 disables it.
 pub(crate) const RPC_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Calls over one publisher and one reply queue.
+/// Makes calls over one publisher and one reply queue.
 #[derive(Clone)]
 pub(crate) struct Client {
     exchange: Arc<str>,
@@ -24,19 +24,19 @@ pub(crate) struct Client {
     replies: Arc<Replies>,
 }
 
-/// How a call is made.
+/// Options of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// How long to wait for the reply, `None` for ever.
+    /// Timeout for the reply; `None` waits forever.
     pub(crate) timeout: Option<Duration>,
-    /// What the request is written in, and what the reply may be written in.
+    /// Format of the request, and accepted formats of the reply.
     pub(crate) codec: Arc<Codec>,
-    /// How the request is made smaller.
+    /// Compression of the request.
     pub(crate) compression: Option<Compression>,
 }
 
 impl Options {
-    /// The options that the configuration asks for.
+    /// Reads the options from the configuration.
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let timeout = match config.float("rpc_timeout")? {
             None => Some(RPC_TIMEOUT),
@@ -101,7 +101,7 @@ impl Client {
                     Ok(()) => published = true,
                     Err(PublishError::Unroutable { .. }) => return Err(Error::UnknownService(service.to_owned())),
                     Err(PublishError::Refused(error)) if error.is_not_found() => {
-                        // No exchange: nobody who serves RPC was ever here.
+                        // No exchange: no RPC service has ever run on this broker.
                         return Err(Error::UnknownService(service.to_owned()));
                     }
                     Err(error) => return Err(error.into()),
@@ -117,7 +117,8 @@ impl Client {
         }
     }
 
-    /// Why a request is not with the broker yet: what its publisher met since `start`, or that the broker says nothing.
+    /// Returns the reason why a request is not confirmed yet: the publisher's last error since `start`, or
+    /// an unresponsive broker.
     fn unsent(&self, start: Instant, timeout: Duration) -> Option<amqp::Error> {
         self.publisher.failure_since(start).or_else(|| {
             Some(amqp::Error::Timeout {

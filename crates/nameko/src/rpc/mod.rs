@@ -1,7 +1,8 @@
-//! RPC: methods that other services call, and calls to other services.
+//! RPC: entrypoints and clients.
 //!
-//! A request goes to the topic exchange `nameko-rpc` with the key `{service}.{method}`; the reply comes back through the
-//! same exchange to a queue of the caller's own, and carries the request's correlation id.
+//! A request is published to the topic exchange `nameko-rpc` with the routing key
+//! `{service}.{method}`. The reply is published to the same exchange, routed to the caller's reply queue,
+//! with the correlation id of the request.
 
 mod client;
 mod proxy;

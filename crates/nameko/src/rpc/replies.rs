@@ -28,7 +28,7 @@ type Answer = Result<Delivery, String>;
 
 impl PendingCall for oneshot::Sender<Answer> {
     fn complete(self, reply: Answer) {
-        // A caller that has just given up no longer takes it.
+        // Fails if the caller has just given up.
         drop(self.send(reply));
     }
 }
@@ -57,14 +57,17 @@ impl Replies {
                 Some(calls) => {
                     if let Some(unknown) = calls.receive(delivery) {
                         let id = unknown.properties.correlation_id;
-                        tracing::debug!("unknown correlation id: {}", id.as_deref().unwrap_or("none"));
+                        tracing::debug!(
+                            "unknown correlation id: {}",
+                            id.as_deref().unwrap_or("none")
+                        );
                     }
                 }
                 None => delivery.acker.ack(),
             }),
             on_recovered: Some(Arc::new(move |survived| {
                 if let Some(calls) = recovered_calls.upgrade().filter(|_| !survived) {
-                    calls.fail_all("the broker no longer had the reply queue when the connection was made again");
+                    calls.fail_all("the reply queue no longer existed after the reconnect");
                 }
             })),
         });
@@ -75,7 +78,7 @@ impl Replies {
     pub(crate) fn expect(&self) -> Pending {
         let correlation_id = Uuid::new_v4().to_string();
         let (sender, answer) = oneshot::channel();
-        // An id that was drawn at random is not in use.
+        // Cannot fail: the id is new and random.
         let _ = self.calls.insert(correlation_id.clone(), sender);
         Pending {
             correlation_id,
@@ -84,14 +87,14 @@ impl Replies {
         }
     }
 
-    /// The connection was lost. Replies may still arrive once it is made again.
+    /// Handles a lost connection. Replies may still arrive after the reconnect.
     pub(crate) fn lost(&self, reason: impl Display) {
         self.calls.connection_lost(|| {
-            format!("{reason}; it could not be made again within {REPLY_GRACE_PERIOD:?}")
+            format!("{reason}; it was not restored within {REPLY_GRACE_PERIOD:?}")
         });
     }
 
-    /// The connection was made again.
+    /// Handles a reconnect.
     pub(crate) fn connected(&self) {
         self.calls.connection_recovered();
     }

@@ -1,4 +1,4 @@
-//! The entrypoint `#[rpc]`: requests in, replies out.
+//! The entrypoint `#[rpc]`.
 
 use std::{
     collections::HashMap,
@@ -34,14 +34,15 @@ pub struct Rpc {
 }
 
 impl Rpc {
-    /// The entrypoint of one method.
+    /// Creates the entrypoint of a method.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Arguments for the queue of the service's requests, besides those that the config key `queue_arguments` has under
-    /// `rpc`; where both have one, this counts. All methods of a service share the queue: it is enough to write them at one,
-    /// and an error when two differ.
+    /// Adds arguments for the request queue of the service. They override those under `rpc` in the config
+    /// key `queue_arguments`.
+    ///
+    /// All methods of a service share the queue: set them on one method. Different values are an error.
     ///
     /// ```
     /// use nameko::prelude::*;
@@ -98,14 +99,14 @@ struct RpcConsumer {
     request: Mutex<RequestQueue>,
     /// Set by the first entrypoint that starts.
     subscription: OnceLock<SubscriptionId>,
-    /// Done once, however many entrypoints stop.
+    /// Set by the first entrypoint that stops.
     cancelled: OnceCell<()>,
 }
 
-/// The queue as it is to be declared, when all methods have said what they want of it.
+/// The declaration of the queue, collected from all methods.
 struct RequestQueue {
     queue: Queue,
-    /// What methods asked for; counts before what is configured.
+    /// Arguments of methods; override configured ones.
     arguments: Table,
 }
 
@@ -140,7 +141,7 @@ impl RpcConsumer {
             match request.arguments.insert(name, value.clone()) {
                 Some(other) if other != *value => {
                     return Err(Error::Declaration(format!(
-                        "the methods of the service share the queue `{}`, and ask for `{name}` {other} and {value}",
+                        "the methods of the service share the queue `{}` but require `{name}` {other} and {value}",
                         request.queue.name
                     )));
                 }
@@ -156,7 +157,7 @@ impl RpcConsumer {
         Ok(())
     }
 
-    /// Consumes the queue, once every method is set up.
+    /// Consumes the queue after the setup of all methods.
     fn consume(&self) -> Result<()> {
         let request = self.request();
         if self.subscription.get().is_some() {
@@ -196,7 +197,7 @@ impl std::fmt::Debug for RpcConsumer {
 
 impl SharedExtension for RpcConsumer {}
 
-/// Answers requests.
+/// Handles requests.
 struct Server {
     container: crate::container::WeakContainer,
     methods: RwLock<HashMap<&'static str, MethodHandle>>,
@@ -206,11 +207,12 @@ struct Server {
 }
 
 impl Server {
-    /// Takes one request off the I/O task. Whatever is in it, it ends in a reply where one can be sent, and in an ack.
+    /// Accepts a request from the I/O task. Every request, valid or not, is answered if possible and
+    /// acknowledged.
     fn accept(server: &Weak<Self>, delivery: Delivery) {
         let Some((server, container)) = server
             .upgrade()
-            .and_then(|it| it.container.upgrade().map(|c| (it, c)))
+            .and_then(|server| server.container.upgrade().map(|c| (server, c)))
         else {
             return delivery.acker.reject(true);
         };
@@ -248,13 +250,13 @@ impl Server {
                 &method,
                 arguments,
                 worker::context_data(properties.headers),
-                |it| reply.send(it),
+                |outcome| reply.send(outcome),
             )
             .await;
         match sent {
             Ok(()) => {}
             Err(error @ Error::ContainerStopping(_)) => {
-                tracing::debug!("{error}; {} goes back to the queue", reply.method);
+                tracing::debug!("{error}; requeueing the request to {}", reply.method);
                 reply.acker.reject(true);
             }
             Err(error) => reply.refuse(&Fault::of(&error)).await,
@@ -271,36 +273,40 @@ impl Server {
     }
 }
 
-/// Where the reply to one request goes.
+/// The reply to a request.
 struct Reply<'a> {
     server: &'a Server,
     reply_to: Option<Text>,
     correlation_id: Option<Text>,
     acker: Acker,
     method: String,
-    /// That of the request.
+    /// Format of the request.
     format: Format,
 }
 
 impl Reply<'_> {
-    /// Sends what the worker ended with, then acknowledges the request. Providers see what was sent.
+    /// Sends the outcome of the worker, then acknowledges the request. Returns the outcome sent, for
+    /// providers.
     async fn send(&self, outcome: Outcome) -> Outcome {
         let encode =
             |value: Box<dyn reply::Reply>| match protocol::encode_result(&self.format, &*value) {
                 Ok(body) => Ok((value, body)),
                 Err(error) => {
-                    tracing::error!("the result of {} cannot be sent: {error}", self.method);
+                    tracing::error!("cannot send the result of {}: {error}", self.method);
                     Err(Fault::unserializable(&format!(
                         "{}: {error}",
                         value.describe()
                     )))
                 }
             };
-        // Types of the service write the result: their panic is the call's outcome, as one of the method is.
+        // A panic while serializing the result is the outcome of the call, like a panic of the method.
         let outcome = outcome.and_then(|value| {
             catch_unwind(AssertUnwindSafe(|| encode(value))).unwrap_or_else(|panic| {
                 let fault = Fault::panic(panic.as_ref());
-                tracing::error!("writing the result of {} panicked: {fault}", self.method);
+                tracing::error!(
+                    "serializing the result of {} panicked: {fault}",
+                    self.method
+                );
                 Err(fault)
             })
         });
@@ -315,7 +321,7 @@ impl Reply<'_> {
         outcome
     }
 
-    /// Answers a request that no worker was made for.
+    /// Replies to a request without a worker.
     async fn refuse(&self, fault: &Fault) {
         tracing::warn!(
             "refused a request to {}: {}: {fault}",
@@ -333,7 +339,7 @@ impl Reply<'_> {
             match settlement {
                 Settlement::Acknowledge => self.report_refusal(&error).await,
                 Settlement::Requeue => tracing::error!(
-                    "no reply to {} could be sent, the request goes back to the queue: {error}",
+                    "cannot send the reply to {}, requeueing the request: {error}",
                     self.method
                 ),
             }
@@ -347,14 +353,14 @@ impl Reply<'_> {
         let fault = Fault::unserializable(&format!("the broker refused the reply: {error}"));
         let body = protocol::encode_fault(&self.format, &fault);
         if let Err(error) = self.try_publish(body).await {
-            tracing::error!("no reply to {} could be sent: {error}", self.method);
+            tracing::error!("cannot send the reply to {}: {error}", self.method);
         }
     }
 
     async fn try_publish(&self, body: Encoded) -> Result<(), PublishError> {
         let Some(reply_to) = &self.reply_to else {
             tracing::warn!(
-                "a request to {} has no `reply_to`: its reply is dropped",
+                "a request to {} has no `reply_to`: dropping its reply",
                 self.method
             );
             return Ok(());

@@ -7,22 +7,21 @@ use std::time::Duration;
 
 use crate::amqp::{Acker, Error, PublishError};
 
-/// How long an unanswered request is held before its requeue. The broker may deliver it again at
-/// once, and the method then runs again.
+/// Delay before requeueing an unanswered request, since the broker may redeliver it at once.
 const REQUEUE_DELAY: Duration = Duration::from_secs(1);
 
 /// The end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// The reply was confirmed, or the broker refuses this very reply: to run the method again
+    /// The reply was confirmed, or the broker refused the reply itself, so that running the method again
     /// would not help.
     Acknowledge,
-    /// The broker did not take charge of the reply: the request is delivered again.
+    /// The reply was not confirmed: the request is redelivered.
     Requeue,
 }
 
 impl Settlement {
-    /// The settlement that follows from the result of publishing the reply.
+    /// Returns the settlement for the result of publishing the reply.
     pub fn of(published: &Result<(), PublishError>) -> Self {
         match published {
             Ok(())

@@ -133,7 +133,7 @@ async fn a_broker_restarted_without_state_fails_pending_calls_and_serves_new_one
         .unwrap_err();
     assert!(matches!(error, Error::ReplyLost { .. }), "{error:?}");
     assert!(
-        error.to_string().contains("no longer had the reply queue"),
+        error.to_string().contains("reply queue no longer existed"),
         "{error}"
     );
 
