@@ -4,6 +4,7 @@
 * Lines that rustdoc hides are removed from Rust samples.
 * Links to docs.rs lead to the API reference on the site, links to files outside of ``docs/`` to the
   repository.
+* A page that loads something from another host fails the build: the site works offline.
 """
 
 import posixpath
@@ -12,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 from pages import Fence, fences, inline_references, map_prose
@@ -21,6 +23,11 @@ RUSTDOC = ROOT / "target" / "doc"
 # Where the site has the output of rustdoc, and where the sources link to.
 RUST_API = "api/rust"
 DOCS_RS = re.compile(r"https://docs\.rs/nameko[a-z-]*/latest/")
+
+_REMOTE = re.compile(
+    r"<(?:script|img|iframe)\b[^>]*\bsrc=\"https?:[^>]*>"
+    r"|<link\b[^>]*\brel=\"(?:stylesheet|preconnect|preload)\"[^>]*\bhref=\"https?:[^>]*>"
+)
 
 # The tabs, in their order. A block belongs to one by its language, or by a word behind it as in
 # ```console Python
@@ -45,6 +52,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = inline_references(markdown)
     markdown = map_prose(markdown, lambda text: _site_links(text, uri, repository))
     return _tabbed(markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> None:
+    remote = _REMOTE.search(output)
+    if remote:
+        raise PluginError(f"{page.file.src_uri} loads from another host: {remote[0]}")
 
 
 def _site_links(text: str, uri: str, repository: str) -> str:
