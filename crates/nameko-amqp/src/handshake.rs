@@ -350,7 +350,7 @@ fn client_properties(options: &ConnectOptions) -> FieldTable {
         capabilities.insert(capability.into(), AMQPValue::Boolean(true));
     }
     let mut properties = FieldTable::default();
-    properties.insert("product".into(), text(env!("CARGO_PKG_NAME")));
+    properties.insert("product".into(), text(&options.product));
     properties.insert("version".into(), text(env!("CARGO_PKG_VERSION")));
     properties.insert("platform".into(), text("Rust"));
     properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));

@@ -1,6 +1,6 @@
 //! Options of a connection.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use crate::{error::Error, uri::Uri};
 
@@ -59,6 +59,8 @@ pub struct ConnectOptions {
     pub tls: Option<Tls>,
     /// Name of the connection, as displayed by the broker.
     pub connection_name: Option<String>,
+    /// The client property `product`, as displayed by the broker: `nameko-amqp` by default.
+    pub product: Cow<'static, str>,
     /// Timeout of one attempt, from the TCP connect to the end of the handshake.
     pub connect_timeout: Duration,
 }
@@ -83,6 +85,7 @@ impl ConnectOptions {
             login: Login::default(),
             tls: None,
             connection_name: None,
+            product: Cow::Borrowed(env!("CARGO_PKG_NAME")),
             connect_timeout: Duration::from_secs(10),
         }
     }

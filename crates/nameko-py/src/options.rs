@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use nameko::amqp::{ConnectOptions, Login, Publisher, Tls, Verify, sanitize};
-use nameko::internal::lock;
+use nameko::internal::{PRODUCT, lock};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
@@ -96,6 +96,7 @@ impl Options {
         connect.tls = ssl.map(tls).transpose()?.flatten();
         connect.login = login_method.map_or(Ok(Login::Plain), login)?;
         connect.connection_name = name;
+        connect.product = PRODUCT.into();
         Ok(Options {
             connect,
             uri: sanitize(amqp_uri),

@@ -2,6 +2,7 @@
 //! semantic versioning.
 
 pub use crate::{
+    config::connect::PRODUCT,
     protocol::default_properties,
     rpc::{
         reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable},

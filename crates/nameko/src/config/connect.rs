@@ -1,12 +1,14 @@
 //! Connection options from configuration keys.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::{Config, ConfigError, DEFAULT_AMQP_URI, describe};
 use crate::amqp::{ConnectOptions, Login, Tls, Uri, Verify};
+
+/// Client property `product` of the framework's connections.
+pub const PRODUCT: &str = "nameko";
 
 impl Config {
     /// Returns the options for connecting to the broker.
@@ -24,12 +26,11 @@ impl Config {
         let uris = Uri::parse_list(uri)
             .map_err(|error| self.invalid("AMQP_URI", format!("is wrong: {error}")))?;
         Ok(ConnectOptions {
-            uris,
             heartbeat: self.heartbeat()?,
             login: self.login()?,
             tls: self.tls()?,
-            connection_name: None,
-            connect_timeout: Duration::from_secs(10),
+            product: PRODUCT.into(),
+            ..ConnectOptions::new(uris)
         })
     }
 

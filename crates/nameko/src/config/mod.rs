@@ -12,7 +12,7 @@
 //! `!env_var "..."` substitutes inside quotes too. An unset variable without a default is an error;
 //! `${NAME:}` has an empty default.
 
-mod connect;
+pub(crate) mod connect;
 mod emit;
 mod environment;
 mod scalar;

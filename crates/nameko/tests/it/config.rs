@@ -105,6 +105,7 @@ fn connection_options_come_from_the_known_keys() {
         ("localhost", 5672, 60)
     );
     assert!(default.tls.is_none() && default.login == Login::Plain);
+    assert_eq!(default.product, "nameko");
 
     let options = config(
         "AMQP_URI: amqp://a:b@one:1/v;amqp://two\nHEARTBEAT: 5\nLOGIN_METHOD: EXTERNAL\n\
