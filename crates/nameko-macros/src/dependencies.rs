@@ -4,7 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Attribute, Data, DeriveInput, Expr, Field, Fields, Ident, Meta, Type, ext::IdentExt};
 
-use crate::{errors::Errors, spans::Place};
+use crate::{errors::Errors, spans::SpanEnds};
 
 pub(crate) fn expand(item: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(item) {
@@ -32,7 +32,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     if errors.is_empty() {
         implementation(&input.ident, &dependencies)
     } else {
-        stand_in(&input, &errors)
+        placeholder(&input, &errors)
     }
 }
 
@@ -92,15 +92,15 @@ impl<'a> Dependency<'a> {
     /// both ends of the field's type: a provider that gives something else is an error there.
     fn inject(&self, index: usize) -> TokenStream {
         let Self { field, ty, .. } = self;
-        let place = Place::of(ty);
-        let value = format_ident!("value{index}", span = place.first);
-        let taken = quote_spanned!(place.last=> .0);
+        let ends = SpanEnds::of(ty);
+        let value = format_ident!("value{index}", span = ends.first);
+        let taken = quote_spanned!(ends.last=> .0);
         quote_spanned!(Span::mixed_site()=> #field: #value #taken)
     }
 }
 
-/// Takes the dependency for one worker from its provider.
-fn take(index: usize) -> TokenStream {
+/// CallArguments the dependency for one worker from its provider.
+fn resolve(index: usize) -> TokenStream {
     let (variable, value) = (
         variable(index),
         format_ident!("value{index}", span = Span::mixed_site()),
@@ -178,7 +178,7 @@ fn implementation(service: &Ident, dependencies: &[Dependency<'_>]) -> TokenStre
     let variables: Vec<_> = (0..dependencies.len()).map(variable).collect();
     let indexed = || dependencies.iter().enumerate();
     let declared = indexed().map(|(index, dependency)| dependency.declare(index));
-    let taken = (0..dependencies.len()).map(take);
+    let taken = (0..dependencies.len()).map(resolve);
     let injected = indexed().map(|(index, dependency)| dependency.inject(index));
     let mixed = Span::mixed_site();
     let (bindings, ctx) = match dependencies {
@@ -207,7 +207,7 @@ fn implementation(service: &Ident, dependencies: &[Dependency<'_>]) -> TokenStre
 }
 
 /// What stands for the impl when there are errors, so that only those are reported.
-fn stand_in(input: &DeriveInput, errors: &Errors) -> TokenStream {
+fn placeholder(input: &DeriveInput, errors: &Errors) -> TokenStream {
     let service = &input.ident;
     if !input.generics.params.is_empty() {
         return quote!(#errors);

@@ -9,13 +9,13 @@ use syn::{
 
 use crate::{
     errors::Errors,
-    markers::{Kind, Marker, Takes},
+    markers::{CallArguments, Marker, MarkerKind},
     owned,
-    spans::Place,
+    spans::SpanEnds,
 };
 
 /// In bytes: a routing key is a short string of AMQP 0-9-1.
-pub(crate) const LONGEST_ROUTING_KEY: usize = 255;
+pub(crate) const MAX_ROUTING_KEY_BYTES: usize = 255;
 
 /// What `#[service]` gives to a marker that it found, so that the user's `use nameko::rpc` is not an unused import.
 const IN_SERVICE: &str = "in_service";
@@ -51,15 +51,15 @@ struct Param {
 }
 
 impl Entrypoint {
-    /// Takes the markers off the method, and reads what they mark. `None` for a method without one, and after an error.
-    pub(crate) fn take(
+    /// CallArguments the markers off the method, and reads what they mark. `None` for a method without one, and after an error.
+    pub(crate) fn extract(
         service: &str,
         method: &mut ImplItemFn,
         errors: &mut Errors,
     ) -> Option<Self> {
         let attributes: Vec<_> = method
             .attrs
-            .extract_if(.., |attribute| Kind::of(attribute.path()).is_some())
+            .extract_if(.., |attribute| MarkerKind::of(attribute.path()).is_some())
             .collect();
         reject_conditional_markers(&mut method.attrs, errors);
         if attributes.is_empty() {
@@ -68,7 +68,7 @@ impl Entrypoint {
         let mut found = Errors::default();
         let mut markers: Vec<Marker> = Vec::new();
         for attribute in &attributes {
-            let Some(kind) = Kind::of(attribute.path()) else {
+            let Some(kind) = MarkerKind::of(attribute.path()) else {
                 continue;
             };
             if !kind.repeats && markers.iter().any(|known| known.kind.name == kind.name) {
@@ -87,9 +87,9 @@ impl Entrypoint {
         method.attrs.push(parse_quote!(
             #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, clippy::unused_async, clippy::unused_self)]
         ));
-        let is_sound = found.is_empty();
+        let is_valid = found.is_empty();
         errors.append(found);
-        entrypoint.filter(|_| is_sound)
+        entrypoint.filter(|_| is_valid)
     }
 
     fn parse(
@@ -101,12 +101,12 @@ impl Entrypoint {
         let sig = &method.sig;
         let name = sig.ident.unraw().to_string();
         let has = |kind: &str| markers.iter().any(|marker| marker.kind.name == kind);
-        if has("rpc") && service.len() + 1 + name.len() > LONGEST_ROUTING_KEY {
+        if has("rpc") && service.len() + 1 + name.len() > MAX_ROUTING_KEY_BYTES {
             errors.add(
                 &sig.ident,
                 format!(
                     "this name is too long: with `{service}.` before it, it is a routing key of at most \
-                     {LONGEST_ROUTING_KEY} bytes"
+                     {MAX_ROUTING_KEY_BYTES} bytes"
                 ),
             );
         }
@@ -116,7 +116,10 @@ impl Entrypoint {
             _ => None,
         });
         let params: Vec<_> = params.collect();
-        let names: Vec<&str> = params.iter().map(|it: &Param| it.name.as_str()).collect();
+        let names: Vec<&str> = params
+            .iter()
+            .map(|param: &Param| param.name.as_str())
+            .collect();
         for marker in &markers {
             check_parameters(marker.kind, sig, errors);
             marker.check_sensitive(&names, errors);
@@ -191,7 +194,7 @@ impl ToTokens for Entrypoint {
                 .params
                 .iter()
                 .enumerate()
-                .map(|(index, param)| param.take(index, marker.kind));
+                .map(|(index, param)| param.decode(index, marker.kind));
             let (path, entrypoint) = (&marker.path, marker.entrypoint());
             let options = marker.method_options();
             let raw = self.raw_message(marker.kind);
@@ -216,12 +219,12 @@ impl ToTokens for Entrypoint {
 
 impl Entrypoint {
     /// Whether messages are read for the method is a question of its parameters' types.
-    fn raw_message(&self, kind: &Kind) -> Option<TokenStream> {
-        if !matches!(kind.takes, Takes::Message(_)) {
+    fn raw_message(&self, kind: &MarkerKind) -> Option<TokenStream> {
+        if !matches!(kind.call_arguments, CallArguments::Message(_)) {
             return None;
         }
-        let questions = self.params.iter().map(|it| {
-            let Param { conditions, ty, .. } = it;
+        let questions = self.params.iter().map(|param| {
+            let Param { conditions, ty, .. } = param;
             quote_spanned!(Span::mixed_site()=> #(#conditions)* let raw = raw || ::nameko::private::is_raw::<#ty>();)
         });
         Some(
@@ -230,7 +233,7 @@ impl Entrypoint {
     }
 
     /// The call of the method, with what the parameters took.
-    fn future(&self, kind: &Kind) -> TokenStream {
+    fn future(&self, kind: &MarkerKind) -> TokenStream {
         let Self {
             ident,
             params,
@@ -242,22 +245,22 @@ impl Entrypoint {
             .enumerate()
             .map(|(index, param)| param.pass(index));
         // These are the ends of the call. A reply or an error that cannot be sent is reported at the return type.
-        let place = Place::of(output);
-        let start = quote_spanned!(place.first=> Self);
-        let end = quote_spanned!(place.last=> .await);
+        let ends = SpanEnds::of(output);
+        let start = quote_spanned!(ends.first=> Self);
+        let end = quote_spanned!(ends.last=> .await);
         let returned =
             quote_spanned!(Span::mixed_site()=> #start::#ident(service, #(#passed),*) #end);
-        let reply = match kind.takes {
-            Takes::Request => quote!(respond),
+        let reply = match kind.call_arguments {
+            CallArguments::HttpRequest => quote!(respond),
             _ => quote!(reply),
         };
         // An error that is an exception is found to be one where its type is known.
         let fault = quote_spanned! {Span::mixed_site()=> |kind| {
-            use ::nameko::private::{SaysItself as _, SaysItsType as _};
+            use ::nameko::private::{ExceptionFault as _, DefaultFault as _};
             (&kind).fault()
         }};
         // A future that is not `Send` is reported at the method's name.
-        let name = Place::of(ident).first;
+        let name = SpanEnds::of(ident).first;
         quote_spanned! {name=>
             ::std::boxed::Box::pin(async move { ::nameko::private::#reply(#returned, #fault) })
         }
@@ -279,19 +282,19 @@ impl Param {
         quote_spanned!(Span::mixed_site()=> #(#conditions)* ::nameko::private::#kind(#name))
     }
 
-    /// Takes the argument off the wire.
-    fn take(&self, index: usize, kind: &Kind) -> TokenStream {
+    /// CallArguments the argument off the wire.
+    fn decode(&self, index: usize, kind: &MarkerKind) -> TokenStream {
         let Self {
             name,
             conditions,
             ty,
         } = self;
         let variable = variable(index);
-        let taken = match kind.takes {
-            Takes::Request => {
+        let taken = match kind.call_arguments {
+            CallArguments::HttpRequest => {
                 quote_spanned!(Span::mixed_site()=> ::nameko::private::extract::<#ty>(args, #name))
             }
-            Takes::Message(_) => {
+            CallArguments::Message(_) => {
                 quote_spanned!(Span::mixed_site()=> ::nameko::private::message::<#ty>(args))
             }
             _ => quote_spanned!(Span::mixed_site()=> args.take::<#ty>()),
@@ -364,7 +367,7 @@ pub(crate) fn is_self(pat: &Pat) -> bool {
 }
 
 /// Whether the method's parameters fit what the entrypoint calls it with. Those under a condition are not counted.
-fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
+fn check_parameters(kind: &MarkerKind, sig: &Signature, errors: &mut Errors) {
     let required = sig.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(param)
             if !is_self(&param.pat)
@@ -375,14 +378,16 @@ fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
         }
         _ => None,
     });
-    let most = match kind.takes {
-        Takes::Nothing => 0,
-        Takes::Message(_) | Takes::AtMostOne(_) => 1,
+    let max = match kind.call_arguments {
+        CallArguments::Nothing => 0,
+        CallArguments::Message(_) | CallArguments::AtMostOne(_) => 1,
         _ => usize::MAX,
     };
-    for param in required.skip(most) {
-        let called = match kind.takes {
-            Takes::Message(what) | Takes::AtMostOne(what) => format!("with {what} only"),
+    for param in required.skip(max) {
+        let called = match kind.call_arguments {
+            CallArguments::Message(argument) | CallArguments::AtMostOne(argument) => {
+                format!("with {argument} only")
+            }
             _ => "without arguments".to_owned(),
         };
         errors.add(
@@ -397,18 +402,20 @@ fn check_parameters(kind: &Kind, sig: &Signature, errors: &mut Errors) {
         .inputs
         .iter()
         .any(|input| matches!(input, FnArg::Typed(param) if !is_self(&param.pat)));
-    if let (Takes::Message(what) | Takes::OneAndMore(what), true) = (kind.takes, takes_none) {
+    if let (CallArguments::Message(argument) | CallArguments::OneAndAny(argument), true) =
+        (kind.call_arguments, takes_none)
+    {
         errors.add(
             &sig.ident,
             format!(
-                "`#[{}]` calls the method with {what}: add a parameter for it",
+                "`#[{}]` calls the method with {argument}: add a parameter for it",
                 kind.name
             ),
         );
     }
 }
 
-/// Takes `#[cfg_attr(condition, rpc)]` off: the marker in it would be seen too late.
+/// CallArguments `#[cfg_attr(condition, rpc)]` off: the marker in it would be seen too late.
 fn reject_conditional_markers(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
     attributes.retain(|attribute| {
         let Some(kind) = conditional_marker(attribute) else {
@@ -425,13 +432,16 @@ fn reject_conditional_markers(attributes: &mut Vec<Attribute>, errors: &mut Erro
     });
 }
 
-fn conditional_marker(attribute: &Attribute) -> Option<&'static Kind> {
+fn conditional_marker(attribute: &Attribute) -> Option<&'static MarkerKind> {
     if !attribute.path().is_ident("cfg_attr") {
         return None;
     }
     let parse = Punctuated::<Meta, Token![,]>::parse_terminated;
     let given = attribute.parse_args_with(parse).ok()?;
-    given.iter().skip(1).find_map(|meta| Kind::of(meta.path()))
+    given
+        .iter()
+        .skip(1)
+        .find_map(|meta| MarkerKind::of(meta.path()))
 }
 
 pub(crate) fn conditions(attributes: &[Attribute]) -> Vec<Attribute> {

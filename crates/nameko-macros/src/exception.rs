@@ -23,7 +23,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     let classes = classes(&input, &mut errors);
     let mut known = HashSet::new();
     for class in &classes {
-        if let Kind::Path(path) = &class.kind
+        if let ClassKind::Path(path) = &class.kind
             && !known.insert(path.value())
             && class.conditions.is_empty()
         {
@@ -36,7 +36,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     if errors.is_empty() {
         implementation(&input, &classes)
     } else {
-        stand_in(&input, &errors)
+        placeholder(&input, &errors)
     }
 }
 
@@ -47,10 +47,10 @@ struct Class<'a> {
     /// The `#[cfg]` attributes of the variant.
     conditions: Vec<&'a Attribute>,
     fields: Vec<(Member, &'a Type)>,
-    kind: Kind,
+    kind: ClassKind,
 }
 
-enum Kind {
+enum ClassKind {
     /// The class path on the wire.
     Path(LitStr),
     /// The error that its one field holds.
@@ -69,7 +69,11 @@ fn classes<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<Class<'a>> {
         .into_iter()
         .collect(),
         Data::Enum(data) => {
-            for attribute in input.attrs.iter().filter(|it| is_exception(it)) {
+            for attribute in input
+                .attrs
+                .iter()
+                .filter(|attribute| is_exception(attribute))
+            {
                 errors.add(
                     attribute,
                     "`#[exception(...)]` belongs on each variant of an enum: each is a class of its own to callers",
@@ -106,14 +110,20 @@ impl<'a> Class<'a> {
         errors: &mut Errors,
     ) -> Option<Self> {
         for field in fields {
-            for attribute in field.attrs.iter().filter(|it| is_exception(it)) {
+            for attribute in field
+                .attrs
+                .iter()
+                .filter(|attribute| is_exception(attribute))
+            {
                 errors.add(
                     attribute,
                     "`#[exception(...)]` belongs on the struct or the variant, not on a field",
                 );
             }
         }
-        let mut own = attributes.iter().filter(|it| is_exception(it));
+        let mut own = attributes
+            .iter()
+            .filter(|attribute| is_exception(attribute));
         let Some(attribute) = own.next() else {
             errors.add(
                 ident,
@@ -130,14 +140,14 @@ impl<'a> Class<'a> {
                 format!("`{ident}` has one already: remove one `#[exception(...)]`"),
             );
         }
-        let kind = match Kind::parse(attribute) {
+        let kind = match ClassKind::parse(attribute) {
             Ok(kind) => kind,
             Err(error) => {
                 errors.push(error);
                 return None;
             }
         };
-        if matches!(kind, Kind::Transparent) && fields.len() != 1 {
+        if matches!(kind, ClassKind::Transparent) && fields.len() != 1 {
             errors.add(
                 attribute,
                 format!("`{ident}` has {} fields: one that is transparent holds the error and nothing else", fields.len()),
@@ -147,7 +157,7 @@ impl<'a> Class<'a> {
             name,
             conditions: attributes
                 .iter()
-                .filter(|it| it.path().is_ident("cfg"))
+                .filter(|attribute| attribute.path().is_ident("cfg"))
                 .collect(),
             fields: fields.iter().enumerate().map(member).collect(),
             kind,
@@ -159,8 +169,8 @@ impl<'a> Class<'a> {
             conditions, kind, ..
         } = self;
         match kind {
-            Kind::Path(path) => Some(quote!(#(#conditions)* #path)),
-            Kind::Transparent => None,
+            ClassKind::Path(path) => Some(quote!(#(#conditions)* #path)),
+            ClassKind::Transparent => None,
         }
     }
 
@@ -175,17 +185,17 @@ impl<'a> Class<'a> {
         let variables: Vec<_> = (0..fields.len()).map(variable).collect();
         let members = fields.iter().map(|(member, _)| member);
         let fault = match kind {
-            Kind::Path(path) => {
+            ClassKind::Path(path) => {
                 let sent = variables.iter().zip(fields).map(|(variable, (_, ty))| {
                     quote_spanned!(Span::mixed_site()=> ::nameko::private::sent::<#ty>(#variable))
                 });
                 quote_spanned!(Span::mixed_site()=> ::nameko::Fault::exception(#path, (#(#sent,)*), self))
             }
-            Kind::Transparent => {
+            ClassKind::Transparent => {
                 let types = fields.iter().map(|(_, ty)| ty);
                 quote_spanned! {Span::mixed_site()=> {
-                    use ::nameko::private::{SaysItself as _, SaysItsType as _};
-                    #(::nameko::private::fault_of(#variables, (&::nameko::private::Kind::<#types>::new()).fault()))*
+                    use ::nameko::private::{ExceptionFault as _, DefaultFault as _};
+                    #(::nameko::private::fault_of(#variables, (&::nameko::private::ErrorTag::<#types>::new()).fault()))*
                 }}
             }
         };
@@ -200,7 +210,7 @@ impl<'a> Class<'a> {
             fields,
             kind,
         } = self;
-        let Kind::Path(path) = kind else {
+        let ClassKind::Path(path) = kind else {
             return None;
         };
         let values = fields.iter().enumerate().map(|(index, (member, ty))| {
@@ -213,7 +223,7 @@ impl<'a> Class<'a> {
     }
 }
 
-impl Kind {
+impl ClassKind {
     fn parse(attribute: &Attribute) -> syn::Result<Self> {
         const ADVICE: &str = "write the class path, `#[exception(\"module.Class\")]`, or `#[exception(transparent)]`";
         let Meta::List(list) = &attribute.meta else {
@@ -230,9 +240,8 @@ impl Kind {
                 false => syn::Error::new_spanned(&list.tokens, ADVICE),
             })?;
         let text = path.value();
-        let is_word = |word: &str| {
-            !word.is_empty() && word.chars().all(|it| it.is_alphanumeric() || it == '_')
-        };
+        let is_word =
+            |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_');
         if text.split('.').all(is_word) {
             Ok(Self::Path(path))
         } else {
@@ -309,7 +318,7 @@ fn conversion(input: &DeriveInput) -> TokenStream {
 }
 
 /// What stands for the impls when there are errors, so that only those are reported.
-fn stand_in(input: &DeriveInput, errors: &Errors) -> TokenStream {
+fn placeholder(input: &DeriveInput, errors: &Errors) -> TokenStream {
     let name = &input.ident;
     if !input.generics.params.is_empty() {
         return quote!(#errors);

@@ -13,14 +13,14 @@ use crate::errors::Errors;
 pub(crate) fn check(name: &str, literals: &[(String, Lit)], errors: &mut Errors) {
     for (argument, literal) in literals {
         let wrong = match (name, argument.as_str(), literal) {
-            ("cron", "expression", Lit::Str(line)) => wrong_line(&line.value()),
-            ("cron", "tz", Lit::Str(zone)) => wrong_zone(&zone.value()),
+            ("cron", "expression", Lit::Str(line)) => cron_error(&line.value()),
+            ("cron", "tz", Lit::Str(zone)) => time_zone_error(&zone.value()),
             ("cron", "once", Lit::Str(scope)) => {
                 (scope.value() != "fleet").then(|| "write `once = \"fleet\"`".to_owned())
             }
-            ("timer", "interval", Lit::Int(seconds)) => wrong_interval(seconds.base10_parse().ok()),
+            ("timer", "interval", Lit::Int(seconds)) => interval_error(seconds.base10_parse().ok()),
             ("timer", "interval", Lit::Float(seconds)) => {
-                wrong_interval(seconds.base10_parse().ok())
+                interval_error(seconds.base10_parse().ok())
             }
             _ => None,
         };
@@ -30,7 +30,7 @@ pub(crate) fn check(name: &str, literals: &[(String, Lit)], errors: &mut Errors)
     }
 }
 
-fn wrong_line(line: &str) -> Option<String> {
+fn cron_error(line: &str) -> Option<String> {
     let parser = CronParser::builder().year(Year::Disallowed).build();
     match parser.parse(line) {
         Err(_) => Some(format!(
@@ -84,15 +84,15 @@ fn reason(parser: &CronParser, line: &str) -> String {
     }
 }
 
-fn wrong_zone(zone: &str) -> Option<String> {
+fn time_zone_error(zone: &str) -> Option<String> {
     let found = TimeZone::get(zone).or_else(|_| TimeZoneDatabase::bundled().get(zone));
     found
         .is_err()
         .then(|| "there is no such time zone: give an IANA name such as `Europe/London`".to_owned())
 }
 
-fn wrong_interval(seconds: Option<f64>) -> Option<String> {
+fn interval_error(seconds: Option<f64>) -> Option<String> {
     seconds
-        .is_some_and(|it| it <= 0.0)
+        .is_some_and(|seconds| seconds <= 0.0)
         .then(|| "an interval is more than 0 seconds".to_owned())
 }

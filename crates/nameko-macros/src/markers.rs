@@ -18,7 +18,7 @@ const EXPECTED: &str = "expected_exceptions";
 const SENSITIVE: &str = "sensitive_arguments";
 
 /// A kind of entrypoint.
-pub(crate) struct Kind {
+pub(crate) struct MarkerKind {
     /// The marker's name.
     pub(crate) name: &'static str,
     /// How it is written, for errors.
@@ -30,16 +30,16 @@ pub(crate) struct Kind {
     /// Those of them that are on when only their name is written.
     flags: &'static [&'static str],
     /// What the method takes.
-    pub(crate) takes: Takes,
+    pub(crate) call_arguments: CallArguments,
     /// Whether a method may carry the marker more than once.
     pub(crate) repeats: bool,
 }
 
 /// What an entrypoint calls its method with.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Takes {
+pub(crate) enum CallArguments {
     /// What the caller sends.
-    Anything,
+    Any,
     /// No arguments.
     Nothing,
     /// One argument, if it wants it.
@@ -47,9 +47,9 @@ pub(crate) enum Takes {
     /// A message: its body, or the message as it came.
     Message(&'static str),
     /// One argument, and what the caller sends.
-    OneAndMore(&'static str),
+    OneAndAny(&'static str),
     /// Parts of an HTTP request, each by its type.
-    Request,
+    HttpRequest,
 }
 
 /// The methods that are written as words.
@@ -57,17 +57,17 @@ const HTTP_METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
 ];
 
-const KINDS: &[Kind] = &[
-    Kind {
+const MARKER_KINDS: &[MarkerKind] = &[
+    MarkerKind {
         name: "rpc",
         usage: "#[rpc]",
         positional: &[],
         options: &["queue_arguments"],
         flags: &[],
-        takes: Takes::Anything,
+        call_arguments: CallArguments::Any,
         repeats: false,
     },
-    Kind {
+    MarkerKind {
         name: "event_handler",
         usage: "#[event_handler(\"source_service\", \"event_type\")]",
         positional: &["source_service", "event_type"],
@@ -81,73 +81,73 @@ const KINDS: &[Kind] = &[
             "prefetch_count",
         ],
         flags: &["reliable_delivery", "requeue_on_error", "reject_on_error"],
-        takes: Takes::Message("what was dispatched"),
+        call_arguments: CallArguments::Message("what was dispatched"),
         repeats: true,
     },
-    Kind {
+    MarkerKind {
         name: "consume",
         usage: "#[consume(Queue::new(\"name\"))]",
         positional: &["queue"],
         options: &["requeue_on_error", "reject_on_error", "prefetch_count"],
         flags: &["requeue_on_error", "reject_on_error"],
-        takes: Takes::Message("the message's body"),
+        call_arguments: CallArguments::Message("the message's body"),
         repeats: true,
     },
-    Kind {
+    MarkerKind {
         name: "timer",
         usage: "#[timer(interval = 5)]",
         positional: &["interval"],
         options: &["eager"],
         flags: &["eager"],
-        takes: Takes::Nothing,
+        call_arguments: CallArguments::Nothing,
         repeats: true,
     },
-    Kind {
+    MarkerKind {
         name: "cron",
         usage: "#[cron(\"0 3 * * *\", tz = \"Europe/London\")]",
         positional: &["expression"],
         options: &["tz", "once", "late"],
         flags: &[],
-        takes: Takes::AtMostOne("the time it is run for"),
+        call_arguments: CallArguments::AtMostOne("the time it is run for"),
         repeats: true,
     },
-    Kind {
+    MarkerKind {
         name: "http",
         usage: "#[http(GET, \"/path\")]",
         positional: &[],
         options: &[],
         flags: &[],
-        takes: Takes::Request,
+        call_arguments: CallArguments::HttpRequest,
         repeats: true,
     },
-    Kind {
+    MarkerKind {
         name: "websocket_rpc",
         usage: "#[websocket_rpc]",
         positional: &[],
         options: &[],
         flags: &[],
-        takes: Takes::OneAndMore("the id of the socket"),
+        call_arguments: CallArguments::OneAndAny("the id of the socket"),
         repeats: false,
     },
-    Kind {
+    MarkerKind {
         name: "entrypoint",
         usage: "#[entrypoint(EXPRESSION)]",
         positional: &["entrypoint"],
         options: &[],
         flags: &[],
-        takes: Takes::Anything,
+        call_arguments: CallArguments::Any,
         repeats: true,
     },
 ];
 
-impl Kind {
+impl MarkerKind {
     /// The kind of entrypoint that an attribute marks, if it is one of ours.
     pub(crate) fn of(path: &Path) -> Option<&'static Self> {
         let last = path.segments.last()?;
         if path.segments.len() > 1 && path.segments[0].ident != "nameko" {
             return None;
         }
-        KINDS.iter().find(|kind| last.ident == kind.name)
+        MARKER_KINDS.iter().find(|kind| last.ident == kind.name)
     }
 
     /// The type of the entrypoint.
@@ -173,7 +173,7 @@ impl Kind {
 
 /// A marker with its arguments, read.
 pub(crate) struct Marker {
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: &'static MarkerKind,
     /// As the user wrote it.
     pub(crate) path: Path,
     positional: Vec<Option<TokenStream>>,
@@ -185,7 +185,11 @@ pub(crate) struct Marker {
 
 impl Marker {
     /// Reads a marker. What is wrong with its arguments goes to `errors`.
-    pub(crate) fn parse(kind: &'static Kind, attribute: &Attribute, errors: &mut Errors) -> Self {
+    pub(crate) fn parse(
+        kind: &'static MarkerKind,
+        attribute: &Attribute,
+        errors: &mut Errors,
+    ) -> Self {
         let mut marker = Self {
             kind,
             path: attribute.path().clone(),
@@ -228,11 +232,11 @@ impl Marker {
         self.positional.resize_with(kind.positional.len(), || None);
         let mut next = 0;
         for argument in arguments {
-            let Some(argument) = self.named(argument, errors) else {
+            let Some(argument) = self.take_named(argument, errors) else {
                 continue;
             };
             match self.positional.get_mut(next) {
-                Some(Some(_)) => errors.add(&argument, given_already(kind.positional[next])),
+                Some(Some(_)) => errors.add(&argument, duplicate_option(kind.positional[next])),
                 Some(slot) => *slot = Some(argument.into_token_stream()),
                 None => errors.add(
                     &argument,
@@ -264,7 +268,7 @@ impl Marker {
     ) {
         let mut given: Vec<Expr> = Vec::new();
         for argument in arguments {
-            given.extend(self.named(argument, errors));
+            given.extend(self.take_named(argument, errors));
         }
         let Some(url) = given.pop() else {
             return errors.add(attribute, format!("write `{}`", self.kind.usage));
@@ -312,8 +316,8 @@ impl Marker {
         ];
     }
 
-    /// Takes an argument that has a name; gives back one that has none.
-    fn named(&mut self, argument: Expr, errors: &mut Errors) -> Option<Expr> {
+    /// CallArguments an argument that has a name; gives back one that has none.
+    fn take_named(&mut self, argument: Expr, errors: &mut Errors) -> Option<Expr> {
         let kind = self.kind;
         match argument {
             Expr::Assign(assign) => {
@@ -322,13 +326,13 @@ impl Marker {
                     return None;
                 };
                 let text = name.unraw().to_string();
-                if let Some(at) = kind.positional.iter().position(|it| *it == text) {
+                if let Some(at) = kind.positional.iter().position(|known| *known == text) {
                     if self.positional[at].is_some() {
-                        errors.add(&name, given_already(&text));
+                        errors.add(&name, duplicate_option(&text));
                     }
                     self.positional[at] = Some(assign.right.into_token_stream());
                 } else if kind.options.contains(&text.as_str()) {
-                    let value = value(&text, *assign.right, errors);
+                    let value = option_value(&text, *assign.right, errors);
                     self.option(name, value, errors);
                 } else if [EXPECTED, SENSITIVE].contains(&text.as_str()) {
                     errors.add(
@@ -340,16 +344,16 @@ impl Marker {
                 }
                 None
             }
-            Expr::Call(call) => match single_ident(&call.func).map(|it| it.to_string()) {
+            Expr::Call(call) => match single_ident(&call.func).map(|name| name.to_string()) {
                 Some(name) if name == EXPECTED || name == SENSITIVE => {
-                    let (list, what) = match name == EXPECTED {
+                    let (list, expected) = match name == EXPECTED {
                         true => (&mut self.expected, "an exception's name"),
                         false => (&mut self.sensitive, "an argument's name"),
                     };
                     if !list.is_empty() {
-                        errors.add(&call.func, given_already(&name));
+                        errors.add(&call.func, duplicate_option(&name));
                     }
-                    *list = names(call.args, what, errors);
+                    *list = parse_names(call.args, expected, errors);
                     None
                 }
                 _ => Some(Expr::Call(call)),
@@ -366,7 +370,7 @@ impl Marker {
 
     fn option(&mut self, name: Ident, value: TokenStream, errors: &mut Errors) {
         if self.options.iter().any(|(known, _)| *known == name) {
-            errors.add(&name, given_already(&name.to_string()));
+            errors.add(&name, duplicate_option(&name.to_string()));
         }
         self.options.push((name, value));
     }
@@ -421,11 +425,11 @@ impl Marker {
     }
 }
 
-fn given_already(option: &str) -> String {
+fn duplicate_option(option: &str) -> String {
     format!("`{option}` is given already")
 }
 
-fn unknown(kind: &Kind, word: &Ident) -> String {
+fn unknown(kind: &MarkerKind, word: &Ident) -> String {
     format!(
         "`#[{}]` has no option `{word}`; it takes {}",
         kind.name,
@@ -441,9 +445,9 @@ fn add_method(methods: &mut String, method: &str) {
 }
 
 /// Texts, or paths whose last word is meant: `"ValueError"`, `errors::NotFound`.
-fn names(
+fn parse_names(
     arguments: impl IntoIterator<Item = Expr>,
-    what: &str,
+    expected: &str,
     errors: &mut Errors,
 ) -> Vec<LitStr> {
     let mut found = Vec::new();
@@ -460,14 +464,14 @@ fn names(
                     .last()
                     .map(|last| LitStr::new(&last.ident.unraw().to_string(), last.span())),
             ),
-            other => errors.add(other, format!("write {what}")),
+            other => errors.add(other, format!("write {expected}")),
         }
     }
     found
 }
 
 /// The value of an option. The types of event handlers are words.
-fn value(option: &str, value: Expr, errors: &mut Errors) -> TokenStream {
+fn option_value(option: &str, value: Expr, errors: &mut Errors) -> TokenStream {
     if option == "handler_type"
         && let Some(word) = single_ident(&value)
     {
@@ -511,7 +515,7 @@ mod tests {
 
     /// The expression that the marker makes, and what is said of the method; or the errors.
     fn read(attribute: Attribute) -> Result<String, Vec<String>> {
-        let kind = Kind::of(attribute.path()).expect("a marker");
+        let kind = MarkerKind::of(attribute.path()).expect("a marker");
         let mut errors = Errors::default();
         let marker = Marker::parse(kind, &attribute, &mut errors);
         if errors.is_empty() {

@@ -8,30 +8,30 @@ use crate::errors::Errors;
 /// Adds an error for each part of the type of argument `name` that borrows or has no name; `why` says what for it must not.
 pub(crate) fn check_argument(name: &str, ty: &Type, why: &str, errors: &mut Errors) {
     walk(ty, &mut |part| match part {
-        Part::Reference(reference) => errors.add(
+        TypePart::Reference(reference) => errors.add(
             reference,
             format!(
                 "argument `{name}`: take `{}`, not `{}`: {why}",
                 owned(&reference.elem),
-                text(reference),
+                type_text(reference),
             ),
         ),
-        Part::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
+        TypePart::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
             lifetime,
             format!("argument `{name}`: take a type without `{lifetime}`: {why}"),
         ),
-        Part::Impl(ty) => errors.add(
+        TypePart::Impl(ty) => errors.add(
             ty,
             format!("argument `{name}`: write a type instead of `impl`: {why}"),
         ),
-        Part::Lifetime(_) => {}
+        TypePart::Lifetime(_) => {}
     });
 }
 
 /// Adds an error for each part of a method's return type that borrows from the worker or has no name.
 pub(crate) fn check_reply(ty: &Type, errors: &mut Errors) {
     walk(ty, &mut |part| match part {
-        Part::Reference(reference)
+        TypePart::Reference(reference)
             if reference
                 .lifetime
                 .as_ref()
@@ -42,44 +42,44 @@ pub(crate) fn check_reply(ty: &Type, errors: &mut Errors) {
                 format!(
                     "return `{}`, not `{}`: the reply outlives the worker",
                     owned(&reference.elem),
-                    text(reference)
+                    type_text(reference)
                 ),
             );
         }
-        Part::Lifetime(lifetime) if lifetime.ident != "static" => {
+        TypePart::Lifetime(lifetime) if lifetime.ident != "static" => {
             errors.add(
                 lifetime,
                 format!("return a type without `{lifetime}`: the reply outlives the worker"),
             );
         }
-        Part::Impl(ty) => errors.add(
+        TypePart::Impl(ty) => errors.add(
             ty,
             "write the type that the entrypoint returns instead of `impl`",
         ),
-        Part::Reference(_) | Part::Lifetime(_) => {}
+        TypePart::Reference(_) | TypePart::Lifetime(_) => {}
     });
 }
 
 /// Adds an error for each part of the return type of a client's method that borrows or has no name.
 pub(crate) fn check_result(ty: &Type, errors: &mut Errors) {
     walk(ty, &mut |part| match part {
-        Part::Reference(reference) => errors.add(
+        TypePart::Reference(reference) => errors.add(
             reference,
             format!(
                 "return `{}`, not `{}`: it is read from the reply",
                 owned(&reference.elem),
-                text(reference)
+                type_text(reference)
             ),
         ),
-        Part::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
+        TypePart::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
             lifetime,
             format!("return a type without `{lifetime}`: it is read from the reply"),
         ),
-        Part::Impl(ty) => errors.add(
+        TypePart::Impl(ty) => errors.add(
             ty,
             "write the type that the reply is read into instead of `impl`",
         ),
-        Part::Lifetime(_) => {}
+        TypePart::Lifetime(_) => {}
     });
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn is_option(ty: &Type) -> bool {
 }
 
 /// What a type can be made of that is not plain and owned.
-enum Part<'a> {
+enum TypePart<'a> {
     Reference(&'a TypeReference),
     /// In the arguments of a path, as in `Cow<'a, str>`.
     Lifetime(&'a Lifetime),
@@ -116,10 +116,10 @@ enum Part<'a> {
 }
 
 /// Shows each part to `found`, from left to right. What is inside a part that was shown is not looked at.
-fn walk<'a>(ty: &'a Type, found: &mut impl FnMut(Part<'a>)) {
+fn walk<'a>(ty: &'a Type, found: &mut impl FnMut(TypePart<'a>)) {
     match ty {
-        Type::Reference(reference) => found(Part::Reference(reference)),
-        Type::ImplTrait(_) => found(Part::Impl(ty)),
+        Type::Reference(reference) => found(TypePart::Reference(reference)),
+        Type::ImplTrait(_) => found(TypePart::Impl(ty)),
         Type::Array(array) => walk(&array.elem, found),
         Type::Slice(slice) => walk(&slice.elem, found),
         Type::Group(group) => walk(&group.elem, found),
@@ -133,7 +133,7 @@ fn walk<'a>(ty: &'a Type, found: &mut impl FnMut(Part<'a>)) {
                             match argument {
                                 GenericArgument::Type(ty) => walk(ty, found),
                                 GenericArgument::Lifetime(lifetime) => {
-                                    found(Part::Lifetime(lifetime));
+                                    found(TypePart::Lifetime(lifetime));
                                 }
                                 _ => {}
                             }
@@ -166,12 +166,12 @@ fn owned(ty: &Type) -> String {
 fn owned_or_same(ty: &Type) -> String {
     match ty {
         Type::Reference(reference) => owned(&reference.elem),
-        _ => text(ty),
+        _ => type_text(ty),
     }
 }
 
 /// The type as people write it: without the spaces that a token stream is printed with.
-fn text(tokens: &impl ToTokens) -> String {
+fn type_text(tokens: &impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string();
     for before in [" <", " >", " ,", " ;", " )", " ]", " ::"] {
         text = text.replace(before, before.trim_start());

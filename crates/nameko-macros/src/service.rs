@@ -13,7 +13,7 @@ use syn::{
 use crate::{entrypoint::Entrypoint, errors::Errors};
 
 /// In bytes. Leaves room for the method in a routing key, and for what queues have in front of the name.
-const LONGEST_NAME: usize = 200;
+const MAX_NAME_BYTES: usize = 200;
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut errors = Errors::default();
@@ -39,7 +39,7 @@ fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStrea
         let ImplItem::Fn(method) = method else {
             continue;
         };
-        let Some(entrypoint) = Entrypoint::take(name, method, &mut found) else {
+        let Some(entrypoint) = Entrypoint::extract(name, method, &mut found) else {
             continue;
         };
         // Of two methods under a condition, one may be for the other's absence.
@@ -144,17 +144,17 @@ pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
     }
     if let Some(wrong) = name
         .chars()
-        .find(|&it| matches!(it, '.' | '*' | '#') || it.is_whitespace() || it.is_control())
+        .find(|&c| matches!(c, '.' | '*' | '#') || c.is_whitespace() || c.is_control())
     {
         errors.add(
             literal,
             format!("a service's name cannot contain {wrong:?}: it is one word of a routing key, such as `order_service`"),
         );
     }
-    if name.len() > LONGEST_NAME {
+    if name.len() > MAX_NAME_BYTES {
         errors.add(
             literal,
-            format!("a service's name has at most {LONGEST_NAME} bytes, and this one has {}: shorten it", name.len()),
+            format!("a service's name has at most {MAX_NAME_BYTES} bytes, and this one has {}: shorten it", name.len()),
         );
     }
 }

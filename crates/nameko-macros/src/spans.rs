@@ -8,12 +8,12 @@ use quote::ToTokens;
 /// Names in code that stands there still belong to the macro: they neither see nor shadow the user's variables, and
 /// lints about style leave them alone.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct SpanEnds {
     pub(crate) first: Span,
     pub(crate) last: Span,
 }
 
-impl Place {
+impl SpanEnds {
     /// The place of `tokens`. An expression whose first and last token stand at `first` and `last` is underlined as
     /// `tokens` would be.
     pub(crate) fn of(tokens: &impl ToTokens) -> Self {

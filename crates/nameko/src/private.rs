@@ -63,7 +63,7 @@ where
 {
     match returned.into_result() {
         Ok(value) => Ok(Box::new(value)),
-        Err(error) => Err(fault_of(&error, fault(Kind::new()))),
+        Err(error) => Err(fault_of(&error, fault(ErrorTag::new()))),
     }
 }
 
@@ -98,14 +98,14 @@ where
             Ok(response) => Ok(Box::new(response)),
             Err(error) => Err(Fault::of(&error)),
         },
-        Err(error) => Err(fault_of(&error, fault(Kind::new()))),
+        Err(error) => Err(fault_of(&error, fault(ErrorTag::new()))),
     }
 }
 
 /// Finds how the error object of an `E` is made, if it is an exception.
-pub trait FindFault<E>: FnOnce(Kind<E>) -> Option<fn(&E) -> Fault> {}
+pub trait FindFault<E>: FnOnce(ErrorTag<E>) -> Option<fn(&E) -> Fault> {}
 
-impl<E, F: FnOnce(Kind<E>) -> Option<fn(&E) -> Fault>> FindFault<E> for F {}
+impl<E, F: FnOnce(ErrorTag<E>) -> Option<fn(&E) -> Fault>> FindFault<E> for F {}
 
 /// A `Result`, by whatever name the method calls it. What is in it is bounded where it is used, so that the compiler
 /// tells a reply that cannot be sent from a method that returns no `Result`.
@@ -205,11 +205,12 @@ pub fn fault_of<E: Raise>(error: &E, fault: Option<fn(&E) -> Fault>) -> Fault {
     }
 }
 
-/// Whether an error type is an exception, told by which `fault` is found: with both traits in scope, `(&Kind::<E>::new()).fault()`
-/// is the one of [`SaysItself`] where there is one.
-pub struct Kind<E>(PhantomData<E>);
+/// Selects the error object of an error type by autoref specialization: with both traits in scope,
+/// `(&ErrorTag::<E>::new()).fault()` resolves to [`ExceptionFault`] if `E` is an exception, else to
+/// [`DefaultFault`].
+pub struct ErrorTag<E>(PhantomData<E>);
 
-impl<E> Kind<E> {
+impl<E> ErrorTag<E> {
     /// The question.
     #[expect(clippy::new_without_default, reason = "generated code says `new`")]
     pub const fn new() -> Self {
@@ -218,24 +219,24 @@ impl<E> Kind<E> {
 }
 
 /// The kind of an exception.
-pub trait SaysItself<E> {
+pub trait ExceptionFault<E> {
     /// How its error object is made.
     fn fault(&self) -> Option<fn(&E) -> Fault>;
 }
 
-impl<E: Exception> SaysItself<E> for Kind<E> {
+impl<E: Exception> ExceptionFault<E> for ErrorTag<E> {
     fn fault(&self) -> Option<fn(&E) -> Fault> {
         Some(E::to_fault)
     }
 }
 
 /// The kind of any other error.
-pub trait SaysItsType<E> {
+pub trait DefaultFault<E> {
     /// None.
     fn fault(&self) -> Option<fn(&E) -> Fault>;
 }
 
-impl<E> SaysItsType<E> for &Kind<E> {
+impl<E> DefaultFault<E> for &ErrorTag<E> {
     fn fault(&self) -> Option<fn(&E) -> Fault> {
         None
     }

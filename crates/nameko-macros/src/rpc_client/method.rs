@@ -8,14 +8,14 @@ use syn::{
 
 use super::options::Options;
 use crate::{
-    entrypoint::{LONGEST_ROUTING_KEY, conditions, is_self, is_shared_self},
+    entrypoint::{MAX_ROUTING_KEY_BYTES, conditions, is_self, is_shared_self},
     errors::Errors,
     owned,
-    spans::Place,
+    spans::SpanEnds,
 };
 
 /// What the client has itself, beside the methods of the service.
-const OWN_METHOD: &str = "with_timeout";
+const RESERVED_METHOD: &str = "with_timeout";
 
 /// A method of the trait.
 pub(super) struct Method {
@@ -82,16 +82,16 @@ impl Method {
         let given = params
             .iter()
             .enumerate()
-            .map(|(index, param)| param.give(index));
+            .map(|(index, param)| param.append(index));
         let mixed = Span::mixed_site();
         let order = match options.positional {
             true => quote_spanned!(mixed=> ByPosition),
             false => quote_spanned!(mixed=> ByName),
         };
         // A result or an error that cannot be made of a reply is reported at the return type.
-        let place = Place::of(output);
-        let answer = quote_spanned!(place.first=> ::nameko::private::answer);
-        let result = quote_spanned!(place.last=> (&self.target, #name, result));
+        let ends = SpanEnds::of(output);
+        let answer = quote_spanned!(ends.first=> ::nameko::private::answer);
+        let result = quote_spanned!(ends.last=> (&self.target, #name, result));
         quote_spanned! {mixed=>
             let arguments = ();
             #(#given)*
@@ -128,7 +128,7 @@ impl Param {
     }
 
     /// Adds it to the arguments of the call.
-    fn give(&self, index: usize) -> TokenStream {
+    fn append(&self, index: usize) -> TokenStream {
         let Self {
             conditions,
             name,
@@ -136,12 +136,12 @@ impl Param {
         } = self;
         let variable = variable(index);
         // A type that cannot be sent is reported there.
-        let place = Place::of(ty);
+        let ends = SpanEnds::of(ty);
         let given = match owned::is_option(ty) {
-            true => quote_spanned!(place.first=> ::nameko::private::given_some),
-            false => quote_spanned!(place.first=> ::nameko::private::given::<#ty>),
+            true => quote_spanned!(ends.first=> ::nameko::private::given_some),
+            false => quote_spanned!(ends.first=> ::nameko::private::given::<#ty>),
         };
-        let value = quote_spanned!(place.last=> (#variable));
+        let value = quote_spanned!(ends.last=> (#variable));
         quote_spanned! {Span::mixed_site()=>
             #(#conditions)*
             let arguments = ::nameko::private::ArgumentList::with(arguments, #name, #given #value);
@@ -164,16 +164,16 @@ fn variable(index: usize) -> Ident {
 /// The rules for a method, save for its arguments and what it returns.
 fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mut Errors) {
     let sig = &method.sig;
-    if options.service.len() + 1 + name.len() > LONGEST_ROUTING_KEY {
+    if options.service.len() + 1 + name.len() > MAX_ROUTING_KEY_BYTES {
         errors.add(
             &sig.ident,
             format!(
-                "this name is too long: with `{}.` before it, it is a routing key of at most {LONGEST_ROUTING_KEY} bytes",
+                "this name is too long: with `{}.` before it, it is a routing key of at most {MAX_ROUTING_KEY_BYTES} bytes",
                 options.service
             ),
         );
     }
-    if name == OWN_METHOD {
+    if name == RESERVED_METHOD {
         errors.add(
             &sig.ident,
             format!("the client has a `{name}` of its own: call this method by a `ServiceProxy`"),
@@ -225,9 +225,12 @@ impl Method {
         let declared: Vec<_> = params
             .iter()
             .enumerate()
-            .map(|(index, it)| it.declare(index))
+            .map(|(index, param)| param.declare(index))
             .collect();
-        let passed = params.iter().enumerate().map(|(index, it)| it.pass(index));
+        let passed = params
+            .iter()
+            .enumerate()
+            .map(|(index, param)| param.pass(index));
         let signature = quote_spanned! {Span::mixed_site()=>
             #(#conditions)*
             fn #ident(&self, #(#declared),*) -> ::nameko::private::Boxed<'_, #output>
@@ -252,11 +255,14 @@ impl Method {
         let declared = params
             .iter()
             .enumerate()
-            .map(|(index, it)| it.declare(index));
-        let passed = params.iter().enumerate().map(|(index, it)| it.pass(index));
+            .map(|(index, param)| param.declare(index));
+        let passed = params
+            .iter()
+            .enumerate()
+            .map(|(index, param)| param.pass(index));
         let call = self.call(options);
         // A future that is not `Send` is reported at the method's name.
-        let start = quote_spanned!(Place::of(ident).first=> async fn);
+        let start = quote_spanned!(SpanEnds::of(ident).first=> async fn);
         quote_spanned! {Span::mixed_site()=>
             #(#conditions)*
             #start #ident(&self, #(#declared),*) -> #output {

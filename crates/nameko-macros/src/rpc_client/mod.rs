@@ -83,7 +83,7 @@ fn expand_trait(options: &Options, mut item: ItemTrait, mut errors: Errors) -> T
         item: &item,
         conditions: conditions(&item.attrs),
         methods: &methods,
-        is_sound: errors.is_empty(),
+        is_valid: errors.is_empty(),
     };
     quote!(#item #errors #client)
 }
@@ -115,7 +115,7 @@ struct Client<'a> {
     conditions: Vec<Attribute>,
     methods: &'a [Method],
     /// Whether no error was found.
-    is_sound: bool,
+    is_valid: bool,
 }
 
 impl ToTokens for Client<'_> {
@@ -132,8 +132,8 @@ impl ToTokens for Client<'_> {
             format!("Calls the service `{service}`: its methods are those of [`{methods}`].");
         let erased = format_ident!("__{}Mock", methods.unraw(), span = Span::mixed_site());
         let mixed = Span::mixed_site();
-        let declared = self.sound().map(|method| method.erased(methods).0);
-        let forwarded = self.sound().map(|method| method.erased(methods).1);
+        let declared = self.valid_methods().map(|method| method.erased(methods).0);
+        let forwarded = self.valid_methods().map(|method| method.erased(methods).1);
         let implementation = self.implementation(&erased);
         tokens.extend(quote_spanned! {mixed=>
             #(#conditions)*
@@ -194,20 +194,20 @@ impl ToTokens for Client<'_> {
 
 impl Client<'_> {
     /// The methods, or none after an error.
-    fn sound(&self) -> impl Iterator<Item = &Method> {
-        self.methods.iter().filter(|_| self.is_sound)
+    fn valid_methods(&self) -> impl Iterator<Item = &Method> {
+        self.methods.iter().filter(|_| self.is_valid)
     }
 
     /// The client's own methods; after an error something that stands for them, so that only the error is reported.
     fn implementation(&self, erased: &Ident) -> TokenStream {
         let (name, methods) = (&self.name, &self.item.ident);
-        let bodies: Vec<_> = match self.is_sound {
+        let bodies: Vec<_> = match self.is_valid {
             true => self
                 .methods
                 .iter()
-                .map(|it| it.implement(self.options, erased))
+                .map(|method| method.implement(self.options, erased))
                 .collect(),
-            false => self.item.items.iter().filter_map(stand_in).collect(),
+            false => self.item.items.iter().filter_map(placeholder).collect(),
         };
         quote_spanned! {Span::mixed_site()=>
             #[automatically_derived]
@@ -219,7 +219,7 @@ impl Client<'_> {
 }
 
 /// Stands for a method, whatever is wrong with it.
-fn stand_in(item: &TraitItem) -> Option<TokenStream> {
+fn placeholder(item: &TraitItem) -> Option<TokenStream> {
     let TraitItem::Fn(method) = item else {
         return None;
     };
