@@ -15,7 +15,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     if !input.generics.params.is_empty() {
         errors.add(
             &input.generics,
-            "a service cannot be generic: a container runs it by its name, so write the types that it is for",
+            "a service cannot be generic: a container runs it by its name; use concrete types",
         );
     }
     for attribute in input
@@ -36,7 +36,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     }
 }
 
-/// A field and the expression that makes its provider.
+/// A field and its provider expression.
 struct Dependency<'a> {
     field: &'a Ident,
     ty: &'a Type,
@@ -54,17 +54,14 @@ impl<'a> Dependency<'a> {
             errors.add(
                 ident,
                 format!(
-                    "field `{ident}` needs `#[dependency(PROVIDER)]`: a worker is made for each call, with all its \
+                    "field `{ident}` needs `#[dependency(PROVIDER)]`: a worker is created for each call, with all \
                      fields injected"
                 ),
             );
             return None;
         };
         for again in attributes {
-            errors.add(
-                again,
-                "this field has a provider already: remove one `#[dependency(...)]`",
-            );
+            errors.add(again, "duplicate provider: remove one `#[dependency(...)]`");
         }
         match provider(attribute) {
             Ok(provider) => Some(Self {
@@ -79,7 +76,7 @@ impl<'a> Dependency<'a> {
         }
     }
 
-    /// Declares the provider.
+    /// Generates the binding of the provider.
     fn declare(&self, index: usize) -> TokenStream {
         let Self {
             field, provider, ..
@@ -88,8 +85,9 @@ impl<'a> Dependency<'a> {
         quote_spanned!(Span::mixed_site()=> let #variable = ::nameko::Bindings::provide(bindings, #name, #provider);)
     }
 
-    /// Gives the dependency to the field. What was taken is in a tuple, so that this is two tokens that can stand at
-    /// both ends of the field's type: a provider that gives something else is an error there.
+    /// Generates the field's initializer. The dependency is wrapped in a tuple, so the initializer
+    /// has two tokens that can carry the spans of both ends of the field's type: a type mismatch is
+    /// reported there.
     fn inject(&self, index: usize) -> TokenStream {
         let Self { field, ty, .. } = self;
         let ends = SpanEnds::of(ty);
@@ -99,7 +97,7 @@ impl<'a> Dependency<'a> {
     }
 }
 
-/// CallArguments the dependency for one worker from its provider.
+/// Generates the resolution of the dependency for one worker.
 fn resolve(index: usize) -> TokenStream {
     let (variable, value) = (
         variable(index),
@@ -108,7 +106,7 @@ fn resolve(index: usize) -> TokenStream {
     quote_spanned!(Span::mixed_site()=> let #value = (#variable.get(&ctx).await?,);)
 }
 
-/// The variable that holds the declared provider.
+/// Returns the variable of a bound provider.
 fn variable(index: usize) -> Ident {
     format_ident!("provider{index}", span = Span::mixed_site())
 }
@@ -117,7 +115,7 @@ fn is_dependency(attribute: &Attribute) -> bool {
     attribute.path().is_ident("dependency")
 }
 
-/// The fields to inject, if this is a struct that can have them.
+/// Returns the fields to inject, or reports why the item is not supported.
 fn fields<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<&'a Field> {
     match &input.data {
         Data::Struct(data) => match &data.fields {
@@ -153,7 +151,7 @@ fn fields<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<&'a Field> {
     }
 }
 
-/// The expression in `#[dependency(EXPRESSION)]`.
+/// Parses the expression in `#[dependency(EXPRESSION)]`.
 fn provider(attribute: &Attribute) -> syn::Result<Expr> {
     const EXAMPLE: &str = "for example `#[dependency(RpcProxy::new(\"service_y\"))]`";
     match &attribute.meta {
@@ -164,7 +162,7 @@ fn provider(attribute: &Attribute) -> syn::Result<Expr> {
         Meta::List(list) => syn::parse2(list.tokens.clone()).map_err(|error| {
             syn::Error::new(
                 error.span(),
-                format!("the provider is one expression, {EXAMPLE}: {error}"),
+                format!("the provider must be a single expression, {EXAMPLE}: {error}"),
             )
         }),
         Meta::Path(_) | Meta::NameValue(_) => Err(syn::Error::new_spanned(
@@ -206,7 +204,7 @@ fn implementation(service: &Ident, dependencies: &[Dependency<'_>]) -> TokenStre
     }
 }
 
-/// What stands for the impl when there are errors, so that only those are reported.
+/// Generates a placeholder impl after errors, to avoid follow-up errors.
 fn placeholder(input: &DeriveInput, errors: &Errors) -> TokenStream {
     let service = &input.ident;
     if !input.generics.params.is_empty() {
@@ -269,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dependency_is_named_as_its_field_without_the_raw_prefix() {
+    fn dependencies_are_named_like_their_fields_without_raw_prefix() {
         let expansion =
             expand("struct S { #[dependency(P)] r#type: T }".parse().unwrap()).to_string();
         assert!(

@@ -1,4 +1,4 @@
-//! One method of a service: its markers, what is asked of it, and how it is called.
+//! Entrypoint methods: their markers, checks and generated calls.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -14,13 +14,14 @@ use crate::{
     spans::SpanEnds,
 };
 
-/// In bytes: a routing key is a short string of AMQP 0-9-1.
+/// Maximum length of a routing key, a short string in AMQP 0-9-1.
 pub(crate) const MAX_ROUTING_KEY_BYTES: usize = 255;
 
-/// What `#[service]` gives to a marker that it found, so that the user's `use nameko::rpc` is not an unused import.
+/// Argument with which `#[service]` re-emits a marker, so that the user's `use nameko::rpc` counts
+/// as used.
 const IN_SERVICE: &str = "in_service";
 
-/// Expands a marker where it stands. `#[service]` takes it off its methods, so this is anywhere else.
+/// Expands a marker outside of a service, since `#[service]` removes those on its methods.
 pub(crate) fn marker(name: &str, arguments: &TokenStream, item: &TokenStream) -> TokenStream {
     if arguments.to_string() == IN_SERVICE {
         return TokenStream::new();
@@ -32,7 +33,7 @@ pub(crate) fn marker(name: &str, arguments: &TokenStream, item: &TokenStream) ->
 
 /// A marked method that passed all checks.
 pub(crate) struct Entrypoint {
-    /// The name that callers use.
+    /// The name on the wire.
     pub(crate) name: String,
     /// The `#[cfg]` attributes of the method.
     pub(crate) conditions: Vec<Attribute>,
@@ -43,7 +44,7 @@ pub(crate) struct Entrypoint {
 }
 
 struct Param {
-    /// The name that callers use.
+    /// The name on the wire.
     name: String,
     /// The `#[cfg]` attributes of the parameter.
     conditions: Vec<Attribute>,
@@ -51,7 +52,8 @@ struct Param {
 }
 
 impl Entrypoint {
-    /// CallArguments the markers off the method, and reads what they mark. `None` for a method without one, and after an error.
+    /// Removes and parses the markers of a method. Returns `None` if there are none or after an
+    /// error.
     pub(crate) fn extract(
         service: &str,
         method: &mut ImplItemFn,
@@ -75,7 +77,7 @@ impl Entrypoint {
                 found.add(
                     attribute,
                     format!(
-                        "`{}` is an entrypoint of this kind already: remove one `#[{}]`",
+                        "duplicate marker on `{}`: remove one `#[{}]`",
                         method.sig.ident, kind.name
                     ),
                 );
@@ -83,7 +85,7 @@ impl Entrypoint {
             markers.push(Marker::parse(kind, attribute, &mut found));
         }
         let entrypoint = Self::parse(service, markers, method, &mut found);
-        // What the rules for entrypoints ask for is not for clippy to complain about.
+        // Clippy lints that the rules for entrypoints would trigger.
         method.attrs.push(parse_quote!(
             #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, clippy::unused_async, clippy::unused_self)]
         ));
@@ -105,8 +107,7 @@ impl Entrypoint {
             errors.add(
                 &sig.ident,
                 format!(
-                    "this name is too long: with `{service}.` before it, it is a routing key of at most \
-                     {MAX_ROUTING_KEY_BYTES} bytes"
+                    "name too long: the routing key `{service}.{name}` is limited to {MAX_ROUTING_KEY_BYTES} bytes"
                 ),
             );
         }
@@ -156,17 +157,14 @@ impl Param {
                 let advice = match pat {
                     Pat::Wild(_) => "write a name instead of `_`",
                     Pat::Ident(_) => "write only the name",
-                    _ => "write a name and take the value apart in the body",
+                    _ => "write a name and destructure it in the body",
                 };
-                errors.add(
-                    pat,
-                    format!("{advice}: callers pass the argument by its name"),
-                );
+                errors.add(pat, format!("{advice}: callers pass arguments by name"));
                 return None;
             }
         };
         let name = ident.unraw().to_string();
-        let why = "arguments are read from a message";
+        let why = "arguments are deserialized from a message";
         owned::check_argument(&name, &param.ty, why, errors);
         Some(Self {
             name,
@@ -176,7 +174,7 @@ impl Param {
     }
 }
 
-/// The statements that add the method to `entrypoints`, once for each marker.
+/// Generates the statements that add the method to `entrypoints`, once per marker.
 impl ToTokens for Entrypoint {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         let Self {
@@ -218,7 +216,7 @@ impl ToTokens for Entrypoint {
 }
 
 impl Entrypoint {
-    /// Whether messages are read for the method is a question of its parameters' types.
+    /// Generates the option for unparsed messages, which depends on the types of the parameters.
     fn raw_message(&self, kind: &MarkerKind) -> Option<TokenStream> {
         if !matches!(kind.call_arguments, CallArguments::Message(_)) {
             return None;
@@ -232,7 +230,7 @@ impl Entrypoint {
         )
     }
 
-    /// The call of the method, with what the parameters took.
+    /// Generates the call of the method with its decoded arguments.
     fn future(&self, kind: &MarkerKind) -> TokenStream {
         let Self {
             ident,
@@ -244,7 +242,8 @@ impl Entrypoint {
             .iter()
             .enumerate()
             .map(|(index, param)| param.pass(index));
-        // These are the ends of the call. A reply or an error that cannot be sent is reported at the return type.
+        // Both ends of the call carry the return type's spans: an unsupported type is reported
+        // there.
         let ends = SpanEnds::of(output);
         let start = quote_spanned!(ends.first=> Self);
         let end = quote_spanned!(ends.last=> .await);
@@ -254,7 +253,7 @@ impl Entrypoint {
             CallArguments::HttpRequest => quote!(respond),
             _ => quote!(reply),
         };
-        // An error that is an exception is found to be one where its type is known.
+        // Whether the error is an exception is decided where its type is known.
         let fault = quote_spanned! {Span::mixed_site()=> |kind| {
             use ::nameko::private::{ExceptionFault as _, DefaultFault as _};
             (&kind).fault()
@@ -282,7 +281,7 @@ impl Param {
         quote_spanned!(Span::mixed_site()=> #(#conditions)* ::nameko::private::#kind(#name))
     }
 
-    /// CallArguments the argument off the wire.
+    /// Generates the decoding of the argument.
     fn decode(&self, index: usize, kind: &MarkerKind) -> TokenStream {
         let Self {
             name,
@@ -302,7 +301,7 @@ impl Param {
         quote_spanned!(Span::mixed_site()=> #(#conditions)* let #variable = #taken?;)
     }
 
-    /// Passes the argument to the method.
+    /// Generates the argument in the call of the method.
     fn pass(&self, index: usize) -> TokenStream {
         let conditions = &self.conditions;
         let variable = variable(index);
@@ -310,12 +309,12 @@ impl Param {
     }
 }
 
-/// The variable that holds an argument.
+/// Returns the variable of an argument.
 fn variable(index: usize) -> Ident {
     format_ident!("arg{index}", span = Span::mixed_site())
 }
 
-/// The rules for an entrypoint's signature, save for its arguments and its reply.
+/// Checks an entrypoint's signature, except for its arguments and return type.
 fn check_signature(sig: &Signature, errors: &mut Errors) {
     let name = sig.ident.unraw();
     if sig.asyncness.is_none() {
@@ -327,7 +326,7 @@ fn check_signature(sig: &Signature, errors: &mut Errors) {
     if let Some(unsafety) = &sig.unsafety {
         errors.add(
             unsafety,
-            "an entrypoint cannot be `unsafe`: it is called with whatever arrives",
+            "an entrypoint cannot be `unsafe`: it is called with untrusted input",
         );
     }
     if let Some(abi) = &sig.abi {
@@ -339,7 +338,7 @@ fn check_signature(sig: &Signature, errors: &mut Errors) {
     if !sig.generics.params.is_empty() {
         errors.add(
             &sig.generics,
-            "an entrypoint cannot be generic: write the types that messages are read into",
+            "an entrypoint cannot be generic: use concrete types",
         );
     }
     match sig.inputs.first() {
@@ -351,7 +350,7 @@ fn check_signature(sig: &Signature, errors: &mut Errors) {
     }
 }
 
-/// `&self`, or `self: &Self`.
+/// Returns whether the receiver is `&self` or `self: &Self`.
 pub(crate) fn is_shared_self(receiver: &Receiver) -> bool {
     match &*receiver.ty {
         Type::Reference(ty) => {
@@ -366,7 +365,7 @@ pub(crate) fn is_self(pat: &Pat) -> bool {
     matches!(pat, Pat::Ident(pat) if pat.ident == "self")
 }
 
-/// Whether the method's parameters fit what the entrypoint calls it with. Those under a condition are not counted.
+/// Checks that the parameters match the arguments of the marker's calls. Ignores conditional ones.
 fn check_parameters(kind: &MarkerKind, sig: &Signature, errors: &mut Errors) {
     let required = sig.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(param)
@@ -386,7 +385,7 @@ fn check_parameters(kind: &MarkerKind, sig: &Signature, errors: &mut Errors) {
     for param in required.skip(max) {
         let called = match kind.call_arguments {
             CallArguments::Message(argument) | CallArguments::AtMostOne(argument) => {
-                format!("with {argument} only")
+                format!("with only {argument}")
             }
             _ => "without arguments".to_owned(),
         };
@@ -415,7 +414,7 @@ fn check_parameters(kind: &MarkerKind, sig: &Signature, errors: &mut Errors) {
     }
 }
 
-/// CallArguments `#[cfg_attr(condition, rpc)]` off: the marker in it would be seen too late.
+/// Removes and reports `#[cfg_attr(condition, rpc)]`, which would be expanded too late.
 fn reject_conditional_markers(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
     attributes.retain(|attribute| {
         let Some(kind) = conditional_marker(attribute) else {

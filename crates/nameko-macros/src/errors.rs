@@ -1,23 +1,23 @@
-//! What is wrong with an item, gathered so that all of it is reported at once.
+//! Collection of errors, so that all of them are reported at once.
 
 use std::fmt::Display;
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
-/// The errors found so far, each on the user's own tokens.
+/// Errors found so far, each with the span of the user's tokens.
 #[derive(Default)]
 pub(crate) struct Errors {
     found: Option<syn::Error>,
 }
 
 impl Errors {
-    /// Adds an error that underlines `tokens`, from the first to the last.
+    /// Adds an error that spans `tokens`.
     pub(crate) fn add(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// Adds an error that knows its place.
+    /// Adds an error with a span.
     pub(crate) fn push(&mut self, error: syn::Error) {
         match &mut self.found {
             Some(found) => found.combine(error),
@@ -25,7 +25,7 @@ impl Errors {
         }
     }
 
-    /// Adds all of `others`.
+    /// Adds all errors of `others`.
     pub(crate) fn append(&mut self, others: Self) {
         if let Some(others) = others.found {
             self.push(others);
@@ -37,7 +37,7 @@ impl Errors {
     }
 }
 
-/// One `compile_error!` for each error.
+/// Generates one `compile_error!` per error.
 impl ToTokens for Errors {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         if let Some(found) = &self.found {
@@ -46,7 +46,7 @@ impl ToTokens for Errors {
     }
 }
 
-/// The texts of the errors that `expansion` reports, in order.
+/// Returns the messages of the errors in an expansion, in order.
 #[cfg(test)]
 pub(crate) fn messages(expansion: TokenStream) -> Vec<String> {
     let file: syn::File = syn::parse2(expansion).expect("an expansion is a list of items");

@@ -17,7 +17,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     if !input.generics.params.is_empty() {
         errors.add(
             &input.generics,
-            "an exception cannot be generic: peers know it by one class path, so write the types that it is for",
+            "an exception cannot be generic: its class path identifies one type; use concrete types",
         );
     }
     let classes = classes(&input, &mut errors);
@@ -29,7 +29,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
         {
             errors.add(
                 path,
-                "another variant has this path: callers tell them apart by it",
+                "duplicate class path: callers distinguish variants by it",
             );
         }
     }
@@ -40,7 +40,7 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     }
 }
 
-/// A struct or a variant, and what callers see of it.
+/// A struct or variant, as an exception class.
 struct Class<'a> {
     /// `Self`, or `Self::Variant`.
     name: TokenStream,
@@ -53,7 +53,7 @@ struct Class<'a> {
 enum ClassKind {
     /// The class path on the wire.
     Path(LitStr),
-    /// The error that its one field holds.
+    /// The error in its only field.
     Transparent,
 }
 
@@ -76,7 +76,7 @@ fn classes<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<Class<'a>> {
             {
                 errors.add(
                     attribute,
-                    "`#[exception(...)]` belongs on each variant of an enum: each is a class of its own to callers",
+                    "`#[exception(...)]` belongs on each variant of an enum: callers see each variant as a class",
                 );
             }
             let variants = data.variants.iter().filter_map(|variant| {
@@ -94,7 +94,7 @@ fn classes<'a>(input: &'a DeriveInput, errors: &mut Errors) -> Vec<Class<'a>> {
         Data::Union(data) => {
             errors.add(
                 data.union_token,
-                "an exception is a struct or an enum: `#[derive(Exception)]` cannot read a union from a message",
+                "`#[derive(Exception)]` supports structs and enums only",
             );
             Vec::new()
         }
@@ -128,8 +128,7 @@ impl<'a> Class<'a> {
             errors.add(
                 ident,
                 format!(
-                    "say what callers see of `{ident}`: `#[exception(\"module.{ident}\")]`, or `#[exception(transparent)]` \
-                     for the error in it"
+                    "`{ident}` needs `#[exception(\"module.{ident}\")]`, or `#[exception(transparent)]` for a wrapped error"
                 ),
             );
             return None;
@@ -137,7 +136,7 @@ impl<'a> Class<'a> {
         for again in own {
             errors.add(
                 again,
-                format!("`{ident}` has one already: remove one `#[exception(...)]`"),
+                format!("duplicate attribute on `{ident}`: remove one `#[exception(...)]`"),
             );
         }
         let kind = match ClassKind::parse(attribute) {
@@ -150,7 +149,7 @@ impl<'a> Class<'a> {
         if matches!(kind, ClassKind::Transparent) && fields.len() != 1 {
             errors.add(
                 attribute,
-                format!("`{ident}` has {} fields: one that is transparent holds the error and nothing else", fields.len()),
+                format!("`{ident}` has {} fields: a transparent exception has exactly one, the wrapped error", fields.len()),
             );
         }
         Some(Self {
@@ -174,7 +173,7 @@ impl<'a> Class<'a> {
         }
     }
 
-    /// The arm that makes the error object.
+    /// Generates the match arm that creates the error object.
     fn write(&self) -> TokenStream {
         let Self {
             name,
@@ -202,7 +201,7 @@ impl<'a> Class<'a> {
         quote_spanned!(Span::mixed_site()=> #(#conditions)* #name { #(#members: #variables),* } => #fault,)
     }
 
-    /// The arm that reads the error.
+    /// Generates the match arm that reads the error.
     fn read(&self) -> Option<TokenStream> {
         let Self {
             name,
@@ -247,7 +246,7 @@ impl ClassKind {
         } else {
             Err(syn::Error::new_spanned(
                 path,
-                "a class path is words with dots between them, such as `shop.exceptions.NotFound`",
+                "a class path consists of identifiers separated by dots, such as `shop.exceptions.NotFound`",
             ))
         }
     }
@@ -275,7 +274,7 @@ fn implementation(input: &DeriveInput, classes: &[Class<'_>]) -> TokenStream {
     let written = classes.iter().map(Class::write);
     let read = classes.iter().filter_map(Class::read);
     let conversion = conversion(input);
-    // An enum without variants has no value to look into.
+    // An enum without variants must be matched by value.
     let mixed = Span::mixed_site();
     let value = match &input.data {
         Data::Enum(data) if data.variants.is_empty() => quote_spanned!(mixed=> *self),
@@ -304,7 +303,7 @@ fn implementation(input: &DeriveInput, classes: &[Class<'_>]) -> TokenStream {
     }
 }
 
-/// So that `?` and `.into()` turn it into a `nameko::Error`.
+/// Generates the conversion to `nameko::Error`, for `?` and `.into()`.
 fn conversion(input: &DeriveInput) -> TokenStream {
     let name = &input.ident;
     quote_spanned! {Span::mixed_site()=>
@@ -317,7 +316,7 @@ fn conversion(input: &DeriveInput) -> TokenStream {
     }
 }
 
-/// What stands for the impls when there are errors, so that only those are reported.
+/// Generates placeholder impls after errors, to avoid follow-up errors.
 fn placeholder(input: &DeriveInput, errors: &Errors) -> TokenStream {
     let name = &input.ident;
     if !input.generics.params.is_empty() {

@@ -1,4 +1,5 @@
-//! Literals whose meaning the compiler can check already. What is not a literal is checked when the container is made.
+//! Validation of literals at compile time. Other expressions are validated when the container is
+//! created.
 
 use croner::parser::{CronParser, Year};
 use jiff::{
@@ -9,7 +10,7 @@ use syn::Lit;
 
 use crate::errors::Errors;
 
-/// Checks the literal arguments of the marker `name`.
+/// Checks the literal arguments of a marker.
 pub(crate) fn check(name: &str, literals: &[(String, Lit)], errors: &mut Errors) {
     for (argument, literal) in literals {
         let wrong = match (name, argument.as_str(), literal) {
@@ -34,18 +35,18 @@ fn cron_error(line: &str) -> Option<String> {
     let parser = CronParser::builder().year(Year::Disallowed).build();
     match parser.parse(line) {
         Err(_) => Some(format!(
-            "this cron line does not parse: {}",
+            "invalid cron expression: {}",
             reason(&parser, line)
         )),
         Ok(line) => {
             let from = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
             let never = line.find_next_occurrence(&from, false).is_err();
-            never.then(|| "this cron line names a day that never comes".to_owned())
+            never.then(|| "this cron expression never matches a date".to_owned())
         }
     }
 }
 
-/// What each field of a line is, seconds first.
+/// Names of the fields of a cron expression, seconds first.
 const FIELDS: [&str; 6] = [
     "second",
     "minute",
@@ -55,20 +56,20 @@ const FIELDS: [&str; 6] = [
     "day of week",
 ];
 
-/// Why a line does not parse: the first field that is none by itself, or how many there are.
+/// Returns why an expression is invalid: the first invalid field, or the number of fields.
 fn reason(parser: &CronParser, line: &str) -> String {
     let fields: Vec<_> = line.split_whitespace().collect();
     let names = match fields.len() {
-        1 if line.starts_with('@') => return "there is no such word".to_owned(),
+        1 if line.starts_with('@') => return "unknown shorthand".to_owned(),
         5 => &FIELDS[1..],
         6 => &FIELDS[..],
         count => {
-            let counted = match count {
+            let found = match count {
                 1 => "1 field".to_owned(),
                 _ => format!("{count} fields"),
             };
             return format!(
-                "it has {counted}, not five (minute, hour, day of month, month, day of week), or six with seconds first"
+                "expected five fields (minute, hour, day of month, month, day of week) or six with seconds first, found {found}"
             );
         }
     };
@@ -79,8 +80,8 @@ fn reason(parser: &CronParser, line: &str) -> String {
         parser.parse(&alone.join(" ")).is_err()
     });
     match wrong {
-        Some((_, (field, name))) => format!("`{field}` is no {name}"),
-        None => "its fields do not go together".to_owned(),
+        Some((_, (field, name))) => format!("`{field}` is not a valid {name}"),
+        None => "its fields cannot be combined".to_owned(),
     }
 }
 
@@ -88,11 +89,11 @@ fn time_zone_error(zone: &str) -> Option<String> {
     let found = TimeZone::get(zone).or_else(|_| TimeZoneDatabase::bundled().get(zone));
     found
         .is_err()
-        .then(|| "there is no such time zone: give an IANA name such as `Europe/London`".to_owned())
+        .then(|| "unknown time zone: use an IANA name such as `Europe/London`".to_owned())
 }
 
 fn interval_error(seconds: Option<f64>) -> Option<String> {
     seconds
         .is_some_and(|seconds| seconds <= 0.0)
-        .then(|| "an interval is more than 0 seconds".to_owned())
+        .then(|| "the interval must be greater than 0 seconds".to_owned())
 }

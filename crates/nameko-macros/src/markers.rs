@@ -1,8 +1,8 @@
-//! The markers: what each makes of its arguments, and what it asks of the method.
+//! Markers: parsing of their arguments.
 //!
-//! A marker's arguments become calls of its entrypoint's builder, so that what they mean stands in `nameko`:
-//! `#[event_handler("shop", "paid", reliable_delivery = false)]` is
-//! `EventHandler::new("shop", "paid").reliable_delivery(false)`.
+//! The arguments become calls of the entrypoint's builder, which defines their meaning:
+//! `#[event_handler("shop", "paid", reliable_delivery = false)]` becomes `EventHandler::new("shop",
+//! "paid").reliable_delivery(false)`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -13,46 +13,46 @@ use syn::{
 
 use crate::{errors::Errors, literals};
 
-/// Options that go to the method, whatever the marker.
+/// Options of the method, supported by all markers.
 const EXPECTED: &str = "expected_exceptions";
 const SENSITIVE: &str = "sensitive_arguments";
 
-/// A kind of entrypoint.
+/// A kind of marker.
 pub(crate) struct MarkerKind {
     /// The marker's name.
     pub(crate) name: &'static str,
-    /// How it is written, for errors.
+    /// An example, for error messages.
     usage: &'static str,
-    /// The arguments of the entrypoint's `new`, each of which may be given by its name instead.
+    /// Parameters of the entrypoint's `new`; each may also be given by name.
     positional: &'static [&'static str],
-    /// The methods of the entrypoint's builder that take one value.
+    /// Methods of the entrypoint's builder with one parameter.
     options: &'static [&'static str],
-    /// Those of them that are on when only their name is written.
+    /// The options that may be written without a value, which is then `true`.
     flags: &'static [&'static str],
-    /// What the method takes.
+    /// Arguments of the method's calls.
     pub(crate) call_arguments: CallArguments,
-    /// Whether a method may carry the marker more than once.
+    /// Whether a method may have several of these markers.
     pub(crate) repeats: bool,
 }
 
-/// What an entrypoint calls its method with.
+/// Arguments with which an entrypoint calls its method. The texts describe the argument.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum CallArguments {
-    /// What the caller sends.
+    /// Any arguments, from the caller.
     Any,
     /// No arguments.
     Nothing,
-    /// One argument, if it wants it.
+    /// One optional argument.
     AtMostOne(&'static str),
-    /// A message: its body, or the message as it came.
+    /// A message: its decoded body, or the raw message.
     Message(&'static str),
-    /// One argument, and what the caller sends.
+    /// One argument, followed by any from the caller.
     OneAndAny(&'static str),
-    /// Parts of an HTTP request, each by its type.
+    /// Parts of an HTTP request, according to their types.
     HttpRequest,
 }
 
-/// The methods that are written as words.
+/// HTTP methods that may be written as identifiers.
 const HTTP_METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
 ];
@@ -81,7 +81,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
             "prefetch_count",
         ],
         flags: &["reliable_delivery", "requeue_on_error", "reject_on_error"],
-        call_arguments: CallArguments::Message("what was dispatched"),
+        call_arguments: CallArguments::Message("the event's data"),
         repeats: true,
     },
     MarkerKind {
@@ -108,7 +108,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         positional: &["expression"],
         options: &["tz", "once", "late"],
         flags: &[],
-        call_arguments: CallArguments::AtMostOne("the time it is run for"),
+        call_arguments: CallArguments::AtMostOne("the scheduled time"),
         repeats: true,
     },
     MarkerKind {
@@ -126,7 +126,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         positional: &[],
         options: &[],
         flags: &[],
-        call_arguments: CallArguments::OneAndAny("the id of the socket"),
+        call_arguments: CallArguments::OneAndAny("the socket's id"),
         repeats: false,
     },
     MarkerKind {
@@ -141,7 +141,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
 ];
 
 impl MarkerKind {
-    /// The kind of entrypoint that an attribute marks, if it is one of ours.
+    /// Returns the marker that a path names, if any.
     pub(crate) fn of(path: &Path) -> Option<&'static Self> {
         let last = path.segments.last()?;
         if path.segments.len() > 1 && path.segments[0].ident != "nameko" {
@@ -150,7 +150,7 @@ impl MarkerKind {
         MARKER_KINDS.iter().find(|kind| last.ident == kind.name)
     }
 
-    /// The type of the entrypoint.
+    /// Returns the path of the entrypoint's type.
     fn path(&self) -> TokenStream {
         match self.name {
             "rpc" => quote!(::nameko::Rpc),
@@ -171,20 +171,20 @@ impl MarkerKind {
     }
 }
 
-/// A marker with its arguments, read.
+/// A parsed marker.
 pub(crate) struct Marker {
     pub(crate) kind: &'static MarkerKind,
-    /// As the user wrote it.
+    /// The path as written by the user.
     pub(crate) path: Path,
     positional: Vec<Option<TokenStream>>,
-    /// The builder's calls, in their order.
+    /// Calls of the builder, in order.
     options: Vec<(Ident, TokenStream)>,
     expected: Vec<LitStr>,
     sensitive: Vec<LitStr>,
 }
 
 impl Marker {
-    /// Reads a marker. What is wrong with its arguments goes to `errors`.
+    /// Parses a marker. Reports invalid arguments to `errors`.
     pub(crate) fn parse(
         kind: &'static MarkerKind,
         attribute: &Attribute,
@@ -243,7 +243,7 @@ impl Marker {
                     match (kind.positional, single_ident(&argument)) {
                         (_, Some(word)) => unknown(kind, &word),
                         ([], None) => format!(
-                            "`#[{}]` takes no such argument; it takes {}",
+                            "unexpected argument of `#[{}]`; its options are {}",
                             kind.name,
                             kind.list_options()
                         ),
@@ -259,7 +259,7 @@ impl Marker {
         literals::check(kind.name, &self.literals(), errors);
     }
 
-    /// Methods, then the path: `GET, POST, "/orders"`.
+    /// Parses HTTP methods followed by a path: `GET, POST, "/orders"`.
     fn http(
         &mut self,
         attribute: &Attribute,
@@ -277,7 +277,7 @@ impl Marker {
         if matches!(&url, Expr::Lit(_)) && !is_path(&url) {
             errors.add(
                 &url,
-                "a path begins with `/`: write `#[http(GET, \"/path\")]`",
+                "a path must start with `/`: write `#[http(GET, \"/path\")]`",
             );
         }
         if given.is_empty() {
@@ -302,7 +302,7 @@ impl Marker {
                     Some(word) => errors.add(
                         &word,
                         format!(
-                            "`{word}` is no usual HTTP method: write one of {}, or `\"{word}\"` if you mean it",
+                            "`{word}` is not a standard HTTP method: use one of {}, or `\"{word}\"` for a custom one",
                             HTTP_METHODS.join(", ")
                         ),
                     ),
@@ -316,7 +316,7 @@ impl Marker {
         ];
     }
 
-    /// CallArguments an argument that has a name; gives back one that has none.
+    /// Consumes a named argument or flag; returns a positional one.
     fn take_named(&mut self, argument: Expr, errors: &mut Errors) -> Option<Expr> {
         let kind = self.kind;
         match argument {
@@ -375,7 +375,7 @@ impl Marker {
         self.options.push((name, value));
     }
 
-    /// The arguments that are literals, by their names.
+    /// Returns the arguments that are literals, with their names.
     fn literals(&self) -> Vec<(String, Lit)> {
         let positional = self.kind.positional.iter().zip(&self.positional);
         let positional = positional.map(|(name, value)| ((*name).to_owned(), value.clone()));
@@ -386,7 +386,7 @@ impl Marker {
         positional.chain(options).filter_map(literal).collect()
     }
 
-    /// The expression that makes the entrypoint.
+    /// Generates the expression that creates the entrypoint.
     pub(crate) fn entrypoint(&self) -> TokenStream {
         let positional = self.positional.iter().flatten();
         if self.kind.name == "entrypoint" {
@@ -400,21 +400,18 @@ impl Marker {
         quote!(#path::new(#(#positional),*) #(#calls)*)
     }
 
-    /// Each sensitive argument must be one that the method has: a slip of the pen would let it into the log.
+    /// Checks that sensitive arguments exist: a typo would expose them in logs.
     pub(crate) fn check_sensitive(&self, params: &[&str], errors: &mut Errors) {
         for pattern in &self.sensitive {
             let text = pattern.value();
             let first = text.split(['.', '[']).next().unwrap_or_default();
             if !params.contains(&first) {
-                errors.add(
-                    pattern,
-                    format!("the method has no argument `{first}` that could be sensitive"),
-                );
+                errors.add(pattern, format!("the method has no argument `{first}`"));
             }
         }
     }
 
-    /// What is said of the method beside its name and its parameters.
+    /// Generates the options of the method.
     pub(crate) fn method_options(&self) -> TokenStream {
         let (expected, sensitive) = (&self.expected, &self.sensitive);
         let expected = (!expected.is_empty())
@@ -426,12 +423,12 @@ impl Marker {
 }
 
 fn duplicate_option(option: &str) -> String {
-    format!("`{option}` is given already")
+    format!("duplicate option `{option}`")
 }
 
 fn unknown(kind: &MarkerKind, word: &Ident) -> String {
     format!(
-        "`#[{}]` has no option `{word}`; it takes {}",
+        "`#[{}]` has no option `{word}`; its options are {}",
         kind.name,
         kind.list_options()
     )
@@ -444,7 +441,7 @@ fn add_method(methods: &mut String, method: &str) {
     methods.push_str(method);
 }
 
-/// Texts, or paths whose last word is meant: `"ValueError"`, `errors::NotFound`.
+/// Parses strings, or the last segments of paths: `"ValueError"`, `errors::NotFound`.
 fn parse_names(
     arguments: impl IntoIterator<Item = Expr>,
     expected: &str,
@@ -470,7 +467,7 @@ fn parse_names(
     found
 }
 
-/// The value of an option. The types of event handlers are words.
+/// Converts the value of an option. Handler types may be written as identifiers.
 fn option_value(option: &str, value: Expr, errors: &mut Errors) -> TokenStream {
     if option == "handler_type"
         && let Some(word) = single_ident(&value)
@@ -480,12 +477,9 @@ fn option_value(option: &str, value: Expr, errors: &mut Errors) -> TokenStream {
             "singleton" => "Singleton",
             "broadcast" => "Broadcast",
             other => {
-                // A constant of the user's is in capitals.
+                // An identifier in upper case is a constant of the user.
                 if other.starts_with(char::is_lowercase) {
-                    errors.add(
-                        &word,
-                        "a handler type is `service_pool`, `singleton` or `broadcast`",
-                    );
+                    errors.add(&word, "expected `service_pool`, `singleton` or `broadcast`");
                     return quote!(::nameko::HandlerType::ServicePool);
                 }
                 return value.into_token_stream();
@@ -513,7 +507,7 @@ mod tests {
     use super::*;
     use crate::errors::messages;
 
-    /// The expression that the marker makes, and what is said of the method; or the errors.
+    /// Returns the generated entrypoint and method options, or the error messages.
     fn read(attribute: Attribute) -> Result<String, Vec<String>> {
         let kind = MarkerKind::of(attribute.path()).expect("a marker");
         let mut errors = Errors::default();
@@ -585,11 +579,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_argument_is_one_error_that_says_what_to_write() {
+    fn each_invalid_argument_is_one_error_with_advice() {
         let table: Vec<(Attribute, &str)> = vec![
             (
                 parse_quote!(#[rpc(x)]),
-                "`#[rpc]` has no option `x`; it takes `queue_arguments`, `expected_exceptions`, `sensitive_arguments`",
+                "`#[rpc]` has no option `x`; its options are `queue_arguments`, `expected_exceptions`, `sensitive_arguments`",
             ),
             (
                 parse_quote!(#[rpc(eager = true)]),
@@ -597,15 +591,15 @@ mod tests {
             ),
             (
                 parse_quote!(#[rpc("x")]),
-                "`#[rpc]` takes no such argument; it takes `queue_arguments`",
+                "unexpected argument of `#[rpc]`; its options are `queue_arguments`",
             ),
             (
                 parse_quote!(#[event_handler("shop", "paid", handler_type = singelton)]),
-                "a handler type is `service_pool`, `singleton` or `broadcast`",
+                "expected `service_pool`, `singleton` or `broadcast`",
             ),
             (
                 parse_quote!(#[http(GTE, "/orders")]),
-                "`GTE` is no usual HTTP method: write one of GET, HEAD,",
+                "`GTE` is not a standard HTTP method: use one of GET, HEAD,",
             ),
             (parse_quote!(#[rpc = "x"]), "write `#[rpc]`"),
             (
@@ -627,23 +621,23 @@ mod tests {
             (parse_quote!(#[timer]), "write `#[timer(interval = 5)]`"),
             (
                 parse_quote!(#[timer(0)]),
-                "an interval is more than 0 seconds",
+                "the interval must be greater than 0 seconds",
             ),
             (
                 parse_quote!(#[timer(interval = 0.0)]),
-                "an interval is more than 0 seconds",
+                "the interval must be greater than 0 seconds",
             ),
             (
                 parse_quote!(#[cron("0 25 * * *")]),
-                "this cron line does not parse: `25` is no hour",
+                "invalid cron expression: `25` is not a valid hour",
             ),
             (
                 parse_quote!(#[cron("0 3 30 2 *")]),
-                "this cron line names a day that never comes",
+                "this cron expression never matches a date",
             ),
             (
                 parse_quote!(#[cron("0 3 * * *", tz = "Europe/Londn")]),
-                "there is no such time zone: give an IANA name",
+                "unknown time zone: use an IANA name",
             ),
             (
                 parse_quote!(#[cron("0 3 * * *", once = "city")]),
@@ -651,29 +645,32 @@ mod tests {
             ),
             (
                 parse_quote!(#[timer(5, eager, eager)]),
-                "`eager` is given already",
+                "duplicate option `eager`",
             ),
             (
                 parse_quote!(#[timer(5, interval = 6)]),
-                "`interval` is given already",
+                "duplicate option `interval`",
             ),
             (
                 parse_quote!(#[timer(interval = 6, 5)]),
-                "`interval` is given already",
+                "duplicate option `interval`",
             ),
             (
                 parse_quote!(#[event_handler("shop", "paid", event_type = "sold")]),
-                "`event_type` is given already",
+                "duplicate option `event_type`",
             ),
             (
                 parse_quote!(#[rpc(sensitive_arguments("a"), sensitive_arguments("b"))]),
-                "`sensitive_arguments` is given already",
+                "duplicate option `sensitive_arguments`",
             ),
             (
                 parse_quote!(#[http("/a")]),
                 "write the method before the path",
             ),
-            (parse_quote!(#[http(GET, "a")]), "a path begins with `/`"),
+            (
+                parse_quote!(#[http(GET, "a")]),
+                "a path must start with `/`",
+            ),
             (
                 parse_quote!(#[http(GET, url = "/a")]),
                 "`#[http]` has no option `url`",

@@ -1,11 +1,11 @@
-//! Whether a type, as it is written, owns its value.
+//! Checks that types are owned.
 
 use quote::ToTokens;
 use syn::{GenericArgument, Lifetime, PathArguments, ReturnType, Type, TypePath, TypeReference};
 
 use crate::errors::Errors;
 
-/// Adds an error for each part of the type of argument `name` that borrows or has no name; `why` says what for it must not.
+/// Reports each borrowed or unnamed part of an argument's type. `why` is the reason in the message.
 pub(crate) fn check_argument(name: &str, ty: &Type, why: &str, errors: &mut Errors) {
     walk(ty, &mut |part| match part {
         TypePart::Reference(reference) => errors.add(
@@ -28,7 +28,7 @@ pub(crate) fn check_argument(name: &str, ty: &Type, why: &str, errors: &mut Erro
     });
 }
 
-/// Adds an error for each part of a method's return type that borrows from the worker or has no name.
+/// Reports each part of an entrypoint's return type that borrows from the worker or is unnamed.
 pub(crate) fn check_reply(ty: &Type, errors: &mut Errors) {
     walk(ty, &mut |part| match part {
         TypePart::Reference(reference)
@@ -52,38 +52,32 @@ pub(crate) fn check_reply(ty: &Type, errors: &mut Errors) {
                 format!("return a type without `{lifetime}`: the reply outlives the worker"),
             );
         }
-        TypePart::Impl(ty) => errors.add(
-            ty,
-            "write the type that the entrypoint returns instead of `impl`",
-        ),
+        TypePart::Impl(ty) => errors.add(ty, "write the concrete type instead of `impl`"),
         TypePart::Reference(_) | TypePart::Lifetime(_) => {}
     });
 }
 
-/// Adds an error for each part of the return type of a client's method that borrows or has no name.
+/// Reports each borrowed or unnamed part of the return type of a client's method.
 pub(crate) fn check_result(ty: &Type, errors: &mut Errors) {
     walk(ty, &mut |part| match part {
         TypePart::Reference(reference) => errors.add(
             reference,
             format!(
-                "return `{}`, not `{}`: it is read from the reply",
+                "return `{}`, not `{}`: it is deserialized from the reply",
                 owned(&reference.elem),
                 type_text(reference)
             ),
         ),
         TypePart::Lifetime(lifetime) if lifetime.ident != "static" => errors.add(
             lifetime,
-            format!("return a type without `{lifetime}`: it is read from the reply"),
+            format!("return a type without `{lifetime}`: it is deserialized from the reply"),
         ),
-        TypePart::Impl(ty) => errors.add(
-            ty,
-            "write the type that the reply is read into instead of `impl`",
-        ),
+        TypePart::Impl(ty) => errors.add(ty, "write the concrete type instead of `impl`"),
         TypePart::Lifetime(_) => {}
     });
 }
 
-/// Whether the type is written `Option<T>`, with or without its module.
+/// Returns whether the type is written as `Option<T>`, with or without its module.
 pub(crate) fn is_option(ty: &Type) -> bool {
     match ty {
         Type::Path(TypePath { qself: None, path }) => {
@@ -107,15 +101,15 @@ pub(crate) fn is_option(ty: &Type) -> bool {
     }
 }
 
-/// What a type can be made of that is not plain and owned.
+/// A part of a type that is borrowed or unnamed.
 enum TypePart<'a> {
     Reference(&'a TypeReference),
-    /// In the arguments of a path, as in `Cow<'a, str>`.
+    /// A lifetime in generic arguments, as in `Cow<'a, str>`.
     Lifetime(&'a Lifetime),
     Impl(&'a Type),
 }
 
-/// Shows each part to `found`, from left to right. What is inside a part that was shown is not looked at.
+/// Calls `found` with each part, from left to right. Does not descend into reported parts.
 fn walk<'a>(ty: &'a Type, found: &mut impl FnMut(TypePart<'a>)) {
     match ty {
         Type::Reference(reference) => found(TypePart::Reference(reference)),
@@ -153,7 +147,7 @@ fn walk<'a>(ty: &'a Type, found: &mut impl FnMut(TypePart<'a>)) {
     }
 }
 
-/// The owned type to write instead of a reference to `ty`.
+/// Returns the owned equivalent of a reference to `ty`.
 fn owned(ty: &Type) -> String {
     match ty {
         Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
@@ -170,7 +164,7 @@ fn owned_or_same(ty: &Type) -> String {
     }
 }
 
-/// The type as people write it: without the spaces that a token stream is printed with.
+/// Formats a type as written, without the spaces of a printed token stream.
 fn type_text(tokens: &impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string();
     for before in [" <", " >", " ,", " ;", " )", " ]", " ::"] {
@@ -202,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_borrowed_argument_names_the_owned_type_to_take() {
+    fn borrowed_arguments_suggest_the_owned_type() {
         for (borrowed, owned) in [
             ("&str", "String"),
             ("&'static str", "String"),
@@ -223,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_found_wherever_they_are() {
+    fn nested_references_are_found() {
         for ty in [
             "Option<&str>",
             "Vec<(u8, &str)>",
@@ -239,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn owned_types_are_fine() {
+    fn owned_types_are_accepted() {
         for ty in [
             "String",
             "Option<Vec<u8>>",
@@ -256,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_is_known_by_its_name() {
+    fn options_are_recognized_by_name() {
         for (ty, expected) in [
             ("Option<u8>", true),
             ("std::option::Option<u8>", true),

@@ -12,7 +12,8 @@ use syn::{
 
 use crate::{entrypoint::Entrypoint, errors::Errors};
 
-/// In bytes. Leaves room for the method in a routing key, and for what queues have in front of the name.
+/// Maximum length of a service's name. Leaves room for the method in a routing key and for the
+/// prefixes of queue names.
 const MAX_NAME_BYTES: usize = 200;
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
@@ -42,12 +43,12 @@ fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStrea
         let Some(entrypoint) = Entrypoint::extract(name, method, &mut found) else {
             continue;
         };
-        // Of two methods under a condition, one may be for the other's absence.
+        // Methods under different conditions may share a name.
         if entrypoint.conditions.is_empty() && !names.insert(entrypoint.name.clone()) {
             found.add(
                 &method.sig.ident,
                 format!(
-                    "there is an entrypoint `{}` already: callers tell them apart by their names",
+                    "duplicate entrypoint `{}`: callers identify methods by name",
                     entrypoint.name
                 ),
             );
@@ -56,7 +57,7 @@ fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStrea
     }
     check_impl(&item, &mut errors);
     if item.trait_.is_some() {
-        // The trait says what its methods are: what they lack as entrypoints does not matter.
+        // The trait defines the methods, so their errors as entrypoints are irrelevant.
         return quote!(#item #errors);
     }
     errors.append(found);
@@ -94,7 +95,7 @@ fn implementation(name: &str, item: &ItemImpl, entrypoints: &[Entrypoint]) -> To
     }
 }
 
-/// The name in `#[service("name")]`, or any text after an error.
+/// Parses the name in `#[service("name")]`. Returns an empty string after an error.
 fn service_name(arguments: TokenStream, errors: &mut Errors) -> String {
     if arguments.is_empty() {
         errors.push(syn::Error::new(
@@ -117,7 +118,7 @@ fn service_name(arguments: TokenStream, errors: &mut Errors) -> String {
 
 fn parse_name(input: ParseStream<'_>) -> syn::Result<LitStr> {
     const ADVICE: &str =
-        "the service's name is a string literal and nothing more: `#[service(\"name\")]`";
+        "expected only the service's name, as a string literal: `#[service(\"name\")]`";
     let whole = input.fork().parse::<TokenStream>()?;
     let name = match input.parse() {
         Ok(Lit::Str(name)) => name,
@@ -136,11 +137,11 @@ fn parse_name(input: ParseStream<'_>) -> syn::Result<LitStr> {
     }
 }
 
-/// A service's name is one word of a routing key.
+/// Checks that a service's name is one word of a routing key.
 pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
     let name = literal.value();
     if name.is_empty() {
-        errors.add(literal, "a service needs a name: others call it by that");
+        errors.add(literal, "the service's name must not be empty");
     }
     if let Some(wrong) = name
         .chars()
@@ -154,28 +155,31 @@ pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
     if name.len() > MAX_NAME_BYTES {
         errors.add(
             literal,
-            format!("a service's name has at most {MAX_NAME_BYTES} bytes, and this one has {}: shorten it", name.len()),
+            format!(
+                "the service's name has {} bytes, more than the maximum of {MAX_NAME_BYTES}",
+                name.len()
+            ),
         );
     }
 }
 
-/// The rules for the impl, save for what is in it.
+/// Checks the impl, except for its items.
 fn check_impl(item: &ItemImpl, errors: &mut Errors) {
     if let Some((_, path, _)) = &item.trait_ {
         errors.add(
             path,
-            "`#[service(\"...\")]` belongs on an impl of the struct's own methods: write `impl ServiceX`, not `impl Trait for ServiceX`",
+            "`#[service(\"...\")]` belongs on an inherent impl: write `impl ServiceX`, not `impl Trait for ServiceX`",
         );
     }
     if !item.generics.params.is_empty() {
         errors.add(
             &item.generics,
-            "a service cannot be generic: a container runs it by its name, so write the types that it is for",
+            "a service cannot be generic: a container runs it by its name; use concrete types",
         );
     }
 }
 
-/// What is said of an item that is not an impl.
+/// Reports an item that is not an impl.
 fn reject(item: &Item, errors: &mut Errors) {
     let message = "`#[service(\"...\")]` belongs on the impl with the entrypoints: `#[service(\"name\")] impl ServiceX { .. }`";
     match item {
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_a_string_literal_and_nothing_more() {
+    fn only_a_string_literal_is_accepted_as_the_name() {
         for arguments in [
             "",
             "NAME",
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_without_a_marker_are_not_looked_at() {
+    fn unmarked_methods_are_ignored() {
         assert_eq!(
             method_errors("fn f(self, a: &str) {} const X: u8 = 1; #[other::rpc] fn g() {}"),
             [""; 0]
@@ -341,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impl_with_errors_is_given_back_without_markers() {
+    fn impls_with_errors_are_emitted_without_markers() {
         let expansion = service(
             "\"s\"",
             "impl S { #[doc = \"d\"] #[rpc] #[instrument] fn f(self) {} }",
@@ -359,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_are_known_by_their_path() {
+    fn markers_are_recognized_by_their_path() {
         for marker in [
             "rpc",
             "nameko::rpc",
@@ -388,13 +392,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_stand_twice_under_different_conditions() {
+    fn conditional_methods_may_share_a_name() {
         let methods = "#[cfg(a)] #[rpc] async fn f(&self) -> R {} #[cfg(not(a))] #[rpc] async fn f(&self) -> R {}";
         assert_eq!(method_errors(methods), [""; 0]);
     }
 
     #[test]
-    fn a_routing_key_has_room_for_service_and_method() {
+    fn the_length_of_routing_keys_is_checked() {
         let method = |length| {
             format!(
                 "impl S {{ #[rpc] async fn {}(&self) -> R {{}} }}",

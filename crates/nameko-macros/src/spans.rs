@@ -1,12 +1,13 @@
-//! Where the compiler says that generated code is wrong.
+//! Spans of the user's tokens, for errors in generated code.
 
 use proc_macro2::Span;
 use quote::ToTokens;
 
-/// The place of some of the user's tokens, for generated code to stand at: an error in that code is then shown there.
+/// The first and last span of some tokens. Errors in generated code that carries them are reported
+/// at these tokens.
 ///
-/// Names in code that stands there still belong to the macro: they neither see nor shadow the user's variables, and
-/// lints about style leave them alone.
+/// Resolution stays hygienic: identifiers with these spans neither see nor shadow the user's
+/// variables, and style lints ignore them.
 #[derive(Clone, Copy)]
 pub(crate) struct SpanEnds {
     pub(crate) first: Span,
@@ -14,8 +15,8 @@ pub(crate) struct SpanEnds {
 }
 
 impl SpanEnds {
-    /// The place of `tokens`. An expression whose first and last token stand at `first` and `last` is underlined as
-    /// `tokens` would be.
+    /// Returns the span ends of `tokens`. An expression whose first and last token carry them is
+    /// underlined like `tokens`.
     pub(crate) fn of(tokens: &impl ToTokens) -> Self {
         let tokens = tokens.to_token_stream();
         let mut spans = tokens

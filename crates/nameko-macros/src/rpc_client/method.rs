@@ -1,4 +1,4 @@
-//! One method of a client's trait: what is asked of it, and the client's method of that name.
+//! Methods of a client's trait: checks and generated client methods.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -14,7 +14,7 @@ use crate::{
     spans::SpanEnds,
 };
 
-/// What the client has itself, beside the methods of the service.
+/// Method of the client itself, which the service's methods cannot be named like.
 const RESERVED_METHOD: &str = "with_timeout";
 
 /// A method of the trait.
@@ -35,7 +35,7 @@ struct Param {
 }
 
 impl Method {
-    /// `None` where there is nothing to make a method of the client of; what is wrong is in `errors`.
+    /// Parses a method. Returns `None` if the client cannot implement it, after reporting why.
     pub(super) fn parse(
         options: &Options,
         method: &TraitItemFn,
@@ -71,7 +71,7 @@ impl Method {
         })
     }
 
-    /// The call of the service.
+    /// Generates the call of the service.
     fn call(&self, options: &Options) -> TokenStream {
         let Self {
             name,
@@ -88,7 +88,8 @@ impl Method {
             true => quote_spanned!(mixed=> ByPosition),
             false => quote_spanned!(mixed=> ByName),
         };
-        // A result or an error that cannot be made of a reply is reported at the return type.
+        // A result or error type that cannot be created from a reply is reported at the return
+        // type.
         let ends = SpanEnds::of(output);
         let answer = quote_spanned!(ends.first=> ::nameko::private::answer);
         let result = quote_spanned!(ends.last=> (&self.target, #name, result));
@@ -105,10 +106,7 @@ impl Method {
 impl Param {
     fn parse(param: &syn::PatType, errors: &mut Errors) -> Option<Self> {
         let Pat::Ident(pat) = &*param.pat else {
-            errors.add(
-                &param.pat,
-                "write a name: the service knows the argument by it",
-            );
+            errors.add(&param.pat, "write a name: arguments are passed by name");
             return None;
         };
         let name = pat.ident.unraw().to_string();
@@ -120,14 +118,14 @@ impl Param {
         })
     }
 
-    /// Declares it.
+    /// Generates the declaration of the parameter.
     fn declare(&self, index: usize) -> TokenStream {
         let Self { conditions, ty, .. } = self;
         let variable = variable(index);
         quote_spanned!(Span::mixed_site()=> #(#conditions)* #variable: #ty)
     }
 
-    /// Adds it to the arguments of the call.
+    /// Generates the addition to the arguments of the call.
     fn append(&self, index: usize) -> TokenStream {
         let Self {
             conditions,
@@ -135,7 +133,7 @@ impl Param {
             ty,
         } = self;
         let variable = variable(index);
-        // A type that cannot be sent is reported there.
+        // A type that cannot be serialized is reported at the parameter's type.
         let ends = SpanEnds::of(ty);
         let given = match owned::is_option(ty) {
             true => quote_spanned!(ends.first=> ::nameko::private::given_some),
@@ -148,7 +146,7 @@ impl Param {
         }
     }
 
-    /// Passes it on.
+    /// Generates the argument when forwarding the call.
     fn pass(&self, index: usize) -> TokenStream {
         let conditions = &self.conditions;
         let variable = variable(index);
@@ -156,19 +154,19 @@ impl Param {
     }
 }
 
-/// The variable that holds an argument.
+/// Returns the variable of an argument.
 fn variable(index: usize) -> Ident {
     format_ident!("arg{index}", span = Span::mixed_site())
 }
 
-/// The rules for a method, save for its arguments and what it returns.
+/// Checks a method, except for its arguments and return type.
 fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mut Errors) {
     let sig = &method.sig;
     if options.service.len() + 1 + name.len() > MAX_ROUTING_KEY_BYTES {
         errors.add(
             &sig.ident,
             format!(
-                "this name is too long: with `{}.` before it, it is a routing key of at most {MAX_ROUTING_KEY_BYTES} bytes",
+                "name too long: the routing key `{}.{name}` is limited to {MAX_ROUTING_KEY_BYTES} bytes",
                 options.service
             ),
         );
@@ -176,13 +174,15 @@ fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mu
     if name == RESERVED_METHOD {
         errors.add(
             &sig.ident,
-            format!("the client has a `{name}` of its own: call this method by a `ServiceProxy`"),
+            format!(
+                "`{name}` is reserved for the client: call this method through a `ServiceProxy`"
+            ),
         );
     }
     if let Some(body) = &method.default {
         errors.add(
             body,
-            format!("write `;`: what `{name}` does is the service's"),
+            format!("write `;`: `{name}` is implemented by the service"),
         );
     }
     if sig.asyncness.is_none() {
@@ -192,7 +192,7 @@ fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mu
         );
     }
     if let Some(unsafety) = &sig.unsafety {
-        errors.add(unsafety, "a call is not `unsafe`");
+        errors.add(unsafety, "a client's method cannot be `unsafe`");
     }
     if let Some(abi) = &sig.abi {
         errors.add(abi, "a call goes through the broker: remove `extern`");
@@ -200,7 +200,7 @@ fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mu
     if !sig.generics.params.is_empty() {
         errors.add(
             &sig.generics,
-            "a client's method cannot be generic: write the types that messages are read into",
+            "a client's method cannot be generic: use concrete types",
         );
     }
     match sig.inputs.first() {
@@ -213,7 +213,7 @@ fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mu
 }
 
 impl Method {
-    /// The method of the trait behind a pointer, and how it is forwarded.
+    /// Generates the object-safe method and its forwarding.
     pub(super) fn erased(&self, methods: &Ident) -> (TokenStream, TokenStream) {
         let Self {
             ident,
@@ -243,7 +243,7 @@ impl Method {
         (quote!(#signature;), forwarded)
     }
 
-    /// The client's method.
+    /// Generates the client's method.
     pub(super) fn implement(&self, options: &Options, erased: &Ident) -> TokenStream {
         let Self {
             ident,
@@ -275,7 +275,7 @@ impl Method {
     }
 }
 
-/// `async fn f() -> T` as what it stands for, with a future that can be sent to another thread.
+/// Desugars `async fn f() -> T` to a function that returns a `Send` future.
 pub(super) fn make_future(method: &mut TraitItemFn) {
     let Some(asyncness) = method.sig.asyncness.take() else {
         return;
@@ -294,7 +294,7 @@ pub(super) fn make_future(method: &mut TraitItemFn) {
     }
 }
 
-/// Puts `_` in the place of patterns, which were reported: the compiler would do so again.
+/// Replaces patterns, which were reported already, by `_` to avoid follow-up errors.
 pub(super) fn plain_names(method: &mut TraitItemFn) {
     for input in &mut method.sig.inputs {
         if let FnArg::Typed(param) = input

@@ -35,7 +35,7 @@ pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream 
     }
 }
 
-/// Where an item begins, beside its attributes and its visibility.
+/// Returns the span of an item's keyword, after its attributes and visibility.
 fn keyword(item: &Item) -> Span {
     match item {
         Item::Struct(item) => item.struct_token.span,
@@ -53,10 +53,7 @@ fn expand_trait(options: &Options, mut item: ItemTrait, mut errors: Errors) -> T
         .items
         .extract_if(.., |member| !matches!(member, TraitItem::Fn(_)));
     for other in others {
-        errors.add(
-            other,
-            "a client's trait has the methods of the service and nothing else",
-        );
+        errors.add(other, "a client's trait may contain only methods");
     }
     let mut methods = Vec::new();
     for member in &mut item.items {
@@ -69,7 +66,7 @@ fn expand_trait(options: &Options, mut item: ItemTrait, mut errors: Errors) -> T
     if !item.generics.params.is_empty() {
         return quote!(#item #errors);
     }
-    // So that a mock can stand where the client does.
+    // Required for mocks behind `Arc<dyn ..>`.
     item.supertraits.push(parse_quote!(::core::marker::Send));
     item.supertraits.push(parse_quote!(::core::marker::Sync));
     item.supertraits.push(parse_quote!('static));
@@ -88,13 +85,10 @@ fn expand_trait(options: &Options, mut item: ItemTrait, mut errors: Errors) -> T
     quote!(#item #errors #client)
 }
 
-/// The rules for the trait, save for its methods.
+/// Checks the trait, except for its methods.
 fn check_trait(item: &ItemTrait, errors: &mut Errors) {
     if let Some(unsafety) = &item.unsafety {
-        errors.add(
-            unsafety,
-            "a client's trait cannot be `unsafe`: anybody may mock it",
-        );
+        errors.add(unsafety, "a client's trait cannot be `unsafe`");
     }
     if let Some(auto) = &item.auto_token {
         errors.add(auto, "a client's trait has methods: remove `auto`");
@@ -102,19 +96,19 @@ fn check_trait(item: &ItemTrait, errors: &mut Errors) {
     if !item.generics.params.is_empty() {
         errors.add(
             &item.generics,
-            "a client's trait cannot be generic: write the types that messages are read into",
+            "a client's trait cannot be generic: use concrete types",
         );
     }
 }
 
-/// The client's struct, and what it implements.
+/// The client's struct and its impls.
 struct Client<'a> {
     options: &'a Options,
     name: Ident,
     item: &'a ItemTrait,
     conditions: Vec<Attribute>,
     methods: &'a [Method],
-    /// Whether no error was found.
+    /// Whether there were no errors.
     is_valid: bool,
 }
 
@@ -129,7 +123,7 @@ impl ToTokens for Client<'_> {
         } = self;
         let (vis, methods, service) = (&item.vis, &item.ident, &options.service);
         let about =
-            format!("Calls the service `{service}`: its methods are those of [`{methods}`].");
+            format!("Client of the service `{service}`, with the methods of [`{methods}`].");
         let erased = format_ident!("__{}Mock", methods.unraw(), span = Span::mixed_site());
         let mixed = Span::mixed_site();
         let declared = self.valid_methods().map(|method| method.erased(methods).0);
@@ -146,7 +140,7 @@ impl ToTokens for Client<'_> {
             #(#conditions)*
             #[allow(clippy::too_many_arguments, deprecated)]
             const _: () = {
-                /// The methods, behind a pointer.
+                /// Object-safe version of the trait.
                 trait #erased: ::core::marker::Send + ::core::marker::Sync {
                     #(#declared)*
                 }
@@ -156,18 +150,20 @@ impl ToTokens for Client<'_> {
                 }
 
                 impl #name {
-                    /// Injects the client: `#[dependency(..::provider())]`. Its options are those of `RpcProxy`.
+                    /// Injects the client: `#[dependency(..::provider())]`. Has the options of
+                    /// `RpcProxy`.
                     #vis fn provider() -> ::nameko::RpcProxy<Self> {
                         ::nameko::RpcProxy::new(#service).client()
                     }
 
-                    /// A client that calls `mock` in the service's place, for tests.
+                    /// Returns a client that calls `mock` instead of the service, for tests.
                     #vis fn mock(mock: impl #methods) -> Self {
                         let mock: ::std::sync::Arc<dyn #erased> = ::std::sync::Arc::new(mock);
                         Self { target: ::nameko::private::Target::mock(mock) }
                     }
 
-                    /// The same client with another timeout, `None` for none: `client.with_timeout(SECOND).method(..)`.
+                    /// Returns this client with another timeout, or `None` for no timeout:
+                    /// `client.with_timeout(SECOND).method(..)`.
                     #vis fn with_timeout(
                         &self,
                         timeout: impl ::core::convert::Into<::core::option::Option<::core::time::Duration>>,
@@ -193,12 +189,12 @@ impl ToTokens for Client<'_> {
 }
 
 impl Client<'_> {
-    /// The methods, or none after an error.
+    /// Returns the methods, or none after an error.
     fn valid_methods(&self) -> impl Iterator<Item = &Method> {
         self.methods.iter().filter(|_| self.is_valid)
     }
 
-    /// The client's own methods; after an error something that stands for them, so that only the error is reported.
+    /// Generates the client's methods, or placeholders after an error, to avoid follow-up errors.
     fn implementation(&self, erased: &Ident) -> TokenStream {
         let (name, methods) = (&self.name, &self.item.ident);
         let bodies: Vec<_> = match self.is_valid {
@@ -218,7 +214,7 @@ impl Client<'_> {
     }
 }
 
-/// Stands for a method, whatever is wrong with it.
+/// Generates a placeholder of a method.
 fn placeholder(item: &TraitItem) -> Option<TokenStream> {
     let TraitItem::Fn(method) = item else {
         return None;
@@ -277,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_name_the_service_and_the_client() {
+    fn service_and_client_names_are_parsed() {
         for arguments in [
             "\"s\"",
             "\"s\",",
@@ -320,14 +316,14 @@ mod tests {
     #[test]
     fn all_errors_are_reported_at_once() {
         let found = errors(
-            "\"a.b\", what",
+            "\"a.b\", unknown",
             "unsafe trait S { fn f(a: &str); async fn g<T>(&self, _: T) -> Result<&str>; const X: u8; }",
         );
         assert_eq!(found.len(), 11, "{found:#?}");
     }
 
     #[test]
-    fn a_routing_key_has_room_for_service_and_method() {
+    fn the_length_of_routing_keys_is_checked() {
         let name = format!("{:?}", "s".repeat(200));
         let item = |length| format!("trait S {{ async fn {}(&self) -> R; }}", "f".repeat(length));
         assert_eq!(errors(&name, &item(54)), [""; 0]);

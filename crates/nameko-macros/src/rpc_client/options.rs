@@ -1,4 +1,4 @@
-//! What stands in the parentheses of `#[rpc_client(...)]`.
+//! Arguments of `#[rpc_client(...)]`.
 
 use proc_macro2::{Span, TokenStream};
 use syn::{
@@ -9,13 +9,13 @@ use syn::{
 
 use crate::{errors::Errors, service};
 
-/// What stands in the parentheses.
+/// Parsed arguments of the attribute.
 pub(super) struct Options {
     /// The service's name.
     pub(super) service: String,
-    /// The name of the client's struct.
+    /// The name of the generated struct.
     pub(super) client: Option<Ident>,
-    /// Whether arguments are passed by their position.
+    /// Whether arguments are passed by position.
     pub(super) positional: bool,
 }
 
@@ -29,13 +29,13 @@ impl Options {
         if arguments.is_empty() {
             errors.push(syn::Error::new(
                 Span::call_site(),
-                "write the name of the service that is called: `#[rpc_client(\"service_y\")]`",
+                "write the service's name: `#[rpc_client(\"service_y\")]`",
             ));
             return options;
         }
         let parse = |input: ParseStream<'_>| {
             options.read(input, errors);
-            // What is left after an error was reported is not looked at.
+            // The rest after an error is ignored.
             input.parse::<TokenStream>()
         };
         if let Err(error) = parse.parse2(arguments) {
@@ -51,7 +51,7 @@ impl Options {
                 self.service = name.value();
             }
             Err(error) => {
-                let message = "the name of the service comes first, as a string literal: `#[rpc_client(\"service_y\")]`";
+                let message = "expected the service's name first, as a string literal: `#[rpc_client(\"service_y\")]`";
                 return errors.push(syn::Error::new(error.span(), message));
             }
         }
@@ -78,16 +78,13 @@ impl Options {
                     .parse::<Token![=]>()
                     .map_err(|_| syn::Error::new_spanned(&option, "write `client = Name`"))?;
                 self.client = Some(input.parse().map_err(|error| {
-                    syn::Error::new(
-                        error.span(),
-                        "the client's name is one word: `client = Name`",
-                    )
+                    syn::Error::new(error.span(), "expected an identifier: `client = Name`")
                 })?);
             }
             other => {
                 return Err(syn::Error::new_spanned(
                     &option,
-                    format!("there is no option `{other}`: {KNOWN}"),
+                    format!("unknown option `{other}`: {KNOWN}"),
                 ));
             }
         }
