@@ -67,7 +67,9 @@ def _site_links(text: str, uri: str, repository: str) -> str:
     def rewrite(link: re.Match[str]) -> str:
         target = link[1]
         if DOCS_RS.match(target):
-            target = posixpath.relpath(DOCS_RS.sub(f"{RUST_API}/", target), folder or ".")
+            path = DOCS_RS.sub("", target)
+            _check_anchor(uri, path)
+            target = posixpath.relpath(f"{RUST_API}/{path}", folder or ".")
         elif "://" not in target:
             path = posixpath.normpath(posixpath.join("docs", folder, target))
             if not target.startswith("#") and not path.startswith("docs/"):
@@ -76,6 +78,14 @@ def _site_links(text: str, uri: str, repository: str) -> str:
         return f"]({target})"
 
     return re.sub(r"\]\(([^()\s]+)\)", rewrite, text)
+
+
+def _check_anchor(uri: str, target: str) -> None:
+    """Checks the anchor of a link into the output of rustdoc. MkDocs checks that the page exists."""
+    path, _, anchor = target.partition("#")
+    page = RUSTDOC / path
+    if anchor and page.exists() and f'id="{anchor}"' not in page.read_text():
+        raise PluginError(f"{uri}: {target} has no such item")
 
 
 def _tabbed(markdown: str) -> str:
