@@ -81,7 +81,7 @@ def _site_links(text: str, uri: str, repository: str) -> str:
 
 
 def _check_anchor(uri: str, target: str) -> None:
-    """Checks the anchor of a link into the output of rustdoc. MkDocs checks that the page exists."""
+    """Checks the anchor of a link into rustdoc. MkDocs itself checks that the page exists."""
     path, _, anchor = target.partition("#")
     page = RUSTDOC / path
     if anchor and page.exists() and f'id="{anchor}"' not in page.read_text():
