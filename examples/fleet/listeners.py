@@ -1,6 +1,7 @@
-"""A service that tells, and one that listens, of a mixed fleet: its twin in Rust lies beside it.
+"""A sender and a listener of a mixed fleet, also for Nameko 2.
 
-Instances of each kind are instances of one service.
+``listeners.rs`` implements the same services in Rust; instances in both languages belong to the
+same service.
 """
 
 import os
@@ -13,10 +14,10 @@ from nameko.messaging import Publisher, consume
 from nameko.rpc import rpc
 
 KIND = os.environ["FLEET"]
-# Where listeners say what they have heard.
-HEARD = Queue("heard_fleet")
+# The queue of the listeners' reports.
+REPORTS = Queue("reports_fleet")
 LETTERS = Exchange("letters_fleet", type="direct")
-TELLER = "teller_fleet"
+SENDER = "sender_fleet"
 
 
 class CurrentWorker(DependencyProvider):
@@ -24,44 +25,44 @@ class CurrentWorker(DependencyProvider):
         return worker_ctx
 
 
-class Teller:
-    name = TELLER
+class Sender:
+    name = SENDER
 
-    dispatch = EventDispatcher()
-    publish = Publisher(exchange=LETTERS, routing_key="letter")
-
-    @rpc
-    def tell(self, event_type, data):
-        self.dispatch(event_type, data)
+    dispatch_event = EventDispatcher()
+    publish_letter = Publisher(exchange=LETTERS, routing_key="letter")
 
     @rpc
-    def write(self, letter):
-        self.publish(letter)
+    def dispatch(self, event_type, data):
+        self.dispatch_event(event_type, data)
+
+    @rpc
+    def publish(self, letter):
+        self.publish_letter(letter)
 
 
 class Listener:
     name = "listener_fleet"
 
     worker = CurrentWorker()
-    publish = Publisher(declare=[HEARD], routing_key=HEARD.name)
+    publish = Publisher(declare=[REPORTS], routing_key=REPORTS.name)
 
-    def report(self, what, data):
+    def report(self, handler, data):
         language = self.worker.data.get("language")
-        self.publish({"kind": KIND, "what": what, "data": data, "language": language})
+        self.publish({"kind": KIND, "handler": handler, "data": data, "language": language})
 
-    @event_handler(TELLER, "pool")
+    @event_handler(SENDER, "pool")
     def on_pool(self, data):
         self.report("pool", data)
 
-    @event_handler(TELLER, "singleton", handler_type=SINGLETON)
+    @event_handler(SENDER, "singleton", handler_type=SINGLETON)
     def on_singleton(self, data):
         self.report("singleton", data)
 
-    @event_handler(TELLER, "broadcast", handler_type=BROADCAST, reliable_delivery=False)
+    @event_handler(SENDER, "broadcast", handler_type=BROADCAST, reliable_delivery=False)
     def on_broadcast(self, data):
         self.report("broadcast", data)
 
-    @event_handler(TELLER, "sort.*", reliable_delivery=False)
+    @event_handler(SENDER, "sort.*", reliable_delivery=False)
     def on_sort(self, data):
         self.report("sort", data)
 

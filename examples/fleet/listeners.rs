@@ -1,33 +1,33 @@
-//! A service that tells, and one that listens, of a mixed fleet: its twin in Python runs on Nameko 2. Instances of each kind
-//! are instances of one service.
+//! A sender and a listener of a mixed fleet. `listeners.py` implements the same services in Python, also for Nameko 2;
+//! instances in both languages belong to the same service.
 
 use nameko::{amqp::Value as Field, prelude::*};
 use serde_json::{Value, json};
 
-/// Where listeners say what they have heard.
-const HEARD: &str = "heard_fleet";
+/// The queue of the listeners' reports.
+const REPORTS: &str = "reports_fleet";
 
 fn letters() -> Exchange {
     Exchange::direct("letters_fleet")
 }
 
 #[derive(Dependencies)]
-struct Teller {
+struct Sender {
     #[dependency(EventDispatcher::new())]
     events: Dispatcher,
     #[dependency(Publisher::new(letters()).routing_key("letter"))]
     letters: MessagePublisher,
 }
 
-#[service("teller_fleet")]
-impl Teller {
+#[service("sender_fleet")]
+impl Sender {
     #[rpc]
-    async fn tell(&self, event_type: String, data: Value) -> Result<()> {
+    async fn dispatch(&self, event_type: String, data: Value) -> Result<()> {
         self.events.dispatch(event_type, &data).await
     }
 
     #[rpc]
-    async fn write(&self, letter: Value) -> Result<()> {
+    async fn publish(&self, letter: Value) -> Result<()> {
         self.letters.publish(&letter).await
     }
 }
@@ -36,39 +36,39 @@ impl Teller {
 struct Listener {
     #[dependency(CurrentWorker)]
     worker: WorkerContext,
-    #[dependency(Publisher::to_queues().declare(HEARD).routing_key(HEARD))]
-    heard: MessagePublisher,
+    #[dependency(Publisher::to_queues().declare(REPORTS).routing_key(REPORTS))]
+    reports: MessagePublisher,
 }
 
 impl Listener {
-    async fn report(&self, what: &str, data: Value) -> Result<()> {
+    async fn report(&self, handler: &str, data: Value) -> Result<()> {
         let language = match self.worker.get("language") {
             Some(Field::String(text)) => Some(text),
             _ => None,
         };
-        let report = json!({"kind": "rust", "what": what, "data": data, "language": language});
-        self.heard.publish(&report).await
+        let report = json!({"kind": "rust", "handler": handler, "data": data, "language": language});
+        self.reports.publish(&report).await
     }
 }
 
 #[service("listener_fleet")]
 impl Listener {
-    #[event_handler("teller_fleet", "pool")]
+    #[event_handler("sender_fleet", "pool")]
     async fn on_pool(&self, data: Value) -> Result<()> {
         self.report("pool", data).await
     }
 
-    #[event_handler("teller_fleet", "singleton", handler_type = singleton)]
+    #[event_handler("sender_fleet", "singleton", handler_type = singleton)]
     async fn on_singleton(&self, data: Value) -> Result<()> {
         self.report("singleton", data).await
     }
 
-    #[event_handler("teller_fleet", "broadcast", handler_type = broadcast, reliable_delivery = false)]
+    #[event_handler("sender_fleet", "broadcast", handler_type = broadcast, reliable_delivery = false)]
     async fn on_broadcast(&self, data: Value) -> Result<()> {
         self.report("broadcast", data).await
     }
 
-    #[event_handler("teller_fleet", "sort.*", reliable_delivery = false)]
+    #[event_handler("sender_fleet", "sort.*", reliable_delivery = false)]
     async fn on_sort(&self, data: Value) -> Result<()> {
         self.report("sort", data).await
     }
@@ -80,5 +80,5 @@ impl Listener {
 }
 
 fn main() -> ExitCode {
-    nameko::main(services![Teller, Listener])
+    nameko::main(services![Sender, Listener])
 }

@@ -24,7 +24,7 @@ KINDS = ("upstream", "python", "rust")
 SERVICES = tuple(kind + name for kind in KINDS for name in ("_fleet", "_formats"))
 
 # Services that have the same name whatever kind they are, by their class.
-NAMED = {"Shared": "shared_fleet", "Teller": "teller_fleet", "Listener": "listener_fleet"}
+NAMED = {"Shared": "shared_fleet", "Sender": "sender_fleet", "Listener": "listener_fleet"}
 
 # How long anything may take before a test gives up (s).
 PATIENCE = 60
@@ -153,7 +153,7 @@ class Fleet:
     def _clean(self):
         # On a broker that others use, too, nothing is left from an earlier run or for a later one.
         with kombu.Connection(self.uri) as connection, connection.channel() as channel:
-            for service in (*SERVICES, "shared_fleet", "teller_fleet"):
+            for service in (*SERVICES, "shared_fleet", "sender_fleet"):
                 channel.queue_delete("rpc-" + service)
 
     @staticmethod

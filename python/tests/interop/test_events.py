@@ -9,10 +9,10 @@ import pytest
 from mixed_fleet import KINDS, PATIENCE
 
 QUEUES = (
-    "heard_fleet",
+    "reports_fleet",
     "letters_fleet",
-    "evt-teller_fleet-pool--listener_fleet.on_pool",
-    "evt-teller_fleet-singleton",
+    "evt-sender_fleet-pool--listener_fleet.on_pool",
+    "evt-sender_fleet-singleton",
 )
 
 
@@ -26,7 +26,7 @@ class Reports:
         self._thread.start()
 
     def _consume(self, uri):
-        heard = kombu.Queue("heard_fleet")
+        heard = kombu.Queue("reports_fleet")
         with (
             kombu.Connection(uri) as connection,
             kombu.Consumer(connection, [heard], on_message=self._hear, no_ack=True),
@@ -70,15 +70,15 @@ def listeners(empty_fleet):
 @pytest.fixture(scope="module", params=KINDS)
 def tell(request, empty_fleet, callers, listeners):
     """Calls the telling service; the tests run once with each kind."""
-    teller = empty_fleet.ready(empty_fleet.serve(request.param, "Teller", "listeners"))
+    teller = empty_fleet.ready(empty_fleet.serve(request.param, "Sender", "listeners"))
 
     def tell(method, *args):
-        return callers["rust"].result("teller_fleet", method, *args)
+        return callers["rust"].result("sender_fleet", method, *args)
 
     yield tell
     # Nameko replies before it acknowledges. Ended in between it leaves the call to the next
     # instance: let that be one of which nobody hears.
-    tell("tell", "nothing", None)
+    tell("dispatch", "nothing", None)
     teller.stop()
 
 
@@ -92,17 +92,17 @@ def reports(empty_fleet, listeners):
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("pool", ("tell", "pool")),
-        ("singleton", ("tell", "singleton")),
-        ("sort", ("tell", "sort.any")),
-        ("letter", ("write",)),
+        ("pool", ("dispatch", "pool")),
+        ("singleton", ("dispatch", "singleton")),
+        ("sort", ("dispatch", "sort.any")),
+        ("letter", ("publish",)),
     ],
 )
 def test_instances_of_all_kinds_share_what_comes(tell, reports, what, told):
     for number in range(20):
         tell(*told, {"number": number, "text": "grün"})
     heard = reports.next(20)
-    assert {report["what"] for report in heard} == {what}
+    assert {report["handler"] for report in heard} == {what}
     # Each once, by whomever.
     assert sorted(report["data"]["number"] for report in heard) == list(range(20))
     assert {report["data"]["text"] for report in heard} == {"grün"}
@@ -114,17 +114,17 @@ def test_instances_of_all_kinds_share_what_comes(tell, reports, what, told):
 
 
 def test_a_broadcast_reaches_instances_of_all_kinds(tell, reports):
-    tell("tell", "broadcast", "news")
+    tell("dispatch", "broadcast", "news")
     heard = reports.next(len(KINDS))
     assert {report["kind"] for report in heard} == set(KINDS)
-    assert {(report["what"], report["data"]) for report in heard} == {("broadcast", "news")}
+    assert {(report["handler"], report["data"]) for report in heard} == {("broadcast", "news")}
 
 
 @pytest.mark.parametrize("kind", ["upstream", "python"])
 def test_scripts_of_both_kinds_reach_all(empty_fleet, listeners, reports, kind):
     script = (
         "import sys; from nameko.standalone.events import event_dispatcher;"
-        "event_dispatcher({'AMQP_URI': sys.argv[1]})('teller_fleet', 'broadcast', 'from a script')"
+        "event_dispatcher({'AMQP_URI': sys.argv[1]})('sender_fleet', 'broadcast', 'from a script')"
     )
     empty_fleet.run(empty_fleet.python(kind), "-c", script, empty_fleet.uri)
     heard = reports.next(len(KINDS))
