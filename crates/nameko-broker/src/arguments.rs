@@ -167,8 +167,8 @@ impl QueueKind {
 }
 
 impl QueueArguments {
-    /// Parses and validates the arguments of a queue. `queue` names it in error texts, e.g. `queue
-    /// 'q' in vhost '/'`.
+    /// Parses and validates the arguments of a queue. `queue` names it in error texts, such as
+    /// `queue 'q' in vhost '/'`.
     pub(crate) fn read(arguments: &FieldTable, queue: &str) -> Result<Self> {
         if let Some(exchange) = arguments.inner().get("x-dead-letter-exchange")
             && as_string(exchange).is_err()

@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, FnArg, Ident, ImplItemFn, Meta, Pat, Receiver, ReturnType, Signature, Token, Type,
+    Attribute, FnArg, Ident, ImplItemFn, Meta, Pat, ReturnType, Signature, Token, Type,
     ext::IdentExt, parse_quote, punctuated::Punctuated,
 };
 
@@ -11,6 +11,7 @@ use crate::{
     errors::Errors,
     markers::{CallArguments, Marker, MarkerKind},
     owned,
+    signature::{self, is_self},
     spans::SpanEnds,
 };
 
@@ -30,6 +31,14 @@ pub(crate) fn marker(name: &str, arguments: &TokenStream, item: &TokenStream) ->
     let error = syn::Error::new(Span::call_site(), message).to_compile_error();
     quote!(#error #item)
 }
+
+const SIGNATURE: signature::Messages = signature::Messages {
+    not_async: "an entrypoint is `async`",
+    is_unsafe: "an entrypoint cannot be `unsafe`: it is called with untrusted input",
+    has_abi: "an entrypoint is called by the framework: remove `extern`",
+    is_generic: "an entrypoint cannot be generic: use concrete types",
+    receiver: "a worker is a fresh value; take `&self`",
+};
 
 /// A marked method that passed all checks.
 pub(crate) struct Entrypoint {
@@ -111,7 +120,7 @@ impl Entrypoint {
                 ),
             );
         }
-        check_signature(sig, errors);
+        signature::check(sig, &SIGNATURE, errors);
         let params = sig.inputs.iter().filter_map(|input| match input {
             FnArg::Typed(param) if !is_self(&param.pat) => Param::parse(param, errors),
             _ => None,
@@ -312,57 +321,6 @@ impl Param {
 /// Returns the variable of an argument.
 fn variable(index: usize) -> Ident {
     format_ident!("arg{index}", span = Span::mixed_site())
-}
-
-/// Checks an entrypoint's signature, except for its arguments and return type.
-fn check_signature(sig: &Signature, errors: &mut Errors) {
-    let name = sig.ident.unraw();
-    if sig.asyncness.is_none() {
-        errors.add(
-            sig.fn_token,
-            format!("write `async fn {name}`: an entrypoint is `async`"),
-        );
-    }
-    if let Some(unsafety) = &sig.unsafety {
-        errors.add(
-            unsafety,
-            "an entrypoint cannot be `unsafe`: it is called with untrusted input",
-        );
-    }
-    if let Some(abi) = &sig.abi {
-        errors.add(
-            abi,
-            "an entrypoint is called by the framework: remove `extern`",
-        );
-    }
-    if !sig.generics.params.is_empty() {
-        errors.add(
-            &sig.generics,
-            "an entrypoint cannot be generic: use concrete types",
-        );
-    }
-    match sig.inputs.first() {
-        Some(FnArg::Receiver(receiver)) if is_shared_self(receiver) => {}
-        Some(FnArg::Receiver(receiver)) => {
-            errors.add(receiver, "a worker is a fresh value; take `&self`");
-        }
-        _ => errors.add(&sig.ident, "a worker is a fresh value; take `&self`"),
-    }
-}
-
-/// Returns whether the receiver is `&self` or `self: &Self`.
-pub(crate) fn is_shared_self(receiver: &Receiver) -> bool {
-    match &*receiver.ty {
-        Type::Reference(ty) => {
-            let is_self = matches!(&*ty.elem, Type::Path(path) if path.path.is_ident("Self"));
-            is_self && ty.mutability.is_none() && ty.lifetime.is_none()
-        }
-        _ => false,
-    }
-}
-
-pub(crate) fn is_self(pat: &Pat) -> bool {
-    matches!(pat, Pat::Ident(pat) if pat.ident == "self")
 }
 
 /// Checks that the parameters match the arguments of the marker's calls. Ignores conditional ones.

@@ -19,6 +19,7 @@ mod markers;
 mod owned;
 mod rpc_client;
 mod service;
+mod signature;
 mod spans;
 
 use proc_macro::TokenStream;

@@ -1,8 +1,8 @@
 //! Markers: parsing of their arguments.
 //!
 //! The arguments become calls of the entrypoint's builder, which defines their meaning:
-//! `#[event_handler("shop", "paid", reliable_delivery = false)]` becomes `EventHandler::new("shop",
-//! "paid").reliable_delivery(false)`.
+//! `#[event_handler("shop", "paid", reliable_delivery = false)]` becomes
+//! `EventHandler::new("shop", "paid").reliable_delivery(false)`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};

@@ -8,14 +8,23 @@ use syn::{
 
 use super::options::Options;
 use crate::{
-    entrypoint::{MAX_ROUTING_KEY_BYTES, conditions, is_self, is_shared_self},
+    entrypoint::{MAX_ROUTING_KEY_BYTES, conditions},
     errors::Errors,
     owned,
+    signature::{self, is_self},
     spans::SpanEnds,
 };
 
 /// Method of the client itself, which the service's methods cannot be named like.
 const RESERVED_METHOD: &str = "with_timeout";
+
+const SIGNATURE: signature::Messages = signature::Messages {
+    not_async: "a call waits for its reply",
+    is_unsafe: "a client's method cannot be `unsafe`",
+    has_abi: "a call goes through the broker: remove `extern`",
+    is_generic: "a client's method cannot be generic: use concrete types",
+    receiver: "a client is shared; take `&self`",
+};
 
 /// A method of the trait.
 pub(super) struct Method {
@@ -185,31 +194,7 @@ fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mu
             format!("write `;`: `{name}` is implemented by the service"),
         );
     }
-    if sig.asyncness.is_none() {
-        errors.add(
-            sig.fn_token,
-            format!("write `async fn {}`: a call waits for its reply", sig.ident),
-        );
-    }
-    if let Some(unsafety) = &sig.unsafety {
-        errors.add(unsafety, "a client's method cannot be `unsafe`");
-    }
-    if let Some(abi) = &sig.abi {
-        errors.add(abi, "a call goes through the broker: remove `extern`");
-    }
-    if !sig.generics.params.is_empty() {
-        errors.add(
-            &sig.generics,
-            "a client's method cannot be generic: use concrete types",
-        );
-    }
-    match sig.inputs.first() {
-        Some(FnArg::Receiver(receiver)) if is_shared_self(receiver) => {}
-        Some(FnArg::Receiver(receiver)) => {
-            errors.add(receiver, "a client is shared; take `&self`");
-        }
-        _ => errors.add(&sig.ident, "a client is shared; take `&self`"),
-    }
+    signature::check(sig, &SIGNATURE, errors);
 }
 
 impl Method {
