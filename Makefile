@@ -59,7 +59,7 @@ test-rabbitmq: $(VENV)/.installed ## Run every test on the RabbitMQ at RABBITMQ_
 test-wheel: ## Install the package as a user does, and call a service with it
 	scripts/try_wheel
 
-check: check-rust check-python check-links check-dependencies check-workflows ## Check formatting, lints, types and documentation; warnings are errors
+check: check-rust check-python check-links check-dependencies check-packages check-workflows ## Check formatting, lints, types and documentation; warnings are errors
 
 # The benchmarks share the target directory of the project, and with it most compiled dependencies.
 check-rust:
@@ -127,7 +127,7 @@ endif
 endif
 
 wheel: $(VENV)/.tools $(WHEEL_TOOLS) ## Build the Python package's wheel into dist/, for TARGET if set
-	$(BIN)/maturin build --release --out dist $(WHEEL_OPTIONS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --out dist $(WHEEL_OPTIONS)
 
 sdist: $(VENV)/.tools ## Build the Python package's source distribution into dist/
 	$(BIN)/maturin sdist --out dist
@@ -159,13 +159,14 @@ $(VENV)/.checks: scripts/requirements-checks.txt $(VENV)/.tools
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r scripts/requirements-checks.txt
 	@touch $@
 
-# The standard library and the linker of one release target.
+# MkDocs and its plugins, in an environment of their own.
 $(VENV)/.site: scripts/requirements-site.txt $(VENV)/.tools
 	@echo "Installing MkDocs in $(VENV)/site"
 	@$(PYTHON) -m venv --clear $(VENV)/site
 	@$(VENV)/site/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-site.txt
 	@touch $@
 
+# The standard library and the linker of one release target.
 $(VENV)/.target-%: $(VENV)/.tools
 	rustup target add $*
 	@$(if $(findstring linux,$*),$(BIN)/pip install --quiet --disable-pip-version-check ziglang)
