@@ -79,7 +79,8 @@ async fn clients_may_negotiate_lower_limits() {
 async fn idle_connections_are_kept_alive_by_heartbeats() {
     on_each_broker(|env| async move {
         let mut peer = Peer::open(env.addr(), 2).await;
-        // One heartbeat per second, each replied to: three intervals, while silent peers get two.
+        // Brokers send a heartbeat once or twice per interval. Replying to six of them takes at
+        // least three intervals, one more than a silent peer is given.
         for _ in 0..6 {
             assert_eq!(peer.frame().await, Some(AMQPFrame::Heartbeat));
             peer.write(&encoded(&AMQPFrame::Heartbeat)).await;
