@@ -1,8 +1,9 @@
 """Checks the links of every Markdown file of the repository, as GitHub and rustdoc render them.
 
-Relative links have to lead to a tracked file, and their anchors to a heading of it. The chapters
-that rustdoc includes may link by reference only: ``crates/nameko/docs/links.md``, which precedes
-each of them, defines the same labels as links to Rust items.
+Relative links and links to this repository or its site have to lead to a tracked file, and their
+anchors to a heading of it. The chapters that rustdoc includes may link by reference only:
+``crates/nameko/docs/links.md``, which precedes each of them, defines the same labels as links to
+Rust items.
 """
 
 import posixpath
@@ -15,6 +16,7 @@ from pages import Link, anchors, definitions, links
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "https://github.com/nameko/nameko-rust"
+SITE = "https://nameko.github.io/nameko-rust/"
 # The chapters of the Rust guide: symbolic links, and the definitions that rustdoc sees first.
 RUST_GUIDE = ROOT / "crates" / "nameko" / "docs"
 RUST_LINKS = RUST_GUIDE / "links.md"
@@ -71,20 +73,27 @@ def _differs_in_rustdoc(target: str) -> bool:
 def _problem(page: str, link: Link, tracked: set[str]) -> str | None:
     if link.target is None:
         return f"[{link.text}] has no definition"
-    path, _, anchor = link.target.partition("#")
-    for kind in ("blob", "tree"):
-        if path.startswith(f"{REPOSITORY}/{kind}/main/"):
-            path = path.removeprefix(f"{REPOSITORY}/{kind}/main/")
-            break
-    else:
-        if path.startswith(("https://", "http://", "mailto:")):
-            return None
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
+    target, _, anchor = link.target.partition("#")
+    path = _repository_path(page, target)
+    if path is None:
+        return None
     if path not in tracked:
         return f"{link.target} does not exist"
     if anchor and path.endswith(".md") and anchor not in _anchors(path):
         return f"{path} has no heading #{anchor}"
     return None
+
+
+def _repository_path(page: str, target: str) -> str | None:
+    """Returns the file that a link leads to, or None if it leads out of the repository."""
+    for prefix in (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/"):
+        if target.startswith(prefix):
+            return target.removeprefix(prefix)
+    if target.startswith(SITE):
+        return "docs/{}.md".format(target.removeprefix(SITE).rstrip("/") or "index")
+    if target.startswith(("https://", "http://", "mailto:")):
+        return None
+    return posixpath.normpath(posixpath.join(posixpath.dirname(page), target)) if target else page
 
 
 @cache
