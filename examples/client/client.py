@@ -1,4 +1,4 @@
-"""Calls from a program that is no service: run it while `nameko run examples.hello.chain` runs."""
+"""A client outside of any service: run it while `nameko run examples.hello.chain` runs."""
 
 from nameko.standalone.rpc import ClusterRpcProxy
 
@@ -7,6 +7,6 @@ config = {"AMQP_URI": "pyamqp://guest:guest@localhost"}
 with ClusterRpcProxy(config) as cluster_rpc:
     print(cluster_rpc.service_x.remote_method("hello"))
 
-    # Without waiting for each reply before the next call.
+    # Concurrent calls.
     replies = [cluster_rpc.service_x.remote_method.call_async(word) for word in ("hello", "world")]
     print([reply.result() for reply in replies])

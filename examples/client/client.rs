@@ -1,4 +1,4 @@
-//! Calls from a program that is no service: `cargo run --bin client`, with `chain` running.
+//! A client outside of any service: `cargo run --bin client`, while `chain` runs.
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use nameko::prelude::*;

@@ -1,4 +1,4 @@
-"""Hosting a service in a program of one's own."""
+"""Hosting a service in your own program."""
 
 from nameko.containers import ServiceContainer
 

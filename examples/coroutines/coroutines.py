@@ -1,4 +1,4 @@
-"""Methods on asyncio: inside them, calls of other services are awaited."""
+"""Coroutine methods, which await their calls of other services."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A dependency of one's own: a counter that all workers of a container share."""
+"""A custom dependency: a counter shared by all workers of a container."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from nameko.rpc import rpc
 
 
 class Counter(DependencyProvider):
-    """Gives each worker a function that counts up."""
+    """Injects a function that increments the counter and returns it."""
 
     def setup(self):
         self.calls = itertools.count(1)

@@ -1,4 +1,4 @@
-//! A dependency of one's own: a counter that all workers of a container share.
+//! A custom dependency: a counter shared by all workers of a container.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use nameko::prelude::*;
 
-/// Gives each worker the container's counter.
+/// Injects the container's counter.
 #[derive(Default)]
 struct Counter {
     calls: Arc<AtomicU64>,

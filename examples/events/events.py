@@ -1,6 +1,6 @@
-"""A shop tells what was paid; a warehouse packs it, and every cache forgets it.
+"""A shop dispatches an event, a warehouse and all caches handle it.
 
-`nameko run examples.events.events` runs them; `n.rpc.shop.pay(17)` in `nameko shell` pays.
+`nameko run examples.events.events` runs them; `n.rpc.shop.pay(17)` in `nameko shell` pays an order.
 """
 
 from nameko.events import BROADCAST, EventDispatcher, event_handler
@@ -20,7 +20,7 @@ class Shop:
 class Warehouse:
     name = "warehouse"
 
-    # One instance packs each order, also when none was running when it was paid.
+    # Runs in one instance per order. The queue keeps orders paid while no instance ran.
     @event_handler("shop", "order_paid")
     def pack(self, paid):
         print("packed order {}".format(paid["order"]))
@@ -29,8 +29,7 @@ class Warehouse:
 class Cache:
     name = "cache"
 
-    # Every instance forgets what it knew, whatever has happened; one that was not running knew
-    # nothing.
+    # Runs in every instance, for any event. An instance that was not running has nothing to forget.
     @event_handler("shop", "#", handler_type=BROADCAST, reliable_delivery=False)
     def forget(self, paid):
         print("forgot order {}".format(paid["order"]))

@@ -1,6 +1,7 @@
-//! A shop tells what was paid; a warehouse packs it, and every cache forgets it: `cargo run --bin events -- run`.
+//! A shop dispatches an event, a warehouse and all caches handle it:
+//! `cargo run --bin events -- run`.
 //!
-//! `cargo run --bin events -- call shop.pay order=17` pays.
+//! To pay an order: `cargo run --bin events -- call shop.pay order=17`.
 
 use std::io::{Write, stdout};
 
@@ -31,7 +32,7 @@ struct Warehouse;
 
 #[service("warehouse")]
 impl Warehouse {
-    /// One instance packs each order, also when none was running when it was paid.
+    /// Runs in one instance per order. The queue keeps orders paid while no instance ran.
     #[event_handler("shop", "order_paid")]
     async fn pack(&self, paid: Paid) -> Result<()> {
         writeln!(stdout(), "packed order {}", paid.order)?;
@@ -44,7 +45,8 @@ struct Cache;
 
 #[service("cache")]
 impl Cache {
-    /// Every instance forgets what it knew, whatever has happened; one that was not running knew nothing.
+    /// Runs in every instance, for any event. An instance that was not running has nothing to
+    /// forget.
     #[event_handler("shop", "#", handler_type = broadcast, reliable_delivery = false)]
     async fn forget(&self, paid: Paid) -> Result<()> {
         writeln!(stdout(), "forgot order {}", paid.order)?;

@@ -1,13 +1,14 @@
-"""Calls what its input says, a JSON object a line, and answers each with a line.
+"""A client that reads calls from standard input, one JSON object per line, and writes the results.
 
-Its twin in Rust lies beside it. It runs on this engine as well as on Nameko 2. Arguments: the
-broker, and as JSON objects the context data of all calls, and the rest of the configuration.
+It runs on this package and on Nameko 2. ``caller.rs`` does the same in Rust and describes the
+format. Arguments: the broker's URI, then JSON objects with the context data and further
+configuration.
 """
 
 import json
 import sys
 
-import fleet_errors  # noqa: F401, it registers what it defines
+import fleet_errors  # noqa: F401, registers its exceptions
 
 from nameko import serialization
 from nameko.standalone.rpc import ClusterRpcProxy

@@ -1,8 +1,10 @@
-//! Calls what its input says, a JSON object a line, and answers each with a line. Its twin in Python lies beside it.
+//! A client that reads calls from standard input, one JSON object per line, and writes one line per
+//! result. `caller.py` does the same in Python.
 //!
-//! In: `{"service": .., "method": .., "args": [..], "kwargs": {..}}`. Out: `{"result": ..}`, or `{"error": ..}` with the
-//! class of the error, its text, and what a remote one says of itself. Arguments: the broker, and as JSON objects the
-//! context data of all calls (texts), and the rest of the configuration.
+//! Input: `{"service": .., "method": .., "args": [..], "kwargs": {..}}`. Output: `{"result": ..}`,
+//! or `{"error": ..}` with the error's class and text and, of a remote error, its type and value.
+//! Arguments: the broker's URI, then JSON objects with the context data (strings) and further
+//! configuration.
 
 #[path = "fleet_errors.rs"]
 mod errors;
@@ -86,7 +88,7 @@ fn describe(error: &Error) -> Value {
     json!({
         "class": class,
         "text": error.to_string(),
-        "exc_type": remote.map(|it| it.exc_type.as_str()),
-        "value": remote.map(|it| it.value.as_str()),
+        "exc_type": remote.map(|error| error.exc_type.as_str()),
+        "value": remote.map(|error| error.value.as_str()),
     })
 }

@@ -1,7 +1,6 @@
-"""One service of a mixed fleet: its twin in Rust lies beside it.
+"""A service of a mixed fleet, for this package and Nameko 2. ``fleet.rs`` implements it in Rust.
 
-It runs on this engine as well as on Nameko 2, under the name that ``FLEET`` says:
-``python`` or ``upstream``.
+The environment variable ``FLEET``, ``python`` or ``upstream``, is the first part of its name.
 """
 
 import os

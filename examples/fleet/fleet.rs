@@ -1,7 +1,7 @@
-//! One service of a mixed fleet: its twin in Python runs on this engine as well as on Nameko 2.
+//! A service of a mixed fleet. `fleet.py` implements it in Python, also for Nameko 2.
 //!
-//! Each knows the others by name, and a call may travel through all of them. `shared_fleet` is one service of which each
-//! of the three can run an instance.
+//! The three services call each other by name, so a call can pass through all of them.
+//! `shared_fleet` is one service with instances of all three kinds.
 
 #[path = "fleet_errors.rs"]
 mod errors;
@@ -27,7 +27,7 @@ struct Fleet {
 
 #[service("rust_fleet")]
 impl Fleet {
-    /// Gives back what it is given, whatever it is.
+    /// Returns its argument, of any type.
     #[rpc]
     async fn echo(&self, value: Box<RawValue>) -> Result<Box<RawValue>> {
         Ok(value)
@@ -54,13 +54,13 @@ impl Fleet {
         Err(NotFound(17))
     }
 
-    /// JSON has no objects with such keys.
+    /// Returns a value that JSON cannot represent.
     #[rpc]
     async fn unserialisable(&self) -> Result<BTreeMap<(u8, u8), u8>> {
         Ok(BTreeMap::from([((1, 2), 3)]))
     }
 
-    /// A value of the context data that travels with the calls.
+    /// Returns a value of the context data.
     #[rpc]
     async fn context(&self, key: String) -> Result<Option<String>> {
         Ok(match self.worker.get(&key) {
@@ -69,7 +69,8 @@ impl Fleet {
         })
     }
 
-    /// Calls the first service of the path with the rest of it; the last one answers with its call id stack.
+    /// Calls the first service of the path with the rest of the path. The last service returns its
+    /// call id stack.
     #[rpc]
     async fn chain(&self, path: Vec<String>) -> Result<Vec<String>> {
         match path.split_first() {
@@ -78,14 +79,14 @@ impl Fleet {
         }
     }
 
-    /// Sets a value of the context data, and asks another service for it.
+    /// Sets a value of the context data and returns it as another service sees it.
     #[rpc]
     async fn pass_on(&self, next: String, key: String, value: String) -> Result<Option<String>> {
         self.worker.set(key.as_str(), value);
         self.proxy(&next)?.call("context", (key,)).await
     }
 
-    /// Has another service fail, and lets its error pass.
+    /// Calls a method of another service and passes its error on.
     #[rpc]
     async fn fail_in(&self, next: String, method: String) -> Result<()> {
         self.proxy(&next)?.call(&method, ()).await

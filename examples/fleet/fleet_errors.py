@@ -1,4 +1,4 @@
-"""An error that services and clients of the fleet know by its class."""
+"""An exception whose class all services and clients of the fleet know."""
 
 from nameko.exceptions import deserialize_to_instance
 

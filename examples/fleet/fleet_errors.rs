@@ -1,4 +1,5 @@
-//! An error that services and clients of the fleet know by its class. Its twin in Python lies beside it.
+//! An error whose class all services and clients of the fleet know. `fleet_errors.py` defines it in
+//! Python.
 
 use nameko::prelude::*;
 

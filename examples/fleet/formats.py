@@ -1,7 +1,7 @@
-"""A service of a mixed fleet that does not talk in JSON: its twin in Rust lies beside it.
+"""A service of a mixed fleet with a format other than JSON. ``formats.rs`` implements it in Rust.
 
-It runs on this engine as well as on Nameko 2, under the name that ``FLEET`` says. Which format it
-talks in, the configuration says: ``msgpack``, or ``hex-json``, which is made here.
+It runs on this package and on Nameko 2; the environment variable ``FLEET`` is the first part of its
+name. The configuration selects the format: ``msgpack``, or ``hex-json``, which is defined here.
 """
 
 import json
@@ -47,7 +47,7 @@ class Formats:
 
     @rpc
     def relay(self, next, value):
-        """What the other service makes of a value, in the format that the two of them talk in."""
+        """Returns the value as another service echoes it."""
         return getattr(self, next).echo(value)
 
     @rpc

@@ -1,6 +1,6 @@
-//! A service of a mixed fleet that does not talk in JSON: its twin in Python lies beside it.
+//! A service of a mixed fleet with a format other than JSON. `formats.py` implements it in Python.
 //!
-//! Which format it talks in, the configuration says: `msgpack`, or `hex-json`, which is made here.
+//! The configuration selects the format: `msgpack`, or `hex-json`, which this program registers.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use nameko::{
 use serde_bytes::ByteBuf;
 use serde_json::Value;
 
-/// JSON text, each byte as two digits.
+/// JSON in hexadecimal digits.
 struct HexJson;
 
 impl Serializer for HexJson {
@@ -65,7 +65,7 @@ impl Formats {
         Ok(names.into_iter().map(|(k, v)| (v, k)).collect())
     }
 
-    /// What the other service makes of a value, in the format that the two of them talk in.
+    /// Returns the value as another service echoes it.
     #[rpc]
     async fn relay(&self, next: String, value: Value) -> Result<Value> {
         self.proxy(&next)?.call("echo", (value,)).await
@@ -135,7 +135,7 @@ impl Formats {
 }
 
 fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|it| format!("{it:02x}")).collect()
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn from_hex(digits: &str) -> Result<Vec<u8>> {

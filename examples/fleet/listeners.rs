@@ -1,5 +1,5 @@
-//! A sender and a listener of a mixed fleet. `listeners.py` implements the same services in Python, also for Nameko 2;
-//! instances in both languages belong to the same service.
+//! A sender and a listener of a mixed fleet. `listeners.py` implements the same services in Python,
+//! also for Nameko 2; instances in both languages belong to the same service.
 
 use nameko::{amqp::Value as Field, prelude::*};
 use serde_json::{Value, json};
@@ -46,7 +46,8 @@ impl Listener {
             Some(Field::String(text)) => Some(text),
             _ => None,
         };
-        let report = json!({"kind": "rust", "handler": handler, "data": data, "language": language});
+        let report =
+            json!({"kind": "rust", "handler": handler, "data": data, "language": language});
         self.reports.publish(&report).await
     }
 }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
 
-    /// A service is a struct: a test makes one, with a mock where it calls another service.
+    /// A unit test creates the struct, with a mock in place of the other service.
     #[tokio::test]
     async fn x_appends_its_id_and_asks_y() {
         let y = ServiceProxy::mock("service_y", |method, args, _kwargs| {

@@ -1,4 +1,4 @@
-"""Orders over HTTP: JSON, statuses, errors, a stream. The store is a dictionary that workers share.
+"""Orders over HTTP: JSON, statuses, errors, a stream. All workers share the store, a dictionary.
 
 $ nameko run examples.http.orders
 $ curl -i localhost:8000/orders --json '{"item": "nut", "count": 3}'
@@ -17,7 +17,7 @@ from nameko.web.handlers import http
 
 
 class Store(DependencyProvider):
-    """Injects the orders by their numbers."""
+    """Injects the orders, keyed by number."""
 
     def setup(self):
         self.orders = {}
@@ -43,7 +43,7 @@ class Orders:
     def list(self, request):
         item = request.args.get("item")
         orders = dict(self.orders)
-        return as_json({n: it for n, it in orders.items() if item in (None, it["item"])})
+        return as_json({n: order for n, order in orders.items() if item in (None, order["item"])})
 
     @http("POST", "/orders", expected_exceptions=ValueError)
     def add(self, request):
@@ -59,7 +59,7 @@ class Orders:
         self.orders.pop(number, None)
         return 204, ""
 
-    # One line at a time, however many there are.
+    # Streams the lines one by one.
     @http("GET", "/orders.csv")
     def export(self, request):
         orders = dict(self.orders)

@@ -1,4 +1,5 @@
-//! Orders over HTTP: typed arguments, JSON, statuses, errors, a stream. The store is a map that all workers share.
+//! Orders over HTTP: typed arguments, JSON, statuses, errors, a stream. All workers share the
+//! store, a map.
 //!
 //! ```text
 //! $ cargo run -p nameko-examples --bin orders -- run
@@ -25,7 +26,7 @@ struct Order {
     count: u32,
 }
 
-/// The orders by their numbers.
+/// The orders, keyed by number.
 #[derive(Clone, Default)]
 struct Store(Arc<Mutex<BTreeMap<u64, Order>>>);
 
@@ -63,7 +64,7 @@ impl Orders {
     async fn list(&self, item: Option<String>) -> Result<Json<BTreeMap<u64, Order>>> {
         let mut orders = self.store.orders().clone();
         if let Some(item) = item {
-            orders.retain(|_, it| it.item == item);
+            orders.retain(|_, order| order.item == item);
         }
         Ok(Json(orders))
     }
@@ -79,8 +80,8 @@ impl Orders {
         let mut orders = self.store.orders();
         let id = orders.keys().next_back().copied().unwrap_or(0) + 1;
         orders.insert(id, order.0);
-        let place = [("Location", format!("/orders/{id}"))];
-        Ok((StatusCode::CREATED, place, Json(id)))
+        let location = [("Location", format!("/orders/{id}"))];
+        Ok((StatusCode::CREATED, location, Json(id)))
     }
 
     #[http(DELETE, "/orders/{id}")]
@@ -89,7 +90,7 @@ impl Orders {
         Ok(())
     }
 
-    /// One line at a time, however many there are.
+    /// Streams the lines one by one.
     #[http(GET, "/orders.csv")]
     async fn export(&self) -> Result<Response> {
         let orders = self.store.orders().clone();

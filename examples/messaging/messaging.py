@@ -1,7 +1,8 @@
-"""Pictures are resized, one after the other, the urgent ones first.
+"""Resizes pictures one by one, in the order of their priority.
 
 `nameko run examples.messaging.messaging` runs it; `n.rpc.studio.resize("cat.jpg", priority=5)` in
-`nameko shell` asks for one. What cannot be resized, `broken.jpg`, goes to the queue `failed`.
+`nameko shell` resizes one. A picture that cannot be resized, such as `broken.jpg`, goes to the
+queue `failed`.
 """
 
 from kombu import Exchange, Queue
@@ -11,7 +12,7 @@ from nameko.rpc import rpc
 
 STUDIO = Exchange("studio", type="direct")
 FAILED = Queue("failed")
-# Both services declare it, and so it is there whoever starts first.
+# Both services declare it, so they can start in any order.
 PICTURES = Queue(
     "pictures",
     exchange=STUDIO,
@@ -39,9 +40,9 @@ class Resizer:
     @consume(PICTURES, reject_on_error=True, prefetch_count=1)
     def resize(self, picture):
         if picture == "broken.jpg":
-            raise ValueError("this is no picture")
+            raise ValueError("not a picture")
         print("resized {}".format(picture))
 
     @consume(FAILED)
-    def look_at(self, picture):
+    def report_failure(self, picture):
         print("could not resize {}".format(picture))

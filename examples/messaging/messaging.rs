@@ -1,13 +1,13 @@
-//! Pictures are resized, one after the other, the urgent ones first: `cargo run --bin messaging -- run`.
+//! Resizes pictures one by one, in the order of their priority: `cargo run --bin messaging -- run`.
 //!
-//! `cargo run --bin messaging -- call studio.resize "picture='cat.jpg'" priority=5` asks for one. What cannot be resized,
-//! `broken.jpg`, goes to the queue `failed`.
+//! To resize one: `cargo run --bin messaging -- call studio.resize "picture='cat.jpg'" priority=5`.
+//! A picture that cannot be resized, such as `broken.jpg`, goes to the queue `failed`.
 
 use std::io::{Write, stdout};
 
 use nameko::prelude::*;
 
-/// Both services declare it, and so it is there whoever starts first.
+/// The queue of pictures. Both services declare it, so they can start in any order.
 fn pictures() -> Queue {
     Queue::new("pictures")
         .bind(Exchange::direct("studio"), "resize")
@@ -44,14 +44,14 @@ impl Resizer {
     #[consume(pictures(), reject_on_error, prefetch_count = 1)]
     async fn resize(&self, picture: String) -> Result<()> {
         if picture == "broken.jpg" {
-            return Err("this is no picture".into());
+            return Err("not a picture".into());
         }
         writeln!(stdout(), "resized {picture}")?;
         Ok(())
     }
 
     #[consume("failed")]
-    async fn look_at(&self, picture: String) -> Result<()> {
+    async fn report_failure(&self, picture: String) -> Result<()> {
         writeln!(stdout(), "could not resize {picture}")?;
         Ok(())
     }

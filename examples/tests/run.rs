@@ -1,12 +1,12 @@
-//! The example services as programs: what `run` says and does, up to its end by a signal.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! The example programs: output and behaviour of `run`, up to its shutdown by a signal.
+#![allow(clippy::unwrap_used, reason = "test helpers")]
 
 #[path = "../../crates/nameko/tests/it/program.rs"]
 mod program;
-// Services and processes that die, and what `run` makes of it.
+// Failing services and processes.
 #[path = "run/failures.rs"]
 mod failures;
-// `run --workers`.
+// Supervised processes, `run --workers`.
 #[path = "run/processes.rs"]
 mod processes;
 
@@ -28,7 +28,7 @@ const CHAT: &str = env!("CARGO_BIN_EXE_chat");
 const TIMERS: &str = env!("CARGO_BIN_EXE_timers");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_says_what_it_serves_answers_and_stops_on_a_signal() {
+async fn a_service_prints_its_methods_answers_calls_and_stops_on_a_signal() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     for signal in ["INT", "TERM"] {
         let mut hello = Program::start(command(HELLO, ["run", "--broker", &broker.uri()]));
@@ -59,7 +59,7 @@ async fn a_service_says_what_it_serves_answers_and_stops_on_a_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_call_each_other_and_a_name_picks_one() {
+async fn services_call_each_other_and_run_selects_them_by_name() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let start = |name: &str| {
         let mut program = Program::start(command(CHAIN, ["run", name, "--broker", &broker.uri()]));
@@ -78,10 +78,10 @@ async fn services_call_each_other_and_a_name_picks_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configured_broker_that_is_away_is_waited_for() {
-    let place = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = place.local_addr().unwrap();
-    drop(place);
+async fn run_waits_for_an_unreachable_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
     let mut hello = Program::start(command(
         HELLO,
         ["run", "--broker", &format!("amqp://{address}")],
@@ -94,10 +94,10 @@ async fn a_configured_broker_that_is_away_is_waited_for() {
 }
 
 #[test]
-fn waiting_for_a_broker_ends_with_a_signal() {
-    let place = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = place.local_addr().unwrap();
-    drop(place);
+fn a_signal_ends_the_wait_for_a_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
     let mut hello = Program::start(command(
         HELLO,
         ["run", "--broker", &format!("amqp://{address}")],
@@ -108,18 +108,18 @@ fn waiting_for_a_broker_ends_with_a_signal() {
 }
 
 #[test]
-fn a_program_tells_its_own_name_and_version() {
+fn version_prints_the_name_and_version_of_the_program() {
     for arguments in [&["--version"][..], &["run", "--version"]] {
-        let told = run(command(HELLO, arguments), "").stdout;
-        let (name, version) = told.split_once(' ').unwrap();
-        assert!(name.starts_with("hello"), "{told}");
+        let output = run(command(HELLO, arguments), "").stdout;
+        let (name, version) = output.split_once(' ').unwrap();
+        assert!(name.starts_with("hello"), "{output}");
         let ours = env!("CARGO_PKG_VERSION");
         assert_eq!(version.trim_end(), format!("{ours} (nameko {ours})"));
     }
 }
 
 #[test]
-fn a_wrong_name_or_configuration_is_told() {
+fn run_rejects_unknown_services_and_invalid_configuration() {
     let ended = run(command(HELLO, ["run", "helo_service"]), "");
     assert_eq!(ended.code, Some(2), "the command line is wrong");
     assert!(
@@ -137,17 +137,17 @@ fn a_wrong_name_or_configuration_is_told() {
     );
     let ended = run(command(HELLO, ["run", "--broker", "http://rabbit"]), "");
     assert!(ended.stderr.contains("AMQP_URI is wrong"), "{ended:?}");
-    assert_eq!(ended.stdout, "", "nothing was begun");
+    assert_eq!(ended.stdout, "", "no service was started");
     let ended = run(command(HELLO, ["run", "-d", "HEARTBEAT=often"]), "");
     assert!(
         ended.stderr.contains("HEARTBEAT must be a whole number"),
         "{ended:?}"
     );
-    assert_eq!(ended.stdout, "", "nothing was begun");
+    assert_eq!(ended.stdout, "", "no service was started");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_shop_tells_is_heard_by_one_warehouse_and_by_every_cache() {
+async fn one_warehouse_and_every_cache_handle_an_event_of_the_shop() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let start = |services: &[&str]| {
         let uri = broker.uri();
@@ -169,7 +169,7 @@ async fn what_a_shop_tells_is_heard_by_one_warehouse_and_by_every_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pictures_are_resized_and_a_broken_one_is_put_aside() {
+async fn pictures_are_resized_and_a_broken_one_is_dead_lettered() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut messaging = Program::start(command(MESSAGING, ["run", "--broker", &broker.uri()]));
     messaging.wait_for("ready at");
@@ -186,7 +186,7 @@ async fn pictures_are_resized_and_a_broken_one_is_put_aside() {
     }
 }
 
-/// Sends one request, and returns all of the answer.
+/// Sends a request and returns the whole response.
 fn http(address: &str, request: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let length = body.len();
@@ -201,7 +201,7 @@ fn http(address: &str, request: &str, body: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_are_taken_over_http() {
+async fn orders_are_served_over_http() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut orders = Program::start(command(
         ORDERS,
@@ -243,7 +243,7 @@ async fn orders_are_taken_over_http() {
 }
 
 #[test]
-fn the_page_of_the_chat_is_served_by_the_chat() {
+fn the_chat_serves_its_page() {
     let mut chat = Program::start(command(
         CHAT,
         ["run", "-d", "WEB_SERVER_ADDRESS=127.0.0.1:0"],
@@ -257,7 +257,7 @@ fn the_page_of_the_chat_is_served_by_the_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_instance_is_alive_and_says_what_it_runs() {
+async fn timers_run_and_are_listed_at_the_start() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut timers = Program::start(command(TIMERS, ["run", "--broker", &broker.uri()]));
     timers.wait_for("report (cron */10 * * * * * Europe/London, once in the fleet)");

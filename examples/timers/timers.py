@@ -1,6 +1,6 @@
-"""Work that nobody calls for: `nameko run examples.timers.timers`, in any number of terminals.
+"""A timer: `nameko run examples.timers.timers`, in any number of terminals.
 
-The heartbeat is every instance's own.
+Every instance prints its own heartbeat.
 """
 
 import os

@@ -1,7 +1,8 @@
-//! Work that nobody calls for: `cargo run --bin timers -- run`, in as many terminals as you like.
+//! A timer and a cron schedule: `cargo run --bin timers -- run`, in any number of terminals.
 //!
-//! The heartbeat is every instance's own. The report is one instance's, which the broker chooses: end it, and another goes on.
-//! Several instances need a broker that all of them reach: start one with `nameko broker`.
+//! Every instance prints its heartbeat. One instance, elected by the broker, prints the report;
+//! when it stops, another takes over. Several instances need a shared broker: start one with
+//! `nameko broker`.
 
 use std::io::{Write, stdout};
 
@@ -18,7 +19,7 @@ impl Reports {
         Ok(())
     }
 
-    /// `time` is the same for whoever runs it, now or after a failure: it names the work.
+    /// `time` is the scheduled time. A repetition after a failure gets the same one.
     #[cron("*/10 * * * * *", tz = "Europe/London", once = "fleet")]
     async fn report(&self, time: String) -> Result<()> {
         writeln!(stdout(), "{} reports for {time}", std::process::id())?;

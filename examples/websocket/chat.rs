@@ -1,6 +1,7 @@
-//! A chat in the browser: `cargo run --bin chat -- run`, then open <http://localhost:8000> in two windows.
+//! A chat in the browser: `cargo run --bin chat -- run`, then open <http://localhost:8000> in two
+//! windows.
 //!
-//! The page is served by the service that it talks to.
+//! The service also serves the page.
 
 use std::collections::HashMap;
 
@@ -23,10 +24,10 @@ impl Chat {
         Ok(Html(include_str!("chat.html")))
     }
 
-    /// The page connects to `/ws?room=...`. A socket without a room is sent away.
+    /// The page connects to `/ws?room=...`. A socket without a room is rejected.
     #[entrypoint(WebSocketConnect::new())]
     async fn enter(&self, socket_id: String, query: HashMap<String, String>) -> Result<()> {
-        let room = query.get("room").ok_or("which room?")?;
+        let room = query.get("room").ok_or("the room is missing")?;
         self.hub.subscribe(&socket_id, room)?;
         self.hub.broadcast(room, "entered", &socket_id)?;
         Ok(())
@@ -34,12 +35,12 @@ impl Chat {
 
     #[websocket_rpc]
     async fn say(&self, socket_id: String, text: String) -> Result<usize> {
-        let mut heard = 0;
+        let mut receivers = 0;
         for room in self.hub.get_subscriptions(&socket_id) {
             let said = json!({"who": socket_id, "text": text});
-            heard += self.hub.broadcast(&room, "said", &said)?;
+            receivers += self.hub.broadcast(&room, "said", &said)?;
         }
-        Ok(heard)
+        Ok(receivers)
     }
 
     #[entrypoint(WebSocketDisconnect::new())]

@@ -1,4 +1,4 @@
-//! What `run` says and does when a service can't start or dies, and what its log is like.
+//! The output, exit codes and logs of `run` when services fail.
 
 use std::io::Read as _;
 
@@ -9,7 +9,7 @@ use crate::program::{Program, command, run, wait};
 
 pub(crate) const TROUBLES: &str = env!("CARGO_BIN_EXE_troubles");
 
-/// `run` on a broker; web servers take any free port.
+/// Returns the command `run` on a broker, with web servers on free ports.
 pub(crate) fn troubles(broker: &Broker, arguments: &[&str]) -> std::process::Command {
     let mut command = command(TROUBLES, ["run", "--broker", &broker.uri()]);
     command
@@ -19,13 +19,13 @@ pub(crate) fn troubles(broker: &Broker, arguments: &[&str]) -> std::process::Com
     command
 }
 
-/// Makes a call that may have no answer, as another program would; it is over when dropped.
-pub(crate) fn call(broker: &Broker, what: &str) -> Program {
+/// Calls a method from another process. Dropping the program ends a call without a reply.
+pub(crate) fn call(broker: &Broker, method: &str) -> Program {
     let uri = broker.uri();
-    Program::start(command(TROUBLES, ["call", "--broker", &uri, what]))
+    Program::start(command(TROUBLES, ["call", "--broker", &uri, method]))
 }
 
-/// All lines, up to the end of the last process that writes any.
+/// Returns all output, until the last process that writes any has ended.
 pub(crate) fn rest(program: &mut Program) -> String {
     while let Ok(line) = program
         .lines
@@ -38,7 +38,7 @@ pub(crate) fn rest(program: &mut Program) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_dies_takes_its_peers_down_and_is_named_last() {
+async fn a_dying_service_stops_the_others_and_is_named_in_the_last_line() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut services = Program::start(troubles(&broker, &[]));
     services
@@ -46,20 +46,20 @@ async fn a_service_that_dies_takes_its_peers_down_and_is_named_last() {
     services.wait_for("ready at");
     let _call = call(&broker, "back.die");
     assert_eq!(services.wait(), Some(1));
-    let said = rest(&mut services);
+    let output = rest(&mut services);
     assert_eq!(
-        said.lines().last(),
+        output.lines().last(),
         Some("Error: back was killed: disk is gone"),
-        "{said}"
+        "{output}"
     );
     assert!(
-        said.contains("the services beside it are stopped"),
-        "{said}"
+        output.contains("the services beside it are stopped"),
+        "{output}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_method_that_blocks_a_thread_does_not_keep_the_program() {
+async fn a_method_that_blocks_a_thread_does_not_prevent_the_exit() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut services = Program::start(troubles(&broker, &[]));
     services.wait_for("ready at");
@@ -71,7 +71,7 @@ async fn a_method_that_blocks_a_thread_does_not_keep_the_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_cannot_start_is_named() {
+async fn a_service_that_cannot_start_is_named_in_the_last_line() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let ended = run(troubles(&broker, &["-d", "disk_is_gone=true"]), "");
     assert_eq!(ended.code, Some(1));
@@ -83,7 +83,7 @@ async fn a_service_that_cannot_start_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_of_a_call_ends_with_its_id() {
+async fn log_lines_of_a_call_end_with_its_id() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut services = Program::start(troubles(&broker, &[]));
     services.wait_for("ready at");
@@ -93,7 +93,6 @@ async fn a_line_of_a_call_ends_with_its_id() {
     );
 }
 
-/// A machine reads it: every line is an object, whatever happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_json_log_has_one_object_per_line_with_the_fields_of_the_call() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
@@ -107,17 +106,20 @@ async fn the_json_log_has_one_object_per_line_with_the_fields_of_the_call() {
     let _call = call(&broker, "back.die");
     assert_eq!(services.wait(), Some(1));
 
-    let said = rest(&mut services);
-    let lines: Vec<Value> = said
+    let output = rest(&mut services);
+    let lines: Vec<Value> = output
         .lines()
-        .map(|it| serde_json::from_str(it).unwrap_or_else(|error| panic!("{error}: {it}")))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     let with = |text: &str| {
-        let with = |line: &&Value| line["message"].as_str().is_some_and(|it| it.contains(text));
+        let with = |line: &&Value| {
+            let message = line["message"].as_str();
+            message.is_some_and(|message| message.contains(text))
+        };
         lines
             .iter()
             .find(with)
-            .unwrap_or_else(|| panic!("{text}: {said}"))
+            .unwrap_or_else(|| panic!("{text}: {output}"))
     };
     let failed = with("ValueError: bad");
     assert_eq!(failed["level"], "ERROR");
@@ -129,7 +131,7 @@ async fn the_json_log_has_one_object_per_line_with_the_fields_of_the_call() {
     assert!(call_id.starts_with("front.fail."), "{call_id}");
     assert_eq!(failed["span"]["entrypoint"], "rpc");
     assert!(failed["span"]["duration_ms"].is_number(), "{failed}");
-    assert_eq!(failed.get("spans"), None, "there is no other: {failed}");
+    assert_eq!(failed.get("spans"), None, "no enclosing spans: {failed}");
     assert!(with("panicked: out of cheese")["place"].is_string());
     with("front: pid (rpc)");
     assert_eq!(
@@ -139,7 +141,7 @@ async fn the_json_log_has_one_object_per_line_with_the_fields_of_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_is_configured_by_flag_by_environment_and_by_file_in_that_order() {
+async fn log_options_override_the_environment_which_overrides_the_file() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
@@ -165,7 +167,7 @@ async fn the_log_is_configured_by_flag_by_environment_and_by_file_in_that_order(
     let (stdout, stderr) = last(&[], None);
     assert_eq!(
         stdout, None,
-        "all goes to the log, and `connecting` is no error"
+        "the output goes to the log, and LOG filters its progress lines"
     );
     assert!(stderr.starts_with('{') && stderr.contains(text), "{stderr}");
     assert_eq!(last(&[], Some("text")).1, text);
@@ -173,34 +175,34 @@ async fn the_log_is_configured_by_flag_by_environment_and_by_file_in_that_order(
     let (_, stderr) = last(&["--log-format", "json"], Some("text"));
     assert!(stderr.starts_with('{'), "{stderr}");
 
-    let wrong = run(troubles(&broker, &["-d", "LOG_FORMAT=xml"]), "");
+    let failed = run(troubles(&broker, &["-d", "LOG_FORMAT=xml"]), "");
     assert!(
-        wrong
+        failed
             .stderr
             .starts_with("ConfigurationError: LOG_FORMAT must be text or json"),
-        "{wrong:?}"
+        "{failed:?}"
     );
-    let wrong = run(troubles(&broker, &["--log-format", "xml"]), "");
-    assert_eq!(wrong.code, Some(2));
-    assert!(wrong.stderr.contains("write text or json"), "{wrong:?}");
+    let failed = run(troubles(&broker, &["--log-format", "xml"]), "");
+    assert_eq!(failed.code, Some(2));
+    assert!(failed.stderr.contains("expected text or json"), "{failed:?}");
 }
 
 #[test]
-fn a_terminal_gets_colours_unless_it_wants_none() {
-    let (logged, told) = ("\x1b[34mDEBUG", "\x1b[31mError: ");
+fn a_terminal_gets_colours_unless_no_color_is_set() {
+    let (log, error) = ("\x1b[34mDEBUG", "\x1b[31mError: ");
     for (no_color, coloured) in [(None, true), (Some("1"), false)] {
-        let said = on_a_terminal(no_color);
-        assert!(said.contains("disk is gone"), "{said:?}");
-        for part in [logged, told] {
-            assert_eq!(said.contains(part), coloured, "{said:?}");
+        let output = on_a_terminal(no_color);
+        assert!(output.contains("disk is gone"), "{output:?}");
+        for part in [log, error] {
+            assert_eq!(output.contains(part), coloured, "{output:?}");
         }
     }
 }
 
-/// What a run that fails prints on a terminal.
+/// Returns the terminal output of a failing `run`.
 fn on_a_terminal(no_color: Option<&str>) -> String {
     let (mut terminal, inside) = pty_process::blocking::open().unwrap();
-    // Nobody listens on port 1: one service waits until the other one has failed.
+    // Nothing listens on port 1, so one service waits until the other has failed.
     let mut command = command(TROUBLES, ["run", "--broker", "amqp://127.0.0.1:1"]);
     command
         .args(["-d", "WEB_SERVER_ADDRESS=127.0.0.1:0"])
@@ -213,9 +215,9 @@ fn on_a_terminal(no_color: Option<&str>) -> String {
     let mut child = pty_process::blocking::Command::from(command)
         .spawn(inside)
         .unwrap();
-    let mut said = Vec::new();
-    // Ends with an error when the program, the last one that has the terminal open, ends.
-    let _ = terminal.read_to_end(&mut said);
+    let mut output = Vec::new();
+    // Returns an error when the program exits, which has the terminal open.
+    let _ = terminal.read_to_end(&mut output);
     assert_eq!(wait(&mut child).code(), Some(1));
-    String::from_utf8(said).unwrap()
+    String::from_utf8(output).unwrap()
 }

@@ -1,4 +1,4 @@
-//! `run --workers`: several processes of a program, as whoever operates them sees them.
+//! `run --workers`: supervised processes of one program, from the operator's view.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -12,14 +12,14 @@ use nameko_broker::Broker;
 use crate::failures::{TROUBLES, call, rest, troubles};
 use crate::program::{Program, command, run};
 
-/// The processes that answer, once `count` have.
+/// Calls the service until `count` processes have answered, and returns their ids.
 async fn pids(broker: &Broker, count: usize) -> BTreeSet<u32> {
     let config = Config::new().with("AMQP_URI", broker.uri());
     let cluster = Cluster::connect(&config).await.unwrap();
     let front = cluster.service("front");
     let mut pids = BTreeSet::new();
     let deadline = Instant::now() + Duration::from_secs(60);
-    // The broker takes turns.
+    // The broker delivers round robin.
     while pids.len() < count {
         assert!(Instant::now() < deadline, "only {pids:?} answer");
         pids.insert(front.call::<u32>("pid", ()).await.unwrap());
@@ -30,7 +30,7 @@ async fn pids(broker: &Broker, count: usize) -> BTreeSet<u32> {
 
 fn is_running(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    status.is_ok_and(|it| !it.contains("State:\tZ"))
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
 fn kill(pid: u32) {
@@ -41,7 +41,7 @@ fn kill(pid: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_process_serves_and_one_that_dies_is_replaced() {
+async fn every_process_serves_and_a_dead_one_is_restarted() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut parent = Program::start(troubles(&broker, &["--workers", "3"]));
     parent.wait_for("ready at amqp://guest:********@");
@@ -65,11 +65,14 @@ async fn each_process_serves_and_one_that_dies_is_replaced() {
     let then = pids(&broker, 3).await;
     assert_eq!(first.intersection(&then).count(), 2, "{first:?}, {then:?}");
 
-    // One that ends by itself, with a service that dies, is replaced as well, and its log tells which one it was.
-    // Each of its two services has a port of its own, and one of them knows the path.
+    // A process that exits because a service died is restarted too, and its log lines carry its
+    // number. Its two services have a port each, and one of them serves the path.
     let listening = format!("[{number}] ");
-    let lines = parent.seen.lines().filter(|it| it.starts_with(&listening));
-    let addresses = lines.filter_map(|it| it.split_once("listening on http://"));
+    let lines = parent
+        .seen
+        .lines()
+        .filter(|line| line.starts_with(&listening));
+    let addresses = lines.filter_map(|line| line.split_once("listening on http://"));
     for (_, address) in addresses.collect::<Vec<_>>().into_iter().rev().take(2) {
         get(address.parse().unwrap(), "/die");
     }
@@ -89,7 +92,7 @@ async fn each_process_serves_and_one_that_dies_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_kills_all() {
+async fn a_second_signal_kills_all_processes() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut parent = Program::start(troubles(
         &broker,
@@ -108,9 +111,9 @@ async fn a_second_signal_kills_all() {
     }
 }
 
-/// As systemd does it: it signals each process of the unit.
+/// systemd signals every process of a unit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_to_every_process_is_one_signal() {
+async fn a_signal_to_every_process_counts_once() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut command = troubles(&broker, &["--workers", "2", "-d", "stop_timeout=60"]);
     command.args(["--log-format", "json"]);
@@ -119,7 +122,7 @@ async fn a_signal_to_every_process_is_one_signal() {
     let all = pids(&broker, 2).await;
     parent.signal("TERM");
     for pid in all {
-        // One may have stopped already.
+        // It may have exited already.
         let _ = Command::new("kill")
             .args(["-TERM", &pid.to_string()])
             .status();
@@ -128,25 +131,24 @@ async fn a_signal_to_every_process_is_one_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_process_outlives_the_one_that_started_it() {
+async fn no_process_outlives_a_killed_supervisor() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut parent = Program::start(troubles(&broker, &["--workers", "2"]));
     parent.wait_for("ready at");
     pids(&broker, 2).await;
     parent.signal("KILL");
-    // Ends with the last process.
-    let said = rest(&mut parent);
+    let output = rest(&mut parent);
     for number in [1, 2] {
-        let tells = |line: &str| {
+        let reports_it = |line: &str| {
             line.starts_with(&format!("[{number}] "))
                 && line.contains("the supervisor process died: stopping")
         };
-        assert!(said.lines().any(tells), "{number}: {said}");
+        assert!(output.lines().any(reports_it), "{number}: {output}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_that_cannot_start_end_it_with_their_exit_code() {
+async fn run_exits_with_the_code_of_processes_that_cannot_start() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let ended = run(
         troubles(&broker, &["--workers", "2", "-d", "disk_is_gone=true"]),
@@ -163,7 +165,7 @@ async fn processes_that_cannot_start_end_it_with_their_exit_code() {
         "{ended:?}"
     );
 
-    // What this process can see by itself is said once.
+    // The supervisor itself reports an invalid configuration, once.
     let ended = run(
         troubles(&broker, &["--workers", "2", "-d", "max_workers=many"]),
         "",
@@ -178,10 +180,10 @@ async fn processes_that_cannot_start_end_it_with_their_exit_code() {
 }
 
 #[test]
-fn waiting_for_a_broker_ends_with_a_signal() {
-    let place = TcpListener::bind("127.0.0.1:0").unwrap();
-    let uri = format!("amqp://{}", place.local_addr().unwrap());
-    drop(place);
+fn a_signal_ends_the_wait_for_a_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("amqp://{}", listener.local_addr().unwrap());
+    drop(listener);
     let mut parent = Program::start(command(
         TROUBLES,
         ["run", "--workers", "2", "--broker", &uri],
@@ -191,13 +193,13 @@ fn waiting_for_a_broker_ends_with_a_signal() {
     assert_eq!(parent.wait(), Some(0));
 }
 
-/// The kernel hands each connection to one of the processes.
+/// The kernel distributes the connections.
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_share_a_port() {
+async fn processes_share_the_http_port() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
-    let place = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = place.local_addr().unwrap();
-    drop(place);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
     let mut parent = Program::start(troubles(
         &broker,
         &[
@@ -220,9 +222,9 @@ async fn processes_share_a_port() {
     assert_eq!(parent.wait(), Some(0));
 }
 
-/// The last line of what a GET request brings; nothing where the server has died.
+/// Returns the last line of the response to a GET request, or nothing if the server died.
 fn get(address: SocketAddr, path: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let mut response = String::new();
     let _ = TcpStream::connect(address).and_then(|mut stream| {
         stream.write_all(request.as_bytes())?;
