@@ -1,14 +1,12 @@
-"""How to reach the broker: configuration, URI and connection options."""
+"""Connection options of the broker: configuration and URI."""
 
 from __future__ import annotations
 
-import atexit
 import functools
-import logging
 import threading
 from typing import Any
 
-from nameko import _nameko
+from nameko import _process
 from nameko._config import whole_number
 from nameko._nameko import AmqpError, Broker, Options
 from nameko.constants import (
@@ -21,21 +19,22 @@ from nameko.constants import (
 )
 from nameko.exceptions import ConfigurationError
 
-# Options by what they were made from, since publishers are asked for them at every message.
-# The settings of a process are few, so nothing is ever removed.
+# Cache of options by their settings, since publishers need them for every message. A process has
+# few settings, so entries are never removed.
 _options: dict[Any, Options] = {}
 
-# Keeps a second broker from being made for ``memory://``.
+# Ensures that a single broker is started for ``memory://``.
 _memory_lock = threading.Lock()
 
 
 def amqp_uri(config: Any) -> str:
-    """The configured broker, or the default one."""
+    """Returns the URI of the configured broker, or of the default one."""
     return config.get(AMQP_URI_CONFIG_KEY) or DEFAULT_AMQP_URI
 
 
 def broker_uri(uri: str) -> str:
-    """The URI to connect to: that of a broker in this process for kombu's ``memory://``."""
+    """Returns the URI to connect to. kombu's ``memory://`` is an embedded broker in this
+    process."""
     if not uri.startswith("memory:"):
         return uri
     # Containers start at the same time.
@@ -45,12 +44,13 @@ def broker_uri(uri: str) -> str:
 
 @functools.cache
 def _broker_in_memory() -> Broker:
-    """Lives as long as the process."""
+    """Starts the embedded broker, which lives as long as the process."""
     return Broker()
 
 
 def configured_heartbeat(config: Any) -> int | None:
-    """Seconds; 0 or None for none. ConfigurationError where the value makes no sense."""
+    """Returns the heartbeat in seconds; 0 or None disables it. ConfigurationError if it is
+    invalid."""
     if HEARTBEAT_CONFIG_KEY in config and config[HEARTBEAT_CONFIG_KEY] is None:
         return None
     return whole_number(config, HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT)
@@ -63,11 +63,11 @@ def options(
     heartbeat: int | None = DEFAULT_HEARTBEAT,
     name: str | None = None,
 ) -> Options:
-    """Connection options. ConfigurationError where the URI or a TLS setting makes no sense."""
+    """Returns connection options. ConfigurationError if the URI or a TLS setting is invalid."""
     key = (uri, repr(ssl) if ssl else None, login_method, heartbeat, name)
     found = _options.get(key)
     if found is None:
-        _prepare_process()
+        _process.set_up()
         try:
             found = Options(
                 broker_uri(uri),
@@ -85,7 +85,7 @@ def options(
 def configured_options(
     config: Any, heartbeat: int | None = DEFAULT_HEARTBEAT, name: str | None = None
 ) -> Options:
-    """The options that a configuration asks for."""
+    """Returns the connection options of a configuration."""
     return options(
         amqp_uri(config),
         config.get(AMQP_SSL_CONFIG_KEY),
@@ -93,14 +93,3 @@ def configured_options(
         heartbeat,
         name,
     )
-
-
-@functools.cache
-def _prepare_process() -> None:
-    """What the process needs once before the compiled half makes its first connection."""
-    _nameko.on_log(_log_record, logging.INFO)
-    atexit.register(_nameko.shutdown)
-
-
-def _log_record(level: int, logger: str, text: str) -> None:
-    logging.getLogger(logger).log(level, "%s", text)

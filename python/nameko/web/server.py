@@ -1,4 +1,4 @@
-"""The web server of a container, and the WSGI application that finds the method for a request."""
+"""The web server of a container, and the WSGI application that routes its requests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 from werkzeug.wrappers import Request
 
+from nameko import _process
 from nameko._nameko import HttpServer
 from nameko.constants import WEB_SERVER_CONFIG_KEY
 from nameko.exceptions import ConfigurationError
@@ -32,9 +33,9 @@ _ADDRESS = re.compile(r"^((?P<address>\[[^\]]+\]|[^:]+):)?(?P<port>\d+)$")
 
 
 def parse_address(address_string: Any) -> BindAddress:
-    """Reads ``[address:]port``; an IPv6 address stands in brackets.
+    """Parses ``[address:]port``, with an IPv6 address in brackets.
 
-    No address is all addresses of the machine, port 0 a free port.
+    Without an address, the server listens on all interfaces. Port 0 selects a free port.
     """
     match = _ADDRESS.match(str(address_string))
     port = int(match.group("port")) if match is not None else -1
@@ -46,16 +47,16 @@ def parse_address(address_string: Any) -> BindAddress:
 
 
 class HttpOnlyProtocol(BaseHTTPServer.BaseHTTPRequestHandler):
-    """What ``get_wsgi_server`` gets as its ``protocol``, for servers that want one.
+    """The ``protocol`` argument of ``get_wsgi_server``, for custom servers.
 
-    The server of :class:`WebServer` speaks HTTP itself and makes no instance of it.
+    The server of :class:`WebServer` implements HTTP itself and does not use it.
     """
 
 
 class WsgiServer:
-    """What answers the requests that come to ``sock``: the application, and how to run it.
+    """The application that serves ``sock``, with its settings.
 
-    ``debug``: a client sees the traceback when ``app`` itself fails. ``protocol``: see
+    With ``debug``, responses contain the traceback when ``app`` itself fails. For ``protocol`` see
     :class:`HttpOnlyProtocol`.
     """
 
@@ -77,44 +78,45 @@ class WsgiServer:
 
 
 class WebServer(ProviderCollector, SharedExtension):
-    """Serves HTTP at the address that ``WEB_SERVER_ADDRESS`` configures.
+    """Serves HTTP at the address in ``WEB_SERVER_ADDRESS``.
 
-    Extensions that are registered have two methods: ``get_url_rule()``, a werkzeug ``Rule``, and
-    ``handle_request(request)``, which returns a WSGI application: a werkzeug response, for one.
+    Registered extensions have two methods: ``get_url_rule()`` returns a werkzeug ``Rule``, and
+    ``handle_request(request)`` a WSGI application, such as a werkzeug response.
 
-    Sockets, HTTP and limits are compiled code; at most ``max_workers`` requests are in work at a
-    time, others wait their turn. See ``WEB_SERVER_*`` in the documentation of the configuration.
+    Sockets, HTTP and limits are handled by compiled code. At most ``max_workers`` requests are
+    processed at a time, others are queued. See ``WEB_SERVER_*`` in the documentation of the
+    configuration.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._starting = False
-        # The compiled server; None before the start, and when another one serves.
+        # The compiled server; None before the start, or if a custom server is used.
         self._http: HttpServer | None = None
-        # The port as get_wsgi_server() gets it; another handle of what the compiled server has.
+        # The socket for get_wsgi_server(), a duplicate of that of the compiled server.
         self._sock: socket.socket | None = None
         self._address: BindAddress | None = None
-        # What get_wsgi_server() returned.
+        # The result of get_wsgi_server().
         self._serv: Any = None
-        # Held by who closes the port, and whether that is done.
-        self._withdrawing = threading.Lock()
-        self._withdrawn = False
+        # Guards the closing of the port, which happens once.
+        self._closing = threading.Lock()
+        self._closed = False
 
     @property
     def bind_addr(self) -> BindAddress:
-        """Where to listen: address and port."""
+        """The configured address and port."""
         return parse_address(self.container.config.get(WEB_SERVER_CONFIG_KEY, "0.0.0.0:8000"))
 
     @property
     def address(self) -> BindAddress | None:
-        """Where it listens: with the port that was taken where port 0 is configured. None unless
-        it is started."""
+        """The actual address and port while the server listens, else None."""
         return self._address
 
     def start(self) -> None:
         if self._starting:
             return
         self._starting = True
+        _process.set_up()
         address, port = self.bind_addr
         try:
             server = HttpServer(address or "0.0.0.0", port, self._settings())
@@ -125,7 +127,7 @@ class WebServer(ProviderCollector, SharedExtension):
             self._sock = socket.socket(fileno=os.dup(server.fileno()))
             self._serv = self.get_wsgi_server(self._sock, self.get_wsgi_app())
             if not isinstance(self._serv, WsgiServer) and hasattr(self._serv, "serve_forever"):
-                self._serve_elsewhere()
+                self._run_custom_server()
                 return
             gateway = Gateway(
                 self._serv.app,
@@ -148,18 +150,15 @@ class WebServer(ProviderCollector, SharedExtension):
             or (str(key).startswith(("WEB_SERVER_", "WEBSOCKET_")) and key != WEB_SERVER_CONFIG_KEY)
         }
 
-    def _serve_elsewhere(self) -> None:
-        """Let the server run that a subclass has put in the place of ours."""
+    def _run_custom_server(self) -> None:
+        """Runs the server returned by an overridden get_wsgi_server()."""
         assert self._sock is not None
-        # The port was made for a server that never blocks.
+        # The compiled server has made the socket non-blocking.
         self._sock.setblocking(True)
         self.container.spawn_managed_thread(self._serv.serve_forever, identifier="web-server")
 
     def get_wsgi_app(self) -> Callable[..., Any]:
-        """The WSGI application that answers requests.
-
-        Override it to put middleware around it, or to answer with another application.
-        """
+        """Returns the WSGI application. Override it to add middleware or to replace it."""
         return WsgiApp(self)
 
     def get_wsgi_server(
@@ -169,47 +168,53 @@ class WebServer(ProviderCollector, SharedExtension):
         protocol: Any = HttpOnlyProtocol,
         debug: bool = False,
     ) -> Any:
-        """The server for ``sock``, which is listening. Override it to change ``wsgi_app`` or
-        ``debug``; whatever has ``app`` and ``debug`` says as much as :class:`WsgiServer`.
+        """Returns the server for the listening socket ``sock``.
 
-        A server of another kind, with ``serve_forever()`` and ``shutdown()`` as Python's
-        ``socketserver`` has them, runs in the place of ours, in a thread: for TLS, for example.
+        Override it to change ``wsgi_app`` or ``debug``: any object with the attributes ``app`` and
+        ``debug`` can replace :class:`WsgiServer`. An object with ``serve_forever()`` and
+        ``shutdown()``, like those of Python's ``socketserver``, is run on a thread instead of the
+        compiled server, for example to serve TLS.
         """
         return WsgiServer(sock, sock.getsockname(), wsgi_app, protocol, debug, _log)
 
     def unregister_provider(self, provider: Any) -> None:
-        """As :meth:`ProviderCollector.unregister_provider`. When no entrypoint is left, no more
-        requests are taken; returns when those in work are answered."""
+        """Unregisters an extension, see :meth:`ProviderCollector.unregister_provider`.
+
+        After the last entrypoint, stops listening and waits until the requests in flight are
+        answered.
+        """
         super().unregister_provider(provider)
         if not any(isinstance(left, Entrypoint) for left in list(self._providers)):
-            self._withdraw()
+            self._stop_listening()
 
-    def _withdraw(self) -> None:
-        with self._withdrawing:
-            if self._http is None or self._withdrawn:
+    def _stop_listening(self) -> None:
+        with self._closing:
+            if self._http is None or self._closed:
                 return
-            self._withdrawn = True
-            # The port is closed when nobody has it any more.
+            self._closed = True
+            # The port is closed with the last duplicate of its socket.
             self._close_socket()
             self._http.stop_listening()
             if not self._http.drain(self._http.stop_timeout):
                 _log.warning(
-                    "requests are still in work %s seconds after the service was stopped; their "
-                    "connections are cut",
+                    "requests are still in flight %s seconds after the stop, aborting "
+                    "their connections",
                     self._http.stop_timeout,
                 )
                 self._http.kill()
-                # Streams meet it, and clean up.
+                # Streams are notified by an exception, and clean up.
                 self._http.drain(KILL_GRACE)
 
     def close_sockets(self) -> None:
-        """Tell clients with a WebSocket that the service stops. Returns when they have left, those
-        that have a message in work when it is handled; they are cut at the end."""
+        """Closes WebSockets with a close handshake, after their messages in flight.
+
+        Returns when all are closed. They are aborted after ``stop_timeout``.
+        """
         if self._http is not None:
             self._http.close_sockets(self._http.stop_timeout)
 
     def stop(self) -> None:
-        self._withdraw()
+        self._stop_listening()
         self._close(HttpServer.stop)
         super().stop()
 
@@ -230,7 +235,7 @@ class WebServer(ProviderCollector, SharedExtension):
             self._sock = None
 
     def make_url_map(self) -> Map:
-        """The rules of all registered extensions."""
+        """Returns the rules of all registered extensions."""
         url_map = Map()
         for provider in self._providers:
             rule = provider.get_url_rule()
@@ -239,26 +244,28 @@ class WebServer(ProviderCollector, SharedExtension):
         return url_map
 
     def context_data_from_headers(self, request: Request) -> dict[str, Any]:
-        """The context data of workers that ``request`` leads to. Headers come from outside: none
-        of them becomes context data, unless a subclass says so."""
+        """Returns the context data of the workers of a request.
+
+        Empty by default, since headers are untrusted. Override it to accept some.
+        """
         return {}
 
 
 class WsgiApp:
-    """Gives each request to the registered extension whose rule it matches."""
+    """Routes each request to the registered extension with the matching rule."""
 
     def __init__(self, server: WebServer) -> None:
         self.server = server
         self.url_map = server.make_url_map()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        # Shallow: nobody reads the body of what may become a WebSocket connection.
+        # Shallow, so that the body is not read: the request may become a WebSocket.
         request = Request(environ, shallow=True)
-        answer: Any
+        response: Any
         try:
             provider, values = self.url_map.bind_to_environ(environ).match()
             request.path_values = values  # type: ignore[attr-defined]
-            answer = provider.handle_request(request)
+            response = provider.handle_request(request)
         except HTTPException as exc:
-            answer = exc
-        return answer(environ, start_response)
+            response = exc
+        return response(environ, start_response)

@@ -1,9 +1,10 @@
-"""The compiled half by itself: what the Python half relies on.
+"""Fixtures for tests of the compiled module alone.
 
-Runs on the embedded broker, or on the one that NAMEKO_TEST_AMQP_URI names.
+They use the embedded broker, or the one at NAMEKO_TEST_AMQP_URI.
 """
 
 import contextlib
+import logging
 import os
 import queue
 import sys
@@ -13,7 +14,7 @@ import uuid
 import pytest
 from topology import DEADLINE, a_queue, a_reply_queue
 
-from nameko import _nameko
+from nameko import _nameko, _process
 
 EXTERNAL = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
@@ -34,7 +35,7 @@ def options(amqp_uri):
 
 
 class Pool:
-    """Jobs with the threads that run them."""
+    """A job queue and its threads."""
 
     def __init__(self, max_threads=10):
         self.threads = []
@@ -81,15 +82,24 @@ def make_consumers(options):
 
 @pytest.fixture
 def unraisable(monkeypatch):
-    """What goes to sys.unraisablehook."""
+    """A queue of the exceptions passed to sys.unraisablehook."""
     hooked = queue.Queue()
     monkeypatch.setattr(sys, "unraisablehook", lambda args: hooked.put(args.exc_value))
     return hooked
 
 
 @pytest.fixture
+def log_records():
+    """A queue of the log records of the compiled half, which `logging` does not get meanwhile."""
+    records = queue.Queue()
+    _nameko.on_log(lambda *record: records.put(record), logging.WARNING)
+    yield records
+    _process.forward_logs()
+
+
+@pytest.fixture
 def make_service(make_consumers, make_pool):
-    """Consumes a new queue with `handler`; returns its name."""
+    """``make_service(handler)`` consumes a new queue with a handler and returns its name."""
 
     def make(handler, max_threads=10, prefetch=None):
         declared = a_queue()
@@ -103,7 +113,7 @@ def make_service(make_consumers, make_pool):
 
 @pytest.fixture
 def client(options, make_consumers):
-    """call(queue, body) -> Pending, and the listener."""
+    """``client(queue, body)`` sends a request and returns a Pending."""
     declared, key = a_reply_queue()
     consumers = make_consumers()
     replies = _nameko.ReplyListener(consumers, declared)
@@ -123,7 +133,7 @@ def client(options, make_consumers):
 
 @pytest.fixture
 def echo(options, make_service):
-    """A service that answers with what it gets; `wait` is that of respond()."""
+    """``echo(wait)`` starts a service that returns its argument; `wait` is that of respond()."""
 
     def echo(wait):
         def handler(delivery):

@@ -1,4 +1,4 @@
-"""The embedded broker's management API and virtual hosts, as Python sees them."""
+"""The Python API of the embedded broker: management API and virtual hosts."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def ask(broker, path):
         return json.load(reply)
 
 
-def test_it_has_an_api_where_one_is_asked_for(broker):
+def test_serves_the_management_api_on_request(broker):
     assert broker.management_uri == f"http://guest:guest@127.0.0.1:{broker.management_port}"
     assert ask(broker, "whoami")["name"] == "guest"
     without = _nameko.Broker()
@@ -36,7 +36,7 @@ def test_it_has_an_api_where_one_is_asked_for(broker):
     without.stop()
 
 
-def test_virtual_hosts_come_and_go(broker):
+def test_adds_and_deletes_virtual_hosts(broker):
     assert broker.add_vhost("staging") is True
     assert broker.add_vhost("staging") is False
     assert [vhost["name"] for vhost in ask(broker, "vhosts")] == ["/", "staging"]
@@ -46,7 +46,7 @@ def test_virtual_hosts_come_and_go(broker):
         ask(broker, "vhosts/staging")
 
 
-def test_queues_are_counted_by_virtual_host(broker):
+def test_stats_are_per_virtual_host(broker):
     broker.add_vhost("staging")
     publisher = _nameko.Publisher(_nameko.Options(broker.uri + "/staging"))
     publisher.declare([], [{"name": "q"}])
@@ -55,12 +55,12 @@ def test_queues_are_counted_by_virtual_host(broker):
     assert broker.stats()["connections"] == 1
 
 
-def test_a_port_in_use_is_an_error_that_names_it(broker):
+def test_reports_a_port_in_use(broker):
     with pytest.raises(OSError, match=f"{broker.management_port}: the broker's management API"):
         _nameko.Broker(management_port=broker.management_port)
 
 
-def test_a_stopped_broker_has_no_virtual_hosts(broker):
+def test_a_stopped_broker_rejects_virtual_hosts(broker):
     broker.stop()
     with pytest.raises(RuntimeError, match="stopped"):
         broker.add_vhost("late")

@@ -1,4 +1,4 @@
-"""Requests and replies, and what interrupts a wait for one."""
+"""Requests, replies, and interrupts of the wait for a reply."""
 
 import asyncio
 import ctypes
@@ -15,7 +15,7 @@ from nameko import _nameko
 
 class TestRpc:
     @pytest.mark.parametrize("wait", [True, False])
-    def test_calls_are_answered(self, client, echo, wait):
+    def test_calls_get_replies(self, client, echo, wait):
         name = echo(wait)
         calls = [(b"%d" % number, client(name, b"%d" % number)) for number in range(200)]
         for body, pending in calls:
@@ -29,7 +29,7 @@ class TestRpc:
             assert pending.wait() is reply
         assert client.replies.pending == 0
 
-    def test_a_request_without_reply_to_cannot_be_answered(self, options, make_service):
+    def test_replying_requires_reply_to(self, options, make_service):
         outcome = queue.Queue()
 
         def handler(delivery):
@@ -43,7 +43,7 @@ class TestRpc:
         _nameko.Publisher(options).publish(("", name, b"", {}))
         assert "reply_to" in outcome.get(timeout=DEADLINE)
 
-    def test_a_reply_that_is_refused_is_raised_and_the_request_kept(self, options, make_service):
+    def test_a_rejected_reply_raises_and_keeps_the_request(self, options, make_service):
         outcome = queue.Queue()
 
         def handler(delivery):
@@ -57,25 +57,21 @@ class TestRpc:
         _nameko.Publisher(options).publish(("", name, b"", {"reply_to": "x"}))
         assert outcome.get(timeout=DEADLINE) == (404, False)
 
-    def test_a_reply_that_is_refused_in_the_background_is_logged(
-        self, options, make_service, client
+    def test_a_reply_rejected_in_the_background_is_logged(
+        self, options, make_service, client, log_records
     ):
-        records = queue.Queue()
-        _nameko.on_log(lambda *record: records.put(record))
-
         def handler(delivery):
             delivery.respond(options, "nowhere", b"", "text/x", "utf-8", wait=False)
             assert delivery.acknowledged
 
         pending = client(make_service(handler))
-        level, logger, text = records.get(timeout=DEADLINE)
-        _nameko.on_log(lambda *_: None)
+        level, logger, text = log_records.get(timeout=DEADLINE)
         assert (level, logger) == (40, "nameko.delivery")
         assert "could not be sent" in text
         assert "nowhere" in text
         pending.cancel()
 
-    def test_nobody_serves_the_call(self, client):
+    def test_a_call_without_a_queue_is_unroutable(self, client):
         pending = client("no-such-queue")
         with pytest.raises(_nameko.AmqpError) as caught:
             pending.wait(DEADLINE)
@@ -84,7 +80,7 @@ class TestRpc:
         gc.collect()
         assert client.replies.pending == 0
 
-    def test_a_timeout_leaves_nothing_behind(self, client, make_service):
+    def test_a_timed_out_call_is_removed(self, client, make_service):
         pending = client(make_service(lambda delivery: delivery.ack()))
         with pytest.raises(TimeoutError, match=r"0\.01 seconds"):
             pending.wait(0.01)
@@ -94,7 +90,7 @@ class TestRpc:
         gc.collect()
         assert client.replies.pending == 0
 
-    def test_a_cancelled_call(self, client, make_service):
+    def test_cancels_a_call(self, client, make_service):
         pending = client(make_service(lambda delivery: delivery.ack()))
         pending.cancel()
         assert pending.done()
@@ -105,14 +101,14 @@ class TestRpc:
         client.replies.discard("discarded")
         assert other.done()
 
-    def test_a_reply_that_nobody_waits_for_is_told(self, client, echo):
+    def test_reports_unknown_replies(self, client, echo):
         unknown = queue.Queue()
         client.replies.on_unknown(unknown.put)
         properties = {"reply_to": client.key, "correlation_id": "late"}
         client.publisher.publish(("", echo(True), b"", properties))
         assert unknown.get(timeout=DEADLINE).correlation_id == "late"
 
-    def test_a_correlation_id_in_use_is_refused(self, client):
+    def test_rejects_a_correlation_id_in_use(self, client):
         pending = client.replies.expect("same")
         with pytest.raises(ValueError, match="same"):
             client.replies.expect("same")
@@ -120,19 +116,19 @@ class TestRpc:
         assert client.replies.expect("same")
 
     @pytest.mark.parametrize("end", ["stop", "kill"])
-    def test_calls_fail_when_their_consumers_end(self, client, make_service, end):
-        begun = threading.Event()
-        pending = client(make_service(lambda delivery: begun.set()))
-        assert begun.wait(DEADLINE)
+    def test_calls_fail_when_their_consumers_stop(self, client, make_service, end):
+        started = threading.Event()
+        pending = client(make_service(lambda delivery: started.set()))
+        assert started.wait(DEADLINE)
         getattr(client.consumers, end)()
         for call in (pending, client.replies.expect("after")):
             with pytest.raises(_nameko.AmqpError, match="no reply can arrive") as caught:
                 call.wait(DEADLINE)
             assert caught.value.kind == "lost"
 
-    def test_a_nested_call_frees_the_thread_for_others(self, client, options, make_service, echo):
-        """Each of ten workers makes a call, which takes longer than the scheduler waits before it
-        wakes another."""
+    def test_a_nested_call_frees_its_thread(self, client, options, make_service, echo):
+        """Each worker makes a call that takes longer than the delay before the next one is
+        woken."""
         inner = echo(False)
 
         def handler(delivery):
@@ -144,7 +140,7 @@ class TestRpc:
         for body, pending in calls:
             assert pending.wait(DEADLINE).body == body
 
-    def test_replies_are_awaited_on_an_asyncio_loop(self, client, echo):
+    def test_replies_can_be_awaited_on_an_asyncio_loop(self, client, echo):
         name = echo(False)
 
         async def main():
@@ -167,8 +163,8 @@ class TestRpc:
 
         assert asyncio.run(main()) == list(range(30))
 
-    def test_a_call_completes_over_a_lost_connection(self, make_pool):
-        """The reply queue outlives the connection: the reply comes after it is made again."""
+    def test_a_call_survives_a_lost_connection(self, make_pool):
+        """The reply queue outlives the connection, so the reply is received after the reconnect."""
         broker = _nameko.Broker()
         options = _nameko.Options(broker.uri)
         connected = queue.Queue()
@@ -185,7 +181,7 @@ class TestRpc:
         client.stop()
         broker.stop()
 
-    def test_a_call_fails_when_its_reply_queue_is_gone(self):
+    def test_a_call_fails_when_its_reply_queue_is_lost(self):
         broker = _nameko.Broker()
         connected = queue.Queue()
         declared, _ = a_reply_queue()
@@ -197,7 +193,7 @@ class TestRpc:
         connected.get(timeout=DEADLINE)
         pending = replies.expect("c")
         broker.stop()
-        # In memory: another broker on the same port knows nothing of the queue.
+        # The queue was in memory, so the new broker on the same port does not have it.
         other = _nameko.Broker(port=broker.port)
         with pytest.raises(_nameko.AmqpError, match="reply queue was gone") as caught:
             pending.wait(DEADLINE)
@@ -207,21 +203,21 @@ class TestRpc:
 
 
 class TestInterrupts:
-    def test_ctrl_c_ends_a_wait(self, make_consumers):
+    def test_ctrl_c_interrupts_a_wait(self, make_consumers):
         replies = _nameko.ReplyListener(make_consumers(), a_reply_queue()[0])
         pending = replies.expect("never")
         threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             pending.wait(DEADLINE)
 
-    def test_ctrl_c_ends_a_start(self):
+    def test_ctrl_c_interrupts_a_start(self):
         consumers = _nameko.Consumers(_nameko.Options("amqp://127.0.0.1:1"), lambda *_: None)
         threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             consumers.start(DEADLINE)
         consumers.kill()
 
-    def test_an_exception_set_from_outside_ends_a_wait_on_a_worker(self, make_consumers):
+    def test_an_async_exception_interrupts_a_wait(self, make_consumers):
         replies = _nameko.ReplyListener(make_consumers(), a_reply_queue()[0])
         pending, outcome, begun = replies.expect("never"), queue.Queue(), threading.Event()
 

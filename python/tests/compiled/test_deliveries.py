@@ -1,4 +1,4 @@
-"""Messages as they were published, and what becomes of them."""
+"""Deliveries: properties, bodies and their settlement."""
 
 import os
 import queue
@@ -14,7 +14,7 @@ from nameko import _nameko
 class TestDelivery:
     @pytest.fixture
     def exchange_one(self, options, make_service):
-        """Publishes one message and returns it as it was delivered."""
+        """Publishes a message and returns the queue's name and the delivery."""
 
         def exchange_one(body, properties):
             came = queue.Queue()
@@ -26,7 +26,7 @@ class TestDelivery:
 
         return exchange_one
 
-    def test_has_what_was_published(self, exchange_one):
+    def test_has_the_published_properties(self, exchange_one):
         sent = {
             "content_type": "application/json",
             "content_encoding": "utf-8",
@@ -55,13 +55,13 @@ class TestDelivery:
         assert delivery.consumer_tag
         assert delivery.acknowledged
 
-    def test_headers_and_properties_are_the_same_dicts_each_time(self, exchange_one):
+    def test_headers_and_properties_are_cached(self, exchange_one):
         _, delivery = exchange_one(b"", {"headers": {"x": "y"}})
         assert delivery.headers is delivery.properties["application_headers"]
         assert delivery.properties is delivery.properties
         assert delivery.headers == {"x": "y"}
 
-    def test_has_no_properties_but_headers_when_none_were_sent(self, exchange_one):
+    def test_has_only_headers_if_no_properties_were_sent(self, exchange_one):
         _, delivery = exchange_one(b"", {})
         assert delivery.properties == {"application_headers": {}}
         assert delivery.content_type is None
@@ -88,7 +88,7 @@ class TestDelivery:
             name: type(value) for name, value in headers.items()
         }
 
-    def test_a_large_body_arrives_whole(self, exchange_one):
+    def test_receives_a_large_body(self, exchange_one):
         body = os.urandom(1024) * 3000
         _, delivery = exchange_one(body, {})
         assert delivery.body == body
@@ -105,17 +105,17 @@ class TestDelivery:
             ({"expiration": -1}, ValueError, "`expiration`"),
         ],
     )
-    def test_what_amqp_cannot_carry_is_refused_by_name(self, options, properties, error, text):
+    def test_rejects_values_that_amqp_cannot_encode(self, options, properties, error, text):
         with pytest.raises(error, match=text):
             _nameko.Publisher(options).publish(("", "nowhere", b"", properties))
 
-    def test_a_header_that_holds_itself_is_refused(self, options):
+    def test_rejects_recursive_headers(self, options):
         endless = []
         endless.append(endless)
         with pytest.raises(ValueError, match="deep"):
             _nameko.Publisher(options).publish(("", "nowhere", b"", {"headers": {"x": endless}}))
 
-    def test_rejected_with_requeue_it_comes_again(self, options, make_service):
+    def test_a_requeued_message_is_redelivered(self, options, make_service):
         came = queue.Queue()
 
         def handler(delivery):
@@ -127,7 +127,7 @@ class TestDelivery:
         _nameko.Publisher(options).publish(("", name, b"", {}))
         assert [came.get(timeout=DEADLINE), came.get(timeout=DEADLINE)] == [False, True]
 
-    def test_a_handler_that_raises_leaves_its_thread_alive(self, options, make_service, unraisable):
+    def test_a_raising_handler_keeps_its_thread_alive(self, options, make_service, unraisable):
         came = queue.Queue()
 
         def handler(delivery):

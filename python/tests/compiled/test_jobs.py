@@ -1,4 +1,4 @@
-"""Worker threads: who runs the next job."""
+"""The job queue and its worker threads."""
 
 import threading
 
@@ -9,7 +9,7 @@ from nameko import _nameko
 
 
 class TestJobs:
-    def test_run_in_the_order_they_came_on_one_thread(self, make_pool):
+    def test_a_single_thread_runs_jobs_in_order(self, make_pool):
         jobs, ran = make_pool(1).jobs, []
         for number in range(100):
             jobs.put(lambda number=number: ran.append(number))
@@ -18,25 +18,25 @@ class TestJobs:
         assert done.wait(DEADLINE)
         assert ran == list(range(100))
 
-    def test_blocking_jobs_run_on_all_threads_at_once(self, make_pool):
+    def test_blocking_jobs_run_concurrently(self, make_pool):
         pool = make_pool(10)
-        together = threading.Barrier(11)
+        barrier = threading.Barrier(11)
         for _ in range(10):
-            pool.jobs.put(lambda: together.wait(DEADLINE))
-        together.wait(DEADLINE)
+            pool.jobs.put(lambda: barrier.wait(DEADLINE))
+        barrier.wait(DEADLINE)
         assert len(pool.threads) == 10
 
-    def test_never_more_threads_than_allowed(self, make_pool):
+    def test_limits_the_number_of_threads(self, make_pool):
         pool = make_pool(2)
-        together, release, late = threading.Barrier(3), threading.Event(), threading.Event()
+        barrier, release, late = threading.Barrier(3), threading.Event(), threading.Event()
 
         def block():
-            together.wait(DEADLINE)
+            barrier.wait(DEADLINE)
             release.wait(DEADLINE)
 
         pool.jobs.put(block)
         pool.jobs.put(block)
-        together.wait(DEADLINE)
+        barrier.wait(DEADLINE)
         pool.jobs.put(late.set)
         assert pool.jobs.pending() == 1
         release.set()
@@ -44,7 +44,7 @@ class TestJobs:
         assert len(pool.threads) == 2
 
     @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
-    def test_what_a_job_raises_does_not_end_its_thread(self, make_pool, unraisable, error):
+    def test_a_raising_job_keeps_its_thread_alive(self, make_pool, unraisable, error):
         pool = make_pool(1)
         done = threading.Event()
 
@@ -56,17 +56,17 @@ class TestJobs:
         assert done.wait(DEADLINE)
         assert isinstance(unraisable.get(timeout=DEADLINE), error)
 
-    def test_stop_runs_what_is_queued(self, make_pool):
+    def test_a_stop_runs_queued_jobs(self, make_pool):
         pool = make_pool(1)
-        begun, release, ran = threading.Event(), threading.Event(), []
+        started, release, ran = threading.Event(), threading.Event(), []
 
         def block():
-            begun.set()
+            started.set()
             release.wait(DEADLINE)
 
         pool.jobs.put(block)
         pool.jobs.put(lambda: ran.append(1))
-        assert begun.wait(DEADLINE)
+        assert started.wait(DEADLINE)
         pool.jobs.stop()
         release.set()
         pool.stop()
@@ -74,7 +74,7 @@ class TestJobs:
         with pytest.raises(RuntimeError, match="stopped"):
             pool.jobs.put(print)
 
-    def test_a_thread_that_cannot_be_started_is_tried_again(self, unraisable):
+    def test_retries_when_a_thread_cannot_be_started(self, unraisable):
         threads = []
 
         def spawn():
@@ -86,13 +86,13 @@ class TestJobs:
 
         failed = threading.Event()
         jobs = _nameko.Jobs(2, spawn)
-        together = threading.Barrier(3)
+        barrier = threading.Barrier(3)
         first = threading.Event()
         jobs.put(first.set)
         assert first.wait(DEADLINE)
-        jobs.put(lambda: together.wait(DEADLINE))
-        jobs.put(lambda: together.wait(DEADLINE))
-        together.wait(DEADLINE)
+        jobs.put(lambda: barrier.wait(DEADLINE))
+        jobs.put(lambda: barrier.wait(DEADLINE))
+        barrier.wait(DEADLINE)
         assert isinstance(unraisable.get(timeout=DEADLINE), RuntimeError)
         jobs.stop()
         for thread in threads:

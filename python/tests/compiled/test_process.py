@@ -1,4 +1,4 @@
-"""What is one per process: the I/O thread, its end, and forks."""
+"""Process-wide state: the I/O thread, its shutdown, and forks."""
 
 import queue
 import subprocess
@@ -11,11 +11,11 @@ from nameko import _nameko
 
 
 class TestProcess:
-    def test_probe(self, amqp_uri):
+    def test_probes_for_a_listener(self, amqp_uri):
         assert _nameko.probe(amqp_uri)
         assert not _nameko.probe("amqp://127.0.0.1:1")
 
-    def test_a_port_in_use_is_named(self):
+    def test_reports_a_port_in_use(self):
         broker = _nameko.Broker()
         with pytest.raises(OSError, match=str(broker.port)):
             _nameko.Broker(port=broker.port)
@@ -23,7 +23,7 @@ class TestProcess:
         broker.stop()
 
     def run(self, code, *arguments):
-        """Runs code in a process of its own; its output."""
+        """Runs code in a new process and returns its output, split into words."""
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             capture_output=True,
@@ -34,9 +34,7 @@ class TestProcess:
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.split()
 
-    def test_a_forked_child_publishes_on_a_connection_of_its_own(
-        self, options, make_service, amqp_uri
-    ):
+    def test_a_forked_child_has_its_own_connection(self, options, make_service, amqp_uri):
         came = queue.Queue()
         name = make_service(came.put, max_threads=1)
         code = """
@@ -63,7 +61,7 @@ _nameko.shutdown()
             b"parent again",
         ]
 
-    def test_nothing_hangs_over_a_shutdown(self):
+    def test_pending_calls_fail_on_shutdown(self):
         code = """
 from nameko import _nameko
 broker = _nameko.Broker()
@@ -82,12 +80,12 @@ for call in pending:
 """
         assert self.run(code) == ["lost", "lost"]
 
-    def test_shutdown_ends_every_thread_and_is_no_end(self):
+    def test_shutdown_ends_all_threads_and_can_be_repeated(self):
         code = """
 import os, threading, time
 from nameko import _nameko
 def threads():
-    # One that was joined may be listed for an instant more.
+    # A joined thread may be listed for a moment longer.
     end = time.monotonic() + 10
     while len(tasks := os.listdir("/proc/self/task")) > 1 and time.monotonic() < end:
         os.sched_yield()

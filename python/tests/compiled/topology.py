@@ -1,19 +1,19 @@
-"""Queues to declare, and how long to wait."""
+"""Queue declarations and the timeout of waits."""
 
 import uuid
 
-# How long anything may take before a test fails.
+# Timeout of each wait, in seconds.
 DEADLINE = 20
 
 
 def a_queue(name=None, **attributes):
-    """A queue that goes with its last consumer."""
+    """Returns an auto-delete queue."""
     name = name or "test-{}".format(uuid.uuid4())
     return {"name": name, "durable": True, "auto_delete": True, **attributes}
 
 
 def a_reply_queue():
-    """A reply queue and the key that replies are sent to."""
+    """Returns a reply queue and its routing key."""
     key = str(uuid.uuid4())
     exchange = {"name": "test-rpc", "type": "topic", "durable": True}
     bindings = [{"exchange": exchange, "routing_key": key}]
