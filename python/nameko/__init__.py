@@ -1,8 +1,8 @@
 """Nameko: microservices from plain classes.
 
-A service is a class with a ``name``; methods become entrypoints through decorators such as
-:func:`nameko.rpc.rpc`, and what the class needs is declared as class attributes. ``nameko run``
-hosts it, ``nameko shell`` calls it.
+A service is a class with a ``name``. Decorators such as :func:`nameko.rpc.rpc` turn methods into
+entrypoints, and class attributes declare dependencies. ``nameko run`` hosts the service, ``nameko
+shell`` calls it.
 """
 
 from nameko._config import config

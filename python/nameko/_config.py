@@ -1,4 +1,4 @@
-"""The process's configuration, for programs that do not pass a dictionary around."""
+"""The global configuration, as in version 3."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Config(dict[str, Any]):
-    """A dictionary that can be set up once and patched for the length of a block.
+    """A dictionary that can be patched temporarily.
 
-    It is used where a container, a runner or a client is made without a configuration.
+    Containers, runners and clients use it if they are created without a configuration.
     """
 
     def setup(self, values: Mapping[str, Any]) -> None:
-        """Take these values in place of those there were."""
+        """Replaces all values."""
         self.clear()
         self.update(values)
 
     def patch(self, values: Mapping[str, Any], clear: bool = False) -> ConfigPatch:
-        """A context manager and decorator: ``values`` hold inside, what there was comes back after.
+        """Returns a context manager and decorator that sets ``values`` temporarily.
 
-        ``clear``: nothing else holds inside.
+        With ``clear``, all other values are removed meanwhile.
         """
         return ConfigPatch(self, values, clear)
 
 
 class ConfigPatch:
-    """What :meth:`Config.patch` returns."""
+    """The context manager and decorator of :meth:`Config.patch`."""
 
     def __init__(self, config: Config, values: Mapping[str, Any], clear: bool) -> None:
         self.config = config
         self.values = values
         self.clear = clear
-        # One entry per `with` entered and not yet left: what to put back.
+        # The values to restore, one entry per active `with`.
         self._saved: list[dict[str, Any]] = []
 
     def start(self) -> Config:
@@ -72,7 +72,7 @@ class ConfigPatch:
 
 
 def _copy(value: Any) -> Any:
-    """What is nested is copied too, so that changes made to it inside do not stay."""
+    """Copies nested dictionaries and lists, so that changes to them are undone as well."""
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -84,8 +84,7 @@ config = Config()
 
 
 def whole_number(config: Mapping[str, Any], key: str, default: int) -> int:
-    """A number of something, ``default`` for None. ConfigurationError where the value is no whole
-    number, or negative."""
+    """Returns a non-negative integer, ``default`` if unset. ConfigurationError if it is invalid."""
     value = config.get(key)
     if value is None:
         return default
@@ -97,8 +96,10 @@ def whole_number(config: Mapping[str, Any], key: str, default: int) -> int:
 
 
 def queue_arguments(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The arguments for queues of a kind, ``rpc`` or ``events``, from the key ``queue_arguments``.
-    ConfigurationError where it is no mapping of these kinds to arguments."""
+    """Returns the configured arguments of queues of a kind, ``rpc`` or ``events``.
+
+    The key ``queue_arguments`` maps kinds to arguments. ConfigurationError if it is invalid.
+    """
     kinds = config.get("queue_arguments") or {}
     if not isinstance(kinds, Mapping):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Names of configuration keys, their defaults, and the keys of context data."""
+"""Configuration keys and their defaults, and keys of the context data."""
 
 AMQP_URI_CONFIG_KEY = "AMQP_URI"
 WEB_SERVER_CONFIG_KEY = "WEB_SERVER_ADDRESS"
@@ -15,7 +15,7 @@ MAX_WORKERS_CONFIG_KEY = "max_workers"
 PREFETCH_COUNT_CONFIG_KEY = "prefetch_count"
 PARENT_CALLS_CONFIG_KEY = "parent_calls_tracked"
 
-# Where the broker is when nothing says otherwise.
+# The broker if none is configured.
 DEFAULT_AMQP_URI = "pyamqp://guest:guest@localhost"
 DEFAULT_MAX_WORKERS = 10
 DEFAULT_PREFETCH_COUNT = 10

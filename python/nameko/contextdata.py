@@ -1,4 +1,4 @@
-"""Dependencies that inject one well-known value of the worker's context data."""
+"""Dependency providers for well-known values of the context data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nameko.extensions import DependencyProvider
 
 
 class ContextDataProvider(DependencyProvider):
-    """Injects ``worker_ctx.data[context_key]``, or None where the caller sent no such value."""
+    """Injects ``worker_ctx.data[context_key]``, or None if the caller has not sent it."""
 
     context_key: str | None = None
 

@@ -1,4 +1,4 @@
-"""Dependencies that every service may want."""
+"""Dependency providers of general use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exceptions of Nameko, and how an exception travels from a service to its caller."""
+"""The exceptions of Nameko, and the serialization of exceptions in RPC replies."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ E = TypeVar("E", bound=type[BaseException])
 
 
 class ExtensionNotFound(AttributeError):
-    """A container has no extension of that name."""
+    """The container has no extension with that name."""
 
 
 class RpcTimeout(Exception):
-    """No reply came in time. The call may still be running, or run later."""
+    """No reply was received in time. The call may still be running, or run later."""
 
 
 class ReplyQueueExpiredWithPendingReplies(Exception):
-    """The reply queue expired while the connection was away: the replies in it are lost."""
+    """The reply queue expired during a loss of the connection, and its replies are lost."""
 
 
 class ContainerBeingKilled(Exception):
     """Raised by :meth:`ServiceContainer.spawn_worker` once the container is dying.
 
-    An entrypoint that meets it behaves as if it had not been there: an RPC entrypoint, for
-    example, gives the message back to the queue.
+    Entrypoints must handle it as if they had not fired: an RPC entrypoint, for example, requeues
+    the message.
     """
 
 
 class RemoteError(Exception):
-    """The called method raised an exception that this process does not know how to rebuild.
+    """The called method raised an exception that is not registered in this process.
 
-    ``exc_type`` is the name of the exception's class, ``value`` its text. ``exc_path`` and
-    ``exc_args`` are the dotted path of the class and its arguments as they came, or None.
+    ``exc_type`` is the name of the exception's class and ``value`` its text. ``exc_path`` and
+    ``exc_args`` are the dotted path of the class and its arguments as received, or None.
     """
 
     exc_path: str | None = None
@@ -45,20 +45,22 @@ class RemoteError(Exception):
         super().__init__("{} {}".format(exc_type, value))
 
 
-# Dotted path of an exception class -> the class, for those that callers get back as themselves.
+# Dotted path -> exception class, for classes that are deserialized to instances.
 registry: dict[str, type[BaseException]] = {}
 
 
 def get_module_path(exc_type: type) -> str:
-    """The dotted path of a class, for example ``nameko.exceptions.MethodNotFound``."""
+    """Returns the dotted path of a class, for example ``nameko.exceptions.MethodNotFound``."""
     module = inspect.getmodule(exc_type)
     module_name = module.__name__ if module is not None else exc_type.__module__
     return "{}.{}".format(module_name, exc_type.__name__)
 
 
 def safe_for_serialization(value: Any) -> Any:
-    """A value that any serializer takes: strings as they are, the items of mappings and
-    iterables made safe one by one, everything else as its text."""
+    """Converts a value for any serializer.
+
+    Strings are kept, mappings and iterables converted recursively, other values become strings.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -71,7 +73,7 @@ def safe_for_serialization(value: Any) -> Any:
 
 
 def serialize(exc: BaseException) -> dict[str, Any]:
-    """An exception as the error object of an RPC reply."""
+    """Serializes an exception to the error object of an RPC reply."""
     return {
         "exc_type": type(exc).__name__,
         "exc_path": get_module_path(type(exc)),
@@ -81,8 +83,8 @@ def serialize(exc: BaseException) -> dict[str, Any]:
 
 
 def _safe_or_text(value: Any) -> Any:
-    # One that cannot be walked through (a cursor that is closed, a list that contains itself) must
-    # not keep the error from its caller, nor end the service.
+    # A value that cannot be iterated, such as a closed cursor or a list that contains itself, must
+    # neither hide the error from the caller nor end the service.
     try:
         return safe_for_serialization(value)
     except Exception:
@@ -97,8 +99,11 @@ def _text(value: Any) -> str:
 
 
 def deserialize(data: dict[str, Any]) -> BaseException:
-    """The exception that an error object stands for: an instance of the registered class where
-    there is one (see :func:`deserialize_to_instance`), else a :class:`RemoteError`."""
+    """Deserializes an error object.
+
+    Returns an instance of the registered class (see :func:`deserialize_to_instance`), or else a
+    :class:`RemoteError`.
+    """
     exc_path = data.get("exc_path")
     exc_args = data.get("exc_args", ())
     if exc_path in registry:
@@ -110,18 +115,18 @@ def deserialize(data: dict[str, Any]) -> BaseException:
 
 
 def deserialize_to_instance(exc_type: E) -> E:
-    """Class decorator: callers in this process get the class itself back, not a RemoteError."""
+    """Class decorator that registers an exception: callers receive the class, not a RemoteError."""
     registry[get_module_path(exc_type)] = exc_type
     return exc_type
 
 
 class BadRequest(Exception):
-    """The caller is at fault."""
+    """An error of the caller."""
 
 
 @deserialize_to_instance
 class MalformedRequest(BadRequest):
-    """The message is not a request."""
+    """The message is not a valid request."""
 
 
 @deserialize_to_instance
@@ -131,11 +136,11 @@ class MethodNotFound(BadRequest):
 
 @deserialize_to_instance
 class IncorrectSignature(BadRequest):
-    """The arguments do not fit the method."""
+    """The arguments do not match the signature of the method."""
 
 
 class UnknownService(Exception):
-    """No service of that name is running."""
+    """No service with that name is running."""
 
     def __init__(self, service_name: str) -> None:
         self._service_name = service_name
@@ -146,7 +151,7 @@ class UnknownService(Exception):
 
 
 class UnserializableValueError(Exception):
-    """A method returned something that cannot be sent."""
+    """A method returned a value that cannot be serialized."""
 
     def __init__(self, value: Any) -> None:
         try:
@@ -160,12 +165,12 @@ class UnserializableValueError(Exception):
 
 
 class ConfigurationError(Exception):
-    """The configuration, or a declaration in a service class, is wrong."""
+    """The configuration, or a declaration in a service class, is invalid."""
 
 
 class CommandError(Exception):
-    """A command line tool could not do what it was asked; the text is for the user."""
+    """A command failed. The text is printed to the user."""
 
 
 class ConnectionNotFound(BadRequest):
-    """There is no WebSocket connection of that id."""
+    """There is no WebSocket connection with that id."""

@@ -12,7 +12,7 @@ from typing import Any
 def make_timing_logger(
     logger: logging.Logger, precision: int = 3, level: int = logging.DEBUG
 ) -> Callable[..., AbstractContextManager[None]]:
-    """A context manager factory that logs how long its block took.
+    """Returns a context manager factory that logs the duration of a block.
 
     ::
 

@@ -1,4 +1,4 @@
-"""AMQP: publishing, and the objects that travel between this package and the compiled client."""
+"""AMQP: publishing, and conversions for the compiled client."""
 
 from nameko.amqp.publish import UndeliverableMessage, get_connection, get_producer
 

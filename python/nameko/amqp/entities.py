@@ -1,4 +1,4 @@
-"""kombu's Exchange and Queue declarations as the plain dictionaries the compiled client takes."""
+"""Conversion of kombu's Exchange and Queue to the dictionaries of the compiled client."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def exchange_to_dict(exchange: Any) -> dict[str, Any]:
         "durable": bool(exchange.durable),
         "auto_delete": bool(exchange.auto_delete),
         "passive": bool(exchange.passive),
-        # The broker makes its own exchanges itself: the default one, and those called amq.*
+        # The default exchange and those named amq.* are predeclared by the broker.
         "no_declare": bool(exchange.no_declare) or not name or name.startswith("amq."),
         "arguments": exchange.arguments or {},
     }
 
 
 def queue_to_dict(queue: Any) -> dict[str, Any]:
-    """A queue with everything kombu declares with it: its exchange, its bindings."""
+    """Converts a queue with its exchange and bindings, as declared by kombu."""
     return {
         "name": queue.name or "",
         "durable": bool(queue.durable),
@@ -37,7 +37,7 @@ def queue_to_dict(queue: Any) -> dict[str, Any]:
 
 def _queue_arguments(queue: Any) -> dict[str, Any]:
     arguments = dict(queue.queue_arguments or {})
-    # kombu takes these as attributes, in seconds where the broker wants milliseconds.
+    # Attributes in kombu, with seconds instead of the milliseconds of the broker.
     for name, value, factor in (
         ("x-expires", queue.expires, 1000),
         ("x-message-ttl", queue.message_ttl, 1000),

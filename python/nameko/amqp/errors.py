@@ -1,4 +1,4 @@
-"""The exceptions that users of kombu and py-amqp catch, made from those of the compiled client."""
+"""Translation of the compiled client's errors to exceptions compatible with kombu and py-amqp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nameko.exceptions import ConfigurationError
 
 
 class UndeliverableMessage(Exception):
-    """A message that had to reach a queue reached none."""
+    """A mandatory message was not routed to any queue."""
 
 
 class BrokerUnreachable(OperationalError, OSError):
@@ -21,10 +21,10 @@ class BrokerUnreachable(OperationalError, OSError):
 
 
 class ConnectionLost(amqp_exceptions.RecoverableConnectionError, OperationalError, OSError):
-    """The connection was lost and no retry was asked for."""
+    """The connection was lost, without a retry policy."""
 
 
-# As Rust writes it: "Connection refused (os error 111)".
+# The format of Rust: "Connection refused (os error 111)".
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -33,7 +33,7 @@ def _name_os_error(match: re.Match[str]) -> str:
 
 
 def translate(error: AmqpError, retried: bool = True) -> Exception:
-    """The exception to raise for ``error``. ``retried``: the retry policy was already used up."""
+    """Returns the exception for ``error``. ``retried``: whether the retries are exhausted."""
     kind, code = error.kind, error.code
     text = _OS_ERROR.sub(_name_os_error, error.text)
     if kind == "unroutable":

@@ -1,4 +1,4 @@
-"""A received message, with the attributes and methods that kombu's has."""
+"""Received messages, with the attributes and methods of kombu's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BINARY = frozenset({"binary", "ascii-8bit"})
 
 
 class Channel:
-    """Where a message came from. ``connection`` is None once the connection is gone."""
+    """The channel of a message. ``connection`` is None after the loss of the connection."""
 
     __slots__ = ("_consumers",)
 
@@ -26,7 +26,7 @@ class Channel:
 
 
 class Message:
-    """A delivery from the broker. To be acknowledged, rejected or requeued once."""
+    """A delivery from the broker, to be acknowledged, rejected or requeued once."""
 
     __slots__ = (
         "__dict__",
@@ -47,24 +47,24 @@ class Message:
     MessageStateError = MessageStateError
 
     def __init__(self, delivery: Delivery, channel: Channel | None, accept: Any) -> None:
-        # The compiled half of the message.
+        # Compiled half of the message.
         self.delivery = delivery
         self.channel = channel
-        # The content types that may be decoded.
+        # Content types that may be decoded.
         self.accept = accept
         self.headers: dict[str, Any] = delivery.headers
         self.content_type: str | None = delivery.content_type
         self.content_encoding: str | None = delivery.content_encoding
-        # RECEIVED, then one of ACK, REJECTED, REQUEUED.
+        # RECEIVED, ACK, REJECTED or REQUEUED.
         self._state = "RECEIVED"
-        # Whether respond() need not wait: nothing looks at what comes after the reply.
+        # Whether respond() may return before the confirm: no code depends on the sent reply.
         self.reply_in_background = False
-        # Whether it may then be sent with the replies of the next messages: nothing that could take
-        # long comes after it on this thread.
+        # Whether the reply may be batched with those of the next messages: no blocking code runs
+        # after it on this thread.
         self.reply_is_last = False
-        # Made when it is first asked for.
+        # Created on first access.
         self._delivery_info: dict[str, Any] | None = None
-        # A list of one item once the body was decoded.
+        # A list with the decoded body as its only item.
         self._decoded: list[Any] | None = None
 
     @property
@@ -90,7 +90,7 @@ class Message:
 
     @property
     def body(self) -> Any:
-        """The body, decompressed: text where the message names a text encoding that fits."""
+        """The decompressed body, decoded to a string if it has a matching content encoding."""
         body = serialization.decompressed_body(self.delivery)
         encoding = self.content_encoding
         if encoding and encoding not in _BINARY:
@@ -106,7 +106,8 @@ class Message:
         return self.decode()
 
     def decode(self) -> Any:
-        """The decoded body. ``DecodeError`` or ``ContentDisallowed`` where it cannot be read."""
+        """Decodes the body. ``DecodeError`` if that fails, ``ContentDisallowed`` for other
+        types."""
         decoded = self._decoded
         if decoded is None:
             decoded = self._decoded = [serialization.decode(self.delivery, self.accept)]
@@ -117,17 +118,17 @@ class Message:
         return self._state != "RECEIVED"
 
     def ack(self, multiple: bool = False) -> None:
-        """Tell the broker that the message is dealt with. Silent where its connection is gone."""
+        """Acknowledges the message. A no-op if its connection has been lost."""
         self._settle("ACK")
         self.delivery.ack()
 
     def reject(self, requeue: bool = False) -> None:
-        """Give the message back: to the dead letter exchange, or to the queue."""
+        """Rejects the message, to the dead letter exchange or back to the queue."""
         self._settle("REQUEUED" if requeue else "REJECTED")
         self.delivery.reject(requeue=requeue)
 
     def requeue(self) -> None:
-        """Put the message back where it was in its queue."""
+        """Returns the message to its queue."""
         self.reject(requeue=True)
 
     def respond(
@@ -138,12 +139,12 @@ class Message:
         content_type: str,
         content_encoding: str,
     ) -> None:
-        """Publish a reply to this request, wait for the broker's confirm, then acknowledge.
+        """Publishes a reply to this request, waits for its confirm, then acknowledges the request.
 
-        Where the broker cannot be reached, the request is requeued before ``AmqpError`` is raised.
+        If the broker is unreachable, requeues the request and raises ``AmqpError``.
         """
         if self._state != "RECEIVED":
-            # Dealt with already: the reply goes out all the same, and there is nothing to settle.
+            # Settled already: only the reply is sent.
             self.delivery.respond(
                 options, exchange, body, content_type, content_encoding, ack=False
             )

@@ -38,9 +38,9 @@ def get_connection(
     login_method: str | None = None,
     transport_options: dict[str, Any] | None = None,
 ) -> Iterator[Connection]:
-    """A kombu connection from kombu's pool, for code that talks to the broker by itself.
+    """Yields a kombu connection from kombu's pool, for direct use by user code.
 
-    Nothing else in this package opens one.
+    This package opens no other kombu connections.
     """
     if not transport_options:
         transport_options = DEFAULT_TRANSPORT_OPTIONS.copy()
@@ -62,16 +62,15 @@ def get_producer(
     login_method: str | None = None,
     transport_options: dict[str, Any] | None = None,
 ) -> Iterator[Producer]:
-    """A :class:`Producer` on the connection that the process shares for this broker.
+    """Yields a :class:`Producer` on the shared connection of the process to this broker.
 
-    ``transport_options`` are taken for the signature's sake: the shared connection has its own
-    way of reconnecting.
+    ``transport_options`` are ignored: the shared connection has its own reconnect policy.
     """
     yield Producer(connection.options(amqp_uri, ssl, login_method), confirms)
 
 
 class Outgoing(NamedTuple):
-    """A message ready to be sent."""
+    """A serialized message with its properties."""
 
     exchange: str
     routing_key: str
@@ -80,11 +79,11 @@ class Outgoing(NamedTuple):
 
 
 class Producer:
-    """Publishes on the process's shared connection to one broker."""
+    """Publishes on the shared connection of the process to a broker."""
 
     __slots__ = ("_options", "confirms", "publisher")
 
-    # Options -> what is declared there already: publishing with `declare` asks the broker once.
+    # Options -> entities declared there, so that `declare` reaches the broker only once.
     _declared: dict[_nameko.Options, set[Any]] = {}
     _publishers: dict[_nameko.Options, _nameko.Publisher] = {}
 
@@ -94,7 +93,7 @@ class Producer:
         publisher = self._publishers.get(options)
         if publisher is None:
             publisher = self._publishers.setdefault(options, _nameko.Publisher(options))
-        # The compiled half, which knows how to connect, confirm and retry.
+        # The compiled half, which connects, confirms and retries.
         self.publisher = publisher
 
     def publish(
@@ -107,10 +106,10 @@ class Producer:
         timeout: float | None = None,
         **options: Any,
     ) -> None:
-        """Send a message and wait until the broker has it, at most ``timeout`` seconds.
+        """Publishes a message and waits for its confirm, at most ``timeout`` seconds.
 
-        ``options`` are those of :func:`prepare`. Exceptions are those of kombu and py-amqp;
-        ``UndeliverableMessage`` where a mandatory message reached no queue.
+        ``options`` are those of :func:`prepare`. Raises the exceptions of kombu and py-amqp, and
+        ``UndeliverableMessage`` if a mandatory message is not routed to any queue.
         """
         if declare:
             self.declare(declare)
@@ -118,7 +117,7 @@ class Producer:
         try:
             return self.publisher.publish(**message, timeout=timeout)
         except _nameko.AmqpError as exc:
-            if not self._is_to_declare_again(exc, declare):
+            if not self._should_redeclare(exc, declare):
                 raise translate(exc, retried=retry) from None
         self.declare(declare)
         try:
@@ -136,7 +135,7 @@ class Producer:
         timeout: float | None = None,
         **options: Any,
     ) -> None:
-        """As :meth:`publish`, on the running loop."""
+        """Like :meth:`publish`, awaitable on the running loop."""
         running = asyncio.get_running_loop()
         if declare and self._undeclared(declare):
             await running.run_in_executor(None, self.declare, declare)
@@ -144,7 +143,7 @@ class Producer:
         try:
             return await self._publish_on_loop(message, timeout)
         except _nameko.AmqpError as exc:
-            if not self._is_to_declare_again(exc, declare):
+            if not self._should_redeclare(exc, declare):
                 raise translate(exc, retried=retry) from None
         await running.run_in_executor(None, self.declare, declare)
         try:
@@ -153,7 +152,7 @@ class Producer:
             raise translate(exc, retried=retry) from None
 
     def declare(self, entities: Any) -> None:
-        """Declare exchanges and queues that were not declared before."""
+        """Declares exchanges and queues that have not been declared before."""
         new = self._undeclared(entities)
         if not new:
             return
@@ -170,13 +169,13 @@ class Producer:
         self._declared.setdefault(self._options, set()).update(new)
 
     def _undeclared(self, entities: Any) -> dict[Any, Any]:
-        """Those that were not declared before, by their keys."""
+        """Returns the entities that have not been declared before, by key."""
         declared = self._declared.get(self._options, ())
         keyed = {_entity_key(entity): entity for entity in entities}
         return {key: entity for key, entity in keyed.items() if key not in declared}
 
-    def _is_to_declare_again(self, exc: _nameko.AmqpError, declare: Any) -> bool:
-        """Whether a message may have failed because what was declared is gone."""
+    def _should_redeclare(self, exc: _nameko.AmqpError, declare: Any) -> bool:
+        """Whether a message may have failed because a declared entity has been deleted."""
         if not declare or exc.kind == "unroutable":
             return False
         self._declared.pop(self._options, None)
@@ -190,7 +189,7 @@ class Producer:
         retry_policy: dict[str, Any] | None,
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        """The arguments with which the compiled half publishes a message."""
+        """Returns the arguments of the compiled publisher for a message."""
         return {
             "message": prepare(payload, options),
             "retry": compiled_retry(retry, retry_policy),
@@ -204,7 +203,7 @@ class Producer:
             await loop.wait_done(pending, timeout)
         except TimeoutError:
             raise BrokerUnreachable(
-                "the broker has not taken the message within {} s".format(timeout)
+                "the broker has not confirmed the message within {} s".format(timeout)
             ) from None
         pending.wait()
 
@@ -227,7 +226,7 @@ _DEFAULT_RETRY = _nameko.Retry()
 
 
 def compiled_retry(retry: bool, retry_policy: dict[str, Any] | None) -> _nameko.Retry:
-    """Convert a kombu retry policy. ``max_retries`` of None retries forever."""
+    """Converts a kombu retry policy. ``max_retries`` of None retries forever."""
     if not retry:
         return _NO_RETRY
     if not retry_policy:
@@ -237,12 +236,12 @@ def compiled_retry(retry: bool, retry_policy: dict[str, Any] | None) -> _nameko.
 
 
 def prepare(payload: Any, options: dict[str, Any]) -> Outgoing:
-    """Serialize and label a message. ``options`` is taken over.
+    """Serializes a message and sets its properties. ``options`` is modified.
 
-    Options that mean something here are ``exchange`` (kombu's, or a name), ``routing_key``,
-    ``headers``, ``serializer``, ``compression``, ``delivery_mode``, ``priority``, ``expiration``
-    (seconds), ``content_type`` and ``content_encoding`` (the payload is sent as it is then). All
-    others are properties of the message.
+    Supported options are ``exchange`` (a kombu exchange or a name), ``routing_key``, ``headers``,
+    ``serializer``, ``compression``, ``delivery_mode``, ``priority``, ``expiration`` (seconds),
+    ``content_type`` and ``content_encoding``. With ``content_type``, the payload is not serialized.
+    All others are properties of the message.
     """
     exchange = options.pop("exchange", None)
     routing_key = options.pop("routing_key", None)
@@ -286,21 +285,21 @@ def prepare(payload: Any, options: dict[str, Any]) -> Outgoing:
 
 
 class Publisher:
-    """Publishes messages with options that are set once.
+    """Publishes messages with preset options.
 
-    Options given to :meth:`publish` win over those given to the constructor, which win over the
-    class attributes.
+    Options of :meth:`publish` override those of the constructor, which override the class
+    attributes.
     """
 
-    # Wait for the broker to say that it has the message. Without, a message can be lost unseen.
+    # Wait for the confirm of the broker. Without it, messages can be lost silently.
     use_confirms: bool = True
-    # Taken for the interface's sake; see :func:`get_producer`.
+    # Ignored, see :func:`get_producer`.
     transport_options: dict[str, Any] = DEFAULT_TRANSPORT_OPTIONS.copy()
-    # Whether messages survive a restart of the broker.
+    # Persistent messages survive a restart of the broker.
     delivery_mode: Any = PERSISTENT
-    # Raise UndeliverableMessage where the message reaches no queue. Needs confirms.
+    # Raise UndeliverableMessage if the message is not routed to any queue. Requires confirms.
     mandatory: bool = False
-    # For queues with priorities.
+    # Priority, for priority queues.
     priority: int = 0
     # Seconds after which the broker may drop the message.
     expiration: float | None = None
@@ -308,7 +307,7 @@ class Publisher:
     serializer: str | None = "json"
     # A name in kombu's compression registry.
     compression: str | None = None
-    # Publish again where the connection is lost, after `retry_policy`.
+    # Publish again after the loss of the connection, by `retry_policy`.
     retry: bool = True
     retry_policy: dict[str, Any] | None = DEFAULT_RETRY_POLICY
     # kombu Exchanges and Queues to declare before publishing.
@@ -354,11 +353,11 @@ class Publisher:
             self.retry_policy = retry_policy
         if declare is not None:
             self.declare = declare
-        # Everything else goes with each message: exchange, routing_key, user_id, ...
+        # Further options of each message: exchange, routing_key, user_id, ...
         self.publish_kwargs = publish_kwargs
 
     def publish(self, payload: Any, **kwargs: Any) -> None:
-        """Publish a message, with options for this one."""
+        """Publishes a message, with options for this message."""
         options = self.publish_options(kwargs)
         use_confirms = options.pop("use_confirms")
         transport_options = {**options.pop("transport_options"), "confirm_publish": use_confirms}
@@ -371,7 +370,7 @@ class Publisher:
         _warn_if_undetectable(options["mandatory"], use_confirms)
 
     async def publish_on_loop(self, payload: Any, **kwargs: Any) -> None:
-        """As :meth:`publish`, on the running loop."""
+        """Like :meth:`publish`, awaitable on the running loop."""
         options = self.publish_options(kwargs)
         use_confirms = options.pop("use_confirms")
         del options["transport_options"]
@@ -382,9 +381,10 @@ class Publisher:
         _warn_if_undetectable(options["mandatory"], use_confirms)
 
     def publish_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The options of one message from all three levels. ``kwargs`` is taken over."""
+        """Returns the options of a message, merged from all three levels. ``kwargs`` is
+        modified."""
         options = self.publish_kwargs.copy()
-        # Headers add up; `extra_headers` always win.
+        # Headers are merged; `extra_headers` take precedence.
         headers = {**options.pop("headers", {}), **kwargs.pop("headers", {})}
         headers.update(kwargs.pop("extra_headers", {}))
         declare = [*self.declare, *kwargs.pop("declare", ())]
@@ -407,7 +407,7 @@ class Publisher:
 
 
 def publish_or_await(publisher: Any, payload: Any, **options: Any) -> Any:
-    """Publish, or, where an asyncio loop runs, return what is to be awaited for it."""
+    """Publishes a message; on an asyncio loop, returns an awaitable instead."""
     running = loop.running_loop()
     if running is None:
         return publisher.publish(payload, **options)
@@ -420,7 +420,7 @@ def publish_or_await(publisher: Any, payload: Any, **options: Any) -> Any:
     return running.run_in_executor(None, partial(publisher.publish, payload, **options))
 
 
-# The originals: where a test or an extension has put something else, that is used.
+# The original functions, to detect those replaced by a test or an extension.
 _publish = Publisher.publish
 _get_producer = get_producer
 

@@ -1,1 +1,1 @@
-"""Calling a cluster from programs that are not services: scripts, web applications, tests."""
+"""Clients for programs that are not services, such as scripts, web applications and tests."""

@@ -1,4 +1,4 @@
-"""Dispatching events from programs that are not services."""
+"""An event dispatcher for programs that are not services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nameko.constants import AMQP_SSL_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY, PERSI
 
 
 def get_event_exchange(service_name: str, config: Any = None) -> Exchange:
-    """The exchange of the events of a service. Without ``config`` it takes ``nameko.config``."""
+    """Returns the event exchange of a service. ``config`` defaults to ``nameko.config``."""
     config = nameko.config if config is None else config
     return Exchange(
         "{}.events".format(service_name),
@@ -29,12 +29,13 @@ def get_event_exchange(service_name: str, config: Any = None) -> Exchange:
 
 
 def event_dispatcher(nameko_config: Any = None, **publisher_options: Any) -> Callable[..., None]:
-    """A function ``dispatch(service_name, event_type, event_data)`` that claims to be a service.
+    """Returns ``dispatch(service_name, event_type, event_data)``, which dispatches events as a
+    service.
 
-    It does not declare the exchange: ``amqp.exceptions.NotFound`` where the service never
-    dispatched an event and nobody listens to it. Options are those of
-    :class:`nameko.amqp.publish.Publisher`; an exchange and a routing key among them are ignored.
-    ``uri``, ``ssl`` and ``login_method`` are for a broker other than the configured one.
+    It does not declare the exchange: ``amqp.exceptions.NotFound`` if neither the service nor a
+    handler of its events has declared it. Options are those of
+    :class:`nameko.amqp.publish.Publisher`, except for exchange and routing key, which are ignored.
+    ``uri``, ``ssl`` and ``login_method`` override the configured broker.
     """
     config = nameko.config if nameko_config is None else nameko_config
     serializer, _ = serialization.setup(config)
@@ -60,8 +61,8 @@ def event_dispatcher(nameko_config: Any = None, **publisher_options: Any) -> Cal
 def async_event_dispatcher(
     config: Any = None, **publisher_options: Any
 ) -> Callable[..., Awaitable[None]]:
-    """:func:`event_dispatcher` for programs on an asyncio loop: ``await dispatch(...)`` returns
-    when the broker has the event."""
+    """:func:`event_dispatcher` for asyncio programs: ``await dispatch(...)`` returns once the
+    broker has confirmed the event."""
     send = event_dispatcher(config, **publisher_options)
 
     async def dispatch(service_name: str, event_type: str, event_data: Any) -> None:

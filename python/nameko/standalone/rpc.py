@@ -1,4 +1,4 @@
-"""RPC clients for programs that are not services. They may be shared by threads, and awaited."""
+"""RPC clients for programs that are not services. They are thread-safe and support asyncio."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from nameko.utils import eventlet_guard
 
 _logger = logging.getLogger(__name__)
 
-# How long start() tries to reach the broker, and a call waits for a lost connection (s).
+# Seconds that start() waits for the broker, and a call for a lost connection.
 CONNECT_TIMEOUT = 3.0
 
-# A broker that answers like this will not answer otherwise the next moment.
-_HOPELESS = frozenset({"access_refused", "not_allowed", "not_amqp", "handshake", "tls", "uri"})
+# Kinds of errors for which a retry is pointless.
+_PERMANENT_ERRORS = frozenset(
+    {"access_refused", "not_allowed", "not_amqp", "handshake", "tls", "uri"}
+)
 
 
-# Options of a client that stand for settings.
+# Options of a client that override settings.
 _BROKER_OPTIONS = (
     ("uri", AMQP_URI_CONFIG_KEY),
     ("ssl", AMQP_SSL_CONFIG_KEY),
@@ -37,20 +39,20 @@ _BROKER_OPTIONS = (
 
 
 class Disconnected(RuntimeError, OSError):
-    """A client cannot reach its broker any more: no reply could come."""
+    """The client has lost its broker, so replies cannot be received."""
 
 
 class ReplyConsumer:
-    """The connection over which one client receives its replies."""
+    """The connection on which a client receives its replies."""
 
     def __init__(self, timeout: float | None = None) -> None:
-        # Seconds to wait for each reply; None: for ever.
+        # Timeout of each reply in seconds; None disables it.
         self.timeout = timeout
         # The compiled half, from start to stop.
         self._consumers: _nameko.Consumers | None = None
-        # Set whenever the connection has been made, again or for the first time.
+        # Set whenever a connection has been established.
         self._connected = threading.Event()
-        # Why the latest attempt to connect failed.
+        # Error of the latest attempt to connect.
         self._error: _nameko.AmqpError | None = None
 
     @property
@@ -63,11 +65,11 @@ class ReplyConsumer:
 
     @property
     def connection(self) -> ReplyConsumer:
-        """Has the attribute ``connected``."""
+        """An object with the attribute ``connected``."""
         return self
 
     def register_provider(self, provider: Any) -> None:
-        """Connect and receive replies for a reply listener; returns when they can come."""
+        """Connects, and starts to consume replies for a reply listener."""
         config = provider.container.config
         options = connection.configured_options(config, name=provider.container.service_name)
         self._error = None
@@ -97,11 +99,13 @@ class ReplyConsumer:
             consumers.stop()
 
     def ack_message(self, message: Any) -> None:
-        """Nothing is left to do: replies are acknowledged when they come."""
+        """A no-op: replies are acknowledged on receipt."""
 
     def check(self) -> None:
-        """RuntimeError where no reply could come. A lost connection is waited for a moment; then
-        it is :class:`Disconnected`."""
+        """Raises RuntimeError if replies cannot be received.
+
+        Waits ``CONNECT_TIMEOUT`` for a lost connection before it raises :class:`Disconnected`.
+        """
         consumers = self._consumers
         if consumers is None:
             raise RuntimeError("This consumer has been stopped, and can no longer be used")
@@ -120,14 +124,14 @@ class ReplyConsumer:
             return
         self._error = exc
         consumers = self._consumers
-        if not self._connected.is_set() and exc.kind in _HOPELESS and consumers is not None:
+        if not self._connected.is_set() and exc.kind in _PERMANENT_ERRORS and consumers is not None:
             consumers.kill()
         else:
             _logger.debug("cannot reach the broker, trying again in %.1f s: %s", interval, exc)
 
 
 class StandaloneReplyListener(ReplyListener):
-    """Receives the replies of one client over a connection of its own."""
+    """Receives the replies of one client on a connection of its own."""
 
     queue_consumer: ReplyConsumer  # type: ignore[assignment]
 
@@ -147,17 +151,17 @@ class StandaloneReplyListener(ReplyListener):
         _logger.debug("Unknown correlation id: %s", correlation_id)
 
 
-# The names they had when only one thread could use a client.
+# Upstream's names.
 SingleThreadedReplyListener = StandaloneReplyListener
 ConsumeEvent = ReplyEvent
 PollingQueueConsumer = ReplyConsumer
 
 
 class StandaloneProxyBase:
-    """A client: a context manager (``with`` or ``async with``), or ``start()`` and ``stop()``."""
+    """A client, used with ``with``, ``async with``, or ``start()`` and ``stop()``."""
 
     class ServiceContainer:
-        """As much of a container as proxies and reply listeners look at."""
+        """The part of a container that proxies and reply listeners use."""
 
         service_name = "standalone_rpc_proxy"
 
@@ -180,7 +184,7 @@ class StandaloneProxyBase:
         **options: Any,
     ) -> None:
         config = nameko.config if config is None else config
-        # Options that say which broker is meant: for requests and replies.
+        # Options for the broker apply to requests and replies.
         broker = {key: options.pop(name) for name, key in _BROKER_OPTIONS if name in options}
         container = self.ServiceContainer({**config, **broker} if broker else config)
         self._worker_ctx = WorkerContext(
@@ -189,15 +193,15 @@ class StandaloneProxyBase:
         self._reply_listener = reply_listener_cls(timeout=timeout).bind(container)
         # Publisher options of every call.
         self._options = options
-        # The process in which it is started; set with the lock.
+        # Id of the process that started the client, guarded by the lock.
         self._started_in: int | None = None
         self._start_lock = threading.Lock()
 
     def start(self) -> Any:
-        """Connect; returns the proxy to call. Nothing happens where it is started already: threads
-        may each start it when they need it. May be started again after stop(), and after a fork.
+        """Connects and returns the proxy. Idempotent, so that threads can call it independently.
 
-        The exceptions of kombu and py-amqp where the broker cannot be reached or refuses.
+        The client may be started again after stop(), and after a fork. Raises the exceptions of
+        kombu and py-amqp if the broker is unreachable or refuses the connection.
         """
         eventlet_guard()
         with self._start_lock:
@@ -207,7 +211,7 @@ class StandaloneProxyBase:
         return self._proxy
 
     def stop(self) -> None:
-        """Close the connection. Calls that wait for a reply fail."""
+        """Closes the connection. Calls in flight fail."""
         self._started_in = None
         self._reply_listener.stop()
 
@@ -242,9 +246,9 @@ class ServiceRpcProxy(StandaloneProxyBase):
         with ServiceRpcProxy("service_x", config) as service_x:
             service_x.remote_method("hello")
 
-    ``context_data`` goes with every call. ``timeout``: seconds after which a call without a reply
-    raises RpcTimeout. Further options are those of :class:`nameko.amqp.publish.Publisher`, and
-    ``uri``, ``ssl`` and ``login_method`` for a broker other than the configured one.
+    ``context_data`` is sent with every call. A call without a reply raises RpcTimeout after
+    ``timeout`` seconds. Further options are those of :class:`nameko.amqp.publish.Publisher`, and
+    ``uri``, ``ssl`` and ``login_method``, which override the configured broker.
     """
 
     def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
@@ -255,7 +259,7 @@ class ServiceRpcProxy(StandaloneProxyBase):
 
 
 class ClusterRpcProxy(StandaloneProxyBase):
-    """A client of all services of a cluster, with one connection for their replies.
+    """A client of all services of a cluster, with a shared connection for replies.
 
     ::
 
@@ -272,7 +276,7 @@ class ClusterRpcProxy(StandaloneProxyBase):
 
 
 class ServiceRpcClient(ServiceRpcProxy):
-    """:class:`ServiceRpcProxy` as version 3 spells it: the configuration is ``nameko.config``."""
+    """:class:`ServiceRpcProxy` with the signature of version 3, configured by ``nameko.config``."""
 
     def __init__(
         self,
@@ -287,7 +291,7 @@ class ServiceRpcClient(ServiceRpcProxy):
 
 
 class ClusterRpcClient(ClusterRpcProxy):
-    """:class:`ClusterRpcProxy` as version 3 spells it: the configuration is ``nameko.config``."""
+    """:class:`ClusterRpcProxy` with the signature of version 3, configured by ``nameko.config``."""
 
     def __init__(
         self,
@@ -299,14 +303,14 @@ class ClusterRpcClient(ClusterRpcProxy):
 
 
 class _Async(StandaloneProxyBase):
-    """``async with`` only: a client whose calls are to be awaited."""
+    """A client with awaitable calls, used with ``async with`` only."""
 
     def __enter__(self) -> Any:
-        raise TypeError("{} is used with `async with`".format(type(self).__name__))
+        raise TypeError("{} requires `async with`".format(type(self).__name__))
 
 
 class AsyncServiceRpcClient(_Async, ServiceRpcClient):
-    """A client of one service, for programs on an asyncio loop. It connects without blocking that.
+    """A client of one service for asyncio programs. Connecting does not block the loop.
 
     ::
 
@@ -314,8 +318,8 @@ class AsyncServiceRpcClient(_Async, ServiceRpcClient):
             await service_x.remote_method("hello")
             await asyncio.gather(*[service_x.remote_method(n) for n in range(100)])
 
-    A call that is cancelled, or whose time is over, is forgotten: its reply is dropped when it
-    comes. The arguments are those of :class:`ServiceRpcClient`.
+    The reply of a call that was cancelled or timed out is dropped. The arguments are those of
+    :class:`ServiceRpcClient`.
     """
 
 

@@ -1,1 +1,1 @@
-"""Testing services: as plain objects, or hosted with their entrypoints fired by hand."""
+"""Helpers to test services, as plain objects or in a container."""

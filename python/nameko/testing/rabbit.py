@@ -1,11 +1,11 @@
-"""A client of RabbitMQ's management API, and of the embedded broker's, for tests."""
+"""A client for the management API of RabbitMQ and the embedded broker, for tests."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
 from typing import Any
-from urllib.error import HTTPError as _Refused
+from urllib.error import HTTPError as _ErrorResponse
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -15,7 +15,7 @@ try:
 except ImportError:
 
     class HTTPError(OSError):  # type: ignore[no-redef]
-        """A request was refused. It is ``requests.HTTPError`` where requests is installed.
+        """An error response. Replaced by ``requests.HTTPError`` if requests is installed.
 
         ``response`` has ``status_code``, ``content``, ``text`` and ``json()``.
         """
@@ -27,12 +27,12 @@ except ImportError:
 
 __all__ = ["Client", "HTTPError"]
 
-# Seconds that the API may take for an answer.
+# Timeout of a request, in seconds.
 _TIMEOUT = 60
 
 
 class Response:
-    """What the API answered to a request that it refused."""
+    """An error response of the API."""
 
     def __init__(self, url: str, status_code: int, reason: str, content: bytes) -> None:
         self.url = url
@@ -49,10 +49,10 @@ class Response:
 
 
 class Client:
-    """Asks the API at ``uri``, such as ``http://guest:guest@localhost:15672``.
+    """A client for the API at ``uri``, such as ``http://guest:guest@localhost:15672``.
 
-    What cannot be done raises :class:`HTTPError`. The API is asked once when a client is made; one
-    that does not answer raises an exception. May be used by several threads.
+    Error responses raise :class:`HTTPError`. The constructor raises an exception if the API is
+    unreachable. Thread-safe.
     """
 
     def __init__(self, uri: str) -> None:
@@ -70,7 +70,7 @@ class Client:
         return self._request("GET", "connections")
 
     def delete_connection(self, name: str) -> None:
-        """Have the broker close a connection."""
+        """Makes the broker close a connection."""
         return self._request("DELETE", "connections", name)
 
     def get_exchanges(self, vhost: str) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ class Client:
     def set_vhost_permissions(
         self, vhost: str, username: str, configure: str, read: str, write: str
     ) -> None:
-        """The permissions are regular expressions. The embedded broker only knows ``.*``."""
+        """Sets permissions, as regular expressions. The embedded broker only accepts ``.*``."""
         permissions = {"configure": configure, "read": read, "write": write}
         return self._request("PUT", "permissions", vhost, username, body=permissions)
 
@@ -96,7 +96,7 @@ class Client:
         return self._request("GET", "queues", vhost, name)
 
     def create_queue(self, vhost: str, name: str, **properties: Any) -> None:
-        """Properties: ``durable``, ``auto_delete``, ``arguments``."""
+        """Creates a queue. Properties are ``durable``, ``auto_delete`` and ``arguments``."""
         return self._request("PUT", "queues", vhost, name, body=properties)
 
     def get_queues(self, vhost: str) -> list[dict[str, Any]]:
@@ -117,8 +117,10 @@ class Client:
         payload: str,
         properties: dict[str, Any] | None = None,
     ) -> dict[str, bool]:
-        """Publish to the exchange ``name``; ``amq.default`` is the one without a name. Returns
-        ``{"routed": bool}``."""
+        """Publishes to the exchange ``name``, or ``amq.default`` for the default exchange.
+
+        Returns ``{"routed": bool}``.
+        """
         body = {
             "routing_key": routing_key,
             "payload": payload,
@@ -130,11 +132,11 @@ class Client:
     def get_messages(
         self, vhost: str, name: str, count: int = 1, requeue: bool = False
     ) -> list[dict[str, Any]]:
-        """Take up to ``count`` messages from a queue, or with ``requeue`` look at them."""
+        """Takes up to ``count`` messages from a queue; with ``requeue`` they stay in it."""
         body = {
             "count": count,
             "encoding": "auto",
-            # The one is for RabbitMQ from 3.7 on, the other for those before.
+            # ackmode is for RabbitMQ 3.7 and later, requeue for older versions.
             "ackmode": "ack_requeue_true" if requeue else "ack_requeue_false",
             "requeue": requeue,
         }
@@ -148,15 +150,15 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         request = Request(url, data, self._headers, method=method)
         try:
-            with urlopen(request, timeout=_TIMEOUT) as answer:
-                content = answer.read()
-        except _Refused as exc:
+            with urlopen(request, timeout=_TIMEOUT) as response:
+                content = response.read()
+        except _ErrorResponse as exc:
             with exc:
-                refused = Response(url, exc.code, exc.reason, exc.read())
+                error = Response(url, exc.code, exc.reason, exc.read())
             text = "{} {} for {} {}: {}".format(
-                refused.status_code, refused.reason, method, url, refused.text
+                error.status_code, error.reason, method, url, error.text
             )
-            raise HTTPError(text, response=refused) from None
+            raise HTTPError(text, response=error) from None
         except URLError as exc:
             raise Exception(
                 "Connection error for the RabbitMQ management HTTP"

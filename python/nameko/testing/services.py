@@ -1,4 +1,4 @@
-"""Testing services: one entrypoint at a time, or without a container at all."""
+"""Helpers to test single entrypoints of a container, or service classes without a container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nameko.testing.waiting import WaitResult, watch_calls
 from nameko.utils.threads import spawn
 
 try:
-    # Tests written with this package check that dependencies are its mocks.
+    # Tests that use this package check for its mock classes.
     from mock import MagicMock  # noqa: UP026
 except ImportError:
     from unittest.mock import MagicMock
@@ -41,16 +41,19 @@ def entrypoint_hook(
     context_data: dict[str, Any] | None = None,
     timeout: float | None = 30,
 ) -> Iterator[Callable[..., Any]]:
-    """Yields a function that runs the method in a worker of the container, with its dependencies
-    and ``context_data``, and returns what it returns or raises what it raises.
+    """Yields a function that runs an entrypoint's method in a worker of the container.
+
+    The worker has the container's dependencies and ``context_data``. The function returns the
+    result of the method or raises its exception.
 
     ::
 
         with entrypoint_hook(container, "remote_method") as remote_method:
             assert remote_method("value") == "value-x-y"
 
-    ExtensionNotFound where the container has no such entrypoint; ``entrypoint_waiter.Timeout``
-    after ``timeout`` seconds; whatever kills the container meanwhile.
+    Raises ExtensionNotFound if there is no such entrypoint. The function raises
+    ``entrypoint_waiter.Timeout`` after ``timeout`` seconds, and the exception that kills the
+    container.
     """
     entrypoint = get_extension(container, Entrypoint, method_name=method_name)
     if entrypoint is None:
@@ -66,13 +69,13 @@ def entrypoint_hook(
                 container,
                 method_name,
                 timeout=timeout,
-                # Nobody else's call has these very arguments.
+                # Identity of the arguments identifies this call.
                 callback=lambda worker_ctx, *_: worker_ctx.kwargs is kwargs,
             ) as result:
                 container.spawn_worker(entrypoint, args, kwargs, context_data=context_data)
             return result.get()
 
-        # A container that dies never completes the worker.
+        # If the container dies, the worker never completes.
         container.death.link(outcomes.put)
         worker = spawn(run)
         worker.link(outcomes.put)
@@ -80,7 +83,7 @@ def entrypoint_hook(
             first = outcomes.get()
             if first is worker:
                 return worker.wait()
-            first.wait()  # raises what killed the container
+            first.wait()  # raises the exception that killed the container
             return worker.wait()
         finally:
             container.death.unlink(outcomes.put)
@@ -94,7 +97,7 @@ class EntrypointWaiterTimeout(Exception):
 
 
 class _Result(WaitResult):
-    """The outcome of a worker, and which worker it was."""
+    """The result of a worker, with its context."""
 
     worker_ctx: Any = None
 
@@ -104,7 +107,7 @@ class _Result(WaitResult):
 
 
 class entrypoint_waiter:
-    """The block ends once the entrypoint has fired and its worker is over.
+    """Waits at the end of a block until an entrypoint has fired and its worker has ended.
 
     ::
 
@@ -112,9 +115,9 @@ class entrypoint_waiter:
             ...  # dispatch the event
         assert result.get() == "handled"
 
-    ``callback(worker_ctx, result, exc_info)`` is called for each worker of the method, and says
-    with its truth whether this is the one. ``entrypoint_waiter.Timeout`` is raised ``timeout``
-    seconds after the block was entered; None waits for ever.
+    ``callback(worker_ctx, result, exc_info)`` is called for each worker of the method; the wait
+    ends when it returns a true value. ``entrypoint_waiter.Timeout`` is raised ``timeout`` seconds
+    after the start of the block; None disables it.
     """
 
     Timeout = EntrypointWaiterTimeout
@@ -145,7 +148,7 @@ def _wait_for_entrypoint(
     if not get_extension(container, Entrypoint, method_name=method_name):
         raise RuntimeError("{} has no entrypoint `{}`".format(container.service_name, method_name))
     result = _Result()
-    # One item for each of the two things that have to happen.
+    # Gets an item for the result, and one for the teardown of the worker.
     seen: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def on_worker_result(args: Any, kwargs: Any, res: Any, exc: Any) -> bool:
@@ -182,7 +185,7 @@ def _wait_for_entrypoint(
 
 
 def worker_factory(service_cls: Any, **dependencies: Any) -> Any:
-    """An instance of the service class with a MagicMock, or what is given, for each dependency.
+    """Returns an instance of the service class, with a MagicMock or a given object per dependency.
 
     ::
 
@@ -203,7 +206,7 @@ def worker_factory(service_cls: Any, **dependencies: Any) -> Any:
 
 
 class MockDependencyProvider(DependencyProvider):
-    """Injects a given object, or a MagicMock."""
+    """Injects a given object or a MagicMock."""
 
     def __init__(self, attr_name: str, dependency: Any = None) -> None:
         self.attr_name = attr_name
@@ -214,10 +217,10 @@ class MockDependencyProvider(DependencyProvider):
 
 
 def replace_dependencies(container: Any, *dependencies: str, **dependency_map: Any) -> Any:
-    """Replace dependencies of a container that has not started: those named get a MagicMock, those
-    given by keyword what is given.
+    """Replaces dependencies of a container before its start.
 
-    Returns the mock where one is named, else an iterator of the mocks.
+    Dependencies named in ``dependencies`` are replaced by MagicMocks, those in ``dependency_map``
+    by the given objects. Returns the mock of a single name, else an iterator of the mocks.
 
     ::
 
@@ -244,7 +247,7 @@ def replace_dependencies(container: Any, *dependencies: str, **dependency_map: A
 
 
 def restrict_entrypoints(container: Any, *entrypoints: str) -> None:
-    """Leave only the entrypoints of the methods named to a container that has not started."""
+    """Removes all other entrypoints from a container before its start."""
     if container.started:
         raise RuntimeError("You must restrict entrypoints before the container is started.")
     missing = set(entrypoints) - {entrypoint.method_name for entrypoint in container.entrypoints}
@@ -256,7 +259,7 @@ def restrict_entrypoints(container: Any, *entrypoints: str) -> None:
 
 
 class Once(Entrypoint):
-    """Entrypoint that fires once, with the arguments given, when the container starts."""
+    """An entrypoint that fires once, with the given arguments, when the container starts."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         options = {
@@ -273,5 +276,5 @@ class Once(Entrypoint):
 
 once = Once.decorator
 
-# An entrypoint that never fires by itself.
+# An entrypoint that never fires on its own.
 dummy = Entrypoint.decorator

@@ -1,4 +1,4 @@
-"""Small helpers for tests."""
+"""Utilities for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nameko.utils.threads import spawn
 
 
 def get_extension(container: Any, extension_cls: type, **match_attrs: Any) -> Any:
-    """The first extension of the container of this class, and with these attributes; else None."""
+    """Returns the first extension with the given class and attributes, or None."""
     for ext in container.extensions:
         if isinstance(ext, extension_cls) and all(
             getattr(ext, name) == value for name, value in match_attrs.items()
@@ -28,7 +28,7 @@ def get_extension(container: Any, extension_cls: type, **match_attrs: Any) -> An
 
 
 def get_container(runner: Any, service_cls: type) -> Any:
-    """The container of the runner that hosts this class; else None."""
+    """Returns the container of a service class, or None."""
     for container in runner.containers:
         if container.service_cls == service_cls:
             return container
@@ -37,7 +37,7 @@ def get_container(runner: Any, service_cls: type) -> Any:
 
 @contextmanager
 def wait_for_call(timeout: float, mock_method: Any) -> Iterator[Any]:
-    """Wait until the mock has been called; TimeoutError after ``timeout`` seconds."""
+    """Waits until the mock has been called. TimeoutError after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not mock_method.called:
         if time.monotonic() > deadline:
@@ -47,7 +47,7 @@ def wait_for_call(timeout: float, mock_method: Any) -> Iterator[Any]:
 
 
 def wait_for_worker_idle(container: Any, timeout: float = 10) -> None:
-    """Wait until the container runs no worker; TimeoutError after ``timeout`` seconds."""
+    """Waits until the container runs no worker. TimeoutError after ``timeout`` seconds."""
     warnings.warn(
         "`wait_for_worker_idle` is deprecated. Use the `entrypoint_waiter` "
         "to wait for specific entrypoints instead.",
@@ -66,8 +66,10 @@ def assert_stops_raising(
     timeout: float = 10,
     interval: float = 0.1,
 ) -> None:
-    """Call ``fn`` every ``interval`` seconds until it does not raise; TimeoutError, with what it
-    raised last, after ``timeout`` seconds."""
+    """Calls ``fn`` every ``interval`` seconds until it does not raise.
+
+    TimeoutError, caused by the last exception, after ``timeout`` seconds.
+    """
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -81,8 +83,11 @@ def assert_stops_raising(
 
 
 def _timed_out(text: str) -> BaseException:
-    """A TimeoutError. In a program that has imported eventlet it is an ``eventlet.Timeout`` too,
-    which is what tests from before version 3 expect."""
+    """Returns a TimeoutError.
+
+    If eventlet has been imported, the error is also an ``eventlet.Timeout``, as tests written for
+    version 2 expect.
+    """
     expected = getattr(sys.modules.get("eventlet"), "Timeout", None)
     if not isinstance(expected, type):
         return TimeoutError(text)
@@ -100,7 +105,7 @@ def unpack_mock_call(call: Any) -> MockCallArgs:
 
 
 class AnyInstanceOf:
-    """Equal to every instance of a class."""
+    """Compares equal to all instances of a class."""
 
     def __init__(self, cls: Any) -> None:
         self.cls = cls
@@ -119,32 +124,32 @@ ANY_PARTIAL = AnyInstanceOf(partial)
 
 
 class DummyProvider(Entrypoint):
-    """An entrypoint that needs no container."""
+    """An entrypoint that does not require a container."""
 
     def __init__(self, method_name: str | None = None) -> None:
         self.method_name = method_name
 
 
 def get_rabbit_connections(vhost: str, rabbit_manager: Any) -> list[dict[str, Any]]:
-    """The connections to a virtual host, as the management API lists them."""
+    """Returns the connections to a virtual host, in the format of the management API."""
     connections = rabbit_manager.get_connections() or ()
     return [connection for connection in connections if connection["vhost"] == vhost]
 
 
 def reset_rabbit_connections(vhost: str, rabbit_manager: Any) -> None:
-    """Have the broker close all connections to a virtual host."""
+    """Makes the broker close all connections to a virtual host."""
     for connection in get_rabbit_connections(vhost, rabbit_manager):
         try:
             rabbit_manager.delete_connection(connection["name"])
         except Exception as exc:
-            # One that closes by itself meanwhile is gone as well.
+            # 404: the connection has been closed meanwhile.
             response = getattr(exc, "response", None)
             if getattr(response, "status_code", None) != 404:
                 raise
 
 
 def find_free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listened at a moment ago."""
+    """Returns a port that was free a moment ago."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.bind((host, 0))
     port: int = sock.getsockname()[1]
@@ -153,9 +158,9 @@ def find_free_port(host: str = "127.0.0.1") -> int:
 
 
 class ResourcePipeline:
-    """Makes resources ahead of their use, and destroys them after it, in threads of its own.
+    """Creates resources ahead of use and destroys them after it, on background threads.
 
-    Up to ``size`` of them wait to be used, and one more to take its place among them.
+    Up to ``size`` resources are ready for use, and one more may be waiting to be added.
 
     ::
 
@@ -174,15 +179,15 @@ class ResourcePipeline:
         self.create = create
         self.destroy = destroy
         self.size = size
-        # Ends with STOP once nothing more is made.
+        # Terminated by STOP once no more resources are created.
         self.ready: queue.Queue[Any] = queue.Queue(maxsize=size)
-        # Ends with STOP once nothing more is to be destroyed.
+        # Terminated by STOP once no more resources are to be destroyed.
         self.trash: queue.Queue[Any] = queue.Queue()
         self._stopping = threading.Event()
 
     @contextmanager
     def run(self) -> Iterator[ResourcePipeline]:
-        """Inside the block resources are made. After it all of them are destroyed."""
+        """Creates resources during the block, and destroys all of them at its end."""
         creator, destroyer = spawn(self._create), spawn(self._destroy)
         try:
             yield self
@@ -196,11 +201,11 @@ class ResourcePipeline:
 
     @contextmanager
     def get(self) -> Iterator[Any]:
-        """A resource, for the block."""
+        """Yields a resource for the block."""
         item = self.ready.get()
         if item is self.STOP:
             self.ready.put(item)
-            raise RuntimeError("no resource could be made")
+            raise RuntimeError("no resource could be created")
         try:
             yield item
         finally:
@@ -208,7 +213,7 @@ class ResourcePipeline:
 
     def _create(self) -> None:
         try:
-            # One that is stopped at once makes nothing.
+            # Nothing is created if the pipeline is stopped immediately.
             if not self._stopping.wait(0.01):
                 while not self._stopping.is_set():
                     self.ready.put(self.create())

@@ -1,4 +1,4 @@
-"""Waiting until something has been called."""
+"""Waiting for the call of a method."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 
 class WaitResult:
-    """What the call that was waited for returned or raised."""
+    """The result or exception of the awaited call."""
 
     class NotReady(Exception):
-        """There was no such call yet."""
+        """The call has not happened yet."""
 
     sentinel = object()
 
@@ -31,7 +31,7 @@ class WaitResult:
             self.exc_info = exc_info
 
     def get(self) -> Any:
-        """The result, or raise the exception. NotReady where there is neither."""
+        """Returns the result or raises the exception. NotReady before the call."""
         if not self.has_result:
             raise WaitResult.NotReady()
         if self.exc_info is not None:
@@ -43,10 +43,10 @@ class WaitResult:
 def wait_for_call(
     obj: Any, target: str, callback: Callable[..., Any] | None = None
 ) -> Iterator[WaitResult]:
-    """The block ends once ``obj.target`` has been called.
+    """Waits at the end of a block until ``obj.target`` has been called.
 
-    ``callback(args, kwargs, res, exc_info)`` is called for each call, and says with its truth
-    whether this is the one.
+    ``callback(args, kwargs, res, exc_info)`` is called for each call; the wait ends when it returns
+    a true value.
     """
     released = threading.Event()
     result = WaitResult()
@@ -63,8 +63,10 @@ def watch_calls(
     result: WaitResult,
     release: Callable[[], Any],
 ) -> Iterator[None]:
-    """Inside the block, put the outcome of the calls that ``callback`` approves into ``result`` and
-    call ``release`` for each of them."""
+    """Observes calls of ``obj.target`` during a block.
+
+    For each call that ``callback`` accepts, stores the outcome in ``result`` and calls ``release``.
+    """
     unpatched = getattr(obj, target)
 
     def wraps(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A WebSocket client for tests. It needs the package ``websocket-client``."""
+"""A WebSocket client for tests. Requires the package ``websocket-client``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from nameko.utils.threads import Event
 def make_virtual_socket(
     host: str, port: int, path: str = "/ws"
 ) -> tuple[Any, Callable[[], VirtualSocket]]:
-    """A ``websocket.WebSocketApp``, whose ``run_forever`` is to be run in a thread, and a function
-    that waits until it is connected and returns a :class:`VirtualSocket`, or raises why not."""
+    """Returns a ``websocket.WebSocketApp`` and a function that waits for its connection.
+
+    ``run_forever`` of the app must be run in a thread. The function returns a
+    :class:`VirtualSocket` or raises the error of the connection.
+    """
     from websocket import WebSocketApp
 
     ready = Event()
@@ -37,12 +40,12 @@ def make_virtual_socket(
     def on_error(ws: Any, error: Any) -> None:
         if not isinstance(error, Exception):
             error = ConnectionError(str(error))
-        # Of no effect once it is connected.
+        # No effect once connected.
         ready.send(error)
         socket._fail(error)
 
-    def on_close(ws: Any, *why: Any) -> None:
-        text = " ".join(str(part) for part in why if part is not None)
+    def on_close(ws: Any, *reason: Any) -> None:
+        text = " ".join(str(part) for part in reason if part is not None)
         on_error(ws, ConnectionError("the connection was closed {}".format(text).rstrip()))
 
     app = WebSocketApp(
@@ -63,40 +66,43 @@ def make_virtual_socket(
     return app, connect_socket
 
 
-def say_goodbye(app: Any) -> None:
-    """Have ``run_forever`` return as soon as the service has answered.
+def close_gracefully(app: Any) -> None:
+    """Sends a close frame. ``run_forever`` returns when the service has answered it.
 
-    ``app.close()`` in another thread may take the answer from under it; then it takes ten seconds.
+    ``app.close()`` on another thread may consume that answer, which delays the return by ten
+    seconds.
     """
     connection = app.sock
     try:
         if connection is not None:
             connection.send_close()
     except Exception:
-        # It is closed already, or about to be.
+        # Closed already, or closing.
         app.close()
 
 
 class VirtualSocket:
-    """Calls methods, and hears events. Any number of threads may use it."""
+    """Calls methods and receives events. Thread-safe."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
         self._event_queues: dict[str, Queue[tuple[str, Any]]] = defaultdict(Queue)
-        # Correlation id -> what the reply is sent to.
+        # Correlation id -> event of the reply.
         self._results: dict[str, Event] = {}
 
     def get_event_queue(self, event_type: str) -> Queue[tuple[str, Any]]:
-        """The events of a type that have come, as ``(type, data)``."""
+        """Returns the queue of received events of a type, as ``(type, data)``."""
         return self._event_queues[event_type]
 
     def wait_for_event(self, event_type: str) -> tuple[str, Any]:
-        """The next event of a type: ``(type, data)``."""
+        """Waits for the next event of a type, and returns ``(type, data)``."""
         return self.get_event_queue(event_type).get()
 
     def rpc(self, _method: str, **data: Any) -> Any:
-        """Call a method of the service. Returns its result, or raises its error; ConnectionError
-        where none comes any more."""
+        """Calls a method of the service and returns its result or raises its error.
+
+        ConnectionError if the connection is lost.
+        """
         correlation_id = str(uuid.uuid4())
         result = self._results[correlation_id] = Event()
         try:

@@ -1,4 +1,4 @@
-"""Small helpers."""
+"""Utilities."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ REDACTED = "********"
 
 
 def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call by name, with those that the entrypoint calls sensitive hidden.
+    """Returns the arguments of a call by name, with sensitive ones redacted.
 
-    ``entrypoint.sensitive_arguments`` is a string or a tuple of strings. Each names an argument,
-    or a part of one as ``argument.key[index].key``. Names that do not fit the call are ignored,
-    so check a setting once in a test.
+    ``entrypoint.sensitive_arguments`` is a string or a tuple of strings. Each names an argument, or
+    a part of one as ``argument.key[index].key``. Names that do not match the call are ignored, so
+    verify them in a test.
     """
     sensitive_arguments = entrypoint.sensitive_arguments
     if isinstance(sensitive_arguments, str):
@@ -27,7 +27,7 @@ def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, A
     method = getattr(entrypoint.container.service_cls, entrypoint.method_name)
     callargs = inspect.getcallargs(method, None, *args, **kwargs)
     del callargs["self"]
-    # A part is hidden in a copy, never in the caller's own object.
+    # A copy, so that the caller's objects are not modified.
     callargs = deepcopy(callargs)
 
     def redact(data: Any, keys: list[Any]) -> None:
@@ -54,7 +54,7 @@ def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, A
 
 
 def import_from_path(path: str | None) -> Any:
-    """The object at a dotted path; None for None. ImportError where there is none."""
+    """Returns the object at a dotted path, None for None. ImportError if it is missing."""
     if path is None:
         return None
     obj = locate(path)
@@ -64,7 +64,7 @@ def import_from_path(path: str | None) -> Any:
 
 
 def sanitize_url(url: str) -> str:
-    """The URL with its password hidden. A list of broker URLs (``;``) is taken one by one."""
+    """Redacts the password of a URL, or of each URL in a list separated by ``;``."""
     if ";" in url:
         return ";".join(map(sanitize_url, url.split(";")))
     parts = urlparse(url)
@@ -76,8 +76,8 @@ def sanitize_url(url: str) -> str:
 
 
 def eventlet_guard() -> None:
-    """RuntimeError in a process whose threads eventlet or gevent has replaced: real threads hang
-    there."""
+    """Raises RuntimeError if eventlet or gevent has patched threads, since real threads would
+    hang."""
     module = getattr(_thread.start_new_thread, "__module__", None) or ""
     for name, call in (("eventlet", "monkey_patch()"), ("gevent", "monkey.patch_all()")):
         if module.startswith(name):

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket entrypoints, and the server behind them."""
+"""HTTP and WebSocket entrypoints, and their server."""

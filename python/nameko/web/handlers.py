@@ -1,4 +1,4 @@
-"""The entrypoint ``@http``: a request in, a worker, a response out."""
+"""The entrypoint ``@http`` for HTTP requests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _log = getLogger(__name__)
 class HttpRequestHandler(SyncEntrypoint):
     """Runs the method for requests to a URL: ``@http("GET", "/orders/<int:order_id>")``.
 
-    ``method``: one HTTP method, or several with commas between them. ``url``: a rule of werkzeug.
-    The method gets the werkzeug request and the rule's values. It returns a body, ``(status,
-    body)``, ``(status, headers, body)`` or a werkzeug response.
+    ``method`` is an HTTP method or a comma-separated list, ``url`` a werkzeug rule. The method
+    takes the werkzeug request and the values of the rule. It returns a body, ``(status, body)``,
+    ``(status, headers, body)`` or a werkzeug response.
     """
 
     server = WebServer()
@@ -32,7 +32,7 @@ class HttpRequestHandler(SyncEntrypoint):
         super().__init__(**kwargs)
 
     def get_url_rule(self) -> Rule:
-        """The rule that says which requests are for this method."""
+        """Returns the rule of the requests for this method."""
         return Rule(self.url, methods=self.method.split(","))
 
     def setup(self) -> None:
@@ -43,14 +43,14 @@ class HttpRequestHandler(SyncEntrypoint):
         super().stop()
 
     def get_entrypoint_parameters(self, request: Request) -> tuple[Any, Any]:
-        """The positional and the keyword arguments of the method."""
+        """Returns the positional and keyword arguments of the method."""
         return (request,), request.path_values  # type: ignore[attr-defined]
 
     @nonblocking
     def handle_request(self, request: Request) -> Any:
-        """Run a worker for the request. Returns the response, a WSGI application.
+        """Runs a worker for the request and returns the response, a WSGI application.
 
-        The worker is over by then, so that dependencies have seen its result before the client.
+        The worker has ended on return, so that dependencies observe its result before the client.
         """
         request.shallow = False
         try:
@@ -64,7 +64,7 @@ class HttpRequestHandler(SyncEntrypoint):
             return self.response_from_exception(exc)
 
     def response_from_result(self, result: Any) -> Response:
-        """The response for what the method returned."""
+        """Converts the result of the method to a response."""
         if isinstance(result, Response):
             return result
 
@@ -83,8 +83,8 @@ class HttpRequestHandler(SyncEntrypoint):
         return Response(payload, status=status, headers=headers)
 
     def response_from_exception(self, exc: Exception) -> Response:
-        """The response for what the method raised, or what made it impossible to call it."""
-        # A class, or a tuple of any depth, as isinstance() takes it.
+        """Converts an exception of the method, or of the call to it, to a response."""
+        # As for isinstance(), expected_exceptions is a class or a nested tuple.
         expected = isinstance(exc, (self.expected_exceptions, BadRequest))
         payload = "Error: {exc_type}: {value}\n".format(**serialize(exc))
         return Response(payload, status=400 if expected else 500)

@@ -1,4 +1,4 @@
-"""Entrypoints of the web server that wait for the worker of a request."""
+"""Entrypoints of the web server that wait for their worker."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from nameko.workers import handle_result_is_nonblocking, nonblocking
 
 
 class SyncEntrypoint(Entrypoint):
-    """An entrypoint whose workers are waited for, see :func:`run_worker`."""
+    """An entrypoint that waits for its workers, see :func:`run_worker`."""
 
     @nonblocking
     def handle_result(self, event: Event, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-        """Hand the worker's result to who waits for it. Returns what dependencies see of it."""
+        """Passes the result to :func:`run_worker`, and returns it for the dependencies."""
         event.send(result, exc_info)
         return result, exc_info
 
     def handle_result_is_nonblocking(self) -> bool:
-        """Whether :meth:`handle_result` returns at once, so that an asyncio loop may call it: it
-        does where nobody has put another in its place."""
+        """Whether an asyncio loop may call :meth:`handle_result`: it must not be overridden."""
         return handle_result_is_nonblocking(self)
 
 
 def run_worker(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any]) -> Any:
-    """Run a worker of ``entrypoint``, on this thread where it is a
-    :func:`~nameko.workers.nonblocking` one; what it returned or raised.
+    """Runs a worker of ``entrypoint`` and returns its result or raises its exception.
 
-    The worker is over by then: its dependencies have seen the result before the client does.
+    The worker runs on this thread if its handler is :func:`~nameko.workers.nonblocking`. It has
+    ended on return, so that dependencies observe the result before the client does.
     """
     event = Event()
     worker_ctx = entrypoint.container.spawn_worker(
@@ -42,8 +41,8 @@ def run_worker(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, 
     try:
         return event.wait()
     finally:
-        # Where another thread has it, it may be still at it. One of a container that was killed may
-        # never end.
+        # On another thread, the worker may still be running. One of a killed container may never
+        # end.
         worker = entrypoint.container.worker_threads.get(worker_ctx)
         if worker is not None and not worker.killed:
             worker.wait()

@@ -1,4 +1,4 @@
-"""WebSocket: methods that browsers call over one connection, and events that they are sent."""
+"""WebSocket: RPC methods for browsers, and events sent to them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from nameko.workers import nonblocking
 
 _log = getLogger(__name__)
 
-# What is known of a connected socket: `socket`, with `send(text)` and `close(code, reason)`, which
-# any thread may call, and the context data of the workers of its requests.
+# A connected socket, and the context data of the workers of its requests. `socket.send(text)` and
+# `socket.close(code, reason)` are thread-safe.
 SocketInfo = namedtuple("SocketInfo", ["socket", "data"])
 
 
 class Connection:
-    """A socket that listens to channels."""
+    """A socket with subscriptions to channels."""
 
     def __init__(self, socket_id: str, context_data: dict[str, Any]) -> None:
         self.socket_id = socket_id
@@ -46,21 +46,21 @@ class Connection:
 
 
 class WebSocketServer(ProviderCollector, SharedExtension):
-    """The sockets of a container. Clients connect to ``/ws`` at the address of its web server.
+    """The WebSocket server of a container. Clients connect to ``/ws`` of its web server.
 
-    No thread waits for a socket: a message becomes a job of the container's threads. Those of one
-    socket are handled one after the other, those of different sockets side by side.
+    Sockets do not occupy threads: each message becomes a job of the worker threads. Messages of a
+    socket are handled in order, those of different sockets concurrently.
     """
 
     wsgi_server = WebServer()
 
     def __init__(self) -> None:
         super().__init__()
-        # Socket id -> SocketInfo, from before the first message to after the last.
+        # Socket id -> SocketInfo of each connected socket.
         self.sockets: dict[str, SocketInfo] = {}
 
     def deserialize_ws_frame(self, payload: str | bytes) -> tuple[Any, Any, Any]:
-        """Method, arguments and correlation id of a message. Raises MalformedRequest."""
+        """Returns method, arguments and correlation id of a message. Raises MalformedRequest."""
         try:
             data = json.loads(payload)
             return data["method"], data.get("data") or {}, data.get("correlation_id")
@@ -71,25 +71,25 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         return json.dumps(payload)
 
     def serialize_event(self, event: str, data: Any) -> str:
-        """The text that tells a client of an event."""
+        """Serializes an event for a client."""
         return self.serialize_for_ws({"type": "event", "event": event, "data": data})
 
     def get_url_rule(self) -> Rule:
-        """Where clients connect."""
+        """Returns the rule of the URL to connect to."""
         return Rule("/ws", methods=["GET"], websocket=True)
 
     def handle_request(self, request: Request) -> Callable[..., Any]:
-        """What answers a client that connects, a WSGI application."""
+        """Returns the WSGI application for a client that connects."""
         context_data = self.wsgi_server.context_data_from_headers(request)
         return self.websocket_mainloop(context_data)
 
     def websocket_mainloop(self, initial_context_data: dict[str, Any]) -> Callable[..., Any]:
-        """A WSGI application that accepts the connection of its request as a socket."""
+        """Returns a WSGI application that upgrades its request to a WebSocket."""
 
         def accept(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
             request: HttpRequest | None = environ.get("nameko.request")
             if request is None:
-                text = "WebSocket is served by nameko's own web server only"
+                text = "WebSocket requires nameko's own web server"
                 return NotServed(text)(environ, start_response)
             socket = request.websocket()
             if socket is not None:
@@ -105,11 +105,11 @@ class WebSocketServer(ProviderCollector, SharedExtension):
             socket_id, context_data = self.add_websocket(socket, initial_context_data)
             try:
                 socket.send(self.serialize_event("connected", {"socket_id": socket_id}))
-                self._greet(socket, socket_id, request, context_data)
+                self._run_connect_handlers(socket, socket_id, request, context_data)
                 handle = self.wsgi_server.container.worker_pool.handle
                 socket.accept(
-                    partial(handle, self._answer, socket, socket_id, context_data),
-                    partial(handle, self._lose, socket_id, context_data),
+                    partial(handle, self._handle_message, socket, socket_id, context_data),
+                    partial(handle, self._handle_disconnect, socket_id, context_data),
                 )
             except BaseException:
                 self.remove_socket(socket_id)
@@ -118,20 +118,20 @@ class WebSocketServer(ProviderCollector, SharedExtension):
             socket.reject()
             raise
 
-    def _greet(
+    def _run_connect_handlers(
         self, socket: WebSocket, socket_id: str, request: Request, context_data: dict[str, Any]
     ) -> None:
-        """Run the methods for sockets that come. One that raises has the socket closed."""
+        """Runs the ``connect`` entrypoints. Closes the socket if one raises."""
         for provider in list(self._providers):
             if isinstance(provider, WebSocketConnect):
                 try:
                     run_worker(provider, (socket_id, request), {}, dict(context_data))
                 except Exception as exc:
-                    # As "policy violation", RFC 6455, section 7.4.1.
+                    # Code 1008, policy violation (RFC 6455, section 7.4.1).
                     socket.close(1008, str(exc))
 
-    def _lose(self, socket_id: str, context_data: dict[str, Any]) -> None:
-        """The connection is over, and so is the last message's method: a job."""
+    def _handle_disconnect(self, socket_id: str, context_data: dict[str, Any]) -> None:
+        """Runs the ``disconnect`` entrypoints after the last message has been handled."""
         channels = set()
         for provider in list(self._providers):
             if isinstance(provider, WebSocketHubProvider):
@@ -139,21 +139,21 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         self.remove_socket(socket_id)
         for provider in list(self._providers):
             if isinstance(provider, WebSocketDisconnect):
-                # They run on other threads: the client's goodbye is answered meanwhile.
+                # On other threads, to answer the client's close frame without delay.
                 provider.container.spawn_worker(
                     provider, (socket_id, sorted(channels)), {}, context_data=dict(context_data)
                 )
 
-    def _answer(
+    def _handle_message(
         self, socket: WebSocket, socket_id: str, context_data: dict[str, Any], message: str | bytes
     ) -> None:
-        """Handle a message: a job."""
+        """Handles a message and sends the reply."""
         socket.send(self.handle_websocket_request(socket_id, context_data, message))
 
     def handle_websocket_request(
         self, socket_id: str, context_data: dict[str, Any], raw_req: str | bytes
     ) -> str:
-        """The reply to a message."""
+        """Returns the reply to a message."""
         correlation_id = None
         try:
             method, data, correlation_id = self.deserialize_ws_frame(raw_req)
@@ -172,7 +172,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
                 raise UnserializableValueError(result)
         except ThreadKilled:
             raise
-        # sys.exit() in a method, too, ends its request and no more.
+        # Any exception of the method, even SystemExit, ends only the request.
         except BaseException as exc:
             return self.serialize_for_ws(
                 {
@@ -184,7 +184,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
             )
 
     def get_provider_for_method(self, method: Any) -> WebSocketRpc:
-        """The entrypoint of a method. Raises MethodNotFound."""
+        """Returns the entrypoint of a method. Raises MethodNotFound."""
         for provider in list(self._providers):
             if isinstance(provider, WebSocketRpc) and provider.method_name == method:
                 return provider
@@ -194,34 +194,36 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         self.wsgi_server.register_provider(self)
 
     def unregister_provider(self, provider: Any) -> None:
-        """As :meth:`ProviderCollector.unregister_provider`. The first entrypoint that leaves closes
-        the sockets, each when the message it has in work is handled."""
+        """Unregisters an extension, see :meth:`ProviderCollector.unregister_provider`.
+
+        The first entrypoint closes all sockets, after their messages in flight.
+        """
         if isinstance(provider, Entrypoint):
-            # Before it leaves: what is still to be run finds it.
+            # While the entrypoint is still registered, as it may have to run.
             self.wsgi_server.close_sockets()
         super().unregister_provider(provider)
         if not any(isinstance(left, Entrypoint) for left in list(self._providers)):
-            self._leave()
+            self._unregister()
 
     def stop(self) -> None:
-        self._leave()
+        self._unregister()
         super().stop()
 
-    def _leave(self) -> None:
+    def _unregister(self) -> None:
         self.wsgi_server.close_sockets()
         self.wsgi_server.unregister_provider(self)
 
     def add_websocket(
         self, ws: WebSocket, initial_context_data: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Called for each socket that connects. Its id, and the context data of its workers."""
+        """Adds a socket on connect, and returns its id and the context data of its workers."""
         socket_id = str(uuid.uuid4())
         context_data = dict(initial_context_data or ())
         self.sockets[socket_id] = SocketInfo(ws, context_data)
         return socket_id, context_data
 
     def remove_socket(self, socket_id: str) -> None:
-        """Called once for each socket that has left, or is lost."""
+        """Removes a socket after it has been closed or lost."""
         self.sockets.pop(socket_id, None)
         for provider in list(self._providers):
             if isinstance(provider, WebSocketHubProvider):
@@ -246,29 +248,29 @@ class WebSocketHubProvider(DependencyProvider):
         return self.hub
 
     def cleanup_websocket(self, socket_id: str) -> None:
-        """Forget a socket."""
+        """Removes all subscriptions of a socket."""
         self.hub.forget(socket_id)
 
 
 class _Subscriptions(dict[str, "set[str]"]):
-    """Channel -> the ids of the sockets that listen to it. A channel without any takes no room."""
+    """Channel -> ids of the subscribed sockets. Channels without sockets are not stored."""
 
     def __missing__(self, channel: str) -> set[str]:
         return set()
 
 
 class WebSocketHub:
-    """Who listens to what, and telling them. Any thread may call it.
+    """Subscriptions of sockets to channels, and the sending of events. Thread-safe.
 
-    It knows the sockets of its own container only: to reach those of other instances, broadcast
+    A hub knows only the sockets of its own container. To reach those of other instances, broadcast
     from the handler of a broadcast event.
     """
 
     def __init__(self, server: WebSocketServer) -> None:
         self._server = server
-        # Guards both below.
+        # Guards the two attributes below.
         self._lock = threading.Lock()
-        # Socket id -> Connection, of those that listened to anything.
+        # Socket id -> Connection, of sockets with subscriptions.
         self.connections: dict[str, Connection] = {}
         self.subscriptions = _Subscriptions()
 
@@ -305,7 +307,7 @@ class WebSocketHub:
             self._discard(socket_id, channel)
 
     def forget(self, socket_id: str) -> None:
-        """Unsubscribes a socket, which is no longer there, from every channel."""
+        """Unsubscribes a closed socket from all channels."""
         with self._lock:
             connection = self.connections.pop(socket_id, None)
             if connection is not None:
@@ -322,7 +324,7 @@ class WebSocketHub:
     def broadcast(self, channel: str, event: str, data: Any) -> None:
         """Broadcasts an event to all sockets listening on a channel.
 
-        It waits for none of them: one for which too much waits already is closed.
+        Does not block: a socket with a full send buffer is closed.
         """
         payload = self._server.serialize_event(event, data)
         with self._lock:
@@ -336,12 +338,12 @@ class WebSocketHub:
         """Sends an event to a single socket. Returns `True` if that worked or `False` if not."""
         payload = self._server.serialize_event(event, data)
         info = self._server.sockets.get(socket_id)
-        # One that is closed takes nothing, and says so.
+        # send() returns False if the socket is closed.
         return info is not None and info.socket.send(payload) is not False
 
 
 class _SocketEntrypoint(Entrypoint):
-    """Runs its method for the sockets of a container's :class:`WebSocketServer`."""
+    """An entrypoint of the container's :class:`WebSocketServer`."""
 
     server = WebSocketServer()
 
@@ -354,26 +356,32 @@ class _SocketEntrypoint(Entrypoint):
 
 
 class WebSocketRpc(_SocketEntrypoint, SyncEntrypoint):
-    """Runs the method for messages that name it. It gets the id of the socket, and the message's
-    ``data`` as keyword arguments."""
+    """Runs the method for messages with its name.
+
+    The method takes the id of the socket, and the message's ``data`` as keyword arguments.
+    """
 
     @nonblocking
     def handle_message(self, socket_id: str, data: Any, context_data: dict[str, Any]) -> Any:
-        """What the method returns for a message."""
+        """Runs a worker for a message and returns its result."""
         self.check_signature((socket_id,), data)
         return run_worker(self, (socket_id,), data, context_data)
 
 
 class WebSocketConnect(_SocketEntrypoint, SyncEntrypoint):
-    """Runs the method for each socket that connects, before its first message: ``method(socket_id,
-    request)`` with the werkzeug request of the handshake. Where it raises, the socket is closed
-    with code 1008 and the exception's text."""
+    """Runs the method for each new socket, before its first message.
+
+    The method takes the id of the socket and the werkzeug request of the handshake. If it raises,
+    the socket is closed with code 1008 and the text of the exception.
+    """
 
 
 class WebSocketDisconnect(_SocketEntrypoint):
-    """Runs the method for each socket that has gone, however it went, after the methods that ran
-    for it: ``method(socket_id, channels)`` with the channels that it listened to. The hub does not
-    know it any more."""
+    """Runs the method for each closed or lost socket, after its last message has been handled.
+
+    The method takes the id of the socket and its channels. The hub has no subscriptions of the
+    socket any more.
+    """
 
 
 rpc = WebSocketRpc.decorator

@@ -1,4 +1,4 @@
-"""Between the compiled server and a WSGI application (PEP 3333)."""
+"""Adapter from the compiled server to a WSGI application (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from nameko._nameko import HttpBody, HttpRequest
 from nameko.utils.threads import ThreadKilled
 
-# As upstream's server, which logs a line per request.
+# The logger of upstream's access log.
 _log = logging.getLogger("nameko.web.server")
 
-# How much of a large body is read from the compiled half at a time, in bytes.
+# Size of the chunks in which a large body is read from the compiled half, in bytes.
 BUFFER_SIZE = 64 << 10
 
 
 class Gateway:
-    """Has a WSGI application answer requests.
+    """Answers requests with a WSGI application.
 
-    ``spawn(fn)`` runs what may take long, and holds up no worker: a response that is streamed.
+    ``spawn(fn)`` runs a function on a thread outside of the worker pool, to stream a response.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Gateway:
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            # A body ends where it ends, with or without a Content-Length.
+            # The body has an end of file, with or without a Content-Length.
             "wsgi.input_terminated": True,
         }
 
     def __call__(self, request: HttpRequest) -> None:
-        """Answer one request. Returns when it is answered, or the rest is up to another thread."""
+        """Answers a request. Returns after the response, or once another thread streams it."""
         environ = self.environ.copy()
         environ["wsgi.errors"] = sys.stderr
         request.fill_environ(environ)
@@ -72,44 +72,43 @@ class Gateway:
             request.abort()
             raise
         except ConnectionError as exc:
-            exchange.client_gone(exc)
+            exchange.on_disconnect(exc)
         except BaseException:
-            # Whatever the application raises, sys.exit() too, ends the request and no more.
+            # Any exception of the application, even SystemExit, ends only the request.
             exchange.fail(self.debug)
 
     def _run(self, exchange: Exchange) -> None:
         result = self.app(exchange.environ, exchange.start_response)
         finish = getattr(result, "close", None)
         try:
-            pieces = iter(result)
-            first = next(pieces, None)
+            chunks = iter(result)
+            first = next(chunks, None)
             if first is not None and exchange.environ["REQUEST_METHOD"] == "HEAD":
-                # Nobody wants the rest, which may have no end.
-                first, pieces = None, iter(())
-            if first is not None and not exchange.whole(result, first):
-                # From here on the client sets the pace.
-                rest = partial(exchange.stream, first, pieces, finish, self.debug)
+                # The body is discarded, and may be endless.
+                first, chunks = None, iter(())
+            if first is not None and not exchange.is_complete(result, first):
+                # A slow client must not occupy a worker.
+                rest = partial(exchange.stream, first, chunks, finish, self.debug)
                 finish = None
                 self.spawn(partial(contextvars.copy_context().run, rest), identifier="response")
                 return
-            if exchange.is_taken():
+            if exchange.is_upgraded():
                 return
-            # At once: adding piece to piece would copy the body as often as it has pieces.
-            exchange.send(b"".join([_as_bytes(first or b""), *map(_as_bytes, pieces)]))
+            exchange.send(b"".join([_as_bytes(first or b""), *map(_as_bytes, chunks)]))
         finally:
             if finish is not None:
                 finish()
 
 
 class Exchange:
-    """One request and its response, as the application sees them."""
+    """A request and its response."""
 
-    # What the application said, `200 OK` say. None before.
+    # The status line, such as `200 OK`. None before start_response().
     status: str | None = None
-    # Whether the client has the status and the headers.
-    begun = False
-    over = False
-    # How many bytes of the body were handed over.
+    # Whether the status and the headers have been sent.
+    started = False
+    finished = False
+    # Bytes of the body that have been sent.
     sent = 0
 
     def __init__(self, request: HttpRequest, environ: dict[str, Any]) -> None:
@@ -123,7 +122,7 @@ class Exchange:
     ) -> Callable[[bytes], None]:
         if exc_info is not None:
             try:
-                if self.begun:
+                if self.started:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
@@ -135,59 +134,59 @@ class Exchange:
 
     @property
     def length(self) -> int | None:
-        """What Content-Length says."""
+        """The value of Content-Length."""
         for name, value in self.headers:
             if name.lower() == "content-length":
                 return int(value)
         return None
 
     def write(self, data: bytes | str) -> None:
-        """Send a part of the body, and before the first one the status and the headers."""
+        """Sends a chunk of the body, preceded by the status and the headers if needed."""
         data = _as_bytes(data)
-        if not self.begun:
-            self._begin()
+        if not self.started:
+            self._start()
         self.sent += len(data)
         self.request.write(data)
 
-    def whole(self, result: Any, first: bytes | str) -> bool:
-        """Whether ``first`` is all that is worth waiting for."""
-        if self.begun:
+    def is_complete(self, result: Any, first: bytes | str) -> bool:
+        """Whether the body is available without waiting for further chunks."""
+        if self.started:
             return False
         if isinstance(result, (list, tuple, str, bytes)):
             return True
         length = self.length
         return length is not None and len(first) >= length
 
-    def is_taken(self) -> bool:
-        """Whether the request was answered behind WSGI's back: it has become a WebSocket."""
+    def is_upgraded(self) -> bool:
+        """Whether the request has become a WebSocket, outside of WSGI."""
         return self.status is None and self.request.answered
 
     def send(self, body: bytes) -> None:
-        """Send all of the response, or of what is missing of it."""
-        if self.begun:
+        """Sends the whole response, or the rest of it."""
+        if self.started:
             self.write(body)
-            self._end()
+            self._finish()
             return
         self._check_started()
         self.sent = len(body)
         self.request.respond(self.status, self.headers, body)  # type: ignore[arg-type]
-        self.begun = self.over = True
+        self.started = self.finished = True
         self._log()
 
     def stream(
         self,
         first: bytes | str,
-        pieces: Iterator[bytes],
+        chunks: Iterator[bytes],
         finish: Callable[[], Any] | None,
         debug: bool,
     ) -> None:
-        """Send the body piece by piece, as fast as the client takes it."""
+        """Streams the body with backpressure from the client."""
         try:
             try:
                 self.write(first)
-                for piece in pieces:
-                    self.write(piece)
-                self._end()
+                for chunk in chunks:
+                    self.write(chunk)
+                self._finish()
             finally:
                 if finish is not None:
                     finish()
@@ -195,48 +194,47 @@ class Exchange:
             self.request.abort()
             raise
         except ConnectionError as exc:
-            self.client_gone(exc)
+            self.on_disconnect(exc)
         except BaseException:
             self.fail(debug)
 
     def fail(self, debug: bool) -> None:
-        """Tell of the exception being handled: in the log, and where it is not too late the
-        client, that there was one."""
+        """Logs the current exception, and answers with status 500 if possible."""
         _log.exception(
             "error answering %s %s",
             self.environ.get("REQUEST_METHOD"),
             self.environ.get("RAW_PATH_INFO"),
         )
-        if self.over or self.is_taken():
+        if self.finished or self.is_upgraded():
             return
-        if self.begun:
+        if self.started:
             self.request.abort()
             return
         self.status = "500 Internal Server Error"
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
         self.send((traceback.format_exc() if debug else "Internal Server Error\n").encode())
 
-    def client_gone(self, exc: BaseException) -> None:
-        """The connection is lost: nobody to tell."""
-        _log.debug("client of %s has gone: %s", self.environ.get("RAW_PATH_INFO"), exc)
+    def on_disconnect(self, exc: BaseException) -> None:
+        """Aborts the response after the loss of the connection."""
+        _log.debug("client of %s disconnected: %s", self.environ.get("RAW_PATH_INFO"), exc)
         self.request.abort()
 
     def _check_started(self) -> None:
         if self.status is None:
             raise AssertionError("the application has not called start_response()")
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._check_started()
         self.request.start_response(self.status, self.headers)  # type: ignore[arg-type]
-        self.begun = True
+        self.started = True
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         length = self.length
         if length is not None and self.sent < length and self.environ["REQUEST_METHOD"] != "HEAD":
             raise ValueError(
-                "the body has {} bytes, Content-Length says {}".format(self.sent, length)
+                "the body has {} bytes, but Content-Length is {}".format(self.sent, length)
             )
-        self.over = True
+        self.finished = True
         self.request.end()
         self._log()
 
@@ -260,11 +258,11 @@ class Exchange:
 
 
 class _BodyReader(io.RawIOBase):
-    """A request's body that is larger than what is held of it."""
+    """A request body that is read in chunks from the compiled half."""
 
     def __init__(self, body: HttpBody) -> None:
         self._body = body
-        # What came and was not asked for yet.
+        # Received and not yet read.
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -285,5 +283,5 @@ class _BodyReader(io.RawIOBase):
 
 
 def _as_bytes(data: bytes | str) -> bytes:
-    # WSGI wants bytes; eventlet's server took text too.
+    # WSGI requires bytes; eventlet's server accepted text as well.
     return data.encode("latin-1") if isinstance(data, str) else data
