@@ -3,7 +3,7 @@
 from nameko import config
 
 
-def test_patch_holds_inside_and_goes_after():
+def test_patch_is_undone_after_its_block():
     with config.patch({"a": 1}, clear=True):
         with config.patch({"b": 2}):
             assert config == {"a": 1, "b": 2}
@@ -17,7 +17,7 @@ def test_patch_holds_inside_and_goes_after():
         assert config == {"a": 1}
 
 
-def test_setup_replaces_everything():
+def test_setup_replaces_all_values():
     with config.patch({"a": 1}):
         config.setup({"b": 2})
         assert config == {"b": 2}

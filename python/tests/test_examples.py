@@ -1,4 +1,4 @@
-"""The examples are run as their readers run them."""
+"""Runs the examples like their readers."""
 
 import json
 import subprocess
@@ -79,14 +79,14 @@ def test_http(monkeypatch):
 
     container = ServiceContainer(Orders, {"WEB_SERVER_ADDRESS": "127.0.0.1:0"})
     container.start()
-    here = "http://{}:{}/orders".format(*get_extension(container, WebServer).address)
+    url = "http://{}:{}/orders".format(*get_extension(container, WebServer).address)
 
     def add(count):
         body = json.dumps({"item": "nut", "count": count}).encode()
-        return urlopen(Request(here, body, {"Content-Type": "application/json"}))
+        return urlopen(Request(url, body, {"Content-Type": "application/json"}))
 
     def get(path=""):
-        with urlopen(here + path) as response:
+        with urlopen(url + path) as response:
             return response.read().decode()
 
     try:
@@ -98,7 +98,7 @@ def test_http(monkeypatch):
         assert get(".csv") == "1,nut,3\n"
         with pytest.raises(HTTPError, match="400"):
             add(0)
-        with urlopen(Request(here + "/1", method="DELETE")) as response:
+        with urlopen(Request(url + "/1", method="DELETE")) as response:
             assert response.status == 204
         with pytest.raises(HTTPError, match="404"):
             get("/1")
@@ -129,7 +129,7 @@ def test_websocket(monkeypatch):
         thread.join(10)
 
 
-def test_a_service_is_a_class_and_can_be_tested_as_one(monkeypatch):
+def test_a_service_class_can_be_tested_without_a_container(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     from examples.hello.chain import ServiceX
 
@@ -154,11 +154,11 @@ def script(path, **replacements):
 
 def test_client(run, broker_uri):
     run("examples.hello.chain")
-    said = script(
+    output = script(
         "examples/client/client.py",
         **{"pyamqp://guest:guest@localhost": broker_uri},
     )
-    assert said == "hello-x-y\n['hello-x-y', 'world-x-y']\n"
+    assert output == "hello-x-y\n['hello-x-y', 'world-x-y']\n"
 
 
 def test_container():

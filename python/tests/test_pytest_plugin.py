@@ -1,4 +1,4 @@
-"""The pytest plugin, in test files as users have them: each test here runs one."""
+"""The pytest plugin. Each test runs a test file like those of users."""
 
 import os
 import re
@@ -18,7 +18,7 @@ EXTERNAL_URI = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
 @pytest.fixture
 def run(pytester):
-    """``run(tests, *options)`` runs a file of tests; gives what became of them."""
+    """``run(tests, *options)`` runs a file of tests and returns the result."""
 
     def run(tests, *options):
         pytester.makepyfile(dedent(tests))
@@ -29,7 +29,7 @@ def run(pytester):
     return run
 
 
-def test_a_file_written_for_nameko_2(run):
+def test_supports_tests_written_for_nameko_2(run):
     outcome = run(
         """
         from queue import Empty
@@ -166,7 +166,7 @@ def test_a_file_written_for_nameko_2(run):
     outcome.assert_outcomes(passed=7)
 
 
-def test_a_file_written_for_version_3(run):
+def test_supports_tests_written_for_version_3(run):
     outcome = run(
         """
         import pytest
@@ -205,7 +205,7 @@ def test_a_file_written_for_version_3(run):
 
         def test_container(container_factory, rabbit_config):
             container_factory(Stock).start()
-            # What is given adds to what the fixtures said.
+            # Merged with the configuration of the fixtures.
             container = container_factory(Shop, {"GREETING": "hi"})
             container.start()
             with entrypoint_hook(container, "order") as order:
@@ -248,7 +248,7 @@ def test_a_file_written_for_version_3(run):
     assert config == {}
 
 
-def test_a_rabbit_config_that_gives_nothing_back_has_a_uri_all_the_same(run):
+def test_an_overridden_rabbit_config_can_return_none(run):
     outcome = run(
         """
         import pytest
@@ -269,13 +269,13 @@ def test_a_rabbit_config_that_gives_nothing_back_has_a_uri_all_the_same(run):
     outcome.assert_outcomes(passed=1)
 
 
-def test_the_guides_tests(run):
+def test_runs_the_tests_of_the_guide(run):
     page = Path(__file__).parents[2] / "docs" / "guides" / "testing.md"
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
     run("\n".join(blocks)).assert_outcomes(passed=2)
 
 
-def test_every_test_has_a_virtual_host_of_its_own(run):
+def test_each_test_has_its_own_virtual_host(run):
     outcome = run(
         """
         import pytest
@@ -304,7 +304,7 @@ def test_every_test_has_a_virtual_host_of_its_own(run):
     outcome.assert_outcomes(passed=4)
 
 
-def test_the_virtual_host_goes_before_the_containers_in_any_order_of_fixtures(run, pytester):
+def test_the_virtual_host_ends_before_the_containers_in_any_fixture_order(run, pytester):
     pytester.makeconftest(
         """
         import pytest
@@ -341,7 +341,7 @@ def test_the_virtual_host_goes_before_the_containers_in_any_order_of_fixtures(ru
     outcome.assert_outcomes(passed=3)
 
 
-def test_websockets_are_closed_at_the_end_of_their_test(run):
+def test_closes_websockets_after_each_test(run):
     outcome = run(
         """
         import threading
@@ -369,7 +369,7 @@ def test_websockets_are_closed_at_the_end_of_their_test(run):
     outcome.assert_outcomes(passed=5)
 
 
-def test_services_do_not_complain_of_the_end_of_their_virtual_host(run):
+def test_services_do_not_log_the_end_of_their_virtual_host(run):
     outcome = run(
         """
         import logging
@@ -414,7 +414,7 @@ def test_services_do_not_complain_of_the_end_of_their_virtual_host(run):
     outcome.assert_outcomes(passed=11)
 
 
-def test_kombu_consumers_of_extensions_stop_with_the_virtual_host(run):
+def test_stops_kombu_consumers_of_extensions(run):
     outcome = run(
         """
         from kombu.mixins import ConsumerMixin
@@ -434,7 +434,7 @@ def test_kombu_consumers_of_extensions_stop_with_the_virtual_host(run):
     outcome.assert_outcomes(passed=2)
 
 
-def test_tls_needs_a_rabbitmq(pytester):
+def test_tls_requires_a_rabbitmq(pytester):
     tests = """
         def test_tls(rabbit_ssl_config):
             assert rabbit_ssl_config["AMQP_URI"].startswith("amqp://guest:guest@127.0.0.1:5678/")
@@ -450,7 +450,7 @@ def test_tls_needs_a_rabbitmq(pytester):
     pytester.makepyfile(dedent(tests))
     outcome = pytester.runpytest_inprocess("-rs")
     outcome.assert_outcomes(skipped=1)
-    outcome.stdout.fnmatch_lines("*has no TLS: name a RabbitMQ that has, with --amqp-uri*")
+    outcome.stdout.fnmatch_lines("*does not support TLS: set --amqp-uri*")
     if EXTERNAL_URI:
         options = ["certfile=mine.pem", "number=1", "alone"]
         options = [part for option in options for part in ("--amqp-ssl-option", option)]
@@ -458,17 +458,17 @@ def test_tls_needs_a_rabbitmq(pytester):
         pytester.runpytest_inprocess(*options).assert_outcomes(passed=1)
 
 
-def test_a_rabbitmq_that_is_not_there_is_not_waited_for(run):
+def test_fails_fast_if_the_rabbitmq_is_unreachable(run):
     tests = "def test(rabbit_config): assert False, 'not reached'"
     outcome = run(tests, "--amqp-uri", "amqp://guest:secret@127.0.0.1:1")
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines(
-        "*nothing listens at amqp://guest:*@127.0.0.1:1, where --amqp-uri*"
+        "*no RabbitMQ is listening at amqp://guest:*@127.0.0.1:1, the value of --amqp-uri*"
     )
     outcome.stdout.no_fnmatch_line("*secret*")
 
 
-def test_options_say_what_they_do_now(run):
+def test_accepts_the_options_of_nameko_2(run):
     tests = "def test(request): assert request.config.getoption('RABBIT_AMQP_URI') is None"
     outcome = run(tests, "--amqp-uri", "none", "--blocking-detection")
     outcome.assert_outcomes(passed=1, warnings=1)
@@ -477,10 +477,10 @@ def test_options_say_what_they_do_now(run):
     outcome.assert_outcomes(passed=1)
     outcome = run(tests, "--amqp-uri", "none", "--rabbit-api-uri", "http://localhost:15672")
     assert outcome.ret == pytest.ExitCode.USAGE_ERROR
-    outcome.stderr.fnmatch_lines("*say with --amqp-uri which")
+    outcome.stderr.fnmatch_lines("*--rabbit-api-uri requires --amqp-uri*")
 
 
-def test_it_costs_nothing_where_it_is_not_used(pytester):
+def test_imports_nothing_unless_used(pytester):
     program = """
         import sys, pytest
         pytest.main(["-q"])

@@ -1,4 +1,4 @@
-"""The client of the management API, on the embedded broker's API and on RabbitMQ's."""
+"""The management API client, on the embedded broker and on RabbitMQ."""
 
 from urllib.parse import urlsplit
 
@@ -36,7 +36,7 @@ def connect(rabbit_config):
         connection.collect()
 
 
-def test_virtual_hosts_are_made_and_deleted(rabbit_manager, vhost):
+def test_creates_and_deletes_virtual_hosts(rabbit_manager, vhost):
     name = vhost + "/its twin"
     rabbit_manager.create_vhost(name)
     rabbit_manager.set_vhost_permissions(name, "guest", ".*", ".*", ".*")
@@ -49,7 +49,7 @@ def test_virtual_hosts_are_made_and_deleted(rabbit_manager, vhost):
     assert raised.value.response.json() == {"error": "Object Not Found", "reason": "Not Found"}
 
 
-def test_queues_bindings_and_messages(rabbit_manager, vhost):
+def test_manages_queues_bindings_and_messages(rabbit_manager, vhost):
     rabbit_manager.create_queue(vhost, "orders", durable=True, arguments={"x-max-length": 10})
     rabbit_manager.create_queue_binding(vhost, "amq.topic", "orders", "order.*")
     queue = rabbit_manager.get_queue(vhost, "orders")
@@ -80,27 +80,27 @@ def test_queues_bindings_and_messages(rabbit_manager, vhost):
     assert rabbit_manager.get_messages(vhost, "orders") == []
 
 
-def test_connections_are_listed_and_closed(rabbit_manager, vhost, connect):
+def test_lists_and_closes_connections(rabbit_manager, vhost, connect):
     connection = connect()
 
     def listed():
         (found,) = get_rabbit_connections(vhost, rabbit_manager)
         assert found["user"] == "guest"
 
-    # RabbitMQ's list is some time behind.
+    # RabbitMQ updates the list with a delay.
     assert_stops_raising(listed)
     reset_rabbit_connections(vhost, rabbit_manager)
     with pytest.raises(amqp.ConnectionForced, match="CONNECTION_FORCED - Closed via management"):
         connection.drain_events(timeout=10)
-    assert_stops_raising(lambda: _none(get_rabbit_connections(vhost, rabbit_manager)))
+    assert_stops_raising(lambda: _assert_empty(get_rabbit_connections(vhost, rabbit_manager)))
     reset_rabbit_connections(vhost, rabbit_manager)
 
 
-def _none(found):
+def _assert_empty(found):
     assert found == []
 
 
-def test_it_fails_at_once_where_there_is_no_api_or_no_such_user(rabbit_manager):
+def test_fails_fast_without_an_api_or_with_wrong_credentials(rabbit_manager):
     with pytest.raises(Exception, match=r"Connection error for the RabbitMQ .* is it enabled\?"):
         Client("http://guest:guest@127.0.0.1:{}".format(find_free_port()))
     address = urlsplit(rabbit_manager._base_url).netloc

@@ -1,4 +1,4 @@
-"""The Python of the README, run as it stands."""
+"""Runs the Python samples of the README."""
 
 import pathlib
 import re
@@ -17,12 +17,12 @@ def blocks():
     return re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
 
 
-def test_its_services_answer_its_client(blocks, own_broker):
+def test_the_services_and_the_client_run(blocks, own_broker):
     services, client = blocks
     module = types.ModuleType("readme")
     exec(compile(services, "README.md", "exec"), module.__dict__)
     config = {"AMQP_URI": own_broker.uri}
     assert DEFAULT_URI in client
     with run_services(config, module.ServiceX, module.ServiceY):
-        # It holds an assertion of its own.
+        # The sample contains an assertion.
         exec(compile(client.replace(DEFAULT_URI, own_broker.uri), "README.md", "exec"), {})

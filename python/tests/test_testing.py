@@ -1,4 +1,4 @@
-"""The helpers of nameko.testing.utils, and extensions in containers that a test makes up."""
+"""The helpers of nameko.testing.utils, and extensions in mock containers."""
 
 import sys
 import threading
@@ -26,7 +26,7 @@ from nameko.utils.threads import spawn
 
 
 class EventletTimeout(BaseException):
-    """As eventlet's, which is no Exception and takes seconds."""
+    """Like eventlet's, a BaseException with seconds as its argument."""
 
     def __init__(self, seconds=None, exception=None):
         raise AssertionError("starts a timer")
@@ -39,28 +39,28 @@ def eventlet(monkeypatch):
     monkeypatch.setitem(sys.modules, "eventlet", module)
 
 
-def wait_in_vain():
+def wait_for_missing_call():
     with wait_for_call(0, Mock(called=False)):
         pass
 
 
-def test_waiting_in_vain_is_a_timeout_error():
+def test_waits_raise_timeout_error():
     with pytest.raises(TimeoutError, match="within 0 seconds"):
-        wait_in_vain()
+        wait_for_missing_call()
     with pytest.raises(TimeoutError, match="still raising") as raised:
         assert_stops_raising(lambda: 1 / 0, timeout=0, interval=0)
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.usefixtures("eventlet")
-def test_waiting_in_vain_is_eventlets_timeout_where_a_test_imports_eventlet():
+def test_waits_raise_eventlets_timeout_if_eventlet_is_imported():
     with pytest.raises(EventletTimeout, match="within 0 seconds"):
-        wait_in_vain()
+        wait_for_missing_call()
     with pytest.raises(TimeoutError):
-        wait_in_vain()
+        wait_for_missing_call()
 
 
-def test_waiting_for_workers_in_vain(serve, uid):
+def test_waits_for_idle_workers_with_a_timeout(serve, uid):
     class Service:
         name = "idle_" + uid
 
@@ -79,45 +79,45 @@ def test_waiting_for_workers_in_vain(serve, uid):
         wait_for_worker_idle(busy, timeout=0)
 
 
-class Gone(Exception):
-    """An HTTP error, with as much of a response as is looked at."""
+class HttpError(Exception):
+    """An HTTP error with a status code."""
 
     def __init__(self, status):
         self.response = Mock(status_code=status)
 
 
-def test_connections_are_reset_although_some_close_by_themselves():
+def test_resets_connections_and_ignores_those_already_closed():
     ours, other = {"vhost": "v", "name": "a"}, {"vhost": "w", "name": "b"}
     manager = Mock(get_connections=lambda: [ours, other])
     assert get_rabbit_connections("v", manager) == [ours]
     assert get_rabbit_connections("v", Mock(get_connections=lambda: None)) == []
-    manager.delete_connection.side_effect = Gone(404)
+    manager.delete_connection.side_effect = HttpError(404)
     reset_rabbit_connections("v", manager)
     manager.delete_connection.assert_called_once_with("a")
-    manager.delete_connection.side_effect = Gone(500)
-    with pytest.raises(Gone):
+    manager.delete_connection.side_effect = HttpError(500)
+    with pytest.raises(HttpError):
         reset_rabbit_connections("v", manager)
 
 
-def test_a_pipeline_makes_resources_ahead_and_destroys_all():
-    made, destroyed = [], []
+def test_a_pipeline_creates_resources_ahead_and_destroys_all():
+    created, destroyed = [], []
     filled = threading.Event()
 
     def create():
-        made.append(len(made))
-        if len(made) == 4:
-            filled.set()  # two wait, one is in use, and one more is made
-        return made[-1]
+        created.append(len(created))
+        if len(created) == 4:
+            filled.set()  # one in use, two ready, and one waiting to be added
+        return created[-1]
 
     pipeline = ResourcePipeline(create, destroyed.append, size=2)
     with pipeline.run(), pipeline.get() as first:
         assert first == 0
         assert filled.wait(10)
         assert destroyed == []
-    assert destroyed == made
+    assert destroyed == created
 
 
-def test_a_pipeline_that_cannot_make_anything_says_why():
+def test_a_pipeline_raises_the_error_of_create():
     with pytest.raises(ZeroDivisionError):  # noqa: SIM117
         with ResourcePipeline(lambda: 1 / 0, print).run() as pipeline:
             with pytest.raises(RuntimeError, match="no resource"), pipeline.get():
@@ -128,7 +128,7 @@ def test_a_pipeline_that_cannot_make_anything_says_why():
 
 @pytest.fixture
 def foreign_container(config):
-    """A container of which an extension knows no more than the public surface."""
+    """A mock container with the public attributes only."""
     container = create_autospec(ServiceContainer)
     container.config = config
     container.shared_extensions = {}
@@ -138,7 +138,7 @@ def foreign_container(config):
     return container
 
 
-def test_a_consumer_in_a_container_of_another_kind(foreign_container, broker_uri, uid):
+def test_a_consumer_works_in_a_custom_container(foreign_container, broker_uri, uid):
     queue = kombu.Queue("foreign-" + uid, auto_delete=True, durable=False)
     handled = threading.Event()
     foreign_container.spawn_worker.side_effect = lambda *args, **kwargs: handled.set()
@@ -155,7 +155,7 @@ def test_a_consumer_in_a_container_of_another_kind(foreign_container, broker_uri
     consumer.queue_consumer.stop()
 
 
-def test_a_header_that_cannot_be_sent_is_warned_of_when_the_worker_begins(foreign_container):
+def test_warns_of_an_unserializable_header_when_the_worker_starts(foreign_container):
     publisher = Publisher().bind(foreign_container, "publish")
     foreign_container.service_name = "service"
     worker_ctx = WorkerContext(
@@ -165,7 +165,7 @@ def test_a_header_that_cannot_be_sent_is_warned_of_when_the_worker_begins(foreig
         publisher.get_dependency(worker_ctx)
 
 
-def test_memory_is_a_broker_in_this_process():
+def test_memory_uri_is_an_embedded_broker():
     class Service:
         name = "in_memory"
 
@@ -185,14 +185,14 @@ def test_memory_is_a_broker_in_this_process():
         container.kill()
 
 
-def test_no_heartbeat_is_none(foreign_container):
+def test_heartbeat_can_be_disabled(foreign_container):
     for value, heartbeat in ((None, None), (0, 0), (7, 7)):
         foreign_container.config = {"AMQP_URI": "memory://", "HEARTBEAT": value}
         consumer = QueueConsumer().bind(foreign_container)
         assert consumer.connection.heartbeat == heartbeat
 
 
-def test_a_subclass_of_a_consumer_has_a_connection_of_its_own(foreign_container, uid):
+def test_a_consumer_can_open_a_kombu_connection(foreign_container, uid):
     foreign_container.config = {"AMQP_URI": "memory://"}
     consumer = QueueConsumer().bind(foreign_container)
     with consumer.establish_connection() as connection:

@@ -1,4 +1,4 @@
-"""What version 3's release candidates spell otherwise than 2.x."""
+"""The API of version 3's release candidates, as far as it differs from 2.x."""
 
 import threading
 from unittest.mock import Mock
@@ -47,7 +47,7 @@ class Context(DependencyProvider):
 
 @pytest.fixture
 def config(config):
-    """The configuration is the process's."""
+    """The configuration of the tests, as the global one."""
     with global_config.patch(config, clear=True):
         yield global_config
 
@@ -59,13 +59,13 @@ def queue(uid):
 
 @pytest.fixture
 def send(config, queue):
-    """``send(value, **options)`` puts a message into ``queue``."""
+    """``send(value, **options)`` publishes a message to ``queue``."""
     publisher = PublisherCore(config["AMQP_URI"], routing_key=queue.name)
     return publisher.publish
 
 
 class TestConfigurationIsOptional:
-    def test_containers_runners_and_functions_take_the_processes(self, config):
+    def test_containers_runners_and_functions_use_the_global_one(self, config):
         class Service:
             name = "service"
 
@@ -79,7 +79,7 @@ class TestConfigurationIsOptional:
         with config.patch({"serializer": "yaml"}):
             assert serialization.setup().accept == ["yaml"]
 
-    def test_a_runner_hosts_containers_that_take_none(self, config):
+    def test_a_runner_hosts_containers_without_a_config_parameter(self, config):
         class Container(ServiceContainer):
             def __init__(self, service_cls):
                 super().__init__(service_cls)
@@ -92,7 +92,7 @@ class TestConfigurationIsOptional:
         runner.add_service(Service)
         assert [container.config for container in runner.containers] == [config]
 
-    def test_a_context_does_without_a_containers(self, config):
+    def test_a_worker_context_uses_the_global_one(self, config):
         config["parent_calls_tracked"] = 1
         context = WorkerContext(
             Mock(spec=["service_name"]), None, Mock(), data={"call_id_stack": ["a", "b", "c"]}
@@ -100,7 +100,7 @@ class TestConfigurationIsOptional:
         assert context.config is config
         assert context.call_id_stack == ["c", context.call_id]
 
-    def test_services_can_be_run_without_one(self, config, uid):
+    def test_run_services_uses_the_global_one(self, config, uid):
         class Service:
             name = "service-" + uid
 
@@ -133,7 +133,7 @@ class TestClients:
         serve(Service, ACCEPT=["json", "yaml"])
         return Service.name
 
-    def test_dependencies(self, serve, service, uid):
+    def test_dependency_providers(self, serve, service, uid):
         class Caller:
             name = "caller-" + uid
             one = ServiceRpc(service, expiration=10, priority=3, headers={"nameko.tenant": 7})
@@ -162,7 +162,7 @@ class TestClients:
             assert caller.later(1) == 1
             assert caller.data() == {"tenant": 7}
 
-    def test_standalone(self, service):
+    def test_standalone_clients(self, service):
         with ServiceRpcClient(service, timeout=10) as client:
             assert client.echo(1) == 1
             assert client["echo"](2) == 2
@@ -173,7 +173,7 @@ class TestClients:
         assert cluster[service].data() == {"language": "en"}
         client.stop()
 
-    def test_the_names_of_2_x_do_without_a_configuration(self, service):
+    def test_the_names_of_2_x_use_the_global_configuration(self, service):
         with ServiceRpcProxy(service, timeout=10) as client:
             assert client.echo(1) == 1
         with ClusterRpcProxy(timeout=10) as client:
@@ -187,7 +187,7 @@ class TestClients:
             with ClusterRpcClient(timeout=10, uri=uri) as client:
                 assert client[service].echo(1) == 1
 
-    def test_requests_over_a_connection_of_their_own(self, serve, service, uid):
+    def test_requests_can_use_a_different_broker(self, serve, service, uid):
         class Caller:
             name = "caller-" + uid
             one = ServiceRpc(service, uri="amqp://127.0.0.1:1", retry=False, timeout=10)
@@ -203,7 +203,7 @@ class TestClients:
         ):
             caller.call()
 
-    def test_options_of_who_consumes_requests_and_replies(self, serve, service, uid):
+    def test_options_of_request_and_reply_consumers(self, serve, service, uid):
         class OwnRpc(Rpc):
             rpc_consumer = RpcConsumer(prefetch_count=1, heartbeat=7)
 
@@ -225,10 +225,10 @@ class TestClients:
             assert caller.call() == 1
 
     @pytest.mark.parametrize("name", ["reply_listener", "rpc_reply_listener"])
-    def test_a_reply_listener_of_ones_own(self, serve, service, uid, name):
+    def test_a_custom_reply_listener(self, serve, service, uid, name):
         class OwnListener(ReplyListener):
             def handle_message(self, body, message):
-                super().handle_message({**body, "result": "heard"}, message)
+                super().handle_message({**body, "result": "intercepted"}, message)
 
         own_cls = type("OwnServiceRpc", (ServiceRpc,), {name: OwnListener()})
 
@@ -245,15 +245,15 @@ class TestClients:
             OwnListener
         ]
         with ServiceRpcClient(Caller.name, timeout=10) as caller:
-            assert caller.call() == "heard"
+            assert caller.call() == "intercepted"
 
-    def test_the_exchange(self, config):
+    def test_the_rpc_exchange(self, config):
         with config.patch({"rpc_exchange": "other"}):
             assert get_rpc_exchange().name == "other"
 
 
 class TestConsumerOptions:
-    def test_prefetch_count_of_one_queue(self, serve, queue, send, uid):
+    def test_prefetch_count_per_queue(self, serve, queue, send, uid):
         running, go = threading.Semaphore(0), threading.Event()
 
         class Service:
@@ -274,7 +274,7 @@ class TestConsumerOptions:
             assert not running.acquire(timeout=0.1)
             go.set()
 
-    def test_prefetch_count_may_be_written_in_capitals(self, config):
+    def test_prefetch_count_in_capitals(self, config):
         class Service:
             name = "service"
 
@@ -290,7 +290,7 @@ class TestConsumerOptions:
         config["prefetch_count"] = 4
         assert consumer.prefetch_count == 4
 
-    def test_one_that_makes_no_sense_is_an_error(self, serve, queue, uid):
+    def test_invalid_prefetch_count(self, serve, queue, uid):
         class Service:
             name = "service-" + uid
 
@@ -301,7 +301,7 @@ class TestConsumerOptions:
         with pytest.raises(ConfigurationError, match="prefetch_count must be a whole number"):
             serve(Service)
 
-    def test_formats_of_one_queue(self, serve, queue, send, uid):
+    def test_accepted_formats_per_queue(self, serve, queue, send, uid):
         class Service:
             name = "service-" + uid
 
@@ -315,7 +315,7 @@ class TestConsumerOptions:
             send("yaml is", serializer="yaml")
         assert result.get() == "yaml is"
 
-    def test_a_heartbeat_makes_a_connection_of_its_own(self, serve, queue, send, uid):
+    def test_a_heartbeat_requires_its_own_connection(self, serve, queue, send, uid):
         class Service:
             name = "service-" + uid
 
@@ -338,11 +338,11 @@ class TestConsumerOptions:
             send(1)
         assert result.get() == 1
 
-    def test_an_option_that_there_is_not_is_an_error(self, queue):
+    def test_unknown_options(self, queue):
         with pytest.raises(TypeError):
             consume(queue, no_such_option=1)(lambda self, body: None)
 
-    def test_messages_can_be_settled_through_the_consumer(self, serve, queue, send, uid):
+    def test_messages_can_be_acknowledged_through_the_consumer(self, serve, queue, send, uid):
         class Batch(consume.__self__):
             def handle_message(self, body, message):
                 self.consumer.ack_message(message)
@@ -394,7 +394,7 @@ class TestPublisherOptions:
         assert message.get() == "message"
         assert event.get() == "event"
 
-    def test_of_a_standalone_dispatcher(self, serve, own_broker, uid):
+    def test_options_of_a_standalone_dispatcher(self, serve, own_broker, uid):
         class Service:
             name = "service-" + uid
 
@@ -408,14 +408,14 @@ class TestPublisherOptions:
         assert result.get() == 1
 
 
-def test_headers_can_be_made_and_read_by_functions():
+def test_encodes_and_decodes_headers():
     assert encode_to_headers({"a": 1, "b": None}) == {"nameko.a": 1}
     assert encode_to_headers({"a": 1}, prefix="other") == {"other.a": 1}
     assert decode_from_headers({"nameko.a": 1, "b": 2}) == {"a": 1, "b": 2}
     assert decode_from_headers({"other.a": 1, "nameko.b": 2}, "other") == {"a": 1, "nameko.b": 2}
 
 
-def test_context_data_is_live(serve, uid):
+def test_changes_of_context_data_are_sent(serve, uid):
     class Tenant(DependencyProvider):
         def worker_setup(self, worker_ctx):
             worker_ctx.context_data["tenant"] = 7
@@ -426,7 +426,7 @@ def test_context_data_is_live(serve, uid):
         dispatch = EventDispatcher()
 
         @dummy
-        def tell(self):
+        def notify(self):
             self.dispatch("changed", None)
 
         @event_handler(name, "changed")
@@ -439,13 +439,13 @@ def test_context_data_is_live(serve, uid):
         entrypoint_waiter(
             container, "on_event", callback=lambda ctx, *_: seen.append(ctx.data) or True
         ),
-        entrypoint_hook(container, "tell") as tell,
+        entrypoint_hook(container, "notify") as notify,
     ):
-        tell()
+        notify()
     assert seen == [{"tenant": 7}]
 
 
-def test_programs_read_the_configuration_as_the_command_line_does(tmp_path, monkeypatch):
+def test_programs_can_load_configuration_files(tmp_path, monkeypatch):
     from nameko.cli import setup_config
     from nameko.cli.utils.config import load_config
     from nameko.cli.utils.config import setup_config as from_utils

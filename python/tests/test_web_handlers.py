@@ -1,4 +1,4 @@
-"""@http: which method a request runs, what it gets, and what the client gets for it."""
+"""@http: routing, arguments, results and errors."""
 
 import json
 import threading
@@ -84,28 +84,28 @@ def client(serve):
     return Client(serve(Shop, **LOCAL))
 
 
-def test_url_values_are_arguments(client):
+def test_passes_url_values_as_arguments(client):
     assert client.get("/items/42").text == "item 42"
     assert client.get("/items/many").status == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
-def test_one_method_for_several_http_methods(client, method):
+def test_a_method_can_serve_several_http_methods(client, method):
     assert client(method, "/method").text == method
 
 
-def test_what_no_rule_names_is_not_found_or_not_allowed(client):
+def test_unknown_urls_are_404_and_unknown_methods_405(client):
     missing = client.get("/missing")
     assert missing.status == 404
     assert "<title>404 Not Found</title>" in missing.text
-    refused = client("DELETE", "/method")
-    assert refused.status == 405
-    assert set(refused.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST", "PUT"}
+    rejected = client("DELETE", "/method")
+    assert rejected.status == 405
+    assert set(rejected.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST", "PUT"}
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 5_000_000])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_bodies_of_any_size_come_whole(client, size, chunked):
+def test_reads_bodies_of_any_size(client, size, chunked):
     body = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     sent = iter([body[:100], body[100:]]) if chunked else body
     answer = client("POST", "/echo", sent, {"Content-Type": "x/y"}, encode_chunked=chunked)
@@ -113,7 +113,7 @@ def test_bodies_of_any_size_come_whole(client, size, chunked):
     assert answer.headers["Content-Type"] == "x/y"
 
 
-def test_forms_and_files(client):
+def test_parses_forms_and_files(client):
     body = (
         b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n'
         b'--b\r\nContent-Disposition: form-data; name="f"; filename="f.txt"\r\n\r\nabc\r\n--b--\r\n'
@@ -123,12 +123,12 @@ def test_forms_and_files(client):
     assert json.loads(answer.text) == {"form": {"a": "one"}, "files": {"f": 3}}
 
 
-def test_the_url_is_decoded(client):
+def test_decodes_the_url(client):
     answer = client.get("/query/%C3%A9%20/b%2Fc?q=%E2%82%AC+1", Host="example.org")
     assert json.loads(answer.text) == ["é /b/c", "€ 1", "127.0.0.1", "example.org"]
 
 
-def test_status_and_headers(client):
+def test_sends_status_and_headers(client):
     answer = client.get("/status")
     assert (answer.status, answer.text) == (201, "made")
     answer = client.get("/headers")
@@ -137,7 +137,7 @@ def test_status_and_headers(client):
     assert answer.headers["X-Caf"] == "é"
 
 
-def test_head_tells_the_length_and_sends_no_body(client):
+def test_head_has_the_length_and_no_body(client):
     answer = client("HEAD", "/items/42")
     assert (answer.status, answer.body) == (200, b"")
     assert answer.headers["Content-Length"] == "7"
@@ -152,35 +152,35 @@ def test_head_tells_the_length_and_sends_no_body(client):
         ("/bytes", 500, "Error: TypeError: Payload must be a string. Got `b'no text'`\n"),
     ],
 )
-def test_errors_are_told(client, path, status, text):
+def test_sends_errors_as_text(client, path, status, text):
     answer = client.get(path)
     assert (answer.status, answer.text) == (status, text)
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_a_method_that_takes_no_request_is_told_of(client):
+def test_reports_a_method_without_a_request_parameter(client):
     answer = client.get("/takes-nothing")
     assert answer.status == 400
     assert answer.text.startswith("Error: IncorrectSignature: ")
 
 
-def test_a_method_that_exits_ends_its_request_only(client):
+def test_system_exit_ends_only_its_request(client):
     assert client.get("/exit").status == 500
     assert client.get("/items/1").text == "item 1"
 
 
-def test_coroutines(client):
+def test_runs_coroutines(client):
     assert client.get("/async").text == "awaited"
 
 
-def test_dependencies_have_seen_the_result_before_the_client(serve):
-    told = threading.Event()
+def test_dependencies_observe_the_result_before_the_client(serve):
+    observed = threading.Event()
     seen = []
 
     class Observer(DependencyProvider):
         def worker_result(self, worker_ctx, result=None, exc_info=None):
             seen.append(result)
-            told.wait(10)
+            observed.wait(10)
             seen.append("done")
 
     class Observed:
@@ -189,8 +189,8 @@ def test_dependencies_have_seen_the_result_before_the_client(serve):
 
         @http("GET", "/")
         def index(self, request):
-            # The client waits for all of worker_result().
-            threading.Timer(0.05, told.set).start()
+            # The client has to wait until worker_result() returns.
+            threading.Timer(0.05, observed.set).start()
             return "result"
 
     client = Client(serve(Observed, **LOCAL))
@@ -198,7 +198,7 @@ def test_dependencies_have_seen_the_result_before_the_client(serve):
     assert seen == ["result", "done"]
 
 
-def test_a_failing_hook_ends_the_service_and_not_in_silence(serve):
+def test_a_failing_worker_setup_ends_the_service(serve):
     class Broken(DependencyProvider):
         def worker_setup(self, worker_ctx):
             raise RuntimeError("broken hook")
@@ -216,21 +216,21 @@ def test_a_failing_hook_ends_the_service_and_not_in_silence(serve):
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         with pytest.raises(RuntimeError, match="broken hook"):
             container.wait()
-        # The client learns that nothing comes.
+        # The client gets an error or a closed connection.
         try:
             assert b" 200 " not in connection.recv(1000)
         except ConnectionError:
             pass
 
 
-def test_subclasses_change_arguments_results_and_errors(serve):
+def test_subclasses_can_change_arguments_results_and_errors(serve):
     class JsonHandler(HttpRequestHandler):
         def __init__(self, *args, **kwargs):
-            self.wants = kwargs.pop("wants", None)
+            self.parameter = kwargs.pop("parameter", None)
             super().__init__(*args, **kwargs)
 
         def get_entrypoint_parameters(self, request):
-            return (request.args[self.wants],), {}
+            return (request.args[self.parameter],), {}
 
         def handle_result(self, event, worker_ctx, result, exc_info):
             seen.append(result)
@@ -248,7 +248,7 @@ def test_subclasses_change_arguments_results_and_errors(serve):
     class Service:
         name = "jsonic"
 
-        @json_http("GET", "/twice", wants="word")
+        @json_http("GET", "/twice", parameter="word")
         def twice(self, word):
             return {"word": word * 2}
 
@@ -260,7 +260,7 @@ def test_subclasses_change_arguments_results_and_errors(serve):
     assert client.get("/twice").status == 422
 
 
-def test_a_handle_request_of_ones_own_may_wait_in_its_own_way(serve):
+def test_an_overridden_handle_request_can_wait_in_any_way(serve):
     class Handler(HttpRequestHandler):
         def handle_request(self, request):
             done = threading.Event()
@@ -287,8 +287,8 @@ def test_a_handle_request_of_ones_own_may_wait_in_its_own_way(serve):
     assert Client(serve(Service, **LOCAL)).get("/").text == "LOUD"
 
 
-def test_more_requests_than_workers_wait_their_turn(serve, config):
-    running, most, lock = [0], [0], threading.Lock()
+def test_requests_wait_for_a_free_worker(serve, config):
+    running, peak, lock = [0], [0], threading.Lock()
     go = threading.Event()
     full = threading.Semaphore(0)
 
@@ -299,7 +299,7 @@ def test_more_requests_than_workers_wait_their_turn(serve, config):
         def index(self, request):
             with lock:
                 running[0] += 1
-                most[0] = max(most[0], running[0])
+                peak[0] = max(peak[0], running[0])
             full.release()
             go.wait(30)
             with lock:
@@ -320,7 +320,7 @@ def test_more_requests_than_workers_wait_their_turn(serve, config):
         thread.start()
     for _ in range(4):
         assert full.acquire(timeout=10)
-    # An RPC message waits for a worker only, not for the requests that wait as well.
+    # An RPC message waits for a free worker, but not for the queued requests.
     with ServiceRpcProxy("busy", config, timeout=10) as busy:
         pong = busy.ping.call_async()
         go.set()
@@ -328,4 +328,4 @@ def test_more_requests_than_workers_wait_their_turn(serve, config):
     for thread in threads:
         thread.join(10)
     assert answers == ["ok"] * 40
-    assert most[0] == 4
+    assert peak[0] == 4

@@ -1,4 +1,4 @@
-"""HTTP on the wire: what clients and proxies send that browsers do not, and what they see."""
+"""HTTP on the wire: unusual requests of clients and proxies, and the responses."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def client(serve):
 
 
 def ask(client, target, *headers, method=b"GET", body=b""):
-    """What the service has seen of a request, the bytes of which are given."""
+    """Sends a raw request and returns it as seen by the service."""
     answer = client.raw(message(target, *headers, method=method, body=body))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
     return json.loads(answer.partition(b"\r\n\r\n")[2])
@@ -69,17 +69,17 @@ def message(target, *headers, method=b"GET", body=b"", version=b"HTTP/1.1"):
         ("299", b"HTTP/1.1 299 UNKNOWN"),
     ],
 )
-def test_a_status_keeps_its_reason(client, status, line):
+def test_sends_the_reason_of_a_status(client, status, line):
     path = "/status/{}".format(status.replace(" ", "%20")).encode()
     assert client.raw(message(path, b"Host: x")).split(b"\r\n")[0] == line
 
 
 @pytest.mark.parametrize("status", ["100 Continue", "Hello", "1000 x"])
-def test_a_status_that_cannot_be_sent_is_500(client, status):
+def test_an_invalid_status_becomes_500(client, status):
     assert client.get("/status/{}".format(status.replace(" ", "%20"))).status == 500
 
 
-def test_names_of_headers_are_written_as_ever(client):
+def test_header_names_are_capitalised(client):
     head = client.raw(message(b"/request", b"Host: x")).partition(b"\r\n\r\n")[0]
     names = {line.partition(b":")[0] for line in head.split(b"\r\n")[1:]}
     assert names == {b"Content-Type", b"Content-Length", b"Connection", b"Date"}
@@ -88,64 +88,64 @@ def test_names_of_headers_are_written_as_ever(client):
 @pytest.mark.parametrize(
     "hosts", [[], [b"Host: x", b"Host: y"], [b"Host: x", b"Host: x"], [b"Host: a b"]]
 )
-def test_a_request_for_no_host_or_two_is_a_bad_one(client, hosts):
+def test_rejects_requests_without_a_single_valid_host(client, hosts):
     answer = client.raw(message(b"/request", *hosts))
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"Host" in answer.partition(b"\r\n\r\n")[2]
 
 
-def test_http_1_0_needs_no_host(client):
+def test_http_1_0_does_not_require_a_host(client):
     answer = client.raw(message(b"/request", version=b"HTTP/1.0"))
     assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
 
 
-def test_a_whole_url_as_the_target_says_the_host(client):
+def test_an_absolute_target_overrides_the_host(client):
     seen = ask(client, b"http://example.org:81/request/a?b=c", b"Host: x")
     assert (seen["host"], seen["rest"], seen["args"]) == ("example.org:81", "a", {"b": "c"})
     assert seen["uri"] == "/request/a?b=c"
 
 
-def test_urls_that_are_not_encoded(client):
+def test_accepts_urls_without_percent_encoding(client):
     seen = ask(client, "/request/é?q=ü&r=%C3%BC".encode(), b"Host: x")
     assert (seen["rest"], seen["args"]) == ("é", {"q": "ü", "r": "ü"})
-    # A character for each byte, as WSGI has it.
+    # One character per byte, as specified by WSGI.
     assert seen["query"] == "q=ü&r=%C3%BC".encode().decode("latin-1")
     assert seen["uri"] == "/request/é?q=ü&r=%C3%BC".encode().decode("latin-1")
 
 
-def test_urls_that_are_encoded_otherwise_than_in_utf_8(client):
+def test_accepts_urls_that_are_not_utf_8(client):
     seen = ask(client, b"/request/%ff%zz?q=%ff", b"Host: x")
     assert seen["rest"] == "\ufffd%zz"
     assert seen["args"] == {"q": "%FF"}
 
 
-def test_headers_that_come_twice(client):
+def test_joins_repeated_headers(client):
     headers = [b"Cookie: a=1", b"Cookie: b=2", b"X-Forwarded-For: 1.1.1.1"]
     seen = ask(client, b"/request", b"Host: x", *headers, b"X-Forwarded-For: 2.2.2.2")
     assert seen["cookies"] == {"a": "1", "b": "2"}
     assert seen["forwarded"] == ["1.1.1.1,2.2.2.2"]
 
 
-def test_trailers_are_no_headers(client):
+def test_ignores_trailers(client):
     headers = [b"Host: x", b"Transfer-Encoding: chunked", b"Trailer: X-Extra"]
     body = b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Extra: y\r\n\r\n"
     seen = ask(client, b"/request", *headers, method=b"POST", body=body)
     assert (seen["body"], seen["extra"]) == ("abcde", None)
 
 
-def test_a_body_that_nobody_reads_is_not_the_next_request(client):
+def test_an_unread_body_is_not_taken_for_the_next_request(client):
     post = b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\nGET / HTTP/1.1"
     answers = client.raw(post + message(b"/request", b"Host: x"))
     assert answers.count(b"HTTP/1.1 200 OK") == 2
 
 
-def test_a_body_shorter_than_it_was_said_to_be_is_told_in_the_log(client, caplog):
+def test_logs_a_body_shorter_than_its_content_length(client, caplog):
     answer = client.raw(message(b"/short", b"Host: x"))
     assert not answer.endswith(b"abc" + bytes(6))
-    assert "the body has 3 bytes, Content-Length says 9" in caplog.text
+    assert "the body has 3 bytes, but Content-Length is 9" in caplog.text
 
 
-def test_the_log_names_the_client_and_who_it_came_by(client):
+def test_the_access_log_has_the_client_and_its_proxies(client):
     lines = queue.Queue()
     handler = logging.Handler()
     handler.emit = lambda record: lines.put(record.getMessage())

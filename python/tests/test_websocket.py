@@ -1,5 +1,4 @@
-"""WebSocket: methods that clients call over one connection, events that they are sent, and how
-connections end."""
+"""WebSocket: RPC methods, events, and the lifecycle of connections."""
 
 import json
 import os
@@ -25,7 +24,7 @@ from nameko.rpc import rpc as amqp_rpc
 from nameko.standalone.rpc import ServiceRpcProxy
 from nameko.testing.services import dummy, entrypoint_hook
 from nameko.testing.utils import get_extension
-from nameko.testing.websocket import make_virtual_socket, say_goodbye
+from nameko.testing.websocket import close_gracefully, make_virtual_socket
 from nameko.web.handlers import http
 from nameko.web.server import WebServer
 from nameko.web.websocket import (
@@ -82,11 +81,11 @@ class Chat:
 
     @dummy
     def broadcast(self, value, channel="lobby"):
-        self.hub.broadcast(channel, "said", value)
+        self.hub.broadcast(channel, "message", value)
 
     @dummy
     def unicast(self, socket_id, value):
-        return self.hub.unicast(socket_id, "said", value)
+        return self.hub.unicast(socket_id, "message", value)
 
     @http("GET", "/")
     def index(self, request):
@@ -95,7 +94,7 @@ class Chat:
 
 @pytest.fixture
 def connect():
-    """``connect(container)`` is a virtual socket."""
+    """``connect(container)`` returns a connected virtual socket."""
     apps = []
 
     def connect(container):
@@ -107,7 +106,7 @@ def connect():
 
     yield connect
     for app, thread in apps:
-        say_goodbye(app)
+        close_gracefully(app)
         thread.join(10)
         assert not thread.is_alive()
 
@@ -119,7 +118,7 @@ def chat(serve):
 
 @pytest.fixture
 def plain():
-    """``plain(container)`` is a client that sends and receives message by message. It has read the
+    """``plain(container)`` returns a connected ``websocket.WebSocket`` that has read the
     greeting."""
     sockets = []
 
@@ -137,7 +136,7 @@ def plain():
 
 
 def call(connection, method, correlation_id="1", **data):
-    """The reply to a message."""
+    """Sends a message and returns the reply."""
     request = {"method": method, "data": data, "correlation_id": correlation_id}
     connection.send(json.dumps(request))
     return json.loads(connection.recv())
@@ -158,7 +157,7 @@ def broadcast(container, value, **kwargs):
 
 @pytest.fixture
 def left(monkeypatch):
-    """A queue of the sockets that the server has noticed to have gone."""
+    """A queue of the sockets that the server has removed."""
     gone = queue.Queue()
     remove = WebSocketServer.remove_socket
 
@@ -170,7 +169,7 @@ def left(monkeypatch):
     return gone
 
 
-def test_the_first_message_says_who_the_socket_is(chat, plain):
+def test_the_first_message_has_the_socket_id(chat, plain):
     greeting = json.loads(plain(chat, greeting=False).recv())
     assert greeting == {
         "type": "event",
@@ -179,7 +178,7 @@ def test_the_first_message_says_who_the_socket_is(chat, plain):
     }
 
 
-def test_results_and_errors_on_the_wire(chat, plain):
+def test_wire_format_of_results_and_errors(chat, plain):
     connection = plain(chat)
     assert call(connection, "echo", 7, value=[1, "é"]) == {
         "type": "result",
@@ -202,7 +201,7 @@ def test_results_and_errors_on_the_wire(chat, plain):
 
 
 @pytest.mark.parametrize("garbage", ["no json", "[]", "{}", '"text"', "", "null", '{"method": 1}'])
-def test_what_is_no_request_is_told(chat, plain, garbage):
+def test_answers_malformed_messages_with_an_error(chat, plain, garbage):
     connection = plain(chat)
     connection.send(garbage)
     reply = json.loads(connection.recv())
@@ -213,7 +212,7 @@ def test_what_is_no_request_is_told(chat, plain, garbage):
     assert call(connection, "echo", value=1)["data"] == 1
 
 
-def test_errors_are_raised_by_the_virtual_socket(chat, connect):
+def test_the_virtual_socket_raises_errors(chat, connect):
     client = connect(chat)
     with pytest.raises(MethodNotFound):
         client.rpc("unknown")
@@ -226,11 +225,11 @@ def test_errors_are_raised_by_the_virtual_socket(chat, connect):
     assert client.rpc("echo", value="still there") == "still there"
 
 
-def test_coroutines(chat, connect):
+def test_runs_coroutines(chat, connect):
     assert connect(chat).rpc("later") == "awaited"
 
 
-def test_http_on_the_same_port(chat):
+def test_serves_http_on_the_same_port(chat):
     client = Client(chat)
     assert client.get("/").text == "http too"
     assert client.get("/ws").status == 400
@@ -243,7 +242,7 @@ def test_http_on_the_same_port(chat):
         ({"Sec-WebSocket-Version": "8"}, 426),
     ],
 )
-def test_a_handshake_that_is_none_is_refused(chat, change, status):
+def test_rejects_an_invalid_handshake(chat, change, status):
     headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -256,7 +255,7 @@ def test_a_handshake_that_is_none_is_refused(chat, change, status):
     assert sockets_of(chat) == {}
 
 
-def test_events_reach_those_who_listen(chat, connect):
+def test_events_reach_subscribers_only(chat, connect):
     one, two, other = connect(chat), connect(chat), connect(chat)
     assert one.rpc("subscribe") == two.rpc("subscribe") == "subscribed"
     one.rpc("subscribe")
@@ -264,27 +263,30 @@ def test_events_reach_those_who_listen(chat, connect):
     for value in (1, 2):
         broadcast(chat, value)
     for client in (one, two):
-        assert [client.wait_for_event("said") for _ in range(2)] == [("said", 1), ("said", 2)]
+        assert [client.wait_for_event("message") for _ in range(2)] == [
+            ("message", 1),
+            ("message", 2),
+        ]
     one.rpc("unsubscribe")
     broadcast(chat, 3)
-    assert two.wait_for_event("said") == ("said", 3)
-    # What was sent to them would have come before the reply.
+    assert two.wait_for_event("message") == ("message", 3)
+    # Events are delivered before the replies.
     assert one.rpc("subscriptions") == []
     assert other.rpc("subscriptions") == ["elsewhere"]
-    assert one.get_event_queue("said").empty()
-    assert other.get_event_queue("said").empty()
+    assert one.get_event_queue("message").empty()
+    assert other.get_event_queue("message").empty()
 
 
-def test_an_event_for_one(chat, connect):
+def test_sends_an_event_to_a_single_socket(chat, connect):
     client = connect(chat)
     _, data = client.wait_for_event("connected")
     with entrypoint_hook(chat, "unicast") as unicast:
         assert unicast(data["socket_id"], "psst") is True
         assert unicast("nobody", "psst") is False
-    assert client.wait_for_event("said") == ("said", "psst")
+    assert client.wait_for_event("message") == ("message", "psst")
 
 
-def test_who_is_not_connected_cannot_subscribe(chat):
+def test_unknown_sockets_cannot_subscribe(chat):
     hub = hub_of(chat)
     with pytest.raises(ConnectionNotFound):
         hub.subscribe("nobody", "lobby")
@@ -293,7 +295,7 @@ def test_who_is_not_connected_cannot_subscribe(chat):
     hub.broadcast("lobby", "event", {})
 
 
-def test_a_client_that_says_goodbye_is_forgotten_before_it_hears_the_answer(chat, plain):
+def test_removes_a_socket_before_it_answers_the_close_frame(chat, plain):
     connection = plain(chat)
     call(connection, "subscribe")
     assert hub_of(chat).subscriptions["lobby"]
@@ -304,7 +306,7 @@ def test_a_client_that_says_goodbye_is_forgotten_before_it_hears_the_answer(chat
     assert hub_of(chat).connections == {}
 
 
-def test_a_client_that_is_lost_is_forgotten_once(chat, plain, left):
+def test_removes_a_lost_socket_once(chat, plain, left):
     connection = plain(chat)
     call(connection, "subscribe")
     (socket_id,) = sockets_of(chat)
@@ -317,7 +319,7 @@ def test_a_client_that_is_lost_is_forgotten_once(chat, plain, left):
     assert left.empty()
 
 
-def test_many_sockets_hold_no_threads(chat, plain):
+def test_sockets_do_not_occupy_threads(chat, plain):
     connections = [plain(chat) for _ in range(3)]
     call(connections[0], "echo")
     before = threading.active_count()
@@ -329,7 +331,7 @@ def test_many_sockets_hold_no_threads(chat, plain):
     assert {json.loads(connection.recv())["data"] for connection in connections} == {"all"}
 
 
-def test_messages_of_a_socket_are_handled_in_order_those_of_others_side_by_side(serve, plain):
+def test_handles_messages_of_a_socket_in_order_and_sockets_concurrently(serve, plain):
     order, first_runs, go = [], threading.Event(), threading.Event()
 
     class Service:
@@ -354,7 +356,7 @@ def test_messages_of_a_socket_are_handled_in_order_those_of_others_side_by_side(
     assert order == [100, 0, 1, 2, 3, 4]
 
 
-def test_dependencies_have_seen_the_result_before_the_client(serve, plain):
+def test_dependencies_observe_the_result_before_the_client(serve, plain):
     seen = []
 
     class Observer(DependencyProvider):
@@ -375,7 +377,7 @@ def test_dependencies_have_seen_the_result_before_the_client(serve, plain):
         assert len(seen) == number + 1
 
 
-def test_busy_sockets_do_not_hold_up_rpc(serve, plain, config):
+def test_busy_sockets_do_not_delay_rpc(serve, plain, config):
     begun, go = threading.Semaphore(0), threading.Event()
 
     class Service:
@@ -403,7 +405,7 @@ def test_busy_sockets_do_not_hold_up_rpc(serve, plain, config):
     assert all(json.loads(connection.recv())["success"] for connection in connections)
 
 
-def test_broadcasts_while_sockets_come_and_go(chat, plain, left):
+def test_broadcasts_while_sockets_connect_and_disconnect(chat, plain, left):
     stay = plain(chat)
     call(stay, "subscribe")
     over = threading.Event()
@@ -439,7 +441,7 @@ def test_broadcasts_while_sockets_come_and_go(chat, plain, left):
     assert len(hub_of(chat).connections) == 1
 
 
-def test_a_client_that_takes_nothing_is_closed_and_said_so(serve, plain, left, expect_log):
+def test_closes_a_socket_with_a_full_send_buffer(serve, plain, left, expect_log):
     container = serve(Chat, WEBSOCKET_MAX_QUEUE=100_000, **LOCAL)
     connection = plain(container)
     call(connection, "subscribe")
@@ -458,7 +460,7 @@ def test_a_client_that_takes_nothing_is_closed_and_said_so(serve, plain, left, e
         (b"\x81\xff" + struct.pack("!Q", 1 << 40) + b"mask", 1009),  # a terabyte
     ],
 )
-def test_frames_that_break_the_rules_close_the_socket(chat, plain, left, frame, code):
+def test_closes_the_socket_on_invalid_frames(chat, plain, left, frame, code):
     connection = plain(chat)
     connection.sock.sendall(frame)
     closing = connection.recv_frame()
@@ -468,7 +470,7 @@ def test_frames_that_break_the_rules_close_the_socket(chat, plain, left, frame, 
     assert call(plain(chat), "echo", value=1)["data"] == 1
 
 
-def test_random_bytes_harm_nobody(chat, plain, left):
+def test_survives_random_bytes(chat, plain, left):
     for _ in range(20):
         connection = plain(chat)
         connection.sock.sendall(os.urandom(200))
@@ -479,7 +481,7 @@ def test_random_bytes_harm_nobody(chat, plain, left):
     assert call(plain(chat), "echo", value=1)["data"] == 1
 
 
-def test_a_message_may_be_limited(serve, plain):
+def test_limits_the_size_of_messages(serve, plain):
     container = serve(Chat, WEBSOCKET_MAX_MESSAGE=1000, **LOCAL)
     assert call(plain(container), "echo", value="x" * 900)["success"]
     connection = plain(container)
@@ -488,13 +490,13 @@ def test_a_message_may_be_limited(serve, plain):
     assert struct.unpack("!H", closing.data[:2])[0] == 1009
 
 
-def test_a_client_that_does_not_answer_pings_is_dropped(serve, plain, left):
+def test_drops_a_client_that_does_not_answer_pings(serve, plain, left):
     container = serve(Chat, WEBSOCKET_PING_INTERVAL=0.1, **LOCAL)
     plain(container)
     assert left.get(timeout=10)
 
 
-def test_a_stop_tells_sockets_and_lets_messages_in_work_end(serve, plain, left):
+def test_a_stop_finishes_messages_and_closes_sockets(serve, plain, left):
     begun, go = threading.Event(), threading.Event()
 
     class Service:
@@ -525,7 +527,7 @@ def test_a_stop_tells_sockets_and_lets_messages_in_work_end(serve, plain, left):
     assert left.qsize() == 2
 
 
-def test_a_service_may_have_a_hub_and_no_methods(serve, plain):
+def test_a_service_can_have_a_hub_without_methods(serve, plain):
     class Ticker:
         name = "ticker"
         hub = WebSocketHubProvider()
@@ -544,7 +546,7 @@ def test_a_service_may_have_a_hub_and_no_methods(serve, plain):
     assert isinstance(deserialize(reply["error"]), MethodNotFound)
 
 
-def test_a_kill_cuts_sockets(chat, plain):
+def test_a_kill_aborts_sockets(chat, plain):
     connection = plain(chat)
     chat.kill()
     try:
@@ -553,7 +555,7 @@ def test_a_kill_cuts_sockets(chat, plain):
         pass
 
 
-def test_a_socket_that_cannot_be_added_is_refused_and_logged(chat, monkeypatch, expect_log):
+def test_rejects_a_socket_if_add_websocket_fails(chat, monkeypatch, expect_log):
     def refuse(self, ws, initial_context_data=None):
         raise RuntimeError("house full")
 
@@ -566,7 +568,7 @@ def test_a_socket_that_cannot_be_added_is_refused_and_logged(chat, monkeypatch, 
     assert Client(chat).get("/").text == "http too"
 
 
-def test_methods_for_sockets_that_come_and_go(serve, plain):
+def test_runs_connect_and_disconnect_entrypoints(serve, plain):
     gone = queue.Queue()
 
     class Service:
@@ -612,10 +614,10 @@ def test_methods_for_sockets_that_come_and_go(serve, plain):
     assert gone.get_nowait()[1] == ["hall"]
 
 
-@pytest.mark.parametrize("goodbye", [True, False])
-def test_what_a_client_sent_before_it_left_is_handled_and_then_it_is_gone(serve, plain, goodbye):
+@pytest.mark.parametrize("close_frame", [True, False])
+def test_handles_pending_messages_before_the_disconnect(serve, plain, close_frame):
     done = queue.Queue()
-    go_on = threading.Event()
+    resume = threading.Event()
 
     class Service:
         name = "notes"
@@ -626,7 +628,7 @@ def test_what_a_client_sent_before_it_left_is_handled_and_then_it_is_gone(serve,
         def wait(self, socket_id):
             self.hub.subscribe(socket_id, "notes")
             done.put("waits")
-            go_on.wait(10)
+            resume.wait(10)
             done.put("waited")
 
         @rpc
@@ -642,16 +644,16 @@ def test_what_a_client_sent_before_it_left_is_handled_and_then_it_is_gone(serve,
     assert done.get(timeout=10) == "waits"
     for text in ("one", "two"):
         connection.send(json.dumps({"method": "note", "data": {"text": text}}))
-    if goodbye:
+    if close_frame:
         connection.send_close()
     else:
         connection.shutdown()
-    go_on.set()
-    told = [done.get(timeout=10) for _ in range(4)]
-    assert told == ["waited", ("one", ["notes"]), ("two", ["notes"]), ("gone", ["notes"])]
+    resume.set()
+    order = [done.get(timeout=10) for _ in range(4)]
+    assert order == ["waited", ("one", ["notes"]), ("two", ["notes"]), ("gone", ["notes"])]
 
 
-def test_context_data_of_a_socket(serve, plain):
+def test_sockets_have_context_data(serve, plain):
     class Server(WebServer):
         def context_data_from_headers(self, request):
             return {"user_id": request.headers["X-User"]}
@@ -684,7 +686,7 @@ def test_context_data_of_a_socket(serve, plain):
     connection.shutdown()
 
 
-def test_the_virtual_socket_tells_that_nobody_is_there():
+def test_the_virtual_socket_reports_a_refused_connection():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     app, wait = make_virtual_socket("127.0.0.1", port)
@@ -695,7 +697,7 @@ def test_the_virtual_socket_tells_that_nobody_is_there():
     thread.join(10)
 
 
-def test_the_virtual_socket_tells_that_the_connection_was_lost(serve, connect):
+def test_the_virtual_socket_reports_a_lost_connection(serve, connect):
     begun = threading.Event()
 
     class Service:
@@ -718,7 +720,7 @@ def test_the_virtual_socket_tells_that_the_connection_was_lost(serve, connect):
         client.rpc("wait")
 
 
-def test_a_hub_by_itself():
+def test_a_hub_can_be_created_without_a_server():
     class Server:
         sockets = {}
 

@@ -1,6 +1,6 @@
-"""Extensions of the community, installed from PyPI, in services on real servers.
+"""Fixtures for tests of community extensions from PyPI, with real servers.
 
-They need an environment of their own, and servers: `make test-community` makes and starts them.
+`make test-community` creates their environment and starts the servers.
 """
 
 import os
@@ -9,7 +9,7 @@ import pytest
 
 
 def server(variable):
-    """The address of a server. The tests are not skipped without one: it is started with them."""
+    """Returns the address of a server. Without one, tests fail instead of being skipped."""
     try:
         return os.environ[variable]
     except KeyError:
@@ -23,5 +23,5 @@ def postgresql_url():
 
 @pytest.fixture(scope="session")
 def redis_url():
-    # redis-py has another name for the scheme.
+    # redis-py uses another scheme.
     return server("REDIS_URL").replace("redis+unix:", "unix:")

@@ -1,4 +1,4 @@
-"""nameko-amqp-retry: what fails is tried again later, by way of dead letters."""
+"""nameko-amqp-retry: retries failed messages later, through dead letter queues."""
 
 import pytest
 from kombu import Exchange, Queue
@@ -19,12 +19,12 @@ class Quick(Backoff):
     limit = 3
 
 
-# `callback` of an entrypoint_waiter: the worker that did not ask to be tried again.
+# Callback of an entrypoint_waiter that accepts the last attempt.
 def settled(worker_ctx, result, exc_info):
     return exc_info is None or not isinstance(exc_info[1], Backoff)
 
 
-def test_rpc(serve, cluster, uid):
+def test_retries_rpc(serve, cluster, uid):
     class Service:
         name = "service-" + uid
 
@@ -47,7 +47,7 @@ def test_rpc(serve, cluster, uid):
         cluster[Service.name].never()
 
 
-def test_other_errors_are_answered_at_once(serve, cluster, uid):
+def test_does_not_retry_other_errors(serve, cluster, uid):
     class Service:
         name = "service-" + uid
 
@@ -60,7 +60,7 @@ def test_other_errors_are_answered_at_once(serve, cluster, uid):
         cluster[Service.name].method()
 
 
-def test_call_id_stack_shows_the_backoff(serve, cluster, uid):
+def test_the_call_id_stack_has_the_backoff(serve, cluster, uid):
     class Service:
         name = "service-" + uid
 
@@ -82,7 +82,7 @@ def test_call_id_stack_shows_the_backoff(serve, cluster, uid):
     assert second[-2] == first[-1] + ".backoff"
 
 
-def test_decorator(serve, cluster, uid):
+def test_retries_with_the_decorator(serve, cluster, uid):
     class Service:
         name = "service-" + uid
 
@@ -99,7 +99,7 @@ def test_decorator(serve, cluster, uid):
     assert cluster[Service.name].method() == 3
 
 
-def test_events(serve, config, uid):
+def test_retries_events(serve, config, uid):
     class Service:
         name = "service-" + uid
 
@@ -118,7 +118,7 @@ def test_events(serve, config, uid):
     assert seen == [{"a": 1}] * 3
 
 
-def test_consume_gives_up(serve, config, uid):
+def test_gives_up_after_the_limit(serve, config, uid):
     queue = Queue("queue-" + uid, Exchange("exchange-" + uid, auto_delete=True), "key")
 
     class Service:
@@ -135,5 +135,5 @@ def test_consume_gives_up(serve, config, uid):
         Publisher(config["AMQP_URI"], exchange=queue.exchange, routing_key="key").publish([1])
     with pytest.raises(Backoff.Expired):
         result.get()
-    # The first time, and as often again as the limit says.
+    # The first attempt, and as many retries as the limit.
     assert seen == [[1]] * 4

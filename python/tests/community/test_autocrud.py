@@ -1,4 +1,4 @@
-"""nameko-autocrud: RPC methods for the rows of a table, added when the service is bound."""
+"""nameko-autocrud: RPC methods for the rows of a table."""
 
 import pytest
 from nameko_autocrud import AutoCrudWithEvents
@@ -11,7 +11,7 @@ from nameko.exceptions import RemoteError
 from nameko.testing.services import entrypoint_waiter
 
 
-def test_rows(serve, cluster, tmp_path, uid):
+def test_creates_updates_lists_and_deletes_rows(serve, cluster, tmp_path, uid):
     base = declarative_base(name="Base")
 
     class Book(base):

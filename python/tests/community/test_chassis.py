@@ -1,4 +1,4 @@
-"""nameko-chassis: a base class for services, and looking into running ones. It wants version 3."""
+"""nameko-chassis: a base class for services, and introspection. Requires version 3."""
 
 import os
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ CONTAINER = "nameko_chassis.containers.ServiceContainerWithLogging"
 
 @pytest.fixture
 def management(broker_uri):
-    """Its broker's URI, and where its management API is."""
+    """The URI of a broker, and the address of its management API."""
     if "NAMEKO_TEST_AMQP_URI" in os.environ:
         yield broker_uri, "{}:15672".format(urlsplit(broker_uri).hostname)
         return
@@ -43,7 +43,7 @@ def runner(management, uid):
 
         @rpc
         def ask(self):
-            # It imports eventlet, for a time limit that works under upstream only.
+            # Imports eventlet, for a timeout that only works with upstream.
             from nameko_chassis.health import is_service_responsive
 
             return is_service_responsive(self.back)
@@ -75,7 +75,7 @@ def runner(management, uid):
         reset_prometheus_registry(name)
 
 
-def test_services(runner, management, uid, capsys):
+def test_inspects_running_services(runner, management, uid, capsys):
     front = "front_{}_service".format(uid)
     [container] = [found for found in runner.containers if found.service_name == front]
     assert isinstance(container, ServiceContainerWithLogging)
@@ -89,11 +89,11 @@ def test_services(runner, management, uid, capsys):
     assert "Front.look" in capsys.readouterr().out
     assert state["service_name"] == front
     assert state["max_workers"] == 10
-    # One that has answered may not be over yet.
+    # Workers that have replied may still be running.
     assert state["running_workers"] == len(state["worker_states"])
     methods = [worker["method_name"] for worker in state["worker_states"]]
     worker = state["worker_states"][methods.index("query_state")]
-    # Where it was at that moment: in the method that looked.
+    # The worker was in the inspecting method.
     assert any("from_container" in line for line in worker["stacktrace"])
     port = get_extension(container, WebServer).address.port
     metrics = requests.get("http://127.0.0.1:{}/metrics".format(port), timeout=10).text

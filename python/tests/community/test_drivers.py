@@ -1,6 +1,6 @@
-"""Drivers that bring C extensions, TLS and threads of their own, inside workers.
+"""Drivers with C extensions, TLS and threads, used in workers.
 
-Each blocks its thread while it waits; the others run meanwhile.
+A blocking driver must not block other workers.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ WORKERS = 10
 
 
 def start_all(service):
-    """As many calls at once as there are workers."""
+    """Starts a call per worker, and returns the replies."""
     return [service.method.call_async(number) for number in range(WORKERS)]
 
 
 def call_all(service):
-    """Their results."""
+    """Makes a call per worker, and returns the results."""
     return [reply.result() for reply in start_all(service)]
 
 
@@ -39,8 +39,8 @@ def equal(left, right):
 
 
 @pytest.fixture
-def together():
-    """Lets callers through once there are WORKERS of them: they are all waiting at once."""
+def barrier():
+    """A barrier for WORKERS callers, which proves that they run concurrently."""
     return threading.Barrier(WORKERS)
 
 
@@ -88,12 +88,12 @@ def test_psycopg_in_a_coroutine(serve, cluster, postgresql_url, uid):
 
 
 @pytest.fixture
-def https(together, tmp_path):
-    """The address of an HTTPS server that answers once WORKERS ask, and who signed for it."""
+def https(barrier, tmp_path):
+    """An HTTPS server that answers after WORKERS requests: its URL and its CA file."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            together.wait(20)
+            barrier.wait(20)
             body = self.path.encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -133,12 +133,12 @@ def test_requests_over_tls(serve, cluster, https, uid):
 
 
 @pytest.fixture
-def grpc_server(together):
-    """The address of a gRPC server that answers once WORKERS ask."""
+def grpc_server(barrier):
+    """The address of a gRPC server that answers after WORKERS requests."""
 
     class Servicer:
         def upper(self, request, context):
-            together.wait(20)
+            barrier.wait(20)
             return Letters(text=request.text.upper())
 
         def split(self, request, context):

@@ -1,4 +1,4 @@
-"""Installing extensions leaves our package where it is."""
+"""Installing extensions does not replace this package."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 import nameko
 
-# What asks for `nameko`, and in which words.
+# Extensions and their requirement of nameko.
 REQUIREMENTS = {
     "nameko-amqp-retry": "nameko>=2.7.0",
     "nameko-autocrud": "nameko>=2.6.0",
@@ -25,40 +25,41 @@ REQUIREMENTS = {
 }
 
 
-def test_upstream_was_not_pulled_over_it():
+def test_upstream_is_not_installed():
     assert metadata.version("nameko") == nameko.__version__
     assert nameko.__version__.startswith("3.")
-    # Upstream has no compiled half.
+    # Upstream has no compiled module.
     assert find_spec("nameko._nameko") is not None
 
 
 @pytest.mark.parametrize("name", sorted(REQUIREMENTS))
-def test_extensions_find_what_they_require(name):
-    asked = {
+def test_the_requirements_of_extensions_are_known(name):
+    requirements = {
         requirement.replace("(", "").replace(")", "").replace(" ", "")
         for requirement in metadata.requires(name)
     }
-    assert REQUIREMENTS[name] in asked
+    assert REQUIREMENTS[name] in requirements
 
 
-def test_everything_fits():
+def test_pip_check_passes():
     check = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
     outcome = subprocess.run(check, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stdout
 
 
-def test_nobody_requires_eventlet():
-    """It is installed for those that import it all the same: nameko-grpc, -chassis, -sentry."""
-    asking = [
+def test_no_extension_requires_eventlet():
+    """It is installed for extensions that import it nevertheless: nameko-grpc, -chassis,
+    -sentry."""
+    dependents = [
         distribution.name
         for distribution in metadata.distributions()
         for requirement in distribution.requires or ()
         if requirement.startswith("eventlet") and "extra ==" not in requirement
     ]
-    assert asking == []
+    assert dependents == []
 
 
-def test_neither_we_nor_most_others_import_it():
+def test_most_extensions_do_not_import_eventlet():
     program = """
 import sys
 import nameko.cli.main, nameko.events, nameko.rpc, nameko.standalone.rpc, nameko.web.handlers
@@ -71,7 +72,7 @@ assert "eventlet" in sys.modules
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=50)
 
 
-def test_the_doctor_knows_them(tmp_path):
+def test_the_doctor_knows_the_extensions(tmp_path):
     doctor = [sys.executable, "-m", "nameko", "doctor", "--format", "json"]
     outcome = subprocess.run(doctor, capture_output=True, text=True, cwd=tmp_path, timeout=50)
     findings = json.loads(outcome.stdout)["findings"]
@@ -79,6 +80,5 @@ def test_the_doctor_knows_them(tmp_path):
     for finding in findings:
         by_name.setdefault(finding["file"].split()[0], []).append(finding)
     assert set(by_name) == set(REQUIREMENTS)
-    # The one of which it says that a part does not work.
-    broken = {name for name, said in by_name.items() if "breaks" in str(said)}
+    broken = {name for name, found in by_name.items() if "breaks" in str(found)}
     assert broken == {"nameko-sentry"}

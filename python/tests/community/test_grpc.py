@@ -1,4 +1,4 @@
-"""nameko-grpc: gRPC servers and clients in services. It wants version 3's process-wide config."""
+"""nameko-grpc: gRPC servers and clients in services. Requires version 3's global config."""
 
 import grpc
 import pytest
@@ -46,7 +46,7 @@ class LettersService:
 
 @pytest.fixture
 def address(serve, config):
-    """A running service, by its host and port."""
+    """The host and port of a running service."""
     with nameko.config.patch({"GRPC_BIND_HOST": "127.0.0.1", "GRPC_BIND_PORT": 0}):
         container = serve(LettersService)
     server = get_extension(container, GrpcServer)
@@ -55,7 +55,7 @@ def address(serve, config):
     container.stop()
 
 
-def test_called_by_grpcio(address):
+def test_serves_grpcio_clients(address):
     with grpc.insecure_channel(address) as channel:
         stub = lettersStub(channel)
         assert stub.upper(Letters(text="abc"), timeout=10).text == "ABC"
@@ -65,7 +65,7 @@ def test_called_by_grpcio(address):
             stub.upper(Letters(text="fail"), timeout=10)
 
 
-def test_called_by_its_own_client(address):
+def test_serves_its_own_client(address):
     with Client("//" + address, lettersStub) as client:
         assert client.upper(Letters(text="abc")).text == "ABC"
         assert [letter.text for letter in client.split(Letters(text="abc"))] == [*"abc"]
@@ -75,7 +75,7 @@ def test_called_by_its_own_client(address):
             client.upper(Letters(text="fail"))
 
 
-def test_called_by_a_service_context_data_travels(address, serve, cluster, uid):
+def test_forwards_context_data_between_services(address, serve, cluster, uid):
     class Front:
         name = "front-" + uid
         letters = GrpcProxy("//" + address, lettersStub)

@@ -1,4 +1,4 @@
-"""opentelemetry-instrumentation-nameko: it patches version 3's classes from outside."""
+"""opentelemetry-instrumentation-nameko: patches the classes of version 3."""
 
 import pytest
 from nameko_opentelemetry import NamekoInstrumentor
@@ -23,7 +23,7 @@ def spans():
     instrumentor.uninstrument()
 
 
-def test_a_call_and_what_follows_from_it_are_one_trace(serve, cluster, spans, uid):
+def test_a_call_and_its_consequences_are_one_trace(serve, cluster, spans, uid):
     class Service:
         name = "service-" + uid
         peer = RpcProxy("service-" + uid)

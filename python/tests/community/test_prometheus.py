@@ -1,4 +1,4 @@
-"""nameko-prometheus: counts and durations of what entrypoints do, served over HTTP."""
+"""nameko-prometheus: metrics of entrypoints, served over HTTP."""
 
 import threading
 from queue import SimpleQueue
@@ -19,7 +19,7 @@ from nameko.web.server import WebServer
 
 @pytest.fixture
 def service(serve, uid):
-    """A running service, and the base of its URLs. Its metrics have the prefix `shop`."""
+    """A running service and its base URL. Its metrics have the prefix `shop`."""
     ticks = SimpleQueue()
 
     class Shop:
@@ -57,7 +57,7 @@ def service(serve, uid):
     reset_prometheus_registry("shop")
 
 
-def test_everything_is_counted(service, cluster):
+def test_counts_all_kinds_of_entrypoints(service, cluster):
     container, url = service
     with entrypoint_waiter(container, "count"):
         cluster[container.service_name].buy()
@@ -83,12 +83,12 @@ def test_everything_is_counted(service, cluster):
         [running] = [line for line in lines if line.startswith("shop_service_running_workers ")]
         assert float(running.split()[1]) >= 1
 
-    # The reply to a call comes before the hooks of its worker, and a tick has no answer.
+    # Polled, since a reply precedes the hooks of its worker and a tick has no reply.
     assert_stops_raising(check)
 
 
-def test_who_has_the_answer_is_counted(service):
-    """An answer does not overtake the hooks of its worker."""
+def test_counts_a_request_before_its_response(service):
+    """The hooks of a worker run before the response is sent."""
     _, url = service
     for number in range(1, 20):
         requests.get(url + "/item/2", timeout=10)

@@ -1,11 +1,11 @@
-"""nameko-redis: one client for all workers."""
+"""nameko-redis: a client shared by all workers."""
 
 from nameko_redis import Redis
 
 from nameko.rpc import rpc
 
 
-def test_a_counter(serve, cluster, redis_url, uid):
+def test_workers_share_a_client(serve, cluster, redis_url, uid):
     class Counter:
         name = "counter-" + uid
         redis = Redis("development")
@@ -16,7 +16,7 @@ def test_a_counter(serve, cluster, redis_url, uid):
 
         @rpc
         def pop(self):
-            # Blocks inside the driver, in as many workers as there are.
+            # Blocks inside the driver.
             return self.redis.blpop(["list-" + uid], timeout=20)[1]
 
         @rpc

@@ -1,5 +1,7 @@
-"""nameko-sentry: what a method raises is reported. It sends from green threads, which do not run
-here; a subclass gives it real ones."""
+"""nameko-sentry: reports exceptions of methods.
+
+It sends reports from green threads, which do not run here. A subclass uses real threads instead.
+"""
 
 import base64
 import http.server
@@ -28,7 +30,7 @@ class Reporter(SentryReporter):
 
 @pytest.fixture
 def sentry():
-    """The address of a server, and what was reported to it."""
+    """The DSN of a server, and a queue of the reports it received."""
     reports = SimpleQueue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -53,7 +55,7 @@ def sentry():
     server.server_close()
 
 
-def test_an_exception_is_reported(serve, cluster, sentry, uid):
+def test_reports_exceptions(serve, cluster, sentry, uid):
     dsn, reports = sentry
 
     class Service:

@@ -1,4 +1,4 @@
-"""nameko-sqlalchemy: sessions for workers, on SQLite and on PostgreSQL."""
+"""nameko-sqlalchemy: sessions for workers, with SQLite and PostgreSQL."""
 
 import threading
 
@@ -16,7 +16,7 @@ from nameko.testing.services import entrypoint_waiter
 
 @pytest.fixture
 def model(uid):
-    """A class of rows; its table is this test's."""
+    """A model with a table of its own."""
     base = declarative_base(name="Base")
 
     class Note(base):
@@ -68,10 +68,10 @@ def notes(serve, model, db_uri, uid):
     model.metadata.create_all(provider.engine)
     yield container
     container.stop()
-    assert not provider.dbs, "every worker gave its session back"
+    assert not provider.dbs, "sessions were not released"
 
 
-def test_transactions(notes, cluster):
+def test_rolls_back_failed_transactions(notes, cluster):
     service = cluster[notes.service_name]
     service.add("one")
     with pytest.raises(Exception, match="IntegrityError"):
@@ -80,21 +80,21 @@ def test_transactions(notes, cluster):
     assert service.texts() == ["one", "three"]
 
 
-def test_event_handlers_have_sessions_too(notes, cluster):
+def test_event_handlers_have_sessions(notes, cluster):
     with entrypoint_waiter(notes, "count") as result:
         cluster[notes.service_name].add("one")
     assert result.get() == 1
 
 
-def test_many_workers_at_once(notes, cluster):
+def test_supports_concurrent_workers(notes, cluster):
     replies = [cluster[notes.service_name].add.call_async(str(number)) for number in range(30)]
     for reply in replies:
         reply.result()
     assert sorted(cluster[notes.service_name].texts(), key=int) == [str(n) for n in range(30)]
 
 
-def test_a_database_in_memory(serve, cluster, model, uid):
-    """`:memory:` has a database for each thread, unless the engine is told otherwise."""
+def test_supports_a_database_in_memory(serve, cluster, model, uid):
+    """`:memory:` has a database per thread, unless the engine is configured otherwise."""
     base = model.__bases__[0]
 
     class Notes:
@@ -118,10 +118,10 @@ def test_a_database_in_memory(serve, cluster, model, uid):
     assert [cluster[Notes.name].add(text) for text in "ab"] == [1, 2]
 
 
-def test_a_session_of_a_thread_in_one_worker(serve, cluster, model, uid):
-    """The default pool of `:memory:` keeps a connection per thread: all of a worker is on one.
+def test_a_worker_uses_a_single_thread(serve, cluster, model, uid):
+    """The default pool of `:memory:` has a connection per thread, so a worker must stay on one.
 
-    Of more threads than ``pool_size``, 5 by default, it takes connections away.
+    It closes connections if there are more threads than ``pool_size``, 5 by default.
     """
     base = model.__bases__[0]
 
@@ -142,7 +142,7 @@ def test_a_session_of_a_thread_in_one_worker(serve, cluster, model, uid):
     assert [reply.result() for reply in replies] == [1] * 10
 
 
-def test_transaction_retry(serve, cluster, uid):
+def test_retries_transactions(serve, cluster, uid):
     attempts = []
 
     class Service:

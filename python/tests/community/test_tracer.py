@@ -1,4 +1,4 @@
-"""nameko-tracer: a log record when an entrypoint fires, and one with its result."""
+"""nameko-tracer: log records of requests and responses."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from nameko.rpc import RpcProxy, rpc
 
 @pytest.fixture
 def traces():
-    """The records as their JSON formatter writes them."""
+    """Returns the next record in the JSON format of the tracer."""
     lines, logger = SimpleQueue(), logging.getLogger("nameko_tracer")
 
     class Handler(logging.Handler):
@@ -30,7 +30,7 @@ def traces():
     assert lines.empty()
 
 
-def test_calls_and_results(serve, cluster, traces, uid):
+def test_logs_calls_and_results(serve, cluster, traces, uid):
     class Service:
         name = "service-" + uid
         tracer = Tracer()
@@ -61,7 +61,7 @@ def test_calls_and_results(serve, cluster, traces, uid):
     assert failed["exception_expected"] is True
 
 
-def test_a_chain_of_calls_has_one_origin(serve, cluster, traces, uid):
+def test_a_chain_of_calls_has_a_single_origin(serve, cluster, traces, uid):
     class Behind:
         name = "behind-" + uid
         tracer = Tracer()

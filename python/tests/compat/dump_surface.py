@@ -1,9 +1,10 @@
-"""Writes what upstream Nameko offers, for test_surface.py.
+"""Dumps the public API of upstream Nameko, for test_surface.py.
 
     PYTHON python/tests/compat/dump_surface.py > python/tests/compat/surface.json
 
-PYTHON has upstream and pytest. What is written is {module: {name: null, a signature, or, for a
-class, {method: null or a signature}}}; null is for what is no function.
+PYTHON is an interpreter with upstream and pytest. The format is {module: {name: API}}, where the
+API of a function is its signature, that of a class {attribute: null or a signature}, and otherwise
+null.
 """
 
 import __future__
@@ -18,7 +19,7 @@ import nameko.constants
 
 
 def signature(function):
-    """As in "self config timeout= *args **kwargs": those with = may be left out."""
+    """Returns a signature like "self config timeout= *args **kwargs", with = for optional ones."""
     return " ".join(map(parameter_text, inspect.signature(function).parameters.values()))
 
 
@@ -34,7 +35,7 @@ def describe(value):
 
 
 def members(cls):
-    """The public names of a class that come from nameko."""
+    """Returns the public attributes of a class that are defined in nameko."""
     names = {}
     for base in cls.__mro__:
         if base.__module__.startswith("nameko"):
@@ -49,13 +50,13 @@ def describe_member(cls, name):
 
 
 def own(module, value):
-    """Whether the module made the value, and did not import it."""
-    made_in = getattr(value, "__module__", None)
+    """Whether the value is defined in the module, not imported."""
+    defined_in = getattr(value, "__module__", None)
     if inspect.ismodule(value) or isinstance(value, __future__._Feature):
         return False
     if inspect.isclass(value) or inspect.isfunction(value):
-        return made_in == module.__name__
-    # Not what other modules made, but e.g. `rpc = Rpc.decorator`.
+        return defined_in == module.__name__
+    # Includes aliases such as `rpc = Rpc.decorator`, but not imported constants.
     return not any(value is other for other in vars(nameko.constants).values()) or (
         module is nameko.constants
     )

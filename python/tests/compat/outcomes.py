@@ -1,5 +1,7 @@
-"""The pytest plugin in each run that run.py starts. It tells run.py what became of every test, and
-the tests where the Toxiproxy is."""
+"""The pytest plugin of the runs started by run.py.
+
+It writes the outcome of every test to a file, and sets the port of the Toxiproxy.
+"""
 
 import json
 import os
@@ -16,7 +18,7 @@ def pytest_collection(session):
 
 def pytest_runtest_logreport(report):
     before = _outcomes.get(report.nodeid)
-    # One whose fixtures fail when it is over has failed, although it passed.
+    # A failing teardown fails a passed test.
     if before is None or report.failed:
         _outcomes[report.nodeid] = report.outcome
 

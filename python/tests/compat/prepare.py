@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the folder in which run.py runs upstream's tests: `prepare.py HOME`.
+"""Prepares the directory in which run.py runs upstream's tests: `prepare.py HOME`.
 
-HOME gets the tests from the sdist on PyPI, and `venv`: what they need, on top of the environment
-that runs this script, in which this package is installed.
+HOME gets the tests from the sdist on PyPI, and `venv`, an environment with their requirements on
+top of the current one, in which this package is installed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def main() -> None:
 
 
 def make_environment(folder: Path) -> None:
-    """A virtual environment whose packages go before those of this one."""
+    """Creates a virtual environment with precedence over the current one."""
     venv.create(folder, clear=True, with_pip=True)
     python = folder / "bin/python"
     pip(python, "install", "-r", str(HERE / "requirements.txt"))
     paths = subprocess.check_output(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
     )
-    # As an import, so that editable installs there count.
+    # site.addsitedir() also processes the .pth files of editable installs.
     Path(paths.strip(), "nameko-under-test.pth").write_text(
         "import site; site.addsitedir({!r})\n".format(sysconfig.get_path("purelib"))
     )
@@ -45,7 +45,7 @@ def make_environment(folder: Path) -> None:
 
 
 def fetch_tests(home: Path) -> None:
-    """The sdist's folder `test`, and the settings of pytest; not the package."""
+    """Extracts the tests and the pytest settings of the sdist, without the package."""
     downloads = home / "download"
     pip(
         home / "venv/bin/python",

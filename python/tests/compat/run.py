@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Runs upstream's own tests, unchanged, on this package: `make test-compat`.
+"""Runs upstream's own tests, unmodified, on this package: `make test-compat`.
 
     run.py HOME [--amqp-uri URI [--rabbit-api-uri URI]] [FILE ...]
 
-HOME holds the tests; run.py is run by the Python that they need (the Makefile makes both). Each
-file of tests gets a process of its own, as many at a time as there are cores. They run on an
-embedded broker, or on the RabbitMQ at URI; its management API is on port 15672 if nothing is said.
+HOME contains the tests and the environment that runs this script; the Makefile creates both. Each
+test file runs in a process of its own, one process per core. The tests use an embedded broker, or
+the RabbitMQ at URI, whose management API defaults to port 15672.
 
-All tests in upstream-tests.txt have to pass, and of all tests as many as baseline.json says. With
-FILEs only those run, and nothing is compared.
+All tests in upstream-tests.txt must pass, and the number of passed tests must reach baseline.json.
+With FILEs, only those run, without this comparison.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from toxiproxy import Toxiproxy
 from nameko._nameko import Broker
 
 HERE = Path(__file__).resolve().parent
-# Seconds: for one test, and for a file of them. They end what hangs; a busy machine is given time.
+# Timeouts of a test and of a test file, in seconds. Generous, for busy machines.
 TEST_TIMEOUT = 90
 FILE_TIMEOUT = 600
-# How often tests that failed may try again.
-SECOND_CHANCES = 2
-# How much is shown of what pytest said of a file, where too few tests pass.
+# Number of retries of failed tests.
+RETRIES = 2
+# Lines of pytest output shown per file with failures.
 LINES_SHOWN = 40
 
 # Node id of a test -> passed, failed or skipped.
@@ -67,38 +67,38 @@ def main() -> int:
     ]
     files = args.files or test_files(home)
     outcomes = run_files(home, files, options)
-    for _ in range(SECOND_CHANCES):
+    for _ in range(RETRIES):
         outcomes.update(run_again(home, outcomes, options))
     if args.files:
         return int("failed" in outcomes.values())
-    enough = judge(outcomes)
-    if not enough:
+    passed = meets_baseline(outcomes)
+    if not passed:
         show_failures(home, outcomes)
-    return 0 if enough else 1
+    return 0 if passed else 1
 
 
 def api_beside(amqp_uri: str) -> str:
-    """Where the management API of a RabbitMQ is by default."""
+    """Returns the default URI of the management API of a RabbitMQ."""
     parts = urlsplit(amqp_uri)
     login = parts.netloc.rpartition("@")[0] or "guest:guest"
     return "http://{}@{}:15672".format(login, parts.hostname)
 
 
 def lines(name: str) -> list[str]:
-    """The ids of tests in a file beside this one."""
+    """Returns the test ids in a file of this directory."""
     text = (HERE / name).read_text()
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def test_files(home: Path) -> list[str]:
-    """Those of which a test can pass."""
-    left_out = {test.partition("::")[0] for test in lines("cannot-pass.txt") if "::" not in test}
+    """Returns the test files, without those in which no test can pass."""
+    excluded = {test.partition("::")[0] for test in lines("excluded-tests.txt") if "::" not in test}
     files = {str(path.relative_to(home)) for path in home.glob("test/**/test_*.py")}
-    return sorted(files - left_out)
+    return sorted(files - excluded)
 
 
 def run_files(home: Path, files: list[str], options: list[str]) -> Outcomes:
-    """Run the files side by side, the largest first, and say what became of each."""
+    """Runs the files concurrently, the largest first, and prints a summary of each."""
     files = sorted(files, key=lambda file: -(home / file).stat().st_size)
     outcomes: Outcomes = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -114,26 +114,28 @@ def run_files(home: Path, files: list[str], options: list[str]) -> Outcomes:
 
 
 def run_again(home: Path, outcomes: Outcomes, options: list[str]) -> Outcomes:
-    """What becomes of the tests that failed when each file of them runs alone. Upstream wrote them
-    for threads that take turns; on a machine with much to do some lose a race."""
+    """Reruns the failed tests, one file at a time.
+
+    They were written for cooperative threads, and some are racy on a busy machine.
+    """
     again: Outcomes = {}
     failed = [test for test, outcome in outcomes.items() if outcome == "failed"]
     for file in sorted({test.partition("::")[0] for test in failed}):
         tests = [test for test in failed if test.startswith(file + "::")]
         _, found = run_file(home, file, [*options, *tests])
         for test in tests:
-            print("  once more: {:<7} {}".format(found.get(test, "crashed"), test), flush=True)
+            print("  rerun: {:<7} {}".format(found.get(test, "crashed"), test), flush=True)
         again.update(found)
     return again
 
 
 def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes]:
-    """How long it took, and the outcomes. What pytest wrote is in HOME/logs.
+    """Runs a test file, and returns the duration and the outcomes. Logs to HOME/logs.
 
-    ``options`` may end with the tests of the file that are to run, all by default.
+    ``options`` may end with ids of tests of the file, which defaults to all.
     """
-    only = [option for option in options if "::" in option]
-    log = log_of(home, file, ".again" if only else "")
+    selected = [option for option in options if "::" in option]
+    log = log_of(home, file, ".rerun" if selected else "")
     log.parent.mkdir(exist_ok=True)
     outcomes = log.with_suffix(".json")
     outcomes.unlink(missing_ok=True)
@@ -148,8 +150,8 @@ def run_file(home: Path, file: str, options: list[str]) -> tuple[float, Outcomes
         "NAMEKO_COMPAT_OUTCOMES": str(outcomes),
     }
     command = [sys.executable, "-m", "pytest", "-p", "outcomes", *options]
-    command += [] if only else [file]
-    command += ["--deselect={}".format(test) for test in lines("cannot-pass.txt")]
+    command += [] if selected else [file]
+    command += ["--deselect={}".format(test) for test in lines("excluded-tests.txt")]
     command += ["-v", "--tb=short", "--timeout={}".format(TEST_TIMEOUT)]
     began = time.monotonic()
     with log.open("w") as out:
@@ -174,18 +176,18 @@ def log_of(home: Path, file: str, suffix: str = "") -> Path:
     return home / "logs" / (file.replace("/", "-") + suffix + ".log")
 
 
-def judge(outcomes: Outcomes) -> bool:
-    """Whether as much passes as has to.
+def meets_baseline(outcomes: Outcomes) -> bool:
+    """Compares the outcomes with the baseline.
 
-    A test counts as passed where upstream itself skips it: for a combination that makes no sense.
+    Tests that upstream skips, for unsupported combinations, count as passed.
     """
     baseline = json.loads((HERE / "baseline.json").read_text())
     good = {test for test, outcome in outcomes.items() if outcome in ("passed", "skipped")}
     listed = lines("upstream-tests.txt")
     passed = list(outcomes.values()).count("passed")
     print(
-        "Of upstream's tests {} pass (at least {} have to), of the {} listed ones {} ({}).".format(
-            passed, baseline["all"], len(listed), len(good.intersection(listed)), baseline["listed"]
+        "{} of upstream's tests pass (baseline {}), {} of the {} listed ones (baseline {}).".format(
+            passed, baseline["all"], len(good.intersection(listed)), len(listed), baseline["listed"]
         )
     )
     for test in listed:
@@ -195,10 +197,10 @@ def judge(outcomes: Outcomes) -> bool:
 
 
 def show_failures(home: Path, outcomes: Outcomes) -> None:
-    """The end of what pytest said, the last time, of each file with a test that failed."""
+    """Prints the end of the last pytest output of each file with failures."""
     failed = {test.partition("::")[0] for test, outcome in outcomes.items() if outcome == "failed"}
     for file in sorted(failed):
-        log = log_of(home, file, ".again")
+        log = log_of(home, file, ".rerun")
         print("\n== {}".format(log))
         print("\n".join(log.read_text().splitlines()[-LINES_SHOWN:]))
 

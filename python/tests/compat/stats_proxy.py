@@ -1,8 +1,8 @@
-"""RabbitMQ's management API, with figures that are never older than the question.
+"""A proxy of RabbitMQ's management API that returns fresh statistics.
 
-RabbitMQ collects its figures (connections, consumers, messages of a queue) once in an interval, 5
-seconds by default. Upstream's tests ask right after what they do. Here such a question waits for an
-interval before it is passed on.
+RabbitMQ updates its statistics (connections, consumers, messages of a queue) periodically, every 5
+seconds by default, but upstream's tests query them immediately. The proxy delays such requests by
+one interval.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from urllib.parse import urlsplit
 import kombu
 import requests
 
-# How long a figure may take to be there (s).
-_PATIENCE = 15
-# How many intervals are measured.
+# Timeout for the statistics of a new queue, in seconds.
+_TIMEOUT = 15
+# Number of measured intervals.
 _SAMPLES = 3
 
 
 class StatsProxy:
-    """Serves the management API of a RabbitMQ at :attr:`uri`, until the process ends."""
+    """Serves the management API of a RabbitMQ at :attr:`uri` until the process exits."""
 
     def __init__(self, api_uri: str, amqp_uri: str) -> None:
         self._api_uri = api_uri
         self._amqp_uri = amqp_uri
         parts = urlsplit(api_uri)
         login, _, self._address = parts.netloc.rpartition("@")
-        # Seconds between two collections; set once it is known.
+        # Seconds between two updates, valid once the event is set.
         self._interval = 0.0
         self._known = threading.Event()
         proxy = self
@@ -48,7 +48,7 @@ class StatsProxy:
             do_GET = do_PUT = do_POST = do_DELETE = forward
 
             def log_message(self, *args) -> None:
-                """Nothing: the tests say what went wrong."""
+                """No access log."""
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.uri = "http://{}@127.0.0.1:{}".format(login, server.server_address[1])
@@ -71,8 +71,8 @@ class StatsProxy:
             },
         )
         status, kind, text = _ask(request)
-        deadline = time.monotonic() + _PATIENCE
-        # A new queue is there before its figures are.
+        deadline = time.monotonic() + _TIMEOUT
+        # A new queue is listed before it has statistics.
         while status == 200 and _is_queue(request) and b'"messages"' not in text:
             if time.monotonic() > deadline:
                 break
@@ -85,12 +85,11 @@ class StatsProxy:
             handler.end_headers()
             handler.wfile.write(text)
         except ConnectionError:
-            # The test that asked is over: its time was up, or it does not wait for the answer.
+            # The client has ended, or does not wait for the response.
             handler.close_connection = True
 
     def _measure(self) -> None:
-        """Find the interval: how long after one connection was seen the next one is. It is the
-        median of some, as a busy machine may be late with one."""
+        """Measures the update interval: the median time between the listing of two connections."""
         with contextlib.ExitStack() as connections:
             seen = []
             for _ in range(_SAMPLES + 1):
@@ -98,7 +97,7 @@ class StatsProxy:
                 self._wait_until_seen(connections.enter_context(connection))
                 seen.append(time.monotonic())
         intervals = [later - earlier for earlier, later in itertools.pairwise(seen)]
-        # A little more: a collection takes its time.
+        # With a margin for the duration of an update.
         self._interval = statistics.median(intervals) + 0.3
         self._known.set()
 
@@ -113,7 +112,7 @@ class StatsProxy:
 
 
 def _ask(request: urllib.request.Request) -> tuple[int, str, bytes]:
-    """The status of the answer, what it is, and the answer."""
+    """Returns status, content type and body of the response."""
     try:
         answer = urllib.request.urlopen(request)
     except urllib.error.HTTPError as exc:
@@ -123,7 +122,7 @@ def _ask(request: urllib.request.Request) -> tuple[int, str, bytes]:
 
 
 def _is_stat(path: str) -> bool:
-    """Whether it asks for connections or for one queue."""
+    """Whether a path is that of the connections or of a queue."""
     return path.strip("/") == "api/connections" or _is_of_queue(path)
 
 

@@ -1,6 +1,6 @@
-"""Everything that upstream Nameko 2.14.1 offers is here, and takes the same arguments.
+"""The public API of upstream Nameko 2.14.1, with compatible signatures.
 
-What it offers is in surface.json, written by dump_surface.py.
+It is listed in surface.json, which is written by dump_surface.py.
 """
 
 import importlib
@@ -12,14 +12,14 @@ import pytest
 
 SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
 
-_KOMBU_CONSUMER = "a hook of kombu's ConsumerMixin; the compiled client consumes here"
-_REPLIES = "replies are matched in the compiled client; nothing polls for them"
-_COMMANDS = "part of upstream's commands; here they are made otherwise"
-_SERVER = "part of eventlet's web server; the compiled one accepts and reads requests"
-# What is not here or takes other arguments, and why.
-ABSENT = {
-    "nameko.amqp.publish.producers": "kombu's pool; publishers share a connection of our own",
-    "nameko.cli.actions.FlagAction.__init__": "a flag has one way to say no, `--no-`",
+_KOMBU_CONSUMER = "a hook of kombu's ConsumerMixin, replaced by the compiled client"
+_REPLIES = "replies are matched by the compiled client, without polling"
+_COMMANDS = "internal to upstream's commands"
+_SERVER = "internal to eventlet's web server, replaced by the compiled one"
+# Missing or incompatible names, with the reason.
+EXCEPTIONS = {
+    "nameko.amqp.publish.producers": "kombu's pool; publishers share a compiled connection",
+    "nameko.cli.actions.FlagAction.__init__": "flags have a single negative prefix, `--no-`",
     "nameko.cli.code.RaisingInteractiveConsole": _COMMANDS,
     "nameko.cli.commands.Command.name": _COMMANDS,
     "nameko.cli.run.ENTRYPOINT_EXTENSIONS_ATTR": _COMMANDS,
@@ -31,7 +31,7 @@ ABSENT = {
     "nameko.messaging.QueueConsumer.on_iteration": _KOMBU_CONSUMER,
     "nameko.messaging.QueueConsumer.on_consume_ready": _KOMBU_CONSUMER,
     "nameko.messaging.QueueConsumerStopped": "raised within upstream's ConsumerMixin only",
-    "nameko.runners.run_services": "takes services alone as well, as version 3 does",
+    "nameko.runners.run_services": "the configuration is optional, as in version 3",
     "nameko.standalone.rpc.ConsumeEvent.__init__": _REPLIES,
     "nameko.standalone.rpc.ConsumeEvent.exception": _REPLIES,
     "nameko.standalone.rpc.ConsumeEvent.send": _REPLIES,
@@ -50,33 +50,35 @@ ABSENT = {
 
 MODULES = sorted(SURFACE)
 
+MISSING = object()
+
 
 @pytest.mark.parametrize("module_name", MODULES)
-def test_module(module_name):
+def test_module_has_the_api_of_upstream(module_name):
     module = importlib.import_module(module_name)
-    missing = list(lacking(module_name, module, SURFACE[module_name]))
+    missing = list(find_differences(module_name, module, SURFACE[module_name]))
     assert not missing, "\n".join(missing)
 
 
-def lacking(path, owner, names):
+def find_differences(path, owner, names):
     for name, described in names.items():
         full_name = "{}.{}".format(path, name)
-        if full_name in ABSENT:
+        if full_name in EXCEPTIONS:
             continue
-        value = inspect.getattr_static(owner, name, ABSENT)
+        value = inspect.getattr_static(owner, name, MISSING)
         value = getattr(owner, name, None) if isinstance(value, property) else value
-        if value is ABSENT:
+        if value is MISSING:
             yield full_name
         elif isinstance(described, dict):
-            yield from lacking(full_name, value, described)
+            yield from find_differences(full_name, value, described)
         elif described is not None:
-            reason = unlike(described, getattr(value, "__func__", value))
+            reason = incompatibility(described, getattr(value, "__func__", value))
             if reason:
                 yield "{}: {}".format(full_name, reason)
 
 
-def unlike(described, function):
-    """Why a call that upstream's function takes might not be taken by ours; None where it is."""
+def incompatibility(described, function):
+    """Returns the reason why a call of upstream's function might fail here, or None."""
     theirs = described.split()
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -89,18 +91,18 @@ def unlike(described, function):
         return None
     plain = [name.rstrip("=") for name in theirs if not name.startswith("*")]
     if ours[: len(plain)] != plain:
-        return "takes {}, upstream's {}".format(ours, plain)
+        return "takes {}, upstream {}".format(ours, plain)
     optional = {p.name for p in parameters if p.default is not p.empty}
     for name in ours:
         if name not in optional and name + "=" in theirs:
-            return "`{}` has to be given".format(name)
+            return "`{}` is required".format(name)
         if name not in optional and name not in theirs:
-            return "`{}` has to be given, and upstream has none".format(name)
+            return "`{}` is required, but unknown to upstream".format(name)
     for prefix, kind in (
         ("*", inspect.Parameter.VAR_POSITIONAL),
         ("**", inspect.Parameter.VAR_KEYWORD),
     ):
         stars = [name for name in theirs if name.startswith("*")]
         if any(s.startswith(prefix) and s[len(prefix)] != "*" for s in stars) and kind not in kinds:
-            return "takes no further arguments ({})".format(prefix)
+            return "does not take {} arguments".format(prefix)
     return None

@@ -1,7 +1,8 @@
-"""TLS in front of a broker that has none: certificates, and a gateway that checks those of clients.
+"""A TLS gateway for brokers without TLS, with client certificates.
 
-RabbitMQ needs a plugin and settings for logging in with a certificate (EXTERNAL). The gateway does
-it for any broker: it offers the mechanism, and logs in by password for who has shown a certificate.
+RabbitMQ requires a plugin and settings for logins by certificate (EXTERNAL). The gateway supports
+them for any broker: it offers the mechanism, and logs in by password for clients with a
+certificate.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from urllib.parse import urlsplit
 
 import trustme
 
-# AMQP 0-9-1: a frame is a type, a channel, a length, that many bytes, and the octet 206.
+# AMQP 0-9-1 frame: type, channel, length, payload, and the frame-end octet 206.
 _FRAME_HEADER = struct.Struct(">BHI")
 _FRAME_END = b"\xce"
 
 
 def write_certificates(folder: Path) -> ssl.SSLContext:
-    """Write what clients need, under the names that upstream's plugin expects; return the server's
-    side."""
+    """Writes the files of clients, named as upstream's plugin expects, and returns the server's
+    context."""
     folder.mkdir(exist_ok=True)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "cacert.pem")
@@ -39,7 +40,7 @@ def write_certificates(folder: Path) -> ssl.SSLContext:
 
 
 class Gateway:
-    """Listens on ``port`` of this machine until the process ends."""
+    """Listens on ``port`` of localhost until the process exits."""
 
     port: int
 
@@ -91,8 +92,8 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def _offer_external(start: bytes) -> bytes:
-    """connection.start, with one more in the list of mechanisms."""
-    # After the frame's header: class, method, version; then a table; then the list.
+    """Adds EXTERNAL to the mechanisms of connection.start."""
+    # Payload: class, method, version, the server properties, the mechanisms.
     table = _FRAME_HEADER.size + 6
     mechanisms = table + 4 + struct.unpack_from(">I", start, table)[0]
     (length,) = struct.unpack_from(">I", start, mechanisms)
@@ -103,8 +104,8 @@ def _offer_external(start: bytes) -> bytes:
 
 
 def _log_in(start_ok: bytes, login: bytes) -> bytes:
-    """connection.start-ok: EXTERNAL becomes PLAIN, anything else stays."""
-    # After the frame's header: class, method; a table; the mechanism; its response.
+    """Replaces EXTERNAL by PLAIN in connection.start-ok."""
+    # Payload: class, method, the client properties, the mechanism, its response.
     table = _FRAME_HEADER.size + 4
     mechanism = table + 4 + struct.unpack_from(">I", start_ok, table)[0]
     name_end = mechanism + 1 + start_ok[mechanism]
@@ -121,7 +122,7 @@ def _long(text: bytes) -> bytes:
 
 
 def _frame(frame: bytes) -> bytes:
-    """A frame without its end, whose length has changed."""
+    """Completes a modified frame without its end: sets the length and appends the end."""
     kind, channel, _ = _FRAME_HEADER.unpack_from(frame)
     payload = frame[_FRAME_HEADER.size :]
     return _FRAME_HEADER.pack(kind, channel, len(payload)) + payload + _FRAME_END

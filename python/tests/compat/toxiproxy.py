@@ -1,6 +1,6 @@
-"""As much of a Toxiproxy as upstream's tests use: it breaks connections to the broker on demand.
+"""The subset of Toxiproxy used by upstream's tests, to interrupt connections to the broker.
 
-Its HTTP API makes TCP proxies, switches them off and on, and holds up what flows through one way:
+Its HTTP API creates TCP proxies, enables and disables them, and blocks one direction of their data:
 https://github.com/Shopify/toxiproxy#http-api
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 
 
 class Toxiproxy:
-    """Serves at :attr:`port` of this machine until the process ends."""
+    """Serves on :attr:`port` of localhost until the process exits."""
 
     def __init__(self) -> None:
         self._proxies: dict[str, Proxy] = {}
-        # Everything about proxies happens on this loop.
+        # The loop of all proxies.
         self._loop = asyncio.new_event_loop()
         toxiproxy = self
 
@@ -34,7 +34,7 @@ class Toxiproxy:
             do_GET = do_POST = do_DELETE = answer
 
             def log_message(self, *args) -> None:
-                """Nothing: the tests say what went wrong."""
+                """No access log."""
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = server.server_address[1]
@@ -42,7 +42,7 @@ class Toxiproxy:
             threading.Thread(target=run, name="toxiproxy", daemon=True).start()
 
     async def call(self, method: str, path: str, body: Any) -> None:
-        """One call of the API: /proxies, /proxies/NAME, /proxies/NAME/toxics, .../toxics/TOXIC."""
+        """Handles /proxies, /proxies/NAME, /proxies/NAME/toxics and /proxies/NAME/toxics/TOXIC."""
         names = path.strip("/").split("/")[1:]
         if method == "GET":
             return
@@ -62,16 +62,16 @@ class Toxiproxy:
 
 
 class Proxy:
-    """A port whose connections go on to the broker."""
+    """A TCP proxy of the broker."""
 
     def __init__(self, listen: str, upstream: str) -> None:
         self._listen = _address(listen)
         self._upstream = _address(upstream)
-        # None while it is switched off.
+        # None while disabled.
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        # The stream whose data goes nowhere, "upstream" or "downstream", and the seconds after
-        # which a connection with such data is closed; 0: never.
+        # The blocked stream, "upstream" or "downstream", and the seconds after which a connection
+        # with blocked data is closed; 0 disables that.
         self._held: str | None = None
         self._timeout = 0.0
 
@@ -117,7 +117,7 @@ class Proxy:
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: str
     ) -> None:
-        """Ends with the stream, or when it was held for too long."""
+        """Copies data until the stream ends or has been blocked for too long."""
         while data := await reader.read(65536):
             if self._held == stream:
                 if self._timeout:

@@ -3,13 +3,13 @@
 import pytest
 from mixed_fleet import BINARIES, KINDS, PEER, Fleet
 
-# What the calls of every client carry.
+# Context data sent by all clients.
 CONTEXT = {"language": "de", "custom": "grün"}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def built():
-    """What the tests run has to be there: `make test` makes it."""
+    """Checks for the binaries, which `make test` builds."""
     programs = ("fleet", "caller", "listeners", "nameko")
     for needed in (PEER, *(BINARIES / name for name in programs)):
         assert needed.exists(), "{} is missing: make .venv/.peer, cargo build".format(needed)
@@ -24,7 +24,7 @@ def empty_fleet(broker_uri):
 
 @pytest.fixture(scope="module")
 def fleet(empty_fleet):
-    """One service of each kind, running."""
+    """A fleet with a running service of each kind."""
     for process in [empty_fleet.serve(kind) for kind in KINDS]:
         empty_fleet.ready(process)
     return empty_fleet
@@ -32,17 +32,17 @@ def fleet(empty_fleet):
 
 @pytest.fixture(scope="module")
 def callers(empty_fleet):
-    """One client of each kind; their calls carry CONTEXT."""
+    """A client of each kind, with CONTEXT as context data."""
     return {kind: empty_fleet.caller(kind, CONTEXT) for kind in KINDS}
 
 
 @pytest.fixture(params=KINDS)
 def caller(request, callers):
-    """A client; the test runs once with each kind."""
+    """A client. The test runs with each kind."""
     return callers[request.param]
 
 
 @pytest.fixture(params=KINDS)
 def service(request, fleet):
-    """The name of a running service; the test runs once with each kind."""
+    """The name of a running service. The test runs with each kind."""
     return request.param + "_fleet"

@@ -1,7 +1,7 @@
 """A mixed fleet: the same service on Nameko 2 ("upstream"), on this engine in Python, and in Rust.
 
-Each side is a process of its own, so that Nameko 2 gets the environment it needs, see
-scripts/requirements-peer.txt. Services say when they are ready; nothing here sleeps.
+Each service runs in a process of its own, with a separate environment for Nameko 2, see
+scripts/requirements-peer.txt.
 """
 
 import json
@@ -23,15 +23,15 @@ PEER = ROOT / ".venv" / "peer" / "bin" / "python"
 KINDS = ("upstream", "python", "rust")
 SERVICES = tuple(kind + name for kind in KINDS for name in ("_fleet", "_formats"))
 
-# Services that have the same name whatever kind they are, by their class.
+# Service classes with the same service name for all kinds.
 NAMED = {"Shared": "shared_fleet", "Sender": "sender_fleet", "Listener": "listener_fleet"}
 
-# How long anything may take before a test gives up (s).
-PATIENCE = 60
+# Timeout of each wait, in seconds.
+TIMEOUT = 60
 
 
 class Process:
-    """A program whose output is read line by line, with a deadline."""
+    """A process with line-based output, read with a timeout."""
 
     def __init__(self, *command, **environment):
         self.name = " ".join(map(str, command))
@@ -53,14 +53,14 @@ class Process:
 
     def line(self):
         try:
-            line = self._lines.get(timeout=PATIENCE)
+            line = self._lines.get(timeout=TIMEOUT)
         except queue.Empty:
-            raise AssertionError("no word from " + self.name) from None
+            raise AssertionError("no output from " + self.name) from None
         assert line is not None, "{} has ended".format(self.name)
         return line
 
-    def wait_for(self, beginning):
-        while not self.line().startswith(beginning):
+    def wait_for(self, prefix):
+        while not self.line().startswith(prefix):
             pass
 
     def write(self, line):
@@ -70,7 +70,7 @@ class Process:
     def stop(self):
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT)
         finally:
             self._process.kill()
             self._process.wait()
@@ -83,7 +83,7 @@ class Caller(Process):
     """A client of one kind."""
 
     def call(self, service, method, *args, **kwargs):
-        """The answer: ``{"result": ..}``, or ``{"error": {..}}`` as caller.py describes it."""
+        """Returns ``{"result": ..}`` or ``{"error": {..}}``, see caller.py."""
         call = {"service": service, "method": method, "args": args, "kwargs": kwargs}
         self.write(json.dumps(call))
         return json.loads(self.line())
@@ -100,7 +100,7 @@ class Caller(Process):
 
 
 class Fleet:
-    """Starts services and clients of every kind on one broker, and ends them."""
+    """Starts and stops services and clients of all kinds on a broker."""
 
     def __init__(self, uri):
         self.uri = uri
@@ -108,10 +108,10 @@ class Fleet:
         self._clean()
 
     def serve(self, kind, class_name="Fleet", module="fleet", settings=None):
-        """A service of examples/fleet; `ready` says when it can be called."""
+        """Starts a service of examples/fleet. Wait for it with :meth:`ready`."""
         if kind == "rust":
             service = NAMED.get(class_name, "rust_" + module)
-            defined = ["-d{}={}".format(*it) for it in (settings or {}).items()]
+            defined = ["-d{}={}".format(*setting) for setting in (settings or {}).items()]
             program = self.binary(module)
             return self._start(Process, program, "run", service, "--broker", self.uri, *defined)
         command = (self.python(kind), HERE / "serve.py", self.uri, json.dumps(settings or {}))
@@ -129,15 +129,15 @@ class Fleet:
         return self._start(Caller, *command, self.uri, *objects)
 
     def raw(self, service, method, body):
-        """The reply to a request that is sent as it is, as JSON text."""
+        """Sends the JSON text of a request unchanged, and returns the reply."""
         output = self.run(self.python("upstream"), HERE / "raw.py", self.uri, service, method, body)
         return json.loads(output)
 
     def run(self, *command):
-        """The output of a program that ends by itself."""
+        """Runs a program and returns its output."""
         command = list(map(str, command))
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, check=True
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=True
         ).stdout
 
     def stop(self):
@@ -151,7 +151,7 @@ class Fleet:
         return process
 
     def _clean(self):
-        # On a broker that others use, too, nothing is left from an earlier run or for a later one.
+        # Queues may be left from an earlier run, and must not be left for later ones.
         with kombu.Connection(self.uri) as connection, connection.channel() as channel:
             for service in (*SERVICES, "shared_fleet", "sender_fleet"):
                 channel.queue_delete("rpc-" + service)

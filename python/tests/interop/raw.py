@@ -1,6 +1,6 @@
-"""Sends one request as any AMQP client could, and prints the reply with its properties.
+"""Sends a raw request and prints the reply with its properties as JSON.
 
-It needs kombu only. Arguments: the broker, service, method, and the body as it is sent.
+Requires only kombu. Arguments: broker URI, service, method, and the body.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Serves example services until it is told to stop.
+"""Runs example services until it is terminated.
 
-Runs on this engine as well as on Nameko 2. Arguments: the broker, the rest of the configuration as
-a JSON object, and the services as ``module:Class``. It prints ``ready`` when they can be called.
+Works on this engine and on Nameko 2. Arguments: broker URI, further configuration as a JSON object,
+and services as ``module:Class``. Prints ``ready`` when they can be called.
 """
 
 import json

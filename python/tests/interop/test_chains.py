@@ -1,4 +1,4 @@
-"""Calls that travel through services of different kinds."""
+"""Calls through services of different kinds."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
 @pytest.mark.parametrize("path", PATHS, ids="-".join)
-def test_the_call_id_stack_grows_along_the_way(fleet, caller, path):
+def test_the_call_id_stack_grows_along_the_path(fleet, caller, path):
     first, *others = path
     stack = caller.result(first + "_fleet", "chain", others)
     expected = ["standalone_rpc_proxy.call", *(kind + "_fleet.chain" for kind in path)]
@@ -23,7 +23,7 @@ def test_the_call_id_stack_grows_along_the_way(fleet, caller, path):
     assert len(set(stack)) == len(stack)
 
 
-def test_the_call_id_stack_is_cut_at_the_same_length_by_all(fleet, callers):
+def test_all_kinds_limit_the_call_id_stack_to_the_same_length(fleet, callers):
     path = [KINDS[i % len(KINDS)] for i in range(14)]
     stack = callers["python"].result("upstream_fleet", "chain", path)
     assert len(stack) == 11
@@ -31,15 +31,15 @@ def test_the_call_id_stack_is_cut_at_the_same_length_by_all(fleet, callers):
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_a_service_passes_on_its_callers_context_data(fleet, callers, first, second):
+def test_a_service_forwards_context_data(fleet, callers, first, second):
     caller = callers["upstream"]
     assert caller.result(first + "_fleet", "pass_on", second, "color", "blau") == "blau"
-    # What the caller sent is overwritten for those further on.
+    # The service overrides the value of its caller.
     assert caller.result(first + "_fleet", "pass_on", second, "language", "fr") == "fr"
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_an_error_passes_through_a_service(fleet, caller, first, second):
+def test_an_error_propagates_through_a_service(fleet, caller, first, second):
     error = caller.error(first + "_fleet", "fail_in", second, "fail")
     assert error["class"] == "RemoteError"
     assert error["exc_type"] == "RemoteError"
@@ -47,14 +47,14 @@ def test_an_error_passes_through_a_service(fleet, caller, first, second):
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_an_error_of_a_known_class_keeps_it_along_the_way(fleet, caller, first, second):
+def test_a_registered_exception_keeps_its_class_along_the_path(fleet, caller, first, second):
     error = caller.error(first + "_fleet", "fail_in", second, "fail_with_known_error")
     assert (error["class"], error["text"]) == ("NotFound", "no order 17")
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_a_wrong_call_within_a_service_is_told_to_its_caller(fleet, caller, first, second):
+def test_an_invalid_call_within_a_service_fails_the_outer_call(fleet, caller, first, second):
     error = caller.error(first + "_fleet", "fail_in", second, "greet")
-    # A caller that knows the class has an instance of it.
+    # Deserialized to an instance, since the class is registered.
     text = "greet() missing 1 required positional argument: 'name'"
     assert (error["class"], error["text"]) == ("IncorrectSignature", text)

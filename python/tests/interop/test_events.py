@@ -1,4 +1,4 @@
-"""Events and messages between instances of one service, one of each kind."""
+"""Events and messages for instances of a service, one of each kind."""
 
 import json
 import queue
@@ -6,7 +6,7 @@ import threading
 
 import kombu
 import pytest
-from mixed_fleet import KINDS, PATIENCE
+from mixed_fleet import KINDS, TIMEOUT
 
 QUEUES = (
     "reports_fleet",
@@ -17,7 +17,7 @@ QUEUES = (
 
 
 class Reports:
-    """What the listeners of a fleet say they have heard."""
+    """Reports of the listeners about received messages."""
 
     def __init__(self, uri):
         self._arrived = queue.Queue()
@@ -26,10 +26,10 @@ class Reports:
         self._thread.start()
 
     def _consume(self, uri):
-        heard = kombu.Queue("reports_fleet")
+        reports = kombu.Queue("reports_fleet")
         with (
             kombu.Connection(uri) as connection,
-            kombu.Consumer(connection, [heard], on_message=self._hear, no_ack=True),
+            kombu.Consumer(connection, [reports], on_message=self._receive, no_ack=True),
         ):
             while not self._ended.is_set():
                 try:
@@ -37,11 +37,11 @@ class Reports:
                 except TimeoutError:
                     continue
 
-    def _hear(self, message):
+    def _receive(self, message):
         self._arrived.put(json.loads(message.body))
 
     def next(self, count):
-        return [self._arrived.get(timeout=PATIENCE) for _ in range(count)]
+        return [self._arrived.get(timeout=TIMEOUT) for _ in range(count)]
 
     def stop(self):
         self._ended.set()
@@ -56,7 +56,7 @@ def clean(uri):
 
 @pytest.fixture(scope="module")
 def listeners(empty_fleet):
-    """An instance of each kind of the listening service, on queues that all declare alike."""
+    """Instances of the listening service, one of each kind, which declare the same queues."""
     clean(empty_fleet.uri)
     running = [empty_fleet.serve(kind, "Listener", "listeners") for kind in KINDS]
     for process in running:
@@ -68,18 +68,18 @@ def listeners(empty_fleet):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def tell(request, empty_fleet, callers, listeners):
-    """Calls the telling service; the tests run once with each kind."""
-    teller = empty_fleet.ready(empty_fleet.serve(request.param, "Sender", "listeners"))
+def send(request, empty_fleet, callers, listeners):
+    """Calls the dispatching service. The tests run with each kind."""
+    sender = empty_fleet.ready(empty_fleet.serve(request.param, "Sender", "listeners"))
 
-    def tell(method, *args):
+    def send(method, *args):
         return callers["rust"].result("sender_fleet", method, *args)
 
-    yield tell
-    # Nameko replies before it acknowledges. Ended in between it leaves the call to the next
-    # instance: let that be one of which nobody hears.
-    tell("dispatch", "nothing", None)
-    teller.stop()
+    yield send
+    # Nameko replies before it acknowledges, so a call may be redelivered to the next instance after
+    # the stop: make the last call one without listeners.
+    send("dispatch", "nothing", None)
+    sender.stop()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def reports(empty_fleet, listeners):
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("handler", "call"),
     [
         ("pool", ("dispatch", "pool")),
         ("singleton", ("dispatch", "singleton")),
@@ -98,35 +98,37 @@ def reports(empty_fleet, listeners):
         ("letter", ("publish",)),
     ],
 )
-def test_instances_of_all_kinds_share_what_comes(tell, reports, what, told):
+def test_instances_of_all_kinds_share_the_messages(send, reports, handler, call):
     for number in range(20):
-        tell(*told, {"number": number, "text": "grün"})
-    heard = reports.next(20)
-    assert {report["handler"] for report in heard} == {what}
-    # Each once, by whomever.
-    assert sorted(report["data"]["number"] for report in heard) == list(range(20))
-    assert {report["data"]["text"] for report in heard} == {"grün"}
-    kinds = [report["kind"] for report in heard]
-    # A broker goes round the consumers of a queue, whoever they are.
+        send(*call, {"number": number, "text": "grün"})
+    received = reports.next(20)
+    assert {report["handler"] for report in received} == {handler}
+    # Each message is received exactly once.
+    assert sorted(report["data"]["number"] for report in received) == list(range(20))
+    assert {report["data"]["text"] for report in received} == {"grün"}
+    kinds = [report["kind"] for report in received]
+    # The broker serves consumers round robin.
     assert min(kinds.count(kind) for kind in KINDS) >= 5, kinds
-    # The context data of the first caller, in conftest.py, goes all the way.
-    assert {report["language"] for report in heard} == {"de"}
+    # The context data of the caller, CONTEXT in conftest.py.
+    assert {report["language"] for report in received} == {"de"}
 
 
-def test_a_broadcast_reaches_instances_of_all_kinds(tell, reports):
-    tell("dispatch", "broadcast", "news")
-    heard = reports.next(len(KINDS))
-    assert {report["kind"] for report in heard} == set(KINDS)
-    assert {(report["handler"], report["data"]) for report in heard} == {("broadcast", "news")}
+def test_a_broadcast_reaches_instances_of_all_kinds(send, reports):
+    send("dispatch", "broadcast", "news")
+    received = reports.next(len(KINDS))
+    assert {report["kind"] for report in received} == set(KINDS)
+    assert {(report["handler"], report["data"]) for report in received} == {("broadcast", "news")}
 
 
 @pytest.mark.parametrize("kind", ["upstream", "python"])
-def test_scripts_of_both_kinds_reach_all(empty_fleet, listeners, reports, kind):
+def test_events_of_scripts_reach_all_instances(empty_fleet, listeners, reports, kind):
     script = (
         "import sys; from nameko.standalone.events import event_dispatcher;"
         "event_dispatcher({'AMQP_URI': sys.argv[1]})('sender_fleet', 'broadcast', 'from a script')"
     )
     empty_fleet.run(empty_fleet.python(kind), "-c", script, empty_fleet.uri)
-    heard = reports.next(len(KINDS))
-    assert {report["kind"] for report in heard} == set(KINDS)
-    assert {(report["data"], report["language"]) for report in heard} == {("from a script", None)}
+    received = reports.next(len(KINDS))
+    assert {report["kind"] for report in received} == set(KINDS)
+    assert {(report["data"], report["language"]) for report in received} == {
+        ("from a script", None)
+    }

@@ -1,5 +1,7 @@
-"""Every kind of client calls every kind of service. Nameko 2 calls itself, too: what is expected
-of the others is what it does."""
+"""Clients of all kinds call services of all kinds.
+
+Nameko 2 also calls itself, which defines the expected behaviour of the others.
+"""
 
 import json
 
@@ -29,17 +31,17 @@ VALUES = [
 ]
 
 
-def test_values_come_back_as_they_were_sent(caller, service):
+def test_values_round_trip(caller, service):
     result = caller.result(service, "echo", VALUES)
     assert json.dumps(result) == json.dumps(VALUES)
 
 
-def test_a_large_value(caller, service):
+def test_a_large_value_round_trips(caller, service):
     value = "grün" * 250_000
     assert caller.result(service, "echo", value) == value
 
 
-def test_positional_and_named_arguments(caller, service):
+def test_takes_positional_and_named_arguments(caller, service):
     assert caller.result(service, "greet", "zq") == "Hello, zq!"
     assert caller.result(service, "greet", name="zq") == "Hello, zq!"
     assert caller.result(service, "greet", "zq", greeting="Hi") == "Hi, zq!"
@@ -55,22 +57,22 @@ def test_positional_and_named_arguments(caller, service):
         (["a"], {"name": "b"}, "greet() got multiple values for argument 'name'"),
     ],
 )
-def test_wrong_arguments(caller, service, args, kwargs, text):
+def test_rejects_wrong_arguments(caller, service, args, kwargs, text):
     error = caller.error(service, "greet", *args, **kwargs)
     assert (error["class"], error["text"]) == ("IncorrectSignature", text)
 
 
-def test_an_unknown_method(caller, service):
+def test_rejects_an_unknown_method(caller, service):
     error = caller.error(service, "nope")
     assert (error["class"], error["text"]) == ("MethodNotFound", "nope")
 
 
-def test_an_unknown_service(caller):
+def test_rejects_an_unknown_service(caller):
     error = caller.error("no_such_fleet", "echo", 1)
     assert (error["class"], error["text"]) == ("UnknownService", "Unknown service `no_such_fleet`")
 
 
-def test_an_error_that_the_method_raised(caller, service):
+def test_sends_an_exception_of_the_method(caller, service):
     assert caller.error(service, "fail") == {
         "class": "RemoteError",
         "exc_type": "ValueError",
@@ -79,33 +81,33 @@ def test_an_error_that_the_method_raised(caller, service):
     }
 
 
-def test_an_error_of_a_class_of_the_service(caller, service):
+def test_sends_an_exception_of_a_custom_class(caller, service):
     error = caller.error(service, "fail_with_own_error", "tea")
     assert error["text"] == "OutOfStock no tea left"
     assert error["exc_type"] == "OutOfStock"
 
 
-def test_an_error_of_a_class_that_the_client_knows(caller, service):
+def test_a_registered_exception_keeps_its_class(caller, service):
     error = caller.error(service, "fail_with_known_error")
     assert (error["class"], error["text"]) == ("NotFound", "no order 17")
 
 
-def test_a_result_that_cannot_be_serialised(caller, service):
+def test_reports_an_unserializable_result(caller, service):
     error = caller.error(service, "unserialisable")
     assert error["class"] == "RemoteError"
     assert error["exc_type"] == "UnserializableValueError"
     assert error["value"].startswith("Unserializable value: `")
-    # Nobody is worse for it.
+    # The service stays available.
     assert caller.result(service, "echo", 1) == 1
 
 
-def test_context_data_comes_with_the_call(caller, service):
+def test_sends_context_data(caller, service):
     assert caller.result(service, "context", "language") == "de"
     assert caller.result(service, "context", "custom") == "grün"
     assert caller.result(service, "context", "absent") is None
 
 
-def test_the_command_line_calls_every_service(fleet, service):
+def test_the_command_line_calls_all_kinds_of_services(fleet, service):
     nameko = fleet.binary("nameko")
     call = (nameko, "call", "--broker", fleet.uri, service + ".greet")
     assert fleet.run(*call, "name='zq'") == "'Hello, zq!'\n"

@@ -1,4 +1,4 @@
-"""One service that runs as instances of different kinds."""
+"""A service with instances of different kinds."""
 
 import itertools
 
@@ -14,7 +14,7 @@ def test_instances_share_the_calls(empty_fleet, callers, kinds):
     for instance in instances:
         empty_fleet.ready(instance)
     answers = [callers["python"].result("shared_fleet", "who") for _ in range(20)]
-    # A broker goes round the consumers of a queue, whoever they are.
+    # The broker serves consumers round robin.
     assert set(answers) == set(kinds)
     assert min(answers.count(kind) for kind in kinds) >= 5, answers
 

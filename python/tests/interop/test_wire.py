@@ -1,4 +1,4 @@
-"""What a reply looks like on the wire, down to the byte, whoever sends it."""
+"""The bytes and properties of replies, which are the same for all kinds."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 REQUEST = '{"args": [], "kwargs": %s}'
 
 
-def test_a_reply_and_its_properties(fleet, service):
+def test_reply_and_its_properties(fleet, service):
     reply = fleet.raw(service, "greet", REQUEST % '{"name": "grün"}')
     assert reply["body"] == '{"result": "Hello, gr\\u00fcn!", "error": null}'
     assert (reply["content_type"], reply["content_encoding"]) == ("application/json", "utf-8")
@@ -42,12 +42,12 @@ def test_a_reply_and_its_properties(fleet, service):
         ),
     ],
 )
-def test_an_error_reply(fleet, service, method, kwargs, error):
+def test_error_reply(fleet, service, method, kwargs, error):
     reply = fleet.raw(service, method, REQUEST % kwargs)
     assert json.loads(reply["body"]) == {"result": None, "error": error}
 
 
-def test_the_error_of_a_method(fleet, service):
+def test_error_of_a_method(fleet, service):
     reply = json.loads(fleet.raw(service, "fail", REQUEST % "{}")["body"])
     assert reply["result"] is None
     assert reply["error"]["exc_type"] == "ValueError"
@@ -56,7 +56,7 @@ def test_the_error_of_a_method(fleet, service):
     assert reply["error"]["exc_path"].endswith("ValueError")
 
 
-def test_an_error_of_a_known_class(fleet, service):
+def test_error_of_a_registered_class(fleet, service):
     reply = json.loads(fleet.raw(service, "fail_with_known_error", REQUEST % "{}")["body"])
     assert reply["error"] == {
         "exc_type": "NotFound",
@@ -66,13 +66,13 @@ def test_an_error_of_a_known_class(fleet, service):
     }
 
 
-def test_a_request_without_arguments(fleet, service):
+def test_request_without_arguments(fleet, service):
     reply = json.loads(fleet.raw(service, "echo", '{"args": [1]}')["body"])
     assert reply["error"]["exc_path"] == "nameko.exceptions.MalformedRequest"
     assert reply["error"]["exc_args"] == ["Message missing `args` or `kwargs`"]
 
 
 @pytest.mark.parametrize("body", ["[]", "null", '"text"', "17"])
-def test_a_request_that_is_no_object(fleet, service, body):
+def test_request_that_is_not_an_object(fleet, service, body):
     reply = json.loads(fleet.raw(service, "echo", body)["body"])
     assert reply["error"]["exc_type"] == "TypeError"

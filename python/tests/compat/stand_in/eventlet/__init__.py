@@ -1,6 +1,6 @@
-"""What upstream's tests import from eventlet, over real threads. Nothing in the package needs it.
+"""A substitute for eventlet on real threads, for upstream's tests only.
 
-Where green threads take turns, threads do not: a ``sleep()`` here lets the others run for a moment.
+Tests yield to other green threads with ``sleep()``, which lets other threads run for a moment here.
 """
 
 import os
@@ -38,23 +38,23 @@ __all__ = [
     "wsgi",
 ]
 
-# Long enough for other threads to get through what they are at (s).
-_TURN = 0.03
+# Seconds for other threads to make progress during a sleep().
+_YIELD_TIME = 0.03
 
 
 _sleep = time.sleep
 
 
 def sleep(seconds: float = 0) -> None:
-    _sleep(max(seconds, _TURN))
+    _sleep(max(seconds, _YIELD_TIME))
 
 
-# Upstream's `nameko test` does that too: tests call time.sleep() with nothing.
-time.sleep = lambda seconds=_TURN: _sleep(seconds)
+# Upstream's `nameko test` patches it as well: tests call time.sleep() without an argument.
+time.sleep = lambda seconds=_YIELD_TIME: _sleep(seconds)
 
 
-# Green threads are all in the main thread, where signals can be handled. Here a thread's handler of
-# SIGTERM, which would end the tests, is kept, and called by the main thread's.
+# Green threads run on the main thread, which can set signal handlers. Real threads cannot, so their
+# handlers of SIGTERM are stored here, and called by the handler of the main thread.
 _signal = signal.signal
 _handlers = {signal.SIGTERM: signal.SIG_DFL}
 
@@ -100,4 +100,4 @@ def getcurrent() -> threading.Thread:
 
 
 def monkey_patch(*args, **kwargs) -> None:
-    """Threads are threads already."""
+    """A no-op."""

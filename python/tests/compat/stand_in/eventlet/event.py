@@ -1,4 +1,4 @@
-"""A value that is sent once. Unlike nameko's, it does not hold up the killing of who waits."""
+"""A value that is sent once. Unlike nameko's, waiting threads can be killed without delay."""
 
 import threading
 import time
@@ -26,9 +26,9 @@ class Event:
         self.send(None, exc if len(exc) > 1 else exc[0])
 
     def wait(self, timeout=None):
-        """The value, or raise the exception. None after ``timeout`` seconds."""
+        """Returns the value or raises the exception. Returns None after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        # In short waits: an exception raised in this thread is met between two.
+        # In short waits, since asynchronous exceptions are raised in between.
         while not self._sent.wait(0.005):
             if deadline is not None and time.monotonic() > deadline:
                 return None

@@ -2,7 +2,7 @@ import threading
 
 
 class Semaphore:
-    """Whose waiters can be killed, and counted."""
+    """A semaphore with a list of waiting threads, which can be killed."""
 
     def __init__(self, value: int = 1) -> None:
         self._semaphore = threading.Semaphore(value)

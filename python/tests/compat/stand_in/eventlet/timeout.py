@@ -1,4 +1,4 @@
-"""A limit on how long a block may take."""
+"""A time limit for a block."""
 
 import signal
 import threading
@@ -7,15 +7,16 @@ from functools import partial
 from nameko._nameko import interrupt
 from nameko.utils.threads import retry_interrupt
 
-# A limit of 0 is one on waiting: what does not wait gets through (s).
-_LEAST = 0.05
+# Minimum delay in seconds. A timeout of 0 must not interrupt code that does not wait.
+_MIN_DELAY = 0.05
 _SIGNAL = signal.SIGUSR2
 
 
 class Timeout(BaseException):
-    """Raised in the thread that made it, after ``seconds``.
+    """Raised in the creating thread after ``seconds``.
 
-    In the main thread a signal ends any wait. Elsewhere the exception is met after one.
+    On the main thread, a signal interrupts any wait. On other threads, the exception is raised
+    after the current wait.
     """
 
     def __init__(self, seconds=None, exception=None) -> None:
@@ -33,10 +34,10 @@ class Timeout(BaseException):
             signal.signal(_SIGNAL, self._on_signal)
             expire = self._send_signal
         else:
-            # Only a class can be raised in another thread.
+            # Only classes can be raised in another thread.
             self._raised = type("Timeout", (Timeout,), {"__init__": BaseException.__init__})
             expire = partial(retry_interrupt, partial(self._interrupt, thread.ident))
-        self._timer = threading.Timer(max(self.seconds, _LEAST), expire)
+        self._timer = threading.Timer(max(self.seconds, _MIN_DELAY), expire)
         self._timer.daemon = True
         self._timer.start()
 
@@ -65,7 +66,7 @@ class Timeout(BaseException):
 
     def _on_signal(self, signum, frame) -> None:
         if self._timer is None:
-            return  # cancelled while the signal was on its way
+            return  # cancelled before the signal was handled
         if self.exception is None or self.exception is False:
             raise self
         raise self.exception

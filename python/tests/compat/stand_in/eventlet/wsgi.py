@@ -1,4 +1,4 @@
-"""What a service that replaces the WSGI server gives back: the app on a socket."""
+"""The result of an overridden get_wsgi_server(): an application and its socket."""
 
 
 class Server:
