@@ -184,7 +184,10 @@ async fn log_options_override_the_environment_which_overrides_the_file() {
     );
     let failed = run(troubles(&broker, &["--log-format", "xml"]), "");
     assert_eq!(failed.code, Some(2));
-    assert!(failed.stderr.contains("expected text or json"), "{failed:?}");
+    assert!(
+        failed.stderr.contains("expected text or json"),
+        "{failed:?}"
+    );
 }
 
 #[test]
