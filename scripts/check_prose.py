@@ -1,8 +1,8 @@
 """Checks that comments, docstrings and Markdown read like technical prose.
 
 Counts two symptoms of vague writing per 1,000 words and fails if an area exceeds the limit:
-free relative clauses (`what is sent`) and `tell` or `hear` used of programs.
-The rules are in docs/contributing/style.md; this script measures only these two.
+free relative clauses (`what is sent`) and `tell` or `hear` used of programs. Fails on lines and
+table cells that are too wide, too. The other rules of docs/contributing/style.md need a reader.
 
 Usage: python3 scripts/check_prose.py [PATH...]. Without a path, every area is measured.
 """
@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 3.0
 # Lines listed for an area above the limit.
 MAX_LISTED_LINES = 20
+MAX_LINE_WIDTH = 100
+MAX_CELL_WIDTH = 120
 
 # Git path specifications, measured together. Small folders share an area, because one match
 # outweighs the limit in a text of 300 words.
@@ -57,9 +59,21 @@ class Line:
     path: str
     number: int
     text: str
+    # Of the whole line, with indentation and code before a comment.
+    width: int
 
     def matches(self) -> int:
         return len(SYMPTOM.findall(self.text))
+
+    def is_too_wide(self) -> bool:
+        text = self.text.strip()
+        if text.startswith("|"):
+            return any(len(cell.strip()) > MAX_CELL_WIDTH for cell in text.split("|"))
+        # A single word, such as a URL, cannot be wrapped.
+        return self.width > MAX_LINE_WIDTH and len(text.split()) > 2
+
+    def __str__(self) -> str:
+        return f"  {self.path}:{self.number}: {self.text.strip()}\n"
 
 
 @dataclass
@@ -69,9 +83,12 @@ class Count:
     words: int = 0
     matches: int = 0
     lines: list[Line] = field(default_factory=list)
+    wide_lines: list[Line] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
         self.words += len(WORD.findall(line.text))
+        if line.is_too_wide():
+            self.wide_lines.append(line)
         if found := line.matches():
             self.matches += found
             self.lines.append(line)
@@ -82,21 +99,29 @@ class Count:
 
 def main(paths: list[str]) -> int:
     areas = {path: [path] for path in paths} or AREAS
-    failed = False
+    vague, wide = False, False
     for name, specifications in areas.items():
         count = measure(specifications)
         sys.stdout.write(f"{name:16} {count.words:6} words {count.rate():5.1f} per 1,000\n")
         if count.rate() > LIMIT:
-            failed = True
+            vague = True
             worst = sorted(count.lines, key=Line.matches, reverse=True)
-            for line in worst[:MAX_LISTED_LINES]:
-                sys.stdout.write(f"  {line.path}:{line.number}: {line.text.strip()}\n")
-    if failed:
+            sys.stdout.writelines(map(str, worst[:MAX_LISTED_LINES]))
+        if count.wide_lines:
+            wide = True
+            sys.stdout.write(f"{name:16} {len(count.wide_lines)} lines or table cells too wide\n")
+            sys.stdout.writelines(map(str, count.wide_lines[:MAX_LISTED_LINES]))
+    if vague:
         sys.stdout.write(
             f"error: more than {LIMIT:g} free relative clauses and tell/hear per 1,000 words: "
             "rewrite the sentences listed, see docs/contributing/style.md\n"
         )
-    return int(failed)
+    if wide:
+        sys.stdout.write(
+            f"error: comments and Markdown wrap at {MAX_LINE_WIDTH} columns, "
+            f"and table cells have at most {MAX_CELL_WIDTH} characters\n"
+        )
+    return int(vague or wide)
 
 
 def measure(specifications: list[str]) -> Count:
@@ -119,8 +144,10 @@ def prose(path: str) -> Iterator[Line]:
     reader = readers.get(Path(path).suffix)
     # A link is measured with its target.
     if reader is not None and not (ROOT / path).is_symlink():
-        for number, text in reader((ROOT / path).read_text()):
-            yield Line(path, number, text)
+        source = (ROOT / path).read_text()
+        widths = [len(line) for line in source.splitlines()]
+        for number, text in reader(source):
+            yield Line(path, number, text, widths[number - 1])
 
 
 def rust(source: str) -> Iterator[tuple[int, str]]:
