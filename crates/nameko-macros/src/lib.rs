@@ -1,8 +1,8 @@
 //! Attribute and derive macros of the [`nameko`](https://docs.rs/nameko) crate.
 //!
 //! Use them through `nameko::prelude`. They are documented at their re-exports in `nameko`, such as
-//! [`nameko::service`](https://docs.rs/nameko/latest/nameko/attr.service.html), since their examples
-//! need that crate.
+//! [`nameko::service`](https://docs.rs/nameko/latest/nameko/attr.service.html), since their
+//! examples need that crate.
 //!
 //! The macros parse, check and generate calls of public items of `nameko`. They contain no
 //! behaviour: the same service can be written without them. All errors of an item are reported at

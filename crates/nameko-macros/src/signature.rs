@@ -13,8 +13,8 @@ pub(crate) struct Messages {
     pub(crate) receiver: &'static str,
 }
 
-/// Checks a signature, except for its arguments and return type: it is `async`, takes `&self`, and is
-/// neither `unsafe`, `extern` nor generic.
+/// Checks a signature, except for its arguments and return type: it is `async`, takes `&self`, and
+/// is neither `unsafe`, `extern` nor generic.
 pub(crate) fn check(sig: &Signature, messages: &Messages, errors: &mut Errors) {
     if sig.asyncness.is_none() {
         errors.add(
