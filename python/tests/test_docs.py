@@ -76,3 +76,47 @@ def test_rust_samples_are_tested_by_rustdoc():
     for page in PAGES:
         if samples(page, "rust"):
             assert str(DOCS / page) in included, f"{page} is not a chapter of nameko::guide"
+
+
+PAGE = """\
+# Title with `code`
+
+See [`Foo`], [the guide][guide] and [a page](page.md#part), not `[guide]`.
+
+## Part
+
+```python
+[guide]
+```
+
+## Part
+
+[`Foo`]: https://docs.rs/nameko/latest/nameko/struct.Foo.html
+[guide]: guide.md
+"""
+
+
+def test_links_are_found_in_prose_only():
+    found = {link.text: link.target for link in pages.links(PAGE)}
+    assert found == {
+        "`Foo`": "https://docs.rs/nameko/latest/nameko/struct.Foo.html",
+        "the guide": "guide.md",
+        "a page": "page.md#part",
+    }
+
+
+def test_reference_links_become_inline_links():
+    page = pages.inline_references(PAGE)
+    assert "See [`Foo`](https://docs.rs/nameko/latest/nameko/struct.Foo.html), " in page
+    assert "[the guide](guide.md) and [a page](page.md#part), not `[guide]`." in page
+    assert "```python\n[guide]\n```" in page
+
+
+def test_anchors_are_those_of_github():
+    assert pages.anchors(PAGE) == {"title-with-code", "part", "part-1"}
+    assert pages.slug("What can't be read?") == "what-cant-be-read"
+
+
+def test_an_unclosed_fence_is_an_error():
+    with pytest.raises(ValueError, match="line 3: the fenced block is not closed"):
+        list(pages.fences("text\n\n```python\nx = 1\n"))
