@@ -1,9 +1,12 @@
-"""A minimal HTTP client for the tests of nameko.web."""
+"""A minimal HTTP client, and services, for the tests of nameko.web."""
 
-import http.client
 import socket
+from http.client import HTTPConnection
+
+from werkzeug.wrappers import Response
 
 from nameko.testing.utils import get_extension
+from nameko.web.handlers import HttpRequestHandler, http
 from nameko.web.server import WebServer
 
 LOCAL = {"WEB_SERVER_ADDRESS": "127.0.0.1:0"}
@@ -28,7 +31,7 @@ class Client:
         self.address = address_of(container)
 
     def __call__(self, method, path, body=None, headers=(), **options):
-        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        connection = HTTPConnection(*self.address, timeout=10)
         try:
             connection.request(method, path, body, dict(headers), **options)
             return Answer(connection.getresponse())
@@ -56,3 +59,42 @@ def read_all(connection):
         if not part:
             return b"".join(parts)
         parts.append(part)
+
+
+class Hello:
+    name = "hello"
+
+    @http("GET", "/")
+    def index(self, request):
+        return "hello"
+
+    @http("POST", "/length")
+    def length(self, request):
+        return str(len(request.get_data()))
+
+
+def service_with(server_cls, index=None):
+    """Returns a service with a single method, at /, served by ``server_cls``."""
+
+    class Handler(HttpRequestHandler):
+        server = server_cls()
+
+    def default(self, request):
+        return "index"
+
+    index = index or default
+    return type("Service", (), {"name": "custom", "index": Handler.decorator("GET", "/")(index)})
+
+
+def endless(closed):
+    def index(self, request):
+        def body():
+            try:
+                while True:
+                    yield b"x" * 10_000
+            finally:
+                closed.set()
+
+        return Response(body())
+
+    return index
