@@ -260,11 +260,6 @@ class ServiceContainer:
         return self._worker_threads
 
     @property
-    def is_being_killed(self) -> bool:
-        """Whether a kill has begun: no further worker starts."""
-        return self._being_killed
-
-    @property
     def death(self) -> Event:
         """Sent once the container has stopped; carries the exception that killed it."""
         return self._died
@@ -367,9 +362,6 @@ class ServiceContainer:
 
         Raises ContainerBeingKilled if the container is being killed or has stopped.
         """
-        if self._being_killed:
-            _log.info("Worker spawn prevented due to being killed")
-            raise ContainerBeingKilled()
         worker_ctx = self.new_worker_context(entrypoint, args, kwargs, context_data)
         self._worker_pool.spawn((worker_ctx, handle_result), inline=is_nonblocking(entrypoint))
         return worker_ctx
@@ -377,10 +369,17 @@ class ServiceContainer:
     def new_worker_context(
         self, entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, Any] | None
     ) -> WorkerContext:
-        """Returns the context of a new worker, with a fresh instance of the service."""
+        """Returns the context of a new worker, with a fresh instance of the service.
+
+        Raises ContainerBeingKilled.
+        """
+        if self._being_killed:
+            _log.info("Worker spawn prevented due to being killed")
+            raise ContainerBeingKilled()
         service = self.service_cls()
-        worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, data=context_data)
-        _log.debug("spawning %s", worker_ctx)
+        worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, context_data)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("spawning %s", worker_ctx)
         return worker_ctx
 
     def spawn_managed_thread(self, fn: Any, identifier: str | None = None) -> ManagedThread:

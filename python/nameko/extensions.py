@@ -189,8 +189,7 @@ class Entrypoint(Extension):
     # Defaults for subclasses that do not call this __init__.
     expected_exceptions: Any = ()
     sensitive_arguments: Any = ()
-    # The signature of the method, with the function it was read from.
-    _signature: tuple[Any, Signature] | None = None
+    _signature: Signature | None = None
 
     def __init__(
         self, expected_exceptions: Any = (), sensitive_arguments: Any = (), **kwargs: Any
@@ -217,17 +216,21 @@ class Entrypoint(Extension):
 
     def check_signature(self, args: Any, kwargs: Any) -> None:
         """Raises IncorrectSignature if the method does not accept these arguments."""
-        fn = getattr(self.container.service_cls, self.method_name or "")
-        cached = self._signature
-        if cached is None or cached[0] is not fn:
-            cached = self._signature = (fn, Signature(fn))
-        if cached[1].accepts(args, kwargs):
+        signature = self.signature()
+        if signature.accepts(args, kwargs):
             return
         try:
             # None in place of the service instance.
-            inspect.getcallargs(fn, None, *args, **kwargs)
+            inspect.getcallargs(signature.fn, None, *args, **kwargs)
         except TypeError as exc:
             raise IncorrectSignature(str(exc))
+
+    def signature(self) -> Signature:
+        """Returns the signature of the method, cached until the method is replaced."""
+        fn = getattr(self.container.service_cls, self.method_name or "")
+        if self._signature is None or self._signature.fn is not fn:
+            self._signature = Signature(fn)
+        return self._signature
 
     @overload
     @classmethod
@@ -262,9 +265,10 @@ class Entrypoint(Extension):
 class Signature:
     """A quick check of arguments. A negative result is inconclusive: getcallargs then decides."""
 
-    __slots__ = ("all_names", "max_positional", "min_positional", "names")
+    __slots__ = ("all_names", "fn", "max_positional", "min_positional", "names")
 
     def __init__(self, fn: Any) -> None:
+        self.fn = fn
         # Parameters that keywords may name, None if only getcallargs can decide.
         self.names: tuple[str, ...] | None = None
         # The same, if keywords may name all parameters.

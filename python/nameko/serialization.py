@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import kombu.serialization
 from kombu.compression import decompress
 from kombu.serialization import registry
 
 import nameko
+from nameko._nameko import Delivery
 from nameko.constants import (
     ACCEPT_CONFIG_KEY,
     DEFAULT_SERIALIZER,
@@ -19,9 +20,6 @@ from nameko.constants import (
 )
 from nameko.exceptions import ConfigurationError
 from nameko.utils import import_from_path
-
-if TYPE_CHECKING:
-    from nameko._nameko import Delivery
 
 JSON_CONTENT_TYPE = "application/json"
 JSON_CONTENT_ENCODING = "utf-8"
@@ -75,8 +73,10 @@ _encode_json = _make_json_encoder()
 # scan(text, 0) returns the value and the index of its end.
 _scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 # The codec that kombu registers for JSON. An application may register another one.
-_KOMBU_JSON_ENCODER = registry._encoders["json"]
-_KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
+KOMBU_JSON_ENCODER = registry._encoders["json"]
+KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
+# Raised by dumps_json() for a value that only kombu's encoder may support.
+UNSUPPORTED_BY_JSON = (TypeError, ValueError, RecursionError)
 
 
 def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
@@ -85,25 +85,29 @@ def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
     Without a serializer, text and bytes are sent unchanged and other values as JSON. Raises
     ``kombu.exceptions.EncodeError`` if the serializer does not support the value.
     """
-    if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
+    if serializer == "json" and registry._encoders["json"] is KOMBU_JSON_ENCODER:
         try:
-            body = "".join(_encode_json(value, 0)).encode("ascii")
-            return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
-        except (TypeError, ValueError, RecursionError):
-            pass  # kombu's encoder supports more types and reports the error
+            return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, dumps_json(value).encode("ascii")
+        except UNSUPPORTED_BY_JSON:
+            pass
     content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)
     if isinstance(body, str):
         body = body.encode(content_encoding or "utf-8")
     return content_type, content_encoding, body
 
 
+def dumps_json(value: Any) -> str:
+    """Returns the JSON text of a value. Raises one of :data:`UNSUPPORTED_BY_JSON`."""
+    return "".join(_encode_json(value, 0))
+
+
 def loads_json(text: str) -> Any:
     """Returns the value of a JSON text without surrounding white space.
 
-    Raises ValueError or StopIteration if only the registered decoder can decode it or report the
+    Raises ValueError or StopIteration if the registered decoder has to decode it or report the
     error.
     """
-    if registry._decoders.get(JSON_CONTENT_TYPE) is not _KOMBU_JSON_DECODER:
+    if registry._decoders.get(JSON_CONTENT_TYPE) is not KOMBU_JSON_DECODER:
         raise ValueError("another JSON decoder is registered")
     value, end = _scan_json(text, 0)
     if end != len(text):

@@ -340,7 +340,7 @@ class WorkerPool:
             self._active += 1
         handle = WorkerThread()
         self._on_start(handle, worker)
-        if self._run_one(handle, worker):
+        if self._run_step(handle, worker, contextvars.Context(), self._run, *worker):
             self._release_slot(ends_job=True)
         else:
             self._end_job()

@@ -14,6 +14,8 @@ from typing import Any
 
 from nameko._nameko import Delivery, Options
 from nameko.amqp.message import Channel, Message
+from nameko.exceptions import ContainerBeingKilled
+from nameko.messaging import decode_from_headers
 from nameko.rpc.stages import encode_reply, request_arguments
 from nameko.serialization import loads_json
 from nameko.utils.threads import ThreadKilled
@@ -55,19 +57,21 @@ class FastPath:
                 or text is None
                 or delivery.reply_to is None
                 or not method.guard.intact()
-                or container.is_being_killed
             ):
                 return self._slow_path(delivery)
-            provider = method.provider
             try:
                 args, kwargs = request_arguments(loads_json(text))
-                provider.check_signature(args, kwargs)
             except Exception:
                 return self._slow_path(delivery)
+            if not method.accepts(args, kwargs):
+                return self._slow_path(delivery)
+            provider = method.provider
             reply = _Reply(self, method, delivery)
             try:
-                context_data = provider.unpack_message_headers(delivery)
+                context_data = decode_from_headers(delivery.headers, provider.header_prefix)
                 worker_ctx = container.new_worker_context(provider, args, kwargs, context_data)
+            except ContainerBeingKilled:
+                return self._slow_path(delivery)
             except Exception:
                 self.consumer.handle_result(reply.message(), None, sys.exc_info())
                 return None
@@ -91,10 +95,11 @@ class FastPath:
 class _Method:
     """A method that the fast path can call while ``guard`` is intact."""
 
-    __slots__ = ("exchange", "guard", "options", "provider")
+    __slots__ = ("accepts", "exchange", "guard", "options", "provider")
 
     def __init__(self, consumer: Any, provider: Any) -> None:
         self.provider = provider
+        self.accepts = provider.signature().accepts
         self.guard = consumer.patch_guard(provider)
         self.options: Options = consumer.reply_settings.connection_options()
         self.exchange: str = consumer.reply_settings.exchange.name
@@ -117,19 +122,21 @@ class _Reply:
         if worker_ctx.container.has_result_hooks():
             # They run after the broker's confirm.
             return method.provider.handle_result(self.message(), worker_ctx, result, exc_info)
-        reply = encode_reply(result, exc_info, "json")
+        result, exc_info, _, content_type, content_encoding, body = encode_reply(
+            result, exc_info, "json"
+        )
         # By position, which is faster: ack, do not wait, batch with the following replies.
         self._delivery.respond(
             method.options,
             method.exchange,
-            reply.body,
-            reply.content_type,
-            reply.content_encoding,
+            body,
+            content_type,
+            content_encoding,
             True,
             False,
             True,
         )
-        return reply.result, reply.exc_info
+        return result, exc_info
 
     def message(self) -> Message:
         """Returns the request for the hooks of the slow path."""

@@ -12,7 +12,7 @@ from nameko._nameko import PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Message
 from nameko.amqp.publish import Publisher
-from nameko.rpc.stages import Reply, encode_reply, reply_serializer
+from nameko.rpc.stages import encode_reply, reply_serializer
 
 _log = getLogger("nameko.rpc")
 
@@ -49,29 +49,31 @@ class Responder:
         """
         message = self.message
         if isinstance(message, Message):
-            content_type, reply_to = message.content_type, message.delivery.reply_to
+            requested_type, reply_to = message.content_type, message.delivery.reply_to
         else:
             properties = message.properties
-            content_type, reply_to = properties.get("content_type"), properties.get("reply_to")
-        serializer = reply_serializer(content_type, self.serializer)
-        reply = encode_reply(result, exc_info, serializer)
+            requested_type, reply_to = properties.get("content_type"), properties.get("reply_to")
+        serializer = reply_serializer(requested_type, self.serializer)
+        result, exc_info, error, content_type, content_encoding, body = encode_reply(
+            result, exc_info, serializer
+        )
 
         if reply_to is None:
             _log.warning("A request has no reply_to: nobody will get its result (%s)", message)
         elif self._is_compiled():
-            self._respond(reply)
+            self._respond(body, content_type, content_encoding)
         else:
             publisher = self.publisher_cls(
                 self.amqp_uri, ssl=self.ssl, login_method=self.login_method
             )
             publisher.publish(
-                reply.payload,
+                {"result": result, "error": error},
                 serializer=serializer,
                 exchange=self.exchange,
                 routing_key=reply_to,
                 correlation_id=message.properties.get("correlation_id"),
             )
-        return reply.result, reply.exc_info
+        return result, exc_info
 
     def _is_compiled(self) -> bool:
         """Whether the compiled half publishes the reply."""
@@ -81,15 +83,15 @@ class Responder:
             and _publisher_guard.intact()
         )
 
-    def _respond(self, reply: Reply) -> None:
+    def _respond(self, body: bytes, content_type: str, content_encoding: str) -> None:
         message = self.message
         try:
             message.respond(
                 connection.options(self.amqp_uri, self.ssl, self.login_method),
                 self.exchange.name,
-                reply.body,
-                reply.content_type,
-                reply.content_encoding,
+                body,
+                content_type,
+                content_encoding,
             )
         except _nameko.AmqpError as exc:
             _log.error(

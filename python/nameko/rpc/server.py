@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from kombu import Exchange, Queue
 
-from nameko import serialization
 from nameko._config import queue_arguments
 from nameko._nameko import Delivery, Options, PatchGuard
 from nameko.amqp import connection, publish
@@ -30,6 +29,7 @@ from nameko.rpc.fastpath import FastPath
 from nameko.rpc.responder import Responder
 from nameko.rpc.stages import request_arguments
 from nameko.rpc.topology import RPC_QUEUE_TEMPLATE, get_rpc_exchange
+from nameko.serialization import JSON_CONTENT_TYPE
 from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import Event
 from nameko.workers import handle_result_is_nonblocking, nonblocking
@@ -157,12 +157,13 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         slow_path: Callable[[Delivery], None],
     ) -> Callable[[Delivery], None]:
         """Returns the handler of deliveries, see :mod:`nameko.rpc.fastpath`."""
-        if serialization.JSON_CONTENT_TYPE not in accept:
+        if JSON_CONTENT_TYPE not in accept:
             return slow_path
         return FastPath(self, accept, channel, slow_path).handle
 
     def patch_guard(self, provider: Rpc) -> PatchGuard:
-        """Returns the guard of the hooks that the slow path calls for ``provider``."""
+        """Returns the guard of the hooks and functions that a call of ``provider`` uses."""
+        service_cls, method_name = self.container.service_cls, str(provider.method_name)
         return PatchGuard(
             [
                 *_RESPONDER_HOOKS,
@@ -170,6 +171,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
                 *guarded_methods(self.queue_consumer, _QUEUE_CONSUMER_HOOKS),
                 *guarded_methods(self, _RPC_CONSUMER_HOOKS),
                 *guarded_methods(provider, _RPC_HOOKS),
+                (service_cls, method_name, getattr(service_cls, method_name)),
             ]
         )
 
@@ -240,7 +242,12 @@ _RPC_CONSUMER_HOOKS = methods_of(
     RpcConsumer, "handle_message", "handle_result", "get_provider_for_method"
 )
 _RPC_HOOKS = methods_of(
-    Rpc, "handle_message", "handle_result", "check_signature", "unpack_message_headers"
+    Rpc,
+    "handle_message",
+    "handle_result",
+    "check_signature",
+    "unpack_message_headers",
+    "_strip_header_name",
 )
 _RESPONDER_HOOKS = [
     (globals(), "Responder", Responder),
