@@ -245,9 +245,6 @@ class Delivery:
         """The body, if it is plain JSON: `application/json` in UTF-8, not compressed, and without
         kombu's `__type__`. None otherwise."""
 
-    def headers_without_prefix(self, prefix: str) -> dict[str, Any]:
-        """Returns a new dict of the headers, with `prefix` removed from the names that have it."""
-
     @property
     def headers(self) -> dict[str, Any]: ...
     @property

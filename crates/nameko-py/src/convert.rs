@@ -123,18 +123,8 @@ pub(crate) fn properties_dict<'py>(
 
 /// Converts headers to a dict.
 pub(crate) fn table_dict<'py>(py: Python<'py>, table: &Table) -> PyResult<Bound<'py, PyDict>> {
-    table_dict_without(py, table, "")
-}
-
-/// Converts headers to a dict, with `prefix` removed from the names that have it.
-pub(crate) fn table_dict_without<'py>(
-    py: Python<'py>,
-    table: &Table,
-    prefix: &str,
-) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for (name, value) in table.iter() {
-        let name = name.strip_prefix(prefix).unwrap_or(name);
         dict.set_item(name, to_python(py, value)?)?;
     }
     Ok(dict)

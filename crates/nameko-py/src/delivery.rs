@@ -167,15 +167,6 @@ impl Delivery {
         text.flatten().filter(|text| !text.contains("__type__"))
     }
 
-    /// Returns a new dict of the headers, with `prefix` removed from the names that have it.
-    fn headers_without_prefix<'py>(
-        &self,
-        py: Python<'py>,
-        prefix: &str,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        convert::table_dict_without(py, &self.message.properties.headers, prefix)
-    }
-
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = self.headers.get_or_try_init(py, || {
