@@ -40,7 +40,7 @@ from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet
 from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
-from nameko.workers import WorkerCallbacks, WorkerPool, WorkerThread, is_nonblocking
+from nameko.workers import WorkerPool, WorkerThread, is_nonblocking
 
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
@@ -224,13 +224,7 @@ class ServiceContainer:
             # More than workers, for the handlers of each consumer that wait for something.
             max_threads=self.max_workers * (2 + len(self.extensions)),
             name=self.service_name,
-            callbacks=WorkerCallbacks(
-                run=self._work,
-                resume=self._resume_worker,
-                ends_inline=self._worker_ends_inline,
-                on_start=self._on_worker_start,
-                on_end=self._on_worker_end,
-            ),
+            host=self,
         )
 
     def _bind_extensions(self) -> None:
@@ -407,10 +401,6 @@ class ServiceContainer:
             self._result_hook_guard = PatchGuard(entries)
         return not self._result_hook_guard.intact()
 
-    def _work(self, *worker: Any) -> CoroutineType[Any, Any, Any] | None:
-        # Looked up for each worker, because it may be patched.
-        return self._run_worker(*worker)
-
     def _worker_ends_inline(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether the rest of the worker after its method is non-blocking."""
         worker_ctx, handle_result = worker
@@ -419,11 +409,8 @@ class ServiceContainer:
             handle_result_is_nonblocking = getattr(entrypoint, "handle_result_is_nonblocking", None)
             if handle_result_is_nonblocking is None or not handle_result_is_nonblocking():
                 return False
-            # The entrypoint's own handle_result, or one with the same guarantee.
-            if (
-                getattr(handle_result, "func", None) != entrypoint.handle_result
-                and getattr(handle_result, "prompt", None) is not True
-            ):
+            # A partial of the entrypoint's handle_result, or of a function with the same guarantee.
+            if getattr(getattr(handle_result, "func", None), "nonblocking", None) is not True:
                 return False
         return not self.has_result_hooks()
 

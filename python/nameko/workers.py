@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from nameko import loop
 from nameko._nameko import Jobs, interrupt
@@ -144,18 +144,26 @@ class WorkerThread:
 _kill_lock = threading.Lock()
 
 
-class WorkerCallbacks(NamedTuple):
-    """The steps of a worker, and the observers of its start and end."""
+class WorkerHost(Protocol):
+    """The steps of a worker, implemented by its container.
 
-    # run(*worker) runs in a context of its own. If it returns a coroutine, the coroutine runs next,
-    # and then resume(worker, result, exception).
-    run: Callable[..., Coroutine[Any, Any, Any] | None]
-    resume: Callable[[Any, Any, BaseException | None], None]
-    # Whether resume(worker, ...) may be called on the loop that ran the coroutine.
-    ends_inline: Callable[[Any], bool]
-    # Called with its handle when a worker has its slot, and when it has ended.
-    on_start: Callable[[WorkerThread, Any], None]
-    on_end: Callable[[WorkerThread, Any], None]
+    The methods are looked up for each worker, because extensions and tests patch them.
+    """
+
+    def _run_worker(self, worker_ctx: Any, handle_result: Any) -> Coroutine[Any, Any, Any] | None:
+        """Runs a worker in a context of its own. A returned coroutine runs next."""
+
+    def _resume_worker(self, worker: Any, result: Any, exc: BaseException | None) -> None:
+        """Runs the rest of a worker after its coroutine."""
+
+    def _worker_ends_inline(self, worker: Any) -> bool:
+        """Whether :meth:`_resume_worker` may be called on the loop that ran the coroutine."""
+
+    def _on_worker_start(self, thread: WorkerThread, worker: Any) -> None:
+        """Called when a worker has its slot."""
+
+    def _on_worker_end(self, thread: WorkerThread, worker: Any) -> None:
+        """Called when a worker has ended."""
 
 
 class WorkerPool:
@@ -177,12 +185,12 @@ class WorkerPool:
         size: int,
         max_threads: int,
         name: str,
-        callbacks: WorkerCallbacks,
+        host: WorkerHost,
     ) -> None:
         self.size = size
         self._max_threads = max_threads
         self._name = name
-        self._run, self._resume, self._ends_inline, self._on_start, self._on_end = callbacks
+        self._host = host
         self._jobs: Jobs | None = None
         # Workers that have a slot and run on another thread than their spawner's. In a queue of
         # their own they never wait behind messages whose handlers wait for them.
@@ -228,7 +236,7 @@ class WorkerPool:
         except RuntimeError:
             # The pool was stopped meanwhile.
             handle.finish(ThreadKilled())
-            self._on_end(handle, worker)
+            self._host._on_worker_end(handle, worker)
 
     def _make_queue(self, max_threads: int, role: str) -> Jobs:
         numbers = itertools.count(1)
@@ -339,8 +347,8 @@ class WorkerPool:
             self._free -= 1
             self._active += 1
         handle = WorkerThread()
-        self._on_start(handle, worker)
-        if self._run_step(handle, worker, contextvars.Context(), self._run, *worker):
+        self._host._on_worker_start(handle, worker)
+        if self._run_step(handle, worker, contextvars.Context(), self._host._run_worker, *worker):
             self._release_slot(ends_job=True)
         else:
             self._end_job()
@@ -376,7 +384,7 @@ class WorkerPool:
                 self._abandon_slot(spawner)
                 raise
         handle = WorkerThread()
-        self._on_start(handle, worker)
+        self._host._on_worker_start(handle, worker)
         self._run_offloaded(handle, worker)
 
     def _refuse_if_stopped(self) -> None:
@@ -414,7 +422,7 @@ class WorkerPool:
                 return False
             self._free -= 1
         handle = WorkerThread()
-        self._on_start(handle, worker)
+        self._host._on_worker_start(handle, worker)
         if not inline:
             self._run_offloaded(handle, worker)
             return False
@@ -438,7 +446,7 @@ class WorkerPool:
                 following.set()
                 break
             handle = WorkerThread()
-            self._on_start(handle, following)
+            self._host._on_worker_start(handle, following)
             if not self._run_one(handle, following):
                 break
         if ends_job:
@@ -456,12 +464,14 @@ class WorkerPool:
             following.set()
             return
         handle = WorkerThread()
-        self._on_start(handle, following)
+        self._host._on_worker_start(handle, following)
         self._run_offloaded(handle, following)
 
     def _run_one(self, handle: WorkerThread, worker: Any) -> bool:
         """Runs a worker. Returns False if it became a coroutine, which keeps the slot."""
-        return self._run_step(handle, worker, contextvars.Context(), self._run, *worker)
+        return self._run_step(
+            handle, worker, contextvars.Context(), self._host._run_worker, *worker
+        )
 
     def _run_step(
         self,
@@ -489,7 +499,7 @@ class WorkerPool:
             if coroutine is not None:
                 coroutine.close()
             handle.finish(failure or (killed if coroutine is not None else None))
-        self._on_end(handle, worker)
+        self._host._on_worker_end(handle, worker)
         return True
 
     def _suspend(
@@ -523,8 +533,8 @@ class WorkerPool:
         """Runs the rest of a worker whose coroutine has ended. Called on its loop."""
         handle._coroutine = None
         # A copy, because the coroutine has not left its context yet.
-        step = (handle, worker, context.copy(), self._resume, worker, result, exc)
-        if self._ends_inline(worker):
+        step = (handle, worker, context.copy(), self._host._resume_worker, worker, result, exc)
+        if self._host._worker_ends_inline(worker):
             if self._run_step(*step):
                 self._release_slot_offloaded()
         else:

@@ -94,6 +94,10 @@ def nonblocking_entrypoints(monkeypatch):
     )
 
 
+def thread_names():
+    return [thread.name for thread in threading.enumerate()]
+
+
 class TestHandlerWaitingForItsWorker:
     @pytest.mark.usefixtures("nonblocking_entrypoints")
     def test_waiting_for_an_event_runs_the_worker_on_its_thread(self, start):
@@ -334,15 +338,27 @@ class TestCoroutines:
             for _ in replies:
                 assert began.acquire(timeout=20)
             assert container._worker_pool.free() == 0
-            threads = [
-                thread for thread in threading.enumerate() if thread.name.startswith(Waits.name)
-            ]
+            threads = [name for name in thread_names() if name.startswith(Waits.name)]
             assert len(threads) < 10
             loop, event = gate[0]
             loop.call_soon_threadsafe(event.set)
             assert [reply.result() for reply in replies] == ["waited"] * 200
         container.stop()
         assert container._worker_pool.free() == 200
+
+    def test_the_rest_of_a_worker_runs_on_the_loop_without_result_hooks(self, serve, config, uid):
+        class Echo:
+            name = "echo-{}".format(uid)
+
+            @rpc
+            async def echo(self, value):
+                return value
+
+        serve(Echo)
+        with ServiceRpcProxy(Echo.name, config, timeout=10) as proxy:
+            assert [proxy.echo(number) for number in range(3)] == [0, 1, 2]
+        runners = [name for name in thread_names() if name.startswith(Echo.name + "-runner")]
+        assert not runners
 
     def test_a_stop_waits_for_coroutines(self, start):
         container = start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nameko._nameko import Delivery, Options
@@ -66,16 +67,15 @@ class FastPath:
             if not method.accepts(args, kwargs):
                 return self._slow_path(delivery)
             provider = method.provider
-            reply = _Reply(self, method, delivery)
             try:
                 context_data = decode_from_headers(delivery.headers, provider.header_prefix)
                 worker_ctx = container.new_worker_context(provider, args, kwargs, context_data)
             except ContainerBeingKilled:
                 return self._slow_path(delivery)
             except Exception:
-                self.consumer.handle_result(reply.message(), None, sys.exc_info())
+                self.consumer.handle_result(self._message(delivery), None, sys.exc_info())
                 return None
-            self._run((worker_ctx, reply.send))
+            self._run((worker_ctx, partial(self._send_reply, method, delivery)))
         except ThreadKilled:
             raise
         except BaseException:
@@ -91,6 +91,35 @@ class FastPath:
             return None
         return method
 
+    @nonblocking
+    def _send_reply(
+        self, method: _Method, delivery: Delivery, worker_ctx: Any, result: Any, exc_info: Any
+    ) -> tuple[Any, Any]:
+        """The ``handle_result`` of a worker."""
+        if self.container.has_result_hooks():
+            # They run after the broker's confirm.
+            message = self._message(delivery)
+            return method.provider.handle_result(message, worker_ctx, result, exc_info)
+        result, exc_info, _, content_type, content_encoding, body = encode_reply(
+            result, exc_info, "json"
+        )
+        # By position, which is faster: ack, do not wait, batch with the following replies.
+        delivery.respond(
+            method.options,
+            method.exchange,
+            body,
+            content_type,
+            content_encoding,
+            True,
+            False,
+            True,
+        )
+        return result, exc_info
+
+    def _message(self, delivery: Delivery) -> Message:
+        """Returns a request for the hooks of the slow path."""
+        return Message(delivery, self.channel, self.accept)
+
 
 class _Method:
     """A method that the fast path can call while ``guard`` is intact."""
@@ -103,41 +132,3 @@ class _Method:
         self.guard = consumer.patch_guard(provider)
         self.options: Options = consumer.reply_settings.connection_options()
         self.exchange: str = consumer.reply_settings.exchange.name
-
-
-class _Reply:
-    """Sends the reply to one request."""
-
-    __slots__ = ("_delivery", "_fast_path", "_method")
-
-    def __init__(self, fast_path: FastPath, method: _Method, delivery: Delivery) -> None:
-        self._fast_path = fast_path
-        self._method = method
-        self._delivery = delivery
-
-    @nonblocking
-    def send(self, worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-        """The ``handle_result`` of a worker."""
-        method = self._method
-        if worker_ctx.container.has_result_hooks():
-            # They run after the broker's confirm.
-            return method.provider.handle_result(self.message(), worker_ctx, result, exc_info)
-        result, exc_info, _, content_type, content_encoding, body = encode_reply(
-            result, exc_info, "json"
-        )
-        # By position, which is faster: ack, do not wait, batch with the following replies.
-        self._delivery.respond(
-            method.options,
-            method.exchange,
-            body,
-            content_type,
-            content_encoding,
-            True,
-            False,
-            True,
-        )
-        return result, exc_info
-
-    def message(self) -> Message:
-        """Returns the request for the hooks of the slow path."""
-        return Message(self._delivery, self._fast_path.channel, self._fast_path.accept)
