@@ -62,8 +62,8 @@ impl Publisher {
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let deadline = deadline(timeout)?;
-        let publish = self.send(message, mandatory, retry, confirm)?;
-        match wait(py, deadline, publish)? {
+        let outgoing = self.outgoing(message, mandatory, retry, confirm)?;
+        match wait(py, deadline, outgoing.publish())? {
             Some(published) => published.map_err(|error| Failure::from(error).into_err(py)),
             None => Err(PyTimeoutError::new_err(format!(
                 "the broker did not confirm a message within {} seconds",
@@ -81,11 +81,11 @@ impl Publisher {
         mandatory: bool,
         confirm: bool,
     ) -> PyResult<Pending> {
-        let publish = self.send(message, mandatory, retry, confirm)?;
+        let outgoing = self.outgoing(message, mandatory, retry, confirm)?;
         let promise = Arc::new(Promise::default());
         let guard = CompletionGuard::new(promise.clone());
         runtime::handle()?.spawn(async move {
-            guard.complete(match publish.await {
+            guard.complete(match outgoing.publish().await {
                 Ok(()) => Outcome::Published,
                 Err(error) => Outcome::Failed(error.into()),
             });
@@ -102,10 +102,10 @@ impl Publisher {
         retry: Option<&Bound<'_, Retry>>,
         confirm: bool,
     ) -> PyResult<()> {
-        let publish = self.send(message, true, retry, confirm)?;
+        let outgoing = self.outgoing(message, true, retry, confirm)?;
         let guard = CompletionGuard::new(pending.get().promise.clone());
         runtime::handle()?.spawn(async move {
-            match publish.await {
+            match outgoing.publish().await {
                 // The reply completes the call.
                 Ok(()) => guard.disarm(),
                 Err(error) => guard.complete(Outcome::Failed(error.into())),
@@ -142,23 +142,42 @@ impl Publisher {
         runtime::publisher(&self.options)
     }
 
-    /// Converts a message and returns the future that publishes it.
-    fn send(
+    fn outgoing(
         &self,
         message: Message<'_>,
         mandatory: bool,
         retry: Option<&Bound<'_, Retry>>,
         confirm: bool,
-    ) -> PyResult<impl Future<Output = Result<(), PublishError>> + Send + 'static> {
-        let message = message.into_publish(mandatory)?;
-        let retry = retry.map_or_else(amqp::Retry::default, |retry| retry.get().0);
-        let publisher = self.inner()?;
-        Ok(async move {
-            if confirm {
-                publisher.publish(message, Some(retry)).await
-            } else {
-                publisher.publish_unconfirmed(message, Some(retry)).await
-            }
+    ) -> PyResult<Outgoing> {
+        Ok(Outgoing {
+            publisher: self.inner()?,
+            message: message.into_publish(mandatory)?,
+            retry: retry.map_or_else(amqp::Retry::default, |retry| retry.get().0),
+            confirm,
         })
+    }
+}
+
+/// A converted message, ready to be published.
+struct Outgoing {
+    publisher: amqp::Publisher,
+    message: Publish,
+    retry: amqp::Retry,
+    confirm: bool,
+}
+
+impl Outgoing {
+    async fn publish(self) -> Result<(), PublishError> {
+        let Outgoing {
+            publisher,
+            message,
+            retry,
+            confirm,
+        } = self;
+        if confirm {
+            publisher.publish(message, Some(retry)).await
+        } else {
+            publisher.publish_unconfirmed(message, Some(retry)).await
+        }
     }
 }
