@@ -91,37 +91,13 @@ impl WebSocket {
             sockets,
             _in_flight,
         } = handshake;
-        let (mut phase, mut closing) = (sockets.phase.clone(), sockets.phase.clone());
-        let (stop, stopping) = watch::channel(false);
-        let (socket, settings) = (self.socket.clone(), sockets.settings);
         let open = CountGuard::new(&sockets.open);
         let callbacks = Callbacks {
             on_message: Arc::new(on_message),
             on_close: Arc::new(on_close),
             sockets,
         };
-        let serving = async move {
-            let _open = open;
-            let ended = async {
-                tokio::select! {
-                    biased;
-                    // Fails if the server is gone.
-                    _ = phase.wait_for(|phase| *phase == SocketPhase::Cut) => {}
-                    () = embed::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
-                }
-            };
-            let stop_on_close = async {
-                let _ = closing
-                    .wait_for(|phase| *phase == SocketPhase::Closing)
-                    .await;
-                stop.send_replace(true);
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                () = ended => {}
-                () = stop_on_close => {}
-            }
-        };
+        let serving = serve(upgrade, self.socket.clone(), callbacks, open);
         // The server counts the task, and ends it through the phase.
         drop(runtime::handle()?.spawn(serving));
         // Fails if the client has disconnected, which the task detects.
@@ -154,6 +130,34 @@ impl WebSocket {
     #[getter]
     fn closed(&self) -> bool {
         self.socket.is_closed()
+    }
+}
+
+/// Serves a socket until its connection ends. Closes or drops the connection with the phase of the
+/// server.
+async fn serve(upgrade: Upgrade, socket: Socket, callbacks: Callbacks, _open: CountGuard) {
+    let settings = callbacks.sockets.settings;
+    let mut phase = callbacks.sockets.phase.clone();
+    let mut closing = phase.clone();
+    let (stop, stopping) = watch::channel(false);
+    let ended = async {
+        tokio::select! {
+            biased;
+            // Fails if the server is gone.
+            _ = phase.wait_for(|phase| *phase == SocketPhase::Cut) => {}
+            () = embed::serve_socket(upgrade, socket, settings, stopping, callbacks) => {}
+        }
+    };
+    let stop_on_close = async {
+        let _ = closing
+            .wait_for(|phase| *phase == SocketPhase::Closing)
+            .await;
+        stop.send_replace(true);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = stop_on_close => {}
     }
 }
 
