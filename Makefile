@@ -15,12 +15,15 @@ RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672
 # The published crates, in the order of publishing.
 PUBLISHED_CRATES := nameko-amqp nameko-broker nameko-macros nameko
 
+# The build backend in scripts/ wraps maturin.
+export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
+
 # Builds show progress on a terminal only.
 QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq test-wheel
+.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq test-wheel test-sdist
 .PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose check-links
 .PHONY: check-workflows check-version format bench bench-build docs site wheel sdist publish-crates publish-notes
 .PHONY: install-servers clean
@@ -57,7 +60,10 @@ test-rabbitmq: $(VENV)/.installed ## Run every test on the RabbitMQ at RABBITMQ_
 	NAMEKO_TEST_AMQP_URI="$(RABBITMQ_URI)" $(MAKE) test
 
 test-wheel: ## Install the package as a user does, and call a service with it
-	scripts/try_wheel
+	scripts/try_install
+
+test-sdist: $(VENV)/.tools ## Do the same from the source distribution
+	MATURIN=$(BIN)/maturin scripts/try_install sdist
 
 check: check-rust check-python check-links check-dependencies check-packages check-workflows ## Check formatting, lints, types and documentation; warnings are errors
 
@@ -127,7 +133,7 @@ endif
 endif
 
 wheel: $(VENV)/.tools $(WHEEL_TOOLS) ## Build the Python package's wheel into dist/, for TARGET if set
-	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --out dist $(WHEEL_OPTIONS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python scripts/build_backend.py build --release --out dist $(WHEEL_OPTIONS)
 
 sdist: $(VENV)/.tools ## Build the Python package's source distribution into dist/
 	$(BIN)/maturin sdist --out dist
