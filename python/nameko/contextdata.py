@@ -29,13 +29,13 @@ class Language(ContextDataProvider):
 
 
 class UserId(ContextDataProvider):
-    """The id of the user on whose behalf the call is made."""
+    """The id of the user that the call is made for."""
 
     context_key = USER_ID_CONTEXT_KEY
 
 
 class UserAgent(ContextDataProvider):
-    """The user agent of the user on whose behalf the call is made."""
+    """The user agent of the user that the call is made for."""
 
     context_key = USER_AGENT_CONTEXT_KEY
 
