@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,6 +18,7 @@ use crate::{
     error::Result,
     protocol,
     rpc::{Caller, Client, Options, Replies, RpcClient, ServiceProxy},
+    sync::lock,
 };
 
 /// How long [`Cluster::connect`] tries to reach the broker.
@@ -177,11 +178,11 @@ impl Link {
     }
 
     fn failure(&self) -> std::sync::MutexGuard<'_, Option<amqp::Error>> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failure)
     }
 
     fn replies(&self) -> std::sync::MutexGuard<'_, std::sync::Weak<Replies>> {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.replies)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use futures_util::{
@@ -12,6 +12,8 @@ use futures_util::{
     future::{AbortHandle, Abortable},
 };
 use tokio::{sync::Notify, task::JoinHandle};
+
+use crate::sync::lock;
 
 /// Tasks that end with their owner.
 #[derive(Default)]
@@ -97,7 +99,7 @@ impl Drop for Tasks {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }
 

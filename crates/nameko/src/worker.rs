@@ -2,13 +2,14 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use crate::{
     amqp::{Table, Value},
     config::Config,
     protocol,
+    sync::lock,
 };
 
 /// What a worker knows of its call: where it came from, and the data that travels with it.
@@ -157,10 +158,7 @@ impl WorkerContext {
     }
 
     fn data(&self) -> std::sync::MutexGuard<'_, Table> {
-        self.inner
-            .data
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.data)
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{
     any::{Any, TypeId, type_name},
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::Container;
 use crate::{
     error::{Error, Result},
     extension::{DynShared, SharedExtension},
+    sync::lock,
 };
 
 /// The shared extensions of a container, each made when first asked for.
@@ -64,7 +65,7 @@ impl SharedExtensions {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -87,7 +88,7 @@ impl Container {
             .entry(TypeId::of::<T>())
             .or_default()
             .clone();
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&slot);
         if let Some(known) = slot.clone().and_then(|it| it.downcast().ok()) {
             return Ok(known);
         }

@@ -7,7 +7,7 @@ mod leader_token;
 mod schedule;
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     container::{Container, MethodHandle},
     error::{Error, Result},
     extension::Entrypoint,
+    sync::lock,
     timer::{Target, TimerTask},
 };
 use job::Job;
@@ -141,9 +142,7 @@ impl Cron {
     }
 
     fn lock_candidate(&self) -> std::sync::MutexGuard<'_, Option<Candidate>> {
-        self.candidate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.candidate)
     }
 }
 

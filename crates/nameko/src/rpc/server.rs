@@ -23,6 +23,7 @@ use crate::{
     queue_consumer::QueueConsumer,
     reply::{self, Outcome},
     serialization::{Codec, Encoded, Format},
+    sync::lock,
     worker,
 };
 
@@ -183,7 +184,7 @@ impl RpcConsumer {
     }
 
     fn request(&self) -> MutexGuard<'_, RequestQueue> {
-        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.request)
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::timeout};
 
 use super::TIMEOUT;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sync::lock,
+};
 
 /// Records the items passed to a mock, in order. Cheap to clone; clones share the items.
 ///
@@ -95,8 +98,7 @@ impl<T> Recorder<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        let items = self.shared.items.lock();
-        items.unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.items)
     }
 }
 

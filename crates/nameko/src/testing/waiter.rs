@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     reply::Outcome,
     serialization,
+    sync::lock,
     worker::WorkerContext,
 };
 
@@ -176,7 +177,7 @@ struct MethodObserver {
 
 impl MethodObserver {
     fn lock(&self) -> std::sync::MutexGuard<'_, Box<When>> {
-        self.when.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.when)
     }
 }
 

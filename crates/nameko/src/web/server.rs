@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -26,6 +26,7 @@ use crate::{
     container::Container,
     error::{Error, Result},
     extension::SharedExtension,
+    sync::lock,
 };
 
 /// The web server of a container, used by `#[http]` and custom HTTP entrypoints.
@@ -120,7 +121,7 @@ impl WebServer {
     }
 
     fn routes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Route>>> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.routes)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use serde::Serialize;
@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     extension::DependencyProvider,
     protocol::Fault,
+    sync::lock,
     worker::WorkerContext,
 };
 
@@ -208,7 +209,7 @@ impl WebSocketHub {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 }
 
