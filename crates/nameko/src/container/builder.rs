@@ -1,4 +1,4 @@
-//! A container with something other than its service declares: for tests, and for several of a kind.
+//! Containers with replaced dependencies or selected entrypoints.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     worker::WorkerContext,
 };
 
-/// Makes a [`Container`] in which dependencies are replaced, or which has some of its entrypoints only.
+/// Builder of a [`Container`] with replaced dependencies or selected entrypoints.
 ///
 /// ```
 /// use nameko::{prelude::*, testing};
@@ -42,7 +42,7 @@ use crate::{
 /// # container.stop().await;
 /// # Ok(()) }
 /// ```
-#[must_use = "a builder does nothing until it builds"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct ContainerBuilder<S> {
     config: Config,
     replacements: Replacements,
@@ -51,15 +51,16 @@ pub struct ContainerBuilder<S> {
 }
 
 impl Container {
-    /// A container for the service `S`. Nothing is opened before [`start`](Self::start).
+    /// Creates a container for the service `S`. Opens no connections before [`start`](Self::start).
     ///
     /// # Errors
-    /// [`Error::Config`] when a config key does not hold what it should.
+    /// [`Error::Config`] if the value of a config key is invalid.
     pub fn new<S: Service>(config: Config) -> Result<Self> {
         Self::builder::<S>(config).build()
     }
 
-    /// A container for the service `S` in which dependencies are replaced, or which has some of its entrypoints only.
+    /// Creates a builder of a container for the service `S`, to replace dependencies or select
+    /// entrypoints.
     pub fn builder<S: Service>(config: Config) -> ContainerBuilder<S> {
         ContainerBuilder {
             config,
@@ -71,7 +72,8 @@ impl Container {
 }
 
 impl<S: Service> ContainerBuilder<S> {
-    /// Injects a clone of `value` into each worker's `field`. The field's own provider is never set up.
+    /// Injects a clone of `value` into the `field` of every worker. The declared provider of the
+    /// field is not set up.
     pub fn replace<D>(self, field: impl Into<String>, value: D) -> Self
     where
         D: Clone + Send + Sync + 'static,
@@ -79,7 +81,8 @@ impl<S: Service> ContainerBuilder<S> {
         self.replace_provider(field, Value(value))
     }
 
-    /// Puts another provider in the place of the `field`'s own, which is never set up. It must give what the field holds.
+    /// Replaces the declared provider of `field`, which is not set up. The dependency type must be
+    /// the type of the field.
     pub fn replace_provider<P: DependencyProvider>(
         mut self,
         field: impl Into<String>,
@@ -89,19 +92,20 @@ impl<S: Service> ContainerBuilder<S> {
         self
     }
 
-    /// Restricts the entrypoints to those of the methods named. Of a method with several entrypoints all stay.
+    /// Restricts the entrypoints to those of the named methods. Keeps all entrypoints of such a
+    /// method.
     pub fn only<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         let methods = methods.into_iter().map(Into::into);
         self.only.get_or_insert_default().extend(methods);
         self
     }
 
-    /// The container. Nothing is opened before [`start`](Container::start).
+    /// Builds the container. Opens no connections before [`start`](Container::start).
     ///
     /// # Errors
-    /// [`Error::Config`] when a config key does not hold what it should.
-    /// [`Error::ExtensionNotFound`] when the service has no such field or method; it lists those that it has.
-    /// [`Error::Extension`] when a replacement does not give what the field holds; it names both types.
+    /// [`Error::Config`] if the value of a config key is invalid. [`Error::ExtensionNotFound`] if
+    /// the service has no such field or method; lists the existing ones. [`Error::Extension`] if a
+    /// replacement has another type than the field; names both types.
     pub fn build(mut self) -> Result<Container> {
         let mut bound = Vec::new();
         let injector = S::bind(&mut Bindings::new(&mut bound, &mut self.replacements));
@@ -109,7 +113,10 @@ impl<S: Service> ContainerBuilder<S> {
         let mut list = Entrypoints::<S>::of().list;
         if let Some(only) = &self.only {
             let known = || list.iter().map(|(_, method)| method.name);
-            if let Some(unknown) = only.iter().find(|it| known().all(|name| name != **it)) {
+            if let Some(unknown) = only
+                .iter()
+                .find(|wanted| known().all(|name| name != **wanted))
+            {
                 return Err(Error::extension_not_found(
                     S::NAME,
                     "entrypoint",
@@ -117,7 +124,7 @@ impl<S: Service> ContainerBuilder<S> {
                     known(),
                 ));
             }
-            list.retain(|(_, method)| only.iter().any(|it| it == method.name));
+            list.retain(|(_, method)| only.iter().any(|wanted| wanted == method.name));
         }
         let (entrypoints, methods) = list.into_iter().unzip();
         let dispatch = TypedDispatch {
@@ -138,7 +145,7 @@ impl<S: Service> fmt::Debug for ContainerBuilder<S> {
     }
 }
 
-/// Gives each worker a clone of one value.
+/// Injects a clone of a value into every worker.
 struct Value<D>(D);
 
 impl<D: Clone + Send + Sync + 'static> DependencyProvider for Value<D> {

@@ -1,8 +1,8 @@
 //! Start, stop and kill.
 //!
-//! Start: providers are set up, then entrypoints, then providers are started, then entrypoints, then what they share (the
-//! connection that consumes, the web server). Stop: entrypoints, then the running workers end, then providers, then what
-//! they share, then managed tasks.
+//! Start order: set up providers, set up entrypoints, start providers, start entrypoints, start
+//! shared extensions (the consuming connection, the web server). Stop order: entrypoints, running
+//! workers, providers, shared extensions, managed tasks.
 
 use std::{
     future::Future,
@@ -23,23 +23,25 @@ use crate::{
     protocol::Fault,
 };
 
-/// How long the extensions of one kind have to stop, once workers have ended.
+/// Timeout for stopping all extensions of one kind, after the workers have ended.
 const EXTENSIONS_STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long dropped workers have to be gone: as long as one blocks its thread, it is not.
+/// Time until aborted workers must be gone. A worker that blocks its thread cannot be aborted.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Container {
-    /// Sets up and starts every extension. Returns when the service can be called: while the broker is away, it waits.
+    /// Sets up and starts all extensions. Returns when the service accepts calls; waits for an
+    /// unavailable broker.
     ///
     /// # Errors
-    /// [`Error::Extension`] with what a `setup` or `start` failed with, and whose it was; the container is then dead.
-    /// [`Error::Killed`] when it is killed meanwhile, with the reason; [`Error::ContainerStopping`] when it is stopped meanwhile, or
-    /// has ended. A container starts once: starting it again is an error that says so.
+    /// [`Error::Extension`] if a `setup` or `start` failed, with the name of the extension and the
+    /// reason; the container is ended then. [`Error::Killed`] if the container is killed meanwhile,
+    /// with the reason. [`Error::ContainerStopping`] if it is stopped meanwhile or has ended.
+    /// [`Error::Raised`] with a `ContainerError` if it was started before: a container starts once.
     pub async fn start(&self) -> Result<()> {
-        let first = self.inner.state.send_if_modified(|it| {
-            let first = *it == State::New;
+        let first = self.inner.state.send_if_modified(|state| {
+            let first = *state == State::New;
             if first {
-                *it = State::Started;
+                *state = State::Started;
             }
             first
         });
@@ -58,7 +60,7 @@ impl Container {
         let mut state = self.inner.state.subscribe();
         let result = tokio::select! {
             biased;
-            _ = state.wait_for(|it| *it > State::Started) => Err(self.stopping()),
+            _ = state.wait_for(|state| *state > State::Started) => Err(self.stopping()),
             result = self.start_extensions() => result,
         };
         if result.is_ok() {
@@ -78,36 +80,36 @@ impl Container {
         try_join_all(
             providers
                 .iter()
-                .map(|it| self.begin(it.provider.setup(self), || dependency(it.field))),
+                .map(|bound| self.begin(bound.provider.setup(self), || dependency(bound.field))),
         )
         .await?;
-        // One after the other, so that what they share is made in the order of the methods.
-        for it in entrypoints {
-            let setup = it.entrypoint.setup(self, it.method.clone());
-            self.begin(setup, || it.name()).await?;
+        // In sequence, so that shared extensions are created in the order of the methods.
+        for mounted in entrypoints {
+            let setup = mounted.entrypoint.setup(self, mounted.method.clone());
+            self.begin(setup, || mounted.name()).await?;
         }
         try_join_all(
             providers
                 .iter()
-                .map(|it| self.begin(it.provider.start(), || dependency(it.field))),
+                .map(|bound| self.begin(bound.provider.start(), || dependency(bound.field))),
         )
         .await?;
         try_join_all(
             entrypoints
                 .iter()
-                .map(|it| self.begin(it.entrypoint.start(), || it.name())),
+                .map(|mounted| self.begin(mounted.entrypoint.start(), || mounted.name())),
         )
         .await?;
-        for it in inner.shared.started() {
-            self.begin(it.extension.start(), || {
-                format!("shared extension `{}`", it.name)
+        for shared in inner.shared.started() {
+            self.begin(shared.extension.start(), || {
+                format!("shared extension `{}`", shared.name)
             })
             .await?;
         }
         Ok(())
     }
 
-    /// One step of the start: an error says whose it is, and a panic is one.
+    /// Runs one step of the start. Errors and panics are returned with the name of the extension.
     async fn begin(
         &self,
         step: impl Future<Output = Result<()>>,
@@ -121,13 +123,13 @@ impl Container {
         Err(self.with_extension_context(reason, extension))
     }
 
-    /// The error of an extension, with whose it is.
+    /// Adds the name of the extension to its error.
     pub(super) fn with_extension_context(
         &self,
         reason: Error,
         extension: impl FnOnce() -> String,
     ) -> Error {
-        // These say what is wrong, and where, by themselves.
+        // These errors are complete without it.
         if matches!(reason, Error::Config(_) | Error::ContainerStopping(_)) {
             return reason;
         }
@@ -138,20 +140,23 @@ impl Container {
         }
     }
 
-    /// Stops: no new work, running workers end, then the extensions. Waits for entrypoints and workers for at most
-    /// `stop_timeout` (config key, seconds, default 30); workers that still run then are dropped, and their messages go back
-    /// to the queue. Providers have ten seconds then, and so has what extensions share. Once begun it goes on, also when
-    /// the caller no longer waits.
+    /// Stops gracefully: accepts no more work, waits for running workers, and stops the extensions.
+    ///
+    /// Entrypoints and workers share `stop_timeout` (config key, seconds, default 30). Workers that
+    /// exceed it are aborted, and their messages are requeued. Providers, and then shared
+    /// extensions, have ten seconds each. Cancel-safe: runs to completion even if the future is
+    /// dropped.
     pub async fn stop(&self) {
-        let first = self.inner.state.send_if_modified(|it| {
-            let first = *it < State::Stopping;
+        let first = self.inner.state.send_if_modified(|state| {
+            let first = *state < State::Stopping;
             if first {
-                *it = State::Stopping;
+                *state = State::Stopping;
             }
             first
         });
         if first {
-            // A task of its own: the caller may give up, or be a worker that is dropped. It ends with the container.
+            // In its own task, since the caller may be cancelled, or be a worker that is aborted.
+            // Ends with the container.
             let container = self.clone();
             tokio::spawn(async move { container.stop_in_order().await });
         } else {
@@ -164,19 +169,22 @@ impl Container {
         let inner = &self.inner;
         let mut state = inner.state.subscribe();
         let steps = async {
-            let entrypoints = inner.entrypoints.iter().map(|it| it.entrypoint.stop());
+            let entrypoints = inner
+                .entrypoints
+                .iter()
+                .map(|mounted| mounted.entrypoint.stop());
             let begun = Instant::now();
             let entrypoints = self
                 .stop_all("entrypoints", inner.limits.stop_timeout, entrypoints)
                 .await;
             self.drain(inner.limits.stop_timeout.saturating_sub(begun.elapsed()))
                 .await;
-            let providers = inner.providers.iter().map(|it| it.provider.stop());
+            let providers = inner.providers.iter().map(|bound| bound.provider.stop());
             let providers = self
                 .stop_all("dependency providers", EXTENSIONS_STOP_TIMEOUT, providers)
                 .await;
             let shared = inner.shared.ended();
-            let shared = shared.iter().map(|it| it.extension.stop());
+            let shared = shared.iter().map(|shared| shared.extension.stop());
             let shared = self
                 .stop_all("shared extensions", EXTENSIONS_STOP_TIMEOUT, shared)
                 .await;
@@ -189,34 +197,35 @@ impl Container {
                 None => self.end(),
                 Some(fault) => self.kill(Error::Raised(fault)),
             },
-            _ = state.wait_for(|it| *it == State::Ended) => {}
+            _ = state.wait_for(|state| *state == State::Ended) => {}
         }
     }
 
-    /// Stops extensions side by side. One that panics does not keep the others from stopping.
+    /// Stops extensions concurrently. Returns the first panic, after the others have stopped.
     async fn stop_all(
         &self,
-        what: &str,
+        kind: &str,
         limit: Duration,
         stops: impl Iterator<Item = impl Future<Output = ()>>,
     ) -> Option<Fault> {
-        let stops = stops.map(|it| AssertUnwindSafe(it).catch_unwind());
+        let stops = stops.map(|stop| AssertUnwindSafe(stop).catch_unwind());
         match timeout(limit, join_all(stops)).await {
             Ok(stopped) => {
                 let mut panics = stopped.into_iter().filter_map(std::result::Result::err);
-                panics.next().map(|it| Fault::panic(it.as_ref()))
+                panics.next().map(|panic| Fault::panic(panic.as_ref()))
             }
             Err(_) => {
                 tracing::warn!(
                     service = self.service_name(),
-                    "{what} have not stopped after {limit:?}; does what they are connected to answer?",
+                    "{kind} have not stopped after {limit:?}; check that the services they connect to respond",
                 );
                 None
             }
         }
     }
 
-    /// The running workers end, or are dropped. Providers are stopped only when none is left.
+    /// Waits for running workers and aborts them after `limit`, so that none uses a stopped
+    /// provider.
     async fn drain(&self, limit: Duration) {
         let workers = &self.inner.workers;
         if timeout(limit, workers.finished()).await.is_ok() {
@@ -227,7 +236,7 @@ impl Container {
         tracing::warn!(
             service = self.service_name(),
             workers = workers.running(),
-            "workers still run after {:?} and are dropped; their messages go back to the queue",
+            "workers still running after {:?} (stop_timeout) are aborted; their messages are requeued",
             self.inner.limits.stop_timeout,
         );
         workers.abort();
@@ -235,29 +244,30 @@ impl Container {
             tracing::warn!(
                 service = self.service_name(),
                 workers = workers.running(),
-                "dropped workers still block their threads: use `spawn_blocking` for work that does not await",
+                "aborted workers still block their threads; use `spawn_blocking` for blocking code",
             );
         }
     }
 
-    /// Ends at once: workers are dropped, their messages go back to the queue. [`wait`](Self::wait) returns the reason.
+    /// Ends immediately: aborts workers, and their messages are requeued. [`wait`](Self::wait)
+    /// returns the reason.
     pub fn kill(&self, reason: Error) {
         if *self.inner.state.borrow() == State::Ended {
             return;
         }
-        tracing::error!(service = self.service_name(), %reason, "container is killed");
+        tracing::error!(service = self.service_name(), %reason, "container killed");
         let _ = self.inner.killed_by.set(Arc::new(reason));
         self.end();
     }
 
-    /// Whatever still runs is ended.
+    /// Aborts all tasks and kills the extensions, unless already stopped.
     fn end(&self) {
         let inner = &self.inner;
         inner.slots.close();
         inner.workers.abort();
         inner.managed.abort();
         match inner.state.send_replace(State::Ended) {
-            // Somebody else has ended it at the same time.
+            // Ended concurrently.
             State::Ended => return,
             State::Stopping if inner.killed_by.get().is_none() => return,
             _ => {}
@@ -271,30 +281,32 @@ impl Container {
         inner
             .entrypoints
             .iter()
-            .for_each(|it| kill(&|| it.entrypoint.kill()));
+            .for_each(|mounted| kill(&|| mounted.entrypoint.kill()));
         inner
             .providers
             .iter()
-            .for_each(|it| kill(&|| it.provider.kill()));
+            .for_each(|bound| kill(&|| bound.provider.kill()));
         let shared = inner.shared.ended();
-        shared.iter().for_each(|it| kill(&|| it.extension.kill()));
+        shared
+            .iter()
+            .for_each(|shared| kill(&|| shared.extension.kill()));
     }
 
-    /// Returns when the container has stopped.
+    /// Waits until the container has stopped.
     ///
     /// # Errors
-    /// [`Error::Killed`] when it was killed.
+    /// [`Error::Killed`] if it was killed.
     pub async fn wait(&self) -> Result<()> {
         self.ended().await;
         self.killed().map_or(Ok(()), Err)
     }
 
-    /// Whether somebody has begun to start it.
+    /// Returns `true` once `start` was called, or the container has ended.
     pub(crate) fn was_started(&self) -> bool {
         *self.inner.state.borrow() != State::New
     }
 
-    /// Why it was killed, if it was.
+    /// Returns [`Error::Killed`] if the container was killed.
     pub(crate) fn killed(&self) -> Option<Error> {
         let reason = self.inner.killed_by.get()?;
         Some(Error::Killed {
@@ -304,12 +316,12 @@ impl Container {
     }
 
     async fn ended(&self) {
-        // The sender lives in `inner`, so waiting cannot fail.
+        // Cannot fail: `inner` owns the sender.
         let _ = self
             .inner
             .state
             .subscribe()
-            .wait_for(|it| *it == State::Ended)
+            .wait_for(|state| *state == State::Ended)
             .await;
     }
 }

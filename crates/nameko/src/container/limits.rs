@@ -1,4 +1,4 @@
-//! The numbers of a container.
+//! Limits of a container.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use tokio::sync::Semaphore;
 
 use crate::{config::Config, error::Result, protocol};
 
-/// How many workers a container runs at a time, unless the config key `max_workers` says otherwise.
+/// Default maximum number of concurrent workers per container. Config key: `max_workers`.
 pub const MAX_WORKERS: usize = 10;
-/// How long `stop` waits for running workers, unless the config key `stop_timeout` (seconds) says otherwise.
+/// Default time that `stop` waits for running workers. Config key: `stop_timeout`, in seconds.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The numbers of a container, from its configuration.
+/// Limits of a container, from its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) max_workers: usize,
     pub(super) prefetch: u16,
-    /// How many callers the call id stack remembers.
+    /// Maximum number of callers in the call id stack.
     pub(super) parents: usize,
     pub(super) stop_timeout: Duration,
 }
@@ -40,7 +40,7 @@ impl Limits {
     }
 }
 
-/// A number of something. As in Nameko, 0 and null mean the default.
+/// Returns a positive number, or `None` for the default: as in Nameko, 0 and null are the default.
 fn positive(config: &Config, key: &str) -> Result<Option<usize>> {
     match config.int(key)? {
         None | Some(0) => Ok(None),

@@ -1,4 +1,4 @@
-//! The container of one service: it owns the extensions and the workers, and runs their life cycle.
+//! The container of a service, which owns the extensions and workers and manages their life cycle.
 
 mod builder;
 mod lifecycle;
@@ -45,7 +45,7 @@ use shared::SharedExtensions;
 use state::State;
 use worker_observer::WorkerObservers;
 
-/// Runs one service. Cheap to clone; all clones are one container.
+/// A running instance of a service. Cheap to clone; clones share the same container.
 ///
 /// ```no_run
 /// # use nameko::prelude::*;
@@ -53,7 +53,7 @@ use worker_observer::WorkerObservers;
 /// # #[service("greeter")] impl Greeter {}
 /// # async fn run() -> nameko::Result<()> {
 /// let container = Container::new::<Greeter>(Config::default())?;
-/// container.start().await?; // waits for the broker where it is away
+/// container.start().await?; // waits for an unavailable broker
 /// container.stop().await;
 /// # Ok(()) }
 /// ```
@@ -66,29 +66,29 @@ struct Inner {
     service: Arc<str>,
     config: Config,
     limits: Limits,
-    /// One permit per worker that may run. Closed when the workers have ended.
+    /// One permit per concurrent worker. Closed after the workers have ended.
     slots: Semaphore,
     dispatch: Box<dyn ServiceDispatch>,
     entrypoints: Vec<Mounted>,
     providers: Arc<[BoundProvider]>,
-    /// Made on demand while extensions are set up.
+    /// Created on demand during the setup of extensions.
     shared: SharedExtensions,
-    /// Observers of workers: the waiters of tests.
+    /// Observers of workers, used by test waiters.
     observers: WorkerObservers,
-    /// Every worker. A stop waits for them, before providers are stopped.
+    /// Tasks of workers. `stop` waits for them before stopping providers.
     workers: Tasks,
-    /// Every task of an extension. They end last.
+    /// Tasks of extensions. Aborted last.
     managed: Tasks,
     state: watch::Sender<State>,
-    /// Why it was killed; set once.
+    /// The reason of a kill.
     killed_by: OnceLock<Arc<Error>>,
 }
 
-/// An entrypoint and the method it runs.
+/// An entrypoint with its method.
 struct Mounted {
     entrypoint: Arc<dyn DynEntrypoint>,
     method: MethodHandle,
-    /// What it serves, in its own words.
+    /// The entrypoint's [`describe`](Entrypoint::describe).
     label: Arc<str>,
 }
 
@@ -137,75 +137,80 @@ impl Container {
         let container = Self {
             inner: Arc::new(inner),
         };
-        for it in &container.inner.entrypoints {
-            let checked = it.entrypoint.check(&container, &it.method);
-            checked.map_err(|error| container.with_extension_context(error, || it.name()))?;
+        for mounted in &container.inner.entrypoints {
+            let checked = mounted.entrypoint.check(&container, &mounted.method);
+            checked.map_err(|error| container.with_extension_context(error, || mounted.name()))?;
         }
         Ok(container)
     }
 
-    /// What does not keep the container alive: for whatever the container owns itself.
+    /// Returns a weak handle, for objects owned by the container.
     pub fn downgrade(&self) -> WeakContainer {
         WeakContainer(Arc::downgrade(&self.inner))
     }
 
-    /// The service's name.
+    /// Returns the name of the service.
     pub fn service_name(&self) -> &str {
         &self.inner.service
     }
 
-    /// The configuration it runs with.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }
 
-    /// How many workers run at a time.
+    /// Returns the maximum number of concurrent workers.
     pub fn max_workers(&self) -> usize {
         self.inner.limits.max_workers
     }
 
-    /// How many messages each consumer holds unacknowledged. Config key `prefetch_count`, by default `max_workers`.
+    /// Returns the maximum number of unacknowledged messages per consumer. Config key:
+    /// `prefetch_count`; default: `max_workers`.
     pub fn prefetch_count(&self) -> u16 {
         self.inner.limits.prefetch
     }
 
-    /// Each entrypoint as (what it is, method name): `("rpc", "hello")`.
+    /// Iterates over the entrypoints as (description, method name): `("rpc", "hello")`.
     pub fn entrypoints(&self) -> impl Iterator<Item = (String, &'static str)> + '_ {
         let entrypoints = self.inner.entrypoints.iter();
-        entrypoints.map(|it| (it.label.to_string(), it.method.name))
+        entrypoints.map(|mounted| (mounted.label.to_string(), mounted.method.name))
     }
 
-    /// The entrypoints of type `E` that run the method `name`, each with the method as it was given it.
+    /// Iterates over the entrypoints of type `E` of the method `name`, each with its own method
+    /// handle.
     pub(crate) fn entrypoints_of<E: Entrypoint>(
         &self,
         name: &str,
     ) -> impl Iterator<Item = (&E, &MethodHandle)> {
         let entrypoints = self.inner.entrypoints.iter();
         entrypoints
-            .filter(move |it| it.method.name == name)
-            .filter_map(|it| Some((it.entrypoint.as_any().downcast_ref()?, &it.method)))
+            .filter(move |mounted| mounted.method.name == name)
+            .filter_map(|mounted| {
+                Some((mounted.entrypoint.as_any().downcast_ref()?, &mounted.method))
+            })
     }
 
-    /// The method `name`, as its first entrypoint was given it.
+    /// Returns the method `name`, with the handle of its first entrypoint.
     ///
     /// # Errors
-    /// [`Error::ExtensionNotFound`] when no entrypoint runs a method of that name; it lists those that there are.
+    /// [`Error::ExtensionNotFound`] if no entrypoint has a method of that name; lists the existing
+    /// ones.
     pub fn method(&self, name: &str) -> Result<MethodHandle> {
-        let methods = || self.inner.entrypoints.iter().map(|it| &it.method);
+        let methods = || self.inner.entrypoints.iter().map(|mounted| &mounted.method);
         methods()
-            .find(|it| it.name == name)
+            .find(|method| method.name == name)
             .cloned()
             .ok_or_else(|| {
-                let known = methods().map(|it| it.name);
+                let known = methods().map(|method| method.name);
                 Error::extension_not_found(self.service_name(), "entrypoint", name, known)
             })
     }
 
-    /// Runs `task` as work of the container: [`stop`](Self::stop) waits for it as it waits for workers, a kill drops it.
-    /// A panic in it kills the container.
+    /// Spawns a task that counts as work: [`stop`](Self::stop) waits for it like for a worker, and
+    /// a kill aborts it. A panic in it kills the container.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
         let container = self.downgrade();
-        // Boxed first, since tasks are some kilobytes large, and what is spawned is moved several times on its way.
+        // Boxed first: task futures have some kilobytes, and spawning moves them several times.
         let task = Box::pin(AssertUnwindSafe(task).catch_unwind());
         self.inner.workers.spawn(async move {
             if let Err(panic) = task.await
@@ -216,11 +221,13 @@ impl Container {
         })
     }
 
-    /// Runs `task` as long as the container: nobody waits for it at a [`stop`](Self::stop), it is dropped when all
-    /// extensions have stopped. An extension that wants it to end earlier keeps the handle.
+    /// Spawns a background task for the lifetime of the container: [`stop`](Self::stop) does not
+    /// wait for it, but aborts it after all extensions have stopped. To abort it earlier, keep the
+    /// handle.
     ///
-    /// It may end by itself. When it fails or panics, the container is killed, as in Nameko:
-    /// [`wait`](Self::wait) tells the task's name and its error.
+    /// The task may return early. If it fails or panics, the container is killed, as in Nameko, and
+    /// [`wait`](Self::wait) returns [`Error::Task`] with the name and the error of the task as the
+    /// reason.
     ///
     /// ```
     /// # use nameko::{Container, Result};
@@ -261,7 +268,7 @@ impl Container {
         })
     }
 
-    /// Notifies `observer` of every worker that ends, until it is dropped.
+    /// Notifies `observer` of the end of every worker, until it is dropped.
     pub(crate) fn observe_workers(&self, observer: &Arc<impl WorkerObserver + 'static>) {
         self.inner.observers.add(observer);
     }
@@ -282,13 +289,13 @@ impl fmt::Debug for Container {
     }
 }
 
-/// A [`Container`] that may be gone. What lives in a container (an entrypoint, a provider, a callback of a consumer)
-/// holds this, so that it does not keep its own owner alive.
+/// A weak handle to a [`Container`]. Objects owned by the container (entrypoints, providers,
+/// consumer callbacks) hold it instead of a [`Container`], to avoid a reference cycle.
 #[derive(Clone)]
 pub struct WeakContainer(Weak<Inner>);
 
 impl WeakContainer {
-    /// The container, unless it is gone.
+    /// Returns the container unless it was dropped.
     pub fn upgrade(&self) -> Option<Container> {
         self.0.upgrade().map(|inner| Container { inner })
     }

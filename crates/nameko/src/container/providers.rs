@@ -1,4 +1,4 @@
-//! The dependency providers of a container, and replacements for them.
+//! Dependency providers of a container, and their replacements.
 
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::{
     worker::WorkerContext,
 };
 
-/// A dependency provider under the name of its field.
+/// A dependency provider with the name of its field.
 #[derive(Clone)]
 pub(crate) struct BoundProvider {
     pub(crate) field: &'static str,
     pub(crate) provider: Arc<dyn DynProvider>,
 }
 
-/// [`DependencyProvider::get_dependency`], by what it gives.
+/// [`DependencyProvider::get_dependency`], generic over the type of the dependency.
 pub(crate) trait Provide<D>: Send + Sync {
     fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<D>>;
 }
@@ -28,7 +28,7 @@ impl<P: DependencyProvider> Provide<P::Dependency> for P {
     }
 }
 
-/// A provider of a `D`, as the container holds it and as workers ask it.
+/// A provider of a `D`: for the life cycle in the container, and for injection into workers.
 pub(crate) struct Declared<D> {
     pub(crate) provider: Arc<dyn DynProvider>,
     pub(crate) provide: Arc<dyn Provide<D>>,
@@ -43,23 +43,23 @@ impl<D> Declared<D> {
     }
 }
 
-/// What stands in the place of declared providers, by field.
+/// Replacements of declared providers, by field.
 #[derive(Default)]
 pub(crate) struct Replacements {
     given: BTreeMap<String, Replacement>,
-    /// Of the wrong type: the field, what it holds, what was given.
+    /// Mismatches: the field, its type, the type of the replacement.
     wrong: Vec<(&'static str, &'static str, &'static str)>,
 }
 
 struct Replacement {
-    /// The type of what it provides.
+    /// Type name of the dependency.
     gives: &'static str,
-    /// A `Declared` of that type.
+    /// A [`Declared`] of that type.
     declared: Box<dyn Any + Send>,
 }
 
 impl Replacements {
-    /// The replacement for the provider of `field`, which holds a `D`.
+    /// Removes and returns the replacement for the provider of `field`, which has the type `D`.
     pub(crate) fn take<D: 'static>(&mut self, field: &'static str) -> Option<Declared<D>> {
         let Replacement { gives, declared } = self.given.remove(field)?;
         match declared.downcast() {
@@ -86,10 +86,10 @@ impl Replacements {
         self.given.keys()
     }
 
-    /// Whether every replacement has found its place.
+    /// Checks that every replacement matched a field and its type.
     pub(super) fn check(&self, service: &str, bound: &[BoundProvider]) -> Result<()> {
         if let Some((field, holds, gives)) = self.wrong.first() {
-            let reason = format!("it holds a `{holds}`, and its replacement is a `{gives}`");
+            let reason = format!("the field is a `{holds}`, but its replacement is a `{gives}`");
             return Err(Error::Extension {
                 service: service.to_owned(),
                 extension: format!("dependency `{field}`"),
@@ -99,7 +99,7 @@ impl Replacements {
         match self.given.keys().next() {
             None => Ok(()),
             Some(unknown) => {
-                let fields = bound.iter().map(|it| it.field);
+                let fields = bound.iter().map(|provider| provider.field);
                 Err(Error::extension_not_found(
                     service,
                     "dependency",

@@ -1,4 +1,4 @@
-//! A service without its type, as the container holds it.
+//! Type-erased access to a service.
 
 use std::sync::Arc;
 
@@ -7,12 +7,14 @@ use futures_util::future::BoxFuture;
 use super::{method::MethodHandle, providers::BoundProvider};
 use crate::{arguments::Arguments, error::Result, reply::Outcome, worker::WorkerContext};
 
-/// A worker ready to run: injection, `worker_setup`, the method. The outer error is a broken provider's.
+/// A prepared worker: runs injection, `worker_setup` and the method. The outer error comes from a
+/// failed provider.
 pub(super) type Work = Box<
     dyn FnOnce(WorkerContext, Arc<[BoundProvider]>) -> BoxFuture<'static, Result<Outcome>> + Send,
 >;
 
-/// What a container asks of its service. Methods are numbered as the entrypoints that run them.
+/// Type-erased dispatch to the methods of a service. The index of a method is the index of its
+/// entrypoint.
 pub(super) trait ServiceDispatch: Send + Sync {
     fn methods(&self) -> Vec<MethodHandle>;
     fn prepare(&self, index: usize, arguments: Arguments) -> Result<Work>;

@@ -1,4 +1,4 @@
-//! What the extensions of one container share.
+//! Extensions shared by the other extensions of a container.
 
 use std::{
     any::{Any, TypeId, type_name},
@@ -13,7 +13,7 @@ use crate::{
     sync::lock,
 };
 
-/// The shared extensions of a container, each made when first asked for.
+/// Lazily created shared extensions of a container.
 #[derive(Default)]
 pub(super) struct SharedExtensions {
     state: Mutex<State>,
@@ -21,9 +21,9 @@ pub(super) struct SharedExtensions {
 
 #[derive(Default)]
 struct State {
-    /// One per type. Locked while its extension is made, so that whoever else asks waits for it.
+    /// One slot per type, locked during creation so that concurrent callers wait for it.
     slots: HashMap<TypeId, Slot>,
-    /// In the order in which they were made: what one needs comes before it.
+    /// In the order of creation: dependencies come first.
     made: Vec<Made>,
     phase: Phase,
 }
@@ -36,24 +36,24 @@ pub(super) struct Made {
     pub(super) extension: Arc<dyn DynShared>,
 }
 
-/// Whether more may be made. Only grows.
+/// Whether extensions can still be created. Only advances.
 #[derive(Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     #[default]
     Open,
-    /// They are started: one that is made now would not be.
+    /// Existing extensions have been collected for their start.
     Started,
-    /// They are stopped: one that is made now would not be.
+    /// Existing extensions have been collected for their stop.
     Ended,
 }
 
 impl SharedExtensions {
-    /// All that there are, to be started. From now on no more are made.
+    /// Returns all extensions for their start. No more are created afterwards.
     pub(super) fn started(&self) -> Vec<Made> {
         self.advance(Phase::Started)
     }
 
-    /// All that there are, to be stopped or killed. From now on no more are made.
+    /// Returns all extensions for their stop or kill. No more are created afterwards.
     pub(super) fn ended(&self) -> Vec<Made> {
         self.advance(Phase::Ended)
     }
@@ -70,13 +70,16 @@ impl SharedExtensions {
 }
 
 impl Container {
-    /// The extension `T` of this container, made by `make` when first asked for; whoever asks at the same time waits
-    /// for that one. To be called in `setup`: shared extensions are started after all others, and none is added then.
-    /// `make` may ask for others, not for `T` itself.
+    /// Returns the shared extension `T` of this container; creates it with `make` on the first
+    /// call, while concurrent callers wait.
+    ///
+    /// To be called in `setup`: shared extensions start after all others, and none can be created
+    /// afterwards. `make` may request other shared extensions, but not `T`.
     ///
     /// # Errors
-    /// What `make` failed with. [`Error::ContainerStopping`] when the container was stopped meanwhile, and an error
-    /// that says so when it was started: nobody would stop or start what is made now.
+    /// The error of `make`. [`Error::Raised`] with a `ContainerError` if the shared extensions have
+    /// started already, [`Error::ContainerStopping`] if the container was stopped: a new extension
+    /// would not be started or stopped.
     pub fn shared<T: SharedExtension>(
         &self,
         make: impl FnOnce(&Container) -> Result<T>,
@@ -89,7 +92,7 @@ impl Container {
             .or_default()
             .clone();
         let mut slot = lock(&slot);
-        if let Some(known) = slot.clone().and_then(|it| it.downcast().ok()) {
+        if let Some(known) = slot.clone().and_then(|extension| extension.downcast().ok()) {
             return Ok(known);
         }
         self.may_share::<T>(shared.lock().phase)?;
@@ -110,7 +113,7 @@ impl Container {
             Phase::Started => Err(Error::raise(
                 "ContainerError",
                 format!(
-                    "{} has started: ask for the shared extension `{}` in `setup`",
+                    "{} has started already; request the shared extension `{}` in `setup`",
                     self.service_name(),
                     type_name::<T>()
                 ),

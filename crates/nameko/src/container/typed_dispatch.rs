@@ -1,4 +1,4 @@
-//! The dispatch to a service of a known type.
+//! Dispatch to a service of a known type.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub(super) struct TypedDispatch<S> {
 
 impl<S: Service> ServiceDispatch for TypedDispatch<S> {
     fn methods(&self) -> Vec<MethodHandle> {
-        let handle = |(index, it): (usize, &Method<S>)| MethodHandle {
+        let handle = |(index, method): (usize, &Method<S>)| MethodHandle {
             index,
-            name: it.name,
-            params: it.params,
-            expected: it.expected,
-            sensitive: it.sensitive,
-            raw_message: it.raw_message,
+            name: method.name,
+            params: method.params,
+            expected: method.expected,
+            sensitive: method.sensitive,
+            raw_message: method.raw_message,
         };
         self.methods.iter().enumerate().map(handle).collect()
     }
@@ -47,8 +47,8 @@ impl<S: Service> ServiceDispatch for TypedDispatch<S> {
                     Ok(service) => service,
                     Err(error) => return Ok(Err(Fault::of(&error))),
                 };
-                for it in bound.iter() {
-                    it.provider.worker_setup(&ctx).await?;
+                for bound in bound.iter() {
+                    bound.provider.worker_setup(&ctx).await?;
                 }
                 Ok(call.run(&service).await)
             })
@@ -56,19 +56,19 @@ impl<S: Service> ServiceDispatch for TypedDispatch<S> {
     }
 }
 
-/// An argument that cannot be read is quoted in the error, which is logged: not where it is sensitive.
+/// Removes the quoted value of a sensitive argument from an error, since errors are logged.
 fn redact_error(error: Error, sensitive: &[&str]) -> Error {
     let quotes = |text: &str| {
         let names = sensitive
             .iter()
-            .filter_map(|it| it.split(['.', '[']).next());
+            .filter_map(|path| path.split(['.', '[']).next());
         let mut marks = names.map(|name| format!("argument '{name}': "));
         marks.find_map(|mark| text.find(&mark).map(|at| at + mark.len()))
     };
     match error {
         Error::IncorrectSignature(text) => match quotes(&text) {
             Some(end) => Error::IncorrectSignature(format!(
-                "{}it is not of the type that the method takes",
+                "{}does not have the type of the parameter",
                 text.get(..end).unwrap_or_default()
             )),
             None => Error::IncorrectSignature(text),

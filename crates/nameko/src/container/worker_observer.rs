@@ -1,4 +1,4 @@
-//! Observers of workers: the waiters of tests.
+//! Observers of workers, used by test waiters.
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
@@ -15,7 +15,7 @@ pub(crate) trait WorkerObserver: Send + Sync {
 
 #[derive(Default)]
 pub(super) struct WorkerObservers {
-    /// Whether an observer was ever added: a cheap check for every worker.
+    /// Set when the first observer is added; a cheap check for every worker.
     any: AtomicBool,
     list: Mutex<Vec<Weak<dyn WorkerObserver>>>,
 }
@@ -35,7 +35,7 @@ impl WorkerObservers {
             return Vec::new();
         }
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.retain(|it| it.strong_count() > 0);
+        list.retain(|observer| observer.strong_count() > 0);
         list.iter().filter_map(Weak::upgrade).collect()
     }
 }

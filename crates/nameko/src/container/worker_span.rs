@@ -1,4 +1,4 @@
-//! The `tracing` span around one worker.
+//! The `tracing` span of a worker.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,23 +13,24 @@ pub(super) const TARGET: &str = "nameko::worker";
 
 const NAME: &str = "worker";
 
-/// The span of a worker. No filter need want it: it is nothing then.
+/// The span of a worker. Disabled if no filter enables it.
 pub(super) struct WorkerSpan(Span);
 
-/// What a worker's span is about. It lies in the span's extensions, from where our log takes the span's first fields: most
-/// calls log nothing, and making the call id and copying the names would be in vain.
+/// The worker of a span, kept in the extensions of the span. The log formatter reads the span's
+/// initial fields from it, which avoids formatting the call id and copying the names for the many
+/// calls that log nothing.
 pub(crate) struct Worker {
     ctx: WorkerContext,
     entrypoint: Option<Arc<str>>,
 }
 
 impl Worker {
-    /// Whether it may be the span of a worker.
+    /// Returns `true` if the span may be the span of a worker.
     pub(crate) fn has(span: &Metadata<'_>) -> bool {
         span.name() == NAME && span.target() == TARGET
     }
 
-    /// The fields that the span has from the start, but for those that this call has not.
+    /// Iterates over the initial fields of the span, without absent ones.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let Self { ctx, entrypoint } = self;
         let fields = [
@@ -41,7 +42,7 @@ impl Worker {
         ];
         fields
             .into_iter()
-            .filter_map(|(name, value)| value.map(|it| (name, it)))
+            .filter_map(|(name, value)| value.map(|value| (name, value)))
     }
 }
 
@@ -61,7 +62,7 @@ impl WorkerSpan {
         );
         span.with_subscriber(|(id, subscriber)| {
             let registry = subscriber.downcast_ref::<Registry>();
-            if let Some(span) = registry.and_then(|it| it.span(id)) {
+            if let Some(span) = registry.and_then(|registry| registry.span(id)) {
                 span.extensions_mut().insert(Worker {
                     ctx: ctx.clone(),
                     entrypoint: entrypoint.cloned(),
@@ -71,12 +72,12 @@ impl WorkerSpan {
         Self(span)
     }
 
-    /// Runs `part` inside.
+    /// Runs `part` inside the span.
     pub(super) fn in_scope<T>(&self, part: impl FnOnce() -> T) -> T {
         self.0.in_scope(part)
     }
 
-    /// Records what the method ended with after `elapsed`, and says so in the log.
+    /// Records and logs the outcome of the method.
     pub(super) fn end(
         &self,
         ctx: &WorkerContext,
@@ -84,7 +85,7 @@ impl WorkerSpan {
         outcome: &Outcome,
         elapsed: Duration,
     ) {
-        // Microseconds are what a clock and a reader can tell apart.
+        // Rounded to microseconds.
         let duration_ms = elapsed.as_micros() as f64 / 1e3;
         let (name, expected) = match outcome {
             Ok(_) => ("ok", None),
@@ -94,7 +95,7 @@ impl WorkerSpan {
             }
         };
         tracing::record_all!(self.0, outcome = name, expected, duration_ms);
-        // A filter that drops the span keeps errors: they tell whose they are.
+        // Without a span, which a filter may disable, the error event itself has the call id.
         let call_id = || self.0.is_disabled().then(|| ctx.call_id());
         match (outcome, expected) {
             (Err(fault), Some(true)) => {
@@ -108,7 +109,7 @@ impl WorkerSpan {
     }
 }
 
-/// Made when somebody wants to see it.
+/// Creates the call id only when it is displayed.
 struct CallId<'a>(&'a WorkerContext);
 
 impl fmt::Display for CallId<'_> {

@@ -1,4 +1,4 @@
-//! Workers: one call each, from its arguments to the last hook.
+//! Workers: one per call, from the arguments to the last hook.
 
 use std::{
     future::Future,
@@ -29,17 +29,18 @@ use crate::{
 };
 
 impl Container {
-    /// Runs one worker to its end in the calling task, waiting while `max_workers` are busy. `handle_result` sees the
-    /// outcome before the providers do, and may change it: it is where a reply is sent.
+    /// Runs a worker to completion in the calling task; waits while `max_workers` are busy.
+    /// `handle_result` sends the reply: it receives the outcome before the providers, and may
+    /// change it.
     ///
-    /// All of it runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`, `call_id`,
-    /// `parent` (the caller's call id), and at its end `outcome` (`ok`, or the class name of the error), `expected`
-    /// and `duration_ms` (until the method's end; the reply comes after). Arguments are logged at `trace` only, with the
-    /// method's sensitive ones blanked out.
+    /// Runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`,
+    /// `call_id`, `parent` (the caller's call id), and at the end `outcome` (`ok`, or the class
+    /// name of the error), `expected` and `duration_ms` (of the method, without the reply).
+    /// Arguments are only logged at level `trace`, with sensitive ones redacted.
     ///
     /// # Errors
-    /// [`Error::IncorrectSignature`] when the arguments do not fit: no worker was made then.
-    /// [`Error::ContainerStopping`] when the container takes no more work.
+    /// [`Error::IncorrectSignature`] if the arguments do not match the method; no worker is created
+    /// then. [`Error::ContainerStopping`] if the container accepts no more work.
     pub async fn run_worker<F, Fut>(
         &self,
         method: &MethodHandle,
@@ -55,9 +56,9 @@ impl Container {
         self.run(method, work, context_data, handle_result).await
     }
 
-    /// Runs one worker in a task of the container, and returns at once. `handle_result` hears the outcome; that the
-    /// arguments do not fit the method is one, though no worker was made then. When the container takes no more
-    /// work, it is dropped unheard.
+    /// Spawns a worker in a task of the container. `handle_result` receives the outcome, also if
+    /// the arguments do not match the method and no worker is created. It is dropped uncalled if
+    /// the container accepts no more work.
     pub fn spawn_worker<F, Fut>(
         &self,
         method: &MethodHandle,
@@ -81,7 +82,7 @@ impl Container {
                 Err(error) => {
                     let service = container.service_name();
                     tracing::warn!(target: TARGET, "no worker for {service}.{}: {error}", method.name);
-                    // Nobody else hears of it: there was no worker.
+                    // Not passed to the providers, since there was no worker.
                     let _ = handle_result(Err(Fault::of(&error))).await;
                 }
             }
@@ -91,7 +92,8 @@ impl Container {
     fn prepare(&self, method: &MethodHandle, arguments: Arguments) -> Result<Prepared> {
         let wanted = tracing::enabled!(target: TARGET, Level::TRACE) && !arguments.has_origin();
         let shown = wanted.then(|| shown(method, &arguments));
-        // Types of the service read the arguments: their panic is the call's outcome, as one of the method is.
+        // The service's types deserialize the arguments. Their panic fails the call, like a panic
+        // of the method.
         let prepare = AssertUnwindSafe(|| self.inner.dispatch.prepare(method.index, arguments));
         let work = catch_unwind(prepare)
             .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))?;
@@ -119,7 +121,7 @@ impl Container {
             context_data,
         );
         let entrypoint = inner.entrypoints.get(method.index);
-        let span = WorkerSpan::new(&ctx, entrypoint.map(|it| &it.label));
+        let span = WorkerSpan::new(&ctx, entrypoint.map(|mounted| &mounted.label));
         let worker = async {
             if let Some(arguments) = shown {
                 tracing::trace!(target: TARGET, arguments, "worker {ctx} begins");
@@ -139,22 +141,22 @@ impl Container {
         poll_fn(|cx| span.in_scope(|| worker.as_mut().poll(cx))).await
     }
 
-    /// The providers hear of the worker's end, and whoever watches.
+    /// Runs the result and teardown hooks of the providers, then notifies observers.
     async fn finish(&self, ctx: &WorkerContext, outcome: &Outcome) -> Result<()> {
         let (providers, observers) = (&self.inner.providers, self.inner.observers.current());
         if providers.is_empty() && observers.is_empty() {
             return Ok(());
         }
         let hooks = async {
-            for it in providers.iter() {
-                it.provider.worker_result(ctx, outcome).await?;
+            for bound in providers.iter() {
+                bound.provider.worker_result(ctx, outcome).await?;
             }
-            for it in providers.iter() {
-                it.provider.worker_teardown(ctx).await?;
+            for bound in providers.iter() {
+                bound.provider.worker_teardown(ctx).await?;
             }
             observers
                 .iter()
-                .for_each(|it| it.worker_ended(ctx, outcome));
+                .for_each(|observer| observer.worker_ended(ctx, outcome));
             Ok(())
         };
         match AssertUnwindSafe(hooks).catch_unwind().await {
@@ -163,21 +165,21 @@ impl Container {
         }
     }
 
-    /// A provider whose `worker_*` hook fails is broken: the container dies of it, as in Nameko.
+    /// Kills the container if a `worker_*` hook of a provider fails, as in Nameko.
     fn broken_hook(&self, error: Error) -> Error {
         self.kill(error);
         self.stopping()
     }
 }
 
-/// A worker whose arguments fit.
+/// A worker with decoded arguments.
 struct Prepared {
     work: Work,
-    /// What it is called with, where the log wants to know.
+    /// The arguments for the log, if level `trace` is enabled.
     shown: Option<String>,
 }
 
-/// The arguments of a call as the log shows them: the sensitive ones blanked out, and no more than some.
+/// Formats the arguments of a call for the log: sensitive ones redacted, and the text shortened.
 fn shown(method: &MethodHandle, arguments: &Arguments) -> String {
     let values = redact(method.params, arguments, method.sensitive);
     let mut shown = Value::Object(values).to_string();

@@ -244,7 +244,7 @@ async fn arguments_are_logged_at_trace_with_sensitive_ones_redacted() {
         let error = login.call::<String>(("ada", ["secret"])).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "login() argument 'password': it is not of the type that the method takes"
+            "login() argument 'password': does not have the type of the parameter"
         );
         login
             .call::<String>(("nobody", "secret"))

@@ -67,8 +67,8 @@ async fn unknown_names_are_errors_that_list_the_known_ones() {
     );
     let error = built(builder().replace("y", 7_u8)).to_string();
     assert!(
-        error.contains("dependency `y`: it holds a `nameko::")
-            && error.ends_with("ServiceProxy`, and its replacement is a `u8`"),
+        error.contains("dependency `y`: the field is a `nameko::")
+            && error.ends_with("ServiceProxy`, but its replacement is a `u8`"),
         "{error}"
     );
 }
