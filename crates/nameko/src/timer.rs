@@ -1,4 +1,4 @@
-//! The entrypoint `#[timer]`: a method at a fixed interval.
+//! The entrypoint `#[timer]`, which runs a method at a fixed interval.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -15,12 +15,12 @@ use crate::{
     extension::Entrypoint,
 };
 
-/// Runs a method every `interval`, in each instance of the service.
+/// Runs a method at a fixed interval, in every instance of the service.
 ///
-/// The first tick comes one interval after the start, or at once when [`eager`](Self::eager). The next ones come at the
-/// start plus two intervals, three intervals and so on: a timer does not drift. A tick never begins before the last one's
-/// worker has ended. After a slow worker the ticks that were missed follow one after the other until the timer has caught
-/// up, as in Nameko. A method that fails does not stop its timer.
+/// The first tick is one interval after the start, or at the start if [`eager`](Self::eager). Later
+/// ticks are at multiples of the interval from there, so a timer does not drift. Runs do not
+/// overlap: after a slow run, missed ticks follow immediately one after the other until the timer
+/// has caught up, as in Nameko. An error of the method does not stop its timer.
 ///
 /// ```
 /// # use nameko::{Timer, prelude::*};
@@ -40,9 +40,10 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer of that interval: seconds as a number, or a [`Duration`].
+    /// Creates a timer with an interval: a number of seconds, or a [`Duration`].
     ///
-    /// An interval that is none (zero, negative, not a number) is an error when the container is made.
+    /// An invalid interval (zero, negative, not a number) is an error at the creation of the
+    /// container.
     #[must_use]
     pub fn new(interval: impl Into<Interval>) -> Self {
         Self {
@@ -53,7 +54,7 @@ impl Timer {
         }
     }
 
-    /// Whether the first tick comes at the start, rather than one interval after it.
+    /// Sets whether the first tick is at the start, rather than one interval later.
     #[must_use]
     pub fn eager(mut self, eager: bool) -> Self {
         self.eager = eager;
@@ -63,15 +64,15 @@ impl Timer {
 
 impl Entrypoint for Timer {
     fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
-        if let Some(param) = method.params().iter().find(|it| !it.optional) {
+        if let Some(param) = method.params().iter().find(|param| !param.optional) {
             return Err(Error::Declaration(format!(
-                "the method takes the argument `{}`, but a timer has none to give",
+                "the method requires the argument `{}`, but a timer passes no arguments",
                 param.name
             )));
         }
-        self.interval.duration().map(drop).map_err(|what| {
+        self.interval.duration().map(drop).map_err(|invalid| {
             Error::Declaration(format!(
-                "a timer cannot tick every {what}: give an interval of more than 0 seconds"
+                "the interval of a timer must be greater than 0 seconds, not {invalid}"
             ))
         })
     }
@@ -98,17 +99,17 @@ impl Entrypoint for Timer {
     fn describe(&self) -> String {
         match self.interval.duration() {
             Ok(interval) => format!("timer every {interval:?}"),
-            Err(what) => format!("timer every {what}"),
+            Err(invalid) => format!("timer every {invalid}"),
         }
     }
 }
 
-/// How long a [`Timer`] waits between two ticks: from seconds as a number, or from a [`Duration`].
+/// The interval of a [`Timer`], converted from a number of seconds or a [`Duration`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Interval(std::result::Result<Duration, String>);
 
 impl Interval {
-    /// The time between two ticks, or what was given instead of one.
+    /// Returns the interval, or the text of an invalid one.
     fn duration(&self) -> std::result::Result<Duration, &str> {
         self.0.as_ref().copied().map_err(String::as_str)
     }
@@ -147,7 +148,7 @@ macro_rules! from_whole_seconds {
 
 from_whole_seconds!(i32, i64, u32, u64);
 
-/// The ticks of one timer, until it is told to stop.
+/// Runs the method at every tick until `stopping` is set.
 async fn tick(
     interval: Duration,
     eager: bool,
@@ -164,23 +165,23 @@ async fn tick(
         let elapsed = async {
             match due {
                 Some(due) => sleep_until(due).await,
-                // Further off than the clock counts.
+                // Exceeds the range of `Instant`.
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            _ = stopping.wait_for(|it| *it) => return,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
             () = elapsed => {}
         }
         if target.run(Arguments::new()).await.is_break() {
             return;
         }
-        due = due.and_then(|it| it.checked_add(interval));
+        due = due.and_then(|due| due.checked_add(interval));
     }
 }
 
-/// The method that a timer or cron line runs.
+/// The method run by a timer or cron schedule.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) container: WeakContainer,
@@ -195,7 +196,7 @@ impl Target {
         }
     }
 
-    /// Runs one worker to its end. Breaks when the container takes no more work.
+    /// Runs a worker to completion. Breaks if the container accepts no more work.
     pub(crate) async fn run(&self, arguments: Arguments) -> std::ops::ControlFlow<()> {
         use std::ops::ControlFlow::{Break, Continue};
 
@@ -209,22 +210,22 @@ impl Target {
             Ok(()) => Continue(()),
             Err(Error::ContainerStopping(_)) => Break(()),
             Err(error) => {
-                tracing::error!("{} was not run: {error}", self.method.name());
+                tracing::error!("cannot run {}: {error}", self.method.name());
                 Continue(())
             }
         }
     }
 }
 
-/// The one task of a timer: begun at its start, ended at its stop.
+/// The task of a timer, which runs from its start to its stop.
 #[derive(Debug, Default)]
 pub(crate) struct TimerTask {
-    /// Whether to stop. The task holds the only receiver, so that it is gone when there is none.
+    /// The stop request. The task owns the only receiver, so the channel closes when the task ends.
     stopping: watch::Sender<bool>,
 }
 
 impl TimerTask {
-    /// Runs `task` as part of the container. It ends soon after what it is given turns true.
+    /// Spawns `task` in the container. It must return soon after its receiver becomes `true`.
     pub(crate) fn start<F>(&self, target: &Target, task: impl FnOnce(watch::Receiver<bool>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -234,7 +235,7 @@ impl TimerTask {
         }
     }
 
-    /// Tells the task to stop, and waits for its end: for the worker that it runs.
+    /// Requests the stop and waits for the task, including a running worker.
     pub(crate) async fn stop(&self) {
         self.stopping.send_replace(true);
         self.stopping.closed().await;
@@ -246,17 +247,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_is_seconds_or_a_duration_and_more_than_nothing() {
-        let seconds = |it: Interval| {
-            it.duration()
-                .map(|it| it.as_secs_f64())
+    fn an_interval_is_a_positive_number_of_seconds_or_duration() {
+        let seconds = |interval: Interval| {
+            interval
+                .duration()
+                .map(|duration| duration.as_secs_f64())
                 .map_err(str::to_owned)
         };
         assert_eq!(seconds(5.into()), Ok(5.0));
         assert_eq!(seconds(5_u64.into()), Ok(5.0));
         assert_eq!(seconds(0.25.into()), Ok(0.25));
         assert_eq!(seconds(Duration::from_millis(1500).into()), Ok(1.5));
-        for (interval, what) in [
+        for (interval, invalid) in [
             (Interval::from(0), "0 s"),
             (Interval::from(-1), "-1 s"),
             (Interval::from(0.0), "0 s"),
@@ -266,7 +268,7 @@ mod tests {
             (Interval::from(1e300), &format!("{} s", 1e300)),
             (Interval::from(Duration::ZERO), "0 s"),
         ] {
-            assert_eq!(seconds(interval), Err(what.to_owned()));
+            assert_eq!(seconds(interval), Err(invalid.to_owned()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What time it is.
+//! The clock of cron entrypoints.
 
 use std::{
     fmt,
@@ -7,21 +7,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Tells a [`Cron`](super::Cron) what time it is, and lets it wait. Tests give it a clock of their own.
+/// The time source of a [`Cron`](super::Cron), replaceable in tests.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> SystemTime;
 
-    /// Waits for `duration`, or less: who waits looks at the clock again afterwards.
+    /// Waits for at most `duration`. The caller checks the time again afterwards.
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-/// The clock of this machine.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-/// Waiting for longer than this looks at the clock in between: it may be set, and machines sleep.
-const LOOK: Duration = Duration::from_secs(30);
+/// Maximum time between two checks of the clock, since the clock may be set and the machine
+/// suspended.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
@@ -29,6 +30,6 @@ impl Clock for SystemClock {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(tokio::time::sleep(duration.min(LOOK)))
+        Box::pin(tokio::time::sleep(duration.min(MAX_SLEEP)))
     }
 }

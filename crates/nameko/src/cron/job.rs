@@ -1,4 +1,4 @@
-//! A cron line bound to the method that it runs.
+//! A schedule bound to a method.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use tokio::sync::watch;
 
 use super::{
     clock::Clock,
-    schedule::{Plan, Schedule, is_wrong},
+    schedule::{Plan, Schedule, exceeds_clock_skew},
 };
 use crate::{arguments::Arguments, timer::Target};
 
-/// A cron line with the method it runs.
+/// A cron expression with its method.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) schedule: Schedule,
@@ -23,11 +23,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Runs what is due after `last` in this instance, whatever others do, until told to stop.
+    /// Runs all times after `last` in this instance, independently of other instances, until
+    /// `stopping` is set.
     pub(super) async fn serve(self, mut last: Timestamp, mut stopping: watch::Receiver<bool>) {
         loop {
-            if is_wrong(last, self.now()) {
-                // The clock was put right since.
+            if exceeds_clock_skew(last, self.now()) {
+                // The clock was corrected since.
                 last = self.now();
             }
             let (due, until) = match self.plan(last) {
@@ -37,7 +38,7 @@ impl Job {
             };
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|it| *it) => return,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.reach(until) => {}
             }
             if let Some(at) = due {
@@ -49,11 +50,11 @@ impl Job {
         }
     }
 
-    /// Runs one worker for the time `at`, to its end, when the times up to `last` are done with.
+    /// Runs a worker for the time `at` to completion. All times up to `last` are done.
     pub(super) async fn run(&self, last: Timestamp, at: Timestamp) -> ControlFlow<()> {
         if self.schedule.skips(last, at) {
             tracing::warn!(
-                "{} is run for {at} only, not for the other times since {last}",
+                "{} runs only for {at}, skipping the other times since {last}",
                 self.name()
             );
         }
@@ -64,23 +65,23 @@ impl Job {
         match time {
             Ok(arguments) => self.target.run(arguments).await,
             Err(error) => {
-                tracing::error!("{} was not run for {at}: {error}", self.name());
+                tracing::error!("cannot run {} for {at}: {error}", self.name());
                 ControlFlow::Continue(())
             }
         }
     }
 
-    /// What to do now, when the times up to `last` are done with.
+    /// Returns the next action, if all times up to `last` are done.
     pub(super) fn plan(&self, last: Timestamp) -> Plan {
         self.schedule.plan(last, self.now(), self.late)
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        // Clocks that are ten thousand years off tell the end of time.
+        // Times outside the range of `Timestamp` count as its maximum.
         Timestamp::try_from(self.clock.now()).unwrap_or(Timestamp::MAX)
     }
 
-    /// Returns when it is `time`, or earlier where the clock is set back meanwhile; never, where there is none.
+    /// Waits until `time`, or less if the clock is set back meanwhile; waits forever for `None`.
     pub(super) async fn reach(&self, time: Option<Timestamp>) {
         let Some(time) = time else {
             return std::future::pending().await;
@@ -98,7 +99,7 @@ impl Job {
         }
     }
 
-    /// What to call it in the log.
+    /// Returns the name for logs.
     pub(super) fn name(&self) -> String {
         format!(
             "{} ({} {})",
@@ -108,7 +109,7 @@ impl Job {
         )
     }
 
-    /// The queue that the instances of a fleet share for it.
+    /// Returns the name of the queue shared by all instances of the service.
     pub(super) fn queue_name(&self, service: &str) -> String {
         let line: Vec<&str> = self.line.split_whitespace().collect();
         format!(

@@ -1,12 +1,14 @@
-//! `once = "fleet"`: one instance of many runs a cron line.
+//! Leader election for `once = "fleet"`: one of many instances runs the method.
 //!
-//! Every instance consumes one queue, whose single active consumer the broker chooses: that instance leads. The queue always
-//! holds a [`LeaderToken`], which says what is done. The leader holds it unacknowledged; when the leader goes, or is cut off, the
-//! broker gives the token to the next instance, which so knows that it leads, and what is left to do.
+//! All instances consume the same queue, and the broker selects its single active consumer: the
+//! leader. The queue always contains a [`LeaderToken`] with the progress of the schedule. The
+//! leader holds it unacknowledged. When the leader stops or disconnects, the broker delivers the
+//! token to the next instance, which thereby becomes the leader and learns the progress.
 //!
-//! Before it runs anything the leader publishes a new token and waits until the broker brings it back. That proves that it
-//! leads at this moment, on a connection that works, and that it has seen every token before its own. Then it lets go of the
-//! older token. The same, once in a while, keeps the token from being held for longer than the broker allows.
+//! Before every run, the leader publishes a new token and waits for its delivery. This proves that
+//! the instance leads at this moment, on a working connection, and has received all earlier tokens.
+//! Then it acknowledges the older token. The token is also renewed periodically, before the
+//! broker's acknowledgement timeout.
 
 use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -20,7 +22,7 @@ use uuid::Uuid;
 use super::{
     job::Job,
     leader_token::{LeaderToken, MAX_ATTEMPTS, Progress},
-    schedule::{Plan, is_wrong},
+    schedule::{Plan, exceeds_clock_skew},
 };
 use crate::{
     amqp::{
@@ -33,37 +35,37 @@ use crate::{
     serialization::{JSON, UTF_8},
 };
 
-/// How often the token is replaced while nothing is due. RabbitMQ closes a channel on which a delivery stays unacknowledged
-/// for `consumer_timeout`, by default half an hour, and looks every minute.
+/// Renewal interval of the token. RabbitMQ closes a channel with a delivery that stays
+/// unacknowledged for `consumer_timeout`, by default 30 minutes, checked every minute.
 const TOKEN_RENEWAL_INTERVAL: Duration = Duration::from_secs(300);
 
-/// How long the queue of a line that nobody runs any more is kept: the most that a last run is remembered.
+/// Expiry of a queue without consumers, and so of the record of the last run.
 const QUEUE_EXPIRES_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The wait before a token is published again that could not be.
+/// Delay before retrying to publish a token.
 const PUBLISH_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How long a leader that stops tries to say what it has done.
+/// Timeout for publishing the progress when a leader stops.
 const FINAL_PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The place of one instance in the fleet.
+/// A member of the leader election.
 pub(super) struct Candidate {
     id: String,
     queue: Queue,
     publisher: Publisher,
     consumer: Arc<QueueConsumer>,
     subscription: SubscriptionId,
-    /// What the queue brings.
+    /// Events from the consumer.
     inbox: mpsc::UnboundedReceiver<LeaderEvent>,
-    /// The number of the latest token of its own.
+    /// Serial number of the last published token.
     serial: u64,
-    /// What it knows, which only ever grows.
+    /// The latest known progress. Never decreases.
     progress: Progress,
-    /// What was due up to then is done, or nobody's: counts where the queue knows of no run, or of one in the far future.
+    /// Start of the schedule if the queue has no record of a run, or one too far in the future.
     since: Timestamp,
-    /// The token it holds, while it leads.
+    /// The unacknowledged token of a leader.
     held: Option<Acker>,
-    /// Whether the queue is known to exist.
+    /// Whether the queue was declared successfully.
     declared: bool,
 }
 
@@ -76,15 +78,16 @@ impl fmt::Debug for Candidate {
     }
 }
 
-/// What the consumer hears.
+/// An event of the consumer.
 enum LeaderEvent {
     Token(LeaderToken, Acker),
-    /// It consumes again, on a new connection, or a new queue: whether what was in the queue is still there.
+    /// The consumer recovered, on a new connection or a new queue; `true` if the queue survived
+    /// with its messages.
     Recovered(bool),
 }
 
 impl Candidate {
-    /// Joins the fleet that runs `job`. Consumes when the container has started.
+    /// Joins the election of `job`. Consumes once the container has started.
     pub(super) fn join(container: &Container, job: &Job) -> Result<Self> {
         let consumer = QueueConsumer::of(container)?;
         let queue = Queue {
@@ -109,7 +112,7 @@ impl Candidate {
             prefetch: None,
             sink: Arc::new(move |delivery| deliver(&sender, delivery)),
             on_recovered: Some(Arc::new(move |survived| {
-                // The instance may be leaving.
+                // Fails if this instance is leaving.
                 let _ = recovered.send(LeaderEvent::Recovered(survived));
             })),
         })?;
@@ -128,28 +131,28 @@ impl Candidate {
         })
     }
 
-    /// Leads when it is its turn, until told to stop.
+    /// Runs the job whenever this instance leads, until `stopping` is set.
     pub(super) async fn serve(mut self, job: Job, mut stopping: watch::Receiver<bool>) {
         self.lead(&job, &mut stopping).await;
         self.leave().await;
     }
 
-    /// Waits for its turn, and runs what is due. What runs is not stopped.
+    /// Waits for the leadership and runs due times. A running method is not interrupted.
     async fn lead(&mut self, job: &Job, stopping: &mut watch::Receiver<bool>) {
         loop {
             let due = self.announce(job);
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|it| *it) => return,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.claim(job) => {}
             }
             let Some(last) = self.last(job) else {
-                // The first leader of a new fleet.
+                // The first leader of a new queue.
                 self.progress.done(self.since);
                 continue;
             };
             let until = match job.plan(last) {
-                // Only what was announced is run: whoever takes over then knows of it.
+                // Only announced times are run, so that the next leader knows about the attempt.
                 Plan::Run(at) if due == Some(at) && self.is_announced(at) => {
                     if self.run(job, last, at).await.is_break() {
                         return;
@@ -162,36 +165,40 @@ impl Candidate {
             };
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|it| *it) => return,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.watch(job, until) => {}
             }
         }
     }
 
-    /// The times up to this one are done with, as far as it knows.
+    /// Returns the last time that is done.
     fn last(&mut self, job: &Job) -> Option<Timestamp> {
         let (last, now) = (self.progress.last?, job.now());
-        if !is_wrong(last, now) {
+        if !exceeds_clock_skew(last, now) {
             return Some(last);
         }
-        if is_wrong(self.since, now) {
-            // Its own clock was wrong before.
+        if exceeds_clock_skew(self.since, now) {
+            // Noted while the clock of this instance was wrong.
             self.since = now;
         }
         Some(self.since)
     }
 
-    /// The time `at`, and those before it, are done with.
+    /// Records that all times up to `at` are done.
     fn done(&mut self, job: &Job, at: Timestamp) {
-        if self.progress.last.is_some_and(|it| is_wrong(it, job.now())) {
-            // So that others need not tell it from what is right.
+        if self
+            .progress
+            .last
+            .is_some_and(|last| exceeds_clock_skew(last, job.now()))
+        {
+            // Cleared, as `Progress::done` keeps the maximum.
             self.progress.last = None;
         }
         self.progress.done(at);
         self.since = self.since.max(at);
     }
 
-    /// Puts what is due now, if anything is, into the progress that it publishes next.
+    /// Adds the due time, if any, to the progress that is published next.
     fn announce(&mut self, job: &Job) -> Option<Timestamp> {
         let last = self.last(job)?;
         let Plan::Run(at) = job.plan(last) else {
@@ -204,7 +211,7 @@ impl Candidate {
             }
             None => {
                 tracing::error!(
-                    "{} for {at} is given up: {MAX_ATTEMPTS} instances did not live to its end",
+                    "giving up on {} for {at}: {MAX_ATTEMPTS} instances stopped during the run",
                     job.name(),
                 );
                 self.done(job, at);
@@ -215,12 +222,13 @@ impl Candidate {
 
     fn is_announced(&self, at: Timestamp) -> bool {
         let running = self.progress.running.as_ref();
-        running.is_some_and(|it| it.at == at && it.member == self.id)
+        running.is_some_and(|attempt| attempt.at == at && attempt.member == self.id)
     }
 
-    /// Publishes a token and waits for it to come back: for as long as another instance leads.
+    /// Publishes a token and waits for its delivery, as long as another instance leads.
     async fn claim(&mut self, job: &Job) {
-        // Whether the latest token was published when the queue was known to deliver here: it will come back.
+        // Whether the last token was published while this instance was known to lead, so that it
+        // will be delivered.
         let mut leading = false;
         loop {
             self.publish().await;
@@ -231,7 +239,7 @@ impl Candidate {
                             return;
                         }
                         if !std::mem::replace(&mut leading, true) {
-                            // An earlier claim may have gone to the instance that led before.
+                            // The earlier token may have been delivered to the previous leader.
                             break;
                         }
                     }
@@ -240,21 +248,22 @@ impl Candidate {
                         leading = false;
                         break;
                     }
-                    // The consumers are gone: the container ends.
+                    // The consumers are gone, since the container is ending.
                     None => return std::future::pending().await,
                 }
             }
         }
     }
 
-    /// Minds a queue that was lost with its token, and was made anew.
+    /// Restarts the schedule from now if the queue was lost with its token and redeclared.
     fn recovered(&mut self, job: &Job, survived: bool) {
         if !survived {
             self.since = job.now();
         }
     }
 
-    /// Learns from a token and holds it, or lets it go. Whether it is the answer to the latest claim.
+    /// Merges the progress of a token and keeps the newer of both tokens. Returns `true` if it is
+    /// the last published one.
     fn take(&mut self, token: LeaderToken, acker: Acker) -> bool {
         if !acker.is_pending() {
             return false;
@@ -274,7 +283,7 @@ impl Candidate {
         answer
     }
 
-    /// Runs the method for the time `at`, as a task of its own, and keeps its place meanwhile.
+    /// Runs the method for the time `at` in a new task, and keeps the leadership meanwhile.
     async fn run(&mut self, job: &Job, last: Timestamp, at: Timestamp) -> ControlFlow<()> {
         let (ended, mut outcome) = oneshot::channel();
         let Some(container) = job.target.container.upgrade() else {
@@ -282,7 +291,7 @@ impl Candidate {
         };
         let worker = job.clone();
         container.spawn(async move {
-            // Who waits may be gone.
+            // Fails if the receiver is gone.
             let _ = ended.send(worker.run(last, at).await);
         });
         drop(container);
@@ -312,7 +321,7 @@ impl Candidate {
         }
     }
 
-    /// Waits until `until`, until its token has to be renewed, or until it learns something new.
+    /// Waits until `until`, the renewal of the token, or new progress.
     async fn watch(&mut self, job: &Job, until: Option<Timestamp>) {
         let renew = sleep_until(Instant::now() + TOKEN_RENEWAL_INTERVAL);
         tokio::pin!(renew);
@@ -338,14 +347,17 @@ impl Candidate {
         }
     }
 
-    /// Publishes what it knows, until the broker has it.
+    /// Publishes the progress; retries until the broker confirms it.
     async fn publish(&mut self) {
         self.serial += 1;
         loop {
             match self.try_publish().await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::debug!("no token in {}: {error}", self.queue.name);
+                    tracing::debug!(
+                        "cannot publish the leader token to {}: {error}",
+                        self.queue.name
+                    );
                     self.declared = false;
                     sleep(PUBLISH_RETRY_DELAY).await;
                 }
@@ -373,7 +385,7 @@ impl Candidate {
                 delivery_mode: Some(2),
                 ..Properties::default()
             },
-            // A token is made of texts and numbers: it has a JSON form.
+            // Cannot fail: a token consists of strings and numbers.
             body: serde_json::to_vec(&token).unwrap_or_default().into(),
             ..Publish::default()
         };
@@ -382,15 +394,12 @@ impl Candidate {
             .await
     }
 
-    /// Gives its place to the next instance.
+    /// Passes the leadership to the next instance.
     async fn leave(mut self) {
         if self.held.as_ref().is_some_and(Acker::is_pending)
             && let Ok(Err(error)) = timeout(FINAL_PUBLISH_TIMEOUT, self.try_publish()).await
         {
-            tracing::warn!(
-                "what was last run could not be noted in {}: {error}",
-                self.queue.name
-            );
+            tracing::warn!("cannot record the last run in {}: {error}", self.queue.name);
         }
         self.consumer.cancel(self.subscription).await;
         let held = self.held.take();
@@ -406,7 +415,7 @@ impl Candidate {
     }
 }
 
-/// Takes one message off the I/O task.
+/// Forwards a delivery from the I/O task to the inbox.
 fn deliver(inbox: &mpsc::UnboundedSender<LeaderEvent>, delivery: Delivery) {
     match serde_json::from_slice(&delivery.body) {
         Ok(token) => {
@@ -416,7 +425,7 @@ fn deliver(inbox: &mpsc::UnboundedSender<LeaderEvent>, delivery: Delivery) {
             }
         }
         Err(error) => {
-            tracing::warn!("dropped a message that is no token of a cron line: {error}");
+            tracing::warn!("dropped a message that is not a leader token: {error}");
             delivery.acker.ack();
         }
     }

@@ -1,50 +1,50 @@
-//! How the members of a fleet tell each other what is done: the tokens in their queue, and what follows from them.
-//!
-//! No clock, no I/O: tokens in, decisions out.
+//! Leader tokens: the progress of a schedule, exchanged between instances through a queue. Free of
+//! clocks and I/O.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How many instances try one time. A method that takes its process down must not take down the whole fleet.
+/// Maximum number of instances that attempt the same time, so that a method that crashes its
+/// process does not crash every instance.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
-/// The message that a fleet's queue holds: what is done, as its sender knows it.
+/// The message in the queue: the progress known to its sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaderToken {
-    /// Who sent it.
+    /// Id of the sender.
     pub(crate) member: String,
-    /// Its number among its sender's.
+    /// Serial number, per sender.
     pub(crate) serial: u64,
-    /// What is done.
+    /// The progress.
     #[serde(flatten)]
     pub(crate) progress: Progress,
 }
 
-/// How far a fleet has got with a cron line. The greater one knows more.
+/// Progress of a schedule. Ordered: a greater one is more recent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// The times up to this one are done with.
+    /// All times up to this one are done.
     pub(crate) last: Option<Timestamp>,
-    /// The time after that which is being run.
+    /// The attempt in progress, for a later time.
     pub(crate) running: Option<Attempt>,
 }
 
-/// One instance's attempt to run a time.
+/// An attempt of an instance to run a scheduled time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Attempt {
-    /// The time.
+    /// The scheduled time.
     pub(crate) at: Timestamp,
-    /// 1 for the first instance, 2 for the one that takes over from it.
+    /// 1 for the first instance, 2 for its successor.
     pub(crate) number: u32,
-    /// Who runs it.
+    /// Id of the instance.
     pub(crate) member: String,
 }
 
 impl Progress {
-    /// The attempt that `member` makes at the time `at`. `None` when too many died of it already.
+    /// Returns the attempt of `member` for the time `at`, or `None` after too many attempts.
     pub(crate) fn attempt(&self, at: Timestamp, member: &str) -> Option<Attempt> {
         let number = match &self.running {
-            // Announced, and not begun: an attempt that has begun ends in `done`, or with its member.
+            // Announced but not begun: an attempt that began ends with `done`, or with its member.
             Some(mine) if mine.at == at && mine.member == member => mine.number,
             Some(other) if other.at == at => other.number.saturating_add(1),
             _ => 1,
@@ -56,7 +56,7 @@ impl Progress {
         })
     }
 
-    /// Nothing before `at`, or at it, is to be run any more.
+    /// Records that all times up to `at` are done.
     pub(crate) fn done(&mut self, at: Timestamp) {
         self.last = self.last.max(Some(at));
         self.running = None;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_knows_of_a_later_run_or_a_later_attempt_knows_more() {
+    fn a_later_run_or_attempt_is_more_recent_progress() {
         let (three, four) = (time("2026-03-01T03:00:00Z"), time("2026-03-01T04:00:00Z"));
         let mut nothing = Progress::default();
         let at_three = Progress {
@@ -91,7 +91,7 @@ mod tests {
         at_four.done(four);
         assert!(nothing < at_three && at_three < first && first < second && second < at_four);
         assert_eq!(at_four.running, None);
-        // What is done stays done.
+        // Progress never decreases.
         at_four.done(three);
         assert_eq!(at_four.last, Some(four));
         nothing.done(three);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_instance_that_takes_over_counts_and_the_count_ends() {
+    fn attempts_of_successive_instances_are_counted_and_limited() {
         let four = time("2026-03-01T04:00:00Z");
         let mut progress = Progress::default();
         for (member, number) in [("a", 1), ("a", 1), ("b", 2), ("b", 2), ("c", 3)] {
@@ -108,13 +108,16 @@ mod tests {
             progress.running = Some(attempt);
         }
         assert_eq!(progress.attempt(four, "d"), None);
-        // Another time is tried anew.
+        // Another time starts a new count.
         let five = time("2026-03-01T05:00:00Z");
-        assert_eq!(progress.attempt(five, "d").map(|it| it.number), Some(1));
+        assert_eq!(
+            progress.attempt(five, "d").map(|attempt| attempt.number),
+            Some(1)
+        );
     }
 
     #[test]
-    fn a_token_reads_as_json() {
+    fn a_token_serializes_as_json() {
         let token = LeaderToken {
             member: "m".to_owned(),
             serial: 2,

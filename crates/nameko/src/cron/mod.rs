@@ -1,4 +1,5 @@
-//! The entrypoint `#[cron]`: a method at the times of a cron line, in each instance or in one of the fleet.
+//! The entrypoint `#[cron]`, which runs a method on a cron schedule, in every instance or in one of
+//! the fleet.
 
 mod clock;
 mod job;
@@ -24,24 +25,26 @@ use job::Job;
 use leader_election::Candidate;
 use schedule::Schedule;
 
-/// How late a time may be run that came while nobody could run it, unless [`Cron::late`] says otherwise.
+/// Default of [`Cron::late`].
 const DEFAULT_MAX_LATENESS: Duration = Duration::from_secs(3600);
 
-/// What [`Cron::once`] takes.
+/// The only value of [`Cron::once`].
 const ONCE_IN_FLEET: &str = "fleet";
 
-/// Runs a method at the times of a cron line: `0 3 * * *` is every night at three.
+/// Runs a method on a cron schedule: `0 3 * * *` is every night at three.
 ///
-/// Five fields: minute, hour, day of month, month, day of week; or six, with seconds first. `*`, `1-5`, `*/15`, `1,15`, names
-/// (`MON-FRI`, `JAN`), `L` (the last day), `15W` (the nearest weekday), `MON#1` (the first Monday), `@daily` and the like. Where
-/// both days are given either is enough, as in Vixie cron. What does not parse, or never comes, is an error when the container
-/// is made, and of the compiler where it is a literal in `#[cron]`.
+/// A cron expression has five fields: minute, hour, day of month, month, day of week; or six, with
+/// seconds first. It supports `*`, `1-5`, `*/15`, `1,15`, names (`MON-FRI`, `JAN`), `L` (the last
+/// day), `15W` (the nearest weekday), `MON#1` (the first Monday), and shorthands such as `@daily`.
+/// If both day fields are restricted, either may match, as in Vixie cron. An expression that is
+/// invalid or never matches a date is an error at the creation of the container, and a compile
+/// error if it is a literal in `#[cron]`.
 ///
-/// A time is run once the last one's worker has ended. Of the times that passed meanwhile only the latest is run, if it is no
-/// more than [`late`](Self::late) ago. A method that fails does not stop its cron line.
+/// Runs do not overlap. Of the times that pass during a run, only the latest is run, unless it is
+/// more than [`late`](Self::late) ago. An error of the method does not stop the schedule.
 ///
-/// A method that has a parameter gets the time it is run for, as text: `2026-03-01T03:00:00Z`. It stays the same when the time is
-/// tried again, so that it tells whether the work is done already.
+/// A method may have one parameter, the scheduled time as a string: `2026-03-01T03:00:00Z`.
+/// Repeated runs of the same time receive the same value, which can serve as an idempotency key.
 ///
 /// ```
 /// # use nameko::{Cron, prelude::*};
@@ -51,29 +54,34 @@ const ONCE_IN_FLEET: &str = "fleet";
 ///
 /// # Daylight saving time
 ///
-/// As Vixie cron has it. A line of fixed times (`30 2 * * *`) runs once a day: where the clocks skip its time, right when they
-/// have; where its time comes twice, at the first. A line with `*` or a step in seconds, minutes or hours goes by real time.
+/// As in Vixie cron. Fixed times (`30 2 * * *`) run once a day: a skipped time runs right after the
+/// change, and a repeated time runs at its first occurrence. Expressions with `*` or a step in
+/// seconds, minutes or hours follow elapsed time.
 ///
 /// # Once in the fleet
 ///
-/// Without it, each instance of the service runs each time. With `once = "fleet"`, one instance does, which the broker chooses;
-/// all instances of the service take part, on any number of machines. What to count on:
+/// By default, every instance of the service runs every time. With `once = "fleet"`, one instance
+/// does: the leader, elected among all instances of the service on any number of machines by the
+/// broker. Guarantees:
 ///
-/// * Each time is run to its end in one instance, and in no other, as long as that instance and its connection to the broker
-///   live until then. An error or a panic of the method is an end too.
-/// * When the instance that runs a time dies or loses the broker, another one runs that time again from its beginning: the
-///   method may run twice for one time, even side by side if the first one lives on without the broker. Methods that must not
-///   do their work twice note the time they are given with their work. After three instances the time is given up.
-/// * When the leading instance stops, dies or hangs, another one takes its place: at once when it stops or its connection
-///   ends, and when the broker misses its heartbeats where it falls silent (two minutes by default). What was due meanwhile is
-///   run then, as far as [`late`](Self::late) allows.
-/// * Also when no instance ran at all: what was last run is kept in the queue, for 30 days.
-/// * An instance that has no connection to the broker runs nothing.
-/// * Clocks may differ. The leader's counts; a time that was run is not run again by a leader whose clock is behind by less
-///   than an hour. A last run that lies further in the future was noted by a clock that was wrong, and does not count.
+/// * Every time is run to completion by exactly one instance, as long as this instance and its
+///   connection to the broker survive the run. An error or a panic of the method completes the run
+///   too.
+/// * If the instance dies or loses its connection during a run, another one repeats the run. The
+///   method may then run twice for the same time, even concurrently if the first instance continues
+///   without the broker. If this is not acceptable, record the scheduled time together with the
+///   work. A time is given up after three instances.
+/// * If the leader stops, dies or hangs, another instance becomes the leader: immediately if it
+///   stops or its connection closes, else when the broker misses its heartbeats (two minutes by
+///   default). Missed times are run then, within [`late`](Self::late).
+/// * The same applies after a time without any instance: the queue keeps the last run for 30 days.
+/// * An instance without a connection to the broker runs nothing.
+/// * Clocks may differ. The clock of the leader counts. A leader whose clock is less than an hour
+///   behind does not repeat a run. A last run more than an hour in the future comes from a wrong
+///   clock and is ignored.
 ///
-/// The queue is called `cron-{service}.{method}--{line}--{zone}`, with `_` for the spaces. A changed line is another queue, so
-/// that old and new instances do not meet in it.
+/// The name of the queue is `cron-{service}.{method}--{line}--{zone}`, with `_` for spaces. A
+/// changed expression has another queue, so that old and new instances do not share one.
 #[derive(Debug)]
 pub struct Cron {
     line: String,
@@ -83,13 +91,13 @@ pub struct Cron {
     clock: Arc<dyn Clock>,
     /// Set at `setup`.
     job: OnceLock<Job>,
-    /// Made at `setup` for the task that `start` begins.
+    /// Created by `setup` for the task of `start`.
     candidate: Mutex<Option<Candidate>>,
     task: TimerTask,
 }
 
 impl Cron {
-    /// A cron line, in UTC.
+    /// Creates a schedule from a cron expression, in UTC.
     #[must_use]
     pub fn new(line: impl Into<String>) -> Self {
         Self {
@@ -104,40 +112,42 @@ impl Cron {
         }
     }
 
-    /// The time zone the line is meant in: an IANA name such as `Europe/London`.
+    /// Sets the time zone: an IANA name such as `Europe/London`.
     #[must_use]
     pub fn tz(mut self, zone: impl Into<String>) -> Self {
         self.zone = zone.into();
         self
     }
 
-    /// With `"fleet"`, one instance of the service runs each time. There is no other choice.
+    /// With `"fleet"`, one instance of the service runs each time. No other value is supported.
     #[must_use]
     pub fn once(mut self, scope: impl Into<String>) -> Self {
         self.once = Some(scope.into());
         self
     }
 
-    /// How late a time may still be run that came while the last one was running or nobody was there. By default an hour. Ten
-    /// seconds are never late.
+    /// Sets the maximum lateness of a time that passed during a run or without an instance.
+    /// Default: one hour. Minimum: ten seconds.
     #[must_use]
     pub fn late(mut self, late: Duration) -> Self {
         self.late = late;
         self
     }
 
-    /// The clock to go by, for tests.
+    /// Replaces the clock, for tests.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// What is wrong with what it was given, in a user's words.
+    /// Parses the arguments. The error is a message for users.
     fn schedule(&self) -> Result<Schedule, String> {
         match self.once.as_deref() {
             None | Some(ONCE_IN_FLEET) => Schedule::parse(&self.line, &self.zone),
-            Some(other) => Err(format!("`once` is \"{ONCE_IN_FLEET}\", not \"{other}\"")),
+            Some(other) => Err(format!(
+                "`once` must be \"{ONCE_IN_FLEET}\", not \"{other}\""
+            )),
         }
     }
 
@@ -149,10 +159,10 @@ impl Cron {
 impl Entrypoint for Cron {
     fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
         self.schedule().map_err(Error::Declaration)?;
-        match method.params().iter().filter(|it| !it.optional).count() {
+        match method.params().iter().filter(|param| !param.optional).count() {
             0 | 1 => Ok(()),
             _ => Err(Error::Declaration(
-                "a cron line gives one argument at most, the time".to_owned(),
+                "the method has several required parameters, but `#[cron]` passes at most one, the scheduled time".to_owned(),
             )),
         }
     }
@@ -185,7 +195,7 @@ impl Entrypoint for Cron {
                 .start(target, |stopping| candidate.serve(job, stopping)),
             None => {
                 let now = job.now();
-                self.task.start(target, |it| job.serve(now, it));
+                self.task.start(target, |stopping| job.serve(now, stopping));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! When a cron line is due. No clock, no I/O: times in, times out.
+//! Calculation of the times of a cron expression. Free of clocks and I/O.
 
 use std::time::Duration;
 
@@ -8,66 +8,65 @@ use jiff::{
     tz::{TimeZone, TimeZoneDatabase},
 };
 
-/// A last run that lies further in the future than this was noted by a clock that was wrong.
-const WRONG_CLOCK: Duration = Duration::from_secs(3600);
+/// Maximum tolerated clock skew. A last run further in the future was recorded by a wrong clock.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
-/// What is run that soon after its time is not late: nobody looks at the clock at the very moment.
-pub(crate) const PROMPT: Duration = Duration::from_secs(10);
+/// Minimum of [`Cron::late`](super::Cron::late), since a run never starts exactly on time.
+pub(crate) const MIN_LATENESS: Duration = Duration::from_secs(10);
 
-/// A cron line in a time zone.
+/// A cron expression in a time zone.
 ///
-/// Daylight saving time, as Vixie cron has it: a line of fixed times (`30 2 * * *`) runs once a day. Where the clocks skip its
-/// time, it runs when they have; where they come by it twice, at the first. A line with `*` or a step in hour, minute or
-/// second goes by real time: nothing is due in the hour that is skipped, and the hour that comes twice counts twice.
+/// Daylight saving time is handled as in Vixie cron. Fixed times (`30 2 * * *`) run once a day: a
+/// skipped time runs right after the change, and a repeated time runs at its first occurrence.
+/// Expressions with `*` or a step in hour, minute or second follow elapsed time: a skipped hour has
+/// no runs, and a repeated hour has runs in both occurrences.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     line: croner::Cron,
     zone: TimeZone,
 }
 
-/// What to do at some time.
+/// The next action of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// Run for this time, which has come.
+    /// Run for this time now.
     Run(Timestamp),
-    /// Nothing before this time.
+    /// Wait until this time.
     Wait(Timestamp),
-    /// Nothing ever: the calendar ends.
+    /// No more times before the end of the calendar.
     Never,
 }
 
 impl Schedule {
-    /// Reads a line of five fields, or six with seconds first, and the IANA name of a time zone.
+    /// Parses a cron expression of five fields, or six with seconds first, and the IANA name of a
+    /// time zone.
     ///
     /// # Errors
-    /// In a user's words: what is wrong, and with which of both.
+    /// If one of both is invalid, a message for users.
     pub(crate) fn parse(line: &str, zone: &str) -> Result<Self, String> {
         let parser = CronParser::builder().year(Year::Disallowed).build();
         let schedule = Self {
             line: parser.parse(line).map_err(|_| {
                 let reason = reason(&parser, line);
-                format!("the cron line `{line}` does not parse: {reason}")
+                format!("invalid cron expression `{line}`: {reason}")
             })?,
-            // Time zones change by law, so the machine's database comes first; the one built in is for machines without.
+            // The system's time zone database is more recent than the bundled one.
             zone: TimeZone::get(zone)
                 .or_else(|_| TimeZoneDatabase::bundled().get(zone))
                 .map_err(|_| {
-                    format!(
-                        "there is no time zone `{zone}`: give an IANA name such as `Europe/London`"
-                    )
+                    format!("unknown time zone `{zone}`: use an IANA name such as `Europe/London`")
                 })?,
         };
         match schedule.next(Timestamp::UNIX_EPOCH) {
             Some(_) => Ok(schedule),
-            None => Err(format!(
-                "the cron line `{line}` names a day that never comes"
-            )),
+            None => Err(format!("the cron expression `{line}` never matches a date")),
         }
     }
 
-    /// The first time due after `after`.
+    /// Returns the first time after `after`.
     pub(crate) fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        // The search gives up where the clocks skip more than two hours. A few places have skipped a whole day.
+        // The search of `croner` fails if the clocks skip more than two hours. Some zones have
+        // skipped a whole day.
         (0..=3).find_map(|skip| {
             let after = after
                 .checked_add(SignedDuration::from_hours(12 * skip))
@@ -78,42 +77,42 @@ impl Schedule {
         })
     }
 
-    /// The last time due at `until` or before.
+    /// Returns the last time at or before `until`.
     pub(crate) fn latest(&self, until: Timestamp) -> Option<Timestamp> {
         let until = until.to_zoned(self.zone.clone());
         let latest = self.line.find_previous_occurrence(&until, true).ok()?;
         Some(latest.timestamp())
     }
 
-    /// What to do `now`, when the times up to `last` are done with. Of the times that were missed only the latest is run, once,
-    /// if it is no more than `late` ago.
+    /// Returns the action at the time `now`, if all times up to `last` are done. Of several missed
+    /// times, only the latest is run, unless it is more than `late` ago.
     pub(crate) fn plan(&self, last: Timestamp, now: Timestamp, late: Duration) -> Plan {
-        let late = late.max(PROMPT);
+        let late = late.max(MIN_LATENESS);
         match self.latest(now) {
             Some(latest) if latest > last && ago(now, latest) <= late => Plan::Run(latest),
             _ => self.next(last.max(now)).map_or(Plan::Never, Plan::Wait),
         }
     }
 
-    /// Whether a time between `last` and `at` is passed over when `at` is run.
+    /// Returns `true` if a time between `last` and `at` is skipped by running `at`.
     pub(crate) fn skips(&self, last: Timestamp, at: Timestamp) -> bool {
-        self.next(last).is_some_and(|it| it < at)
+        self.next(last).is_some_and(|next| next < at)
     }
 }
 
-/// Whether the time of a last run tells nothing, since it lies too far in the future: a clock was wrong when it was noted, or
-/// is now.
-pub(crate) fn is_wrong(last: Timestamp, now: Timestamp) -> bool {
-    ago(last, now) > WRONG_CLOCK
+/// Returns `true` if a last run is too far in the future to be valid: the clock was wrong when it
+/// was recorded, or is wrong now.
+pub(crate) fn exceeds_clock_skew(last: Timestamp, now: Timestamp) -> bool {
+    ago(last, now) > MAX_CLOCK_SKEW
 }
 
-/// How long before `now` it was; nothing where it was not.
+/// Returns the time from `then` to `now`, or zero if `then` is later.
 fn ago(now: Timestamp, then: Timestamp) -> Duration {
     let since: SignedDuration = now.duration_since(then);
     since.try_into().unwrap_or_default()
 }
 
-/// What each field of a line is, seconds first.
+/// Names of the fields of a cron expression, seconds first.
 const FIELDS: [&str; 6] = [
     "second",
     "minute",
@@ -123,20 +122,20 @@ const FIELDS: [&str; 6] = [
     "day of week",
 ];
 
-/// Why a line does not parse: the first field that is none by itself, or how many there are.
+/// Returns why an expression is invalid: the first invalid field, or the number of fields.
 fn reason(parser: &CronParser, line: &str) -> String {
     let fields: Vec<_> = line.split_whitespace().collect();
     let names = match fields.len() {
-        1 if line.starts_with('@') => return "there is no such word".to_owned(),
+        1 if line.starts_with('@') => return "unknown shorthand".to_owned(),
         5 => &FIELDS[1..],
         6 => &FIELDS[..],
         count => {
-            let counted = match count {
+            let found = match count {
                 1 => "1 field".to_owned(),
                 _ => format!("{count} fields"),
             };
             return format!(
-                "it has {counted}, not five (minute, hour, day of month, month, day of week), or six with seconds first"
+                "expected five fields (minute, hour, day of month, month, day of week) or six with seconds first, found {found}"
             );
         }
     };
@@ -147,8 +146,8 @@ fn reason(parser: &CronParser, line: &str) -> String {
         parser.parse(&alone.join(" ")).is_err()
     });
     match wrong {
-        Some((_, (field, name))) => format!("`{field}` is no {name}"),
-        None => "its fields do not go together".to_owned(),
+        Some((_, (field, name))) => format!("`{field}` is not a valid {name}"),
+        None => "its fields cannot be combined".to_owned(),
     }
 }
 
@@ -162,14 +161,18 @@ mod tests {
         text.parse().expect("a time")
     }
 
-    /// The times of a line from `from` on, as `MM-DD HH:MM:SS` and the offset from UTC.
+    /// Returns the next times after `from` as `MM-DD HH:MM:SS` and the offset from UTC.
     fn times(line: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
         let schedule = Schedule::parse(line, zone).expect("a schedule");
         let mut at = time(from);
         let mut times = Vec::new();
         for _ in 0..count {
             at = schedule.next(at).expect("a next time");
-            assert_eq!(schedule.latest(at), Some(at), "backwards as forwards");
+            assert_eq!(
+                schedule.latest(at),
+                Some(at),
+                "`latest` is the inverse of `next`"
+            );
             let local = at.to_zoned(schedule.zone.clone());
             times.push(local.strftime("%m-%d %H:%M:%S %:z").to_string());
         }
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_meant_in_its_time_zone() {
+    fn an_expression_applies_in_its_time_zone() {
         let table: &[(&str, &str, &str, &[&str])] = &[
             (
                 "0 3 * * *",
@@ -203,7 +206,7 @@ mod tests {
                 "2028-02-01T00:00:00Z",
                 &["02-29 12:00:30 +00:00"],
             ),
-            // Either day is enough.
+            // Either day may match.
             (
                 "0 0 13 * FRI",
                 "UTC",
@@ -222,9 +225,9 @@ mod tests {
         }
     }
 
-    /// London skips 01:00 to 02:00 on 2026-03-29 and has it twice on 2026-10-25.
+    /// London skips 01:00 to 02:00 on 2026-03-29 and repeats it on 2026-10-25.
     #[test]
-    fn where_the_clocks_skip_an_hour_a_fixed_time_runs_right_after_and_a_step_goes_on() {
+    fn a_skipped_fixed_time_runs_right_after_and_a_skipped_step_does_not_run() {
         let from = "2026-03-28T12:00:00Z";
         assert_eq!(
             times("30 1 * * *", "Europe/London", from, 2),
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_hour_comes_twice_a_fixed_time_runs_at_the_first_and_a_step_in_both() {
+    fn a_repeated_fixed_time_runs_once_and_a_repeated_step_twice() {
         let from = "2026-10-24T23:15:00Z";
         assert_eq!(
             times("30 1 * * *", "Europe/London", from, 2),
@@ -262,9 +265,9 @@ mod tests {
         );
     }
 
-    /// Lord Howe Island moves its clocks by half an hour; Kiritimati left out a day.
+    /// Lord Howe Island changes its clocks by half an hour; Kiritimati skipped a day.
     #[test]
-    fn odd_zones_are_gone_through_too() {
+    fn half_hour_changes_and_skipped_days_are_supported() {
         assert_eq!(
             times(
                 "15 2 * * *",
@@ -286,40 +289,40 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_what_is_wrong() {
+    fn invalid_arguments_are_errors_with_a_reason() {
         for (line, zone, expected) in [
             (
                 "61 * * * *",
                 "UTC",
-                "the cron line `61 * * * *` does not parse: `61` is no minute",
+                "invalid cron expression `61 * * * *`: `61` is not a valid minute",
             ),
             (
                 "every day",
                 "UTC",
-                "the cron line `every day` does not parse: it has 2 fields, not five",
+                "invalid cron expression `every day`: expected five fields",
             ),
-            ("", "UTC", "the cron line `` does not parse"),
+            ("", "UTC", "invalid cron expression ``: "),
             (
                 "*/0 * * * *",
                 "UTC",
-                "the cron line `*/0 * * * *` does not parse: `*/0` is no minute",
+                "invalid cron expression `*/0 * * * *`: `*/0` is not a valid minute",
             ),
             (
                 "0 3 1 1 * * 2020",
                 "UTC",
-                "the cron line `0 3 1 1 * * 2020` does not parse: it has 7 fields",
+                "invalid cron expression `0 3 1 1 * * 2020`: expected five fields",
             ),
             (
                 "0 0 30 2 *",
                 "UTC",
-                "the cron line `0 0 30 2 *` names a day that never comes",
+                "the cron expression `0 0 30 2 *` never matches a date",
             ),
             (
                 "0 3 * * *",
                 "Europe/Londn",
-                "there is no time zone `Europe/Londn`",
+                "unknown time zone `Europe/Londn`",
             ),
-            ("0 3 * * *", "", "there is no time zone ``"),
+            ("0 3 * * *", "", "unknown time zone ``"),
         ] {
             let error = Schedule::parse(line, zone).expect_err(line);
             assert!(error.starts_with(expected), "{error}");
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_is_the_latest_time_that_was_not_run_unless_it_is_too_late() {
+    fn the_latest_missed_time_is_run_unless_it_is_too_late() {
         let schedule = Schedule::parse("0 * * * *", "UTC").expect("a schedule");
         let late = Duration::from_secs(600);
         let at = |clock: &str| time(&format!("2026-03-01T{clock}Z"));
@@ -336,12 +339,12 @@ mod tests {
             ("09:00:00", "10:00:00", Plan::Run(at("10:00:00"))),
             ("09:00:00", "10:10:00", Plan::Run(at("10:00:00"))),
             ("09:00:00", "10:10:01", Plan::Wait(at("11:00:00"))),
-            // Of many that were missed, the latest.
+            // The latest of many missed times.
             ("05:00:00", "10:00:30", Plan::Run(at("10:00:00"))),
             ("05:00:00", "10:30:00", Plan::Wait(at("11:00:00"))),
-            // Begun between two times.
+            // Started between two times.
             ("09:30:00", "09:30:00", Plan::Wait(at("10:00:00"))),
-            // An instance whose clock is ahead ran it before.
+            // Run before by an instance whose clock is ahead.
             ("10:00:00", "09:59:50", Plan::Wait(at("11:00:00"))),
         ] {
             assert_eq!(
@@ -350,7 +353,7 @@ mod tests {
                 "{last} {now}"
             );
         }
-        // Nobody is there at the very moment.
+        // Never checked exactly on time.
         for (now, expected) in [
             ("10:00:00.003", Plan::Run(at("10:00:00"))),
             ("10:00:10", Plan::Run(at("10:00:00"))),
@@ -362,27 +365,27 @@ mod tests {
                 "{now}"
             );
         }
-        // An instance may be ahead of another; one that is hours ahead has a clock that is wrong.
-        assert!(!is_wrong(at("10:59:00"), at("10:00:00")));
-        assert!(is_wrong(at("11:00:01"), at("10:00:00")));
-        assert!(!is_wrong(at("05:00:00"), at("10:00:00")));
+        // Small clock differences are tolerated; hours are not.
+        assert!(!exceeds_clock_skew(at("10:59:00"), at("10:00:00")));
+        assert!(exceeds_clock_skew(at("11:00:01"), at("10:00:00")));
+        assert!(!exceeds_clock_skew(at("05:00:00"), at("10:00:00")));
         assert!(schedule.skips(at("05:00:00"), at("10:00:00")));
         assert!(!schedule.skips(at("09:00:00"), at("10:00:00")));
     }
 
     proptest! {
         #[test]
-        fn no_line_and_no_time_panics(line in "[ -~]{0,30}", zone in "[ -~]{0,12}") {
+        fn parsing_never_panics(line in "[ -~]{0,30}", zone in "[ -~]{0,12}") {
             let _ = Schedule::parse(&line, &zone);
         }
 
         #[test]
-        fn a_time_is_run_once_whenever_one_looks(
+        fn a_time_is_run_once_however_often_it_is_checked(
             minutes in 1_u8..60,
             steps in proptest::collection::vec(1_i64..5000, 1..60),
         ) {
             let schedule = Schedule::parse(&format!("*/{minutes} * * * *"), "Europe/London").expect("a schedule");
-            // The night in which an hour comes twice.
+            // The night with a repeated hour.
             let mut now = time("2026-10-24T22:00:00Z");
             let mut last = now;
             let mut ran = Vec::new();

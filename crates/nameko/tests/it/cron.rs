@@ -555,20 +555,20 @@ macro_rules! refused {
 refused!(
     a_line_that_does_not_parse_is_an_error_when_the_container_is_made,
     Cron::new("61 * * * *"),
-    "61 * * * * UTC` of the method `nightly`: the cron line `61 * * * *` does not parse: `61` is no minute"
+    "61 * * * * UTC` of the method `nightly`: invalid cron expression `61 * * * *`: `61` is not a valid minute"
 );
 refused!(
     a_time_zone_that_is_none_is_an_error_when_the_container_is_made,
     Cron::new("0 3 * * *").tz("Europe/Londn"),
-    "0 3 * * * Europe/Londn` of the method `nightly`: there is no time zone `Europe/Londn`: give an IANA name such as `Europe/London`"
+    "0 3 * * * Europe/Londn` of the method `nightly`: unknown time zone `Europe/Londn`: use an IANA name such as `Europe/London`"
 );
 refused!(
     a_day_that_never_comes_is_an_error_when_the_container_is_made,
     Cron::new("0 3 31 4 *"),
-    "0 3 31 4 * UTC` of the method `nightly`: the cron line `0 3 31 4 *` names a day that never comes"
+    "0 3 31 4 * UTC` of the method `nightly`: the cron expression `0 3 31 4 *` never matches a date"
 );
 refused!(
     once_in_something_else_is_an_error_when_the_container_is_made,
     Cron::new("0 3 * * *").once("city"),
-    "0 3 * * * UTC, once in the fleet` of the method `nightly`: `once` is \"fleet\", not \"city\""
+    "0 3 * * * UTC, once in the fleet` of the method `nightly`: `once` must be \"fleet\", not \"city\""
 );

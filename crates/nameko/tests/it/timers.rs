@@ -171,7 +171,7 @@ fn a_zero_interval_is_an_error_at_construction() {
     let error = Container::new::<Hasty>(Config::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "hasty cannot start: entrypoint `timer every 0 s` of the method `tick`: a timer cannot tick every 0 s: give an interval of more than 0 seconds"
+        "hasty cannot start: entrypoint `timer every 0 s` of the method `tick`: the interval of a timer must be greater than 0 seconds, not 0 s"
     );
 }
 
@@ -191,6 +191,6 @@ fn a_timer_method_with_parameters_is_an_error_at_construction() {
     let error = Container::new::<Wanting>(Config::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "wanting cannot start: entrypoint `timer every 1s` of the method `tick`: the method takes the argument `count`, but a timer has none to give"
+        "wanting cannot start: entrypoint `timer every 1s` of the method `tick`: the method requires the argument `count`, but a timer passes no arguments"
     );
 }
