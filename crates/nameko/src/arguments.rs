@@ -1,6 +1,7 @@
-//! The arguments of a call: as they come off the wire, and bound to the parameters of a method.
+//! The arguments of a call: as received, and bound to the parameters of a method.
 //!
-//! Binding follows Python's rules and speaks its words (`inspect.getcallargs`), since that is what callers know.
+//! Binding follows the rules of Python's `inspect.getcallargs` and has its error messages, which
+//! callers expect.
 
 use std::{any::Any, fmt, vec};
 
@@ -15,20 +16,21 @@ use crate::{
     serialization::{self, Parts, Payload},
 };
 
-/// At most so many arguments of a kind are kept. No method takes more, and a small message may hold very many.
-const MOST: usize = 256;
+/// Maximum number of positional, and of named, arguments that are kept. No method has more
+/// parameters, and a small message can contain very many arguments.
+const MAX_ARGUMENTS: usize = 256;
 
 /// A parameter of an entrypoint method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Param {
-    /// The name callers use: parameter names are part of the wire protocol.
+    /// Name for callers: parameter names are part of the wire protocol.
     pub name: &'static str,
-    /// Whether it may be left out: parameters of type `Option` may.
+    /// Whether callers may omit the argument. True for parameters of type `Option`.
     pub optional: bool,
 }
 
 impl Param {
-    /// A parameter that callers must give.
+    /// Creates a required parameter.
     pub const fn required(name: &'static str) -> Self {
         Self {
             name,
@@ -36,7 +38,7 @@ impl Param {
         }
     }
 
-    /// A parameter that callers may leave out.
+    /// Creates an optional parameter.
     pub const fn optional(name: &'static str) -> Self {
         Self {
             name,
@@ -45,26 +47,27 @@ impl Param {
     }
 }
 
-/// The arguments of a call, not yet bound: positional ones and named ones, not yet read.
+/// The unbound arguments of a call: positional and named ones, not deserialized.
 #[derive(Debug, Default)]
 pub struct Arguments {
     positional: Vec<Payload>,
-    /// How many positional ones there were beyond those that are kept.
+    /// Number of positional arguments in excess of [`MAX_ARGUMENTS`].
     more: usize,
-    /// Of equal names the last one counts, as in Python. They are not compared before they are bound: a peer may send many.
+    /// Of duplicate names the last one counts, as in Python. Not deduplicated before binding, since
+    /// a peer may send very many.
     named: Vec<(String, Payload)>,
-    /// What the parameters are taken from instead, each by its type.
+    /// The value that parameters are extracted from instead, by type.
     origin: Option<Box<dyn Any + Send>>,
 }
 
 impl Arguments {
-    /// No arguments.
+    /// Creates an empty list of arguments.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What the parameters are taken from by their types, not by name: an HTTP request, for example. Methods whose
-    /// arguments come this way reach it with [`Args::origin`].
+    /// Creates arguments that are extracted from a value by the types of the parameters, such as an
+    /// HTTP request. [`Args::origin`] returns the value.
     pub fn from_origin(origin: impl Any + Send) -> Self {
         Self {
             origin: Some(Box::new(origin)),
@@ -75,13 +78,13 @@ impl Arguments {
     /// Adds a positional argument.
     ///
     /// # Errors
-    /// [`Error::Serialization`] when the value has no JSON form.
+    /// [`Error::Serialization`] if JSON cannot represent the value.
     pub fn arg(mut self, value: impl Serialize) -> Result<Self> {
         self.positional.push(Payload::of(&value)?);
         Ok(self)
     }
 
-    /// Adds a positional argument that came in a message.
+    /// Adds a positional argument from a message.
     #[must_use]
     pub fn payload(mut self, payload: Payload) -> Self {
         self.positional.push(payload);
@@ -91,14 +94,14 @@ impl Arguments {
     /// Adds a named argument.
     ///
     /// # Errors
-    /// [`Error::Serialization`] when the value has no JSON form.
+    /// [`Error::Serialization`] if JSON cannot represent the value.
     pub fn kwarg(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self> {
         self.named.push((name.into(), Payload::of(&value)?));
         Ok(self)
     }
 
-    /// The `args` and `kwargs` of a request. As in Python, a string or an object in the place of the list is
-    /// iterated: over its characters, over its keys.
+    /// Parses the `args` and `kwargs` of a JSON request. As in Python, `args` may be a string or an
+    /// object, which is iterated by characters or keys.
     pub(crate) fn from_json(args: &str, kwargs: &str) -> Result<Self> {
         let (positional, more) = match args.as_bytes().first() {
             Some(b'[') => {
@@ -137,23 +140,29 @@ impl Arguments {
         })
     }
 
-    /// Whether parameters are taken from an origin: there is no list of arguments to show then.
+    /// Returns `true` if the parameters are extracted from an origin, so that there are no
+    /// arguments to show.
     pub(crate) fn has_origin(&self) -> bool {
         self.origin.is_some()
     }
 
-    /// The argument of the parameter at `index` in a method, for showing. Null where it was left out.
+    /// Returns the argument of the parameter at `index` for logs, or null if it is omitted.
     pub(crate) fn value(&self, index: usize, name: &str) -> serde_json::Value {
-        let named = || self.named.iter().rfind(|it| it.0 == name).map(|it| &it.1);
+        let named = || {
+            self.named
+                .iter()
+                .rfind(|pair| pair.0 == name)
+                .map(|pair| &pair.1)
+        };
         let value = self.positional.get(index).or_else(named);
-        value.map_or(serde_json::Value::Null, |it| {
-            let json = it.to_json().ok();
-            json.and_then(|it| serialization::from_str(it.get()).ok())
+        value.map_or(serde_json::Value::Null, |value| {
+            let json = value.to_json().ok();
+            json.and_then(|json| serialization::from_str(json.get()).ok())
                 .unwrap_or_default()
         })
     }
 
-    /// As [`from_json`](Self::from_json), for all other formats.
+    /// Like [`from_json`](Self::from_json), for all other formats.
     pub(crate) fn from_packed(args: &Payload, kwargs: &Payload) -> Result<Self> {
         let (positional, more) = match (args.parts(), args.kind()) {
             (Parts::List(items), _) => first(items),
@@ -172,7 +181,7 @@ impl Arguments {
             )));
         };
         let mut named = Vec::new();
-        for (key, value) in pairs.take(MOST + 1) {
+        for (key, value) in pairs.take(MAX_ARGUMENTS + 1) {
             let Ok(key) = key.read::<String>() else {
                 return Err(Error::IncorrectSignature(
                     "keywords must be strings".to_owned(),
@@ -191,7 +200,7 @@ impl Arguments {
     /// Binds the arguments to the parameters of the method `name`.
     ///
     /// # Errors
-    /// [`Error::IncorrectSignature`] in Python's words, where the method's `self` counts as a parameter.
+    /// [`Error::IncorrectSignature`] with Python's message, in which `self` counts as a parameter.
     pub fn bind(self, name: &'static str, params: &'static [Param]) -> Result<Args> {
         let wrong = |text: String| Err(Error::IncorrectSignature(format!("{name}() {text}")));
         let given = self.positional.len() + self.more;
@@ -204,7 +213,7 @@ impl Arguments {
         values.resize_with(params.len(), || None);
         let named = self.named.len();
         for (key, value) in self.named {
-            let Some(index) = params.iter().position(|it| it.name == key) else {
+            let Some(index) = params.iter().position(|param| param.name == key) else {
                 return wrong(format!("got an unexpected keyword argument '{key}'"));
             };
             if index < given {
@@ -212,8 +221,8 @@ impl Arguments {
             }
             values[index] = Some(value);
         }
-        if named > MOST {
-            return wrong(format!("got more than {MOST} keyword arguments"));
+        if named > MAX_ARGUMENTS {
+            return wrong(format!("got more than {MAX_ARGUMENTS} keyword arguments"));
         }
         if given > params.len() {
             return wrong(too_many(params, given));
@@ -221,8 +230,8 @@ impl Arguments {
         let missing: Vec<_> = params
             .iter()
             .zip(&values)
-            .filter(|(it, value)| !it.optional && value.is_none())
-            .map(|(it, _)| it.name)
+            .filter(|(param, value)| !param.optional && value.is_none())
+            .map(|(param, _)| param.name)
             .collect();
         if !missing.is_empty() && self.origin.is_none() {
             return wrong(missing_text(&missing));
@@ -238,7 +247,7 @@ impl Arguments {
 
 fn too_many(params: &[Param], given: usize) -> String {
     let most = params.len() + 1;
-    let least = most - params.iter().filter(|it| it.optional).count();
+    let least = most - params.iter().filter(|param| param.optional).count();
     let takes = if least < most {
         format!("from {least} to {most}")
     } else {
@@ -252,7 +261,7 @@ fn too_many(params: &[Param], given: usize) -> String {
 }
 
 fn missing_text(names: &[&str]) -> String {
-    let quoted: Vec<_> = names.iter().map(|it| format!("'{it}'")).collect();
+    let quoted: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
     let plural = if names.len() == 1 { "" } else { "s" };
     let list = match quoted.as_slice() {
         [head @ .., last] if !head.is_empty() => format!("{} and {last}", head.join(", ")),
@@ -264,15 +273,15 @@ fn missing_text(names: &[&str]) -> String {
     )
 }
 
-/// The first ones, and how many more there are.
+/// Splits off the first [`MAX_ARGUMENTS`] values, and counts the others.
 fn first<T>(mut values: impl Iterator<Item = T>) -> (Vec<T>, usize) {
-    let kept = values.by_ref().take(MOST).collect();
+    let kept = values.by_ref().take(MAX_ARGUMENTS).collect();
     (kept, values.count())
 }
 
 fn payloads<T: Serialize>(values: impl Iterator<Item = T>) -> Result<(Vec<Payload>, usize)> {
     let (kept, more) = first(values);
-    let kept = kept.iter().map(|it| Ok(Payload::of(it)?));
+    let kept = kept.iter().map(|value| Ok(Payload::of(value)?));
     Ok((kept.collect::<Result<_>>()?, more))
 }
 
@@ -280,7 +289,7 @@ fn not_json(error: serde_json::Error) -> Error {
     Error::MalformedRequest(format!("request is not valid JSON: {error}"))
 }
 
-/// The arguments of one call, bound: each parameter takes its own, in order.
+/// The bound arguments of a call, taken one by one in the order of the parameters.
 #[derive(Debug)]
 pub struct Args {
     method: &'static str,
@@ -290,39 +299,40 @@ pub struct Args {
 }
 
 impl Args {
-    /// What the arguments are taken from, where they came with [`Arguments::from_origin`] and it is a `T`.
+    /// Returns the value passed to [`Arguments::from_origin`], if it is a `T`.
     pub fn origin<T: Any>(&mut self) -> Option<&mut T> {
         self.origin.as_mut()?.downcast_mut()
     }
 
-    /// The next parameter's argument. One that was left out reads as `null`.
+    /// Returns the argument of the next parameter. An omitted one is deserialized from `null`.
     ///
     /// # Errors
-    /// [`Error::IncorrectSignature`] when it is not a `T`, naming the method, the parameter and what was found.
+    /// [`Error::IncorrectSignature`] if it is not a `T`, with the method, the parameter and the
+    /// value found.
     pub fn take<T: Argument>(&mut self) -> Result<T> {
-        let name = self.params.next().map_or("", |it| it.name);
+        let name = self.params.next().map_or("", |param| param.name);
         let value = self.values.next().flatten().unwrap_or_else(Payload::null);
         T::from_payload(value).map_err(|error| {
             let mut text = format!("{}() argument '{name}': {error}", self.method);
-            // The reader quotes what it found, however long that is.
+            // The message quotes the value, which may be long.
             shorten(&mut text);
             Error::IncorrectSignature(text)
         })
     }
 }
 
-/// A type that an entrypoint method can take as an argument: any owned type that serde deserialises.
+/// A parameter type of entrypoint methods: any owned type that implements `serde::Deserialize`.
 ///
-/// A `serde_json::Value` takes any value, but loses NaN and the infinities of Python's JSON, which it reads as null. `f64`
-/// keeps them, and a [`Payload`] is any value, unread.
+/// A `serde_json::Value` accepts any value, but NaN and infinities of Python's JSON become null.
+/// `f64` keeps them, and a [`Payload`] is any value, not deserialized.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot take `{Self}` as an argument",
     label = "this type cannot be read from a message",
     note = "an argument is an owned type that implements `serde::Deserialize`: derive it on your own types",
-    note = "a `RawMessage` is for `#[consume]` and `#[event_handler]`, as their one argument"
+    note = "a `RawMessage` must be the only argument of a `#[consume]` or `#[event_handler]` method"
 )]
 pub trait Argument: Sized + Send + 'static {
-    /// Reads the value.
+    /// Deserializes the value.
     ///
     /// # Errors
     /// [`Error::Serialization`] if the value is not of this type.
@@ -331,7 +341,7 @@ pub trait Argument: Sized + Send + 'static {
 
 impl<T: serde::de::DeserializeOwned + Send + 'static> Argument for T {
     fn from_payload(payload: Payload) -> Result<Self> {
-        // A parameter of type `Payload` receives it unread.
+        // A parameter of type `Payload` receives it unchanged.
         let mut payload = Some(payload);
         if let Some(unread) = (&mut payload as &mut dyn Any).downcast_mut::<Option<T>>()
             && let Some(unread) = unread.take()
@@ -343,7 +353,7 @@ impl<T: serde::de::DeserializeOwned + Send + 'static> Argument for T {
     }
 }
 
-/// The first items of a JSON array, and how many more there are.
+/// The first items of a JSON array, and the number of further ones.
 #[derive(Default)]
 struct List {
     kept: Vec<Payload>,
@@ -366,7 +376,7 @@ impl<'de> Deserialize<'de> for List {
                 mut items: A,
             ) -> std::result::Result<List, A::Error> {
                 let mut list = List::default();
-                while list.kept.len() < MOST
+                while list.kept.len() < MAX_ARGUMENTS
                     && let Some(item) = items.next_element::<Box<RawValue>>()?
                 {
                     list.kept.push(Payload::json(item));
@@ -382,7 +392,7 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-/// A JSON object in its own order.
+/// A JSON object as a list of pairs, in the order of the text.
 struct Named(Vec<(String, Payload)>);
 
 impl<'de> Deserialize<'de> for Named {
@@ -402,8 +412,8 @@ impl<'de> Deserialize<'de> for Named {
             ) -> std::result::Result<Named, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    // One more, which tells that there are too many.
-                    if pairs.len() <= MOST {
+                    // One more than the maximum, to detect an excess.
+                    if pairs.len() <= MAX_ARGUMENTS {
                         pairs.push((key, Payload::json(value)));
                     }
                 }
@@ -415,7 +425,7 @@ impl<'de> Deserialize<'de> for Named {
     }
 }
 
-/// Size in bytes of the longest text with arguments in logs and errors.
+/// Maximum size in bytes of a text with arguments in logs and errors.
 const MAX_SHOWN_BYTES: usize = 1024;
 
 /// Truncates a text with arguments for a log or an error.
@@ -441,9 +451,9 @@ mod tests {
     const DEFAULT: &[Param] = &[Param::required("a"), Param::optional("b")];
     const NONE: &[Param] = &[];
 
-    /// The texts are what CPython 3.11's `inspect.getcallargs(f, None, *args, **kwargs)` raises.
+    /// Source of the messages: `inspect.getcallargs(f, None, *args, **kwargs)` of CPython 3.11.
     #[test]
-    fn binding_speaks_pythons_words() {
+    fn binding_errors_have_the_messages_of_python() {
         for (params, args, kwargs, expected) in [
             (
                 NAME,
@@ -494,7 +504,7 @@ mod tests {
                 "f() got multiple values for argument 'name'",
             ),
             (NAME, "null", "{}", "`args` must be a list, not null"),
-            // Nothing of what came is quoted: it may be long, or a secret.
+            // The value is not quoted: it may be long or secret.
             (NAME, "2", "{}", "`args` must be a list, not a number"),
             (
                 NAME,
@@ -516,17 +526,19 @@ mod tests {
             ),
         ] {
             let error = Arguments::from_json(args, kwargs)
-                .and_then(|it| it.bind("f", params))
+                .and_then(|arguments| arguments.bind("f", params))
                 .unwrap_err();
             assert!(matches!(error, Error::IncorrectSignature(_)));
             assert_eq!(error.to_string(), expected);
         }
     }
 
-    /// A peer may send any number of arguments.
+    /// Peers may send any number of arguments.
     #[test]
-    fn very_many_arguments_are_refused_at_once() {
-        let kwargs: Vec<_> = (0..100_000).map(|it| format!("\"k{it}\": 1")).collect();
+    fn an_excess_of_arguments_is_rejected_quickly() {
+        let kwargs: Vec<_> = (0..100_000)
+            .map(|index| format!("\"k{index}\": 1"))
+            .collect();
         let kwargs = format!("{{{}}}", kwargs.join(", "));
         let args = format!("[{}1]", "1, ".repeat(100_000));
         let begun = std::time::Instant::now();
@@ -543,13 +555,16 @@ mod tests {
                 Payload::packed(&json).unwrap()
             };
             let mut read = vec![Arguments::from_json(args, kwargs)];
-            // A map of serde_json holds a key once.
+            // A map of `serde_json` has unique keys.
             if kwargs != same {
                 read.push(Arguments::from_packed(&packed(args), &packed(kwargs)));
             }
             for arguments in read {
                 let arguments = arguments.unwrap();
-                assert!(arguments.positional.len() <= MOST && arguments.named.len() <= MOST + 1);
+                assert!(
+                    arguments.positional.len() <= MAX_ARGUMENTS
+                        && arguments.named.len() <= MAX_ARGUMENTS + 1
+                );
                 assert_eq!(arguments.bind("f", TWO).unwrap_err().to_string(), expected);
             }
         }
@@ -557,9 +572,9 @@ mod tests {
     }
 
     #[test]
-    fn arguments_find_their_parameters() {
+    fn arguments_bind_by_position_and_by_name() {
         let mut args = Arguments::from_json("[1]", r#"{"b": "two"}"#)
-            .and_then(|it| it.bind("f", TWO))
+            .and_then(|arguments| arguments.bind("f", TWO))
             .unwrap();
         assert_eq!(
             (args.take::<i64>().unwrap(), args.take::<String>().unwrap()),
@@ -567,7 +582,7 @@ mod tests {
         );
 
         let mut args = Arguments::from_json(r#""z""#, "{}")
-            .and_then(|it| it.bind("f", DEFAULT))
+            .and_then(|arguments| arguments.bind("f", DEFAULT))
             .unwrap();
         assert_eq!(
             (
@@ -579,9 +594,9 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_of_the_wrong_type_says_which() {
+    fn an_error_about_a_wrong_type_names_the_argument() {
         let mut args = Arguments::from_json("[1]", "{}")
-            .and_then(|it| it.bind("hello", NAME))
+            .and_then(|arguments| arguments.bind("hello", NAME))
             .unwrap();
         let error = args.take::<String>().unwrap_err().to_string();
         assert!(error.starts_with("hello() argument 'name': "), "{error}");
@@ -592,7 +607,7 @@ mod tests {
     fn an_error_about_a_long_argument_is_short() {
         let long = format!(r#"["{}"]"#, "ü".repeat(1_000_000));
         let mut args = Arguments::from_json(&long, "{}")
-            .and_then(|it| it.bind("hello", NAME))
+            .and_then(|arguments| arguments.bind("hello", NAME))
             .unwrap();
         let error = args.take::<u8>().unwrap_err().to_string();
         assert!(error.starts_with("hello() argument 'name': invalid type: string \"üü"));

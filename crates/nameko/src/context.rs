@@ -1,7 +1,8 @@
-//! What a method can ask for of its call and of its container: context data, and the configuration.
+//! Dependencies on the context of a call and on the configuration.
 //!
-//! Context data travels with calls, in headers: who sets a value with [`WorkerContext::set`], or connects with
-//! [`Cluster::connect_with`](crate::Cluster::connect_with), hands it to all that is called from there on.
+//! Context data is propagated through calls in headers: a value set with [`WorkerContext::set`] or
+//! [`Cluster::connect_with`](crate::Cluster::connect_with) is available to all services called from
+//! there, directly or indirectly.
 
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::OnceLock};
 
@@ -47,10 +48,11 @@ impl DependencyProvider for CurrentWorker {
     }
 }
 
-/// Injects a value of the context data, `None` where the call carries none.
+/// Injects a value of the context data, or `None` if the call has no such value.
 ///
-/// The field's type says what it is read as: `Option<String>`, `Option<u64>`, an `Option` of a struct of yours that derives
-/// `serde::Deserialize`. Numbers and truth values read as text, too.
+/// The type of the field determines the type of the value: `Option<String>`, `Option<u64>`, or an
+/// `Option` of a struct that derives `serde::Deserialize`. Numbers and booleans also deserialize as
+/// `String`.
 ///
 /// ```
 /// use nameko::prelude::*;
@@ -64,20 +66,20 @@ impl DependencyProvider for CurrentWorker {
 /// #[service("orders")]
 /// impl Orders {
 ///     #[rpc]
-///     async fn whose(&self) -> Result<String> {
+///     async fn tenant(&self) -> Result<String> {
 ///         self.tenant.clone().ok_or_else(|| "no tenant".into())
 ///     }
 /// }
 /// ```
 ///
-/// A value of another type is the caller's mistake: the call ends with [`Error::MalformedRequest`].
+/// A value of another type fails the call with [`Error::MalformedRequest`].
 pub struct ContextData<T = String> {
     key: Cow<'static, str>,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> ContextData<T> {
-    /// The value that travels under this key.
+    /// Creates a provider of the value with this key.
     pub fn new(key: impl Into<Cow<'static, str>>) -> Self {
         Self {
             key: key.into(),
@@ -117,17 +119,17 @@ macro_rules! well_known {
 }
 
 well_known! {
-    /// Injects the caller's language, context data `language`, as an `Option<String>`.
+    /// Injects the language of the caller as an `Option<String>`: context data `language`.
     Language: protocol::LANGUAGE;
-    /// Injects who the caller acts for, context data `user_id`, as an `Option<String>`.
+    /// Injects the user id of the caller as an `Option<String>`: context data `user_id`.
     UserId: protocol::USER_ID;
-    /// Injects the caller's program, context data `user_agent`, as an `Option<String>`.
+    /// Injects the user agent of the caller as an `Option<String>`: context data `user_agent`.
     UserAgent: protocol::USER_AGENT;
-    /// Injects the caller's token, context data `auth_token`, as an `Option<String>`.
+    /// Injects the token of the caller as an `Option<String>`: context data `auth_token`.
     AuthToken: protocol::AUTH_TOKEN;
 }
 
-/// Reads one value of the context data.
+/// Deserializes a value of the context data.
 fn read<T: DeserializeOwned>(ctx: &WorkerContext, key: &str) -> Result<Option<T>> {
     let value = match ctx.get(key) {
         None | Some(Value::Null) => return Ok(None),
@@ -146,7 +148,7 @@ fn read<T: DeserializeOwned>(ctx: &WorkerContext, key: &str) -> Result<Option<T>
         .map_err(|error| Error::MalformedRequest(format!("context data `{key}`: {error}")))
 }
 
-/// A value of a header, for serde to read.
+/// Converts a header value for deserialization.
 fn json(value: Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,
@@ -194,8 +196,8 @@ impl DependencyProvider for CurrentConfig {
 
 /// Injects a part of the configuration as the type of the field.
 ///
-/// It is read once, when the container starts: a service with a configuration that makes no sense does not start, and says
-/// which key is wrong, and where it stands. Each worker gets a clone.
+/// Deserialized once, at the start of the container: a service with an invalid configuration does
+/// not start, and the error contains the key and its position. Workers receive a clone.
 ///
 /// ```
 /// use nameko::prelude::*;
@@ -220,14 +222,15 @@ impl DependencyProvider for CurrentConfig {
 /// }
 /// ```
 pub struct ConfigValue<T> {
-    /// `None` for all keys.
+    /// `None` for the whole configuration.
     key: Option<Cow<'static, str>>,
     /// Set in `setup`.
     value: OnceLock<T>,
 }
 
 impl<T: DeserializeOwned> ConfigValue<T> {
-    /// The value of a key, as [`Config::read`] reads it: an absent one is an error, or `None` for an `Option`.
+    /// Creates a provider of the value of a key, deserialized with [`Config::read`]: an absent key
+    /// is an error, or `None` for an `Option`.
     pub fn of(key: impl Into<Cow<'static, str>>) -> Self {
         Self {
             key: Some(key.into()),
@@ -235,7 +238,7 @@ impl<T: DeserializeOwned> ConfigValue<T> {
         }
     }
 
-    /// All keys, as [`Config::read_all`] reads them.
+    /// Creates a provider of the whole configuration, deserialized with [`Config::read_all`].
     pub fn all() -> Self {
         Self {
             key: None,
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn context_data_is_read_as_what_is_asked_for() {
+    fn context_data_is_deserialized_as_the_type_of_the_field() {
         assert_eq!(read(&context("en"), "key").unwrap(), Some("en".to_owned()));
         assert_eq!(read(&context(7), "key").unwrap(), Some("7".to_owned()));
         assert_eq!(
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn context_data_of_another_type_is_the_callers_mistake() {
+    fn context_data_of_another_type_is_a_malformed_request() {
         let error = read::<u8>(&context("many"), "key").unwrap_err();
         assert!(matches!(error, Error::MalformedRequest(_)));
         assert_eq!(

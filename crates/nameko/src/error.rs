@@ -1,4 +1,4 @@
-//! What can go wrong in a call, and how it reads.
+//! Errors of calls and of entrypoint methods.
 
 use std::{any::Any, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -16,107 +16,110 @@ use crate::{
 /// The result of a call, or of an entrypoint method.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed, or why a method gives up.
+/// An error of a call or of an entrypoint method.
 ///
-/// A method may return any `E: std::error::Error`; this is the one to use where nothing more is to be said.
+/// Methods may return any other `E: std::error::Error` as well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The remote method raised.
+    /// The remote method raised an error.
     #[error("{0}")]
     Remote(#[from] RemoteError),
-    /// No service of that name is listening: its request queue does not exist.
+    /// No service of that name is running: its request queue does not exist.
     #[error("Unknown service `{0}`")]
     UnknownService(String),
     /// The service has no method of that name.
     #[error("{0}")]
     MethodNotFound(String),
-    /// The arguments do not fit the method.
+    /// The arguments do not match the parameters of the method.
     #[error("{0}")]
     IncorrectSignature(String),
-    /// The request was not what a service can read.
+    /// The service could not parse the request.
     #[error("{0}")]
     MalformedRequest(String),
-    /// The request was sent, but no reply came in time. The method may still run, or have run.
+    /// The request was sent, but no reply arrived in time. The method may be running, or have run.
     #[error("no reply to {service}.{method} within {timeout:?}")]
     Timeout {
-        /// The service called.
+        /// Name of the called service.
         service: String,
-        /// The method called.
+        /// Name of the called method.
         method: String,
-        /// How long the caller waited.
+        /// Timeout of the call.
         timeout: Duration,
     },
-    /// The reply can no longer come: the reply queue was lost with the connection. The method may have run.
+    /// The reply cannot arrive, since the reply queue was lost with the connection. The method may
+    /// have run.
     #[error("the reply to {service}.{method} is lost: {reason}")]
     ReplyLost {
-        /// The service called.
+        /// Name of the called service.
         service: String,
-        /// The method called.
+        /// Name of the called method.
         method: String,
-        /// What happened to the connection.
+        /// The error of the connection.
         reason: String,
     },
-    /// The broker could not be reached, refused us, or closed the connection.
+    /// The broker is unreachable, rejected the connection, or closed it.
     #[error(transparent)]
     Amqp(#[from] amqp::Error),
-    /// A message could not be published.
+    /// Publishing a message failed.
     #[error(transparent)]
     Publish(#[from] amqp::PublishError),
-    /// A value could not be written to, or read from, a message.
+    /// A value could not be serialized or deserialized.
     #[error(transparent)]
     Serialization(#[from] serialization::Error),
-    /// The configuration does not hold what is needed.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// An entrypoint or a dependency is declared in a way that cannot work. Says which, and what to do.
+    /// The declaration of an entrypoint or a dependency is invalid. The message contains the
+    /// solution.
     #[error("{0}")]
     Declaration(String),
-    /// The container is stopping or was killed: it takes no more work.
+    /// The container is stopping or was killed, and accepts no more work.
     #[error("the container of {0} is stopping")]
     ContainerStopping(String),
     /// The container was killed.
     #[error("{service} was killed: {reason}")]
     Killed {
-        /// The service it ran.
+        /// Name of its service.
         service: String,
-        /// Why.
+        /// Reason of the kill.
         #[source]
         reason: Arc<Error>,
     },
-    /// A dependency or an entrypoint was named that the service does not have.
+    /// The service has no dependency or entrypoint of that name. The message lists the existing
+    /// ones.
     #[error("{0}")]
     ExtensionNotFound(String),
-    /// An extension could not be set up or started, or does not fit where it was put.
+    /// The setup or start of an extension failed, or it has the wrong type.
     #[error("{service} cannot start: {extension}: {reason}")]
     Extension {
-        /// The service it belongs to.
+        /// Name of its service.
         service: String,
-        /// Which one: "dependency `db`".
+        /// Description of the extension: "dependency `db`".
         extension: String,
-        /// What it failed with.
+        /// The cause.
         #[source]
         reason: Box<Error>,
     },
     /// A managed task of an extension failed.
     #[error("task `{name}` failed: {reason}")]
     Task {
-        /// The task's name.
+        /// Name of the task.
         name: String,
-        /// What it failed with.
+        /// The cause.
         #[source]
         reason: Box<Error>,
     },
-    /// An error that is only a class name and a text, as callers see it.
+    /// An error with a class name and a message, for callers.
     #[error("{0}")]
     Raised(Fault),
-    /// An error of a type of your own or of another library. [`downcast_ref`](Self::downcast_ref) gives it back.
+    /// An error of a custom type. [`downcast_ref`](Self::downcast_ref) returns it.
     #[error(transparent)]
     Custom(CustomError),
 }
 
 impl Error {
-    /// An error that callers see as `exc_type`, with `value` as its only argument.
+    /// Creates an error that callers receive as class `exc_type` with the argument `value`.
     ///
     /// ```
     /// let error = nameko::Error::raise("NotFound", "no order 17");
@@ -126,7 +129,7 @@ impl Error {
         Self::Raised(Fault::new(exc_type, value))
     }
 
-    /// The error for an unknown name, which lists the known ones.
+    /// Creates an error about an unknown name that lists the known ones.
     pub(crate) fn extension_not_found<'a>(
         service: &str,
         kind: &str,
@@ -143,7 +146,7 @@ impl Error {
         Self::ExtensionNotFound(format!("{service} has no {kind} `{name}`; {known}"))
     }
 
-    /// Any error. Callers see the name of its type, or what it says of itself if it is
+    /// Wraps any error. Callers receive the name of its type, or its exception if the type is
     /// [registered](crate::exceptions::register).
     pub fn from_error(error: impl StdError + Send + Sync + 'static) -> Self {
         let fault = Fault::of(&error);
@@ -153,7 +156,7 @@ impl Error {
         }
     }
 
-    /// An error that says itself what callers see of it, registered or not.
+    /// Wraps an exception, which callers receive as such even if its type is not registered.
     pub fn from_exception(error: impl Exception) -> Self {
         Self::custom(error.to_fault(), Box::new(error))
     }
@@ -162,8 +165,8 @@ impl Error {
         Self::Custom(CustomError(Box::new((fault, error))))
     }
 
-    /// The error of type `E` that this is: one that a method returned, or that a remote method raised and that is
-    /// [registered](crate::exceptions::register) here.
+    /// Returns the error as an `E`, if a method returned it as such, or if a remote method raised
+    /// it and the type is [registered](crate::exceptions::register) in this process.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         match self {
             Self::Custom(CustomError(kept)) => kept.1.downcast_ref(),
@@ -171,7 +174,7 @@ impl Error {
         }
     }
 
-    /// As [`downcast_ref`](Self::downcast_ref), by value.
+    /// Like [`downcast_ref`](Self::downcast_ref), by value.
     ///
     /// ```
     /// #[derive(Debug, thiserror::Error)]
@@ -192,7 +195,7 @@ impl Error {
     /// ```
     ///
     /// # Errors
-    /// The error itself, if it is something else.
+    /// The unchanged error if it is not an `E`.
     pub fn downcast<E: StdError + 'static>(self) -> Result<E, Self> {
         match self {
             Self::Custom(CustomError(kept)) => {
@@ -206,12 +209,12 @@ impl Error {
         }
     }
 
-    /// Whether [`downcast_ref`](Self::downcast_ref) finds an `E`.
+    /// Returns `true` if [`downcast_ref`](Self::downcast_ref) returns an `E`.
     pub fn is<E: StdError + 'static>(&self) -> bool {
         self.downcast_ref::<E>().is_some()
     }
 
-    /// No reply came in time, or the broker did not answer in time.
+    /// Returns `true` if a reply, or a response of the broker, did not arrive in time.
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Timeout { .. } => true,
@@ -223,12 +226,12 @@ impl Error {
         }
     }
 
-    /// Nobody listens under the service's name.
+    /// Returns `true` if no service of the called name is running.
     pub fn is_unknown_service(&self) -> bool {
         matches!(self, Self::UnknownService(_))
     }
 
-    /// The method ran and raised.
+    /// Returns the error raised by the remote method, if it is one.
     pub fn as_remote(&self) -> Option<&RemoteError> {
         match self {
             Self::Remote(error) => Some(error),
@@ -237,9 +240,9 @@ impl Error {
     }
 }
 
-/// An error of another type, with what callers see of it.
+/// An error of a custom type, with its error object for callers.
 ///
-/// Shows as that error does, and has its sources.
+/// Displays as the custom error and has its sources.
 pub struct CustomError(Box<(Fault, Box<dyn StdError + Send + Sync>)>);
 
 impl fmt::Display for CustomError {
@@ -260,14 +263,14 @@ impl StdError for CustomError {
     }
 }
 
-/// An error that an entrypoint method can return: whatever implements `std::error::Error`.
+/// An error type of entrypoint methods: any type that implements `std::error::Error`.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot fail with `{Self}`",
     label = "this is not an error type",
-    note = "an entrypoint's error implements `std::error::Error + Send + Sync + 'static`; use `nameko::Error` where nothing more is to be said"
+    note = "an entrypoint's error implements `std::error::Error + Send + Sync + 'static`; use `nameko::Error` if no custom type is needed"
 )]
 pub trait Raise: Send + 'static {
-    /// The error object that callers receive.
+    /// Returns the error object for callers.
     fn fault(&self) -> Fault;
 }
 
@@ -287,7 +290,7 @@ impl Fault {
         error.fault()
     }
 
-    /// Returns the error that a caller sees: Nameko's own and registered classes as themselves, all others as a
+    /// Returns the error for the caller: an [`Error`] or registered type for known classes, else a
     /// [`RemoteError`].
     pub(crate) fn into_error(self) -> Error {
         let argument = || match self.exc_args.first() {
@@ -309,7 +312,7 @@ impl Fault {
     }
 }
 
-/// The error object of one of our own errors, under the name Nameko gives it.
+/// Returns the error object of a framework error, with the class name of Nameko.
 fn nameko_fault(error: &Error) -> Fault {
     let text = error.to_string();
     match error {
@@ -353,7 +356,8 @@ macro_rules! from_std {
     )* };
 }
 
-// So that `?` works on what methods meet most. Other errors: `map_err(Error::from_error)`, or an error type of your own.
+// For `?` on the most common errors. For others: `map_err(Error::from_error)` or a custom error
+// type.
 from_std!(
     std::io::Error,
     std::fmt::Error,
@@ -368,14 +372,14 @@ from_std!(
     tokio::time::error::Elapsed,
 );
 
-/// What callers see of an error that is only a text: the class `Error`.
+/// Callers receive a text as an error of class `Error`.
 impl From<&str> for Error {
     fn from(text: &str) -> Self {
         Self::raise("Error", text)
     }
 }
 
-/// As for `&str`.
+/// Like `From<&str>`.
 impl From<String> for Error {
     fn from(text: String) -> Self {
         Self::raise("Error", text)

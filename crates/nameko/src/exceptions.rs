@@ -1,10 +1,11 @@
 //! Errors that keep their type across the wire.
 //!
-//! An error is sent as its class path, `shop.exceptions.NotFound`, and the arguments it was raised with. A type that
-//! implements [`Exception`] says what these are for it: a method that fails with it sends them. Peers in Python know the same
-//! path by `deserialize_to_instance`. Once the type is [`register`]ed in a process, a call that fails with one of its paths
-//! fails with it: [`Error::downcast_ref`](crate::Error::downcast_ref) finds it, and where a method lets the error pass, it goes on to the next caller
-//! unchanged.
+//! Errors are sent as a class path, `shop.exceptions.NotFound`, and the arguments of the exception.
+//! A type that implements [`Exception`] defines both, and is sent this way by methods that return
+//! it. Python peers map the same path to a class with `deserialize_to_instance`. In a process that
+//! [`register`]s the type, calls that fail with one of its paths return it:
+//! [`Error::downcast_ref`](crate::Error::downcast_ref) finds it, and a method that propagates the
+//! error forwards it unchanged to the next caller.
 //!
 //! ```
 //! use nameko::prelude::*;
@@ -39,11 +40,12 @@ use serde_json::Value;
 
 use crate::{protocol::Fault, remote_error::RemoteError, serialization::python_float};
 
-/// An error type that peers know by a class path of its own.
+/// An error type with its own class path for peers.
 ///
-/// `#[derive(Exception)]` writes it: `#[exception("module.Class")]` stands on a struct, or on each variant of an enum, and the
-/// fields are the arguments, in their order. A variant that wraps another error is `#[exception(transparent)]`: callers
-/// see the other. By hand:
+/// Implemented by `#[derive(Exception)]`: annotate a struct, or every variant of an enum, with
+/// `#[exception("module.Class")]`. The fields are the arguments, in order. Annotate a variant that
+/// wraps another error with `#[exception(transparent)]`: callers receive the wrapped error. Without
+/// the macro:
 ///
 /// ```
 /// use nameko::{Exception, Fault, RemoteError};
@@ -66,28 +68,30 @@ use crate::{protocol::Fault, remote_error::RemoteError, serialization::python_fl
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no class path on the wire",
-    label = "this error type does not say what peers call it",
+    label = "this error type does not declare its class path",
     note = "derive it: `#[derive(Exception)]` with `#[exception(\"module.Class\")]`"
 )]
 pub trait Exception: StdError + Send + Sync + Sized + 'static {
-    /// The paths of the errors that are read back as this type.
+    /// Class paths that are deserialized as this type.
     const PATHS: &'static [&'static str];
 
-    /// The error object that callers receive.
+    /// Returns the error object for callers.
     fn to_fault(&self) -> Fault;
 
-    /// The error from what a peer sent under one of [`PATHS`](Self::PATHS). `None` where that does not fit, as other arguments
-    /// than expected; it is then a [`RemoteError`].
+    /// Creates the error from a received error with one of the [`PATHS`](Self::PATHS). Returns
+    /// `None` if the arguments do not match; the caller receives a [`RemoteError`] then.
     fn from_remote(error: &RemoteError) -> Option<Self>;
 }
 
-/// Makes an error type known to this process: calls fail with it from now on. Call it before services start.
+/// Registers an error type in this process, so that calls return it. To be called before services
+/// start.
 ///
-/// Where two types have one path, the one that was registered last is made. Nameko's own classes
-/// ([`Error::MethodNotFound`](crate::Error::MethodNotFound), ...) are always themselves.
+/// If two types have the same path, the last registered one applies. Nameko's own classes
+/// ([`Error::MethodNotFound`](crate::Error::MethodNotFound), ...) cannot be replaced.
 ///
-/// Methods need no registration to send what an error type says of itself, save where its type is hidden: behind
-/// [`Error::from_error`](crate::Error::from_error) or a `Box<dyn Error>`, and in services written without `#[service]`.
+/// Methods can send an exception without registration, unless its type is erased by
+/// [`Error::from_error`](crate::Error::from_error) or a `Box<dyn Error>`, or the service is written
+/// without `#[service]`.
 pub fn register<E: Exception>() {
     Entry {
         id: TypeId::of::<E>(),
@@ -98,7 +102,8 @@ pub fn register<E: Exception>() {
     .register();
 }
 
-/// Registers an error type of this crate that makes its own faults and is never read from replies. `to_fault` downcasts.
+/// Registers an error type of this crate that creates its own faults and is never deserialized from
+/// replies. `to_fault` downcasts.
 pub(crate) fn register_local<E: StdError + 'static>(to_fault: ToFault) {
     Entry {
         id: TypeId::of::<E>(),
@@ -109,7 +114,7 @@ pub(crate) fn register_local<E: StdError + 'static>(to_fault: ToFault) {
     .register();
 }
 
-/// In the order of their registration. There are few, and errors are rare: a lookup walks them.
+/// In the order of registration. Lookups are linear, since types are few and errors are rare.
 static REGISTRY: RwLock<Vec<Entry>> = RwLock::new(Vec::new());
 
 /// A registered type.
@@ -121,11 +126,11 @@ struct Entry {
     from_remote: fn(&RemoteError) -> Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// Makes the fault of an error, if it is of the registered type.
+/// Creates the fault of an error, if it has the registered type.
 type ToFault = fn(&(dyn StdError + 'static)) -> Option<Fault>;
 
 impl Entry {
-    /// Adds the entry, in place of an earlier one for its type.
+    /// Adds the entry, replacing an earlier one of the same type.
     fn register(self) {
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
         registry.retain(|entry| entry.id != self.id);
@@ -133,39 +138,40 @@ impl Entry {
     }
 }
 
-/// What callers receive of an error, if its type is registered.
+/// Returns the error object of an error, if its type is registered.
 pub(crate) fn fault_of(error: &(dyn StdError + 'static)) -> Option<Fault> {
     let registry = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
-    // Faults are made by code of the user's, which may register in turn.
+    // User code creates the faults, and may call `register`.
     let entries = registry.clone();
     drop(registry);
     entries.iter().find_map(|entry| (entry.to_fault)(error))
 }
 
-/// Returns the error of the type that is registered for the path of `remote`. Returns `None` if there is none, or if it
-/// rejects the arguments.
+/// Returns the error of the type that is registered for the path of `remote`. Returns `None` if
+/// there is none, or if it rejects the arguments.
 pub(crate) fn from_remote(remote: &RemoteError) -> Option<Box<dyn StdError + Send + Sync>> {
     let registry = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
     let path = remote.exc_path.as_str();
     let entry = registry
         .iter()
-        .rfind(|it| it.paths.contains(&path))
+        .rfind(|entry| entry.paths.contains(&path))
         .copied();
     drop(registry);
     let error = (entry?.from_remote)(remote);
     if error.is_none() {
         tracing::warn!(
-            "a {path} came with arguments that do not fit the type that is registered for it; it stays a remote error"
+            "the arguments of a received {path} do not match the type registered for it; it becomes a RemoteError"
         );
     }
     error
 }
 
 impl Fault {
-    /// An error of the class at `exc_path`, raised with `exc_args` (a tuple, an array or a `Vec`), whose text is `value`.
+    /// Creates an error object with the class `exc_path`, the arguments `exc_args` (a tuple, an
+    /// array or a `Vec`) and the message `value`.
     ///
-    /// Leaves of the arguments become text, as Nameko sends them: `1` is `"1"`, `true` is `"True"`. Arguments that have no JSON
-    /// form are left out.
+    /// Leaves of the arguments become strings, as in Nameko: `1` is `"1"`, `true` is `"True"`.
+    /// Arguments that JSON cannot represent are omitted.
     ///
     /// ```
     /// use nameko::Fault;
@@ -190,7 +196,7 @@ impl Fault {
     }
 }
 
-/// A value whose leaves are text. Source: `safe_for_serialization` of Nameko 2.14.1.
+/// Converts the leaves of a value to strings. Source: `safe_for_serialization` of Nameko 2.14.1.
 fn safe(value: Value) -> Value {
     match value {
         Value::Null => "None".into(),
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_path_is_read_as_its_type() {
+    fn a_registered_path_is_deserialized_as_its_type() {
         register::<Sold>();
         register::<Sold>();
         for path in ["tests.Sold", "tests.old.Sold"] {
@@ -264,7 +270,7 @@ mod tests {
 
     /// Source: `safe_for_serialization` of Nameko 2.14.1.
     #[test]
-    fn leaves_are_sent_as_pythons_text() {
+    fn leaves_are_sent_as_python_strings() {
         let args = json!([null, true, 1, 1.0, 1e16, "x", [2, {"a": false}]]);
         let fault = Fault::exception("a.B", args, "");
         let expected = json!(["None", "True", "1", "1.0", "1e+16", "x", ["2", {"a": "False"}]]);
@@ -272,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_back_from_their_text() {
+    fn arguments_are_parsed_from_strings() {
         let remote = remote("a.B", json!([1, 1.5, true, null, "x", [1, 2]]));
         assert_eq!(remote.arg(0), Some(1));
         assert_eq!(remote.arg(0), Some("1".to_owned()));

@@ -1,7 +1,7 @@
-//! What a container is extended with: dependency providers, entrypoints, and what they share.
+//! Extensions of a container: dependency providers, entrypoints, and shared extensions.
 //!
-//! The built-in ones are written against these traits and use nothing else. [The guide](crate::guide::extensions) has
-//! some that are not built in.
+//! The built-in extensions use only these traits. See [the guide](crate::guide::extensions) for
+//! custom ones.
 
 use std::{any::Any, future::Future};
 
@@ -14,12 +14,14 @@ use crate::{
     worker::WorkerContext,
 };
 
-/// Gives each worker a dependency, and hears of the container's and the workers' life.
+/// Injects a dependency into every worker, with hooks for the life cycle of the container and of
+/// workers.
 ///
-/// One value lives as long as the container. All hooks are optional but [`get_dependency`](Self::get_dependency).
-/// An error or a panic in `setup` or `start` makes the container's start fail, with the field's name. An error from
-/// `get_dependency` is the call's outcome. An error from a `worker_*` hook kills the container, as in Nameko.
-/// [The guide](crate::guide::extensions) has one for Redis.
+/// A provider lives as long as its container. All hooks except
+/// [`get_dependency`](Self::get_dependency) are optional. An error or panic in `setup` or `start`
+/// fails the start of the container, with the name of the field. An error from `get_dependency` is
+/// the outcome of the call. An error from a `worker_*` hook kills the container, as in Nameko. See
+/// [the guide](crate::guide::extensions) for a Redis provider.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -51,21 +53,21 @@ use crate::{
     label = "the expression in `#[dependency(...)]` must implement `DependencyProvider`"
 )]
 pub trait DependencyProvider: Send + Sync + 'static {
-    /// What is injected into each worker.
+    /// Type of the injected field.
     type Dependency: Send + 'static;
 
-    /// Called once, before anything starts.
+    /// Called once, before any extension starts.
     fn setup(&self, container: &Container) -> impl Future<Output = Result<()>> + Send {
         let _ = container;
         async { Ok(()) }
     }
 
-    /// Called once, when every extension is set up.
+    /// Called once, after the setup of all extensions.
     fn start(&self) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
-    /// Called when the container stops, after the last worker. It has ten seconds; what takes longer is dropped.
+    /// Called when the container stops, after the last worker. Cancelled after ten seconds.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -73,7 +75,7 @@ pub trait DependencyProvider: Send + Sync + 'static {
     /// Called when the container is killed. Must not block.
     fn kill(&self) {}
 
-    /// The dependency for one worker.
+    /// Returns the dependency of a worker.
     fn get_dependency(
         &self,
         ctx: &WorkerContext,
@@ -85,7 +87,7 @@ pub trait DependencyProvider: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called with what the worker ended with, after its reply was sent.
+    /// Called with the outcome of the worker, after the reply was sent.
     fn worker_result(
         &self,
         ctx: &WorkerContext,
@@ -95,47 +97,48 @@ pub trait DependencyProvider: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called last for each worker that came to its end. One that is dropped, by a kill or a time limit, is not told of.
+    /// Called last for every completed worker, but not for workers aborted by a kill or a timeout.
     fn worker_teardown(&self, ctx: &WorkerContext) -> impl Future<Output = Result<()>> + Send {
         let _ = ctx;
         async { Ok(()) }
     }
 }
 
-/// Starts workers: the reason a method runs. `#[entrypoint(EXPRESSION)]` on a method puts it there.
+/// Runs a method on external events. Declared by `#[entrypoint(EXPRESSION)]` on the method.
 ///
-/// It lives as long as the container, which owns it: what it keeps of the container is a
-/// [`WeakContainer`](crate::WeakContainer). Workers are started with [`Container::spawn_worker`] or
-/// [`Container::run_worker`], tasks with [`Container::spawn_managed`]. [The guide](crate::guide::extensions) has one that
-/// watches a folder.
+/// The container owns its entrypoints; an entrypoint should keep a
+/// [`WeakContainer`](crate::WeakContainer) only. It starts workers with [`Container::spawn_worker`]
+/// or [`Container::run_worker`], and tasks with [`Container::spawn_managed`]. See [the
+/// guide](crate::guide::extensions) for an entrypoint that watches a folder.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no entrypoint",
+    message = "`{Self}` is not an entrypoint",
     label = "the expression in `#[entrypoint(...)]` must implement `Entrypoint`"
 )]
 pub trait Entrypoint: Send + Sync + 'static {
-    /// Called when the container is made: an error says that the entrypoint can never work as it is declared.
+    /// Validates the declaration. Called when the container is created.
     ///
     /// # Errors
-    /// [`Error::Declaration`](crate::Error::Declaration), for one; making the container fails with it.
+    /// Usually [`Error::Declaration`](crate::Error::Declaration), if the declaration is invalid;
+    /// fails the creation of the container.
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
         let _ = (container, method);
         Ok(())
     }
 
-    /// Called once with the method to run, before anything starts.
+    /// Called once with the method to run, before any extension starts.
     fn setup(
         &self,
         container: &Container,
         method: MethodHandle,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Called once, when every extension is set up.
+    /// Called once, after the setup of all extensions.
     fn start(&self) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
-    /// Called when the container stops. Once it returns, the entrypoint starts no more workers. Together with the
-    /// workers it has `stop_timeout` seconds.
+    /// Called when the container stops. Must return when the entrypoint starts no more workers. The
+    /// timeout for this and for running workers is `stop_timeout`.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -143,11 +146,12 @@ pub trait Entrypoint: Send + Sync + 'static {
     /// Called when the container is killed. Must not block.
     fn kill(&self) {}
 
-    /// What the entrypoint serves, in a few words: `rpc`, for example. Shown by `run`, in spans and in errors.
+    /// Returns a short description, such as `rpc`, shown by `run`, in spans and in errors.
     fn describe(&self) -> String;
 }
 
-/// One per container, shared by the entrypoints and providers that ask for it with [`Container::shared`] in their `setup`.
+/// An extension with one instance per container, shared by entrypoints and providers. Created by
+/// [`Container::shared`], called in their `setup`.
 pub trait SharedExtension: Any + Send + Sync + 'static {
     /// Called once, when entrypoints and providers have started.
     fn start(&self) -> impl Future<Output = Result<()>> + Send {
@@ -163,7 +167,7 @@ pub trait SharedExtension: Any + Send + Sync + 'static {
     fn kill(&self) {}
 }
 
-/// [`DependencyProvider`] without its type, as the container holds it.
+/// Type-erased [`DependencyProvider`].
 pub(crate) trait DynProvider: Send + Sync {
     fn setup<'a>(&'a self, container: &'a Container) -> BoxFuture<'a, Result<()>>;
     fn start(&self) -> BoxFuture<'_, Result<()>>;
@@ -212,7 +216,7 @@ impl<P: DependencyProvider> DynProvider for P {
     }
 }
 
-/// [`Entrypoint`] without its type, as the container holds it.
+/// Type-erased [`Entrypoint`].
 pub(crate) trait DynEntrypoint: Send + Sync {
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()>;
     fn setup<'a>(
@@ -224,7 +228,7 @@ pub(crate) trait DynEntrypoint: Send + Sync {
     fn stop(&self) -> BoxFuture<'_, ()>;
     fn kill(&self);
     fn describe(&self) -> String;
-    /// The entrypoint itself, for who knows its type.
+    /// Returns the entrypoint for downcasting.
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -262,7 +266,7 @@ impl<E: Entrypoint> DynEntrypoint for E {
     }
 }
 
-/// [`SharedExtension`] without its type, as the container holds it.
+/// Type-erased [`SharedExtension`].
 pub(crate) trait DynShared: Send + Sync {
     fn start(&self) -> BoxFuture<'_, Result<()>>;
     fn stop(&self) -> BoxFuture<'_, ()>;

@@ -1,4 +1,4 @@
-//! The guide. Every sample in it is compiled and run by the tests.
+//! The guide. All samples are compiled and run by the tests.
 //!
 //! Start with [install], [hello] and [concepts]. [rpc], [events], [messaging], [http], [websocket]
 //! and [timers] each cover a kind of entrypoint, [context], [extensions], [serialization] and
@@ -31,7 +31,7 @@ chapter!(serialization);
 chapter!(testing);
 chapter!(production);
 
-// Pages of the site alone, whose samples are tested here.
+// Pages of the site without a chapter here; only their samples are tested.
 chapter!(
     #[cfg(doctest)]
     index

@@ -1,7 +1,8 @@
 //! # Nameko
 //!
-//! Microservices over AMQP: a service is a plain struct, its dependencies are injected, its methods are called by other
-//! services. The framework that Python knows, in Rust; both speak one protocol and share a cluster.
+//! Microservices over AMQP: a service is a plain struct, its dependencies are injected, its methods
+//! are called by other services. The framework that Python knows, in Rust; both speak one protocol
+//! and share a cluster.
 //!
 //! ```no_run
 //! use nameko::prelude::*;
@@ -29,36 +30,37 @@
 //! 'Hello, zq!'
 //! ```
 //!
-//! With no broker configured and none on this machine, `run` brings its own, in memory. RabbitMQ is what production runs on.
+//! With no broker configured and none on this machine, `run` brings its own, in memory. RabbitMQ is
+//! what production runs on.
 //!
-//! | you want | you write | see |
+//! | You want | You write | See |
 //! |---|---|---|
-//! | a service | `#[service("name")] impl` | [`service`](macro@service), [`Service`] |
-//! | a method that others call | `#[rpc] async fn` | [`rpc`](macro@rpc) |
-//! | something injected | `#[dependency(PROVIDER)]` on a field | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
-//! | to call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
-//! | a client with the service's methods, that a test can mock | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
-//! | to tell what has happened | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`], [`Dispatcher`] |
-//! | to hear of it | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |
-//! | to send messages to any exchange or queue | `#[dependency(Publisher::new(exchange))]` | [`guide::messaging`], [`Publisher`], [`MessagePublisher`] |
-//! | to take messages of any queue | `#[consume(Queue::new("name"))]` | [`Consume`], [`amqp::Queue`] |
-//! | messages as they came, whatever is in them | `async fn look_at(&self, message: RawMessage)` | [`messaging::RawMessage`] |
-//! | to tell events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
-//! | to call services from any program | `Cluster::connect` | [`Cluster`] |
-//! | who called, and data that travels with calls | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
-//! | a method behind HTTP | `#[http(GET, "/orders/{id}")] async fn` | [`web`], [`guide::http`] |
-//! | to talk with browsers over one connection | `#[websocket_rpc]`, `WebSocketHubProvider::new()` | [`websocket_rpc`](macro@websocket_rpc), [`web::WebSocketHub`] |
-//! | something every so often | `#[timer(interval = 5)]` | [`timer`](macro@timer), [`Timer`] |
-//! | something by the calendar, once in the fleet | `#[cron("0 3 * * *", once = "fleet")]` | [`cron`](macro@cron), [`Cron`] |
-//! | an error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
-//! | a value that travels with calls | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
-//! | the configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
-//! | a test: mocks, hooks, waiters, a broker in a line | `testing::broker().await`, `entrypoint_hook(&container, "hello")` | [`testing`] |
-//! | a provider or an entrypoint of your own | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`], [`Entrypoint`], [`SharedExtension`] |
-//! | to run it | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
-//! | a YAML configuration | `--config FILE` | [`Config`] |
-//! | another format than JSON | `serializer: msgpack` in the configuration, `RpcProxy::serializer` | [`serialization`] |
-//! | AMQP itself | | [`amqp`] |
+//! | Service | `#[service("name")] impl` | [`service`](macro@service), [`Service`] |
+//! | RPC method | `#[rpc] async fn` | [`rpc`](macro@rpc) |
+//! | Dependency injection | `#[dependency(PROVIDER)]` on a field | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
+//! | Call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
+//! | Typed client with a mock for tests | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
+//! | Dispatch events | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`], [`Dispatcher`] |
+//! | Handle events | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |
+//! | Publish messages to any exchange or queue | `#[dependency(Publisher::new(exchange))]` | [`guide::messaging`], [`Publisher`], [`MessagePublisher`] |
+//! | Consume messages from any queue | `#[consume(Queue::new("name"))]` | [`Consume`], [`amqp::Queue`] |
+//! | Receive undecoded messages | `async fn handle(&self, message: RawMessage)` | [`messaging::RawMessage`] |
+//! | Dispatch events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
+//! | Call services from any program | `Cluster::connect` | [`Cluster`] |
+//! | Context of the call: caller, context data | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
+//! | HTTP endpoint | `#[http(GET, "/orders/{id}")] async fn` | [`web`], [`guide::http`] |
+//! | WebSocket RPC and broadcasts to browsers | `#[websocket_rpc]`, `WebSocketHubProvider::new()` | [`websocket_rpc`](macro@websocket_rpc), [`web::WebSocketHub`] |
+//! | Timer at a fixed interval | `#[timer(interval = 5)]` | [`timer`](macro@timer), [`Timer`] |
+//! | Cron schedule, once in the fleet | `#[cron("0 3 * * *", once = "fleet")]` | [`cron`](macro@cron), [`Cron`] |
+//! | Error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
+//! | Value of the context data | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
+//! | Configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
+//! | Test: mocks, hooks, waiters, embedded broker | `testing::broker().await`, `entrypoint_hook(&container, "hello")` | [`testing`] |
+//! | Custom provider or entrypoint | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`], [`Entrypoint`], [`SharedExtension`] |
+//! | Run the services | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
+//! | YAML configuration | `--config FILE` | [`Config`] |
+//! | Other formats than JSON | `serializer: msgpack` in the configuration, `RpcProxy::serializer` | [`serialization`] |
+//! | AMQP client | `amqp::Publisher`, `amqp::Consumers` | [`amqp`] |
 
 // Generated code says `::nameko`, in this crate's own tests and examples too.
 #[allow(unused_extern_crates)]

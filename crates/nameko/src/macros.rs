@@ -116,8 +116,8 @@ pub use nameko_macros::service;
 ///
 /// * `expected_exceptions(NotFound, "ValueError")`: errors that are the caller's fault, by type
 ///   name. They are logged as warnings; HTTP entrypoints respond with status 400.
-/// * `sensitive_arguments("password", "user.token")`: arguments, or parts of them, that are redacted
-///   in logs.
+/// * `sensitive_arguments("password", "user.token")`: arguments, or parts of them, that are
+///   redacted in logs.
 pub use nameko_macros::rpc;
 
 /// Marks a method of a [`service`](macro@service) as the handler of an event type:
@@ -187,10 +187,10 @@ pub use nameko_macros::entrypoint;
 /// Maps an error type to an exception class path, for callers and for called services.
 ///
 /// `#[exception("module.Class")]` is written on a struct, or on each variant of an enum, since
-/// callers see each variant as a class. The fields are the positional arguments of the exception, as
-/// a Python class of that path would be raised with; they implement `serde::Serialize` and
-/// `serde::Deserialize`. `#[exception(transparent)]` is for a variant that only wraps another error,
-/// which callers see instead.
+/// callers see each variant as a class. The fields are the positional arguments of the exception,
+/// as a Python class of that path would be raised with; they implement `serde::Serialize` and
+/// `serde::Deserialize`. `#[exception(transparent)]` is for a variant that only wraps another
+/// error, which callers see instead.
 ///
 /// ```
 /// use nameko::prelude::*;

@@ -1,4 +1,4 @@
-//! What a file with a service needs: `use nameko::prelude::*;`.
+//! Common imports of files with services: `use nameko::prelude::*;`.
 
 pub use std::process::ExitCode;
 

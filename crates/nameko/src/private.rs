@@ -1,4 +1,4 @@
-//! What generated code calls. Not for use by hand; may change at any time.
+//! Functions for generated code. Not a public API; may change at any time.
 
 use std::{any::TypeId, future::Future, marker::PhantomData, pin::Pin};
 
@@ -20,12 +20,12 @@ use crate::{
 
 pub use crate::rpc::typed::{ArgumentList, ByName, ByPosition, Given, Target};
 
-/// A parameter that callers must give.
+/// Creates a required parameter.
 pub const fn required(name: &'static str) -> Param {
     Param::required(name)
 }
 
-/// A parameter that callers may leave out.
+/// Creates an optional parameter.
 pub const fn optional(name: &'static str) -> Param {
     Param::optional(name)
 }
@@ -39,7 +39,7 @@ pub fn add<S: Service>(
     entrypoints.add(entrypoint, method);
 }
 
-/// A method that takes its arguments off the wire.
+/// Creates a method from a function that decodes its arguments.
 pub fn method<S, F>(name: &'static str, params: &'static [Param], decode: F) -> Method<S>
 where
     F: Fn(&mut Args) -> Result<Call<S>> + Send + Sync + 'static,
@@ -47,7 +47,7 @@ where
     Method::new(name, params, decode)
 }
 
-/// A call whose arguments are decoded.
+/// Creates a call with decoded arguments.
 pub fn call<S, F>(call: F) -> Call<S>
 where
     F: for<'a> FnOnce(&'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> + Send + 'static,
@@ -55,7 +55,7 @@ where
     Method::call(call)
 }
 
-/// What a method returned.
+/// Converts the result of a method to an outcome.
 pub fn reply<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: Reply,
@@ -67,27 +67,27 @@ where
     }
 }
 
-/// What a method takes of a message.
+/// Extracts the argument of a method that handles messages.
 pub fn message<T: FromMessage>(args: &mut Args) -> Result<T> {
     T::from_message(args)
 }
 
-/// Whether a method with a parameter of that type takes messages as they came.
+/// Returns `true` if the type is that of undecoded messages.
 pub fn is_raw<T: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<RawMessage>()
 }
 
-/// What a method takes of an HTTP request.
+/// Extracts an argument from an HTTP request.
 pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T> {
     match args.origin::<web::Request>() {
         Some(request) => T::from_request(request, name),
         None => Err(Error::IncorrectSignature(format!(
-            "the parameter `{name}` is taken from an HTTP request, and the call came with none; a hook gives one with `request`"
+            "the parameter `{name}` requires an HTTP request; in a test, pass one to the hook with `request`"
         ))),
     }
 }
 
-/// What a method answers an HTTP request with.
+/// Converts the result of an HTTP method to an outcome.
 pub fn respond<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: IntoResponse,
@@ -102,25 +102,25 @@ where
     }
 }
 
-/// Finds how the error object of an `E` is made, if it is an exception.
+/// Selects the conversion of an `E` to an error object, if it is an exception.
 pub trait FindFault<E>: FnOnce(ErrorTag<E>) -> Option<fn(&E) -> Fault> {}
 
 impl<E, F: FnOnce(ErrorTag<E>) -> Option<fn(&E) -> Fault>> FindFault<E> for F {}
 
-/// A `Result`, by whatever name the method calls it. What is in it is bounded where it is used, so that the compiler
-/// tells a reply that cannot be sent from a method that returns no `Result`.
+/// A `Result` or an alias of it. Without bounds on the value and the error, so that the compiler
+/// reports an invalid reply type differently from a return type that is not a `Result`.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot return `{Self}`",
     label = "return `Result<T, E>` instead",
     note = "`nameko::Result<T>` is `Result<T, nameko::Error>`"
 )]
 pub trait Returned {
-    /// What is replied.
+    /// Type of the reply.
     type Value;
-    /// What is raised.
+    /// Type of the error.
     type Error;
 
-    /// The value as the `Result` that it is.
+    /// Converts to `Result`.
     fn into_result(self) -> std::result::Result<Self::Value, Self::Error>;
 }
 
@@ -133,32 +133,32 @@ impl<T, E> Returned for std::result::Result<T, E> {
     }
 }
 
-/// The future of a method of a mock.
+/// The future of a mock's method.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a client's method returns: the result of the call, read.
+/// Deserializes the result of a call for the method of a client.
 pub fn answer<R: Answer>(target: &Target, method: &str, result: Result<Payload>) -> R
 where
     R::Value: Received,
     R::Error: From<Error>,
 {
-    let read = |it: Payload| target.read(method, &it);
+    let read = |payload: Payload| target.read(method, &payload);
     R::from_result(result.and_then(read).map_err(R::Error::from))
 }
 
-/// A `Result`, by whatever name a client's method calls it.
+/// A `Result` or an alias of it, as the return type of a client's method.
 #[diagnostic::on_unimplemented(
     message = "a client's method cannot return `{Self}`",
     label = "return `Result<T, E>` instead",
     note = "`nameko::Result<T>` is `Result<T, nameko::Error>`; any other `E` implements `From<nameko::Error>`"
 )]
 pub trait Answer {
-    /// What the service replies.
+    /// Type of the reply.
     type Value;
-    /// What a call that fails is told as.
+    /// Type of the error.
     type Error;
 
-    /// The `Result` as what the method returns.
+    /// Converts from `Result`.
     fn from_result(result: Result<Self::Value, Self::Error>) -> Self;
 }
 
@@ -171,9 +171,10 @@ impl<T, E> Answer for Result<T, E> {
     }
 }
 
-// What these return does not tell its type, so that the compiler reports one that cannot be sent once.
+// The return types are opaque, so that the compiler reports a type that cannot be serialized only
+// once.
 
-/// An argument of a call.
+/// Creates an argument of a call.
 pub fn given<T: Sent>(value: T) -> Given<impl Serialize + use<T>> {
     Given {
         value,
@@ -181,7 +182,7 @@ pub fn given<T: Sent>(value: T) -> Given<impl Serialize + use<T>> {
     }
 }
 
-/// An argument of a call that is left out where it is `None`.
+/// Creates an argument of a call, omitted if it is `None`.
 pub fn given_some<T>(value: Option<T>) -> Given<impl Serialize + use<T>>
 where
     Option<T>: Sent,
@@ -192,12 +193,12 @@ where
     }
 }
 
-/// An argument of an exception, to be sent.
+/// Returns an argument of an exception for serialization.
 pub fn sent<T: Sent>(argument: &T) -> impl Serialize + use<'_, T> {
     argument
 }
 
-/// What callers see of an error: what it says itself, as an exception, if there is a `fault` for that.
+/// Returns the error object for callers, created by `fault` if the error is an exception.
 pub fn fault_of<E: Raise>(error: &E, fault: Option<fn(&E) -> Fault>) -> Fault {
     match fault {
         Some(fault) => fault(error),
@@ -211,16 +212,16 @@ pub fn fault_of<E: Raise>(error: &E, fault: Option<fn(&E) -> Fault>) -> Fault {
 pub struct ErrorTag<E>(PhantomData<E>);
 
 impl<E> ErrorTag<E> {
-    /// The question.
+    /// Creates the value for method resolution.
     #[expect(clippy::new_without_default, reason = "generated code says `new`")]
     pub const fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-/// The kind of an exception.
+/// Implemented for the [`ErrorTag`] of exceptions.
 pub trait ExceptionFault<E> {
-    /// How its error object is made.
+    /// Returns the conversion to an error object.
     fn fault(&self) -> Option<fn(&E) -> Fault>;
 }
 
@@ -230,9 +231,9 @@ impl<E: Exception> ExceptionFault<E> for ErrorTag<E> {
     }
 }
 
-/// The kind of any other error.
+/// Implemented for the [`ErrorTag`] of all errors, with lower priority.
 pub trait DefaultFault<E> {
-    /// None.
+    /// Returns `None`.
     fn fault(&self) -> Option<fn(&E) -> Fault>;
 }
 
@@ -242,26 +243,26 @@ impl<E> DefaultFault<E> for &ErrorTag<E> {
     }
 }
 
-/// An argument of an exception, as it was sent. `None` where it is absent, or something else.
+/// Returns an argument of a received exception, or `None` if it is absent or has another type.
 pub fn received<T: Received>(error: &RemoteError, index: usize) -> Option<T> {
     error.arg(index)
 }
 
-/// A value that is sent: whatever serde serialises.
+/// A type that can be sent: any type that implements `serde::Serialize`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be sent",
     label = "this type cannot be written into a message",
-    note = "what is sent implements `serde::Serialize`: derive it on your own types"
+    note = "values in messages must implement `serde::Serialize`: derive it on your own types"
 )]
 pub trait Sent: Serialize {}
 
 impl<T: Serialize> Sent for T {}
 
-/// A value that comes with a message: whatever serde deserialises into an owned value.
+/// A type that can be received: any owned type that implements `serde::Deserialize`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read from a message",
     label = "this type cannot be read from a message",
-    note = "what is read is an owned type that implements `serde::Deserialize`: derive it on your own types"
+    note = "values from messages must be owned types that implement `serde::Deserialize`: derive it on your own types"
 )]
 pub trait Received: DeserializeOwned {}
 

@@ -1,4 +1,4 @@
-//! Arguments for the queues that this crate declares by itself: those of RPC requests, and of events.
+//! Configured arguments of the queues declared by this crate, for RPC requests and events.
 
 use serde_json::Value as Json;
 
@@ -10,7 +10,8 @@ use crate::{
 /// The config key: a mapping of `rpc` and `events` to mappings of arguments.
 const KEY: &str = "queue_arguments";
 
-/// The arguments for the queues of a `kind`, `rpc` or `events`, from the config key `queue_arguments`.
+/// Returns the arguments of queues of a `kind`, `rpc` or `events`, from the config key
+/// `queue_arguments`.
 ///
 /// ```yaml
 /// queue_arguments:
@@ -27,7 +28,7 @@ pub(crate) fn configured(config: &Config, kind: &str) -> Result<Table, ConfigErr
     };
     if let Some(other) = kinds
         .keys()
-        .find(|it| !matches!(it.as_str(), "rpc" | "events"))
+        .find(|kind| !matches!(kind.as_str(), "rpc" | "events"))
     {
         return Err(config.invalid(
             KEY,
@@ -47,7 +48,7 @@ pub(crate) fn configured(config: &Config, kind: &str) -> Result<Table, ConfigErr
     }
 }
 
-/// A value of a configuration as AMQP has it.
+/// Converts a configuration value to an AMQP value.
 fn field(value: &Json) -> Value {
     match value {
         Json::Null => Value::Null,
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn invalid_arguments_are_errors() {
         for (value, told) in [
             (json!([]), "must be a mapping of `rpc` and `events`"),
             (json!({"event": {}}), "has arguments for `event`"),

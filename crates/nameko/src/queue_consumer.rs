@@ -1,4 +1,4 @@
-//! The one connection on which a container consumes.
+//! The consuming connection of a container.
 
 use std::{
     fmt,
@@ -19,9 +19,10 @@ use crate::{
     sync::lock,
 };
 
-/// Everything that one container consumes, over one connection and one channel that are kept alive.
+/// The consumers of a container, on one connection and one channel that recover automatically.
 ///
-/// Shared by all extensions of a container; the entrypoints of this crate consume through it, and so can yours:
+/// Shared by all extensions of a container. Built-in entrypoints consume through it, and custom
+/// entrypoints can do the same:
 ///
 /// ```
 /// use std::sync::{Arc, OnceLock};
@@ -31,7 +32,7 @@ use crate::{
 ///     amqp::{Queue, Subscription, SubscriptionId},
 /// };
 ///
-/// /// Counts messages, whatever they are.
+/// /// Discards all messages.
 /// struct Heartbeats {
 ///     ready: OnceLock<(Arc<QueueConsumer>, SubscriptionId)>,
 /// }
@@ -64,15 +65,17 @@ pub struct QueueConsumer {
     pub(crate) consumers: Consumers,
     service: String,
     link: Arc<Link>,
-    /// What is consumed, so that two entrypoints cannot want one queue to be two things.
+    /// Consumed queues, to detect conflicting declarations of the same queue.
     queues: Mutex<Vec<(SubscriptionId, Queue)>>,
 }
 
 impl QueueConsumer {
-    /// The queue consumer of `container`, for use in `setup`. It connects when every extension has started.
+    /// Returns the queue consumer of a container. To be called in `setup`; connects after the start
+    /// of all extensions.
     ///
     /// # Errors
-    /// [`Error::Config`] when the configuration does not tell how to connect, [`Error::ContainerStopping`].
+    /// [`Error::Config`] if the broker settings are invalid. Otherwise as for
+    /// [`Container::shared`].
     pub fn of(container: &Container) -> Result<Arc<Self>> {
         container.shared(|container| {
             let service = container.service_name().to_owned();
@@ -93,24 +96,27 @@ impl QueueConsumer {
         })
     }
 
-    /// Consumes a queue: it is declared with its bindings at each connect. The sink is called on the I/O task, for each
-    /// delivery; it must not block, and each delivery must be acknowledged by somebody, once.
+    /// Adds a subscription. The queue and its bindings are declared at each connect. The sink is
+    /// called on the I/O task for each delivery and must not block. Each delivery must be
+    /// acknowledged or rejected once.
     ///
     /// # Errors
-    /// [`Error::Declaration`] when this container already consumes a queue of that name that is declared otherwise.
+    /// [`Error::Declaration`] if this container already consumes a queue of the same name with
+    /// another declaration.
     pub fn add(&self, subscription: Subscription) -> Result<SubscriptionId> {
         let queue = subscription.queue.clone();
         let mut queues = lock(&self.queues);
-        // The broker names a nameless one, and looks at nothing of what is not declared.
-        let declared = |it: &Queue| !it.name.is_empty() && !it.no_declare && !it.passive;
+        // Queues named by the broker are distinct, and only declarations can conflict.
+        let declared =
+            |queue: &Queue| !queue.name.is_empty() && !queue.no_declare && !queue.passive;
         let namesake = queues
             .iter()
-            .find(|(_, it)| it.name == queue.name && declared(it));
+            .find(|(_, other)| other.name == queue.name && declared(other));
         if let Some((_, other)) = namesake.filter(|_| declared(&queue))
             && let Some(difference) = difference(other, &queue)
         {
             return Err(Error::Declaration(format!(
-                "the queue `{}` is declared twice, with {difference}: declare it once, or alike",
+                "conflicting declarations of the queue `{}`: {difference}",
                 queue.name
             )));
         }
@@ -119,32 +125,34 @@ impl QueueConsumer {
         Ok(id)
     }
 
-    /// Ends a subscription; the queue is left. After this no delivery reaches the sink any more.
+    /// Cancels a subscription without deleting the queue. The sink is not called after this
+    /// returns.
     pub async fn cancel(&self, id: SubscriptionId) {
         lock(&self.queues).retain(|(other, _)| *other != id);
         self.consumers.cancel(id).await;
     }
 
-    /// Whether everything is consumed right now.
+    /// Returns `true` if all subscriptions are currently active.
     pub fn is_connected(&self) -> bool {
         self.consumers.is_connected()
     }
 
-    /// Tells `observer` how the connection fares, from now on. It is logged already.
+    /// Notifies `observer` of connection events from now on. They are logged in any case.
     pub fn watch(&self, observer: Arc<dyn Observer>) {
         lock(&self.link.observers).push(observer);
     }
 }
 
 impl SharedExtension for QueueConsumer {
-    /// Waits for the broker. A declaration that the broker refuses is an error: waiting would not help.
+    /// Waits for the broker. Fails if the broker rejects a declaration, since a retry would not
+    /// help.
     async fn start(&self) -> Result<()> {
         let mut refused = self.link.refused.subscribe();
         tokio::select! {
             started = self.consumers.start() => Ok(started?),
             refused = refused.wait_for(Option::is_some) => match refused.as_deref() {
                 Ok(Some(error)) => Err(error.clone().into()),
-                // The sender lives in `self.link`.
+                // Unreachable: `self.link` owns the sender.
                 _ => Err(amqp::Error::Stopped.into()),
             },
         }
@@ -168,19 +176,20 @@ impl fmt::Debug for QueueConsumer {
     }
 }
 
-/// Whether the broker would say the same again. Not when an exchange is missing (404), since who owns it may yet declare it,
-/// nor when a queue is another connection's (405), since that may be a dead one's. Codes: AMQP 0-9-1.
+/// Returns `true` if a retry would fail with the same error. A missing exchange (404) may still be
+/// declared by its owner, and an exclusive queue (405) may belong to a dead connection. Source of
+/// the codes: AMQP 0-9-1.
 fn is_final(error: &amqp::Error) -> bool {
     match error {
         amqp::Error::ChannelClosed { code, .. } => !matches!(code, 404 | 405),
-        // An exchange of a kind, or something else, that the broker does not know.
+        // An unknown exchange type or feature.
         amqp::Error::ConnectionClosed { code, .. } => matches!(code, 503 | 540),
         amqp::Error::Unsendable { .. } => true,
         _ => false,
     }
 }
 
-/// In what two declarations of one queue differ.
+/// Describes the first difference between two declarations of a queue.
 fn difference(one: &Queue, other: &Queue) -> Option<String> {
     let flags = [
         ("durable", one.durable, other.durable),
@@ -196,25 +205,26 @@ fn difference(one: &Queue, other: &Queue) -> Option<String> {
         .find(|(_, one, other)| one != other)
         .map(|(name, one, other)| {
             let shown =
-                |it: Option<&amqp::Value>| it.map_or("none".to_owned(), ToString::to_string);
+                |value: Option<&amqp::Value>| value.map_or("none".to_owned(), ToString::to_string);
             format!("`{name}` {} and {}", shown(one), shown(other))
         })
 }
 
-/// Says in the log how the connection fares, and tells those who watch.
+/// Logs connection events and forwards them to the observers.
 struct Link {
     service: String,
-    /// It was connected before.
+    /// Whether it was ever connected.
     up: AtomicBool,
-    /// Set when the broker refuses a declaration before anything is consumed: the start has failed.
+    /// Set if the broker rejects a declaration before the first successful connection; fails the
+    /// start.
     refused: watch::Sender<Option<amqp::Error>>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
 }
 
 impl Link {
-    fn each(&self, tell: impl Fn(&dyn Observer)) {
+    fn each(&self, notify: impl Fn(&dyn Observer)) {
         let observers = lock(&self.observers).clone();
-        observers.iter().for_each(|it| tell(&**it));
+        observers.iter().for_each(|observer| notify(&**observer));
     }
 }
 
@@ -228,23 +238,23 @@ impl Observer for Link {
             service = self.service,
             "error connecting to broker: {error}; retrying in {retry_in:.1?}"
         );
-        self.each(|it| it.connection_error(error, retry_in));
+        self.each(|observer| observer.connection_error(error, retry_in));
     }
 
     fn connected(&self, reconnect: bool) {
         self.up.store(true, Ordering::Relaxed);
         if reconnect {
-            tracing::info!(service = self.service, "connected to broker again");
+            tracing::info!(service = self.service, "reconnected to broker");
         }
-        self.each(|it| it.connected(reconnect));
+        self.each(|observer| observer.connected(reconnect));
     }
 
     fn lost(&self, error: &amqp::Error) {
         tracing::warn!(
             service = self.service,
-            "connection to broker lost, trying to re-establish it: {error}"
+            "connection to broker lost, reconnecting: {error}"
         );
-        self.each(|it| it.lost(error));
+        self.each(|observer| observer.lost(error));
     }
 }
 
@@ -253,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queues_of_one_name_differ_in_words() {
+    fn differences_between_declarations_are_described() {
         let plain = Queue::new("q");
         assert_eq!(difference(&plain, &plain), None);
         let priority = plain.clone().argument("x-max-priority", 10);

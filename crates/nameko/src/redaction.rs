@@ -1,4 +1,4 @@
-//! Sensitive arguments, blanked out before they are shown.
+//! Redaction of sensitive arguments for logs.
 
 use std::collections::VecDeque;
 
@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::arguments::{Arguments, Param};
 
-/// What stands for a value that is not shown.
+/// Replacement for a redacted value.
 pub const REDACTED: &str = "********";
 
-/// The arguments of a call by the names of the method's parameters, with those that `patterns` name blanked out.
+/// Returns the arguments of a call by parameter name, with those that match `patterns` redacted.
 ///
-/// A pattern is a parameter's name, and the way from there to a part of its value: `password`, `user.token`,
-/// `cards[0].number`. What a pattern does not find is left alone. A parameter that the caller left out is null, and an
-/// argument that no parameter takes is not shown at all.
+/// A pattern is the name of a parameter or a path to a part of its value: `password`, `user.token`,
+/// `cards[0].number`. A pattern without a match has no effect. Omitted parameters are null, and
+/// arguments without a parameter are not included.
 ///
 /// ```
 /// use nameko::{Arguments, Param, redact};
@@ -34,7 +34,7 @@ pub fn redact(params: &[Param], arguments: &Arguments, patterns: &[&str]) -> Map
     let mut values = Value::Object(values);
     for pattern in patterns {
         let mut steps = steps(pattern);
-        // The first step is a parameter: one that the method does not have is not made up.
+        // The first step is a parameter. A missing one is not added.
         if let Some(first) = steps.pop_front()
             && let Some(value) = values.get_mut(first)
         {
@@ -47,20 +47,23 @@ pub fn redact(params: &[Param], arguments: &Arguments, patterns: &[&str]) -> Map
     }
 }
 
-/// Blanks out what the steps lead to.
+/// Redacts the value at the path `steps`.
 fn blank(value: &mut Value, mut steps: VecDeque<&str>) {
     let Some(step) = steps.pop_front() else {
         *value = REDACTED.into();
         return;
     };
     let part = match value {
-        // As in Nameko, the last key is set even where it is absent.
+        // As in Nameko, the last key is set even if it is absent.
         Value::Object(entries) if steps.is_empty() => {
             entries.insert(step.to_owned(), REDACTED.into());
             return;
         }
         Value::Object(entries) => entries.get_mut(step),
-        Value::Array(items) => step.parse().ok().and_then(|it: usize| items.get_mut(it)),
+        Value::Array(items) => step
+            .parse()
+            .ok()
+            .and_then(|index: usize| items.get_mut(index)),
         _ => None,
     };
     if let Some(part) = part {
@@ -68,11 +71,11 @@ fn blank(value: &mut Value, mut steps: VecDeque<&str>) {
     }
 }
 
-/// The words of a pattern: `a.b[0]` and `a[b][0]` are `a`, `b`, `0`.
+/// Splits a pattern into steps: `a.b[0]` and `a[b][0]` are `a`, `b`, `0`.
 fn steps(pattern: &str) -> VecDeque<&str> {
     pattern
-        .split(|it: char| !(it.is_alphanumeric() || it == '_'))
-        .filter(|it| !it.is_empty())
+        .split(|character: char| !(character.is_alphanumeric() || character == '_'))
+        .filter(|step| !step.is_empty())
         .collect()
 }
 
@@ -90,7 +93,7 @@ mod tests {
 
     /// Source: `TestGetRedactedArgs` of Nameko 2.14.1.
     #[test]
-    fn whole_arguments_as_nameko_does_it() {
+    fn whole_arguments_are_redacted_as_in_nameko() {
         let cases: [(&[&str], Value); 4] = [
             (&[], json!({"a": "A", "b": "B"})),
             (&["a"], json!({"a": REDACTED, "b": "B"})),
@@ -103,9 +106,9 @@ mod tests {
         }
     }
 
-    /// Source: as above.
+    /// Source: `TestGetRedactedArgs` of Nameko 2.14.1.
     #[test]
-    fn however_they_were_passed() {
+    fn positional_and_named_arguments_are_redacted() {
         for (args, kwargs) in [
             (json!(["A", "B"]), json!({})),
             (json!(["A"]), json!({"b": "B"})),
@@ -116,9 +119,10 @@ mod tests {
         }
     }
 
-    /// Source: as above; the last ones are ours, for what upstream's code does beyond its tests.
+    /// Source: `TestGetRedactedArgs` of Nameko 2.14.1; the last ones cover behaviour of its code
+    /// that it does not test.
     #[test]
-    fn parts_of_arguments_as_nameko_does_it() {
+    fn parts_of_arguments_are_redacted_as_in_nameko() {
         let cases: [(&[&str], Value); 10] = [
             (&["b.foo"], json!({"foo": REDACTED, "bar": "BAR"})),
             (
@@ -157,9 +161,9 @@ mod tests {
         }
     }
 
-    /// Nameko stops at an index that is not the pattern's end.
+    /// Unlike in Nameko, which stops at an index before the end of the pattern.
     #[test]
-    fn an_index_may_lead_further() {
+    fn a_pattern_may_continue_after_an_index() {
         let arguments = call(json!([[{"number": 1}, {"number": 2}]]), json!({}));
         let shown = redact(A_B, &arguments, &["a[1].number"]);
         assert_eq!(
@@ -169,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_parameter_takes_is_not_shown() {
+    fn arguments_without_a_parameter_are_not_shown() {
         let arguments = call(json!(["A", "B", "secret"]), json!({"passwort": "secret"}));
         let shown = redact(A_B, &arguments, &["password"]);
         assert_eq!(json!(shown), json!({"a": "A", "b": "B"}));

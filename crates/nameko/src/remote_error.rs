@@ -7,7 +7,8 @@ use crate::protocol::Fault;
 
 /// An error that a remote method raised.
 ///
-/// Displays as in Nameko: `ValueError bad`. Source: the error object of a reply, `exc_type`, `exc_path`, `exc_args`, `value`.
+/// Displays as in Nameko: `ValueError bad`. Source: the error object of a reply, `exc_type`,
+/// `exc_path`, `exc_args`, `value`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{exc_type} {value}")]
 #[non_exhaustive]
@@ -23,7 +24,8 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
-    /// Returns an argument that the error was raised with. Numbers and booleans are parsed from their text form on the wire.
+    /// Returns an argument that the error was raised with. Numbers and booleans are parsed from
+    /// their text form on the wire.
     ///
     /// Returns `None` if there is no such argument, or if it is not a `T`.
     pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Option<T> {

@@ -8,29 +8,30 @@ use crate::{
     serialization::{self, Payload},
 };
 
-/// The outcome of one worker: the return value of the method, or the error that it raised.
+/// The outcome of a worker: the return value of the method, or the error that it raised.
 pub type Outcome = std::result::Result<Box<dyn Reply>, Fault>;
 
-/// A value that an entrypoint method can return: any type that serde serialises.
+/// A return type of entrypoint methods: any type that implements `serde::Serialize`.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot return `{Self}`",
     label = "this value cannot be sent as a reply",
     note = "a reply is a value that implements `serde::Serialize + Send + Sync`: derive it on your own types"
 )]
 pub trait Reply: Send + Sync + 'static {
-    /// The value as JSON text, written as Python's `json.dumps` writes it.
+    /// Serializes the value as JSON, formatted like Python's `json.dumps`.
     ///
     /// # Errors
-    /// [`Error::Serialization`] if the value has no JSON form, such as a map whose keys are not strings.
+    /// [`Error::Serialization`] if JSON cannot represent the value, such as a map with keys that
+    /// are not strings.
     fn to_json(&self) -> Result<Vec<u8>>;
 
-    /// The value's name in error messages.
+    /// Returns the name of the value in error messages.
     fn describe(&self) -> String;
 
-    /// The value for any of serde's formats.
+    /// Returns the value for serialization in any format.
     fn as_serialize(&self) -> &dyn erased_serde::Serialize;
 
-    /// The value itself, for an entrypoint that knows the type of its replies.
+    /// Converts to `Any`, for entrypoints that downcast their replies.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync>;
 }
 

@@ -1,4 +1,4 @@
-//! Several services in one process.
+//! Running several services in one process.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::{
     service::Service,
 };
 
-/// The services of a binary, as [`services!`](crate::services) lists them.
+/// The list of services of a binary, created by [`services!`](crate::services).
 #[derive(Debug, Default, Clone)]
 pub struct Services {
     list: Vec<Entry>,
-    /// Of the program that lists them.
+    /// Version of the program.
     version: Option<&'static str>,
 }
 
@@ -27,7 +27,7 @@ struct Entry {
 }
 
 impl Services {
-    /// No services.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
@@ -41,7 +41,8 @@ impl Services {
         self
     }
 
-    /// The version of the program, which its `--version` tells. [`services!`](crate::services) takes that of the package.
+    /// Sets the version of the program, for `--version`. [`services!`](crate::services) sets it to
+    /// the version of the package.
     #[must_use]
     pub fn version(mut self, version: &'static str) -> Self {
         self.version = Some(version);
@@ -52,16 +53,16 @@ impl Services {
         self.version
     }
 
-    /// The services' names, in order.
+    /// Returns the names of the services, in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.list.iter().map(|it| it.name)
+        self.list.iter().map(|listed| listed.name)
     }
 
-    /// That each of the names is one of a service.
+    /// Checks that all names are names of services.
     pub(crate) fn check<N: AsRef<str>>(&self, names: &[N]) -> Result<()> {
         let list: Vec<_> = self.names().collect();
         let mut names = names.iter().map(AsRef::as_ref);
-        match names.find(|it| !list.contains(it)) {
+        match names.find(|name| !list.contains(name)) {
             None => Ok(()),
             Some(unknown) => Err(Error::raise(
                 "ServicesError",
@@ -74,21 +75,22 @@ impl Services {
     }
 }
 
-/// Lists services: `services![ServiceX, ServiceY]`.
+/// Creates the list of services of a binary: `services![ServiceX, ServiceY]`.
 #[macro_export]
 macro_rules! services {
     ($($service:ty),* $(,)?) => {
         $crate::Services::new()
             .version(match ::core::option_env!("CARGO_PKG_VERSION") {
                 ::core::option::Option::Some(version) => version,
-                // Built by another tool than cargo.
+                // Not built by cargo.
                 ::core::option::Option::None => "of unknown version",
             })
             $(.add::<$service>())*
     };
 }
 
-/// Runs the containers of several services together: they start together, and when one dies the others are stopped.
+/// Runs the containers of several services together: they start together, and if one is killed, the
+/// others are stopped.
 ///
 /// ```
 /// use nameko::{Runner, prelude::*};
@@ -114,16 +116,16 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A runner of the services called `names`, or of all when there are no names.
+    /// Creates a runner of the services named `names`, or of all if it is empty.
     ///
     /// # Errors
-    /// A name that is not listed, or listed twice; [`Error::Config`].
+    /// If a name is unknown or listed twice; [`Error::Config`].
     pub fn new<N: AsRef<str>>(services: &Services, names: &[N], config: &Config) -> Result<Self> {
         let list: Vec<_> = services.names().collect();
         if let Some((index, name)) = list
             .iter()
             .enumerate()
-            .find(|(index, it)| list[..*index].contains(it))
+            .find(|(index, name)| list[..*index].contains(name))
         {
             return Err(Error::raise(
                 "ServicesError",
@@ -134,26 +136,26 @@ impl Runner {
             ));
         }
         services.check(names)?;
-        let chosen = services
-            .list
-            .iter()
-            .filter(|it| names.is_empty() || names.iter().any(|name| name.as_ref() == it.name));
+        let chosen = services.list.iter().filter(|listed| {
+            names.is_empty() || names.iter().any(|name| name.as_ref() == listed.name)
+        });
         let containers = chosen
-            .map(|it| (it.container)(config.clone()))
+            .map(|listed| (listed.container)(config.clone()))
             .collect::<Result<_>>()?;
         Ok(Self { containers })
     }
 
-    /// One container per service.
+    /// Returns the containers, one per service.
     pub fn containers(&self) -> &[Container] {
         &self.containers
     }
 
-    /// Starts all, side by side. Returns when all can be called.
+    /// Starts all services concurrently. Returns when all accept calls.
     ///
     /// # Errors
-    /// That of the first service that could not start ([`Error::Extension`] names it), [`Error::Killed`] of one that died before the others had
-    /// started; the others are stopped then. [`Error::ContainerStopping`] when it is stopped meanwhile.
+    /// The error of the first service that could not start ([`Error::Extension`] contains its
+    /// name), or [`Error::Killed`] if one is killed during the start; the others are stopped then.
+    /// [`Error::ContainerStopping`] if the runner is stopped meanwhile.
     pub async fn start(&self) -> Result<()> {
         let all = try_join_all(self.containers.iter().map(Container::start));
         let started = tokio::select! {
@@ -166,30 +168,31 @@ impl Runner {
         started
     }
 
-    /// Returns when all have stopped. When one dies, the others are [stopped](Self::stop).
+    /// Waits until all services have stopped. If one is killed, [stops](Self::stop) the others.
     ///
     /// # Errors
-    /// [`Error::Killed`] of the first that died.
+    /// [`Error::Killed`] of the first killed service.
     pub async fn wait(&self) -> Result<()> {
         let ended = self.ended().await;
         if ended.is_err() {
             if self.containers.len() > 1 {
-                tracing::info!("the services beside it are stopped");
+                tracing::info!("stopping the other services");
             }
             self.stop().await;
         }
         ended
     }
 
-    /// Returns when all have stopped, or when the first dies: with its error.
+    /// Waits until all have stopped. Returns the error of the first killed service immediately.
     async fn ended(&self) -> Result<()> {
         try_join_all(self.containers.iter().map(Container::wait))
             .await
             .map(|_| ())
     }
 
-    /// Stops all, one after the other in the order of the list: list callers before those they call, and what they still
-    /// wait for is answered. Where that takes longer than a `stop_timeout`, the rest are stopped side by side.
+    /// Stops all services in the order of the list. If callers are listed before the services they
+    /// call, their pending calls are answered. After a `stop_timeout`, the remaining services are
+    /// stopped concurrently.
     pub async fn stop(&self) {
         let limit = self.containers.first().map_or(STOP_TIMEOUT, stop_timeout);
         let in_order = async {
@@ -202,7 +205,7 @@ impl Runner {
         }
     }
 
-    /// Ends all at once; messages at hand go back to their queues.
+    /// Kills all services. Their unacknowledged messages are requeued.
     pub fn kill(&self) {
         for container in &self.containers {
             container.kill(Error::raise("Killed", "the runner was killed"));
@@ -210,10 +213,10 @@ impl Runner {
     }
 }
 
-/// What the container's `stop` takes at most; it has refused a wrong value before.
+/// Returns the `stop_timeout` of a container, which has validated the value.
 fn stop_timeout(container: &Container) -> Duration {
     let seconds = container.config().float("stop_timeout").ok().flatten();
     seconds
-        .and_then(|it| Duration::try_from_secs_f64(it).ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .unwrap_or(STOP_TIMEOUT)
 }

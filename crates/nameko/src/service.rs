@@ -1,7 +1,7 @@
-//! What a service is: a name, dependencies, and entrypoints.
+//! Services: a name, dependencies, and entrypoints.
 //!
-//! `#[derive(Dependencies)]` and `#[service("name")]` write the two impls of this module. They hold no behaviour of
-//! their own: the same service can be written by hand, as the example of [`Service`] shows.
+//! `#[derive(Dependencies)]` and `#[service("name")]` implement the traits of this module. See
+//! [`Service`] for an implementation without macros.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// A service: a name, dependencies to inject and methods to call.
 ///
-/// Written by `#[service("name")]` on an impl block. By hand:
+/// Implemented by `#[service("name")]` on an impl block. Without the macro:
 ///
 /// ```
 /// use nameko::{Bindings, Dependencies, Entrypoints, Injector, Method, Param, Rpc, Service};
@@ -59,26 +59,26 @@ use crate::{
     note = "a service is a struct with `#[derive(Dependencies)]` and an impl block with `#[service(\"name\")]`"
 )]
 pub trait Service: Dependencies {
-    /// The name other services call it by: the first word of its routing keys.
+    /// Name of the service for callers, the first word of its routing keys.
     const NAME: &'static str;
 
-    /// Adds each entrypoint with the method it runs.
+    /// Adds all entrypoints with their methods.
     fn entrypoints(entrypoints: &mut Entrypoints<Self>);
 }
 
-/// A struct whose fields are injected, made anew for every call.
+/// A struct with injected fields, created for every call.
 ///
-/// Written by `#[derive(Dependencies)]`.
+/// Implemented by `#[derive(Dependencies)]`.
 #[diagnostic::on_unimplemented(
     message = "the dependencies of `{Self}` are not declared",
     label = "add `#[derive(Dependencies)]` to this struct"
 )]
 pub trait Dependencies: Sized + Send + Sync + 'static {
-    /// Declares the providers, and returns how a worker's value is made with what they give.
+    /// Declares the providers, and returns the injector of service values.
     fn bind(bindings: &mut Bindings<'_>) -> Injector<Self>;
 }
 
-/// Where a service's dependency providers are declared.
+/// Collects the declared dependency providers of a service.
 pub struct Bindings<'a> {
     bound: &'a mut Vec<BoundProvider>,
     replacements: &'a mut Replacements,
@@ -95,8 +95,8 @@ impl<'a> Bindings<'a> {
         }
     }
 
-    /// Declares the provider of the field `name`. It lives as long as the container. A container that was
-    /// [built](crate::ContainerBuilder) with a replacement for the field takes that one.
+    /// Declares the provider of the field `name`, which lives as long as the container. Uses the
+    /// replacement of the field instead if the [builder](crate::ContainerBuilder) has one.
     pub fn provide<P, D>(&mut self, name: &'static str, provider: P) -> Provided<D>
     where
         P: DependencyProvider<Dependency = D>,
@@ -116,9 +116,10 @@ impl<'a> Bindings<'a> {
     }
 }
 
-/// A declared provider of a `D`, from which each worker takes its own.
+/// A declared provider of dependencies of type `D`.
 ///
-/// Does not tell what the provider is, so that the compiler reports an expression that is no provider once.
+/// Independent of the type of the provider, so that the compiler reports an invalid provider
+/// expression only once.
 pub struct Provided<D> {
     name: &'static str,
     provider: Arc<dyn Provide<D>>,
@@ -134,26 +135,26 @@ impl<D> Clone for Provided<D> {
 }
 
 impl<D> Provided<D> {
-    /// The dependency for one worker.
+    /// Returns the dependency of a worker.
     ///
     /// # Errors
-    /// The provider's own, from [`DependencyProvider::get_dependency`].
+    /// The error of [`DependencyProvider::get_dependency`].
     pub async fn get(&self, ctx: &WorkerContext) -> Result<D> {
         self.provider.get(ctx).await.inspect_err(|error| {
-            tracing::error!(dependency = self.name, worker = %ctx, %error, "dependency could not be injected");
+            tracing::error!(dependency = self.name, worker = %ctx, %error, "cannot inject the dependency");
         })
     }
 }
 
 type Inject<S> = dyn Fn(WorkerContext) -> BoxFuture<'static, Result<S>> + Send + Sync;
 
-/// How a worker's service value is made.
+/// Creates the service values of workers.
 pub struct Injector<S> {
     inject: Box<Inject<S>>,
 }
 
 impl<S> Injector<S> {
-    /// From a function that makes one value for one worker.
+    /// Creates an injector from a function that creates the value of a worker.
     pub fn new<F, Fut>(inject: F) -> Self
     where
         F: Fn(WorkerContext) -> Fut + Send + Sync + 'static,
@@ -169,7 +170,7 @@ impl<S> Injector<S> {
     }
 }
 
-/// The entrypoints of a service, each with the method it runs.
+/// Collects the entrypoints of a service, with their methods.
 pub struct Entrypoints<S> {
     pub(crate) list: Vec<(Arc<dyn DynEntrypoint>, Method<S>)>,
 }
@@ -181,7 +182,7 @@ impl<S: Service> Entrypoints<S> {
         entrypoints
     }
 
-    /// Adds one entrypoint. A method may have several.
+    /// Adds an entrypoint. A method may have several.
     pub fn add(&mut self, entrypoint: impl Entrypoint, method: Method<S>) {
         self.list.push((Arc::new(entrypoint), method));
     }
@@ -189,21 +190,22 @@ impl<S: Service> Entrypoints<S> {
 
 type Decode<S> = dyn Fn(&mut Args) -> Result<Call<S>> + Send + Sync;
 
-/// A method of a service as entrypoints see it: a name, parameters, and a call that takes arguments off the wire.
+/// A service method for entrypoints: a name, parameters, and a function that decodes arguments.
 pub struct Method<S> {
     pub(crate) name: &'static str,
     pub(crate) params: &'static [Param],
-    /// Class names of the errors that are the caller's fault.
+    /// Class names of errors caused by the caller.
     pub(crate) expected: &'static [&'static str],
-    /// Arguments, or parts of them, that no log shows.
+    /// Arguments, or parts of them, that are redacted in logs.
     pub(crate) sensitive: &'static [&'static str],
-    /// Whether its entrypoint gives it messages as they came.
+    /// Whether it receives undecoded messages.
     pub(crate) raw_message: bool,
     decode: Box<Decode<S>>,
 }
 
 impl<S> Method<S> {
-    /// `decode` takes the arguments in the order of `params` and returns the call to make with them.
+    /// Creates a method. `decode` takes the arguments in the order of `params` and returns the
+    /// call.
     pub fn new<F>(name: &'static str, params: &'static [Param], decode: F) -> Self
     where
         F: Fn(&mut Args) -> Result<Call<S>> + Send + Sync + 'static,
@@ -218,29 +220,31 @@ impl<S> Method<S> {
         }
     }
 
-    /// Errors that are the caller's fault, by the class name that callers see (`NotFound`). They are logged as warnings.
+    /// Sets the errors caused by the caller, by the class name visible to callers (`NotFound`).
+    /// They are logged as warnings.
     #[must_use]
     pub fn expected_exceptions(mut self, exc_types: &'static [&'static str]) -> Self {
         self.expected = exc_types;
         self
     }
 
-    /// Arguments that no log shows: by name, or a part of one: `user.password`, `cards[0].number`.
+    /// Sets the arguments that are redacted in logs, by name or path: `user.password`,
+    /// `cards[0].number`.
     #[must_use]
     pub fn sensitive_arguments(mut self, arguments: &'static [&'static str]) -> Self {
         self.sensitive = arguments;
         self
     }
 
-    /// Whether an entrypoint that consumes gives messages as they came, each the [origin](Args::origin) of a call: a
-    /// [`RawMessage`](crate::messaging::RawMessage).
+    /// Sets whether consuming entrypoints pass undecoded messages, as the [origin](Args::origin) of
+    /// the call: a [`RawMessage`](crate::messaging::RawMessage).
     #[must_use]
     pub fn raw_message(mut self, raw: bool) -> Self {
         self.raw_message = raw;
         self
     }
 
-    /// A call whose arguments are decoded, ready to run on a worker's service value.
+    /// Creates a call with decoded arguments, to run on a service value.
     pub fn call<F>(call: F) -> Call<S>
     where
         F: for<'a> FnOnce(&'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>
@@ -250,7 +254,7 @@ impl<S> Method<S> {
         Call(Box::new(call))
     }
 
-    /// What a method returned, as entrypoints take it.
+    /// Converts the result of a method to an outcome.
     pub fn reply<T: Reply, E: Raise>(result: std::result::Result<T, E>) -> Outcome {
         match result {
             Ok(value) => Ok(Box::new(value)),
@@ -265,7 +269,7 @@ impl<S> Method<S> {
 
 type CallFn<S> = dyn for<'a> FnOnce(&'a S) -> BoxFuture<'a, Outcome> + Send;
 
-/// One call of a method, its arguments decoded.
+/// A call of a method, with decoded arguments.
 pub struct Call<S>(Box<CallFn<S>>);
 
 impl<S> Call<S> {

@@ -1,5 +1,6 @@
-//! State machine of `run --workers`, without I/O: the state of each process, the backoff of its restarts and the exit
-//! code of the supervisor. The command lines of all front ends drive it, and do the starting, watching and stopping.
+//! State machine of `run --workers`, without I/O: the state of each process, the backoff of its
+//! restarts and the exit code of the supervisor. The command lines of all front ends drive it, and
+//! do the starting, watching and stopping.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ enum ProcessState {
 /// The end of a process.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Exit {
-    /// The process could not be spawned.
+    /// Spawning the process failed.
     NotStarted(String),
     /// The process exited with this code.
     Code(i32),
@@ -75,7 +76,8 @@ impl ProcessTable {
         }
     }
 
-    /// Records that process `number` is being started. A failing process counts as such until it is ready.
+    /// Records that process `number` is being started. A failing process counts as such until it is
+    /// ready.
     pub fn started(&mut self, number: u16) {
         if let Some(process) = self.process(number)
             && process.state == ProcessState::Idle
@@ -84,8 +86,8 @@ impl ProcessTable {
         }
     }
 
-    /// Records that the services of process `number` can be called. Returns `true` the first time that all processes
-    /// are ready, unless the supervisor is stopping.
+    /// Records that the services of process `number` can be called. Returns `true` the first time
+    /// that all processes are ready, unless the supervisor is stopping.
     pub fn ready(&mut self, number: u16, now: Instant) -> bool {
         if let Some(process) = self.process(number) {
             process.state = ProcessState::Ready { since: now };
@@ -99,7 +101,8 @@ impl ProcessTable {
         true
     }
 
-    /// Records that process `number` has exited on purpose and is started again at once, with a fresh backoff.
+    /// Records that process `number` has exited on purpose and is started again at once, with a
+    /// fresh backoff.
     pub fn restarted(&mut self, number: u16) {
         if let Some(process) = self.process(number) {
             process.state = ProcessState::Starting;
@@ -142,8 +145,8 @@ impl ProcessTable {
         }
     }
 
-    /// Records a request to stop, with the exit code of the signal behind it. Returns `true` if the processes are to be
-    /// killed: a stop was requested before.
+    /// Records a request to stop, with the exit code of the signal behind it. Returns `true` if the
+    /// processes are to be killed: a stop was requested before.
     pub fn stop(&mut self, exit_code: Option<u8>) -> bool {
         let kill = self.stopping;
         self.stopping = true;
@@ -153,13 +156,13 @@ impl ProcessTable {
         kill
     }
 
-    /// The exit code of the supervisor: that of the signal that forced the end, else of the first process that failed
-    /// while it was stopped, else 0.
+    /// Returns the exit code of the supervisor: that of the signal that forced the end, else of the
+    /// first process that failed while it was stopped, else 0.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }
 
-    /// The reason why the supervisor gave up, if it did.
+    /// Returns the reason why the supervisor gave up, if it did.
     pub fn failure(&self) -> Option<String> {
         self.gave_up.then(|| {
             format!(
@@ -169,7 +172,7 @@ impl ProcessTable {
         })
     }
 
-    /// Whether the latest attempt of every process that was started has failed.
+    /// Returns `true` if the latest attempt of every started process has failed.
     fn is_failing(&self) -> bool {
         (self.processes.iter())
             .filter(|process| process.state != ProcessState::Idle)
@@ -182,7 +185,7 @@ impl ProcessTable {
 }
 
 impl Exit {
-    /// The exit code as in a shell: 128 plus the number of the signal.
+    /// Returns the exit code as in a shell: 128 plus the number of the signal.
     pub fn code(&self) -> u8 {
         let code = match self {
             Self::NotStarted(_) => return FAILURE,

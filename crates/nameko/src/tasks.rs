@@ -1,4 +1,4 @@
-//! The tasks of a container: counted, awaited at its stop, dropped at its kill.
+//! Tracking of a container's tasks: counted, awaited by a stop, aborted by a kill.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::sync::lock;
 
-/// Tasks that end with their owner.
+/// A set of tasks, aborted on drop.
 #[derive(Default)]
 pub(crate) struct Tasks {
     shared: Arc<Shared>,
@@ -24,7 +24,7 @@ pub(crate) struct Tasks {
 #[derive(Default)]
 struct Shared {
     running: Mutex<Running>,
-    /// Told when the last running task has ended.
+    /// Notified when the last running task has ended.
     idle: Notify,
 }
 
@@ -32,12 +32,13 @@ struct Shared {
 struct Running {
     next: u64,
     handles: HashMap<u64, AbortHandle>,
-    /// Set by `abort`: what is spawned afterwards does not run.
+    /// Set by `abort`. Tasks spawned afterwards do not run.
     closed: bool,
 }
 
 impl Tasks {
-    /// Runs `task`, unless everything was aborted before. A large one is best boxed: it is moved several times on its way.
+    /// Spawns a task, unless `abort` was called. Large futures should be boxed, since they are
+    /// moved several times.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
         let (abort, registration) = AbortHandle::new_pair();
         let id = {
@@ -54,7 +55,7 @@ impl Tasks {
             shared: self.shared.clone(),
             id,
         };
-        // An abort is the owner's wish, and needs no answer. The task is gone when its entry goes.
+        // The result is irrelevant: only the owner aborts. The entry is dropped after the future.
         let join = tokio::spawn(Abortable::new(task, registration).map(|_| drop(entry)));
         TaskHandle {
             abort,
@@ -62,12 +63,12 @@ impl Tasks {
         }
     }
 
-    /// How many run.
+    /// Returns the number of running tasks.
     pub(crate) fn running(&self) -> usize {
         self.shared.lock().handles.len()
     }
 
-    /// Returns when none runs.
+    /// Waits until no task is running.
     pub(crate) async fn finished(&self) {
         loop {
             let idle = self.shared.idle.notified();
@@ -80,7 +81,7 @@ impl Tasks {
         }
     }
 
-    /// Drops all that run, and runs no more.
+    /// Aborts all running tasks and rejects new ones.
     pub(crate) fn abort(&self) {
         let handles: Vec<_> = {
             let mut running = self.shared.lock();
@@ -103,7 +104,7 @@ impl Shared {
     }
 }
 
-/// A task's place in the table; leaves it however the task ends.
+/// An entry in the table of tasks, removed on drop.
 struct Entry {
     shared: Arc<Shared>,
     id: u64,
@@ -119,28 +120,28 @@ impl Drop for Entry {
     }
 }
 
-/// A task that a container runs. Dropping the handle changes nothing: the task belongs to the container.
+/// A handle to a task of a container. Dropping it detaches: the container owns the task.
 pub struct TaskHandle {
     abort: AbortHandle,
-    /// `None` when it was waited for, or never ran because the container had ended before.
+    /// `None` after a wait, or if the container had ended before the spawn.
     join: Option<JoinHandle<()>>,
 }
 
 impl TaskHandle {
-    /// Ends the task where it waits next. It takes what it holds with it, and its end is no failure.
+    /// Aborts the task at its next await point. This does not count as a failure.
     pub fn abort(&self) {
         self.abort.abort();
     }
 
-    /// Whether it has ended, in whichever way.
+    /// Returns `true` if the task has ended, for any reason.
     pub fn is_finished(&self) -> bool {
         self.join.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Returns when the task has ended, in whichever way.
+    /// Waits until the task has ended, for any reason.
     pub async fn wait(&mut self) {
         if let Some(join) = &mut self.join {
-            // The only error is a panic, which its container has heard of.
+            // An error is a panic, which the container handles.
             let _ = join.await;
             self.join = None;
         }

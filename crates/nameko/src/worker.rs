@@ -1,4 +1,4 @@
-//! One call of one method: its context.
+//! The context of a call.
 
 use std::{
     fmt,
@@ -12,9 +12,9 @@ use crate::{
     sync::lock,
 };
 
-/// What a worker knows of its call: where it came from, and the data that travels with it.
+/// The context of a worker: the origin of its call and its context data.
 ///
-/// Cheap to clone; all clones are one context. A service asks for it like for any dependency:
+/// Cheap to clone; clones share the same context. Injected like any dependency:
 /// `#[dependency(CurrentWorker)] worker: WorkerContext`.
 #[derive(Clone)]
 pub struct WorkerContext {
@@ -25,18 +25,19 @@ struct Inner {
     service: Arc<str>,
     method: &'static str,
     config: Config,
-    /// How many parents the call id stack keeps.
+    /// Maximum number of parents in the call id stack.
     parents: usize,
-    /// The ids of the calls that led here, oldest first, this call's not among them.
+    /// Call ids of the callers, oldest first, without this call.
     callers: Vec<String>,
-    /// Made when first asked for: most workers call nobody.
+    /// Created on demand: most workers make no calls.
     call_id: OnceLock<String>,
-    /// What travels with the call. Methods may change it; calls they make afterwards carry the change.
+    /// Context data. Changes apply to later calls of the worker.
     data: Mutex<Table>,
 }
 
 impl WorkerContext {
-    /// `data` is what came with the message, without the prefix; the call id stack is taken out of it.
+    /// Creates a context from the data of a message, without prefixes. Removes the call id stack
+    /// from it.
     pub(crate) fn new(
         service: Arc<str>,
         method: &'static str,
@@ -47,7 +48,7 @@ impl WorkerContext {
         let callers = match data.remove(protocol::CALL_ID_STACK) {
             Some(Value::List(ids)) => ids
                 .into_iter()
-                .filter_map(|it| match it {
+                .filter_map(|value| match value {
                     Value::String(id) => Some(id),
                     _ => None,
                 })
@@ -68,8 +69,8 @@ impl WorkerContext {
         }
     }
 
-    /// A worker's context outside of any container, for a test that makes the service's value itself, or asks a provider
-    /// for its dependency. It starts with no context data, called by nobody, with the default configuration.
+    /// Creates a context without a container, for tests that create the service value directly or
+    /// call a provider. It has no context data, no caller, and the default configuration.
     ///
     /// ```
     /// use nameko::WorkerContext;
@@ -89,29 +90,30 @@ impl WorkerContext {
         )
     }
 
-    /// The service's name.
+    /// Returns the name of the service.
     pub fn service_name(&self) -> &str {
         &self.inner.service
     }
 
-    /// The method's name.
+    /// Returns the name of the method.
     pub fn method_name(&self) -> &'static str {
         self.inner.method
     }
 
-    /// The container's configuration.
+    /// Returns the configuration of the container.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }
 
-    /// This call's id: `{service}.{method}.{uuid4}`.
+    /// Returns the id of this call: `{service}.{method}.{uuid4}`.
     pub fn call_id(&self) -> &str {
         self.inner
             .call_id
             .get_or_init(|| protocol::call_id(&self.inner.service, self.inner.method))
     }
 
-    /// The ids of the calls that led here, oldest first, this call's last. At most `parent_calls_tracked` + 1.
+    /// Returns the call ids of the callers, oldest first, and of this call. At most
+    /// `parent_calls_tracked` + 1.
     pub fn call_id_stack(&self) -> Vec<String> {
         let callers = &self.inner.callers;
         let skip = callers.len().saturating_sub(self.inner.parents);
@@ -124,7 +126,7 @@ impl WorkerContext {
             .collect()
     }
 
-    /// The id of the call at the root of the stack: this call's own where nobody called.
+    /// Returns the first id of the call id stack: the id of this call if it has no caller.
     pub fn origin_call_id(&self) -> &str {
         self.inner
             .callers
@@ -132,27 +134,28 @@ impl WorkerContext {
             .map_or_else(|| self.call_id(), String::as_str)
     }
 
-    /// The id of the caller's call.
+    /// Returns the call id of the caller.
     pub fn immediate_parent_call_id(&self) -> Option<&str> {
         self.inner.callers.last().map(String::as_str)
     }
 
-    /// A value of the context data: `language`, `user_id`, `auth_token`, or your own.
+    /// Returns a value of the context data: `language`, `user_id`, `auth_token`, or a custom key.
     pub fn get(&self, key: &str) -> Option<Value> {
         self.data().get(key).cloned()
     }
 
-    /// Sets a value of the context data. Calls made from now on carry it.
+    /// Sets a value of the context data, for later calls.
     pub fn set(&self, key: impl Into<String>, value: impl Into<Value>) {
         self.data().insert(key.into(), value.into());
     }
 
-    /// A copy of the context data.
+    /// Returns a copy of the context data.
     pub fn context_data(&self) -> Table {
         self.data().clone()
     }
 
-    /// The headers of a message that this worker sends: the context data and the call id stack, as `nameko.*`.
+    /// Returns the headers of messages sent by this worker: the context data and the call id stack,
+    /// as `nameko.*`.
     pub fn headers(&self) -> Table {
         headers(&self.data(), self.call_id_stack())
     }
@@ -162,7 +165,8 @@ impl WorkerContext {
     }
 }
 
-/// Context data as headers: each key prefixed, nulls dropped, the call id stack added.
+/// Converts context data to headers: adds the prefix to the keys, drops nulls, adds the call id
+/// stack.
 pub(crate) fn headers(data: &Table, call_id_stack: Vec<String>) -> Table {
     let stack = Value::List(call_id_stack.into_iter().map(Value::String).collect());
     data.iter()
@@ -175,8 +179,8 @@ pub(crate) fn headers(data: &Table, call_id_stack: Vec<String>) -> Table {
         .collect()
 }
 
-/// The headers of a message that arrived, as the context data of the worker that handles it: the prefix `nameko.` taken
-/// off. Headers without it are kept under their own name, as in Nameko.
+/// Converts the headers of a received message to context data: removes the prefix `nameko.`.
+/// Headers without it keep their name, as in Nameko.
 pub fn context_data(headers: Table) -> Table {
     headers
         .into_iter()
@@ -206,7 +210,7 @@ mod tests {
     use super::*;
 
     fn context(parents: usize, callers: &[&str]) -> WorkerContext {
-        let stack = callers.iter().map(|it| Value::from(*it)).collect();
+        let stack = callers.iter().map(|caller| Value::from(*caller)).collect();
         let data = Table::from_iter([
             ("call_id_stack".to_owned(), Value::List(stack)),
             ("language".to_owned(), Value::from("en")),
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stack_ends_with_this_call_and_forgets_the_oldest() {
+    fn the_call_id_stack_ends_with_this_call_and_drops_the_oldest() {
         let ctx = context(2, &["a.a.1", "b.b.2", "c.c.3"]);
         assert_eq!(ctx.call_id_stack(), ["b.b.2", "c.c.3", ctx.call_id()]);
         assert_eq!(ctx.origin_call_id(), "a.a.1");
@@ -224,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_call_from_nowhere_is_its_own_origin() {
+    fn a_call_without_caller_is_its_own_origin() {
         let ctx = context(10, &[]);
         assert_eq!(ctx.origin_call_id(), ctx.call_id());
         assert_eq!(ctx.immediate_parent_call_id(), None);
     }
 
     #[test]
-    fn context_data_travels_as_prefixed_headers_and_back() {
+    fn context_data_converts_to_prefixed_headers_and_back() {
         let ctx = context(10, &[]);
         ctx.set("user_id", "7");
         ctx.set("gone", Value::Null);
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_others_keep_their_name() {
+    fn foreign_headers_keep_their_name() {
         let data = context_data(Table::from_iter([("x-death".to_owned(), Value::Int(1))]));
         assert_eq!(data.get("x-death"), Some(&Value::Int(1)));
     }

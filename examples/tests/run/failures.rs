@@ -53,7 +53,7 @@ async fn a_dying_service_stops_the_others_and_is_named_in_the_last_line() {
         "{output}"
     );
     assert!(
-        output.contains("the services beside it are stopped"),
+        output.contains("stopping the other services"),
         "{output}"
     );
 }

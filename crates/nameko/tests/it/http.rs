@@ -578,7 +578,10 @@ async fn a_hook_passes_a_request_to_a_method() {
         "{error:?}"
     );
     let error = item.call::<String>((1,)).await.unwrap_err().to_string();
-    assert!(error.contains("a hook gives one with `request`"), "{error}");
+    assert!(
+        error.contains("pass one to the hook with `request`"),
+        "{error}"
+    );
     container.stop().await;
     let error = item.request(get("/items/1")).await.unwrap_err();
     assert!(matches!(error, Error::ContainerStopping(_)), "{error}");
