@@ -124,7 +124,8 @@ pub(super) struct ClientArguments {
     pub(super) config: ConfigArguments,
     #[command(flatten)]
     pub(super) log: LogArguments,
-    /// Timeout of calls in seconds; 0 disables it [default: rpc_timeout of the configuration, else 60]
+    /// Timeout of calls in seconds; 0 disables it [default: rpc_timeout of the configuration, else
+    /// 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) timeout: Option<Duration>,
 }
@@ -164,7 +165,8 @@ pub(super) struct ConfigArguments {
     /// YAML configuration file; ${NAME} and ${NAME:default} are environment variables
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Broker URI: amqp://user:password@host:port/vhost [default: AMQP_URI of the configuration or environment, else localhost]
+    /// Broker URI: amqp://user:password@host:port/vhost [default: AMQP_URI of the configuration or
+    /// environment, else localhost]
     #[arg(long, value_name = "URI")]
     broker: Option<String>,
     /// Set a configuration key to a YAML value; repeatable
@@ -198,10 +200,12 @@ impl ConfigArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct LogArguments {
-    /// Log level or filter: error, warn, info, debug, trace, or e.g. `nameko=debug,info` [default: LOG of the configuration]
+    /// Log level or filter: error, warn, info, debug, trace, or e.g. `nameko=debug,info` [default:
+    /// LOG of the configuration]
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true)]
     pub(super) log: Option<String>,
-    /// Log format: text, or json with one object per line [default: LOG_FORMAT of the configuration, else text]
+    /// Log format: text, or json with one object per line [default: LOG_FORMAT of the
+    /// configuration, else text]
     #[arg(long, value_name = "FORMAT", env = "NAMEKO_LOG_FORMAT", hide_env_values = true, value_parser = LogFormat::parse)]
     pub(super) log_format: Option<LogFormat>,
 }

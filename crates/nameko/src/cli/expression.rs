@@ -87,7 +87,8 @@ impl Call {
         Ok(call)
     }
 
-    /// Adds a command line argument, `KEY=VALUE` or `VALUE`. A value that is not a literal is a string.
+    /// Adds a command line argument, `KEY=VALUE` or `VALUE`. A value that is not a literal is a
+    /// string.
     ///
     /// # Errors
     /// Returns the syntax error and the text it refers to.

@@ -1,8 +1,8 @@
 //! The link of a `run --workers` process to its supervisor.
 //!
 //! The link is a socket, passed as standard input. The process writes a byte once its services are
-//! ready. The supervisor writes a byte to stop the process, and closes the socket. End of file without
-//! that byte means that the supervisor died; the process then stops by itself.
+//! ready. The supervisor writes a byte to stop the process, and closes the socket. End of file
+//! without that byte means that the supervisor died; the process then stops by itself.
 
 use std::future::pending;
 use std::io;

@@ -24,7 +24,8 @@ use crate::supervisor::{Action, Exit, ProcessTable};
 
 /// Runs `count` processes of this program until a signal ends them, or until none can start.
 ///
-/// `broker_uri` is the embedded broker of this process, if there is one; `broker` is its address in messages.
+/// `broker_uri` is the embedded broker of this process, if there is one; `broker` is its address in
+/// messages.
 pub(super) async fn supervise(
     count: u16,
     broker_uri: Option<String>,
@@ -181,7 +182,8 @@ impl Program {
             .args(["run", "--process", &number.to_string()])
             .args(&self.arguments)
             .stdin(OwnedFd::from(theirs))
-            // Ctrl-C on a terminal reaches only this process, which stops the others over their links.
+            // Ctrl-C on a terminal reaches only this process, which stops the others over their
+            // links.
             .process_group(0)
             .kill_on_drop(true);
         if let Some(uri) = &self.broker_uri {

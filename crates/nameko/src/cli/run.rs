@@ -199,7 +199,8 @@ mod tests {
         }
     }
 
-    /// Returns the exit code of a service that receives `signals`, with a call in progress if `busy`.
+    /// Returns the exit code of a service that receives `signals`, with a call in progress if
+    /// `busy`.
     async fn exit_code(signals: &[Received], busy: bool) -> String {
         let broker = Broker::start("127.0.0.1:0").await.expect("a broker");
         let config = Config::new().with("AMQP_URI", broker.uri());
@@ -261,7 +262,10 @@ mod tests {
         #[cfg(unix)]
         for first in [Received::Parent, Received::Terminate] {
             let then = [Received::Parent, Received::Terminate];
-            let then = then.into_iter().find(|it| *it != first).expect("the other");
+            let then = then
+                .into_iter()
+                .find(|received| *received != first)
+                .expect("the other");
             let ended = exit_code(&[first, then, Received::Interrupt], true).await;
             assert_eq!(ended, code(Received::Interrupt));
         }

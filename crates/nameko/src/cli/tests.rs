@@ -520,11 +520,14 @@ fn any_literal() -> impl Strategy<Value = Literal> {
         prop_oneof![
             items.clone().prop_map(Literal::List),
             items.prop_map(Literal::Tuple),
-            prop::collection::btree_map(any::<String>(), inner, 0..4).prop_map(|it| Literal::Dict(
-                it.into_iter()
-                    .map(|(key, value)| (Literal::Text(key), value))
-                    .collect()
-            )),
+            prop::collection::btree_map(any::<String>(), inner, 0..4).prop_map(|entries| {
+                Literal::Dict(
+                    entries
+                        .into_iter()
+                        .map(|(key, value)| (Literal::Text(key), value))
+                        .collect(),
+                )
+            }),
         ]
     })
 }

@@ -1,5 +1,5 @@
-//! YAML output in the layout of PyYAML's `dump(default_flow_style=False)`: sorted keys, the dashes of
-//! a list aligned with its key.
+//! YAML output in the layout of PyYAML's `dump(default_flow_style=False)`: sorted keys, the dashes
+//! of a list aligned with its key.
 
 use std::fmt::Write as _;
 

@@ -62,8 +62,8 @@ impl Config {
     /// `origin` names the text in errors.
     ///
     /// # Errors
-    /// If the text is not YAML or not a mapping, or refers to an unset variable. The error holds the
-    /// position.
+    /// If the text is not YAML or not a mapping, or refers to an unset variable. The error holds
+    /// the position.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let document = yaml::load(text, origin, &yaml::process_environment)?;
         Ok(Self(Arc::new(Inner {
@@ -358,7 +358,8 @@ pub enum ConfigError {
     },
 }
 
-/// The optional [`Place`] of a value; absent for values set in code. Displayed as `PLACE: `, or empty.
+/// The optional [`Place`] of a value; absent for values set in code. Displayed as `PLACE: `, or
+/// empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaybePlace(pub Option<Place>);
 

@@ -1,6 +1,6 @@
-//! Resolution of plain YAML scalars by the rules of PyYAML's safe loader (YAML 1.1), so that a file has
-//! the same meaning for Rust and Python services: `yes` is true, `010` is 8, `1:30` is 90, `1e3` is
-//! text.
+//! Resolution of plain YAML scalars by the rules of PyYAML's safe loader (YAML 1.1), so that a file
+//! has the same meaning for Rust and Python services: `yes` is true, `010` is 8, `1:30` is 90,
+//! `1e3` is text.
 
 use serde_json::{Number, Value};
 
@@ -66,7 +66,8 @@ fn integer(text: &str) -> Option<Result<Number, String>> {
     )
 }
 
-/// Parses digits of a base. Outer `None`: not digits of that base. Inner `None`: more than 128 bits.
+/// Parses digits of a base. Outer `None`: not digits of that base. Inner `None`: more than 128
+/// bits.
 fn in_base(digits: &str, base: u32) -> Option<Option<u128>> {
     if !digits.chars().all(|c| c == '_' || c.is_digit(base)) {
         return None;

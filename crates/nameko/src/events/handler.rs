@@ -64,10 +64,11 @@ impl<T: Into<String>> From<T> for BroadcastIdentifier {
 
 /// Calls a method with the data of each event of a type.
 ///
-/// The event type may be a pattern of a topic exchange: `*` matches one word, `#` any number of words, as
-/// in `order.*`. An event is acknowledged after the method returns, also with an error, unless
-/// [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) is set. An
-/// event that does not deserialize into the argument is logged and rejected without requeueing.
+/// The event type may be a pattern of a topic exchange: `*` matches one word, `#` any number of
+/// words, as in `order.*`. An event is acknowledged after the method returns, also with an error,
+/// unless [`requeue_on_error`](Self::requeue_on_error) or
+/// [`reject_on_error`](Self::reject_on_error) is set. An event that does not deserialize into the
+/// argument is logged and rejected without requeueing.
 ///
 /// ```
 /// use nameko::prelude::*;
@@ -98,8 +99,8 @@ pub struct EventHandler {
 }
 
 impl EventHandler {
-    /// Creates a handler of events of the type `event_type` from the service `source`. Default: one instance
-    /// per service, reliable delivery.
+    /// Creates a handler of events of the type `event_type` from the service `source`. Default: one
+    /// instance per service, reliable delivery.
     pub fn new(source: impl Into<String>, event_type: impl Into<String>) -> Self {
         Self {
             source: source.into(),
@@ -122,39 +123,41 @@ impl EventHandler {
         self
     }
 
-    /// Sets whether events are kept while no handler runs. Default: `true`. If `false`, the queue and its
-    /// events are deleted with its last consumer.
+    /// Sets whether events are kept while no handler runs. Default: `true`. If `false`, the queue
+    /// and its events are deleted with its last consumer.
     #[must_use]
     pub fn reliable_delivery(mut self, reliable: bool) -> Self {
         self.reliable_delivery = reliable;
         self
     }
 
-    /// Requeues an event if the method fails. The broker redelivers it at once: set a delivery limit on the
-    /// queue with [`queue_arguments`](Self::queue_arguments).
+    /// Requeues an event if the method fails. The broker redelivers it at once: set a delivery
+    /// limit on the queue with [`queue_arguments`](Self::queue_arguments).
     #[must_use]
     pub fn requeue_on_error(mut self, requeue: bool) -> Self {
         self.requeue_on_error = requeue;
         self
     }
 
-    /// Rejects an event if the method fails. The queue dead-letters it, or drops it without a dead-letter
-    /// exchange.
+    /// Rejects an event if the method fails. The queue dead-letters it, or drops it without a
+    /// dead-letter exchange.
     #[must_use]
     pub fn reject_on_error(mut self, reject: bool) -> Self {
         self.reject_on_error = reject;
         self
     }
 
-    /// Sets the identifier of this instance, for [`HandlerType::Broadcast`]. Default: a new one at each start,
-    /// which excludes reliable delivery: the queues of stopped instances would remain forever.
+    /// Sets the identifier of this instance, for [`HandlerType::Broadcast`]. Default: a new one at
+    /// each start, which excludes reliable delivery: the queues of stopped instances would remain
+    /// forever.
     #[must_use]
     pub fn broadcast_identifier(mut self, identifier: impl Into<BroadcastIdentifier>) -> Self {
         self.identifier = Some(identifier.into());
         self
     }
 
-    /// Adds arguments for the queue. They override those under `events` in the config key `queue_arguments`.
+    /// Adds arguments for the queue. They override those under `events` in the config key
+    /// `queue_arguments`.
     ///
     /// Configured arguments only apply to reliable delivery: a quorum queue, for example, cannot be
     /// auto-deleted.

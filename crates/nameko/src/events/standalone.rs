@@ -14,9 +14,10 @@ use crate::{
 
 /// Dispatches events as any service, from a program outside of services.
 ///
-/// Declares nothing: the exchange of events is declared by the service or a handler. Dispatching without
-/// an exchange is an error ([`amqp::Error::is_not_found`](crate::amqp::Error::is_not_found)), unless
-/// confirms are disabled with [`use_confirms`](Self::use_confirms). Supports concurrent use.
+/// Declares nothing: the exchange of events is declared by the service or a handler. Dispatching
+/// without an exchange is an error
+/// ([`amqp::Error::is_not_found`](crate::amqp::Error::is_not_found)), unless confirms are disabled
+/// with [`use_confirms`](Self::use_confirms). Supports concurrent use.
 ///
 /// ```no_run
 /// use nameko::{Config, events::StandaloneDispatcher};
@@ -37,8 +38,8 @@ impl StandaloneDispatcher {
     /// Creates a dispatcher for the configured broker. Connects on first use.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration of the connection or the format is
-    /// invalid.
+    /// [`Error::Config`](crate::Error::Config) if the configuration of the connection or the format
+    /// is invalid.
     pub fn new(config: &Config) -> Result<Self> {
         Ok(Self {
             publisher: Arc::new(ConfiguredPublisher::new(config, None, Options::default())?),
@@ -51,8 +52,9 @@ impl StandaloneDispatcher {
     /// Dispatches an event as `service` when awaited.
     ///
     /// # Errors
-    /// When awaited: [`Error::Publish`](crate::Error::Publish) if the exchange `{service}.events` does not
-    /// exist, or the broker is unreachable; [`Error::Serialization`](crate::Error::Serialization).
+    /// When awaited: [`Error::Publish`](crate::Error::Publish) if the exchange `{service}.events`
+    /// does not exist, or the broker is unreachable;
+    /// [`Error::Serialization`](crate::Error::Serialization).
     pub fn dispatch<'a, T: Serialize + ?Sized>(
         &self,
         service: &str,

@@ -15,8 +15,8 @@ use crate::error::Result;
 /// Defines the builder methods for a type with a field `options`.
 macro_rules! publish_options {
     () => {
-        /// Sets whether to wait for the broker's confirm. Default: `true`; without it, lost messages are not
-        /// detected.
+        /// Sets whether to wait for the broker's confirm. Default: `true`; without it, lost
+        /// messages are not detected.
         pub fn use_confirms(mut self, confirms: bool) -> Self {
             self.options.use_confirms = Some(confirms);
             self
@@ -28,13 +28,15 @@ macro_rules! publish_options {
             self
         }
 
-        /// Sets the retries after a lost connection; `None` disables them. Default: three, a second apart.
+        /// Sets the retries after a lost connection; `None` disables them. Default: three, a second
+        /// apart.
         pub fn retry(mut self, retry: Option<$crate::amqp::Retry>) -> Self {
             self.options.retry = Some(retry);
             self
         }
 
-        /// Sets the format of the body, such as `json` or `msgpack`. Default: the config key `serializer`.
+        /// Sets the format of the body, such as `json` or `msgpack`. Default: the config key
+        /// `serializer`.
         pub fn serializer(mut self, name: impl Into<String>) -> Self {
             self.options.serializer = Some(name.into());
             self
@@ -58,8 +60,8 @@ macro_rules! publish_options {
             self
         }
 
-        /// Adds a header. Headers of a message override those of its publisher; the framework's own,
-        /// `nameko.*`, override both.
+        /// Adds a header. Headers of a message override those of its publisher; the framework's
+        /// own, `nameko.*`, override both.
         pub fn header(
             mut self,
             name: impl Into<String>,
@@ -75,7 +77,8 @@ macro_rules! publish_options {
             self
         }
 
-        /// Sets whether the message is persistent (delivery mode 2) or transient (1). Default: `true`.
+        /// Sets whether the message is persistent (delivery mode 2) or transient (1). Default:
+        /// `true`.
         pub fn persistent(mut self, persistent: bool) -> Self {
             self.options.persistent = Some(persistent);
             self
@@ -186,8 +189,8 @@ impl<'a, T: ?Sized> Publishing<'a, T> {
         }
     }
 
-    /// Sets the routing key; on the default exchange, the name of the queue. Default: the publisher's, else
-    /// `""`.
+    /// Sets the routing key; on the default exchange, the name of the queue. Default: the
+    /// publisher's, else `""`.
     pub fn routing_key(mut self, key: impl Into<String>) -> Self {
         self.options.routing_key = Some(key.into());
         self

@@ -10,13 +10,14 @@ use crate::{
     extension::Entrypoint,
 };
 
-/// Calls a method with each message of a queue: with the deserialized body, or with the whole message as
-/// a [`RawMessage`](super::RawMessage).
+/// Calls a method with each message of a queue: with the deserialized body, or with the whole
+/// message as a [`RawMessage`](super::RawMessage).
 ///
-/// Declares the queue with its exchanges and bindings at the start and after each reconnect. A message is
-/// acknowledged after the method returns, also with an error, unless
-/// [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) is set. A
-/// message that does not deserialize into the argument is logged and rejected without requeueing.
+/// Declares the queue with its exchanges and bindings at the start and after each reconnect. A
+/// message is acknowledged after the method returns, also with an error, unless
+/// [`requeue_on_error`](Self::requeue_on_error) or [`reject_on_error`](Self::reject_on_error) is
+/// set. A message that does not deserialize into the argument is logged and rejected without
+/// requeueing.
 ///
 /// ```
 /// use nameko::{amqp::{Exchange, Queue}, prelude::*};
@@ -60,8 +61,9 @@ impl Consume {
         }
     }
 
-    /// Requeues a message if the method fails. The broker redelivers it at once, to this or another instance:
-    /// set a [delivery limit](Queue::delivery_limit) and a [dead-letter exchange](Queue::dead_letter).
+    /// Requeues a message if the method fails. The broker redelivers it at once, to this or another
+    /// instance: set a [delivery limit](Queue::delivery_limit) and a [dead-letter
+    /// exchange](Queue::dead_letter).
     #[must_use]
     pub fn requeue_on_error(mut self, requeue: bool) -> Self {
         self.requeue_on_error = requeue;

@@ -158,8 +158,8 @@ impl Handler {
         }
     }
 
-    /// Rejects a message that does not deserialize. Requeueing would redeliver it forever; a dead-letter
-    /// exchange receives it, else it is dropped.
+    /// Rejects a message that does not deserialize. Requeueing would redeliver it forever; a
+    /// dead-letter exchange receives it, else it is dropped.
     fn refuse(&self, container: &Container, delivery: &Delivery, bytes: usize, error: &Error) {
         tracing::error!(
             service = container.service_name(),

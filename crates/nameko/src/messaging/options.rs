@@ -71,10 +71,11 @@ impl Options {
         }
     }
 
-    /// Returns the properties and the body of a message. The framework's headers, `extra`, override the
-    /// others, as in Nameko.
+    /// Returns the properties and the body of a message. The framework's headers, `extra`, override
+    /// the others, as in Nameko.
     pub(crate) fn message(&self, encoded: Encoded, extra: Table) -> (Properties, Bytes) {
-        // Collected in one pass: `extra` may hold many headers of a peer, and single insertions are linear.
+        // Collected in one pass: `extra` may hold many headers of a peer, and single insertions are
+        // linear.
         let headers = self.headers.clone().into_iter().chain(extra).collect();
         let (properties, body) = protocol::message(encoded, headers);
         let properties = Properties {

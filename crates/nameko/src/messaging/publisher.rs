@@ -137,8 +137,9 @@ impl MessagePublisher {
     ///
     /// # Errors
     /// When awaited: [`Error::Publish`] if a mandatory message is unroutable
-    /// ([`PublishError::is_unroutable`](crate::amqp::PublishError::is_unroutable)), or the broker refuses it
-    /// or is unreachable; [`Error::Serialization`] if the format cannot represent the value.
+    /// ([`PublishError::is_unroutable`](crate::amqp::PublishError::is_unroutable)), or the broker
+    /// refuses it or is unreachable; [`Error::Serialization`] if the format cannot represent the
+    /// value.
     pub fn publish<'a, T: Serialize + ?Sized>(&self, value: &'a T) -> Publishing<'a, T> {
         Publishing::value(self.0.clone(), value)
     }

@@ -12,8 +12,8 @@ use crate::{
 
 /// A message with an undecoded body, as an argument of `#[consume]` and `#[event_handler]` methods.
 ///
-/// The body may have any format, also malformed or compressed, so no message is rejected for its body. It
-/// is acknowledged after the method returns.
+/// The body may have any format, also malformed or compressed, so no message is rejected for its
+/// body. It is acknowledged after the method returns.
 ///
 /// ```
 /// use nameko::prelude::*;
@@ -40,7 +40,8 @@ use crate::{
 pub struct RawMessage {
     /// Undecoded body.
     pub body: Bytes,
-    /// Properties with all headers, including the framework's `nameko.*` and the broker's, such as `x-death`.
+    /// Properties with all headers, including the framework's `nameko.*` and the broker's, such as
+    /// `x-death`.
     pub properties: Properties,
     /// Exchange of the message; empty for the default exchange.
     pub exchange: Arc<str>,

@@ -8,8 +8,8 @@ use crate::{amqp::Exchange, config::Config};
 
 /// Returns the exchange of a service's events, `{service}.events`.
 ///
-/// Config keys: `AUTO_DELETE_EVENT_EXCHANGES` makes it auto-delete; `DECLARE_EVENT_EXCHANGES: false`
-/// disables its declaration.
+/// Config keys: `AUTO_DELETE_EVENT_EXCHANGES` makes it auto-delete; `DECLARE_EVENT_EXCHANGES:
+/// false` disables its declaration.
 pub(crate) fn event_exchange(config: &Config, service: &str) -> Exchange {
     let declared = config.get("DECLARE_EVENT_EXCHANGES") != Some(&Value::Bool(false));
     let auto_delete = config

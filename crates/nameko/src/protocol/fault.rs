@@ -26,8 +26,8 @@ pub struct Fault {
     pub(crate) extension: Option<Arc<dyn FaultExtension>>,
 }
 
-/// Data that an error type attaches to its fault for an entrypoint of the same process, such as the HTTP response of a
-/// `web::Error`. Never sent.
+/// Data that an error type attaches to its fault for an entrypoint of the same process, such as the
+/// HTTP response of a `web::Error`. Never sent.
 pub(crate) trait FaultExtension: Any + fmt::Debug + Send + Sync {
     /// Whether the caller caused the error. Such errors are logged as warnings.
     fn is_client_error(&self) -> bool;

@@ -34,8 +34,8 @@ struct Envelope<A, K> {
 }
 
 impl Call {
-    /// Serializes positional arguments from a list, or named ones from a map or struct. `None` for other
-    /// values.
+    /// Serializes positional arguments from a list, or named ones from a map or struct. `None` for
+    /// other values.
     pub(crate) fn new<T: Serialize + ?Sized>(
         format: &Format,
         arguments: &T,
@@ -110,8 +110,8 @@ impl Call {
     }
 }
 
-/// Decodes a request. Errors for malformed bodies are those of Nameko. Without a content type, the body
-/// is JSON.
+/// Decodes a request. Errors for malformed bodies are those of Nameko. Without a content type, the
+/// body is JSON.
 pub(crate) fn decode_request(
     codec: &Codec,
     properties: &Properties,
@@ -165,8 +165,8 @@ fn from_json(text: &str) -> Result<Arguments, Fault> {
     let request: Request<'_> = serde_json::from_str(text).map_err(not_json)?;
     match (request.args, request.kwargs) {
         (Some(args), Some(kwargs)) => arguments(Arguments::from_json(args.get(), kwargs.get())),
-        // An explicit null deserializes as absent; Nameko distinguishes them and reports that null is not a
-        // list.
+        // An explicit null deserializes as absent; Nameko distinguishes them and reports that null
+        // is not a list.
         _ => {
             let keys: serde_json::Map<String, Value> =
                 serde_json::from_str(text).unwrap_or_default();

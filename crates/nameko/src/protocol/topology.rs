@@ -12,7 +12,8 @@ const RPC_EXCHANGE: &str = "nameko-rpc";
 /// Time in milliseconds after which a reply queue without consumers expires.
 const REPLY_QUEUE_TTL: i64 = 300_000;
 
-/// Returns the durable topic exchange of RPC: `nameko-rpc`, or the one that the config key `rpc_exchange` names.
+/// Returns the durable topic exchange of RPC: `nameko-rpc`, or the one that the config key
+/// `rpc_exchange` names.
 pub(crate) fn rpc_exchange(config: &Config) -> Result<Exchange, ConfigError> {
     Ok(Exchange::topic(
         config.str("rpc_exchange")?.unwrap_or(RPC_EXCHANGE),
@@ -27,7 +28,8 @@ pub(crate) fn request_queue(exchange: &Exchange, service: &str) -> Queue {
     }
 }
 
-/// Returns a reply queue: `rpc.reply-{owner}-{id}`, bound with `{id}`. It expires after five minutes without a consumer.
+/// Returns a reply queue: `rpc.reply-{owner}-{id}`, bound with `{id}`. It expires after five
+/// minutes without a consumer.
 pub(crate) fn reply_queue(exchange: &Exchange, owner: &str, id: Uuid) -> Queue {
     Queue {
         arguments: Table::from_iter([("x-expires".to_owned(), Value::Int(REPLY_QUEUE_TTL))]),

@@ -117,8 +117,8 @@ impl Client {
         }
     }
 
-    /// Returns the reason why a request is not confirmed yet: the publisher's last error since `start`, or
-    /// an unresponsive broker.
+    /// Returns the reason why a request is not confirmed yet: the publisher's last error since
+    /// `start`, or an unresponsive broker.
     fn unsent(&self, start: Instant, timeout: Duration) -> Option<amqp::Error> {
         self.publisher.failure_since(start).or_else(|| {
             Some(amqp::Error::Timeout {

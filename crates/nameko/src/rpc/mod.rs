@@ -1,8 +1,8 @@
 //! RPC: entrypoints and clients.
 //!
 //! A request is published to the topic exchange `nameko-rpc` with the routing key
-//! `{service}.{method}`. The reply is published to the same exchange, routed to the caller's reply queue,
-//! with the correlation id of the request.
+//! `{service}.{method}`. The reply is published to the same exchange, routed to the caller's reply
+//! queue, with the correlation id of the request.
 
 mod client;
 mod proxy;

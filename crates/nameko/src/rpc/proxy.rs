@@ -83,15 +83,16 @@ impl RpcProxy {
 }
 
 impl<C> RpcProxy<C> {
-    /// Sets the timeout of calls; `None` waits forever. Default: the config key `rpc_timeout`, else 60 s.
+    /// Sets the timeout of calls; `None` waits forever. Default: the config key `rpc_timeout`, else
+    /// 60 s.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = Some(timeout.into());
         self
     }
 
     /// Sets the format of requests and their replies: `json`, `msgpack`, or a
-    /// [`register`](crate::serialization::register)ed one. Default: the config key `serializer`. The service
-    /// must accept it.
+    /// [`register`](crate::serialization::register)ed one. Default: the config key `serializer`.
+    /// The service must accept it.
     pub fn serializer(mut self, name: impl Into<String>) -> Self {
         self.serializer = Some(name.into());
         self
@@ -243,8 +244,8 @@ impl ServiceProxy {
 
     /// Creates a mock for tests.
     ///
-    /// `reply` receives the name of the method, the positional arguments (an array) and the named ones (an
-    /// object), and returns the result of the call.
+    /// `reply` receives the name of the method, the positional arguments (an array) and the named
+    /// ones (an object), and returns the result of the call.
     ///
     /// ```
     /// # use nameko::ServiceProxy;
@@ -300,7 +301,8 @@ impl ServiceProxy {
         proxy
     }
 
-    /// Calls `method`. Positional arguments are a tuple, array or `Vec`; named ones a struct or map.
+    /// Calls `method`. Positional arguments are a tuple, array or `Vec`; named ones a struct or
+    /// map.
     ///
     /// ```no_run
     /// # use nameko::{Result, ServiceProxy};
@@ -313,9 +315,10 @@ impl ServiceProxy {
     ///
     /// # Errors
     /// [`Error::Remote`] if the method raised an error; [`Error::UnknownService`];
-    /// [`Error::MethodNotFound`]; [`Error::IncorrectSignature`]; [`Error::Timeout`]; [`Error::ReplyLost`];
-    /// [`Error::Publish`] if the request could not be sent; [`Error::Serialization`] if the format cannot
-    /// represent the arguments, or the result is not a `T`.
+    /// [`Error::MethodNotFound`]; [`Error::IncorrectSignature`]; [`Error::Timeout`];
+    /// [`Error::ReplyLost`]; [`Error::Publish`] if the request could not be sent;
+    /// [`Error::Serialization`] if the format cannot represent the arguments, or the result is not
+    /// a `T`.
     pub async fn call<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -344,8 +347,8 @@ impl ServiceProxy {
         }
     }
 
-    /// Calls `method` with positional arguments, which serialize as a list, and named ones, which serialize
-    /// as a map.
+    /// Calls `method` with positional arguments, which serialize as a list, and named ones, which
+    /// serialize as a map.
     ///
     /// # Errors
     /// As for [`call`](Self::call).

@@ -40,10 +40,11 @@ impl Rpc {
         Self::default()
     }
 
-    /// Adds arguments for the request queue of the service. They override those under `rpc` in the config
-    /// key `queue_arguments`.
+    /// Adds arguments for the request queue of the service. They override those under `rpc` in the
+    /// config key `queue_arguments`.
     ///
-    /// All methods of a service share the queue: set them on one method. Different values are an error.
+    /// All methods of a service share the queue: set them on one method. Different values are an
+    /// error.
     ///
     /// ```
     /// use nameko::prelude::*;
@@ -208,8 +209,8 @@ struct Server {
 }
 
 impl Server {
-    /// Accepts a request from the I/O task. Every request, valid or not, is answered if possible and
-    /// acknowledged.
+    /// Accepts a request from the I/O task. Every request, valid or not, is answered if possible
+    /// and acknowledged.
     fn accept(server: &Weak<Self>, delivery: Delivery) {
         let Some((server, container)) = server
             .upgrade()
@@ -286,8 +287,8 @@ struct Reply<'a> {
 }
 
 impl Reply<'_> {
-    /// Sends the outcome of the worker, then acknowledges the request. Returns the outcome sent, for
-    /// providers.
+    /// Sends the outcome of the worker, then acknowledges the request. Returns the outcome sent,
+    /// for providers.
     async fn send(&self, outcome: Outcome) -> Outcome {
         let encode =
             |value: Box<dyn reply::Reply>| match protocol::encode_result(&self.format, &*value) {
@@ -300,7 +301,8 @@ impl Reply<'_> {
                     )))
                 }
             };
-        // A panic while serializing the result is the outcome of the call, like a panic of the method.
+        // A panic while serializing the result is the outcome of the call, like a panic of the
+        // method.
         let outcome = outcome.and_then(|value| {
             catch_unwind(AssertUnwindSafe(|| encode(value))).unwrap_or_else(|panic| {
                 let fault = Fault::panic(panic.as_ref());

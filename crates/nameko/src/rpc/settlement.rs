@@ -13,8 +13,8 @@ const REQUEUE_DELAY: Duration = Duration::from_secs(1);
 /// The end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// The reply was confirmed, or the broker refused the reply itself, so that running the method again
-    /// would not help.
+    /// The reply was confirmed, or the broker refused the reply itself, so that running the method
+    /// again would not help.
     Acknowledge,
     /// The reply was not confirmed: the request is redelivered.
     Requeue,

@@ -40,9 +40,9 @@ pub struct Codec {
 impl Codec {
     /// Creates the codec that the configuration selects.
     ///
-    /// `serializer` (default: `json`) is the format to write, `ACCEPT` (default: the same one) lists
-    /// the formats to read. `SERIALIZERS`, where Python services register custom formats, may only
-    /// name formats that this program has [`register`](super::register)ed.
+    /// `serializer` (default: `json`) is the format to write, `ACCEPT` (default: the same one)
+    /// lists the formats to read. `SERIALIZERS`, where Python services register custom formats, may
+    /// only name formats that this program has [`register`](super::register)ed.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] if a format is not registered.
@@ -125,10 +125,10 @@ impl Codec {
 
     /// Decompresses and deserializes the body of a message.
     ///
-    /// The header `compression` selects the decompressor and the content type the format, which must
-    /// be accepted. `application/data` and `application/text` are always accepted; a message without
-    /// a content type counts as `application/data`. Both yield text, or bytes if the content
-    /// encoding is `binary`.
+    /// The header `compression` selects the decompressor and the content type the format, which
+    /// must be accepted. `application/data` and `application/text` are always accepted; a message
+    /// without a content type counts as `application/data`. Both yield text, or bytes if the
+    /// content encoding is `binary`.
     ///
     /// # Errors
     /// If the body cannot be decompressed, its format is not accepted, or its content is malformed:

@@ -6,10 +6,12 @@ use crate::config::Config;
 
 pub use nameko_broker::testing::AMQP_URI_VARIABLE;
 
-/// Starts a broker for one test: an embedded one, in memory, on a free port. It stops when the value is dropped.
+/// Starts a broker for one test: an embedded one, in memory, on a free port. It stops when the
+/// value is dropped.
 ///
-/// With `NAMEKO_TEST_AMQP_URI` set (`amqp://guest:guest@127.0.0.1:5672`), it is a fresh virtual host on that RabbitMQ,
-/// created and deleted through the management plugin, which must listen on port 15672 of the same host.
+/// With `NAMEKO_TEST_AMQP_URI` set (`amqp://guest:guest@127.0.0.1:5672`), it is a fresh virtual
+/// host on that RabbitMQ, created and deleted through the management plugin, which must listen on
+/// port 15672 of the same host.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

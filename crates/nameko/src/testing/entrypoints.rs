@@ -62,8 +62,8 @@ pub struct Once {
 }
 
 impl Once {
-    /// Creates an entrypoint that calls the method with `arguments`: positional ones as a tuple, array or
-    /// `Vec`, named ones as a struct or map.
+    /// Creates an entrypoint that calls the method with `arguments`: positional ones as a tuple,
+    /// array or `Vec`, named ones as a struct or map.
     pub fn new(arguments: impl Serialize) -> Self {
         Self {
             arguments: Mutex::new(Some(bindable(&arguments))),

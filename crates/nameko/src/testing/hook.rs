@@ -37,7 +37,8 @@ use crate::{
 /// impl Greeter {
 ///     #[entrypoint(nameko::testing::Dummy)]
 ///     async fn hello(&self, name: String) -> Result<String> {
-///         let french = self.worker.get("language").is_some_and(|it| it.as_str() == Some("fr"));
+///         let language = self.worker.get("language");
+///         let french = language.is_some_and(|value| value.as_str() == Some("fr"));
 ///         Ok(format!("{}, {name}!", if french { "Bonjour" } else { "Hello" }))
 ///     }
 /// }
@@ -85,14 +86,16 @@ impl EntrypointHook {
         self
     }
 
-    /// Runs a worker to its end, including the final provider hooks, and returns the method's result.
+    /// Runs a worker to its end, including the final provider hooks, and returns the method's
+    /// result.
     ///
     /// Positional arguments are a tuple, array or `Vec`; named ones a struct or map.
     ///
     /// # Errors
-    /// [`Error::Raised`] with the error of the method; [`Error::ExtensionNotFound`] if the service has no
-    /// such entrypoint; [`Error::Timeout`]; [`Error::Killed`] if the call killed the container;
-    /// [`Error::ContainerStopping`]; [`Error::Serialization`] if the result is not a `T`.
+    /// [`Error::Raised`] with the error of the method; [`Error::ExtensionNotFound`] if the service
+    /// has no such entrypoint; [`Error::Timeout`]; [`Error::Killed`] if the call killed the
+    /// container; [`Error::ContainerStopping`]; [`Error::Serialization`] if the result is not a
+    /// `T`.
     pub async fn call<T: DeserializeOwned>(&self, arguments: impl Serialize) -> Result<T> {
         self.run(bindable(&arguments)?).await
     }
@@ -105,10 +108,11 @@ impl EntrypointHook {
         self.run(Arguments::from_origin(message)).await
     }
 
-    /// Passes a request to an `#[http]` method and returns the response that a client would receive.
+    /// Passes a request to an `#[http]` method and returns the response that a client would
+    /// receive.
     ///
-    /// Returns after the worker has ended, also if the method fails or the request's arguments do not
-    /// match. No connection is made, but the service still listens: configure port 0.
+    /// Returns after the worker has ended, also if the method fails or the request's arguments do
+    /// not match. No connection is made, but the service still listens: configure port 0.
     ///
     /// ```
     /// use nameko::{prelude::*, testing::entrypoint_hook, web::{self, http, Bytes, Json}};
@@ -156,7 +160,9 @@ impl EntrypointHook {
             Some((entrypoint, method, entrypoint.accept(&owner, &request)?))
         };
         let Some((entrypoint, method, accepted)) = entrypoints().find_map(accepts) else {
-            let served: Vec<_> = entrypoints().map(|(it, _)| it.describe()).collect();
+            let served: Vec<_> = entrypoints()
+                .map(|(entrypoint, _)| entrypoint.describe())
+                .collect();
             return Err(Error::IncorrectSignature(format!(
                 "{}() does not handle {} {}; it handles {}",
                 self.method,

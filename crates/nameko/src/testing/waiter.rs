@@ -82,7 +82,8 @@ pub struct EntrypointWaiter {
 }
 
 impl EntrypointWaiter {
-    /// Only counts workers for which `when` returns `true`. Called once per worker, in the order they end.
+    /// Only counts workers for which `when` returns `true`. Called once per worker, in the order
+    /// they end.
     pub fn when(self, when: impl FnMut(&WorkerContext, &Outcome) -> bool + Send + 'static) -> Self {
         *self.observer.lock() = Box::new(when);
         self
@@ -97,8 +98,9 @@ impl EntrypointWaiter {
     /// Waits for the next worker to end, including the final provider hooks.
     ///
     /// # Errors
-    /// [`Error::ExtensionNotFound`] if the service has no such entrypoint; `EntrypointWaiterTimeout` if no
-    /// worker ended in time; [`Error::Killed`] or [`Error::ContainerStopping`] if the container ended.
+    /// [`Error::ExtensionNotFound`] if the service has no such entrypoint;
+    /// `EntrypointWaiterTimeout` if no worker ended in time; [`Error::Killed`] or
+    /// [`Error::ContainerStopping`] if the container ended.
     pub async fn next(&mut self) -> Result<Ended> {
         let Self {
             container,
@@ -160,8 +162,8 @@ impl Ended {
     /// Returns the result of the method.
     ///
     /// # Errors
-    /// [`Error::Raised`] with the error of the method; [`Error::Serialization`] if the result is not a
-    /// `T`.
+    /// [`Error::Raised`] with the error of the method; [`Error::Serialization`] if the result is
+    /// not a `T`.
     pub fn result<T: DeserializeOwned>(self) -> Result<T> {
         Ok(serialization::from_slice(&self.json?)?)
     }

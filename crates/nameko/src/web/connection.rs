@@ -54,7 +54,8 @@ pub(super) async fn serve(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // `Socket` enforces the timeout, since it distinguishes idle connections from slow requests.
+        // `Socket` enforces the timeout, since it distinguishes idle connections from slow
+        // requests.
         .header_read_timeout(None)
         // A client may shut down its sending side before the response.
         .half_close(true)

@@ -1,5 +1,5 @@
-//! A port with a single handler for all requests, with the limits of the `#[http]` server but without
-//! its routes. For front ends in other languages; not covered by semver.
+//! A port with a single handler for all requests, with the limits of the `#[http]` server but
+//! without its routes. For front ends in other languages; not covered by semver.
 
 use std::{
     fmt, io,
@@ -32,8 +32,9 @@ pub use super::{
     },
 };
 
-/// What a site may be configured with: `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`. `WEB_SERVER_ADDRESS` is not read; a body may be of any size, unless
-/// `WEB_SERVER_MAX_BODY` is given.
+/// What a site may be configured with: `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`.
+/// `WEB_SERVER_ADDRESS` is not read; a body may be of any size, unless `WEB_SERVER_MAX_BODY` is
+/// given.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     reuse_port: bool,
@@ -91,8 +92,8 @@ pub struct CannotListen {
 }
 
 impl BoundServer {
-    /// Binds the first usable address of `host`; port 0 selects a free port. Must be called within a Tokio
-    /// runtime.
+    /// Binds the first usable address of `host`; port 0 selects a free port. Must be called within
+    /// a Tokio runtime.
     ///
     /// # Errors
     /// If the host has no address, or none can be bound.

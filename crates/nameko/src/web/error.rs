@@ -23,8 +23,9 @@ use crate::{
 /// assert_eq!(find(17).unwrap_err().to_string(), "no order 17");
 /// ```
 ///
-/// The client receives `Error: NotFound: no order 17` with the status 404. A custom error type converts
-/// with `impl From<YourError> for web::Error`, in methods that return `Result<T, web::Error>`.
+/// The client receives `Error: NotFound: no order 17` with the status 404. A custom error type
+/// converts with `impl From<YourError> for web::Error`, in methods that return `Result<T,
+/// web::Error>`.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
 
@@ -64,8 +65,8 @@ impl FaultExtension for ErrorResponse {
 }
 
 impl Error {
-    /// Creates an error with the text `value`. Its class is named after the status, such as `NotFound`
-    /// for 404.
+    /// Creates an error with the text `value`. Its class is named after the status, such as
+    /// `NotFound` for 404.
     pub fn new(status: StatusCode, value: impl Into<String>) -> Self {
         let value = value.into();
         let fault = match status {
@@ -79,7 +80,8 @@ impl Error {
     }
 
     fn with_response(fault: Fault, response: ErrorResponse) -> Self {
-        // Every value is made here, so that none is converted to a `Fault` before its type is known.
+        // Every value is made here, so that none is converted to a `Fault` before its type is
+        // known.
         static REGISTRATION: Once = Once::new();
         REGISTRATION.call_once(|| {
             exceptions::register_local::<Self>(|error| Some(error.downcast_ref::<Self>()?.fault()));

@@ -80,8 +80,8 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for T {
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
-        content_type(request, name, "application/json", |it| {
-            it == "application/json" || it.ends_with("+json")
+        content_type(request, name, "application/json", |content_type| {
+            content_type == "application/json" || content_type.ends_with("+json")
         })?;
         if request.body().is_empty() {
             // An empty body deserializes as `null`, for optional types.
@@ -113,7 +113,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for Query<T> {
 impl<T: DeserializeOwned + Send + 'static> FromRequest for Form<T> {
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
         const FORM: &str = "application/x-www-form-urlencoded";
-        content_type(request, name, FORM, |it| it == FORM)?;
+        content_type(request, name, FORM, |content_type| content_type == FORM)?;
         form::read(&form::pairs(request.text()?))
             .map(Self)
             .map_err(|wrong| bad(field("form", wrong)))

@@ -1,7 +1,7 @@
 //! HTTP entrypoints, `#[http(GET, "/orders/{id}")]`, and the web server.
 //!
-//! [`FromRequest`] lists argument types, [`IntoResponse`] return types; [`Error`] has an HTTP status. See
-//! the guide, [`guide::http`](crate::guide::http).
+//! [`FromRequest`] lists argument types, [`IntoResponse`] return types; [`Error`] has an HTTP
+//! status. See the guide, [`guide::http`](crate::guide::http).
 //!
 //! ```
 //! use nameko::{prelude::*, web::{self, Json}};

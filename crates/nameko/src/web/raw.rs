@@ -71,8 +71,8 @@ impl RawRequest {
     /// Reads the body, at most `max` bytes within `timeout`.
     ///
     /// # Errors
-    /// `413 Content Too Large`, `408 Request Timeout`, or `400 Bad Request` if the client disconnects.
-    /// The response to the error closes the connection.
+    /// `413 Content Too Large`, `408 Request Timeout`, or `400 Bad Request` if the client
+    /// disconnects. The response to the error closes the connection.
     pub async fn read(self, max: usize, timeout: Duration) -> Result<Request, Error> {
         let (head, body) = self.http.into_parts();
         let mut body = RequestBody::new(body, self.wire, max, timeout);

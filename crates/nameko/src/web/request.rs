@@ -13,7 +13,8 @@ use super::{error::Error, form};
 
 /// A complete HTTP request. Cheap to clone.
 ///
-/// An argument of this type receives the whole request. Tests convert it from the `http` crate's type:
+/// An argument of this type receives the whole request. Tests convert it from the `http` crate's
+/// type:
 ///
 /// ```
 /// use nameko::web::{Bytes, Request, http};

@@ -97,9 +97,9 @@ impl Response {
 
     /// Creates a `200 OK` with a streamed body, `application/octet-stream`.
     ///
-    /// The stream is polled as the client reads. An `Err` item aborts the connection, so that the client
-    /// detects the incomplete body. The stream runs after the worker has ended, and is dropped if the
-    /// client disconnects.
+    /// The stream is polled as the client reads. An `Err` item aborts the connection, so that the
+    /// client detects the incomplete body. The stream runs after the worker has ended, and is
+    /// dropped if the client disconnects.
     pub fn stream<S, B, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<B, E>> + Send + 'static,
@@ -188,11 +188,11 @@ impl Response {
         }
     }
 
-    /// Creates the response to an error: `Error: {exc_type}: {value}` as in Nameko, unless the error has
-    /// a body.
+    /// Creates the response to an error: `Error: {exc_type}: {value}` as in Nameko, unless the
+    /// error has a body.
     ///
-    /// The status is the error's own; otherwise 400 for client errors, including `expected` ones, and 500
-    /// for others.
+    /// The status is the error's own; otherwise 400 for client errors, including `expected` ones,
+    /// and 500 for others.
     pub(super) fn of_fault(fault: &Fault, expected: bool) -> Self {
         let text = || Self::new(format!("Error: {}: {}\n", fault.exc_type, fault.value));
         match fault.extension() {
@@ -322,7 +322,8 @@ impl Reply for Response {
 /// | `(status, T)`, `(status, headers, T)` | `status` | `T`'s, unless set in `headers` |
 /// | [`Response`] | its own | its own |
 ///
-/// A status is a [`StatusCode`] or a number. Headers are a `HeaderMap`, or a list of pairs: `[("Location", "/orders/1")]`.
+/// A status is a [`StatusCode`] or a number. Headers are a `HeaderMap`, or a list of pairs:
+/// `[("Location", "/orders/1")]`.
 #[diagnostic::on_unimplemented(
     message = "an `#[http]` method cannot return `{Self}`",
     label = "not an HTTP response",

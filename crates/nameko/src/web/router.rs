@@ -18,8 +18,8 @@ use super::server::DynHandler;
 pub(super) struct Template {
     /// The template as declared.
     text: String,
-    /// The template for `matchit`: percent-encoded literals and numbered parameters, so that templates of
-    /// the same shape are equal.
+    /// The template for `matchit`: percent-encoded literals and numbered parameters, so that
+    /// templates of the same shape are equal.
     pattern: String,
     /// Parameter names, in order.
     names: Arc<[String]>,
@@ -270,8 +270,8 @@ fn decoded(value: &str) -> Option<String> {
         .map(Cow::into_owned)
 }
 
-/// Normalizes a path by RFC 3986, section 6.2.2: decodes letters, digits and `-._~`, and writes other
-/// escapes in upper case. An encoded `/` stays encoded, as part of a parameter.
+/// Normalizes a path by RFC 3986, section 6.2.2: decodes letters, digits and `-._~`, and writes
+/// other escapes in upper case. An encoded `/` stays encoded, as part of a parameter.
 fn normalize(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);

@@ -76,7 +76,8 @@ impl WebServer {
     /// parameter; a final `{*name}` matches the rest of the path.
     ///
     /// # Errors
-    /// If the methods or the path are invalid. Conflicts with other routes fail the start of the container.
+    /// If the methods or the path are invalid. Conflicts with other routes fail the start of the
+    /// container.
     pub fn route(
         &self,
         methods: &str,

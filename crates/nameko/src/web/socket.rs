@@ -104,8 +104,8 @@ impl Wire {
         let _ = self.stream.try_write(bytes);
     }
 
-    /// Shuts down the sending side, then drains incoming bytes for up to `limit`. Closing with unread bytes
-    /// would reset the connection, which may discard the response.
+    /// Shuts down the sending side, then drains incoming bytes for up to `limit`. Closing with
+    /// unread bytes would reset the connection, which may discard the response.
     pub(super) async fn linger(&self, limit: Duration) {
         if self.shutdown().is_err() {
             return;
@@ -259,8 +259,8 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A deadline that is cheap to move: its timer is only reset if it fires too early or would fire too
-/// late.
+/// A deadline that is cheap to move: its timer is only reset if it fires too early or would fire
+/// too late.
 #[derive(Default)]
 struct Alarm {
     deadline: Option<Instant>,

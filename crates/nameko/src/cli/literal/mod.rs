@@ -1,6 +1,7 @@
 //! Python literals, the syntax of arguments and results in the shell.
 //!
-//! JSON (`true`, `null`, `NaN`, `"\/"`) is accepted too: no JSON text has another meaning in Python.
+//! JSON (`true`, `null`, `NaN`, `"\/"`) is accepted too: no JSON text has another meaning in
+//! Python.
 
 mod reader;
 
@@ -150,14 +151,14 @@ fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char(quote)
 }
 
-/// Returns `true` if Python's `repr` does not escape the character: not a control, format, private or
-/// unassigned character, and no space other than U+0020.
+/// Returns `true` if Python's `repr` does not escape the character: not a control, format, private
+/// or unassigned character, and no space other than U+0020.
 fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
         c if c.is_ascii() => false,
-        // `escape_debug` is the only access to these categories in the standard library. The leading
-        // `a` keeps it from escaping a combining mark.
+        // `escape_debug` is the only access to these categories in the standard library. The
+        // leading `a` keeps it from escaping a combining mark.
         c => !format!("a{c}").escape_debug().any(|c| c == '\\'),
     }
 }

@@ -175,7 +175,8 @@ fn number(scanner: &mut Scanner<'_>) -> Result<Literal, Fault> {
     }
 }
 
-/// Takes the text of a number including letters after it, so that an error shows `12abc` as a whole.
+/// Takes the text of a number including letters after it, so that an error shows `12abc` as a
+/// whole.
 fn number_text<'a>(scanner: &mut Scanner<'a>) -> &'a str {
     let rest = scanner.rest();
     let mut before = '\0';

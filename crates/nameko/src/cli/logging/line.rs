@@ -37,8 +37,8 @@ pub(super) struct Span<'a> {
 }
 
 impl Line<'_> {
-    /// Formats the line as text: the message first, then its context. A worker is identified by its call
-    /// id, which starts with the names of the service and the method.
+    /// Formats the line as text: the message first, then its context. A worker is identified by its
+    /// call id, which starts with the names of the service and the method.
     pub(super) fn text(&self, colours: bool) -> String {
         let mut line = String::new();
         // Writing to a `String` cannot fail.
@@ -121,8 +121,8 @@ impl Serialize for Span<'_> {
     }
 }
 
-/// Serializes fields. A field with the name of one of the log's `own` keys gets the suffix `_`, so that
-/// keys are unique.
+/// Serializes fields. A field with the name of one of the log's `own` keys gets the suffix `_`, so
+/// that keys are unique.
 fn serialize_fields<'a, M: SerializeMap>(
     map: &mut M,
     fields: impl Iterator<Item = (&'static str, &'a Value)>,

@@ -1,8 +1,8 @@
 //! Logging on standard error, as text or JSON.
 //!
 //! A custom layer keeps the cost per call low: every call creates a worker span, but most calls log
-//! nothing. The layer stores the fields of spans unformatted and formats them only for a line inside
-//! the span.
+//! nothing. The layer stores the fields of spans unformatted and formats them only for a line
+//! inside the span.
 
 mod fields;
 mod layer;
@@ -23,13 +23,14 @@ use super::client::Failure;
 use crate::config::Config;
 use layer::Log;
 
-/// Whether the log is JSON. Messages of `run` then go to the log too, so that the output is JSON only.
+/// Whether the log is JSON. Messages of `run` then go to the log too, so that the output is JSON
+/// only.
 static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Installs the log, unless the program has installed a subscriber.
 ///
-/// `default` is the filter if the user configured none, `process` the number of this process under a
-/// supervisor.
+/// `default` is the filter if the user configured none, `process` the number of this process under
+/// a supervisor.
 pub(super) fn start(
     arguments: &LogArguments,
     config: &Config,

@@ -1,12 +1,13 @@
 //! JSON as written and read by Python's `json` module, the format of Nameko peers.
 //!
-//! The output is that of `json.dumps`: separators `", "` and `": "`, non-ASCII escaped, floats as by
-//! Python's `repr` (`1.0`, `1e+16`), `NaN` and `Infinity` for the numbers that JSON lacks. The reader
-//! accepts all of it.
+//! The output is that of `json.dumps`: separators `", "` and `": "`, non-ASCII escaped, floats as
+//! by Python's `repr` (`1.0`, `1e+16`), `NaN` and `Infinity` for the numbers that JSON lacks. The
+//! reader accepts all of it.
 //!
-//! serde_json does the work, but rejects `NaN`, `Infinity` and `-Infinity`. Inside this crate they are
-//! replaced by reserved spellings of ordinary numbers, so that a [`RawValue`] can hold any text of a
-//! peer. [`standard`] and [`python`] convert between the two forms where messages enter and leave.
+//! serde_json does the work, but rejects `NaN`, `Infinity` and `-Infinity`. Inside this crate they
+//! are replaced by reserved spellings of ordinary numbers, so that a [`RawValue`] can hold any text
+//! of a peer. [`standard`] and [`python`] convert between the two forms where messages enter and
+//! leave.
 
 mod non_finite;
 mod python_text;

@@ -1,7 +1,7 @@
 //! `NaN`, `Infinity` and `-Infinity`, which Python's JSON adds to the standard.
 //!
-//! Each has a stand-in: a reserved double near the largest one, spelled with a redundant zero in the
-//! exponent. A text with both such a token and a stand-in's double is rejected, so that the
+//! Each has a stand-in: a reserved double near the largest one, spelled with a redundant zero in
+//! the exponent. A text with both such a token and a stand-in's double is rejected, so that the
 //! conversion is never ambiguous.
 
 use std::borrow::Cow;

@@ -1,8 +1,8 @@
 //! Tagged values, written by kombu since 5.3 for types that JSON lacks:
 //! `{"__type__": "uuid", "__value__": {"hex": ".."}}`.
 //!
-//! They are converted to the plain form of kombu 5.2, which serde reads too: dates, decimals and UUIDs
-//! as text, bytes as a list of numbers. Source: `kombu/utils/json.py`.
+//! They are converted to the plain form of kombu 5.2, which serde reads too: dates, decimals and
+//! UUIDs as text, bytes as a list of numbers. Source: `kombu/utils/json.py`.
 
 use std::borrow::Cow;
 

@@ -11,18 +11,18 @@ use crate::{
 
 /// Runs a method for requests of WebSocket clients: `#[websocket_rpc]`.
 ///
-/// The first argument is the socket's id, the others are the request's data by name. The result is the
-/// reply.
+/// The first argument is the socket's id, the others are the request's data by name. The result is
+/// the reply.
 #[derive(Debug, Default)]
 pub struct WebSocketRpc(Mount);
 
 /// Runs a method when a WebSocket client connects: `#[entrypoint(WebSocketConnect::new())]`.
 ///
-/// The first argument is the socket's id. Optional parameters `query` and `headers` receive the query
-/// of the URL and the HTTP headers with lower-case names, both as `HashMap<String, String>`. Requests of
-/// the socket wait until the method returns. An error closes the socket with the code 1008 and the
-/// error's text, for example to reject a token. The config key `WEBSOCKET_ORIGINS` restricts the origins
-/// of pages.
+/// The first argument is the socket's id. Optional parameters `query` and `headers` receive the
+/// query of the URL and the HTTP headers with lower-case names, both as `HashMap<String, String>`.
+/// Requests of the socket wait until the method returns. An error closes the socket with the code
+/// 1008 and the error's text, for example to reject a token. The config key `WEBSOCKET_ORIGINS`
+/// restricts the origins of pages.
 #[derive(Debug, Default)]
 pub struct WebSocketConnect(Mount);
 

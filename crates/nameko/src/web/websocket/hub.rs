@@ -68,8 +68,8 @@ impl DependencyProvider for WebSocketHubProvider {
 
 /// The sockets of a container and their channel subscriptions.
 ///
-/// Cheap to clone; clones share the state. A hub only reaches the sockets of its own process: to reach
-/// those of other instances, broadcast from a handler of a `broadcast` event.
+/// Cheap to clone; clones share the state. A hub only reaches the sockets of its own process: to
+/// reach those of other instances, broadcast from a handler of a `broadcast` event.
 /// [`WebSocketHub::default`] has no sockets, for tests without a container.
 #[derive(Clone, Default)]
 pub struct WebSocketHub(Arc<Sockets>);

@@ -1,7 +1,7 @@
 //! WebSocket: RPC methods and events over one connection.
 //!
-//! A client connects to `/ws`, receives its id, sends requests, and receives replies and the events of
-//! its channels. The messages are those of Nameko, see the guide.
+//! A client connects to `/ws`, receives its id, sends requests, and receives replies and the events
+//! of its channels. The messages are those of Nameko, see the guide.
 
 mod entrypoint;
 mod frames;

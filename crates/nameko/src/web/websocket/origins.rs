@@ -1,8 +1,8 @@
 //! Allowed origins of handshakes.
 //!
 //! Browsers let a page open a WebSocket to any other site, and send the cookies of that site. The
-//! handshake's header `Origin` names the site of the page; the server must check it. Source: RFC 6455,
-//! section 10.2.
+//! handshake's header `Origin` names the site of the page; the server must check it. Source: RFC
+//! 6455, section 10.2.
 
 use std::sync::Arc;
 

@@ -10,11 +10,12 @@ use tokio_tungstenite::tungstenite::{Utf8Bytes, protocol::frame::coding::CloseCo
 
 use crate::sync::lock;
 
-/// Maximum size of a close reason: a control frame has 125 bytes, two of them for the code. Source: RFC
-/// 6455, section 5.5.
+/// Maximum size of a close reason: a control frame has 125 bytes, two of them for the code. Source:
+/// RFC 6455, section 5.5.
 const MAX_REASON_BYTES: usize = 123;
 
-/// A bounded queue of messages to a socket, and its close frame. A socket that does not read is closed.
+/// A bounded queue of messages to a socket, and its close frame. A socket that does not read is
+/// closed.
 pub(super) struct Outbox {
     /// Maximum number of pending bytes. A single message may be larger.
     limit: usize,
@@ -176,8 +177,8 @@ impl Outbox {
         }
     }
 
-    /// Waits until less than half of the limit is pending, or the socket is closing. Supports one caller at
-    /// a time.
+    /// Waits until less than half of the limit is pending, or the socket is closing. Supports one
+    /// caller at a time.
     pub(super) async fn room(&self) {
         loop {
             let full = {

@@ -39,7 +39,8 @@ impl Socket {
         Self(Arc::new(Outbox::new(settings.0.max_queue)))
     }
 
-    /// Sends a message. Returns `false` if the socket is closed, for example because its queue was full.
+    /// Sends a message. Returns `false` if the socket is closed, for example because its queue was
+    /// full.
     pub fn send(&self, text: String) -> bool {
         self.0.push(text.into())
     }
@@ -77,8 +78,8 @@ pub fn handshake(head: &Parts, has_body: bool) -> Result<Response, Error> {
     })
 }
 
-/// Serves `socket` on an upgraded connection until it closes. Once `stopping` is true, it closes between
-/// two messages. Calls the listener's `left` even if the connection fails before `met`.
+/// Serves `socket` on an upgraded connection until it closes. Once `stopping` is true, it closes
+/// between two messages. Calls the listener's `left` even if the connection fails before `met`.
 pub async fn serve(
     upgrade: Upgrade,
     socket: Socket,

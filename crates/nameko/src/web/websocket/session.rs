@@ -20,7 +20,8 @@ use super::{
 
 /// Callbacks of a socket.
 pub trait SocketListener: Send + Sync {
-    /// Called once, first, when the peer has connected. An error is the close reason; no messages follow.
+    /// Called once, first, when the peer has connected. An error is the close reason; no messages
+    /// follow.
     fn met(&self) -> impl Future<Output = Result<(), String>> + Send {
         std::future::ready(Ok(()))
     }
@@ -28,13 +29,13 @@ pub trait SocketListener: Send + Sync {
     /// Called for each message, text or binary, in sequence.
     fn message(&self, body: Bytes) -> impl Future<Output = ()> + Send;
 
-    /// Called once, last, when the peer has disconnected and its pending messages were handled, or the
-    /// socket was closed.
+    /// Called once, last, when the peer has disconnected and its pending messages were handled, or
+    /// the socket was closed.
     fn left(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves a socket until it closes. Once `stopping` is true, it closes between two messages. The close of
-/// a peer is answered after the listener's `left`, or after two seconds.
+/// Serves a socket until it closes. Once `stopping` is true, it closes between two messages. The
+/// close of a peer is answered after the listener's `left`, or after two seconds.
 pub(super) async fn run<S>(
     stream: WebSocketStream<S>,
     outbox: &Outbox,

@@ -162,7 +162,8 @@ impl Reply {
     /// Sends the outcome of the worker, and returns the outcome sent, for providers.
     fn send(mut self, outcome: Outcome) -> Outcome {
         let outcome = outcome.and_then(|value| {
-            // A panic while serializing the result is the outcome of the call, like a panic of the method.
+            // A panic while serializing the result is the outcome of the call, like a panic of the
+            // method.
             match catch_unwind(AssertUnwindSafe(|| value.to_json())) {
                 Ok(Ok(json)) => Ok((value, json)),
                 Ok(Err(error)) => Err(Fault::unserializable(&format!(

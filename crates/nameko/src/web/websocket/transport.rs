@@ -35,7 +35,8 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of pending pongs.
 const MAX_QUEUED_PONGS: usize = 64;
 
-/// Transfers messages from the peer to `inbox` and from `outbox` to the peer until either side closes.
+/// Transfers messages from the peer to `inbox` and from `outbox` to the peer until either side
+/// closes.
 ///
 /// Closes the connection and `outbox` before returning. Answers the close of the peer after `left`.
 pub(super) async fn run<S>(
@@ -75,8 +76,8 @@ pub(super) async fn run<S>(
     }
 }
 
-/// Shuts down the sending side, then drains incoming bytes. Closing with unread bytes would reset the
-/// connection, which may discard the close frame.
+/// Shuts down the sending side, then drains incoming bytes. Closing with unread bytes would reset
+/// the connection, which may discard the close frame.
 async fn linger(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let mut scrap = vec![0; 4096];
     if connection.shutdown().await.is_ok() {
@@ -170,8 +171,8 @@ where
                 };
             }
         };
-        // While closing, reading continues up to the peer's close frame even if the inbox was full: closing
-        // with unread bytes would reset the connection and may discard sent messages.
+        // While closing, reading continues up to the peer's close frame even if the inbox was full:
+        // closing with unread bytes would reset the connection and may discard sent messages.
         if !outbox.is_closing() && !inbox.push(body).await && !outbox.is_closing() {
             return Ended::There;
         }
@@ -201,7 +202,8 @@ fn fault(error: &WsError) -> Option<(CloseCode, String)> {
     Some((code, error.to_string()))
 }
 
-/// Writes messages, and pings a silent peer. Returns after sending a close frame, or on a write error.
+/// Writes messages, and pings a silent peer. Returns after sending a close frame, or on a write
+/// error.
 async fn write<S>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     outbox: &Outbox,
@@ -243,8 +245,8 @@ async fn write<S>(
                 None => sink.flush().await,
             }
         };
-        // The send timeout of the connection disconnects a peer that does not read, unless the outbox fills
-        // up first.
+        // The send timeout of the connection disconnects a peer that does not read, unless the
+        // outbox fills up first.
         tokio::select! {
             sent = send => match sent {
                 Ok(()) => pulse.pongs_are_sent(),
