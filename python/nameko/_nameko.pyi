@@ -296,7 +296,7 @@ class Delivery:
     ) -> None:
         """Publishes the reply to an RPC request, to `reply_to` with the correlation id. With `ack`,
         settles the request: acknowledges it once the reply is confirmed, or requeues it after a
-        second if the broker could not be reached.
+        second if the broker did not take charge of the reply.
 
         wait=False: returns at once. The request is settled in the background and a failure is
         logged; a reply that the broker refuses settles the request too. batch=True: the reply may

@@ -141,7 +141,7 @@ class Message:
     ) -> None:
         """Publishes a reply to this request, waits for its confirm, then acknowledges the request.
 
-        If the broker is unreachable, requeues the request and raises ``AmqpError``.
+        If the broker does not take charge of it, requeues the request and raises ``AmqpError``.
         """
         if self._state != "RECEIVED":
             # Settled already: only the reply is sent.

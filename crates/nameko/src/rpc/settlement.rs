@@ -43,3 +43,31 @@ impl Settlement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_reply_is_not_sent_again() {
+        let refused = Error::Unsendable {
+            reason: "too large".to_owned(),
+        };
+        let nacked = PublishError::Nacked {
+            exchange: "nameko-rpc".to_owned(),
+            routing_key: "x".to_owned(),
+        };
+        for (published, settlement) in [
+            (Ok(()), Settlement::Acknowledge),
+            (Err(PublishError::Refused(refused)), Settlement::Acknowledge),
+            (
+                Err(PublishError::Refused(Error::Stopped)),
+                Settlement::Requeue,
+            ),
+            (Err(PublishError::Lost(Error::Stopped)), Settlement::Requeue),
+            (Err(nacked), Settlement::Requeue),
+        ] {
+            assert_eq!(Settlement::of(&published), settlement, "{published:?}");
+        }
+    }
+}
