@@ -1,8 +1,8 @@
 //! # Nameko
 //!
-//! Microservices over AMQP: a service is a plain struct, its dependencies are injected, its methods
-//! are called by other services. The framework that Python knows, in Rust; both speak one protocol
-//! and share a cluster.
+//! Microservices over AMQP. A service is a plain struct: its methods are entrypoints (RPC, events,
+//! messages, HTTP, WebSocket, timers), and its dependencies are injected. Services in Rust and in
+//! Python have the same wire protocol and can share a cluster.
 //!
 //! ```no_run
 //! use nameko::prelude::*;
@@ -30,8 +30,8 @@
 //! 'Hello, zq!'
 //! ```
 //!
-//! With no broker configured and none on this machine, `run` brings its own, in memory. RabbitMQ is
-//! what production runs on.
+//! If no broker is configured and none runs on this machine, `run` starts an embedded in-memory
+//! broker. For production, use RabbitMQ.
 //!
 //! | You want | You write | See |
 //! |---|---|---|
