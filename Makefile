@@ -65,7 +65,7 @@ test-wheel: ## Install the package as a user does, and call a service with it
 test-sdist: $(VENV)/.tools ## Do the same from the source distribution
 	MATURIN=$(BIN)/maturin scripts/try_install sdist
 
-check: check-rust check-python check-links check-dependencies check-packages check-workflows ## Check formatting, lints, types and documentation; warnings are errors
+check: check-rust check-features check-python check-links check-dependencies check-packages check-workflows ## Check formatting, lints, types and documentation; warnings are errors
 
 # The benchmarks share the target directory of the project, and with it most compiled dependencies.
 check-rust:
@@ -74,6 +74,9 @@ check-rust:
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo clippy --manifest-path benchmarks/Cargo.toml --target-dir target --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+check-features: ## Check and test nameko with each cargo feature alone
+	scripts/check_features
 
 check-python: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -33,7 +33,28 @@ pub(crate) struct MarkerKind {
     pub(crate) call_arguments: CallArguments,
     /// Whether a method may have several of these markers.
     pub(crate) repeats: bool,
+    /// The feature of the crate `nameko` that the entrypoint needs.
+    feature: Option<Feature>,
 }
+
+/// A feature of the crate `nameko`, which enables the feature of this crate with the same name.
+struct Feature {
+    name: &'static str,
+    enabled: bool,
+}
+
+const CRON: Option<Feature> = Some(Feature {
+    name: "cron",
+    enabled: cfg!(feature = "cron"),
+});
+const HTTP: Option<Feature> = Some(Feature {
+    name: "http",
+    enabled: cfg!(feature = "http"),
+});
+const WEBSOCKET: Option<Feature> = Some(Feature {
+    name: "websocket",
+    enabled: cfg!(feature = "websocket"),
+});
 
 /// Arguments with which an entrypoint calls its method. The texts describe the argument.
 #[derive(Clone, Copy, PartialEq)]
@@ -66,6 +87,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &[],
         call_arguments: CallArguments::Any,
         repeats: false,
+        feature: None,
     },
     MarkerKind {
         name: "event_handler",
@@ -83,6 +105,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &["reliable_delivery", "requeue_on_error", "reject_on_error"],
         call_arguments: CallArguments::Message("the event's data"),
         repeats: true,
+        feature: None,
     },
     MarkerKind {
         name: "consume",
@@ -92,6 +115,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &["requeue_on_error", "reject_on_error"],
         call_arguments: CallArguments::Message("the message's body"),
         repeats: true,
+        feature: None,
     },
     MarkerKind {
         name: "timer",
@@ -101,6 +125,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &["eager"],
         call_arguments: CallArguments::Nothing,
         repeats: true,
+        feature: None,
     },
     MarkerKind {
         name: "cron",
@@ -110,6 +135,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &[],
         call_arguments: CallArguments::AtMostOne("the scheduled time"),
         repeats: true,
+        feature: CRON,
     },
     MarkerKind {
         name: "http",
@@ -119,6 +145,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &[],
         call_arguments: CallArguments::HttpRequest,
         repeats: true,
+        feature: HTTP,
     },
     MarkerKind {
         name: "websocket_rpc",
@@ -128,6 +155,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &[],
         call_arguments: CallArguments::OneAndAny("the socket's id"),
         repeats: false,
+        feature: WEBSOCKET,
     },
     MarkerKind {
         name: "entrypoint",
@@ -137,6 +165,7 @@ const MARKER_KINDS: &[MarkerKind] = &[
         flags: &[],
         call_arguments: CallArguments::Any,
         repeats: true,
+        feature: None,
     },
 ];
 
@@ -198,6 +227,18 @@ impl Marker {
             expected: Vec::new(),
             sensitive: Vec::new(),
         };
+        if let Some(Feature {
+            name,
+            enabled: false,
+        }) = kind.feature
+        {
+            let text = format!(
+                "`#[{}]` needs the feature `{name}` of the crate nameko: add \"{name}\" to its `features` in Cargo.toml",
+                kind.name
+            );
+            errors.add(attribute, text);
+            return marker;
+        }
         let arguments = match &attribute.meta {
             Meta::Path(_) => Punctuated::new(),
             Meta::List(list) => {
@@ -522,6 +563,19 @@ mod tests {
         }
     }
 
+    #[cfg(not(feature = "cron"))]
+    #[test]
+    fn a_disabled_marker_names_its_feature() {
+        let error = read(parse_quote!(#[cron("0 3 * * *")])).unwrap_err();
+        assert!(
+            error
+                .concat()
+                .contains("`#[cron]` needs the feature `cron` of the crate nameko"),
+            "{error:?}"
+        );
+    }
+
+    #[cfg(all(feature = "cron", feature = "websocket"))]
     #[test]
     fn arguments_become_calls_of_the_builder() {
         let table: Vec<(Attribute, &str)> = vec![
@@ -578,6 +632,7 @@ mod tests {
         }
     }
 
+    #[cfg(all(feature = "cron", feature = "websocket"))]
     #[test]
     fn each_invalid_argument_is_one_error_with_advice() {
         let table: Vec<(Attribute, &str)> = vec![

@@ -273,6 +273,7 @@ mod tests {
         assert_eq!(errors("\"s\"", "impl S<u8> {}"), [""; 0]);
     }
 
+    #[cfg(all(feature = "cron", feature = "websocket"))]
     #[test]
     fn each_rule_for_entrypoints_is_one_error() {
         for method in [
@@ -324,6 +325,7 @@ mod tests {
         assert_eq!(found.len(), 9, "{found:#?}");
     }
 
+    #[cfg(all(feature = "cron", feature = "websocket"))]
     #[test]
     fn a_method_may_be_several_entrypoints() {
         for method in [

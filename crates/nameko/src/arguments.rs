@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, Result},
-    serialization::{self, Parts, Payload},
+    serialization::{self, Payload},
 };
 
 /// Maximum number of positional, and of named, arguments that are kept. No method has more
@@ -163,7 +163,10 @@ impl Arguments {
     }
 
     /// Like [`from_json`](Self::from_json), for all other formats.
-    pub(crate) fn from_packed(args: &Payload, kwargs: &Payload) -> Result<Self> {
+    #[cfg(feature = "msgpack")]
+    pub(crate) fn from_message_pack(args: &Payload, kwargs: &Payload) -> Result<Self> {
+        use crate::serialization::Parts;
+
         let (positional, more) = match (args.parts(), args.kind()) {
             (Parts::List(items), _) => first(items),
             (Parts::Map(pairs), _) => first(pairs.map(|(key, _)| key)),
@@ -550,14 +553,16 @@ mod tests {
             ("[]", &*same, "f() got more than 256 keyword arguments"),
             (&*args, "{}", many),
         ] {
-            let packed = |text: &str| {
-                let json: serde_json::Value = serde_json::from_str(text).unwrap();
-                Payload::packed(&json).unwrap()
-            };
+            #[cfg_attr(not(feature = "msgpack"), expect(unused_mut))]
             let mut read = vec![Arguments::from_json(args, kwargs)];
+            #[cfg(feature = "msgpack")]
             // A map of `serde_json` has unique keys.
             if kwargs != same {
-                read.push(Arguments::from_packed(&packed(args), &packed(kwargs)));
+                let packed = |text: &str| {
+                    let json: serde_json::Value = serde_json::from_str(text).unwrap();
+                    Payload::packed(&json).unwrap()
+                };
+                read.push(Arguments::from_message_pack(&packed(args), &packed(kwargs)));
             }
             for arguments in read {
                 let arguments = arguments.unwrap();

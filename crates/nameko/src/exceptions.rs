@@ -104,6 +104,7 @@ pub fn register<E: Exception>() {
 
 /// Registers an error type of this crate that creates its own faults and is never deserialized from
 /// replies. `to_fault` downcasts.
+#[cfg(feature = "http")]
 pub(crate) fn register_local<E: StdError + 'static>(to_fault: ToFault) {
     Entry {
         id: TypeId::of::<E>(),

@@ -229,6 +229,7 @@ pub(crate) trait DynEntrypoint: Send + Sync {
     fn kill(&self);
     fn describe(&self) -> String;
     /// Returns the entrypoint for downcasting.
+    #[cfg(all(feature = "http", feature = "testing"))]
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -261,6 +262,7 @@ impl<E: Entrypoint> DynEntrypoint for E {
         Entrypoint::describe(self)
     }
 
+    #[cfg(all(feature = "http", feature = "testing"))]
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -33,54 +33,91 @@
 //! If no broker is configured and none runs on this machine, `run` starts an embedded in-memory
 //! broker. For production, use RabbitMQ.
 //!
-//! | You want | You write | See |
+//! # Overview
+//!
+//! | task | code | documentation |
 //! |---|---|---|
-//! | Service | `#[service("name")] impl` | [`service`](macro@service), [`Service`] |
+//! | Define a service | `#[service("name")] impl` | [`service`](macro@service), [`Service`] |
 //! | RPC method | `#[rpc] async fn` | [`rpc`](macro@rpc) |
-//! | Dependency injection | `#[dependency(PROVIDER)]` on a field | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
+//! | Inject a dependency | `#[dependency(PROVIDER)]` | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
 //! | Call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
-//! | Typed client with a mock for tests | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
-//! | Dispatch events | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`], [`Dispatcher`] |
+//! | Typed client, with a mock | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
+//! | Dispatch events | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`] |
 //! | Handle events | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |
-//! | Publish messages to any exchange or queue | `#[dependency(Publisher::new(exchange))]` | [`guide::messaging`], [`Publisher`], [`MessagePublisher`] |
-//! | Consume messages from any queue | `#[consume(Queue::new("name"))]` | [`Consume`], [`amqp::Queue`] |
-//! | Receive undecoded messages | `async fn handle(&self, message: RawMessage)` | [`messaging::RawMessage`] |
-//! | Dispatch events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
-//! | Call services from any program | `Cluster::connect` | [`Cluster`] |
-//! | Context of the call: caller, context data | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
-//! | HTTP endpoint | `#[http(GET, "/orders/{id}")] async fn` | [`web`], [`guide::http`] |
-//! | WebSocket RPC and broadcasts to browsers | `#[websocket_rpc]`, `WebSocketHubProvider::new()` | [`websocket_rpc`](macro@websocket_rpc), [`web::WebSocketHub`] |
-//! | Timer at a fixed interval | `#[timer(interval = 5)]` | [`timer`](macro@timer), [`Timer`] |
-//! | Cron schedule, once in the fleet | `#[cron("0 3 * * *", once = "fleet")]` | [`cron`](macro@cron), [`Cron`] |
-//! | Error that keeps its type between services | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`], [`Exception`](macro@Exception) |
-//! | Value of the context data | `#[dependency(Language)]`, `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`UserId`], [`UserAgent`], [`AuthToken`] |
-//! | Configuration, or a section of it as a type | `#[dependency(CurrentConfig)]`, `#[dependency(ConfigValue::of("key"))]` | [`CurrentConfig`], [`ConfigValue`] |
-//! | Test: mocks, hooks, waiters, embedded broker | `testing::broker().await`, `entrypoint_hook(&container, "hello")` | [`testing`] |
-//! | Custom provider or entrypoint | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`], [`Entrypoint`], [`SharedExtension`] |
-//! | Run the services | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
-//! | YAML configuration | `--config FILE` | [`Config`] |
-//! | Other formats than JSON | `serializer: msgpack` in the configuration, `RpcProxy::serializer` | [`serialization`] |
-//! | AMQP client | `amqp::Publisher`, `amqp::Consumers` | [`amqp`] |
+//! | Publish messages | `#[dependency(Publisher::new(exchange))]` | [`guide::messaging`], [`Publisher`] |
+//! | Consume a queue | `#[consume(Queue::new("name"))]` | [`Consume`], [`amqp::Queue`] |
+//! | Undecoded messages | `async fn f(&self, message: RawMessage)` | [`messaging::RawMessage`] |
+//! | Events from any program | `StandaloneDispatcher::new(&config)` | [`StandaloneDispatcher`] |
+//! | Calls from any program | `Cluster::connect(&config)` | [`Cluster`] |
+//! | Call ids and context | `#[dependency(CurrentWorker)]` | [`WorkerContext`] |
+//! | HTTP endpoint | `#[http(GET, "/orders/{id}")]` | [`web`], [`guide::http`] |
+//! | WebSocket | `#[websocket_rpc]`, `WebSocketHubProvider::new()` | [`web::WebSocketHub`] |
+//! | Fixed interval | `#[timer(interval = 5)]` | [`Timer`] |
+//! | Cron, once per fleet | `#[cron("0 3 * * *", once = "fleet")]` | [`Cron`] |
+//! | Typed remote errors | `#[derive(Exception)]`, `exceptions::register` | [`exceptions`] |
+//! | Context data | `#[dependency(ContextData::new("key"))]` | [`ContextData`], [`Language`], [`UserId`] |
+//! | Configuration | `#[dependency(ConfigValue::of("key"))]` | [`ConfigValue`], [`CurrentConfig`] |
+//! | Tests | `testing::broker().await`, `entrypoint_hook(..)` | [`testing`] |
+//! | Custom extensions | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`] |
+//! | Run services | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
+//! | YAML configuration | `--config FILE`, `Config::from_file` | [`Config`] |
+//! | MessagePack, custom formats | `serializer: msgpack` | [`serialization`] |
+//! | AMQP client | | [`amqp`] |
+//!
+//! # Features
+//!
+//! `cargo add nameko` gives what the example above needs. With `default-features = false`, services
+//! are written against the public traits (see [`Service`]) and speak AMQP and JSON; so do clients.
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `macros` | yes | `#[service]`, `#[rpc]`, `#[derive(Dependencies)]` and the other attributes |
+//! | `cli` | yes | [`main`] with `run`, `shell`, `call`, `show-config`; the binary `nameko`; enables `yaml` |
+//! | `embedded-broker` | yes | the in-memory broker that `run` and `nameko broker` start |
+//! | `http` | | [`web`] and `#[http]` |
+//! | `websocket` | | `#[websocket_rpc]` and [`web::WebSocketHub`]; enables `http` |
+//! | `cron` | | [`Cron`] and `#[cron]` |
+//! | `msgpack` | | the serializer `msgpack` |
+//! | `compression` | | bodies compressed with gzip or bzip2 |
+//! | `tls` | | `amqps://` and `AMQP_SSL` |
+//! | `yaml` | | `Config::from_yaml` and `Config::from_file` |
+//! | `testing` | | [`testing`]; enables `embedded-broker` |
+//!
+//! A service or a configuration that needs a disabled feature fails with an error that names it.
 
-// Generated code says `::nameko`, in this crate's own tests and examples too.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// Generated code refers to `::nameko`, also in the tests of this crate.
 #[allow(unused_extern_crates)]
 extern crate self as nameko;
 
 pub use nameko_amqp as amqp;
 mod arguments;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 mod container;
 mod context;
+#[cfg(feature = "cron")]
 mod cron;
 mod error;
 pub mod events;
 pub mod exceptions;
 mod extension;
-#[cfg(any(doc, doctest))]
+#[cfg(all(
+    any(doc, doctest),
+    feature = "cli",
+    feature = "compression",
+    feature = "cron",
+    feature = "macros",
+    feature = "msgpack",
+    feature = "testing",
+    feature = "websocket",
+))]
 pub mod guide;
 #[doc(hidden)]
 pub mod internal;
+#[cfg(feature = "macros")]
 mod macros;
 pub mod messaging;
 mod panics;
@@ -102,13 +139,16 @@ mod standalone;
 pub mod supervisor;
 mod sync;
 mod tasks;
+#[cfg(feature = "testing")]
 pub mod testing;
 mod timer;
+#[cfg(feature = "http")]
 pub mod web;
 mod worker;
 
 pub use arguments::{Args, Argument, Arguments, Param};
 
+#[cfg(feature = "cli")]
 pub use cli::main;
 pub use config::Config;
 pub use container::{
@@ -117,6 +157,7 @@ pub use container::{
 pub use context::{
     AuthToken, ConfigValue, ContextData, CurrentConfig, CurrentWorker, Language, UserAgent, UserId,
 };
+#[cfg(feature = "cron")]
 pub use cron::{Clock, Cron, SystemClock};
 pub use error::{CustomError, Error, Raise, Result};
 pub use events::{
@@ -125,6 +166,7 @@ pub use events::{
 };
 pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
+#[cfg(feature = "macros")]
 pub use macros::{
     Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, rpc_client,
     service, timer, websocket_rpc,
@@ -144,6 +186,6 @@ pub use timer::{Interval, Timer};
 pub use worker::{WorkerContext, context_data};
 
 /// Compiles the samples of the README as doc tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cli", feature = "macros"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,6 +4,8 @@ use std::{any::TypeId, future::Future, marker::PhantomData, pin::Pin};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "http")]
+use crate::web::{self, FromRequest, IntoResponse};
 use crate::{
     arguments::{Args, Param},
     error::{Error, Raise, Result},
@@ -15,7 +17,6 @@ use crate::{
     reply::{Outcome, Reply},
     serialization::Payload,
     service::{Call, Entrypoints, Method, Service},
-    web::{self, FromRequest, IntoResponse},
 };
 
 pub use crate::rpc::typed::{ArgumentList, ByName, ByPosition, Given, Target};
@@ -78,6 +79,7 @@ pub fn is_raw<T: 'static>() -> bool {
 }
 
 /// Extracts an argument from an HTTP request.
+#[cfg(feature = "http")]
 pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T> {
     match args.origin::<web::Request>() {
         Some(request) => T::from_request(request, name),
@@ -88,6 +90,7 @@ pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T>
 }
 
 /// Converts the result of an HTTP method to an outcome.
+#[cfg(feature = "http")]
 pub fn respond<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: IntoResponse,

@@ -49,6 +49,7 @@ impl Services {
         self
     }
 
+    #[cfg(feature = "cli")]
     pub(crate) fn program_version(&self) -> Option<&'static str> {
         self.version
     }

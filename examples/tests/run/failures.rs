@@ -52,10 +52,7 @@ async fn a_dying_service_stops_the_others_and_is_named_in_the_last_line() {
         Some("Error: back was killed: disk is gone"),
         "{output}"
     );
-    assert!(
-        output.contains("stopping the other services"),
-        "{output}"
-    );
+    assert!(output.contains("stopping the other services"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

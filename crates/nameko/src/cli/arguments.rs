@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 
-use super::client::{Failure, is_configured};
+use super::endpoint::is_configured;
+use super::failure::Failure;
 use crate::config::Config;
 use crate::runner::Services;
+
+/// Whether `run` and `nameko broker` can start a broker.
+const EMBEDS_BROKER: bool = cfg!(feature = "embedded-broker");
 
 /// Limit of `--workers`; more is taken for a typing error.
 #[cfg(unix)]
@@ -21,7 +25,7 @@ const MAX_PROCESSES: i64 = 1024;
     propagate_version = true,
     about = "Nameko services: run them, call them."
 )]
-#[command(after_help = SERVICES_EXAMPLES)]
+#[command(after_help = services_examples())]
 pub(super) struct ServicesArguments {
     #[command(subcommand)]
     pub(super) command: ServicesCommand,
@@ -65,7 +69,7 @@ pub(super) enum ServicesCommand {
     propagate_version = true,
     about = "Call Nameko services, and try them out."
 )]
-#[command(after_help = TOOL_EXAMPLES)]
+#[command(after_help = tool_examples())]
 pub(super) struct ToolArguments {
     #[command(subcommand)]
     pub(super) command: ToolCommand,
@@ -78,13 +82,14 @@ pub(super) enum ToolCommand {
     /// Call one method of a service and print its result
     Call(CallArguments),
     /// Run an in-memory AMQP broker for development and tests
+    #[cfg(feature = "embedded-broker")]
     Broker(BrokerArguments),
     /// Print the configuration as YAML, with environment variables filled in
     ShowConfig(ConfigArguments),
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = RUN_HELP)]
+#[command(after_help = run_help())]
 pub(super) struct RunArguments {
     /// Names of the services to run [default: all]
     #[arg(value_name = "SERVICE")]
@@ -143,6 +148,7 @@ pub(super) struct CallArguments {
     pub(super) client: ClientArguments,
 }
 
+#[cfg(feature = "embedded-broker")]
 #[derive(Debug, Args)]
 #[command(after_help = BROKER_HELP)]
 pub(super) struct BrokerArguments {
@@ -234,23 +240,49 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-const SERVICES_EXAMPLES: &str = "\
+fn services_examples() -> String {
+    let broker = match EMBEDS_BROKER {
+        true => ", with the broker at localhost or an embedded one",
+        false => ", with the broker at localhost",
+    };
+    format!(
+        "\
 Examples:
-  run                                           all services, with the broker at localhost or an embedded one
+  run                                           all services{broker}
   run --broker amqp://user:password@rabbit/     with RabbitMQ
   shell                                         then: n.rpc.hello_service.hello(name='you')
-  call hello_service.hello name=you             one call";
+  call hello_service.hello name=you             one call"
+    )
+}
 
-const TOOL_EXAMPLES: &str = "\
-Examples:
-  nameko broker                                 an in-memory broker for development
+fn tool_examples() -> String {
+    let broker = match EMBEDS_BROKER {
+        true => {
+            "\n  nameko broker                                 an in-memory broker for development"
+        }
+        false => "",
+    };
+    format!(
+        "\
+Examples:{broker}
   nameko shell                                  then: n.rpc.hello_service.hello(name='you')
-  nameko call hello_service.hello name=you      one call";
+  nameko call hello_service.hello name=you      one call"
+    )
+}
+
+fn run_help() -> String {
+    let default = match EMBEDS_BROKER {
+        true => "starts an embedded in-memory broker there",
+        false => "fails",
+    };
+    format!("\
+If a broker is configured (--broker, or AMQP_URI in the configuration file or environment), `run` waits until it is
+reachable. If none is configured and none listens at localhost:5672, `run` {default}.
+
+{RUN_HELP}")
+}
 
 const RUN_HELP: &str = "\
-If a broker is configured (--broker, or AMQP_URI in the configuration file or environment), `run` waits until it is
-reachable. If none is configured and none listens at localhost:5672, `run` starts an embedded in-memory broker there.
-
 Ctrl-C or SIGTERM shuts down gracefully: calls in progress finish first. A second signal forces the exit. If a service
 dies, the others are stopped and the exit code is 1.
 
@@ -282,6 +314,7 @@ Examples:
   call orders.place 17 \"{'express': True}\" --timeout 5
   call \"hello_service.hello(name='you')\"";
 
+#[cfg(feature = "embedded-broker")]
 const BROKER_HELP: &str = "\
 An AMQP 0-9-1 broker for any client. Messages are kept in memory and lost on exit: use RabbitMQ in production.
 User and password are both guest.

@@ -1,20 +1,15 @@
 //! The embedded broker: the command `broker`, and the fallback of `run`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use nameko_broker::{Broker, BrokerError};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::arguments::BrokerArguments;
-use super::client::{Failure, is_configured};
+use super::endpoint::{LOCAL, is_configured, is_there};
+use super::failure::Failure;
 use super::signals::Signals;
 use super::terminal::announce;
 use crate::config::Config;
-
-/// Address of the broker if none is configured.
-pub(super) const LOCAL: &str = "127.0.0.1:5672";
 
 /// Runs `nameko broker` until Ctrl-C or SIGTERM.
 pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
@@ -44,11 +39,11 @@ pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failu
 }
 
 /// Starts a broker at localhost:5672 if none is configured and none listens there.
-pub(super) async fn start_if_none(config: &Config) -> Option<Broker> {
+pub(super) async fn start_if_none(config: &Config) -> Result<Option<Broker>, Failure> {
     if is_configured(config) {
-        None
+        Ok(None)
     } else {
-        start_if_none_at(LOCAL).await
+        Ok(start_if_none_at(LOCAL).await)
     }
 }
 
@@ -61,14 +56,6 @@ async fn start_if_none_at(address: &str) -> Option<Broker> {
         .await
         .inspect_err(|error| tracing::warn!("cannot start the embedded broker: {error}"))
         .ok()
-}
-
-/// Returns `true` if a TCP server listens at the address.
-pub(super) async fn is_there(address: &str) -> bool {
-    matches!(
-        timeout(Duration::from_secs(2), TcpStream::connect(address)).await,
-        Ok(Ok(_))
-    )
 }
 
 fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
@@ -112,6 +99,6 @@ mod tests {
     async fn starts_no_broker_if_one_is_configured() {
         // Nothing listens on port 1.
         let config = Config::new().with("AMQP_URI", "amqp://127.0.0.1:1");
-        assert!(start_if_none(&config).await.is_none());
+        assert!(start_if_none(&config).await.expect("no failure").is_none());
     }
 }

@@ -1,8 +1,9 @@
 //! The command `call`: a single call.
 
 use super::arguments::CallArguments;
-use super::client::{Client, Failure};
+use super::client::Client;
 use super::expression::Call;
+use super::failure::Failure;
 use super::terminal::echo;
 use crate::config::Config;
 

@@ -1,11 +1,17 @@
 //! The command line of programs with services, and of the binary `nameko`.
 
 mod arguments;
+#[cfg(feature = "embedded-broker")]
+mod broker;
+#[cfg(not(feature = "embedded-broker"))]
+#[path = "broker_disabled.rs"]
 mod broker;
 mod call;
 mod client;
 mod completion;
+mod endpoint;
 mod expression;
+mod failure;
 mod literal;
 mod logging;
 #[cfg(unix)]
@@ -25,11 +31,13 @@ use std::{future::Future, process::ExitCode, time::Duration};
 use clap::{FromArgMatches as _, Parser as _, error::ErrorKind};
 use tokio::runtime::{Builder, Runtime};
 
+#[cfg(feature = "embedded-broker")]
+use self::arguments::BrokerArguments;
 use self::arguments::{
-    BrokerArguments, CallArguments, ClientArguments, ConfigArguments, RunArguments,
-    ServicesArguments, ServicesCommand, ToolArguments, ToolCommand,
+    CallArguments, ClientArguments, ConfigArguments, RunArguments, ServicesArguments,
+    ServicesCommand, ToolArguments, ToolCommand,
 };
-use self::client::Failure;
+use self::failure::Failure;
 use crate::config::Config;
 use crate::runner::{Runner, Services};
 
@@ -83,11 +91,12 @@ pub fn main(services: Services) -> ExitCode {
     })
 }
 
-/// The `main` of the binary `nameko`: `shell`, `call`, `broker` and `show-config`.
+/// The `main` of the binary `nameko`: `shell`, `call`, `broker` (with the feature `embedded-broker`) and `show-config`.
 pub fn tool() -> ExitCode {
     report(match ToolArguments::parse().command {
         ToolCommand::Shell(arguments) => shell_command(&arguments, &Services::new()),
         ToolCommand::Call(arguments) => call_command(&arguments),
+        #[cfg(feature = "embedded-broker")]
         ToolCommand::Broker(arguments) => broker_command(&arguments),
         ToolCommand::ShowConfig(arguments) => show_config(&arguments),
     })
@@ -111,6 +120,7 @@ fn run_command(services: &Services, arguments: &RunArguments) -> Result<ExitCode
     }
 }
 
+#[cfg(feature = "embedded-broker")]
 fn broker_command(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
     logging::start(&arguments.log, &Config::new(), RUN_LOG, None)?;
     run_to_end(broker::serve(arguments))?

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::client::Failure;
+use super::failure::Failure;
 use super::signals::Received;
 
 /// The message on the link, in both directions.

@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::client::Failure;
+use super::failure::Failure;
 use super::parent::SIGNAL_BYTE;
 use super::signals::Received;
 use super::terminal::{announce, end_line, print_failure};

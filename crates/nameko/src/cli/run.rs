@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use super::arguments::RunArguments;
 use super::broker;
-use super::client::{Failure, broker_of};
+use super::endpoint::broker_of;
+use super::failure::Failure;
 #[cfg(unix)]
 use super::parent;
 #[cfg(unix)]
@@ -29,7 +30,7 @@ pub(super) async fn run(
     if arguments.process.is_some() {
         return run_supervised(services, arguments, config, signals).await;
     }
-    let broker = broker::start_if_none(&config).await;
+    let broker = broker::start_if_none(&config).await?;
     if let Some(broker) = &broker {
         announce(format_args!(
             "no broker is configured and none runs at localhost:5672: started an embedded one at {}; \
@@ -174,7 +175,7 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "macros"))]
 mod tests {
     use std::future::pending;
 

@@ -18,9 +18,10 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Context, Editor, Helper};
 use tokio::runtime::Runtime;
 
-use super::client::{Client, Failure};
+use super::client::Client;
 use super::completion::Names;
 use super::expression::Line;
+use super::failure::Failure;
 use super::literal::Literal;
 use super::signals::Interrupts;
 use super::terminal::{echo, print_failure};

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anstream::ColorChoice;
 use tracing::Level;
 
-use super::client::Failure;
+use super::failure::Failure;
 use super::logging;
 
 /// Prints a line on standard output and flushes it. Ignores a broken pipe.

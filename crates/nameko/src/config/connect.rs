@@ -25,10 +25,20 @@ impl Config {
             .unwrap_or(DEFAULT_AMQP_URI);
         let uris = Uri::parse_list(uri)
             .map_err(|error| self.invalid("AMQP_URI", format!("is wrong: {error}")))?;
+        let tls = self.tls()?;
+        if !cfg!(feature = "tls") {
+            let needs = "TLS, which needs the feature `tls` of the crate nameko";
+            if uris.iter().any(|uri| uri.tls) {
+                return Err(self.invalid("AMQP_URI", format!("asks for {needs}")));
+            }
+            if tls.is_some() {
+                return Err(self.invalid("AMQP_SSL", format!("asks for {needs}")));
+            }
+        }
         Ok(ConnectOptions {
             heartbeat: self.heartbeat()?,
             login: self.login()?,
-            tls: self.tls()?,
+            tls,
             product: PRODUCT.into(),
             ..ConnectOptions::new(uris)
         })

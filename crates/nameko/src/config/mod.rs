@@ -13,17 +13,23 @@
 //! `${NAME:}` has an empty default.
 
 pub(crate) mod connect;
+#[cfg(feature = "yaml")]
 mod emit;
+#[cfg(feature = "yaml")]
 mod environment;
+#[cfg(feature = "yaml")]
 mod scalar;
-#[cfg(test)]
+#[cfg(all(test, feature = "yaml"))]
 mod tests;
+#[cfg(feature = "yaml")]
 mod yaml;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "yaml")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -64,6 +70,7 @@ impl Config {
     /// # Errors
     /// If the text is not YAML or not a mapping, or refers to an unset variable. The error holds
     /// the position.
+    #[cfg(feature = "yaml")]
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let document = yaml::load(text, origin, &yaml::process_environment)?;
         Ok(Self(Arc::new(Inner {
@@ -76,6 +83,7 @@ impl Config {
     ///
     /// # Errors
     /// If the file cannot be read, or as for [`from_yaml`](Self::from_yaml).
+    #[cfg(feature = "yaml")]
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let text = std::fs::read(path)
@@ -97,6 +105,7 @@ impl Config {
     ///
     /// # Errors
     /// If the `=` is missing, the key is empty, or the value is not YAML.
+    #[cfg(feature = "yaml")]
     pub fn from_definition(definition: &str) -> Result<Self, ConfigError> {
         let origin = format!("-d {}", definition.split('=').next().unwrap_or_default());
         let Some((key, value)) = definition
@@ -229,6 +238,7 @@ impl Config {
 
     /// Returns the configuration as YAML text that parses to the same values. Passwords are not
     /// redacted.
+    #[cfg(feature = "yaml")]
     pub fn to_yaml(&self) -> String {
         emit::mapping(&self.0.values)
     }

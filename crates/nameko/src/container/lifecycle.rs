@@ -302,6 +302,7 @@ impl Container {
     }
 
     /// Returns `true` once `start` was called, or the container has ended.
+    #[cfg(feature = "testing")]
     pub(crate) fn was_started(&self) -> bool {
         *self.inner.state.borrow() != State::New
     }

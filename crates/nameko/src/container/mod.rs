@@ -9,6 +9,8 @@ mod service_dispatch;
 mod shared;
 mod state;
 mod typed_dispatch;
+#[cfg(feature = "cli")]
+mod worker_fields;
 mod worker_observer;
 mod worker_span;
 mod workers;
@@ -26,7 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     config::Config,
     error::{Error, Result},
-    extension::{DynEntrypoint, Entrypoint},
+    extension::DynEntrypoint,
     protocol::Fault,
     tasks::{TaskHandle, Tasks},
 };
@@ -36,8 +38,10 @@ pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
 pub use method::MethodHandle;
 
 pub(crate) use providers::{BoundProvider, Declared, Provide, Replacements};
+#[cfg(feature = "cli")]
+pub(crate) use worker_fields::WorkerFields;
+#[cfg(feature = "testing")]
 pub(crate) use worker_observer::WorkerObserver;
-pub(crate) use worker_span::Worker;
 
 use limits::Limits;
 use service_dispatch::ServiceDispatch;
@@ -178,7 +182,8 @@ impl Container {
 
     /// Iterates over the entrypoints of type `E` of the method `name`, each with its own method
     /// handle.
-    pub(crate) fn entrypoints_of<E: Entrypoint>(
+    #[cfg(all(feature = "http", feature = "testing"))]
+    pub(crate) fn entrypoints_of<E: crate::extension::Entrypoint>(
         &self,
         name: &str,
     ) -> impl Iterator<Item = (&E, &MethodHandle)> {
@@ -269,6 +274,7 @@ impl Container {
     }
 
     /// Notifies `observer` of the end of every worker, until it is dropped.
+    #[cfg(feature = "testing")]
     pub(crate) fn observe_workers(&self, observer: &Arc<impl WorkerObserver + 'static>) {
         self.inner.observers.add(observer);
     }

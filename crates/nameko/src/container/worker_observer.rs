@@ -22,6 +22,7 @@ pub(super) struct WorkerObservers {
 
 impl WorkerObservers {
     /// Adds `observer`, until it is dropped.
+    #[cfg(feature = "testing")]
     pub(super) fn add(&self, observer: &Arc<impl WorkerObserver + 'static>) {
         let observer: Arc<dyn WorkerObserver> = observer.clone();
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,49 +2,20 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tracing::{Metadata, Span, field};
-use tracing_subscriber::{Registry, registry::LookupSpan as _};
+use tracing::{Span, field};
 
 use super::method::MethodHandle;
+#[cfg(feature = "cli")]
+use super::worker_fields::WorkerFields;
 use crate::{reply::Outcome, worker::WorkerContext};
 
 /// The target of spans and events about workers, for log filters.
 pub(super) const TARGET: &str = "nameko::worker";
 
-const NAME: &str = "worker";
+pub(super) const NAME: &str = "worker";
 
 /// The span of a worker. Disabled if no filter enables it.
 pub(super) struct WorkerSpan(Span);
-
-/// The worker of a span, kept in the extensions of the span. The log formatter reads the span's
-/// initial fields from it, which avoids formatting the call id and copying the names for the many
-/// calls that log nothing.
-pub(crate) struct Worker {
-    ctx: WorkerContext,
-    entrypoint: Option<Arc<str>>,
-}
-
-impl Worker {
-    /// Returns `true` if the span may be the span of a worker.
-    pub(crate) fn has(span: &Metadata<'_>) -> bool {
-        span.name() == NAME && span.target() == TARGET
-    }
-
-    /// Iterates over the initial fields of the span, without absent ones.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let Self { ctx, entrypoint } = self;
-        let fields = [
-            ("service", Some(ctx.service_name())),
-            ("method", Some(ctx.method_name())),
-            ("entrypoint", entrypoint.as_deref()),
-            ("call_id", Some(ctx.call_id())),
-            ("parent", ctx.immediate_parent_call_id()),
-        ];
-        fields
-            .into_iter()
-            .filter_map(|(name, value)| value.map(|value| (name, value)))
-    }
-}
 
 impl WorkerSpan {
     pub(super) fn new(ctx: &WorkerContext, entrypoint: Option<&Arc<str>>) -> Self {
@@ -60,15 +31,8 @@ impl WorkerSpan {
             expected = field::Empty,
             duration_ms = field::Empty,
         );
-        span.with_subscriber(|(id, subscriber)| {
-            let registry = subscriber.downcast_ref::<Registry>();
-            if let Some(span) = registry.and_then(|registry| registry.span(id)) {
-                span.extensions_mut().insert(Worker {
-                    ctx: ctx.clone(),
-                    entrypoint: entrypoint.cloned(),
-                });
-            }
-        });
+        #[cfg(feature = "cli")]
+        WorkerFields::attach(&span, ctx, entrypoint);
         Self(span)
     }
 

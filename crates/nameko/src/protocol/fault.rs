@@ -62,6 +62,7 @@ impl Fault {
     }
 
     /// Attaches `extension`, in place of any other.
+    #[cfg(feature = "http")]
     pub(crate) fn with_extension(self, extension: impl FaultExtension) -> Self {
         Self {
             extension: Some(Arc::new(extension)),
@@ -70,6 +71,7 @@ impl Fault {
     }
 
     /// Returns the extension if it is a `T`.
+    #[cfg(feature = "http")]
     pub(crate) fn extension<T: FaultExtension>(&self) -> Option<&T> {
         let extension: &dyn Any = self.extension.as_deref()?;
         extension.downcast_ref()

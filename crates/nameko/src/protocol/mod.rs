@@ -14,6 +14,7 @@ pub(crate) use self::events::{
     broadcast_identifier, event_exchange, event_exchange_name, event_queue_name,
 };
 pub use self::fault::Fault;
+#[cfg(feature = "http")]
 pub(crate) use self::fault::FaultExtension;
 pub use self::message::default_properties;
 pub(crate) use self::message::message;

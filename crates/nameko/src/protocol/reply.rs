@@ -9,7 +9,7 @@ use crate::{
     amqp::Properties,
     error::Result,
     reply::Reply,
-    serialization::{self, Codec, Encoded, Format, JSON, Parts, Payload},
+    serialization::{self, Codec, Content, Encoded, Format, JSON, Payload},
 };
 
 /// Both keys are always present. Source: `Responder` of Nameko 2.14.1.
@@ -55,9 +55,10 @@ pub(crate) fn decode_reply(
         return from_json(&serialization::received(&body)?);
     }
     let payload = format.decode(&body)?;
-    match payload.as_json() {
-        Some(text) => from_json(text),
-        None => from_packed(&payload),
+    match payload.content() {
+        Content::Json(text) => from_json(text.get()),
+        #[cfg(feature = "msgpack")]
+        Content::MessagePack(_) => from_message_pack(&payload),
     }
 }
 
@@ -86,7 +87,10 @@ fn from_json(text: &str) -> Result<Payload> {
     }
 }
 
-fn from_packed(payload: &Payload) -> Result<Payload> {
+#[cfg(feature = "msgpack")]
+fn from_message_pack(payload: &Payload) -> Result<Payload> {
+    use crate::serialization::Parts;
+
     let Parts::Map(pairs) = payload.parts() else {
         return Err(serialization::Error::read(format_args!(
             "a reply must be a map, not {}",

@@ -11,7 +11,7 @@ use crate::{
     amqp::Properties,
     arguments::Arguments,
     error::Result as CallResult,
-    serialization::{self, Codec, Encoded, Error, Format, JSON, Parts, Payload, RAW, TEXT},
+    serialization::{self, Codec, Content, Encoded, Error, Format, JSON, Payload, RAW, TEXT},
 };
 
 /// The serialized arguments of a call.
@@ -128,9 +128,10 @@ pub(crate) fn decode_request(
         }
         format.decode(&body).map_err(unreadable)?
     };
-    match payload.as_json() {
-        Some(text) => from_json(text),
-        None => from_packed(&payload),
+    match payload.content() {
+        Content::Json(text) => from_json(text.get()),
+        #[cfg(feature = "msgpack")]
+        Content::MessagePack(_) => from_message_pack(&payload),
     }
 }
 
@@ -178,7 +179,10 @@ fn from_json(text: &str) -> Result<Arguments, Fault> {
     }
 }
 
-fn from_packed(payload: &Payload) -> Result<Arguments, Fault> {
+#[cfg(feature = "msgpack")]
+fn from_message_pack(payload: &Payload) -> Result<Arguments, Fault> {
+    use crate::serialization::Parts;
+
     let Parts::Map(pairs) = payload.parts() else {
         return Err(not_a_mapping(payload.kind()));
     };
@@ -193,7 +197,7 @@ fn from_packed(payload: &Payload) -> Result<Arguments, Fault> {
     let is_null = |it: &Payload| it.kind() == "null";
     match (args, kwargs) {
         (Some(args), Some(kwargs)) if !is_null(&args) && !is_null(&kwargs) => {
-            arguments(Arguments::from_packed(&args, &kwargs))
+            arguments(Arguments::from_message_pack(&args, &kwargs))
         }
         (args, kwargs) => Err(missing_half(
             args.as_ref().map(is_null),

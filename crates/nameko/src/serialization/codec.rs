@@ -208,12 +208,17 @@ impl Codec {
 
 /// Looks up the format that the config key `key` names.
 fn known(config: &Config, key: &str, name: &str) -> Result<Format, ConfigError> {
-    Format::named(name).ok_or_else(|| {
-        config.invalid(
+    Format::named(name).ok_or_else(|| match name {
+        // Known, but disabled.
+        "msgpack" => config.invalid(
+            key,
+            "has the format `msgpack`, which needs the feature `msgpack` of the crate nameko",
+        ),
+        _ => config.invalid(
             key,
             format!(
                 "is not known: Please register a serializer for \"{name}\" format, or use json or msgpack"
             ),
-        )
+        ),
     })
 }

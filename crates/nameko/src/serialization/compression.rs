@@ -1,10 +1,6 @@
 //! Compressed bodies, named in the header `compression` as kombu does.
 
 use std::fmt;
-use std::io::{self, Read, Write as _};
-
-use bzip2::{read::MultiBzDecoder, write::BzEncoder};
-use flate2::{read::MultiGzDecoder, read::ZlibDecoder, write::ZlibEncoder};
 
 use super::Error;
 
@@ -41,31 +37,15 @@ impl Compression {
         }
     }
 
+    #[cfg(feature = "compression")]
     pub(super) fn compress(self, body: &[u8]) -> Result<Vec<u8>, Error> {
-        let compressed = match self {
-            Self::Gzip => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-                encoder.write_all(body).and_then(|()| encoder.finish())
-            }
-            Self::Bzip2 => {
-                let mut encoder = BzEncoder::new(Vec::new(), bzip2::Compression::best());
-                encoder.write_all(body).and_then(|()| encoder.finish())
-            }
-        };
-        compressed.map_err(Error::write)
+        algorithms::compress(self, body).map_err(Error::write)
     }
 
     /// Decompresses a body to at most `limit` bytes.
+    #[cfg(feature = "compression")]
     pub(super) fn decompress(self, body: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-        // Other clients send gzip files; no zlib stream begins with the gzip magic number.
-        let plain = match self {
-            Self::Gzip if body.starts_with(&[0x1f, 0x8b]) => {
-                read_all(MultiGzDecoder::new(body), limit)
-            }
-            Self::Gzip => read_all(ZlibDecoder::new(body), limit),
-            Self::Bzip2 => read_all(MultiBzDecoder::new(body), limit),
-        };
-        match plain {
+        match algorithms::decompress(self, body, limit) {
             Ok(Some(plain)) => Ok(plain),
             Ok(None) => Err(Error::read(format_args!(
                 "its {} bytes are more than {limit} when decompressed; the config key `{}` allows more",
@@ -77,13 +57,69 @@ impl Compression {
             ))),
         }
     }
+
+    #[cfg(not(feature = "compression"))]
+    pub(super) fn compress(self, _: &[u8]) -> Result<Vec<u8>, Error> {
+        Err(Error::write(self.unsupported()))
+    }
+
+    #[cfg(not(feature = "compression"))]
+    pub(super) fn decompress(self, _: &[u8], _: usize) -> Result<Vec<u8>, Error> {
+        Err(Error::read(self.unsupported()))
+    }
+
+    #[cfg(not(feature = "compression"))]
+    fn unsupported(self) -> String {
+        format!("the compression {self} needs the feature `compression` of the crate nameko")
+    }
 }
 
-fn read_all(decoder: impl Read, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut plain = Vec::new();
-    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.take(bound).read_to_end(&mut plain)?;
-    Ok(Some(plain).filter(|plain| plain.len() <= limit))
+#[cfg(feature = "compression")]
+mod algorithms {
+    use std::io::{Read, Result, Write as _};
+
+    use bzip2::{read::MultiBzDecoder, write::BzEncoder};
+    use flate2::{read::MultiGzDecoder, read::ZlibDecoder, write::ZlibEncoder};
+
+    use super::Compression;
+
+    pub(super) fn compress(compression: Compression, body: &[u8]) -> Result<Vec<u8>> {
+        match compression {
+            Compression::Gzip => {
+                let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+                encoder.write_all(body)?;
+                encoder.finish()
+            }
+            Compression::Bzip2 => {
+                let mut encoder = BzEncoder::new(Vec::new(), bzip2::Compression::best());
+                encoder.write_all(body)?;
+                encoder.finish()
+            }
+        }
+    }
+
+    /// Returns `None` if the decompressed body is longer than `limit` bytes.
+    pub(super) fn decompress(
+        compression: Compression,
+        body: &[u8],
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        // Other clients send gzip files; no zlib stream begins with the gzip magic number.
+        match compression {
+            Compression::Gzip if body.starts_with(&[0x1f, 0x8b]) => {
+                read_all(MultiGzDecoder::new(body), limit)
+            }
+            Compression::Gzip => read_all(ZlibDecoder::new(body), limit),
+            Compression::Bzip2 => read_all(MultiBzDecoder::new(body), limit),
+        }
+    }
+
+    fn read_all(decoder: impl Read, limit: usize) -> Result<Option<Vec<u8>>> {
+        let mut plain = Vec::new();
+        let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        decoder.take(bound).read_to_end(&mut plain)?;
+        Ok(Some(plain).filter(|plain| plain.len() <= limit))
+    }
 }
 
 impl fmt::Display for Compression {

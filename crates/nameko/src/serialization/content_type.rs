@@ -3,6 +3,7 @@
 /// JSON.
 pub(crate) const JSON: &str = "application/json";
 /// MessagePack: kombu's `msgpack`.
+#[cfg(feature = "msgpack")]
 pub(crate) const MESSAGE_PACK: &str = "application/x-msgpack";
 /// A body that no serializer wrote: kombu's `raw`. The default for messages without a content type.
 pub(crate) const RAW: &str = "application/data";

@@ -60,6 +60,7 @@ impl Error {
         self
     }
 
+    #[cfg(feature = "msgpack")]
     pub(super) fn read_as(format: &str, detail: impl fmt::Display) -> Self {
         Self::new(Kind::Read, format!("the {format} can't be read: {detail}"))
     }

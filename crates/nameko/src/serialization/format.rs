@@ -8,15 +8,18 @@ use serde::Serialize;
 
 use super::{
     Encoded, Error, Payload, Serializer,
-    content_type::{self, BINARY, JSON, MESSAGE_PACK, RAW, UTF_8},
-    json, message_pack, registry,
+    content_type::{self, BINARY, JSON, RAW, UTF_8},
+    json, registry,
 };
+#[cfg(feature = "msgpack")]
+use super::{content_type::MESSAGE_PACK, message_pack};
 use crate::{amqp::Text, panics};
 
 /// A format known to the process: built in or registered.
 #[derive(Clone)]
 pub(crate) enum Format {
     Json,
+    #[cfg(feature = "msgpack")]
     MessagePack,
     /// Text or bytes, unchanged.
     Raw,
@@ -29,6 +32,7 @@ impl Format {
         match (registry::named(name), name) {
             (Some(serializer), _) => Some(Self::Registered(serializer)),
             (None, "json") => Some(Self::Json),
+            #[cfg(feature = "msgpack")]
             (None, "msgpack") => Some(Self::MessagePack),
             (None, "raw") => Some(Self::Raw),
             _ => None,
@@ -40,7 +44,12 @@ impl Format {
         if let Some(serializer) = registry::of_content_type(content_type) {
             return Some(Self::Registered(serializer));
         }
-        [Self::Json, Self::MessagePack]
+        let built_in = [
+            Self::Json,
+            #[cfg(feature = "msgpack")]
+            Self::MessagePack,
+        ];
+        built_in
             .into_iter()
             .find(|format| content_type::matches(content_type, &format.content_type()))
     }
@@ -48,6 +57,7 @@ impl Format {
     pub(crate) fn content_type(&self) -> Text {
         match self {
             Self::Json => JSON.into(),
+            #[cfg(feature = "msgpack")]
             Self::MessagePack => MESSAGE_PACK.into(),
             Self::Raw => RAW.into(),
             Self::Registered(serializer) => serializer.content_type().to_owned().into(),
@@ -57,6 +67,7 @@ impl Format {
     pub(crate) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Encoded, Error> {
         let body = match self {
             Self::Json => json::to_vec(value)?,
+            #[cfg(feature = "msgpack")]
             Self::MessagePack => message_pack::to_vec(value)?,
             Self::Raw => return raw(value),
             Self::Registered(serializer) => guard("writing", || {
@@ -70,7 +81,9 @@ impl Format {
     pub(crate) fn encoded(&self, body: Vec<u8>) -> Encoded {
         let content_encoding = match self {
             Self::Json => UTF_8.into(),
-            Self::MessagePack | Self::Raw => BINARY.into(),
+            #[cfg(feature = "msgpack")]
+            Self::MessagePack => BINARY.into(),
+            Self::Raw => BINARY.into(),
             Self::Registered(serializer) => serializer.content_encoding().to_owned().into(),
         };
         Encoded {
@@ -84,6 +97,7 @@ impl Format {
     pub(crate) fn decode(&self, body: &Bytes) -> Result<Payload, Error> {
         match self {
             Self::Json => json::decode(body),
+            #[cfg(feature = "msgpack")]
             Self::MessagePack => message_pack::decode(body),
             Self::Raw => Payload::packed(&Octets(body)),
             Self::Registered(serializer) => guard("reading", || serializer.decode(body)),

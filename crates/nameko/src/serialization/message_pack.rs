@@ -13,6 +13,9 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 
 use super::{Error, Payload, transcode::Transcode};
 
+/// The encoding of null.
+pub(super) const NIL: u8 = 0xc0;
+
 /// Maximum nesting of lists and maps; the same as serde_json's.
 const MAX_DEPTH: usize = 128;
 

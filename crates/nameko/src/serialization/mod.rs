@@ -14,6 +14,7 @@ mod encoded;
 mod error;
 mod format;
 mod json;
+#[cfg(feature = "msgpack")]
 mod message_pack;
 mod payload;
 mod registry;
@@ -22,12 +23,16 @@ mod transcode;
 pub use self::codec::Codec;
 pub(crate) use self::compression::COMPRESSION_HEADER;
 pub use self::compression::Compression;
-pub(crate) use self::content_type::{BINARY, JSON, RAW, TEXT, UTF_8};
+#[cfg(feature = "cron")]
+pub(crate) use self::content_type::UTF_8;
+pub(crate) use self::content_type::{BINARY, JSON, RAW, TEXT};
 pub use self::encoded::Encoded;
 pub use self::error::Error;
 pub(crate) use self::format::Format;
 pub use self::json::{from_slice, from_str, python, standard, to_raw, to_vec};
 pub(crate) use self::json::{json_kind, python_float, received};
+pub(crate) use self::payload::Content;
+#[cfg(feature = "msgpack")]
 pub(crate) use self::payload::Parts;
 pub use self::payload::Payload;
 pub use self::registry::{Serializer, register};

@@ -1,10 +1,13 @@
 //! A received value that is not deserialized yet.
 
+#[cfg(feature = "msgpack")]
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{Error, json, message_pack, transcode::Transcode};
+#[cfg(feature = "msgpack")]
+use super::message_pack;
+use super::{Error, json, transcode::Transcode};
 
 /// A received value that is not deserialized yet.
 ///
@@ -22,14 +25,17 @@ use super::{Error, json, message_pack, transcode::Transcode};
 pub struct Payload(Content);
 
 #[derive(Debug, Clone)]
-enum Content {
-    /// JSON text in the [`standard`](json::standard) form.
+pub(crate) enum Content {
+    /// JSON text in the [`standard`](json::standard) form. Without the feature `msgpack`, custom
+    /// formats are transcoded to it.
     Json(Box<RawValue>),
     /// One complete, validated MessagePack value; custom formats are transcoded to it.
+    #[cfg(feature = "msgpack")]
     MessagePack(Bytes),
 }
 
-/// The top level of a value. Lazy, since a peer may send many items.
+/// The top level of a MessagePack value. Lazy, since a peer may send many items.
+#[cfg(feature = "msgpack")]
 pub(crate) enum Parts {
     List(Box<dyn Iterator<Item = Payload>>),
     Map(Box<dyn Iterator<Item = (Payload, Payload)>>),
@@ -53,6 +59,7 @@ impl Payload {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match &self.0 {
             Content::Json(text) => json::from_str(text.get()),
+            #[cfg(feature = "msgpack")]
             Content::MessagePack(value) => message_pack::read(value),
         }
     }
@@ -65,13 +72,18 @@ impl Payload {
     pub fn to_json(&self) -> Result<Box<RawValue>, Error> {
         match &self.0 {
             Content::Json(text) => Ok(text.clone()),
+            #[cfg(feature = "msgpack")]
             Content::MessagePack(_) => json::to_raw(self),
         }
     }
 
     /// Returns the null value.
     pub(crate) fn null() -> Self {
-        Self::message_pack(Bytes::from_static(&[NIL]))
+        #[cfg(feature = "msgpack")]
+        let null = Self::message_pack(Bytes::from_static(&[message_pack::NIL]));
+        #[cfg(not(feature = "msgpack"))]
+        let null = Self::json(RawValue::NULL.to_owned());
+        null
     }
 
     pub(crate) fn json(text: Box<RawValue>) -> Self {
@@ -79,53 +91,57 @@ impl Payload {
     }
 
     /// Wraps one complete MessagePack value.
+    #[cfg(feature = "msgpack")]
     pub(super) fn message_pack(value: Bytes) -> Self {
         Self(Content::MessagePack(value))
     }
 
     /// Serializes a value as MessagePack, which keeps bytes and non-text keys.
+    #[cfg(feature = "msgpack")]
     pub(crate) fn packed<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         message_pack::to_vec(value).map(|packed| Self::message_pack(packed.into()))
     }
 
-    /// Returns the text of a JSON value.
-    pub(crate) fn as_json(&self) -> Option<&str> {
-        match &self.0 {
-            Content::Json(text) => Some(text.get()),
-            Content::MessagePack(_) => None,
-        }
+    /// Serializes a value as JSON, where MessagePack is not available.
+    #[cfg(not(feature = "msgpack"))]
+    pub(crate) fn packed<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        Self::of(value)
     }
 
-    /// Returns the bytes of a MessagePack value.
-    fn as_packed(&self) -> Option<&[u8]> {
-        match &self.0 {
-            Content::Json(_) => None,
-            Content::MessagePack(value) => Some(value),
-        }
+    /// Returns the representation of the value.
+    pub(crate) fn content(&self) -> &Content {
+        &self.0
     }
 
     /// Returns `true` for values that are false in Python: null, false, zero, empty.
     ///
     /// Supports MessagePack only.
+    #[cfg(feature = "msgpack")]
     pub(crate) fn is_falsy(&self) -> bool {
         const FALSE: u8 = 0xc2;
         const EMPTY: [u8; 3] = [0x80, 0x90, 0xa0];
-        match self.as_packed() {
-            Some([one]) => [NIL, FALSE, 0].contains(one) || EMPTY.contains(one),
-            _ => false,
+        match &self.0 {
+            Content::MessagePack(value) => match **value {
+                [one] => [message_pack::NIL, FALSE, 0].contains(&one) || EMPTY.contains(&one),
+                _ => false,
+            },
+            Content::Json(_) => false,
         }
     }
 
-    /// Returns the kind of a MessagePack value, as a phrase for error messages.
+    /// Returns the kind of the value, as a phrase for error messages.
     pub(crate) fn kind(&self) -> &'static str {
-        self.as_packed().map_or("JSON", |packed| {
-            message_pack::kind(message_pack::marker(packed))
-        })
+        match &self.0 {
+            Content::Json(text) => json::json_kind(text.get()),
+            #[cfg(feature = "msgpack")]
+            Content::MessagePack(value) => message_pack::kind(message_pack::marker(value)),
+        }
     }
 
     /// Splits a MessagePack list or map into its items.
     ///
     /// JSON is not split: callers deserialize it into the type they expect.
+    #[cfg(feature = "msgpack")]
     pub(crate) fn parts(&self) -> Parts {
         let Content::MessagePack(value) = &self.0 else {
             return Parts::Other;
@@ -142,13 +158,11 @@ impl Payload {
     }
 }
 
-/// The MessagePack encoding of null.
-const NIL: u8 = 0xc0;
-
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             Content::Json(text) => json::transcode(text.get(), serializer),
+            #[cfg(feature = "msgpack")]
             Content::MessagePack(value) => message_pack::transcode(value, serializer),
         }
     }

@@ -11,12 +11,10 @@ use crate::{
     arguments::Arguments,
     container::{Container, MethodHandle},
     error::{Error, Result},
-    extension::Entrypoint,
     messaging::RawMessage,
     reply::Outcome,
     serialization,
     tasks::TaskHandle,
-    web::{Http, Request, Response},
 };
 
 /// Creates a hook that calls a method of a container's service as if its entrypoint had fired.
@@ -67,10 +65,10 @@ pub fn entrypoint_hook(container: &Container, method: impl Into<String>) -> Entr
 #[derive(Debug, Clone)]
 #[must_use = "a hook does nothing until called"]
 pub struct EntrypointHook {
-    container: Container,
-    method: String,
-    context_data: Table,
-    timeout: Duration,
+    pub(super) container: Container,
+    pub(super) method: String,
+    pub(super) context_data: Table,
+    pub(super) timeout: Duration,
 }
 
 impl EntrypointHook {
@@ -108,80 +106,6 @@ impl EntrypointHook {
         self.run(Arguments::from_origin(message)).await
     }
 
-    /// Passes a request to an `#[http]` method and returns the response that a client would
-    /// receive.
-    ///
-    /// Returns after the worker has ended, also if the method fails or the request's arguments do
-    /// not match. No connection is made, but the service still listens: configure port 0.
-    ///
-    /// ```
-    /// use nameko::{prelude::*, testing::entrypoint_hook, web::{self, http, Bytes, Json}};
-    ///
-    /// #[derive(Dependencies)]
-    /// struct Shop;
-    ///
-    /// #[service("shop")]
-    /// impl Shop {
-    ///     #[http(GET, "/orders/{id}")]
-    ///     async fn order(&self, id: u64) -> Result<Json<u64>> {
-    ///         if id > 9 {
-    ///             return Err(web::Error::not_found(format!("no order {id}")).into());
-    ///         }
-    ///         Ok(Json(id))
-    ///     }
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// let config = Config::new().with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
-    /// let shop = Container::new::<Shop>(config)?;
-    /// shop.start().await?;
-    /// let order = entrypoint_hook(&shop, "order");
-    /// let get = |path| http::Request::get(path).body(Bytes::new()).unwrap();
-    /// let response = order.request(get("/orders/7")).await?;
-    /// assert_eq!((response.status_code().as_u16(), response.body()), (200, Some(&b"7"[..])));
-    /// let response = order.request(get("/orders/17")).await?;
-    /// assert_eq!(response.status_code(), 404);
-    /// shop.stop().await;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::IncorrectSignature`] if the method has no `#[http]` for the request.
-    /// [`Error::ExtensionNotFound`], [`Error::Timeout`], [`Error::Killed`] and
-    /// [`Error::ContainerStopping`] as for [`call`](Self::call).
-    pub async fn request(&self, request: impl Into<Request>) -> Result<Response> {
-        self.find()?;
-        let request = request.into();
-        let owner = format!("{}.{}", self.container.service_name(), self.method);
-        let entrypoints = || self.container.entrypoints_of::<Http>(&self.method);
-        let accepts = |(entrypoint, method)| {
-            let entrypoint: &Http = entrypoint;
-            Some((entrypoint, method, entrypoint.accept(&owner, &request)?))
-        };
-        let Some((entrypoint, method, accepted)) = entrypoints().find_map(accepts) else {
-            let served: Vec<_> = entrypoints()
-                .map(|(entrypoint, _)| entrypoint.describe())
-                .collect();
-            return Err(Error::IncorrectSignature(format!(
-                "{}() does not handle {} {}; it handles {}",
-                self.method,
-                request.method(),
-                request.uri().path(),
-                if served.is_empty() {
-                    "no #[http]".to_owned()
-                } else {
-                    served.join(", ")
-                },
-            )));
-        };
-        let context_data = self.context_data.clone();
-        let (worker, response) =
-            entrypoint.answer(&self.container, method, accepted, context_data)?;
-        self.wait(worker).await?;
-        response.await.map_err(|_| self.stopping())
-    }
-
     async fn run<T: DeserializeOwned>(&self, arguments: Arguments) -> Result<T> {
         let method = self.find()?;
         let (sender, receiver) = oneshot::channel();
@@ -201,7 +125,7 @@ impl EntrypointHook {
     }
 
     /// Looks up the method in the running container.
-    fn find(&self) -> Result<MethodHandle> {
+    pub(super) fn find(&self) -> Result<MethodHandle> {
         let method = self.container.method(&self.method)?;
         if !self.container.was_started() {
             return Err(Error::raise(
@@ -216,7 +140,7 @@ impl EntrypointHook {
     }
 
     /// Waits for the end of a worker.
-    async fn wait(&self, mut worker: TaskHandle) -> Result<()> {
+    pub(super) async fn wait(&self, mut worker: TaskHandle) -> Result<()> {
         if timeout(self.timeout, worker.wait()).await.is_err() {
             worker.abort();
             return Err(Error::Timeout {
@@ -228,7 +152,7 @@ impl EntrypointHook {
         self.container.killed().map_or(Ok(()), Err)
     }
 
-    fn stopping(&self) -> Error {
+    pub(super) fn stopping(&self) -> Error {
         Error::ContainerStopping(self.container.service_name().to_owned())
     }
 }

@@ -89,6 +89,8 @@
 mod broker;
 mod entrypoints;
 mod hook;
+#[cfg(feature = "http")]
+mod http;
 mod recorder;
 mod waiter;
 

@@ -25,11 +25,10 @@ use super::error::Error;
 
 pub use hyper::ext::ReasonPhrase;
 
-pub use super::{
-    raw::RequestBody,
-    websocket::raw_socket::{
-        Origins, Socket, SocketListener, SocketSettings, handshake, serve as serve_socket,
-    },
+pub use super::raw::RequestBody;
+#[cfg(feature = "websocket")]
+pub use super::websocket::raw_socket::{
+    Origins, Socket, SocketListener, SocketSettings, handshake, serve as serve_socket,
 };
 
 /// What a site may be configured with: `WEB_SERVER_*`, `WEBSOCKET_*` and `stop_timeout`.
@@ -39,6 +38,7 @@ pub use super::{
 pub struct ServerSettings {
     reuse_port: bool,
     limits: Limits,
+    #[cfg(feature = "websocket")]
     sockets: SocketSettings,
 }
 
@@ -59,11 +59,13 @@ impl ServerSettings {
         Ok(Self {
             reuse_port,
             limits,
+            #[cfg(feature = "websocket")]
             sockets: SocketSettings::from_config(config)?,
         })
     }
 
     /// Returns the settings of WebSockets.
+    #[cfg(feature = "websocket")]
     pub fn sockets(&self) -> SocketSettings {
         self.sockets
     }

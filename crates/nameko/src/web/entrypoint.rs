@@ -7,13 +7,12 @@ use std::{
 };
 
 use futures_util::Stream;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::{
     error::Error,
     raw::RawRequest,
-    request::Request,
     response::{ByteStream, Response},
     server::{self, Handler, WebServer},
     settings::Limits,
@@ -26,14 +25,13 @@ use crate::{
     extension::Entrypoint,
     protocol::Fault,
     reply::Outcome,
-    tasks::TaskHandle,
 };
 
 /// Runs a method for HTTP requests: `#[http(GET, "/orders/{id}")]`.
 #[derive(Debug)]
 pub struct Http {
-    methods: String,
-    path: String,
+    pub(super) methods: String,
+    pub(super) path: String,
     server: OnceLock<Arc<WebServer>>,
 }
 
@@ -48,39 +46,6 @@ impl Http {
             path: path.into(),
             server: OnceLock::new(),
         }
-    }
-
-    /// Returns the request with its path parameters if it matches this entrypoint of `owner`.
-    pub(crate) fn accept(&self, owner: &str, request: &Request) -> Option<Request> {
-        let (methods, template) = server::parse(&self.methods, &self.path, owner).ok()?;
-        let asks_head = request.method() == Method::HEAD && methods.contains(&Method::GET);
-        if !asks_head && !methods.contains(request.method()) {
-            return None;
-        }
-        let values = template.values(request.uri().path())?;
-        Some(request.with_path_params(template.names(), values))
-    }
-
-    /// Runs the method for an [accepted](Self::accept) request in a task of the container, with
-    /// `context_data`.
-    pub(crate) fn answer(
-        &self,
-        container: &Container,
-        method: &MethodHandle,
-        request: Request,
-        context_data: Table,
-    ) -> Result<(TaskHandle, oneshot::Receiver<Response>)> {
-        let limits = WebServer::of(container)?.limits();
-        let (reply, response) = oneshot::channel();
-        let task = container.spawn(work(
-            container.downgrade(),
-            method.clone(),
-            Arguments::from_origin(request),
-            context_data,
-            limits,
-            reply,
-        ));
-        Ok((task, response))
     }
 }
 
@@ -150,7 +115,7 @@ impl Handler for Endpoint {
     }
 }
 
-async fn work(
+pub(super) async fn work(
     container: WeakContainer,
     method: MethodHandle,
     arguments: Arguments,

@@ -33,6 +33,8 @@ mod entrypoint;
 mod error;
 mod extract;
 mod form;
+#[cfg(feature = "testing")]
+mod hook;
 mod listener;
 mod raw;
 mod request;
@@ -41,6 +43,7 @@ mod router;
 mod server;
 mod settings;
 mod socket;
+#[cfg(feature = "websocket")]
 mod websocket;
 
 use std::net::SocketAddr;
@@ -54,6 +57,7 @@ pub use raw::{RawRequest, Upgrade};
 pub use request::Request;
 pub use response::{Html, IntoHeaders, IntoResponse, IntoStatus, Response};
 pub use server::{Handler, WebServer};
+#[cfg(feature = "websocket")]
 pub use websocket::{
     WebSocketConnect, WebSocketDisconnect, WebSocketHub, WebSocketHubProvider, WebSocketRpc,
 };

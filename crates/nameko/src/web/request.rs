@@ -62,6 +62,7 @@ impl Request {
     }
 
     /// Returns the request with path parameters.
+    #[cfg(feature = "testing")]
     pub(super) fn with_path_params(&self, names: Arc<[String]>, values: Vec<String>) -> Self {
         let Inner {
             head, body, peer, ..

@@ -67,6 +67,7 @@ impl Template {
     }
 
     /// Returns the decoded parameter values of `path` in order, or `None` if it does not match.
+    #[cfg(feature = "testing")]
     pub(super) fn values(&self, path: &str) -> Option<Vec<String>> {
         let mut table = matchit::Router::new();
         table.insert(self.pattern.as_str(), ()).ok()?;

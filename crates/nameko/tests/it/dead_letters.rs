@@ -12,9 +12,8 @@ use nameko::{
 use crate::{
     event_failures::{send, unreadable},
     events::ready,
-    messaging::put,
     services::{Hearing, Received},
-    support::{self, TestBroker},
+    support::{self, TestBroker, put},
 };
 
 #[derive(Dependencies)]

@@ -12,31 +12,41 @@ mod peer;
 mod proxy;
 
 // Child processes.
+#[cfg(feature = "cli")]
 mod program;
 // `nameko broker`.
+#[cfg(feature = "cli")]
 mod cli_broker;
 // `nameko call`.
+#[cfg(feature = "cli")]
 mod cli_call;
 // The configuration of commands, and `show-config`.
+#[cfg(feature = "cli")]
 mod cli_config;
 // The shell, with scripts and on a terminal.
+#[cfg(feature = "cli")]
 mod cli_shell;
 
 // Configuration files and keys.
+#[cfg(feature = "yaml")]
 mod config;
 // JSON as Python writes it.
 mod serialization;
 // Bodies of messages in every format.
+#[cfg(all(feature = "compression", feature = "msgpack"))]
 mod codec;
 // Services with MessagePack and registered formats.
+#[cfg(all(feature = "compression", feature = "msgpack"))]
 mod formats;
 
 // WebSocket: requests, events, and clients that misbehave.
+#[cfg(feature = "websocket")]
 mod websocket;
 
 // Timers.
 mod timers;
 // Cron lines, in one instance and in a fleet.
+#[cfg(feature = "cron")]
 mod cron;
 
 // Calls between services: results, errors, context.
@@ -48,6 +58,7 @@ mod clients;
 // Errors that keep their type across services.
 mod exceptions;
 // Context data and configuration as dependencies.
+#[cfg(feature = "yaml")]
 mod context;
 // Events: handler types and delivery.
 mod events;
@@ -56,18 +67,24 @@ mod event_failures;
 // Queues of events and requests: arguments and conflicts.
 mod event_queues;
 // Unreadable messages.
+#[cfg(all(feature = "compression", feature = "msgpack"))]
 mod poison;
 // Queues with arguments: priorities, limits, dead letters.
 mod dead_letters;
 // Publishers and consumers.
+#[cfg(all(feature = "compression", feature = "msgpack"))]
 mod messaging;
 // An HTTP client on the level of bytes.
+#[cfg(feature = "http")]
 mod http_client;
 // HTTP: arguments, results, errors.
+#[cfg(feature = "http")]
 mod http;
 // HTTP when clients are slow, wrong or hostile.
+#[cfg(feature = "http")]
 mod http_peers;
 // Shared ports, stop and kill.
+#[cfg(feature = "http")]
 mod http_ports;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
@@ -82,6 +99,7 @@ mod replaced;
 // Testing helpers.
 mod testing;
 // Spans and logs of workers.
+#[cfg(all(feature = "cli", feature = "http"))]
 mod observability;
 // Several services in one process.
 mod runner;
@@ -89,4 +107,5 @@ mod runner;
 mod reliability;
 
 /// The path of the binary `nameko`.
+#[cfg(feature = "cli")]
 const NAMEKO: &str = env!("CARGO_BIN_EXE_nameko");

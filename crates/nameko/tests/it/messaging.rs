@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     services::{Hearing, Received},
-    support::{self, TestBroker},
+    support::{self, TestBroker, put},
 };
 
 fn letters() -> Exchange {
@@ -466,28 +466,6 @@ impl Reader {
             _ => Ok(()),
         }
     }
-}
-
-pub(crate) async fn put(
-    channel: &Channel,
-    queue: &str,
-    content_type: &'static str,
-    body: &'static [u8],
-) {
-    channel.confirm_select().await.unwrap();
-    let binary = !content_type.contains("json");
-    let message = Publish {
-        routing_key: queue.to_owned(),
-        mandatory: true,
-        properties: Properties {
-            content_type: Some(content_type.into()),
-            content_encoding: Some(if binary { "binary" } else { "utf-8" }.into()),
-            ..Properties::default()
-        },
-        body: body.into(),
-        ..Publish::default()
-    };
-    channel.publish(&message).await.unwrap().await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use nameko::{
     Config, Runner, Services,
-    amqp::{Channel, ConnectOptions, Delivery, Uri},
+    amqp::{Channel, ConnectOptions, Delivery, Properties, Publish, Uri},
     testing,
 };
 use tokio::sync::mpsc;
@@ -90,6 +90,29 @@ impl Messages {
     pub(crate) async fn next(&mut self) -> Delivery {
         within("a message", self.arrived.recv()).await.unwrap()
     }
+}
+
+/// Publishes a message to a queue and awaits the confirm.
+pub(crate) async fn put(
+    channel: &Channel,
+    queue: &str,
+    content_type: &'static str,
+    body: &'static [u8],
+) {
+    channel.confirm_select().await.unwrap();
+    let binary = !content_type.contains("json");
+    let message = Publish {
+        routing_key: queue.to_owned(),
+        mandatory: true,
+        properties: Properties {
+            content_type: Some(content_type.into()),
+            content_encoding: Some(if binary { "binary" } else { "utf-8" }.into()),
+            ..Properties::default()
+        },
+        body: body.into(),
+        ..Publish::default()
+    };
+    channel.publish(&message).await.unwrap().await.unwrap();
 }
 
 /// Returns a configuration with an unreachable broker: nothing listens on port 1.

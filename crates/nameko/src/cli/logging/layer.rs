@@ -20,7 +20,7 @@ use super::{
     fields::Fields,
     line::{Line, Span},
 };
-use crate::container::Worker;
+use crate::container::WorkerFields;
 
 /// Target of events from the crate `log` in [`tracing_subscriber`]; a field holds their own target.
 const BRIDGED: &str = "log";
@@ -42,7 +42,7 @@ where
     W: Fn(&str) + 'static,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        if Worker::has(attributes.metadata()) {
+        if WorkerFields::may_describe(attributes.metadata()) {
             return;
         }
         let expected = attributes.metadata().fields().len();
@@ -99,9 +99,9 @@ where
 /// Returns the fields of a span from its extensions.
 fn all_fields<'a>(kept: &'a Extensions<'_>) -> Cow<'a, Fields> {
     let recorded = kept.get::<Fields>();
-    match (kept.get::<Worker>(), recorded) {
+    match (kept.get::<WorkerFields>(), recorded) {
         (Some(worker), recorded) => {
-            let mut fields = Fields::of(worker.fields());
+            let mut fields = Fields::of(worker.iter());
             if let Some(later) = recorded {
                 fields.update(later.clone());
             }

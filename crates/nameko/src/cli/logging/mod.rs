@@ -19,7 +19,7 @@ use tracing_subscriber::{
 };
 
 use super::arguments::{LogArguments, LogFormat};
-use super::client::Failure;
+use super::failure::Failure;
 use crate::config::Config;
 use layer::Log;
 
