@@ -25,7 +25,8 @@ class TestProcess:
     def run(self, code, *arguments):
         """Runs code in a new process and returns its output, split into words."""
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            # Python 3.12 and newer warn about a fork of a process with threads.
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
             capture_output=True,
             text=True,
             timeout=DEADLINE * 3,
