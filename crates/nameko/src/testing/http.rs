@@ -8,10 +8,11 @@ use crate::{
 };
 
 impl EntrypointHook {
-    /// Passes a request to an `#[http]` method and returns the response that a client would receive.
+    /// Passes a request to an `#[http]` method and returns the response that a client would
+    /// receive.
     ///
-    /// Returns after the worker has ended, also if the method fails or the request's arguments do not
-    /// match. No connection is made, but the service still listens: configure port 0.
+    /// Returns after the worker has ended, also if the method fails or the request's arguments do
+    /// not match. No connection is made, but the service still listens: configure port 0.
     ///
     /// ```
     /// use nameko::{prelude::*, testing::entrypoint_hook, web::{self, http, Bytes, Json}};
@@ -59,7 +60,9 @@ impl EntrypointHook {
             Some((entrypoint, method, entrypoint.accept(&owner, &request)?))
         };
         let Some((entrypoint, method, accepted)) = entrypoints().find_map(accepts) else {
-            let served: Vec<_> = entrypoints().map(|(it, _)| it.describe()).collect();
+            let served: Vec<_> = entrypoints()
+                .map(|(entrypoint, _)| entrypoint.describe())
+                .collect();
             return Err(Error::IncorrectSignature(format!(
                 "{}() does not handle {} {}; it handles {}",
                 self.method,
