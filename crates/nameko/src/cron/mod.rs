@@ -2,6 +2,7 @@
 //! the fleet.
 
 mod clock;
+mod expression;
 mod job;
 mod leader_election;
 mod leader_token;

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use croner::parser::{CronParser, Year};
-use jiff::{
-    SignedDuration, Timestamp,
-    tz::{TimeZone, TimeZoneDatabase},
-};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use super::expression;
 
 /// Maximum tolerated clock skew. A last run further in the future was recorded by a wrong clock.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3600);
@@ -44,23 +42,10 @@ impl Schedule {
     /// # Errors
     /// If one of both is invalid, a message for users.
     pub(crate) fn parse(line: &str, zone: &str) -> Result<Self, String> {
-        let parser = CronParser::builder().year(Year::Disallowed).build();
-        let schedule = Self {
-            line: parser.parse(line).map_err(|_| {
-                let reason = reason(&parser, line);
-                format!("invalid cron expression `{line}`: {reason}")
-            })?,
-            // The system's time zone database is more recent than the bundled one.
-            zone: TimeZone::get(zone)
-                .or_else(|_| TimeZoneDatabase::bundled().get(zone))
-                .map_err(|_| {
-                    format!("unknown time zone `{zone}`: use an IANA name such as `Europe/London`")
-                })?,
-        };
-        match schedule.next(Timestamp::UNIX_EPOCH) {
-            Some(_) => Ok(schedule),
-            None => Err(format!("the cron expression `{line}` never matches a date")),
-        }
+        Ok(Self {
+            line: expression::parse(line)?,
+            zone: expression::time_zone(zone)?,
+        })
     }
 
     /// Returns the first time after `after`.
@@ -110,45 +95,6 @@ pub(crate) fn exceeds_clock_skew(last: Timestamp, now: Timestamp) -> bool {
 fn ago(now: Timestamp, then: Timestamp) -> Duration {
     let since: SignedDuration = now.duration_since(then);
     since.try_into().unwrap_or_default()
-}
-
-/// Names of the fields of a cron expression, seconds first.
-const FIELDS: [&str; 6] = [
-    "second",
-    "minute",
-    "hour",
-    "day of month",
-    "month",
-    "day of week",
-];
-
-/// Returns why an expression is invalid: the first invalid field, or the number of fields.
-fn reason(parser: &CronParser, line: &str) -> String {
-    let fields: Vec<_> = line.split_whitespace().collect();
-    let names = match fields.len() {
-        1 if line.starts_with('@') => return "unknown shorthand".to_owned(),
-        5 => &FIELDS[1..],
-        6 => &FIELDS[..],
-        count => {
-            let found = match count {
-                1 => "1 field".to_owned(),
-                _ => format!("{count} fields"),
-            };
-            return format!(
-                "expected five fields (minute, hour, day of month, month, day of week) or six with seconds first, found {found}"
-            );
-        }
-    };
-    let mut each = fields.iter().zip(names).enumerate();
-    let wrong = each.find(|(at, (field, _))| {
-        let mut alone = vec!["*"; fields.len()];
-        alone[*at] = field;
-        parser.parse(&alone.join(" ")).is_err()
-    });
-    match wrong {
-        Some((_, (field, name))) => format!("`{field}` is not a valid {name}"),
-        None => "its fields cannot be combined".to_owned(),
-    }
 }
 
 #[cfg(test)]
