@@ -10,6 +10,8 @@
 
 #![allow(missing_docs, reason = "documented at the re-exports in nameko")]
 
+#[cfg(feature = "cron")]
+mod cron_expression;
 mod dependencies;
 mod entrypoint;
 mod errors;

@@ -1,0 +1,1 @@
+../../nameko/src/cron/expression.rs
