@@ -528,7 +528,7 @@ async fn kill(container: &Container) {
     within("the end", container.wait()).await.unwrap_err();
 }
 
-macro_rules! refused {
+macro_rules! rejected {
     ($test:ident, $cron:expr, $error:literal) => {
         #[test]
         fn $test() {
@@ -552,23 +552,23 @@ macro_rules! refused {
     };
 }
 
-refused!(
-    a_line_that_does_not_parse_is_an_error_when_the_container_is_made,
+rejected!(
+    an_invalid_expression_is_an_error_at_construction,
     Cron::new("61 * * * *"),
     "61 * * * * UTC` of the method `nightly`: invalid cron expression `61 * * * *`: `61` is not a valid minute"
 );
-refused!(
-    a_time_zone_that_is_none_is_an_error_when_the_container_is_made,
+rejected!(
+    an_unknown_time_zone_is_an_error_at_construction,
     Cron::new("0 3 * * *").tz("Europe/Londn"),
     "0 3 * * * Europe/Londn` of the method `nightly`: unknown time zone `Europe/Londn`: use an IANA name such as `Europe/London`"
 );
-refused!(
-    a_day_that_never_comes_is_an_error_when_the_container_is_made,
+rejected!(
+    a_date_that_never_occurs_is_an_error_at_construction,
     Cron::new("0 3 31 4 *"),
     "0 3 31 4 * UTC` of the method `nightly`: the cron expression `0 3 31 4 *` never matches a date"
 );
-refused!(
-    once_in_something_else_is_an_error_when_the_container_is_made,
+rejected!(
+    an_invalid_scope_is_an_error_at_construction,
     Cron::new("0 3 * * *").once("city"),
     "0 3 * * * UTC, once in the fleet` of the method `nightly`: `once` must be \"fleet\", not \"city\""
 );
