@@ -122,7 +122,7 @@ docs: ## Build the Rust documentation into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 site: $(VENV)/.site ## Build the documentation site into target/site
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps $(QUIET) $(addprefix --package ,$(PUBLISHED_CRATES))
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features $(QUIET) $(addprefix --package ,$(PUBLISHED_CRATES))
 	NO_MKDOCS_2_WARNING=1 $(VENV)/site/bin/mkdocs build --strict --quiet
 
 # A release wheel of another target than the host's default, such as x86_64-unknown-linux-musl. On
