@@ -65,7 +65,8 @@ test-wheel: ## Install the package as a user does, and call a service with it
 test-sdist: $(VENV)/.tools ## Do the same from the source distribution
 	MATURIN=$(BIN)/maturin scripts/try_install sdist
 
-check: check-rust check-features check-python check-links check-dependencies check-packages check-workflows ## Check formatting, lints, types and documentation; warnings are errors
+check: check-rust check-features check-packages ## Check formatting, lints, types and documentation; warnings are errors
+check: check-python check-prose check-links check-dependencies check-workflows
 
 # The benchmarks share the target directory of the project, and with it most compiled dependencies.
 check-rust:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,15 @@ def folder(package: dict[str, Any]) -> str:
 
 def unpack(name: str) -> list[str]:
     with tarfile.open(TARGET / "package" / (name + ".crate")) as archive:
-        archive.extractall(UNPACKED, filter="data")
+        archive.extractall(UNPACKED, filter=as_modified_now)
     missing = [file for file in REQUIRED_FILES if not (UNPACKED / name / file).is_file()]
     return ["{}: the package has no {}".format(name, file) for file in missing]
+
+
+def as_modified_now(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+    """Cargo rebuilds changed files by their time, and packages have a constant one."""
+    filtered = tarfile.data_filter(member, path)
+    return filtered and filtered.replace(mtime=time.time())
 
 
 def write_workspace(packages: list[dict[str, Any]]) -> None:

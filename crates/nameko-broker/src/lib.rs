@@ -55,8 +55,8 @@
 //!
 //! # Code map
 //!
-//! * `broker` accepts sockets and `transport` serves each in one task. `connection`, `handshake` and
-//!   `channel` hold the protocol state without I/O; `methods` executes the methods of a channel.
+//! * `broker` accepts sockets and `transport` serves each in one task. `connection`, `handshake`
+//!   and `channel` hold the protocol state without I/O; `methods` executes a channel's methods.
 //! * `vhost` holds exchanges, queues and consumers behind one lock. Output goes to the
 //!   `send_buffer` of each connection. `timers` expires messages and queues.
 //! * Pure logic: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`),

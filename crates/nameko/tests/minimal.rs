@@ -1,4 +1,4 @@
-//! A service and a client that need no feature of the crate, and the errors about disabled features.
+//! A service and a client without any feature of the crate, and the errors about disabled features.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use nameko::{

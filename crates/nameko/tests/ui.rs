@@ -1,8 +1,8 @@
 //! Compile errors of the macros: `ui/*.rs` must fail with the output in `.stderr`. After changing a
 //! message, `UPDATE_UI=1 cargo test -p nameko --test ui` rewrites these files; review the diff.
 //!
-//! `ui/pass/*.rs` must compile without warnings. They are modules of this test, so that clippy checks
-//! them too.
+//! `ui/pass/*.rs` must compile without warnings. They are modules of this test, so that clippy
+//! checks them too.
 
 #![allow(
     clippy::unwrap_used,

@@ -91,7 +91,8 @@ pub fn main(services: Services) -> ExitCode {
     })
 }
 
-/// The `main` of the binary `nameko`: `shell`, `call`, `broker` (with the feature `embedded-broker`) and `show-config`.
+/// The `main` of the binary `nameko`: `shell`, `call`, `show-config` and, with the feature
+/// `embedded-broker`, `broker`.
 pub fn tool() -> ExitCode {
     report(match ToolArguments::parse().command {
         ToolCommand::Shell(arguments) => shell_command(&arguments, &Services::new()),

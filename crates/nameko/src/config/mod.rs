@@ -205,7 +205,10 @@ impl Config {
     /// assert_eq!((payments.url.as_str(), payments.retries), ("https://pay.example", 3));
     ///
     /// let error = config.read::<Vec<u8>>("payments").unwrap_err();
-    /// assert_eq!(error.to_string(), "config.yaml:1:11: payments is wrong: invalid type: map, expected a sequence");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "config.yaml:1:11: payments is wrong: invalid type: map, expected a sequence"
+    /// );
     /// # Ok::<(), nameko::config::ConfigError>(())
     /// ```
     ///

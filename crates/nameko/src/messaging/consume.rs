@@ -31,7 +31,9 @@ use crate::{
 /// #[service("warehouse")]
 /// impl Warehouse {
 ///     #[consume(
-///         Queue::new("orders").bind(Exchange::topic("shop"), "order.*").dead_letter("failed", "orders"),
+///         Queue::new("orders")
+///             .bind(Exchange::topic("shop"), "order.*")
+///             .dead_letter("failed", "orders"),
 ///         reject_on_error,
 ///         prefetch_count = 1
 ///     )]

@@ -23,7 +23,9 @@ const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
 /// ```
 /// use nameko::{Config, serialization::Codec};
 ///
-/// let config = Config::default().with("serializer", "msgpack").with("ACCEPT", vec!["msgpack", "json"]);
+/// let config = Config::default()
+///     .with("serializer", "msgpack")
+///     .with("ACCEPT", vec!["msgpack", "json"]);
 /// let codec = Codec::of(&config)?;
 /// let message = codec.encode(&("paid", 17))?;
 /// assert_eq!(message.content_type, "application/x-msgpack");

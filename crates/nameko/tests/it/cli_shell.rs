@@ -179,8 +179,8 @@ async fn a_terminal_session_calls_completes_recalls_and_cancels() {
     container.stop().await;
 }
 
-/// `nameko shell` on a pseudo terminal, without an intermediate process: keys, signals and exit status
-/// are exact.
+/// `nameko shell` on a pseudo terminal, without an intermediate process: keys, signals and exit
+/// status are exact.
 struct Terminal {
     child: Child,
     keys: Arc<Pty>,

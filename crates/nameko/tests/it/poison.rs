@@ -1,5 +1,5 @@
-//! Unreadable messages of every kind to event handlers, consumers and RPC: each is logged, none stays
-//! unacknowledged. The prefetch count is one.
+//! Unreadable messages of every kind to event handlers, consumers and RPC: each is logged, none
+//! stays unacknowledged. The prefetch count is one.
 
 use nameko::{
     Container,

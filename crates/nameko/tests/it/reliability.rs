@@ -377,8 +377,8 @@ async fn a_lost_queue_is_reported_if_recovery_takes_several_attempts() {
     consumers.stop().await;
 }
 
-/// Proxies connections to a broker, but answers those with the numbers `busy` like a gateway without a
-/// backend.
+/// Proxies connections to a broker, but answers those with the numbers `busy` like a gateway
+/// without a backend.
 async fn gateway(listener: TcpListener, broker: std::net::SocketAddr, busy: &'static [usize]) {
     let mut connections = JoinSet::new();
     let mut number = 0;

@@ -37,8 +37,8 @@ impl Compiler {
         }
     }
 
-    /// Returns the compiler's output for a program that must fail; the error is its output if the program
-    /// compiles.
+    /// Returns the compiler's output for a program that must fail; the error is its output if the
+    /// program compiles.
     pub(crate) fn refuses(&self, case: &Path) -> Result<String, String> {
         let case = case.canonicalize().unwrap();
         let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
@@ -66,8 +66,8 @@ impl Compiler {
     }
 }
 
-/// Returns the library file to link. There may be one per feature set; the newest that is older than the
-/// test was built from the same sources.
+/// Returns the library file to link. There may be one per feature set; the newest that is older
+/// than the test was built from the same sources.
 fn newest(libraries: &Path, name: &str, built: SystemTime) -> PathBuf {
     let begin = format!("lib{name}-");
     let is_library = |it: &PathBuf| {
