@@ -73,7 +73,11 @@ impl Template {
         table.insert(self.pattern.as_str(), ()).ok()?;
         let path = normalize(path);
         let found = table.at(&path).ok()?;
-        found.params.iter().map(|(_, it)| decoded(it)).collect()
+        found
+            .params
+            .iter()
+            .map(|(_, value)| decoded(value))
+            .collect()
     }
 
     /// Returns the parameter names in order.
@@ -224,7 +228,11 @@ impl Router {
             _ => None,
         });
         if let Some(found) = found {
-            let values: Option<Vec<_>> = found.params.iter().map(|(_, it)| decoded(it)).collect();
+            let values: Option<Vec<_>> = found
+                .params
+                .iter()
+                .map(|(_, value)| decoded(value))
+                .collect();
             return match values {
                 Some(values) => Found::Route(found.value.clone(), values),
                 None => Found::BadPath,

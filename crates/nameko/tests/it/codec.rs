@@ -167,7 +167,7 @@ fn mixed() -> impl Strategy<Value = Mixed> {
     (
         prop::collection::vec(any::<u8>(), 0..40),
         prop::collection::btree_map(any::<i64>(), any::<Option<bool>>(), 0..4),
-        any::<f64>().prop_filter("NaN is not itself", |it| !it.is_nan()),
+        any::<f64>().prop_filter("NaN is not itself", |number| !number.is_nan()),
         prop::collection::vec("\\PC{0,8}", 0..3),
         any::<Option<u64>>(),
     )
@@ -202,7 +202,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bodies_never_panic(
-        body in prop_oneof![any::<Vec<u8>>(), mixed().prop_map(|it| Codec::named("msgpack").unwrap().encode(&it).unwrap().body)],
+        body in prop_oneof![any::<Vec<u8>>(), mixed().prop_map(|value| Codec::named("msgpack").unwrap().encode(&value).unwrap().body)],
         cut in any::<prop::sample::Index>(),
         flip in any::<(prop::sample::Index, u8)>(),
         content_type in prop::sample::select(&["application/json", "application/x-msgpack", "application/data"][..]),

@@ -90,7 +90,10 @@ async fn context_data_of_the_call_is_injected() {
     let visited = cluster.service("visited");
     let who: [Option<String>; 4] = visited.call("who", ()).await.unwrap();
     let expected = ["de", "17", "shop/1.2", "s3cret"];
-    assert_eq!(who.each_ref().map(|it| it.as_deref().unwrap()), expected);
+    assert_eq!(
+        who.each_ref().map(|value| value.as_deref().unwrap()),
+        expected
+    );
     let tenant: Option<Tenant> = visited.call("tenant", ()).await.unwrap();
     let name = "acme".to_owned();
     assert_eq!(tenant, Some(Tenant { id: 1, name }));

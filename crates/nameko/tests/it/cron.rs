@@ -45,7 +45,7 @@ impl SetClock {
     async fn is_awaited(&self, hours: u64, minutes: u64) {
         let mut awaited = self.awaited.subscribe();
         let time = after_midnight(hours, minutes);
-        within("the wait", awaited.wait_for(|it| *it == time))
+        within("the wait", awaited.wait_for(|deadline| *deadline == time))
             .await
             .unwrap();
     }
@@ -182,7 +182,7 @@ thread_local! {
 }
 
 fn clock() -> SetClock {
-    CLOCK.with_borrow(|it| it.clone()).unwrap()
+    CLOCK.with_borrow(|clock| clock.clone()).unwrap()
 }
 
 /// A service whose method runs every hour and reports to the test.

@@ -58,7 +58,10 @@ async fn issue_387_failed_and_unreadable_messages_are_dead_lettered() {
     while kept.len() < unreadable().len() + 1 {
         kept.push(graves.next().await.body);
     }
-    assert_eq!(kept.iter().map(|it| &it[..]).collect::<BTreeSet<_>>(), sent);
+    assert_eq!(
+        kept.iter().map(|body| &body[..]).collect::<BTreeSet<_>>(),
+        sent
+    );
     buried.stop().await;
 }
 
@@ -75,7 +78,8 @@ impl Graves {
         let from = message.properties.headers.get("x-first-death-queue");
         self.received.record(format!(
             "{}|{}|{}|{}",
-            from.and_then(|it| it.as_str()).unwrap_or("nowhere"),
+            from.and_then(|exchange| exchange.as_str())
+                .unwrap_or("nowhere"),
             message.routing_key,
             message.properties.content_type.as_deref().unwrap_or("none"),
             String::from_utf8_lossy(&message.body),

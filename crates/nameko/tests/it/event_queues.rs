@@ -116,7 +116,7 @@ async fn a_conflicting_declaration_on_reconnect_is_retried_until_resolved() {
     consumer.watch(Arc::new(ConnectionLog(log.clone())));
     first.stop().await;
     let mut fared = log.take_when(1).await.unwrap();
-    while !fared.iter().any(|it| it.contains("406")) {
+    while !fared.iter().any(|event| event.contains("406")) {
         fared.extend(log.take_when(1).await.unwrap());
     }
     let error = fared.concat();

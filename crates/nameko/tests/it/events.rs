@@ -46,7 +46,7 @@ impl Mail {
     async fn on_paid(&self, data: Json) -> Result<(Json, Option<String>, Vec<String>)> {
         self.received.record(format!("paid {data}"));
         let language = self.worker.get("language");
-        let language = language.and_then(|it| it.as_str().map(str::to_owned));
+        let language = language.and_then(|language| language.as_str().map(str::to_owned));
         Ok((data, language, self.worker.call_id_stack()))
     }
 
@@ -154,7 +154,7 @@ async fn an_event_goes_to_one_instance_of_each_service() {
     for number in 0..20 {
         dispatch(&shop, "paid", number.into()).await;
     }
-    let all: BTreeSet<String> = (0..20).map(|it| format!("paid {it}")).collect();
+    let all: BTreeSet<String> = (0..20).map(|number| format!("paid {number}")).collect();
     let received = heard_accounts.take_when(20).await.unwrap();
     assert_eq!(BTreeSet::from_iter(received), all);
     stop_all([&one, &two, &accounts, &shop]).await;

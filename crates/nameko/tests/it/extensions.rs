@@ -199,7 +199,7 @@ mod shared {
         for it in asking {
             made.push(within("the value", it).await.unwrap());
         }
-        assert!(made.iter().all(|it| Arc::ptr_eq(it, &made[0])));
+        assert!(made.iter().all(|shared| Arc::ptr_eq(shared, &made[0])));
     }
 }
 

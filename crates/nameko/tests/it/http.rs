@@ -86,7 +86,7 @@ impl Shop {
 
     #[http(POST, "/maybe")]
     async fn maybe(&self, item: Json<Option<Item>>) -> Result<String> {
-        Ok(format!("{:?}", item.0.map(|it| it.name)))
+        Ok(format!("{:?}", item.0.map(|item| item.name)))
     }
 
     #[http(GET, "/search")]

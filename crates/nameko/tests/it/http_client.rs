@@ -125,7 +125,7 @@ impl Client {
         let status = lines.remove(0).split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines
             .iter()
-            .map(|it| it.split_once(": ").unwrap())
+            .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
         Answer {
@@ -156,7 +156,7 @@ impl Client {
 
     async fn line(&mut self) -> String {
         let end = loop {
-            if let Some(end) = self.buffer.windows(2).position(|it| it == b"\r\n") {
+            if let Some(end) = self.buffer.windows(2).position(|bytes| bytes == b"\r\n") {
                 break end;
             }
             self.more().await;

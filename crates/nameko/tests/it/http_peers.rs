@@ -82,7 +82,7 @@ async fn depot(settings: &[(&str, serde_json::Value)]) -> (Container, std::net::
 async fn malformed_requests_are_refused_and_the_connection_is_closed() {
     let (container, address) = depot(&[]).await;
     let long = "x".repeat(200_000);
-    let many: String = (0..101).map(|it| format!("h{it}: x\r\n")).collect();
+    let many: String = (0..101).map(|number| format!("h{number}: x\r\n")).collect();
     for (request, status) in [
         ("\u{16}\u{3}\u{1}\u{2}\0\u{1}".to_owned(), 400), // TLS
         ("GET\r\n\r\n".to_owned(), 400),
@@ -287,7 +287,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let (container, address) = depot(&[]).await;
     let mut client = Client::connect(address).await;
     let requests: String = (0..50)
-        .map(|it| format!("GET /items/{it} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        .map(|number| format!("GET /items/{number} HTTP/1.1\r\nHost: test\r\n\r\n"))
         .collect();
     client.send(requests).await;
     for it in 0..50 {
@@ -411,7 +411,7 @@ fn arbitrary_bytes_do_not_break_the_server() {
             client.finish().await;
             // The connection ends, and the service still works.
             let rest = client.rest().await;
-            let broken = rest.windows(13).any(|it| it.starts_with(b"HTTP/1.1 500"));
+            let broken = rest.windows(13).any(|bytes| bytes.starts_with(b"HTTP/1.1 500"));
             assert!(!broken, "{:?}", String::from_utf8_lossy(&rest));
         });
     });

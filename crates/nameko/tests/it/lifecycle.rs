@@ -24,7 +24,7 @@ struct Recorder {
 impl Recorder {
     fn report(&self, what: impl Into<String>) -> Result<()> {
         let what = what.into();
-        let fails = self.fail_in.is_some_and(|it| what.starts_with(it));
+        let fails = self.fail_in.is_some_and(|prefix| what.starts_with(prefix));
         self.received.send(what).unwrap();
         if fails {
             Err(Error::raise("Broken", "the provider is broken"))

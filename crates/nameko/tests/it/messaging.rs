@@ -338,7 +338,9 @@ async fn a_queue_deleted_with_its_consumer_is_redeclared() {
     let reader = channel(&broker).await;
     for _ in 0..2 {
         ask(&patient, "brief", json!([])).await.unwrap();
-        let tag = reader.consume("brief", |it| it.acker.ack(), |_| {}).await;
+        let tag = reader
+            .consume("brief", |delivery| delivery.acker.ack(), |_| {})
+            .await;
         reader.cancel(&tag.unwrap()).await.unwrap();
     }
     patient.stop().await;

@@ -173,7 +173,7 @@ async fn a_worker_span_has_the_call_the_parent_and_the_outcome() {
     assert!((0.0..60_000.0).contains(&duration), "{duration}");
     // Log events of the method are inside the span.
     let lines = received.lines();
-    let line = lines.iter().find(|it| it.contains("checking")).unwrap();
+    let line = lines.iter().find(|line| line.contains("checking")).unwrap();
     assert!(line.contains(&call_id), "{line}");
 }
 
@@ -196,7 +196,7 @@ async fn failures_are_errors_and_expected_exceptions_are_warnings() {
     assert_eq!(spans[1]["outcome"], "NoAccount");
     assert_eq!(spans[1]["expected"], "true");
     let lines = received.lines();
-    let line = |text: &str| lines.iter().find(|it| it.contains(text)).unwrap();
+    let line = |text: &str| lines.iter().find(|line| line.contains(text)).unwrap();
     let failure = line("error handling worker bank.fail: OutOfMoney: the vault is empty");
     assert!(failure.contains(" ERROR "), "{failure}");
     let expected = line("(expected) error handling worker bank.login: NoAccount: no account of");
@@ -254,11 +254,14 @@ async fn arguments_are_logged_at_trace_with_sensitive_ones_redacted() {
         drop(guard);
         let lines = received.lines();
         assert!(!lines.is_empty());
-        assert!(lines.iter().all(|it| !it.contains("secret")), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| !line.contains("secret")),
+            "{lines:#?}"
+        );
         let arguments = r#"{"user":"ada","password":"********"}"#;
         let logged = lines
             .iter()
-            .any(|it| it.replace('\\', "").contains(arguments));
+            .any(|line| line.replace('\\', "").contains(arguments));
         assert_eq!(logged, shown, "{lines:#?}");
     }
 }

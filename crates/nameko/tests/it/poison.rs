@@ -137,8 +137,11 @@ fn poison() -> Vec<(Properties, Vec<u8>)> {
     ];
     let json = || properties("application/json", Table::new());
     let msgpack = || properties("application/x-msgpack", Table::new());
-    let mut all: Vec<_> = texts.chain(other_texts).map(|it| (json(), it)).collect();
-    all.extend(packed.map(|it| (msgpack(), it.to_vec())));
+    let mut all: Vec<_> = texts
+        .chain(other_texts)
+        .map(|text| (json(), text))
+        .collect();
+    all.extend(packed.map(|bytes| (msgpack(), bytes.to_vec())));
     all.extend(compressed.map(|(name, body)| {
         let headers = Table::new().with("compression", name);
         (properties("application/json", headers), body)
@@ -217,7 +220,7 @@ async fn unreadable_requests_are_answered_and_the_next_request_is_served() {
         let reply = peer.ask_with("taster.ask", properties, &body).await;
         let reply: serde_json::Value = codec
             .decode(&reply.properties, &reply.body)
-            .and_then(|it| it.read())
+            .and_then(|payload| payload.read())
             .unwrap();
         assert!(reply["error"]["exc_type"].is_string(), "{reply}");
     }

@@ -45,7 +45,10 @@ async fn replacing_all_amqp_dependencies_removes_the_need_for_a_broker() {
         .await
         .unwrap();
     assert_eq!(text, "a-x");
-    let names: Vec<_> = container.entrypoints().map(|it| it.1).collect();
+    let names: Vec<_> = container
+        .entrypoints()
+        .map(|entrypoint| entrypoint.1)
+        .collect();
     assert_eq!(names, ["remote_method"]);
     container.stop().await;
 }

@@ -205,7 +205,7 @@ async fn a_service_that_fails_to_start_is_named_and_the_others_are_stopped() {
     for name in ["first", "third"] {
         let stopped = format!("{name} stopped");
         assert_eq!(
-            entries.iter().filter(|it| **it == stopped).count(),
+            entries.iter().filter(|entry| **entry == stopped).count(),
             1,
             "{entries:?}"
         );

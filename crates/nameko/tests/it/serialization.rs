@@ -240,7 +240,7 @@ proptest! {
         prop_assert!(text.is_ascii());
         let (floats, words, numbers): Values = from_str(&text)?;
         prop_assert_eq!(&words, &value.1);
-        let bits = |all: &[f64]| all.iter().map(|it| if it.is_nan() { 0 } else { it.to_bits() }).collect::<Vec<_>>();
+        let bits = |all: &[f64]| all.iter().map(|number| if number.is_nan() { 0 } else { number.to_bits() }).collect::<Vec<_>>();
         prop_assert_eq!(bits(&floats), bits(&value.0));
         prop_assert_eq!((numbers.0, numbers.1, numbers.3, numbers.4), (value.2.0, value.2.1, value.2.3, value.2.4));
         prop_assert!(numbers.2 == value.2.2 || numbers.2.is_nan() && value.2.2.is_nan());

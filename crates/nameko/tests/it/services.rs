@@ -27,7 +27,7 @@ impl ServiceY {
         let language = self.worker.get("language");
         Ok((
             self.worker.call_id_stack(),
-            language.and_then(|it| it.as_str().map(str::to_owned)),
+            language.and_then(|language| language.as_str().map(str::to_owned)),
         ))
     }
 }

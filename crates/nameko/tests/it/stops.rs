@@ -74,7 +74,9 @@ async fn a_worker_is_dropped_before_its_providers_stop() {
     let container = Container::new::<Stubborn>(config).unwrap();
     container.start().await.unwrap();
     let method = container.method("hang").unwrap();
-    container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+    container.spawn_worker(&method, Arguments::new(), Table::new(), |outcome| async {
+        outcome
+    });
     assert_eq!(received().take_when(1).await.unwrap(), ["worker runs"]);
     container.stop().await;
     assert_eq!(
@@ -159,7 +161,9 @@ async fn a_worker_that_blocks_its_thread_does_not_block_the_stop() {
     container.start().await.unwrap();
     let method = container.method("block").unwrap();
     let mut worker =
-        container.spawn_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+        container.spawn_worker(&method, Arguments::new(), Table::new(), |outcome| async {
+            outcome
+        });
     received().take_when(1).await.unwrap();
     within("the stop", container.stop()).await;
     assert!(!worker.is_finished());
@@ -217,7 +221,9 @@ async fn an_ended_container_starts_no_worker() {
     killed.kill(Error::raise("OSError", "disk is gone"));
     for container in [stopped, killed] {
         let method = container.method("work").unwrap();
-        let run = container.run_worker(&method, Arguments::new(), Table::new(), |it| async { it });
+        let run = container.run_worker(&method, Arguments::new(), Table::new(), |outcome| async {
+            outcome
+        });
         let error = within("the refusal", run).await.unwrap_err();
         assert!(matches!(error, Error::ContainerStopping(_)), "{error}");
     }

@@ -57,7 +57,7 @@ impl Shop {
     #[entrypoint(Dummy)]
     async fn language(&self) -> Result<Option<String>> {
         let language = self.worker.get("language");
-        Ok(language.and_then(|it| it.as_str().map(str::to_owned)))
+        Ok(language.and_then(|language| language.as_str().map(str::to_owned)))
     }
 
     #[entrypoint(Dummy)]

@@ -67,7 +67,7 @@ impl Chat {
             let room = query.get("at").map_or("", String::as_str);
             self.hub.broadcast(room, "met", &socket_id)?;
         }
-        if query.get("token").is_some_and(|it| it != "right") {
+        if query.get("token").is_some_and(|token| token != "right") {
             return Err(Error::raise("Unauthorized", "wrong token"));
         }
         if let Some(room) = query.get("room") {

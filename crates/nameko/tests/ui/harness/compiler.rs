@@ -53,7 +53,7 @@ impl Compiler {
             .arg(self.output.path())
             .arg("-L")
             .arg(format!("dependency={}", self.libraries.display()))
-            .args(self.externs.iter().flat_map(|it| ["--extern", it]))
+            .args(self.externs.iter().flat_map(|krate| ["--extern", krate]))
             .arg(case.strip_prefix(&self.workspace).unwrap())
             .output()
             .unwrap();
@@ -77,9 +77,9 @@ fn newest(libraries: &Path, name: &str, built: SystemTime) -> PathBuf {
     libraries
         .read_dir()
         .unwrap()
-        .map(|it| it.unwrap().path())
-        .filter(|it| is_library(it) && modified(it) <= built)
-        .max_by_key(|it| modified(it))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| is_library(path) && modified(path) <= built)
+        .max_by_key(|path| modified(path))
         .expect("the library beside its test")
 }
 

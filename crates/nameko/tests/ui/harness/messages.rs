@@ -3,13 +3,13 @@
 /// Removes line numbers of the library's sources, counts of types, and the closing lines.
 pub(crate) fn lasting(output: &str) -> String {
     let output = output.replace("crates/nameko/", "");
-    let messages = output.split("\n\n").map(str::trim_end).filter(|it| {
+    let messages = output.split("\n\n").map(str::trim_end).filter(|message| {
         let ends = [
             "error: aborting due to ",
             "For more information about ",
             "Some errors have detailed ",
         ];
-        !it.is_empty() && !ends.iter().any(|end| it.starts_with(end))
+        !message.is_empty() && !ends.iter().any(|end| message.starts_with(end))
     });
     let mut lasting: String = messages.map(message).collect::<Vec<_>>().join("\n\n");
     lasting.push('\n');
@@ -45,8 +45,8 @@ fn narrow(lines: &[String]) -> Vec<String> {
     let Some(is) = lines.iter().find_map(margin) else {
         return lines.to_vec();
     };
-    let digits = lines.iter().filter_map(|it| numbered(it));
-    let needs = digits.map(|it| it.0.trim().len()).max().unwrap_or(1);
+    let digits = lines.iter().filter_map(|line| numbered(line));
+    let needs = digits.map(|parts| parts.0.trim().len()).max().unwrap_or(1);
     let excess = is.saturating_sub(needs);
     let narrowed = |line: &String| match numbered(line) {
         Some((number, code)) => {
@@ -67,11 +67,12 @@ fn numbered(line: &str) -> Option<(&str, &str)> {
     let (number, code) = line.split_at(bar);
     let number_itself = number.trim();
     let is_number =
-        !number_itself.is_empty() && number_itself.bytes().all(|it| it.is_ascii_digit());
+        !number_itself.is_empty() && number_itself.bytes().all(|digit| digit.is_ascii_digit());
     is_number.then_some((number, code))
 }
 
 fn others(line: &str) -> Option<&str> {
     let (before, count) = line.strip_suffix(" others")?.split_once("and ")?;
-    (before.trim().is_empty() && count.bytes().all(|it| it.is_ascii_digit())).then_some(before)
+    (before.trim().is_empty() && count.bytes().all(|digit| digit.is_ascii_digit()))
+        .then_some(before)
 }
