@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{Config, ConfigError, DEFAULT_AMQP_URI, describe};
+use super::{
+    Config, DEFAULT_AMQP_URI,
+    error::{ConfigError, describe},
+};
 use crate::amqp::{ConnectOptions, Login, Tls, Uri, Verify};
 
 /// Client property `product` of the framework's connections.

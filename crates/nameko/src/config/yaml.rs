@@ -8,7 +8,8 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Value};
 
 use super::environment::{self, SubstitutionError};
-use super::{ConfigError, Place, scalar};
+use super::error::{ConfigError, Place, describe};
+use super::scalar;
 
 /// Maximum nesting of collections.
 const MAX_DEPTH: usize = 64;
@@ -49,7 +50,7 @@ pub(super) fn load(
             at: start,
             message: format!(
                 "the file must hold `KEY: value` lines, not {}",
-                super::describe(&other)
+                describe(&other)
             ),
         }),
     }

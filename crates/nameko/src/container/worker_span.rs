@@ -5,8 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::{Span, field};
 
 use super::method::MethodHandle;
-#[cfg(feature = "cli")]
-use super::worker_fields::WorkerFields;
 use crate::{reply::Outcome, worker::WorkerContext};
 
 /// The target of spans and events about workers, for log filters.
@@ -31,9 +29,12 @@ impl WorkerSpan {
             expected = field::Empty,
             duration_ms = field::Empty,
         );
-        #[cfg(feature = "cli")]
-        WorkerFields::attach(&span, ctx, entrypoint);
         Self(span)
+    }
+
+    #[cfg(feature = "cli")]
+    pub(super) fn get(&self) -> &Span {
+        &self.0
     }
 
     /// Runs `part` inside the span.

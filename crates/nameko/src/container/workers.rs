@@ -121,7 +121,10 @@ impl Container {
             context_data,
         );
         let entrypoint = inner.entrypoints.get(method.index);
-        let span = WorkerSpan::new(&ctx, entrypoint.map(|mounted| &mounted.label));
+        let label = entrypoint.map(|mounted| &mounted.label);
+        let span = WorkerSpan::new(&ctx, label);
+        #[cfg(feature = "cli")]
+        super::worker_fields::WorkerFields::attach(span.get(), &ctx, label);
         let worker = async {
             if let Some(arguments) = shown {
                 tracing::trace!(target: TARGET, arguments, "worker {ctx} begins");

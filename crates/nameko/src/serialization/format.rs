@@ -96,9 +96,9 @@ impl Format {
 
     pub(crate) fn decode(&self, body: &Bytes) -> Result<Payload, Error> {
         match self {
-            Self::Json => json::decode(body),
+            Self::Json => Payload::from_json_body(body),
             #[cfg(feature = "msgpack")]
-            Self::MessagePack => message_pack::decode(body),
+            Self::MessagePack => Payload::from_message_pack_body(body),
             Self::Raw => Payload::packed(&Octets(body)),
             Self::Registered(serializer) => guard("reading", || serializer.decode(body)),
         }

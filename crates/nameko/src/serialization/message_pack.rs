@@ -11,7 +11,7 @@ use rmp::Marker;
 use rmp_serde::decode::Error as ReadError;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
-use super::{Error, Payload, transcode::Transcode};
+use super::{Error, transcode::Transcode};
 
 /// The encoding of null.
 pub(super) const NIL: u8 = 0xc0;
@@ -31,12 +31,12 @@ pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error>
 }
 
 /// Validates the lengths and the nesting of a body, which must hold exactly one value.
-pub(super) fn decode(body: &Bytes) -> Result<Payload, Error> {
+pub(super) fn validate(body: &[u8]) -> Result<(), Error> {
     if body.is_empty() {
         return Err(Error::read("its body is empty"));
     }
     match length(body)? {
-        whole if whole == body.len() => Ok(Payload::message_pack(body.clone())),
+        whole if whole == body.len() => Ok(()),
         whole => Err(unreadable(format_args!(
             "the value ends at byte {whole}, and {} more follow",
             body.len() - whole

@@ -86,13 +86,27 @@ impl Payload {
         null
     }
 
+    /// Wraps the JSON value in a message body, which must hold exactly one.
+    pub(super) fn from_json_body(body: &[u8]) -> Result<Self, Error> {
+        RawValue::from_string(json::received(body)?.into_owned())
+            .map(Self::json)
+            .map_err(Error::json_read)
+    }
+
+    /// Wraps the MessagePack value in a message body, which must hold exactly one.
+    #[cfg(feature = "msgpack")]
+    pub(super) fn from_message_pack_body(body: &Bytes) -> Result<Self, Error> {
+        message_pack::validate(body)?;
+        Ok(Self::message_pack(body.clone()))
+    }
+
     pub(crate) fn json(text: Box<RawValue>) -> Self {
         Self(Content::Json(text))
     }
 
     /// Wraps one complete MessagePack value.
     #[cfg(feature = "msgpack")]
-    pub(super) fn message_pack(value: Bytes) -> Self {
+    fn message_pack(value: Bytes) -> Self {
         Self(Content::MessagePack(value))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use super::hook::bindable;
+use super::convert::bindable;
 use crate::{
     amqp::Table,
     arguments::Arguments,

@@ -87,20 +87,18 @@
 //! [`Container::builder`]: crate::Container::builder
 
 mod broker;
+mod convert;
 mod entrypoints;
 mod hook;
 #[cfg(feature = "http")]
 mod http;
 mod recorder;
+mod timeout;
 mod waiter;
 
 pub use broker::{AMQP_URI_VARIABLE, TestBroker, broker};
 pub use entrypoints::{Dummy, Once};
 pub use hook::{EntrypointHook, entrypoint_hook};
 pub use recorder::Recorder;
+pub use timeout::TIMEOUT;
 pub use waiter::{Ended, EntrypointWaiter, entrypoint_waiter};
-
-use std::time::Duration;
-
-/// Default timeout of hooks, waiters and recorders; the same as upstream's.
-pub const TIMEOUT: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::TIMEOUT;
+use super::timeout::TIMEOUT;
 use crate::{
     error::{Error, Result},
     sync::lock,

@@ -9,7 +9,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{TIMEOUT, hook::json};
+use super::{convert::json, timeout::TIMEOUT};
 use crate::{
     container::{Container, WorkerObserver},
     error::{Error, Result},

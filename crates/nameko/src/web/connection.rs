@@ -22,11 +22,11 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::{
     error::Error,
-    listener::{Shared, Target},
     raw::RawRequest,
     response::{ByteStream, Content, Response},
     router::Found,
     socket::{Phase, Socket, Wire},
+    target::{Shared, Target},
 };
 
 /// Maximum size of the request line and headers, in bytes.

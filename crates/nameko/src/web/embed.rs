@@ -13,11 +13,12 @@ use tokio::{net::TcpListener, time::Instant};
 
 use super::{
     address::KEY,
-    listener::{self, Listener, Target},
+    handler::Handler,
+    listener::{self, Listener},
     raw::{RawRequest, Upgrade},
     response::Response,
-    server::Handler,
     settings::{Limits, Settings},
+    target::Target,
 };
 use crate::config::{Config, ConfigError};
 

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 
 use super::{
     error::Error,
+    handler::Handler,
     raw::RawRequest,
     response::{ByteStream, Response},
-    server::{self, Handler, WebServer},
+    server::{self, WebServer},
     settings::Limits,
 };
 use crate::{

@@ -1,15 +1,14 @@
 //! Errors with an HTTP status.
 
-use std::{any::Any, fmt, sync::Once};
+use std::{fmt, sync::Once};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
 
-use super::response::{IntoHeaders, IntoResponse, Response};
-use crate::{
-    exceptions,
-    protocol::{Fault, FaultExtension},
+use super::{
+    error_response::ErrorResponse,
+    response::{IntoHeaders, IntoResponse, Response},
 };
+use crate::{exceptions, protocol::Fault};
 
 /// An error with an HTTP status. Converts into [`nameko::Error`](crate::Error), for `?`.
 ///
@@ -33,35 +32,6 @@ pub struct Error(Box<Inner>);
 struct Inner {
     fault: Fault,
     response: ErrorResponse,
-}
-
-/// The HTTP response to an error. Travels with the error's [`Fault`].
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct ErrorResponse {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    /// Content type and body. `None`: the text `Error: {exc_type}: {value}`.
-    pub(super) body: Option<(HeaderValue, Bytes)>,
-}
-
-impl ErrorResponse {
-    fn new(status: StatusCode) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: None,
-        }
-    }
-}
-
-impl FaultExtension for ErrorResponse {
-    fn is_client_error(&self) -> bool {
-        self.status.as_u16() < 500
-    }
-
-    fn equals(&self, other: &dyn FaultExtension) -> bool {
-        (other as &dyn Any).downcast_ref() == Some(self)
-    }
 }
 
 impl Error {

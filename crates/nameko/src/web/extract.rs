@@ -10,6 +10,7 @@ use super::{
     Request,
     error::Error,
     form::{self, Wrong},
+    json::Json,
 };
 use crate::error::Result;
 
@@ -41,10 +42,6 @@ pub trait FromRequest: Sized + Send + 'static {
     /// If the request does not match: a [`web::Error`](Error) with the status for the client.
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self>;
 }
-
-/// A JSON body of a request or a response.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Json<T>(pub T);
 
 /// All query parameters, as a struct or a map.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -17,8 +17,8 @@ use super::{
     address::KEY,
     connection,
     router::{Route, Router},
-    server::DynHandler,
     settings::{Limits, Settings},
+    target::{Routes, Shared, Target},
 };
 use crate::{
     config::Config,
@@ -45,38 +45,6 @@ pub(super) struct Listener {
     tasks: Arc<Tasks>,
     /// True until the port is closed.
     accepting: watch::Receiver<bool>,
-}
-
-/// State shared by the connections of a port.
-pub(super) struct Shared {
-    pub(super) target: Target,
-    pub(super) limits: Limits,
-    /// `true` once new requests are refused.
-    pub(super) closing: watch::Sender<bool>,
-}
-
-/// The request handler of a port.
-pub(super) enum Target {
-    /// Dispatches by route.
-    Routes(Routes),
-    /// Passes every request to one handler.
-    Embedded(Box<dyn DynHandler>),
-}
-
-/// The current routes, replaced as containers join and leave.
-pub(super) struct Routes(RwLock<Arc<Router>>);
-
-impl Routes {
-    pub(super) fn router(&self) -> Arc<Router> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn publish(&self, router: Router) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(router);
-    }
 }
 
 impl Listener {
@@ -127,7 +95,7 @@ impl Listener {
                 .map(|listener| listener.address);
             Error::from(config.invalid(KEY, cannot_listen(address, here, &error)))
         })?;
-        let target = Target::Routes(Routes(RwLock::new(Arc::new(router))));
+        let target = Target::Routes(Routes::new(router));
         let listener = Self::open(socket, target, settings.limits, routes).map_err(|error| {
             Error::from(config.invalid(KEY, cannot_listen(address, None, &error)))
         })?;

@@ -31,10 +31,13 @@ mod connection;
 pub mod embed;
 mod entrypoint;
 mod error;
+mod error_response;
 mod extract;
 mod form;
+mod handler;
 #[cfg(feature = "testing")]
 mod hook;
+mod json;
 mod listener;
 mod raw;
 mod request;
@@ -43,6 +46,7 @@ mod router;
 mod server;
 mod settings;
 mod socket;
+mod target;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -51,12 +55,14 @@ use std::net::SocketAddr;
 pub use bytes::Bytes;
 pub use entrypoint::Http;
 pub use error::Error;
-pub use extract::{Body, Form, FromRequest, Headers, Json, Query};
+pub use extract::{Body, Form, FromRequest, Headers, Query};
+pub use handler::Handler;
 pub use http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+pub use json::Json;
 pub use raw::{RawRequest, Upgrade};
 pub use request::Request;
 pub use response::{Html, IntoHeaders, IntoResponse, IntoStatus, Response};
-pub use server::{Handler, WebServer};
+pub use server::WebServer;
 #[cfg(feature = "websocket")]
 pub use websocket::{
     WebSocketConnect, WebSocketDisconnect, WebSocketHub, WebSocketHubProvider, WebSocketRpc,

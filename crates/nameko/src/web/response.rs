@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 use serde::{Serialize, Serializer};
 
-use super::{Json, error::ErrorResponse};
+use super::{error_response::ErrorResponse, json::Json};
 use crate::{
     error::{Error, Result},
     protocol::Fault,

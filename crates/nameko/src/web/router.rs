@@ -11,7 +11,7 @@ use std::{
 use http::Method;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::server::DynHandler;
+use super::handler::DynHandler;
 
 /// A path template: `/orders/{id}`, `/files/{*rest}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -316,7 +316,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::{raw::RawRequest, response::Response, server::Handler},
+        super::{handler::Handler, raw::RawRequest, response::Response},
         *,
     };
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock,
@@ -10,14 +9,12 @@ use std::{
     },
 };
 
-use futures_util::future::BoxFuture;
 use http::Method;
 use tokio::time::Instant;
 
 use super::{
+    handler::Handler,
     listener::Listener,
-    raw::RawRequest,
-    response::Response,
     router::{Route, Router, Template},
     settings::{Limits, Settings},
 };
@@ -43,12 +40,6 @@ pub struct WebServer {
     listener: OnceLock<Arc<Listener>>,
     /// Time of the first stop request.
     stopped: OnceLock<Instant>,
-}
-
-/// A request handler.
-pub trait Handler: Send + Sync + 'static {
-    /// Responds to a request. The future is dropped if the server is killed.
-    fn handle(&self, request: RawRequest) -> impl Future<Output = Response> + Send;
 }
 
 impl WebServer {
@@ -170,17 +161,6 @@ impl fmt::Debug for WebServer {
             .field("service", &self.service)
             .field("address", &self.address())
             .finish_non_exhaustive()
-    }
-}
-
-/// An object-safe [`Handler`].
-pub(super) trait DynHandler: Send + Sync {
-    fn handle(&self, request: RawRequest) -> BoxFuture<'_, Response>;
-}
-
-impl<H: Handler> DynHandler for H {
-    fn handle(&self, request: RawRequest) -> BoxFuture<'_, Response> {
-        Box::pin(Handler::handle(self, request))
     }
 }
 

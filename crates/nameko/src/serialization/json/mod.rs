@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 pub use self::non_finite::{python, standard};
 use self::python_text::Dialect;
 pub(crate) use self::python_text::python_float;
-use super::{Error, Payload};
+use super::Error;
 
 /// Serializes a value as Python's `json.dumps` does.
 ///
@@ -101,13 +101,6 @@ pub(crate) fn received(body: &[u8]) -> Result<Cow<'_, str>, Error> {
 fn utf_8(text: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(text)
         .map_err(|error| Error::json_read(format_args!("it is not UTF-8 text: {error}")))
-}
-
-/// Validates a body, which must hold exactly one value.
-pub(super) fn decode(body: &[u8]) -> Result<Payload, Error> {
-    RawValue::from_string(received(body)?.into_owned())
-        .map(Payload::json)
-        .map_err(Error::json_read)
 }
 
 /// Transcodes standard JSON text to another serde format.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::server::{Occasion, WebSocketServer};
+use super::{server::WebSocketServer, shared::Occasion};
 use crate::{
     container::{Container, MethodHandle},
     error::{Error, Result},

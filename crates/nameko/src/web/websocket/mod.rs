@@ -5,15 +5,20 @@
 
 mod entrypoint;
 mod frames;
+mod handshake;
 mod hub;
+mod hub_provider;
 mod inbox;
 mod origins;
 mod outbox;
 pub(super) mod raw_socket;
 mod server;
 mod session;
+mod settings;
+mod shared;
 mod socket;
 mod transport;
 
 pub use entrypoint::{WebSocketConnect, WebSocketDisconnect, WebSocketRpc};
-pub use hub::{WebSocketHub, WebSocketHubProvider};
+pub use hub::WebSocketHub;
+pub use hub_provider::WebSocketHubProvider;

@@ -8,9 +8,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
     super::{error::Error, raw::Upgrade, response::Response},
+    handshake::{self, Handshake},
     outbox::{Closing, Outbox},
-    server::{self, Handshake, Settings},
     session,
+    settings::Settings,
 };
 pub use super::{origins::Origins, session::SocketListener};
 use crate::config::{Config, ConfigError};
@@ -70,7 +71,7 @@ impl fmt::Debug for Socket {
 /// # Errors
 /// If the request is not a valid WebSocket handshake.
 pub fn handshake(head: &Parts, has_body: bool) -> Result<Response, Error> {
-    server::switch(&Handshake {
+    handshake::switch(&Handshake {
         method: &head.method,
         version: head.version,
         headers: &head.headers,
@@ -88,7 +89,7 @@ pub async fn serve(
     listener: impl SocketListener,
 ) {
     let (outbox, settings) = (&*socket.0, settings.0);
-    let Some(stream) = server::switched(upgrade, &settings).await else {
+    let Some(stream) = handshake::switched(upgrade, &settings).await else {
         outbox.close(Closing::gone());
         return listener.left().await;
     };

@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 use super::{
     inbox::Inbox,
     outbox::{Closing, Outbox},
-    server::Settings,
+    settings::Settings,
     transport,
 };
 

@@ -13,8 +13,8 @@ use super::{
     super::request::Request as HttpRequest,
     frames::{self, Request},
     outbox::Outbox,
-    server::{Occasion, Shared},
     session::{self, SocketListener},
+    shared::{Occasion, Shared},
 };
 use crate::{
     amqp::Table,
