@@ -684,15 +684,15 @@ mod tests {
             ),
             (
                 parse_quote!(#[cron("0 25 * * *")]),
-                "invalid cron expression: `25` is not a valid hour",
+                "invalid cron expression `0 25 * * *`: `25` is not a valid hour",
             ),
             (
                 parse_quote!(#[cron("0 3 30 2 *")]),
-                "this cron expression never matches a date",
+                "the cron expression `0 3 30 2 *` never matches a date",
             ),
             (
                 parse_quote!(#[cron("0 3 * * *", tz = "Europe/Londn")]),
-                "unknown time zone: use an IANA name",
+                "unknown time zone `Europe/Londn`: use an IANA name",
             ),
             (
                 parse_quote!(#[cron("0 3 * * *", once = "city")]),
