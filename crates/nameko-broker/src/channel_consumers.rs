@@ -5,11 +5,15 @@ use std::{
     sync::Arc,
 };
 
+use amq_protocol::protocol::{AMQPClass, basic};
+use uuid::Uuid;
+
 use crate::{
     direct_reply::ReplyConsumer,
+    error::{AmqpError, Result},
     ids::{ConsumerId, QueueId},
     message::Entry,
-    name::Name,
+    name::{Name, short_string},
     send_buffer::SendBuffer,
 };
 
@@ -58,6 +62,34 @@ impl ChannelConsumers {
             global_prefetch: 0,
             delivery_tag: 0,
         }
+    }
+
+    /// Returns the tag of a new consumer, generated if the client requests an empty one.
+    ///
+    /// # Errors
+    ///
+    /// If the channel has a consumer with this tag.
+    pub(crate) fn new_consumer_tag(&self, requested: &str) -> Result<Name> {
+        if self.consumers.contains_key(requested) {
+            return Err(AmqpError::not_allowed(format!(
+                "attempt to reuse consumer tag '{requested}'"
+            )));
+        }
+        Ok(match requested {
+            "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
+            tag => tag.into(),
+        })
+    }
+
+    /// Sends `basic.consume-ok`.
+    pub(crate) fn confirm_consume(&self, tag: &str) {
+        let reply = basic::ConsumeOk {
+            consumer_tag: short_string(tag),
+        };
+        self.send_buffer.method(
+            self.number,
+            AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
+        );
     }
 
     /// Returns the next delivery tag without using it.

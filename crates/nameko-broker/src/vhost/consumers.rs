@@ -6,7 +6,6 @@ use amq_protocol::{
     protocol::{AMQPClass, basic},
     types::FieldTable,
 };
-use uuid::Uuid;
 
 use super::state::VHostState;
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
     error::{AmqpError, Result},
     ids::{ChannelId, ConsumerId, QueueId},
     message::Entry,
-    name::{Name, short_string},
+    name::short_string,
     queue::Queue,
     round_robin::RoundRobin,
 };
@@ -42,20 +41,11 @@ impl VHostState {
         let Some(channel) = self.channels.get(&channel_id) else {
             return Ok(());
         };
-        if channel.consumers.contains_key(request.tag) {
-            return Err(AmqpError::not_allowed(format!(
-                "attempt to reuse consumer tag '{}'",
-                request.tag
-            )));
-        }
+        let tag = channel.new_consumer_tag(request.tag)?;
         let connection = channel.send_buffer.connection;
         let limited = channel.global_prefetch > 0;
         let queue_id = self.queue_for(request.queue, connection)?;
         let priority = self.check_consume(queue_id, request, limited)?;
-        let tag: Name = match request.tag {
-            "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
-            tag => tag.into(),
-        };
         let id = ConsumerId(self.next_id());
         let (Some(channel), Some(queue)) = (
             self.channels.get_mut(&channel_id),
@@ -72,13 +62,7 @@ impl VHostState {
             queue.active_consumer.get_or_insert(id);
         }
         if !request.nowait {
-            let reply = basic::ConsumeOk {
-                consumer_tag: short_string(&tag),
-            };
-            channel.send_buffer.method(
-                channel.number,
-                AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
-            );
+            channel.confirm_consume(&tag);
         }
         let prefetch = channel.consumer_prefetch;
         self.consumers.insert(

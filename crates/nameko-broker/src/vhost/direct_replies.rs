@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use amq_protocol::protocol::{AMQPClass, basic};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -26,12 +25,7 @@ impl VHostState {
         let Some(channel) = self.channels.get_mut(&channel_id) else {
             return Ok(());
         };
-        if channel.consumers.contains_key(request.tag) {
-            return Err(AmqpError::not_allowed(format!(
-                "attempt to reuse consumer tag '{}'",
-                request.tag
-            )));
-        }
+        let tag = channel.new_consumer_tag(request.tag)?;
         if !request.no_ack {
             return Err(AmqpError::precondition_failed(
                 "reply consumer cannot acknowledge",
@@ -40,19 +34,9 @@ impl VHostState {
         if channel.replies.is_some() {
             return Err(AmqpError::precondition_failed("reply consumer already set"));
         }
-        let tag: Name = match request.tag {
-            "" => format!("amq.ctag-{}", Uuid::new_v4().simple()).into(),
-            tag => tag.into(),
-        };
         let address: Name = format!("{REPLY_TO}.{}", Uuid::new_v4().simple()).into();
         if !request.nowait {
-            let reply = basic::ConsumeOk {
-                consumer_tag: short_string(&tag),
-            };
-            channel.send_buffer.method(
-                channel.number,
-                AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
-            );
+            channel.confirm_consume(&tag);
         }
         channel.replies = Some(ReplyConsumer {
             tag,
