@@ -73,10 +73,8 @@ _encode_json = _make_json_encoder()
 # scan(text, 0) returns the value and the index of its end.
 _scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 # The codec that kombu registers for JSON. An application may register another one.
-KOMBU_JSON_ENCODER = registry._encoders["json"]
-KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
-# Raised by dumps_json() for a value that only kombu's encoder may support.
-UNSUPPORTED_BY_JSON = (TypeError, ValueError, RecursionError)
+_KOMBU_JSON_ENCODER = registry._encoders["json"]
+_KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
 
 
 def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
@@ -85,20 +83,27 @@ def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
     Without a serializer, text and bytes are sent unchanged and other values as JSON. Raises
     ``kombu.exceptions.EncodeError`` if the serializer does not support the value.
     """
-    if serializer == "json" and registry._encoders["json"] is KOMBU_JSON_ENCODER:
-        try:
-            return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, dumps_json(value).encode("ascii")
-        except UNSUPPORTED_BY_JSON:
-            pass
+    text = plain_json(value, serializer)
+    if text is not None:
+        return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, text.encode("ascii")
     content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)
     if isinstance(body, str):
         body = body.encode(content_encoding or "utf-8")
     return content_type, content_encoding, body
 
 
-def dumps_json(value: Any) -> str:
-    """Returns the JSON text of a value. Raises one of :data:`UNSUPPORTED_BY_JSON`."""
-    return "".join(_encode_json(value, 0))
+def plain_json(value: Any, serializer: str | None) -> str | None:
+    """Returns the JSON text of a value, None if the registered encoder has to encode it.
+
+    That is the case for other serializers, another JSON encoder, and values that only kombu's
+    encoder may support.
+    """
+    if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
+        try:
+            return "".join(_encode_json(value, 0))
+        except (TypeError, ValueError, RecursionError):
+            pass
+    return None
 
 
 def loads_json(text: str) -> Any:
@@ -107,7 +112,7 @@ def loads_json(text: str) -> Any:
     Raises ValueError or StopIteration if the registered decoder has to decode it or report the
     error.
     """
-    if registry._decoders.get(JSON_CONTENT_TYPE) is not KOMBU_JSON_DECODER:
+    if registry._decoders.get(JSON_CONTENT_TYPE) is not _KOMBU_JSON_DECODER:
         raise ValueError("another JSON decoder is registered")
     value, end = _scan_json(text, 0)
     if end != len(text):

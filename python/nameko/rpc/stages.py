@@ -14,14 +14,7 @@ from typing import Any
 from kombu.serialization import registry
 
 from nameko.exceptions import MalformedRequest, UnserializableValueError, serialize
-from nameko.serialization import (
-    JSON_CONTENT_ENCODING,
-    JSON_CONTENT_TYPE,
-    KOMBU_JSON_ENCODER,
-    UNSUPPORTED_BY_JSON,
-    dumps,
-    dumps_json,
-)
+from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE, dumps, plain_json
 
 # The result and exc_info that dependencies see, the error object, and the content type, content
 # encoding and body of the reply.
@@ -42,13 +35,12 @@ def encode_reply(result: Any, exc_info: Any, serializer: str) -> Reply:
     An UnserializableValueError replaces a result that the serializer does not support.
     """
     error = None if exc_info is None else serialize(exc_info[1])
-    if error is None and serializer == "json" and registry._encoders["json"] is KOMBU_JSON_ENCODER:
-        try:
-            # Faster than encoding the envelope as a dict.
-            body = ('{"result": ' + dumps_json(result) + ', "error": null}').encode("ascii")
+    if error is None:
+        # Faster than encoding the envelope as a dict.
+        text = plain_json(result, serializer)
+        if text is not None:
+            body = ('{"result": ' + text + ', "error": null}').encode("ascii")
             return result, None, None, JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
-        except UNSUPPORTED_BY_JSON:
-            pass
     try:
         return result, exc_info, error, *dumps({"result": result, "error": error}, serializer)
     except Exception:
