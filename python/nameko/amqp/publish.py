@@ -14,6 +14,7 @@ from kombu.compression import compress
 from kombu.pools import connections
 
 from nameko import _nameko, loop, serialization
+from nameko._nameko import PatchGuard
 from nameko.amqp import connection
 from nameko.amqp.entities import exchange_to_dict, queue_to_dict
 from nameko.amqp.errors import BrokerUnreachable, UndeliverableMessage, translate
@@ -414,15 +415,17 @@ def publish_or_await(publisher: Any, payload: Any, **options: Any) -> Any:
     if (
         getattr(type(publisher), "publish", None) is _publish
         and "publish" not in publisher.__dict__
-        and get_producer is _get_producer
+        and producer_guard.intact()
     ):
         return publisher.publish_on_loop(payload, **options)
     return running.run_in_executor(None, partial(publisher.publish, payload, **options))
 
 
-# The original functions, to detect those replaced by a test or an extension.
+# The original function, to detect a class that overrides it.
 _publish = Publisher.publish
-_get_producer = get_producer
+# For guards of what is published by the compiled half instead of a producer.
+PRODUCER_HOOK = (globals(), "get_producer", get_producer)
+producer_guard = PatchGuard([PRODUCER_HOOK])
 
 
 def _warn_if_undetectable(mandatory: bool, use_confirms: bool) -> None:

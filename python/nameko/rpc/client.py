@@ -286,7 +286,7 @@ class MethodProxy(HeaderEncoder):
 _publishing_guard = PatchGuard(
     [
         (publish, "Publisher", Publisher),
-        (publish, "get_producer", publish.get_producer),
+        publish.PRODUCER_HOOK,
         (Publisher, "publish", Publisher.publish),
         (MethodProxy, "_call", MethodProxy._call),
     ]

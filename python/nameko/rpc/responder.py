@@ -8,16 +8,12 @@ from typing import Any
 from kombu import Exchange
 
 from nameko import _nameko
-from nameko._nameko import PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Message
 from nameko.amqp.publish import Publisher
 from nameko.rpc.stages import encode_reply, reply_serializer
 
 _log = getLogger("nameko.rpc")
-
-# While it is intact, replies are published by the compiled half.
-_publisher_guard = PatchGuard([(publish, "get_producer", publish.get_producer)])
 
 
 class Responder:
@@ -80,7 +76,7 @@ class Responder:
         return (
             isinstance(self.message, Message)
             and self.publisher_cls is publish.Publisher
-            and _publisher_guard.intact()
+            and publish.producer_guard.intact()
         )
 
     def _respond(self, body: bytes, content_type: str, content_encoding: str) -> None:

@@ -253,5 +253,5 @@ _RESPONDER_HOOKS = [
     (globals(), "Responder", Responder),
     (Responder, "send_response", Responder.send_response),
     (Responder, "publisher_cls", Responder.publisher_cls),
-    (publish, "get_producer", publish.get_producer),
+    publish.PRODUCER_HOOK,
 ]
