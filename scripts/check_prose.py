@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from docs import pages
+
 ROOT = Path(__file__).resolve().parent.parent
 # Matches per 1,000 words.
 LIMIT = 3.0
@@ -49,7 +51,6 @@ SYMPTOM = re.compile(
     re.IGNORECASE,
 )
 RUST_COMMENT = re.compile(r"(?:^\s*|\s)//[/!]?(?=\s|$)(.*)")
-FENCE = re.compile(r"^\s*(```|~~~)")
 
 
 @dataclass
@@ -168,12 +169,7 @@ def python(source: str) -> Iterator[tuple[int, str]]:
 
 
 def markdown(source: str) -> Iterator[tuple[int, str]]:
-    fenced = False
-    for number, line in enumerate(source.splitlines(), 1):
-        if FENCE.match(line):
-            fenced = not fenced
-        elif not fenced:
-            yield number, line
+    return enumerate(pages.prose(source).splitlines(), 1)
 
 
 if __name__ == "__main__":
