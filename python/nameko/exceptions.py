@@ -74,10 +74,14 @@ def safe_for_serialization(value: Any) -> Any:
 
 def serialize(exc: BaseException) -> dict[str, Any]:
     """Serializes an exception to the error object of an RPC reply."""
+    try:
+        exc_args = list(map(_safe_or_text, exc.args))
+    except Exception:
+        exc_args = []  # a class with an `args` of its own
     return {
         "exc_type": type(exc).__name__,
         "exc_path": get_module_path(type(exc)),
-        "exc_args": list(map(_safe_or_text, exc.args)),
+        "exc_args": exc_args,
         "value": _safe_or_text(exc),
     }
 
@@ -98,16 +102,22 @@ def _text(value: Any) -> str:
         return "[__unicode__ failed]"
 
 
-def deserialize(data: dict[str, Any]) -> BaseException:
+def deserialize(data: Any) -> BaseException:
     """Deserializes an error object.
 
-    Returns an instance of the registered class (see :func:`deserialize_to_instance`), or else a
-    :class:`RemoteError`.
+    Returns an instance of the registered class (see :func:`deserialize_to_instance`). If there is
+    none, or it does not accept the arguments, returns a :class:`RemoteError`.
     """
+    if not isinstance(data, dict):
+        return RemoteError("MalformedError", "the error is not an object: {!r}".format(data))
     exc_path = data.get("exc_path")
     exc_args = data.get("exc_args", ())
-    if exc_path in registry:
-        return registry[exc_path](*exc_args)
+    exc_type = registry.get(exc_path) if isinstance(exc_path, str) else None
+    if exc_type is not None:
+        try:
+            return exc_type(*exc_args)
+        except Exception:
+            pass  # its constructor does not take the arguments that `args` holds
     error = RemoteError(exc_type=data.get("exc_type"), value=data.get("value"))
     error.exc_path = exc_path
     error.exc_args = exc_args

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import kombu.serialization
 from kombu.compression import decompress
+from kombu.exceptions import DecodeError, EncodeError
 from kombu.serialization import registry
 
 import nameko
@@ -23,6 +24,9 @@ from nameko.utils import import_from_path
 
 JSON_CONTENT_TYPE = "application/json"
 JSON_CONTENT_ENCODING = "utf-8"
+
+# Content encodings of bytes, which are not decoded to text.
+_BINARY_ENCODINGS = kombu.serialization.SKIP_DECODE
 
 # Content types of bare text and bare bytes, accepted by every container.
 TRUSTED_CONTENT_TYPES = frozenset(kombu.serialization.TRUSTED_CONTENT)
@@ -88,8 +92,16 @@ def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
         return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, text.encode("ascii")
     content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)
     if isinstance(body, str):
-        body = body.encode(content_encoding or "utf-8")
-    return content_type, content_encoding, body
+        content_encoding = content_encoding or JSON_CONTENT_ENCODING
+        try:
+            body = body.encode(content_encoding)
+        except (UnicodeError, LookupError) as exc:
+            raise EncodeError(str(exc)) from exc
+    if not isinstance(body, (bytes, bytearray)):
+        raise EncodeError(
+            "the serializer {!r} returned {}, not str or bytes".format(serializer, type(body))
+        )
+    return content_type, content_encoding or "binary", bytes(body)
 
 
 def plain_json(value: Any, serializer: str | None) -> str | None:
@@ -127,20 +139,43 @@ def decode(delivery: Delivery, accept: Any) -> Any:
     ``ContentDisallowed``.
     """
     text = delivery.json_text
-    if text is not None and JSON_CONTENT_TYPE in accept:
-        try:
-            return loads_json(text)
-        except (ValueError, StopIteration):
-            pass
-    return kombu.serialization.loads(
-        decompressed_body(delivery), delivery.content_type, delivery.content_encoding, accept=accept
-    )
+    try:
+        if text is not None and JSON_CONTENT_TYPE in accept:
+            try:
+                return loads_json(text)
+            except (ValueError, StopIteration):
+                pass
+        content_type, content_encoding = delivery.content_type, delivery.content_encoding
+        body: Any = decompressed_body(delivery)
+        if not _is_binary(content_type):
+            body = decoded_text(body, content_encoding)
+        return kombu.serialization.loads(body, content_type, content_encoding, accept=accept)
+    except RecursionError as exc:
+        raise DecodeError("the body is nested too deeply: {}".format(exc)) from None
 
 
 def decompressed_body(delivery: Delivery) -> bytes:
     """Returns the body of a message, decompressed as its ``compression`` header demands."""
     compression = delivery.headers.get("compression")
     return decompress(delivery.body, compression) if compression else delivery.body
+
+
+def decoded_text(body: bytes, content_encoding: str | None) -> str | bytes:
+    """Returns the text of a body in any text codec of Python, as py-amqp does; the body itself if
+    it is binary or not valid in its codec."""
+    if content_encoding and content_encoding.lower() not in _BINARY_ENCODINGS:
+        try:
+            return body.decode(content_encoding)
+        # ValueError: a null character in the name of the codec.
+        except (LookupError, ValueError):
+            pass
+    return body
+
+
+def _is_binary(content_type: str | None) -> bool:
+    """Whether the decoder of a content type expects bytes, although peers may set an encoding."""
+    encoder = registry._encoders.get(registry.type_to_name.get(content_type))
+    return encoder is not None and encoder.content_encoding in _BINARY_ENCODINGS
 
 
 def content_types(accept: Any) -> frozenset[str]:

@@ -12,6 +12,8 @@ import zlib
 from unittest.mock import patch
 
 import pytest
+from kombu.exceptions import DecodeError, SerializerNotInstalled
+from kombu.serialization import registry
 
 from nameko.amqp.publish import Publisher
 from nameko.constants import MAX_WORKERS_CONFIG_KEY
@@ -38,6 +40,7 @@ from nameko.rpc import (
     get_rpc_exchange,
     rpc,
 )
+from nameko.standalone.rpc import ClusterRpcProxy
 from nameko.testing.services import entrypoint_hook, replace_dependencies
 from nameko.testing.utils import get_extension
 
@@ -263,6 +266,20 @@ def test_expected_exceptions_are_logged_as_warnings(service, caplog):
     assert record.message.startswith("(expected) error handling worker <WorkerContext [service-")
 
 
+@pytest.fixture
+def no_msgpack():
+    """Registers msgpack as kombu does if the package is not installed."""
+
+    def not_installed(value):
+        raise SerializerNotInstalled("No decoder installed for msgpack.")
+
+    name, content_type = "msgpack", "application/x-msgpack"
+    codec, decoder = registry._encoders[name], registry._decoders[content_type]
+    registry.register(name, not_installed, not_installed, content_type, "binary")
+    yield
+    registry._encoders[name], registry._decoders[content_type] = codec, decoder
+
+
 class TestWire:
     """Requests and replies on the wire."""
 
@@ -298,10 +315,12 @@ class TestWire:
         [
             ('{"args": []}', "MalformedRequest"),
             ('{"kwargs": {}}', "MalformedRequest"),
-            ("[]", "TypeError"),
-            ('"text"', "TypeError"),
-            ("null", "TypeError"),
-            ("", "TypeError"),
+            ("[]", "MalformedRequest"),
+            ("[1, 2]", "MalformedRequest"),
+            ('"text"', "MalformedRequest"),
+            ("null", "MalformedRequest"),
+            ("", "MalformedRequest"),
+            ("[" * 10_000 + "]" * 10_000, "MalformedRequest"),
             ('{"args": null, "kwargs": {}}', "IncorrectSignature"),
             ('{"args": [], "kwargs": []}', "IncorrectSignature"),
             ('{"args": [', "MalformedRequest"),
@@ -314,6 +333,43 @@ class TestWire:
         assert reply["result"] is None
         assert reply["error"]["exc_type"] == exc_type
         self.assert_still_serving(container, caller, uid)
+
+    def test_a_request_without_a_content_type_is_malformed(self, serve, service_cls, caller, uid):
+        container = serve(service_cls)
+        body = '{"args": [1], "kwargs": {}}'
+        reply = caller.call("service-{}.two".format(uid), body, content_type=None)
+        assert reply["error"]["exc_type"] == "MalformedRequest"
+        assert "not an object with `args` and `kwargs`" in reply["error"]["value"]
+        self.assert_still_serving(container, caller, uid)
+
+    @pytest.mark.parametrize("accept", [["json"], ["json", "msgpack"]], ids=str)
+    def test_a_request_whose_serializer_is_not_installed_is_answered_in_json(
+        self, serve, service_cls, caller, uid, accept, no_msgpack
+    ):
+        container = serve(service_cls, ACCEPT=accept)
+        reply = caller.call(
+            "service-{}.two".format(uid),
+            b"\x82\xa4args\x90\xa6kwargs\x80",
+            content_type="application/x-msgpack",
+            content_encoding="binary",
+        )
+        assert caller.reply.content_type == "application/json"
+        assert reply["error"]["exc_type"] == "MalformedRequest"
+        self.assert_still_serving(container, caller, uid)
+
+    @pytest.mark.parametrize("body", ["{", "[]"], ids=["unreadable", "malformed"])
+    @pytest.mark.parametrize("hook", ["send_response", "publisher_cls"])
+    def test_a_request_whose_error_cannot_be_sent_is_dropped(
+        self, serve, service_cls, caller, uid, expect_log, hook, body
+    ):
+        container = serve(service_cls)
+        failing = patch.object(Responder, hook, side_effect=RuntimeError("no reply"))
+        with failing, expect_log("nameko.rpc", "could not be sent", logging.ERROR):
+            caller.send("service-{}.two".format(uid), body, reply_to=caller.reply_to)
+        self.assert_still_serving(container, caller, uid)
+        container.stop()
+        queue = caller.channel.queue_declare("rpc-service-" + uid, passive=True)
+        assert queue.message_count == 0
 
     @pytest.mark.parametrize(
         "properties",
@@ -374,6 +430,93 @@ class TestWire:
         reply = caller.next_reply()
         assert reply.content_type == "application/x-yaml"
         assert "result:" in reply.body
+
+
+class TestReplies:
+    """Replies of another program, read by a client."""
+
+    @pytest.fixture
+    def answer(self, config, caller, uid):
+        """``answer(body)`` calls a program that replies with this body."""
+        name = "program-" + uid
+        caller.exchange(caller.channel).declare()
+        requests = []
+        channel = caller.channel
+        channel.queue_declare(name, auto_delete=True)
+        channel.queue_bind(name, "nameko-rpc", name + ".*")
+        channel.basic_consume(name, callback=requests.append, no_ack=True)
+
+        def answer(body):
+            with ClusterRpcProxy(config, timeout=10) as cluster:
+                reply = cluster[name].method.call_async()
+                while not requests:
+                    caller.connection.drain_events(timeout=10)
+                properties = requests.pop().properties
+                caller.send(
+                    properties["reply_to"], body, correlation_id=properties["correlation_id"]
+                )
+                return reply.result()
+
+        return answer
+
+    @pytest.mark.parametrize("error", ['"oops"', "[1]", "17"])
+    def test_an_error_of_another_form_is_a_remote_error(self, answer, error):
+        with pytest.raises(RemoteError) as raised:
+            answer('{"result": null, "error": ' + error + "}")
+        assert repr(json.loads(error)) in str(raised.value)
+
+    def test_a_registered_error_with_other_arguments_is_a_remote_error(self, answer):
+        error = {
+            "exc_type": "MethodNotFound",
+            "exc_path": "nameko.exceptions.UnknownService",
+            "exc_args": ["too", "many"],
+            "value": "what the program says",
+        }
+        registered = patch.dict("nameko.exceptions.registry", {error["exc_path"]: UnknownService})
+        with registered, pytest.raises(RemoteError, match="what the program says") as raised:
+            answer(json.dumps({"result": None, "error": error}))
+        assert raised.value.exc_args == ["too", "many"]
+
+    def test_a_reply_that_is_nested_too_deeply_is_a_decode_error(self, answer):
+        with pytest.raises(DecodeError, match="nested too deeply"):
+            answer('{"result": ' + "[" * 100_000 + "]" * 100_000 + ', "error": null}')
+
+
+def test_a_result_that_is_nested_too_deeply_is_reported(serve, cluster, uid):
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def deep(self):
+            value = []
+            for _ in range(10_000):
+                value = [value]
+            return value
+
+    serve(Service)
+    with pytest.raises(RemoteError) as raised:
+        cluster[Service.name].deep()
+    assert raised.value.exc_type == "UnserializableValueError"
+
+
+@pytest.mark.parametrize("args", [property(lambda self: 1 / 0), 5], ids=["raises", "a number"])
+def test_an_exception_with_arguments_of_its_own_is_reported(serve, cluster, uid, args):
+    class Odd(Exception):
+        pass
+
+    Odd.args = args
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def method(self):
+            raise Odd("text")
+
+    serve(Service)
+    with pytest.raises(RemoteError) as raised:
+        cluster[Service.name].method()
+    assert raised.value.exc_type == "Odd"
 
 
 def test_dependencies_see_the_result_after_the_request_is_acknowledged(serve, cluster, uid):

@@ -92,6 +92,56 @@ def test_white_space_around_json_is_ignored():
     assert decode(b" [1]\n", json_text=" [1]\n") == [1]
 
 
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "latin-1",
+        "iso-8859-1",
+        "ISO-8859-15",
+        "cp1252",
+        "utf-16",
+        "utf-16-be",
+        "utf-8-sig",
+        "utf-32",
+        "shift_jis",
+        "utf8",
+    ],
+)
+def test_a_body_is_read_in_its_content_encoding(encoding):
+    text = '{"name": "caf\u00e9 \\u20ac"}'
+    if encoding == "shift_jis":
+        text = text.replace("\u00e9", "\u30a2")
+    assert decode(text.encode(encoding), content_encoding=encoding) == json.loads(text)
+
+
+@pytest.mark.parametrize("encoding", ["no-such-codec", "rot13", "a\x00b", "", None])
+def test_a_body_in_an_unknown_encoding_is_read_as_utf_8(encoding):
+    assert decode(b'{"a": 1}', content_encoding=encoding) == {"a": 1}
+
+
+def test_a_binary_serializer_gets_bytes_in_any_content_encoding():
+    body = serialization.dumps("e", "msgpack")[2]
+    accept = serialization.content_types(["msgpack"])
+    delivery = SimpleNamespace(
+        body=body,
+        content_type="application/x-msgpack",
+        content_encoding="utf-8",
+        headers={},
+        json_text=None,
+    )
+    assert serialization.decode(delivery, accept) == "e"
+
+
+@pytest.mark.parametrize("body", [7, None, "\u20ac"], ids=str)
+def test_a_serializer_that_returns_no_body_is_an_encode_error(body):
+    kombu.serialization.register("odd", lambda value: body, None, "text/odd", "latin-1")
+    try:
+        with pytest.raises(EncodeError):
+            serialization.dumps({}, "odd")
+    finally:
+        kombu.serialization.unregister("odd")
+
+
 def test_only_accepted_content_types_are_decoded():
     with pytest.raises(ContentDisallowed):
         decode(b"", "application/x-yaml")

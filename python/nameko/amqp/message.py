@@ -9,8 +9,6 @@ from kombu.exceptions import MessageStateError
 from nameko import serialization
 from nameko._nameko import AmqpError, Delivery, Options
 
-_BINARY = frozenset({"binary", "ascii-8bit"})
-
 
 class Channel:
     """The channel of a message. ``connection`` is None after the loss of the connection."""
@@ -92,13 +90,7 @@ class Message:
     def body(self) -> Any:
         """The decompressed body, decoded to a string if it has a matching content encoding."""
         body = serialization.decompressed_body(self.delivery)
-        encoding = self.content_encoding
-        if encoding and encoding not in _BINARY:
-            try:
-                return body.decode(encoding)
-            except (LookupError, UnicodeDecodeError):
-                pass
-        return body
+        return serialization.decoded_text(body, self.content_encoding)
 
     @property
     def payload(self) -> Any:

@@ -73,7 +73,7 @@ class FastPath:
             except ContainerBeingKilled:
                 return self._slow_path(delivery)
             except Exception:
-                self.consumer.handle_result(self._message(delivery), None, sys.exc_info())
+                self.consumer._answer_error(self._message(delivery), sys.exc_info())
                 return None
             self._run((worker_ctx, partial(self._send_reply, method, delivery)))
         except ThreadKilled:
@@ -100,7 +100,7 @@ class FastPath:
             # They run after the broker's confirm.
             message = self._message(delivery)
             return method.provider.handle_result(message, worker_ctx, result, exc_info)
-        result, exc_info, _, content_type, content_encoding, body = encode_reply(
+        result, exc_info, _, _, content_type, content_encoding, body = encode_reply(
             result, exc_info, "json"
         )
         # By position, which is faster: ack, do not wait, batch with the following replies.

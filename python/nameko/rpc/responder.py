@@ -50,8 +50,8 @@ class Responder:
             properties = message.properties
             requested_type, reply_to = properties.get("content_type"), properties.get("reply_to")
         serializer = reply_serializer(requested_type, self.serializer)
-        result, exc_info, error, content_type, content_encoding, body = encode_reply(
-            result, exc_info, serializer
+        result, exc_info, error, serializer, content_type, content_encoding, body = encode_reply(
+            result, exc_info, serializer, self.serializer
         )
 
         if reply_to is None:

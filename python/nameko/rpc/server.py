@@ -121,7 +121,19 @@ class RpcConsumer(SharedExtension, ProviderCollector):
             provider = self.get_provider_for_method(routing_key)
             provider.handle_message(body, message)
         except Exception:
-            self.handle_result(message, None, sys.exc_info())
+            self._answer_error(message, sys.exc_info())
+
+    def _answer_error(self, message: Any, exc_info: Any) -> None:
+        """Replies with an error. Rejects a request that cannot be answered, because it would fail
+        in every instance of the service."""
+        try:
+            self.handle_result(message, None, exc_info)
+        except Exception:
+            _log.error(
+                "The error reply to a request could not be sent: its caller will not receive one",
+                exc_info=True,
+            )
+            self.queue_consumer.reject_message(message)
 
     @nonblocking
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -179,7 +191,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
         """Replies that the request cannot be decoded."""
         if message.properties.get("reply_to"):
             error = MalformedRequest("Can't decode message body: {}".format(exc))
-            self.handle_result(message, None, (MalformedRequest, error, None))
+            self._answer_error(message, (MalformedRequest, error, None))
 
     def requeue_message(self, message: Any) -> None:
         self.queue_consumer.requeue_message(message)

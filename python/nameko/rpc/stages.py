@@ -8,6 +8,7 @@ others are :func:`nameko.serialization.decode`, ``Entrypoint.check_signature``,
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -16,9 +17,9 @@ from kombu.serialization import registry
 from nameko.exceptions import MalformedRequest, UnserializableValueError, serialize
 from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE, dumps, plain_json
 
-# The result and exc_info that dependencies see, the error object, and the content type, content
-# encoding and body of the reply.
-Reply = tuple[Any, Any, dict[str, Any] | None, str, str, bytes]
+# The result and exc_info that dependencies see, the error object, the serializer, and the content
+# type, content encoding and body of the reply.
+Reply = tuple[Any, Any, dict[str, Any] | None, str, str, str, bytes]
 
 
 def request_arguments(body: Any) -> tuple[Any, Any]:
@@ -27,12 +28,17 @@ def request_arguments(body: Any) -> tuple[Any, Any]:
         return body["args"], body["kwargs"]
     except KeyError:
         raise MalformedRequest("Message missing `args` or `kwargs`")
+    except Exception:
+        raise MalformedRequest(
+            "the request is not an object with `args` and `kwargs`: {:.100}".format(repr(body))
+        ) from None
 
 
-def encode_reply(result: Any, exc_info: Any, serializer: str) -> Reply:
-    """Returns the reply to a request.
+def encode_reply(result: Any, exc_info: Any, serializer: str, default: str = "json") -> Reply:
+    """Returns the reply to a request. Raises no Exception.
 
-    An UnserializableValueError replaces a result that the serializer does not support.
+    An UnserializableValueError replaces a result that the serializer does not support. If it does
+    not support the error either, the error is encoded with ``default``, or else as JSON.
     """
     error = None if exc_info is None else serialize(exc_info[1])
     if error is None:
@@ -40,12 +46,22 @@ def encode_reply(result: Any, exc_info: Any, serializer: str) -> Reply:
         text = plain_json(result, serializer)
         if text is not None:
             body = ('{"result": ' + text + ', "error": null}').encode("ascii")
-            return result, None, None, JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
+            return result, None, None, serializer, JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
     try:
-        return result, exc_info, error, *dumps({"result": result, "error": error}, serializer)
+        encoded = dumps({"result": result, "error": error}, serializer)
+        return result, exc_info, error, serializer, *encoded
     except Exception:
-        error = serialize(UnserializableValueError(result))
-        return None, sys.exc_info(), error, *dumps({"result": None, "error": error}, serializer)
+        if error is None:
+            error, exc_info = serialize(UnserializableValueError(result)), sys.exc_info()
+    envelope = {"result": None, "error": error}
+    for name in (serializer, default):
+        try:
+            return None, exc_info, error, name, *dumps(envelope, name)
+        except Exception:
+            pass  # a serializer that is not installed, for example
+    # Without the registered encoder, which may be an application's own.
+    body = json.dumps(envelope).encode("ascii")
+    return None, exc_info, error, "json", JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
 
 
 def reply_serializer(content_type: str | None, default: str) -> str:
