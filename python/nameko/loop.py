@@ -191,9 +191,14 @@ def _describe_task(task: asyncio.Task[Any] | None) -> str:
     return "The task `{}` of {}".format(name, method) if name else method
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Returns the loop that runs in this thread, or None."""
-    return asyncio._get_running_loop()
+def awaiting_loop(asynchronous: bool = False) -> asyncio.AbstractEventLoop | None:
+    """Returns the loop of this thread if calls on it are awaited, or None.
+
+    That is the loop of ``async def`` methods and, for an ``asynchronous`` client, any loop. Code on
+    another loop may be written for Nameko 2, whose calls block.
+    """
+    running = asyncio._get_running_loop()
+    return running if running is not None and (asynchronous or running is _loop) else None
 
 
 def when_done(

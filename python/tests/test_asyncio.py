@@ -272,6 +272,90 @@ def test_killing_a_container_cancels_its_coroutines(serve, config, uid):
     assert cancelled.wait(10)
 
 
+class TestBlockingCodeOnALoop:
+    """Code written for Nameko 2, called on an asyncio loop that is not ours."""
+
+    @pytest.fixture
+    def events(self, serve, uid):
+        """The events that a service has received."""
+        received = queue.Queue()
+
+        class Listener:
+            name = "listener-" + uid
+
+            @event_handler("caller-" + uid, "called")
+            def on_call(self, data):
+                received.put(data)
+
+            @consume(Queue("queue-" + uid, auto_delete=True))
+            def on_message(self, body):
+                received.put(body)
+
+        serve(Listener)
+        return received
+
+    def test_clients_block_and_return_the_result(self, service, config, uid, events):
+        async def route():
+            with ClusterRpcProxy(config, timeout=10) as cluster:
+                assert cluster[service].remote_method("a") == "a-x-y"
+                assert cluster[service].remote_method.call_async("b").result() == "b-x-y"
+                with pytest.raises(RemoteError):
+                    cluster[service].fails()
+            with ServiceRpcProxy(service, config, timeout=10) as x:
+                assert x.remote_method("c") == "c-x-y"
+            event_dispatcher(config)("caller-" + uid, "called", "by a client")
+
+        asyncio.run(route())
+        assert events.get(timeout=10) == "by a client"
+
+    def test_dependencies_of_a_plain_method_block(self, serve, service, uid, events):
+        class Caller:
+            name = "caller-" + uid
+            x = RpcProxy(service)
+            dispatch = EventDispatcher()
+            publish = Publisher()
+
+            @dummy
+            def method(self):
+                async def main():
+                    self.dispatch("called", "an event")
+                    self.publish("a message", routing_key="queue-" + uid)
+                    return self.x.remote_method("a")
+
+                return asyncio.run(main())
+
+        with entrypoint_hook(serve(Caller), "method") as method:
+            assert method() == "a-x-y"
+        assert {events.get(timeout=10) for _ in range(2)} == {"an event", "a message"}
+
+    def test_a_client_may_be_used_in_both_ways(self, service, config):
+        client = ClusterRpcProxy(config, timeout=10)
+
+        async def main():
+            async with client as cluster:
+                assert await cluster[service].remote_method("a") == "a-x-y"
+            with client as cluster:
+                assert cluster[service].remote_method("b") == "b-x-y"
+
+        asyncio.run(main())
+
+
+def test_a_call_that_is_not_awaited_is_reported(serve, service, uid):
+    class Caller:
+        name = "caller-" + uid
+        x = RpcProxy(service)
+
+        @dummy
+        async def method(self):
+            self.x.remote_method("a")
+
+    with (
+        entrypoint_hook(serve(Caller), "method") as method,
+        pytest.warns(RuntimeWarning, match="'{}.remote_method' was never awaited".format(service)),
+    ):
+        method()
+
+
 def test_a_client_can_be_awaited(service, config):
     async def main():
         async with ClusterRpcProxy(config, timeout=10) as cluster:

@@ -408,8 +408,8 @@ class Publisher:
 
 
 def publish_or_await(publisher: Any, payload: Any, **options: Any) -> Any:
-    """Publishes a message; on an asyncio loop, returns an awaitable instead."""
-    running = loop.running_loop()
+    """Publishes a message; on the loop of ``async def`` methods, returns an awaitable instead."""
+    running = loop.awaiting_loop()
     if running is None:
         return publisher.publish(payload, **options)
     if (

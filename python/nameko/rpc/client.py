@@ -124,7 +124,7 @@ class ClusterProxy:
 class MethodProxy(HeaderEncoder):
     """A method of another service. Calling it sends a request and waits for the reply.
 
-    In a thread that runs an asyncio loop, calling it returns an awaitable.
+    In an ``async def`` method and with an asyncio client, calling it returns an awaitable.
     """
 
     publisher_cls = Publisher
@@ -197,20 +197,27 @@ class MethodProxy(HeaderEncoder):
         return self.container.config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if loop.running_loop() is not None:
-            return self._call_on_loop(args, kwargs)
+        if loop.awaiting_loop(self._is_asynchronous()) is not None:
+            call = self._call_on_loop(args, kwargs)
+            # For Python's warning about a call that was never awaited.
+            call.__qualname__ = self.identifier  # type: ignore[attr-defined]
+            return call
         return (self._start(args, kwargs) or self._call(*args, **kwargs)).result()
 
     def call_async(self, *args: Any, **kwargs: Any) -> RpcReply:
         """Sends a request and returns without waiting for the reply.
 
-        Raises UnknownService, which awaiting the reply raises in a thread that runs a loop.
+        Raises UnknownService. Where calls are awaited, awaiting the reply raises it.
         """
-        if loop.running_loop() is not None:
+        if loop.awaiting_loop(self._is_asynchronous()) is not None:
             reply = self._start(args, kwargs)
             if reply is not None:
                 return reply
         return self._call(*args, **kwargs)
+
+    def _is_asynchronous(self) -> bool:
+        """Whether this belongs to an asyncio client."""
+        return getattr(self.reply_listener, "asynchronous", None) is True
 
     async def _call_on_loop(self, args: Any, kwargs: Any) -> Any:
         reply = self._start(args, kwargs)

@@ -40,6 +40,8 @@ class ReplyListener(SharedExtension):
     queue_consumer = QueueConsumer()
     # Seconds to wait for a reply, None for no limit.
     timeout: float | None = None
+    # Whether calls are awaited on every asyncio loop, not only in `async def` methods.
+    asynchronous = False
     queue: Queue
     routing_key: str
     # The accepted content types of replies; set with _native.

@@ -158,7 +158,10 @@ PollingQueueConsumer = ReplyConsumer
 
 
 class StandaloneProxyBase:
-    """A client, used with ``with``, ``async with``, or ``start()`` and ``stop()``."""
+    """A client, used with ``with``, ``async with``, or ``start()`` and ``stop()``.
+
+    Calls block, also on an asyncio loop; with ``async with`` they are awaited there.
+    """
 
     class ServiceContainer:
         """The part of a container that proxies and reply listeners use."""
@@ -216,6 +219,7 @@ class StandaloneProxyBase:
         self._reply_listener.stop()
 
     def __enter__(self) -> Any:
+        self._reply_listener.asynchronous = False
         return self.start()
 
     def __exit__(
@@ -227,6 +231,7 @@ class StandaloneProxyBase:
         self.stop()
 
     async def __aenter__(self) -> Any:
+        self._reply_listener.asynchronous = True
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(
@@ -304,6 +309,10 @@ class ClusterRpcClient(ClusterRpcProxy):
 
 class _Async(StandaloneProxyBase):
     """A client with awaitable calls, used with ``async with`` only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reply_listener.asynchronous = True
 
     def __enter__(self) -> Any:
         raise TypeError("{} requires `async with`".format(type(self).__name__))
