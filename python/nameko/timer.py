@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 import threading
+from decimal import Decimal
 from logging import getLogger
 from time import monotonic
 from typing import Any
@@ -43,17 +45,19 @@ class Timer(Entrypoint):
         self._thread: ManagedThread | None = None
         super().__init__(**kwargs)
 
-    def setup(self) -> None:
+    def start(self) -> None:
+        _log.debug("starting %s", self)
+        # Not in setup(): a subclass may set the interval after it.
         interval: Any = self.interval
-        if not isinstance(interval, (int, float)) or not 0 <= interval <= threading.TIMEOUT_MAX:
+        if (
+            not isinstance(interval, (numbers.Real, Decimal))
+            or not 0 <= float(interval) <= threading.TIMEOUT_MAX
+        ):
             raise ConfigurationError(
                 "the interval of the timer `{}.{}` is a number of seconds, not {!r}".format(
                     self.container.service_name, self.method_name, interval
                 )
             )
-
-    def start(self) -> None:
-        _log.debug("starting %s", self)
         self._thread = self.container.spawn_managed_thread(self._run)
 
     def stop(self) -> None:
@@ -95,7 +99,7 @@ class Timer(Entrypoint):
         for count in itertools.count(0 if self.eager else 1):
             # Before should_stop is checked: kill() sets should_stop first.
             self.worker_complete.clear()
-            if self.should_stop.wait(max(start + count * self.interval - monotonic(), 0)):
+            if self.should_stop.wait(max(start + count * float(self.interval) - monotonic(), 0)):
                 return
             self.handle_timer_tick()
             self.worker_complete.wait()

@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -179,6 +181,52 @@ def test_a_kill_ends_a_timer_at_once(run, interval):
     assert ended.wait(10)
     assert time.monotonic() - before < 0.9  # killing a thread that cannot be woken takes a second
     go.set()
+
+
+@pytest.mark.parametrize(
+    "interval", [Fraction(1, 1000), Decimal("0.001"), True, 0.001, 0], ids=repr
+)
+def test_an_interval_is_any_real_number(run, interval):
+    ticked = threading.Event()
+
+    class Service:
+        name = "service"
+
+        @timer(interval)
+        def tick(self):
+            ticked.set()
+
+    run(Service)
+    assert ticked.wait(10)
+
+
+@pytest.mark.parametrize("hook", ["setup", "start"])
+def test_a_subclass_may_set_the_interval_before_it_starts(run, hook):
+    ticked = threading.Event()
+
+    class Configured(Timer):
+        def __init__(self, **kwargs):
+            super().__init__(None, **kwargs)
+
+        def setup(self):
+            super().setup()
+            if hook == "setup":
+                self.interval = self.container.config["INTERVAL"]
+
+        def start(self):
+            if hook == "start":
+                self.interval = self.container.config["INTERVAL"]
+            super().start()
+
+    class Service:
+        name = "service"
+
+        @Configured.decorator()
+        def tick(self):
+            ticked.set()
+
+    run(Service, INTERVAL=0.001)
+    assert ticked.wait(10)
 
 
 def test_a_failing_worker_does_not_stop_a_timer(run, caplog):

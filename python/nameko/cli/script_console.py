@@ -1,63 +1,47 @@
-"""Runs a script from standard input line by line, like the interactive console."""
+"""Runs a script from standard input as Python does, and prints the values of its expressions."""
 
 from __future__ import annotations
+import __future__
 
-import codeop
-import re
+import ast
+import linecache
 from code import InteractiveConsole
 from collections.abc import Iterable
 from typing import Any
 
-# A line that continues the preceding compound statement.
-_CONTINUATION = re.compile(r"[ \t)\]}#]|$|(else|elif|except|finally|case)\b")
+# The flags of all `from __future__ import`.
+_FUTURE_FLAGS = sum(
+    getattr(__future__, name).compiler_flag for name in __future__.all_feature_names
+)
 
 
 class ScriptConsole(InteractiveConsole):
-    """Runs lines like typed ones, without prompts, up to the first exception.
-
-    Unlike typed blocks, blocks need no empty line at their end.
-    """
+    """Runs a script up to the first exception. Prints values of expressions, like the interactive
+    console."""
 
     def __init__(self, local: dict[str, Any] | None) -> None:
         super().__init__(locals=local, filename="<stdin>")
 
     def run(self, lines: Iterable[str]) -> None:
         """Runs the lines. Exits with code 1 after an exception, which is printed."""
-        block: list[str] = []
-        for line in lines:
-            line = line.rstrip("\n")
-            if block and not _CONTINUATION.match(line) and self._is_complete(block):
-                self._run_block(block)
-                block = []
-            block.append(line)
-            if len(block) == 1 and self._is_statement(line):
-                self._run_block(block)
-                block = []
-        if any(line.strip() for line in block):
-            self._run_block(block)
-
-    def _is_complete(self, block: list[str]) -> bool:
+        source = "".join(lines).removeprefix("\ufeff")
         try:
-            return codeop.compile_command("\n".join(block) + "\n", self.filename) is not None
-        except (SyntaxError, ValueError, OverflowError):
-            return True  # reported when the block is run
-
-    def _is_statement(self, line: str) -> bool:
-        """Whether the line is a complete statement."""
-        try:
-            return codeop.compile_command(line, self.filename) is not None
-        except (SyntaxError, ValueError, OverflowError):
-            return True
-
-    def _run_block(self, block: list[str]) -> None:
-        source = "\n".join(block) + "\n"
-        try:
-            compiled = compile(source, self.filename, "single")
-        except (SyntaxError, ValueError, OverflowError):
+            script = ast.parse(source, self.filename)
+            # Errors are found before anything runs, as in a file.
+            flags = compile(script, self.filename, "exec", dont_inherit=True).co_flags
+        # ValueError: a null character. The others: nested too deeply for the compiler.
+        except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
             self.showsyntaxerror(self.filename)
             raise SystemExit(1) from None
+        # Tracebacks show the lines.
+        source_lines = source.splitlines(keepends=True)
+        linecache.cache[self.filename] = (len(source), None, source_lines, self.filename)
+        for statement in script.body:
+            self._run_statement(ast.Interactive([statement]), flags & _FUTURE_FLAGS)
+
+    def _run_statement(self, statement: ast.Interactive, flags: int) -> None:
         try:
-            exec(compiled, self.locals)
+            exec(compile(statement, self.filename, "single", flags, True), self.locals)
         except (SystemExit, BrokenPipeError):
             raise
         except BaseException:

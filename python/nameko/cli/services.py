@@ -10,7 +10,7 @@ import traceback
 from typing import Any
 
 import nameko
-from nameko.cli.output import show_traceback
+from nameko.cli.output import echo, show_traceback
 from nameko.containers import get_service_name
 from nameko.exceptions import CommandError
 from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
@@ -29,7 +29,13 @@ def import_service(module_name: str) -> list[type]:
 
     CommandError if there is no such module or class. Exceptions raised by the module propagate.
     """
-    module_name, _, class_name = module_name.partition(":")
+    module_name, colon, class_name = module_name.partition(":")
+    if not module_name or (colon and not class_name):
+        raise CommandError(
+            "{!r} names no {}, expected module or module:Class".format(
+                module_name + colon + class_name, "class" if module_name else "module"
+            )
+        )
     try:
         __import__(module_name)
     except ImportError as exc:
@@ -72,7 +78,11 @@ def import_service(module_name: str) -> list[type]:
 
 
 def find_services(paths: list[str]) -> list[type]:
-    """Returns the service classes of all paths, without duplicates."""
+    """Returns the service classes of all paths, without duplicates.
+
+    Of several classes with one name, the last is returned, as in Nameko 2, and a line is printed
+    about each of the others.
+    """
     services: list[type] = []
     for path in paths:
         try:
@@ -86,19 +96,19 @@ def find_services(paths: list[str]) -> list[type]:
 
     by_name: dict[str, type] = {}
     for service in services:
-        other = by_name.setdefault(get_service_name(service), service)
-        if other is not service:
-            raise CommandError(
-                "Two services are named {!r}: {}.{} and {}.{}; a process can run only one of "
-                "them".format(
-                    get_service_name(service),
-                    other.__module__,
-                    other.__name__,
-                    service.__module__,
-                    service.__name__,
-                )
+        name = get_service_name(service)
+        left_out = by_name.get(name)
+        if left_out is not None:
+            echo(
+                "{} is not run: {} has the same name, {!r}, and comes later; a process runs one "
+                "service of a name".format(_path(left_out), _path(service), name)
             )
-    return services
+        by_name[name] = service
+    return list(by_name.values())
+
+
+def _path(service: type) -> str:
+    return "{}.{}".format(service.__module__, service.__name__)
 
 
 def describe(container: Any) -> str:

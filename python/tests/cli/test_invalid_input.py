@@ -78,10 +78,11 @@ class TestInvalidInput:
         output = self.fails(folder, "run", "nameless")
         assert "Service class must define a `name` attribute (nameless.Hello)" in output
 
-    def test_two_services_with_the_same_name(self, folder, uid):
-        folder.write("twin.py", HELLO)
-        output = self.fails(folder, "run", "hello", "twin")
-        assert "Two services are named 'hello_{}': hello.Hello and twin.Hello".format(uid) in output
+    @pytest.mark.parametrize("path", ["hello:", ":Hello", ":", ""])
+    def test_path_without_a_module_or_class(self, folder, path):
+        output = self.fails(folder, "run", path)
+        assert "Error: {!r} names no ".format(path) in output
+        assert "expected module or module:Class" in output
 
     def test_invalid_yaml(self, folder):
         folder.write("config.yaml", "AMQP_URI: amqp://\nlist: [1, 2\nother: 3\n")

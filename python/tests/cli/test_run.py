@@ -12,7 +12,33 @@ from program import HELLO, INT, NAMEKO, TERM, TIMEOUT, Program, Terminal, enviro
 from nameko import _nameko
 from nameko.cli.run import embedded_broker
 from nameko.constants import DEFAULT_AMQP_URI
+from nameko.standalone.rpc import ClusterRpcProxy
 from nameko.testing.utils import assert_stops_raising
+
+
+def test_the_last_of_two_services_with_one_name_is_run(folder, broker_uri, uid):
+    folder.write(
+        "twin.py",
+        """
+        from hello import Hello as Base
+        from nameko.rpc import rpc
+
+        class Hello(Base):
+            name = "hello_{uid}"
+
+            @rpc
+            def hello(self, name):
+                return "twin"
+        """,
+    )
+    with Program("run", "hello", "twin", "--broker", broker_uri, cwd=folder.path) as program:
+        line = program.wait_for("is not run")
+        assert line.startswith("hello.Hello is not run: twin.Hello has the same name")
+        program.wait_for("ready at")
+        with ClusterRpcProxy({"AMQP_URI": broker_uri}, timeout=10) as cluster:
+            assert cluster["hello_" + uid].hello("you") == "twin"
+        program.signal(TERM)
+        assert program.wait() == 0
 
 
 class TestRun:

@@ -33,6 +33,44 @@ class TestShell:
         assert ended.returncode == 0
 
     @pytest.mark.parametrize(
+        ("text", "output"),
+        [
+            ("print(1)\n\nprint(2)\n", "1\n2\n"),
+            ("#!/usr/bin/env nameko shell\n# a comment\nprint(1)\n", "1\n"),
+            ("print(1)  # one\n    # indented\n\n\nprint(2)", "1\n2\n"),
+            ("\n\n\\\nprint(1)\n", "1\n"),
+            (
+                "if True:\n\n    print(1)\n# a comment\n    print(2)\n\nelse:\n    1\n3\n",
+                "1\n2\n3\n",
+            ),
+            ("@staticmethod\n\ndef f():\n    return 1\nf()\n", "1\n"),
+            ("text = '''a\n\n# b\n'''\nlen(text)\n", "7\n"),
+            ("x = [\n\n1,  # one\n]\nx; 2\n", "[1]\n2\n"),
+            ("from __future__ import annotations\ndef f(a: unknown): pass\nprint(1)\n", "1\n"),
+            ("\ufeffprint(1)\n", "1\n"),
+            ("", ""),
+            ("# nothing", ""),
+        ],
+    )
+    def test_runs_any_script_that_python_runs(self, broker_uri, text, output):
+        ended = self.script(broker_uri, text)
+        assert (ended.stdout, ended.stderr, ended.returncode) == (output, "", 0)
+
+    def test_shows_the_line_of_an_exception(self, broker_uri):
+        ended = self.script(broker_uri, "print(1)\n\nvalue = int('x')\n")
+        assert ended.stdout == "1\n"
+        assert 'File "<stdin>", line 3' in ended.stderr
+        assert "value = int('x')" in ended.stderr
+        assert ended.returncode == 1
+
+    @pytest.mark.parametrize("text", ["print(1)\nreturn\n", "print(1)\n  x\n", "print(1)\n(\n"])
+    def test_runs_nothing_of_a_script_with_a_syntax_error(self, broker_uri, text):
+        ended = self.script(broker_uri, text)
+        assert ended.stdout == ""
+        assert "Error: " in ended.stderr
+        assert ended.returncode == 1
+
+    @pytest.mark.parametrize(
         ("line", "expected"),
         [
             ("raise ValueError('no')", "ValueError: no"),
