@@ -42,6 +42,9 @@ from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import KILL_GRACE, Event, ExcInfo, ManagedThread, ThreadKilled
 from nameko.workers import WorkerPool, WorkerThread, is_nonblocking
 
+# The name in Nameko 2.
+is_method = inspect.isfunction
+
 _log = getLogger(__name__)
 _log_time = make_timing_logger(_log)
 

@@ -10,7 +10,11 @@ from functools import partial
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from amqp.exceptions import ConnectionError as ConnectionError
+from kombu import Connection as Connection
 from kombu import Exchange, Queue
+from kombu.common import maybe_declare as maybe_declare
+from kombu.mixins import ConsumerMixin as ConsumerMixin
 
 from nameko import _nameko, serialization
 from nameko._config import whole_number
@@ -27,6 +31,10 @@ from nameko.constants import (
     LOGIN_METHOD_CONFIG_KEY,
     PREFETCH_COUNT_CONFIG_KEY,
 )
+from nameko.constants import AMQP_URI_CONFIG_KEY as AMQP_URI_CONFIG_KEY
+from nameko.constants import DEFAULT_HEARTBEAT as DEFAULT_HEARTBEAT
+from nameko.constants import DEFAULT_TRANSPORT_OPTIONS as DEFAULT_TRANSPORT_OPTIONS
+from nameko.constants import TRANSPORT_OPTIONS_CONFIG_KEY as TRANSPORT_OPTIONS_CONFIG_KEY
 from nameko.exceptions import ConfigurationError, ContainerBeingKilled
 from nameko.extensions import (
     DependencyProvider,
@@ -36,6 +44,7 @@ from nameko.extensions import (
     SharedExtension,
 )
 from nameko.utils import sanitize_url
+from nameko.utils.threads import Event as Event
 from nameko.utils.threads import ThreadKilled
 from nameko.workers import WorkerPool, is_nonblocking, nonblocking, offload
 
@@ -198,6 +207,10 @@ class Publisher(DependencyProvider, HeaderEncoder):
             return publish_or_await(self.publisher, msg, extra_headers=headers, **kwargs)
 
         return publish
+
+
+class QueueConsumerStopped(Exception):
+    """Raised in Nameko 2 by a consumer that was stopped while it started; not raised here."""
 
 
 class ConnectionParameters(NamedTuple):

@@ -22,6 +22,7 @@ from typing import Any
 from nameko.exceptions import ConfigurationError
 from nameko.extensions import Entrypoint
 from nameko.utils.threads import KILL_GRACE, ManagedThread, ThreadKilled
+from nameko.utils.threads import Event as Event
 
 _log = getLogger(__name__)
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from kombu import Connection, Queue
 from kombu.compression import compress
-from kombu.pools import connections
+from kombu.exceptions import ChannelError  # noqa: F401, imported from here in Nameko 2
+from kombu.pools import connections, producers  # noqa: F401
 
 from nameko import _nameko, loop, serialization
 from nameko._nameko import PatchGuard

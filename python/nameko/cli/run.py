@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -19,14 +20,19 @@ from nameko.cli.logs import set_runner, setup_logging
 from nameko.cli.output import echo, set_prefix, show_traceback
 from nameko.cli.parent import Parent
 from nameko.cli.services import describe, find_services, import_service, users_traceback
+from nameko.cli.services import is_entrypoint as is_entrypoint
+from nameko.cli.services import is_type as is_type
 from nameko.cli.shutdown import Shutdown
 from nameko.constants import AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError, ConfigurationError
+from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR as ENTRYPOINT_EXTENSIONS_ATTR
 from nameko.runners import ServiceRunner
 from nameko.utils import eventlet_guard, sanitize_url
 from nameko.utils.threads import spawn
 
 __all__ = ["ServiceRunner", "import_service", "main", "run", "setup_backdoor"]
+
+logger = logging.getLogger(__name__)
 
 # Config key of the HTTP server that lets processes share an address.
 REUSE_PORT = "WEB_SERVER_REUSE_PORT"

@@ -7,6 +7,7 @@ from typing import Any
 from kombu import Exchange
 
 import nameko
+from nameko.constants import AMQP_URI_CONFIG_KEY as AMQP_URI_CONFIG_KEY
 from nameko.constants import RPC_EXCHANGE_CONFIG_KEY
 
 RPC_QUEUE_TEMPLATE = "rpc-{}"

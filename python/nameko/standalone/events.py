@@ -13,6 +13,7 @@ from nameko import serialization
 from nameko.amqp import connection
 from nameko.amqp.publish import Publisher
 from nameko.constants import AMQP_SSL_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY, PERSISTENT
+from nameko.constants import AMQP_URI_CONFIG_KEY as AMQP_URI_CONFIG_KEY
 
 
 def get_event_exchange(service_name: str, config: Any = None) -> Exchange:

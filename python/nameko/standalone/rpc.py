@@ -9,12 +9,18 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from amqp.exceptions import ConnectionError as ConnectionError
+from kombu import Connection as Connection
+from kombu.common import maybe_declare as maybe_declare
+from kombu.messaging import Consumer as Consumer
+
 import nameko
 from nameko import _nameko, serialization
 from nameko.amqp import connection
 from nameko.amqp.errors import BrokerUnreachable, translate
 from nameko.constants import AMQP_SSL_CONFIG_KEY, AMQP_URI_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY
 from nameko.containers import WorkerContext
+from nameko.exceptions import RpcTimeout as RpcTimeout
 from nameko.extensions import Entrypoint
 from nameko.rpc import ClusterProxy, ReplyEvent, ReplyListener, ServiceProxy
 from nameko.utils import eventlet_guard

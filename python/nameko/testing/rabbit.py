@@ -142,6 +142,20 @@ class Client:
         }
         return self._request("POST", "queues", vhost, name, "get", body=body)
 
+    # Nameko 2 has no other way to call the rest of the API. ``json`` is the body of the request.
+
+    def _get(self, *path: str) -> Any:
+        return self._request("GET", *path)
+
+    def _put(self, *path: str, json: Any = None) -> Any:
+        return self._request("PUT", *path, body=json)
+
+    def _post(self, *path: str, json: Any = None) -> Any:
+        return self._request("POST", *path, body=json)
+
+    def _delete(self, *path: str) -> Any:
+        return self._request("DELETE", *path)
+
     def _verify_api_connection(self) -> None:
         self._request("GET", "overview")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import queue
 import time
+from collections import OrderedDict as OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from nameko.exceptions import ExtensionNotFound
 from nameko.extensions import DependencyProvider, Entrypoint
 from nameko.testing.utils import get_extension
 from nameko.testing.waiting import WaitResult, watch_calls
+from nameko.testing.waiting import wait_for_call as wait_for_call
 from nameko.utils.threads import spawn
 
 try:
@@ -229,21 +231,22 @@ def replace_dependencies(container: Any, *dependencies: str, **dependency_map: A
     """
     if set(dependencies).intersection(dependency_map):
         raise RuntimeError("Cannot replace the same dependency via both args and kwargs.")
-    if container.started:
-        raise RuntimeError("You must replace dependencies before the container is started.")
-
     mocks = {name: MagicMock() for name in dependencies}
-    replacements = {**dependency_map, **mocks}
-    existing = {provider.attr_name: provider for provider in container.dependencies}
-    missing = set(replacements) - set(existing)
-    if missing:
-        raise ExtensionNotFound("Dependency(s) '{}' not found on {}.".format(missing, container))
-    for name, replacement in replacements.items():
-        container.dependencies.remove(existing[name])
-        container.dependencies.add(MockDependencyProvider(name, dependency=replacement))
-
+    _replace_dependencies(container, **dependency_map, **mocks)
     replaced = iter(mocks.values())
     return next(replaced) if len(mocks) == 1 else replaced
+
+
+def _replace_dependencies(container: Any, **dependency_map: Any) -> None:
+    if container.started:
+        raise RuntimeError("You must replace dependencies before the container is started.")
+    existing = {provider.attr_name: provider for provider in container.dependencies}
+    missing = set(dependency_map) - set(existing)
+    if missing:
+        raise ExtensionNotFound("Dependency(s) '{}' not found on {}.".format(missing, container))
+    for name, replacement in dependency_map.items():
+        container.dependencies.remove(existing[name])
+        container.dependencies.add(MockDependencyProvider(name, dependency=replacement))
 
 
 def restrict_entrypoints(container: Any, *entrypoints: str) -> None:

@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 import warnings
+from collections import namedtuple as namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from nameko.extensions import Entrypoint
+from nameko.testing.rabbit import HTTPError as HTTPError
 from nameko.utils.threads import spawn
 
 

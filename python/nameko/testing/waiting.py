@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Semaphore as Semaphore
 from typing import Any
 from unittest.mock import patch
 

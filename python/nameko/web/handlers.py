@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial as partial
 from logging import getLogger
 from typing import Any
 
@@ -9,6 +10,8 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
 
 from nameko.exceptions import BadRequest, serialize
+from nameko.extensions import Entrypoint as Entrypoint
+from nameko.utils.threads import Event as Event
 from nameko.web.server import WebServer
 from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
 from nameko.workers import nonblocking

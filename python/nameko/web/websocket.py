@@ -24,6 +24,7 @@ from nameko.exceptions import (
     serialize,
 )
 from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
+from nameko.utils.threads import Event as Event
 from nameko.utils.threads import ThreadKilled
 from nameko.web.server import WebServer
 from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker

@@ -18,19 +18,13 @@ _COMMANDS = "internal to upstream's commands"
 _SERVER = "internal to eventlet's web server, replaced by the compiled one"
 # Missing or incompatible names, with the reason.
 EXCEPTIONS = {
-    "nameko.amqp.publish.producers": "kombu's pool; publishers share a compiled connection",
     "nameko.cli.actions.FlagAction.__init__": "flags have a single negative prefix, `--no-`",
     "nameko.cli.code.RaisingInteractiveConsole": _COMMANDS,
     "nameko.cli.commands.Command.name": _COMMANDS,
-    "nameko.cli.run.ENTRYPOINT_EXTENSIONS_ATTR": _COMMANDS,
     "nameko.cli.run.MISSING_MODULE_TEMPLATE": _COMMANDS,
-    "nameko.cli.run.is_entrypoint": _COMMANDS,
-    "nameko.cli.run.is_type": _COMMANDS,
-    "nameko.cli.run.logger": _COMMANDS,
     "nameko.messaging.QueueConsumer.get_consumers": _KOMBU_CONSUMER,
     "nameko.messaging.QueueConsumer.on_iteration": _KOMBU_CONSUMER,
     "nameko.messaging.QueueConsumer.on_consume_ready": _KOMBU_CONSUMER,
-    "nameko.messaging.QueueConsumerStopped": "raised within upstream's ConsumerMixin only",
     "nameko.runners.run_services": "the configuration is optional, as in version 3",
     "nameko.standalone.rpc.ConsumeEvent.__init__": _REPLIES,
     "nameko.standalone.rpc.ConsumeEvent.exception": _REPLIES,
