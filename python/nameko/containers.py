@@ -117,6 +117,35 @@ class ContextData(dict[str, Any]):
         return dict, (dict(self),)
 
 
+class WorkerData(dict[str, Any]):
+    """The context data of a worker. Its call id stack can be read as well, as in version 3."""
+
+    __slots__ = ("_worker_ctx",)
+
+    def __init__(self, worker_ctx: WorkerContext, data: dict[str, Any]) -> None:
+        super().__init__(data)
+        # Weak, because the context refers to its data.
+        self._worker_ctx = weakref.ref(worker_ctx)
+
+    def __missing__(self, key: str) -> Any:
+        worker_ctx = self._worker_ctx()
+        if key != CALL_ID_STACK_CONTEXT_KEY or worker_ctx is None:
+            raise KeyError(key)
+        return worker_ctx.call_id_stack
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key == CALL_ID_STACK_CONTEXT_KEY
+
+    def get(self, key: str, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
 class WorkerContext:
     """One call of one entrypoint: the service instance, the arguments and the context data."""
 
@@ -150,6 +179,9 @@ class WorkerContext:
         self._parent_call_id_stack: list[str] = (
             list(stack) if isinstance(stack, (list, tuple, deque)) else []
         )
+        # A client, which has no service, keeps the dictionary of its program.
+        if service is not None:
+            self.data = WorkerData(self, self.data)
 
     @property
     def call_id(self) -> str:

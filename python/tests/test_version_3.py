@@ -1,5 +1,6 @@
 """The API of version 3's release candidates, as far as it differs from 2.x."""
 
+import pickle
 import threading
 from unittest.mock import Mock
 
@@ -8,6 +9,7 @@ from kombu import Queue
 
 from nameko import config as global_config
 from nameko import serialization
+from nameko.amqp.consume import Consumer
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.containers import ServiceContainer, WorkerContext, get_container_cls
 from nameko.events import EventDispatcher, event_handler
@@ -38,6 +40,7 @@ from nameko.standalone.rpc import (
     ServiceRpcProxy,
 )
 from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
+from nameko.testing.utils import get_extension
 
 
 class Context(DependencyProvider):
@@ -464,3 +467,67 @@ def test_programs_can_load_configuration_files(tmp_path, monkeypatch):
     with global_config.patch({}, clear=True):
         setup_config(None, broker="amqp://other")
         assert global_config == {"AMQP_URI": "amqp://other"}
+
+
+def test_a_provider_gives_a_client_for_a_mock_of_a_worker(serve, config, uid):
+    class Service:
+        name = "service-" + uid
+        context = Context()
+
+        @rpc
+        def language(self):
+            return self.context.data.get("language")
+
+    class Caller:
+        name = "caller-" + uid
+        service = ServiceRpc(Service.name)
+
+        @rpc
+        def method(self):
+            pass
+
+    serve(Service)
+    provider = get_extension(serve(Caller), ServiceRpc)
+    worker_ctx = Mock(context_data={"language": "en"})
+    assert provider.get_dependency(worker_ctx).language() == "en"
+
+
+def test_the_data_of_a_worker_has_its_call_id_stack(serve, cluster, uid):
+    class Service:
+        name = "service-" + uid
+        context = Context()
+
+        @rpc
+        def method(self):
+            data, stack = self.context.data, self.context.call_id_stack
+            assert data["call_id_stack"] == data.get("call_id_stack") == stack
+            assert "call_id_stack" in data
+            assert data.get("nothing", 1) == 1
+            with pytest.raises(KeyError, match="nothing"):
+                data["nothing"]
+            assert pickle.loads(pickle.dumps(data)) == {}
+            # As in version 2.
+            return data
+
+    serve(Service)
+    assert cluster[Service.name].method() == {}
+
+
+def test_a_program_consumes_from_queues(broker_uri, uid):
+    queue = Queue("queue-" + uid, auto_delete=True)
+    received = []
+
+    def receive(body, message):
+        received.append(body)
+        consumer.ack_message(message)
+        if len(received) == 2:
+            consumer.stop()
+
+    consumer = Consumer(broker_uri, queues=[queue], callbacks=[receive], prefetch_count=1)
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    thread.start()
+    consumer.wait_until_consumer_ready()
+    for body in ("one", "two"):
+        PublisherCore(broker_uri).publish(body, routing_key=queue.name)
+    thread.join(10)
+    assert received == ["one", "two"]

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -112,10 +113,10 @@ def _replace_env_var(match: Any) -> str:
     return value
 
 
-def main() -> int:
-    """Runs the command line of this process and returns the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default that of this process, and returns the exit code."""
     parser = setup_parser()
-    args, unknown_args = parser.parse_known_args()
+    args, unknown_args = parser.parse_known_args(arguments)
     if not hasattr(args, "main"):
         parser.print_help()
         return 2

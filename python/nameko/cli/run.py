@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 import nameko
 from nameko import _nameko
 from nameko.amqp import connection
+from nameko.cli.command_module import make_callable
 from nameko.cli.config import load_config, number_of_seconds
 from nameko.cli.console import BackdoorServer
 from nameko.cli.logs import set_runner, setup_logging
@@ -247,3 +248,6 @@ def embedded_broker(config: dict[str, Any]) -> _nameko.Broker | None:
         "127.0.0.1:{}; it keeps messages in memory, for development only".format(broker.port)
     )
     return broker
+
+
+make_callable(__name__)

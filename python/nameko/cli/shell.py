@@ -14,6 +14,7 @@ import nameko
 import nameko.cli.code as code
 from nameko import _nameko
 from nameko.amqp import connection
+from nameko.cli.command_module import make_callable
 from nameko.cli.commands import Shell
 from nameko.cli.config import load_config
 from nameko.constants import AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI
@@ -115,3 +116,6 @@ def main(args: Any) -> None:
         ShellRunner(banner, {"n": helper}).start_shell(name=args.interface)
     finally:
         helper.disconnect()
+
+
+make_callable(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nameko.cli.command_module import make_callable
 from nameko.exceptions import CommandError
 
 
@@ -17,3 +18,6 @@ def main(args: Sequence[str]) -> int:
     # This package and its pytest plugin have been imported already.
     quiet = ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*args, *quiet]))
+
+
+make_callable(__name__)

@@ -166,6 +166,10 @@ class MethodProxy(HeaderEncoder):
 
     @property
     def container(self) -> Any:
+        """The container of the provider, or else of the worker, which a test may mock."""
+        listener = self.reply_listener
+        if isinstance(listener, ReplyListener) and listener.container is not None:
+            return listener.container
         return self.worker_ctx.container
 
     @property

@@ -67,6 +67,37 @@ GOOD = """
 """
 
 
+def test_names_are_checked_that_are_read_as_attributes(project):
+    project.write(
+        "program.py",
+        """
+        import nameko
+        import nameko.cli
+        import nameko.rpc as calls
+        from nameko import containers, messaging
+
+        nameko.cli.run(["shop"])
+        nameko.cli.backdoors()
+        nameko.config["AMQP_URI"]
+        nameko.cli.main.main.anything
+        calls.rpc.decorator
+        calls.Telepathy()
+        containers.GreenPool
+        containers.ServiceContainer.spawn_worker
+        containers.patched = messaging.consume
+        try:
+            nameko.serialization.setup.more
+        finally:
+            pass
+        """,
+    )
+    assert project.findings() == [
+        ("breaks", "program.py:8", "nameko.cli.backdoors"),
+        ("breaks", "program.py:12", "nameko.rpc.Telepathy"),
+        ("breaks", "program.py:13", "nameko.containers.GreenPool"),
+    ]
+
+
 def test_a_correct_project_has_no_findings(project):
     project.write("shop/__init__.py", "")
     project.write("shop/service.py", GOOD)

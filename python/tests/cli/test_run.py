@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import threading
 from unittest.mock import patch
 
@@ -39,6 +40,29 @@ def test_the_last_of_two_services_with_one_name_is_run(folder, broker_uri, uid):
             assert cluster["hello_" + uid].hello("you") == "twin"
         program.signal(TERM)
         assert program.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["nameko.cli.run(['hello'])", "nameko.cli.cli(['run', 'hello'])", "nameko.cli.run()"],
+)
+def test_a_program_can_run_services(folder, broker_uri, call):
+    folder.write("program.py", "import nameko.cli\n" + call + "\n")
+    command = [sys.executable, "program.py", "hello"]
+    with Program(command=command, cwd=folder.path, AMQP_URI=broker_uri) as program:
+        program.wait_for("ready at")
+        program.signal(TERM)
+        assert program.wait() == 0
+
+
+def test_a_program_may_get_the_exit_code_of_a_command(capfd):
+    import nameko.cli
+
+    assert nameko.cli.show_config(["--config", "missing.yaml"], standalone_mode=False) == 1
+    with pytest.raises(SystemExit) as exited:
+        nameko.cli.show_config(["--config", "missing.yaml"])
+    assert exited.value.code == 1
+    assert "missing.yaml" in capfd.readouterr().out
 
 
 class TestRun:

@@ -156,6 +156,8 @@ class _Reader(ast.NodeVisitor):
             self.generic_visit(node)
         else:
             self._uses(name, node.lineno)
+            if isinstance(node.ctx, ast.Load) and name.startswith("nameko."):
+                self._check_attribute(name, node.lineno)
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load) and node.id in self.names:
@@ -218,6 +220,20 @@ class _Reader(ast.NodeVisitor):
         else:
             what, why = dotted, "no such name in this version of nameko"
         self._find(Severity.BREAKS, what, why, "see the migration guide for a replacement", line)
+
+    def _check_attribute(self, name: str, line: int) -> None:
+        """Checks that the name after the modules in ``nameko.module.name.attribute`` exists."""
+        module, *rest = name.split(".")
+        for part in rest:
+            dotted = "{}.{}".format(module, part)
+            try:
+                is_module = _our_module(dotted) is not None
+            except ImportError:
+                return  # a missing dependency, reported by the environment check
+            if not is_module:
+                self._check_nameko(module, part, line)
+                return
+            module = dotted
 
     def _check_internals(self, node: ast.Attribute) -> None:
         """Checks that private attributes of the container and the queue consumer exist."""
