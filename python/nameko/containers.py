@@ -10,8 +10,10 @@ import threading
 import time
 import uuid
 import weakref
+from asyncio import CancelledError
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from logging import getLogger
 from types import CoroutineType
 from typing import Any
@@ -20,6 +22,7 @@ import nameko
 from nameko import loop, serialization
 from nameko._config import whole_number
 from nameko._nameko import PatchGuard
+from nameko.bridge import Bridge
 from nameko.constants import (
     CALL_ID_STACK_CONTEXT_KEY,
     DEFAULT_MAX_WORKERS,
@@ -34,8 +37,10 @@ from nameko.extensions import (
     is_dependency,
     iter_extensions,
 )
+from nameko.layers import Layer, LayeredRun, check_layers, configured_layers, service_layers
 from nameko.lifecycle import Lifecycle
 from nameko.log_helpers import make_timing_logger
+from nameko.outcome import Outcome, WorkerEnd
 from nameko.utils import eventlet_guard, import_from_path
 from nameko.utils.concurrency import LiveDict, SpawningSet
 from nameko.utils.patch_guard import guarded_methods, methods_of
@@ -153,6 +158,18 @@ class WorkerContext:
     _call_id_stack: list[str] | None = None
     # The start, by time.time(). Set if the duration is logged.
     _started_at: float | None = None
+    # How the worker ended: set before worker_result, None until then.
+    end: WorkerEnd | None = None
+    # Set from before_reply to worker_teardown. A killed worker has none.
+    outcome: Outcome | None = None
+    # The providers whose get_dependency has returned and whose teardown has not begun.
+    _entered: Iterable[Any] = ()
+    # Created on first access.
+    _state: dict[Any, Any] | None = None
+    # The provider and the name of a hook that failed before the method.
+    _failed_hook: tuple[Any, str] | None = None
+    # The exception of a fatal hook, which kills the container.
+    _fatal: BaseException | None = None
 
     def __init__(
         self,
@@ -208,6 +225,16 @@ class WorkerContext:
         return ContextData(self.data, self.call_id_stack)
 
     @property
+    def state(self) -> dict[Any, Any]:
+        """Values that dependency providers keep for this worker, by provider.
+
+        Dropped after the last ``worker_teardown``.
+        """
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
     def origin_call_id(self) -> str | None:
         return self._parent_call_id_stack[0] if self._parent_call_id_stack else None
 
@@ -222,12 +249,23 @@ class WorkerContext:
 
 
 class ServiceContainer:
-    """Hosts ``service_cls``. ``config`` is ``nameko.config`` by default."""
+    """Hosts ``service_cls``. ``config`` is ``nameko.config`` by default.
 
-    def __init__(self, service_cls: Any, config: Any = None) -> None:
+    ``layers`` wrap the workers, outside the layers of the service, see :mod:`nameko.layers`.
+    """
+
+    def __init__(
+        self, service_cls: Any, config: Any = None, *, layers: Iterable[Layer] = ()
+    ) -> None:
         self.service_cls = service_cls
         self.config = nameko.config if config is None else config
         self.service_name = get_service_name(service_cls)
+        # The layers of the workers, outermost first.
+        self.layers: tuple[Layer, ...] = (
+            *configured_layers(self.config),
+            *check_layers(layers, "the argument `layers`"),
+            *service_layers(service_cls),
+        )
         # The instances of SharedExtension, by sharing_key.
         self.shared_extensions: dict[Any, Any] = {}
         self.max_workers = (
@@ -245,8 +283,9 @@ class ServiceContainer:
 
         self.started = False
         self._lifecycle = Lifecycle()
-        # Intact while no result hook is overridden or patched. Created lazily.
+        # Intact while no hook of the kind is overridden or patched. Created lazily.
         self._result_hook_guard: PatchGuard | None = None
+        self._reply_hook_guard: PatchGuard | None = None
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
@@ -264,7 +303,9 @@ class ServiceContainer:
 
     def _bind_extensions(self) -> None:
         # Dependencies first, because they may add methods to the class.
-        for attr_name, dependency in inspect.getmembers(self.service_cls, is_dependency):
+        for attr_name, dependency in _in_declaration_order(
+            self.service_cls, inspect.getmembers(self.service_cls, is_dependency)
+        ):
             bound = dependency.bind(self.interface, attr_name)
             self.dependencies.add(bound)
             self.subextensions.update(iter_extensions(bound))
@@ -273,6 +314,15 @@ class ServiceContainer:
                 bound = entrypoint.bind(self.interface, method_name)
                 self.entrypoints.add(bound)
                 self.subextensions.update(iter_extensions(bound))
+
+    def add_outer_layers(self, layers: Iterable[Layer]) -> None:
+        """Adds layers of a runner, outside those of the container, before its start."""
+        configured = len(configured_layers(self.config))
+        self.layers = (
+            *self.layers[:configured],
+            *check_layers(layers, "the argument `layers`"),
+            *self.layers[configured:],
+        )
 
     @property
     def extensions(self) -> SpawningSet:
@@ -369,7 +419,8 @@ class ServiceContainer:
     def wait(self) -> None:
         """Waits until the container has stopped. Raises the exception that killed it.
 
-        An exception in a managed thread or in a dependency's hook kills a container.
+        An exception in a managed thread kills a container, and so does one in a hook among the
+        ``fatal_hooks`` of a dependency provider.
         """
         return self._died.wait()
 
@@ -436,6 +487,15 @@ class ServiceContainer:
             self._result_hook_guard = PatchGuard(entries)
         return not self._result_hook_guard.intact()
 
+    def _has_reply_hooks(self) -> bool:
+        """Whether a hook observes a worker before its result is handled."""
+        if self._reply_hook_guard is None:
+            entries = []
+            for dependency in self.dependencies:
+                entries += guarded_methods(dependency, _DEPENDENCY_REPLY_HOOKS)
+            self._reply_hook_guard = PatchGuard(entries)
+        return not self._reply_hook_guard.intact()
+
     def _worker_ends_inline(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether the rest of the worker after its method is non-blocking."""
         worker_ctx, handle_result = worker
@@ -447,7 +507,7 @@ class ServiceContainer:
             # A partial of the entrypoint's handle_result, or of a function with the same guarantee.
             if getattr(getattr(handle_result, "func", None), "nonblocking", None) is not True:
                 return False
-        return not self.has_result_hooks()
+        return not self.has_result_hooks() and not self._has_reply_hooks()
 
     def _on_worker_start(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
         self._worker_threads[worker[0]] = thread
@@ -469,12 +529,16 @@ class ServiceContainer:
                 "call stack for %s: %s", worker_ctx, "->".join(map(str, worker_ctx.call_id_stack))
             )
 
-        self._inject_dependencies(worker_ctx)
-        self._worker_setup(worker_ctx)
-        if verbose:
-            _log.debug("calling handler for %s", worker_ctx)
         result = exc_info = None
+        if self.layers:
+            result, exc_info = self._run_layers(worker_ctx)
+            self._end_worker(worker_ctx, handle_result, result, exc_info, verbose)
+            return None
         try:
+            self._inject_dependencies(worker_ctx)
+            self._worker_setup(worker_ctx)
+            if verbose:
+                _log.debug("calling handler for %s", worker_ctx)
             method = getattr(worker_ctx.service, worker_ctx.entrypoint.method_name)
             result = method(*worker_ctx.args, **worker_ctx.kwargs)
             if isinstance(result, CoroutineType):
@@ -485,8 +549,7 @@ class ServiceContainer:
         # Also sys.exit() and a cancelled coroutine, which are no Exception: a request must not be
         # able to end the service, nor the next instance that receives it.
         except BaseException as exc:
-            _log_failure(worker_ctx, exc)
-            exc_info = sys.exc_info()
+            exc_info = self._failed_call(worker_ctx, exc)
         self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
         return None
 
@@ -498,9 +561,83 @@ class ServiceContainer:
         exc_info = None
         if exc is not None:
             exc_info = (type(exc), exc, exc.__traceback__)
-            _log_failure(worker_ctx, exc, exc_info=exc_info)
+            self._failed_call(worker_ctx, exc, exc_info=exc_info)
         verbose = _log.isEnabledFor(logging.DEBUG)
         self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
+
+    def _run_layers(self, worker_ctx: WorkerContext) -> Any:
+        """Runs a worker up to its reply inside the layers. Returns its result and exc_info."""
+        loop.worker.set(worker_ctx)
+        failures: list[BaseException] = []
+        core = partial(self._run_core, worker_ctx, failures)
+        thread = self._worker_threads.get(worker_ctx)
+        result = exc_info = None
+        try:
+            result = LayeredRun(self.layers, worker_ctx, core, thread).run()
+        except ThreadKilled:
+            raise
+        except BaseException as exc:
+            if exc not in failures:
+                _log_failure(worker_ctx, exc)
+            exc_info = sys.exc_info()
+        if worker_ctx._fatal is not None:
+            raise worker_ctx._fatal
+        return result, exc_info
+
+    def _run_core(
+        self,
+        worker_ctx: WorkerContext,
+        failures: list[BaseException],
+        run_coroutine: Callable[[CoroutineType[Any, Any, Any]], Any],
+    ) -> Any:
+        """Runs the hooks and the method inside the layers.
+
+        Returns the result or raises the exception. Adds a logged exception to ``failures``.
+        """
+        result = exc_info = None
+        try:
+            self._inject_dependencies(worker_ctx)
+            self._worker_setup(worker_ctx)
+            method = getattr(worker_ctx.service, worker_ctx.entrypoint.method_name)
+            result = method(*worker_ctx.args, **worker_ctx.kwargs)
+            if isinstance(result, CoroutineType):
+                result = run_coroutine(result)
+        except ThreadKilled:
+            raise
+        except BaseException as exc:
+            failures.append(exc)
+            exc_info = self._failed_call(worker_ctx, exc)
+        if self._has_reply_hooks():
+            result, exc_info = self._before_reply(worker_ctx, result, exc_info)
+        if exc_info is not None:
+            try:
+                raise exc_info[1]
+            finally:
+                # The traceback refers to this frame: without it the worker is freed at once.
+                del exc_info
+        return result
+
+    def _failed_call(self, worker_ctx: WorkerContext, exc: BaseException, **options: Any) -> Any:
+        """Logs an exception of a method, or of a hook before it, and returns it as a tuple.
+
+        ``options`` has ``exc_info`` if it is not being handled. Raises the exception of a fatal
+        hook.
+        """
+        if worker_ctx._failed_hook is None:
+            _log_failure(worker_ctx, exc, **options)
+        else:
+            provider, hook = worker_ctx._failed_hook
+            self._failed_hook(worker_ctx, provider, hook, exc)
+        return type(exc), exc, exc.__traceback__
+
+    def _failed_hook(
+        self, worker_ctx: WorkerContext, provider: Any, hook: str, exc: BaseException
+    ) -> None:
+        """Logs the exception of a hook, or raises it if it is fatal. Called in its handler."""
+        if hook in getattr(provider, "fatal_hooks", DependencyProvider.fatal_hooks):
+            worker_ctx._fatal = exc
+            raise exc
+        _log_failure(worker_ctx, exc, "`{}` of {} failed".format(hook, provider))
 
     def _finish_worker(
         self,
@@ -510,6 +647,19 @@ class ServiceContainer:
         exc_info: Any,
         verbose: bool,
     ) -> None:
+        if self._has_reply_hooks():
+            result, exc_info = self._before_reply(worker_ctx, result, exc_info)
+        self._end_worker(worker_ctx, handle_result, result, exc_info, verbose)
+
+    def _end_worker(
+        self,
+        worker_ctx: WorkerContext,
+        handle_result: Any,
+        result: Any,
+        exc_info: Any,
+        verbose: bool,
+    ) -> None:
+        """Runs the steps of a worker from the reply on."""
         if handle_result is not None:
             if verbose:
                 _log.debug("handling result for %s", worker_ctx)
@@ -520,29 +670,114 @@ class ServiceContainer:
 
         if verbose:
             _log.debug("signalling result for %s", worker_ctx)
-        self._worker_result(worker_ctx, result, exc_info)
-        # The traceback refers to this frame: without it the worker is freed at once.
-        del exc_info
-        self._worker_teardown(worker_ctx)
+        if self.has_result_hooks():
+            cancelled = exc_info is not None and isinstance(exc_info[1], CancelledError)
+            worker_ctx.end = WorkerEnd.CANCELLED if cancelled else WorkerEnd.COMPLETED
+            worker_ctx.outcome = Outcome(result, exc_info)
+            self._worker_result(worker_ctx, result, exc_info)
+            # The traceback refers to this frame: without it the worker is freed at once.
+            del exc_info
+            self._worker_teardown(worker_ctx)
+        worker_ctx._state = worker_ctx.outcome = None
         if verbose and worker_ctx._started_at is not None:
             _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - worker_ctx._started_at)
 
     def _inject_dependencies(self, worker_ctx: WorkerContext) -> None:
         service = worker_ctx.service
-        for provider in self.dependencies:
-            setattr(service, provider.attr_name, provider.get_dependency(worker_ctx))
+        entered = 0
+        provider = None
+        try:
+            for provider in self.dependencies:
+                dependency = provider.get_dependency(worker_ctx)
+                if type(dependency) is CoroutineType:
+                    dependency = self._await(worker_ctx, dependency)
+                entered += 1
+                setattr(service, provider.attr_name, dependency)
+        except BaseException:
+            worker_ctx._entered = tuple(self.dependencies)[:entered]
+            worker_ctx._failed_hook = provider, "get_dependency"
+            raise
+        worker_ctx._entered = self.dependencies
 
     def _worker_setup(self, worker_ctx: WorkerContext) -> None:
-        for provider in self.dependencies:
-            provider.worker_setup(worker_ctx)
+        provider = None
+        try:
+            for provider in self.dependencies:
+                returned = provider.worker_setup(worker_ctx)
+                if type(returned) is CoroutineType:
+                    self._await(worker_ctx, returned)
+        except BaseException:
+            worker_ctx._failed_hook = provider, "worker_setup"
+            raise
+
+    def _before_reply(self, worker_ctx: WorkerContext, result: Any, exc_info: Any) -> Any:
+        """Returns the result and exc_info after the ``before_reply`` hooks."""
+        outcome = worker_ctx.outcome = Outcome(result, exc_info)
+        for provider in worker_ctx._entered:
+            try:
+                returned = provider.before_reply(worker_ctx, outcome)
+                if type(returned) is CoroutineType:
+                    self._await(worker_ctx, returned)
+            except ThreadKilled:
+                raise
+            except BaseException as exc:
+                self._failed_hook(worker_ctx, provider, "before_reply", exc)
+                outcome.exception = exc
+        return outcome.result, outcome.exc_info
 
     def _worker_result(self, worker_ctx: WorkerContext, result: Any, exc_info: Any) -> None:
-        for provider in self.dependencies:
-            provider.worker_result(worker_ctx, result, exc_info)
+        self._call_result_hooks(worker_ctx, "worker_result", worker_ctx, result, exc_info)
 
     def _worker_teardown(self, worker_ctx: WorkerContext) -> None:
-        for provider in self.dependencies:
-            provider.worker_teardown(worker_ctx)
+        thread = self._worker_threads.get(worker_ctx)
+        if thread is not None:
+            thread.shield()
+        try:
+            self._call_result_hooks(worker_ctx, "worker_teardown", worker_ctx)
+        finally:
+            worker_ctx._entered = ()
+
+    def _call_result_hooks(self, worker_ctx: WorkerContext, hook: str, *args: Any) -> None:
+        """Calls a hook of all providers, then raises the first exception of a fatal hook."""
+        fatal = None
+        for provider in worker_ctx._entered:
+            try:
+                returned = getattr(provider, hook)(*args)
+                if type(returned) is CoroutineType:
+                    self._await(worker_ctx, returned)
+            except ThreadKilled:
+                raise
+            except BaseException as exc:
+                try:
+                    self._failed_hook(worker_ctx, provider, hook, exc)
+                except BaseException:
+                    fatal = fatal or exc
+        if fatal is not None:
+            raise fatal
+
+    def _has_teardown(self, worker: tuple[WorkerContext, Any]) -> bool:
+        return bool(worker[0]._entered) and self.has_result_hooks()
+
+    def _abort_worker(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
+        """Tears down a worker that was killed, or failed in a fatal hook or a handler of results.
+
+        The exception that ended it stays: those of the teardown are logged.
+        """
+        worker_ctx = worker[0]
+        if worker_ctx.end is None:
+            worker_ctx.end, worker_ctx.outcome = WorkerEnd.KILLED, None
+        try:
+            if self._has_teardown(worker):
+                self._worker_teardown(worker_ctx)
+        except BaseException as exc:
+            _log_failure(worker_ctx, exc, "`worker_teardown` failed")
+        worker_ctx._state = worker_ctx.outcome = None
+
+    def _await(self, worker_ctx: WorkerContext, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+        """Runs a coroutine of a worker on the process's loop and waits for its end."""
+        thread = self._worker_threads.get(worker_ctx)
+        # A kill has no effect on a teardown.
+        return Bridge(coroutine, None if thread is None or thread.shielded else thread).run()
 
     def _kill_extensions(self, extensions: Iterable[Any]) -> None:
         # The container is being killed already, so further errors are only logged.
@@ -606,6 +841,7 @@ class ServiceContainer:
 # The result hooks as defined here, which have no effect, recorded before anything can patch them.
 _CONTAINER_RESULT_HOOKS = methods_of(ServiceContainer, "_worker_result", "_worker_teardown")
 _DEPENDENCY_RESULT_HOOKS = methods_of(DependencyProvider, "worker_result", "worker_teardown")
+_DEPENDENCY_REPLY_HOOKS = methods_of(DependencyProvider, "before_reply")
 
 # The containers started in this process.
 _started: weakref.WeakSet[ServiceContainer] = weakref.WeakSet()
@@ -624,10 +860,27 @@ def _reset_after_fork() -> None:
 os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def _log_failure(worker_ctx: WorkerContext, exc: BaseException, **options: Any) -> None:
-    """Logs the exception of a method. ``options`` has ``exc_info`` if it is not being handled."""
+def _log_failure(
+    worker_ctx: WorkerContext, exc: BaseException, summary: str | None = None, **options: Any
+) -> None:
+    """Logs the exception of a worker. ``options`` has ``exc_info`` if it is not being handled.
+
+    ``summary`` describes the place of an exception that the method has not raised.
+    """
+    text, args = "error handling worker %s: %s", (worker_ctx, exc)
+    if summary is not None:
+        text, args = "{} in worker %s: %s".format(summary.replace("%", "%%")), args
     if isinstance(exc, worker_ctx.entrypoint.expected_exceptions):
         options.setdefault("exc_info", True)
-        _log.warning("(expected) error handling worker %s: %s", worker_ctx, exc, **options)
+        _log.warning("(expected) " + text, *args, **options)
     else:
-        _log.exception("error handling worker %s: %s", worker_ctx, exc, **options)
+        _log.exception(text, *args, **options)
+
+
+def _in_declaration_order(cls: type, members: Any) -> Any:
+    """Sorts ``(name, value)`` pairs by the place of the name in the class, base classes first."""
+    places: dict[str, int] = {}
+    for base in reversed(cls.__mro__):
+        for name in vars(base):
+            places.setdefault(name, len(places))
+    return sorted(members, key=lambda member: places.get(member[0], len(places)))

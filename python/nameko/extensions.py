@@ -6,12 +6,13 @@ import inspect
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from logging import getLogger
 from typing import Any, TypeVar, overload
 
-from nameko.exceptions import IncorrectSignature
+from nameko.exceptions import ConfigurationError, IncorrectSignature
+from nameko.outcome import Outcome
 from nameko.utils.threads import Event
 
 _log = getLogger(__name__)
@@ -20,6 +21,11 @@ ENTRYPOINT_EXTENSIONS_ATTR = "nameko_entrypoints"
 
 # More positional arguments than any call has.
 UNLIMITED_ARGUMENTS = 1 << 30
+
+# The hooks of a DependencyProvider that are called for each worker.
+WORKER_HOOKS = frozenset(
+    {"get_dependency", "worker_setup", "before_reply", "worker_result", "worker_teardown"}
+)
 
 # A method, returned unchanged by its decorator.
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -101,31 +107,60 @@ class SharedExtension(Extension):
 class DependencyProvider(Extension):
     """Provides an attribute of the service instance to each worker.
 
-    The hooks of one worker and its method run in the same thread.
+    The hooks of one worker and its method run in the same thread. A hook may be ``async def``: it
+    runs on the loop of ``async def`` methods, and the worker waits for it.
+
+    What a provider keeps for a worker belongs into ``worker_ctx.state[self]``, dropped after
+    :meth:`worker_teardown`.
+
+    An exception in :meth:`get_dependency` or :meth:`before_reply` is the outcome of the call.
     """
 
     attr_name: str | None = None
+
+    # The hooks in which an exception kills the container. In the others, an exception before the
+    # reply is the outcome of the call, and one after the reply is logged.
+    fatal_hooks: Collection[str] = ("worker_setup", "worker_result", "worker_teardown")
 
     def bind(self, container: Any, attr_name: str) -> Any:  # type: ignore[override]
         """Like :meth:`Extension.bind`, for the attribute ``attr_name`` of the service."""
         instance = super().bind(container)
         instance.attr_name = attr_name
         self.attr_name = attr_name
+        unknown = set(instance.fatal_hooks) - WORKER_HOOKS
+        if unknown:
+            raise ConfigurationError(
+                "`{}.fatal_hooks` contains {}; the hooks of a worker are {}".format(
+                    type(self).__name__,
+                    ", ".join(map(repr, sorted(unknown))),
+                    ", ".join(sorted(WORKER_HOOKS)),
+                )
+            )
         return instance
 
     def get_dependency(self, worker_ctx: Any) -> Any:
         """Returns the object to inject as ``self.<attr_name>``."""
 
-    def worker_setup(self, worker_ctx: Any) -> None:
+    def worker_setup(self, worker_ctx: Any) -> Any:
         """Called before the method runs."""
+
+    def before_reply(self, worker_ctx: Any, outcome: Outcome) -> Any:
+        """Called with the outcome, before the reply is sent and the message is acknowledged.
+
+        May set ``outcome.result`` or ``outcome.exception``. An exception raised here replaces the
+        outcome.
+        """
 
     def worker_result(
         self, worker_ctx: Any, result: Any = None, exc_info: tuple[Any, Any, Any] | None = None
-    ) -> None:
-        """Called with the result or the exception of the method."""
+    ) -> Any:
+        """Called with the result or the exception of the method, after the reply."""
 
-    def worker_teardown(self, worker_ctx: Any) -> None:
-        """Called at the end of the worker."""
+    def worker_teardown(self, worker_ctx: Any) -> Any:
+        """Called at the end of each worker for which :meth:`get_dependency` has returned.
+
+        ``worker_ctx.end`` says how it ended; it may have been killed before the reply.
+        """
 
     def __repr__(self) -> str:
         if not self.is_bound():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import nameko
 from nameko._config import is_config
 from nameko.containers import get_container_cls, get_service_name
+from nameko.exceptions import ConfigurationError
+from nameko.layers import Layer, check_layers
 from nameko.utils.concurrency import SpawningProxy, start_all
 
 _log = getLogger(__name__)
@@ -38,13 +40,15 @@ class ServiceRunner:
         runner.start()
         runner.wait()
 
-    ``config`` is ``nameko.config`` by default.
+    ``config`` is ``nameko.config`` by default. ``layers`` wrap the workers of all services, see
+    :mod:`nameko.layers`.
     """
 
-    def __init__(self, config: Any = None) -> None:
+    def __init__(self, config: Any = None, *, layers: Iterable[Layer] = ()) -> None:
         # Containers by service name.
         self.service_map: dict[str, Any] = {}
         self.config = nameko.config if config is None else config
+        self.layers = check_layers(layers, "the argument `layers`")
         self.container_cls = get_container_cls(self.config)
 
     @property
@@ -58,7 +62,14 @@ class ServiceRunner:
     def add_service(self, cls: Any) -> None:
         """Adds a service class. Replaces an earlier one of the same name."""
         service_name = get_service_name(cls)
-        self.service_map[service_name] = make_container(self.container_cls, cls, self.config)
+        container = make_container(self.container_cls, cls, self.config)
+        if self.layers:
+            if not hasattr(container, "add_outer_layers"):
+                raise ConfigurationError(
+                    "{} has no layers: derive it from ServiceContainer".format(self.container_cls)
+                )
+            container.add_outer_layers(self.layers)
+        self.service_map[service_name] = container
 
     def start(self) -> None:
         """Starts all services concurrently and returns when all are serving. If a service fails to
@@ -94,7 +105,9 @@ class ServiceRunner:
 
 
 @contextmanager
-def run_services(*args: Any, kill_on_exit: bool = False) -> Iterator[ServiceRunner]:
+def run_services(
+    *args: Any, kill_on_exit: bool = False, layers: Iterable[Layer] = ()
+) -> Iterator[ServiceRunner]:
     """Runs services while the block runs.
 
     ::
@@ -103,10 +116,10 @@ def run_services(*args: Any, kill_on_exit: bool = False) -> Iterator[ServiceRunn
             ...
 
     The configuration is ``nameko.config`` by default. ``kill_on_exit`` kills the services at the
-    end of the block instead of stopping them.
+    end of the block instead of stopping them. ``layers`` are those of the runner.
     """
     config, services = (args[0], args[1:]) if args and is_config(args[0]) else (None, args)
-    runner = ServiceRunner(config)
+    runner = ServiceRunner(config, layers=layers)
     for service in services:
         runner.add_service(service)
     try:

@@ -7,7 +7,7 @@ import itertools
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -69,8 +69,10 @@ class WorkerThread:
     killed = False
     # Set if it did not end by returning.
     exc: BaseException | None = None
-    # Set while it is a coroutine.
+    # Set while it is a coroutine, or waits for one.
     _coroutine: loop.CoroutineRun | None = None
+    # Set by shield().
+    shielded = False
     _event: Event | None = None
     # Created by the first link().
     _links: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
@@ -118,7 +120,38 @@ class WorkerThread:
 
     def _try_interrupt(self) -> bool:
         with _kill_lock:
-            return self.ended or self.ident is None or interrupt(self.ident, ThreadKilled)
+            return (
+                self.ended
+                or self.shielded
+                or self.ident is None
+                or interrupt(self.ident, ThreadKilled)
+            )
+
+    def enter_coroutine(self, running: loop.CoroutineRun) -> None:
+        """From now on a kill cancels ``running`` instead of interrupting the calling thread."""
+        with _kill_lock:
+            self.ident, self._coroutine = None, running
+            killed = self.killed
+        if killed:
+            # The kill takes effect on the loop instead of this thread.
+            clear_pending_exc(threading.get_ident())
+            running.cancel()
+
+    def leave_coroutine(self) -> None:
+        """Ends :meth:`enter_coroutine`. Raises ThreadKilled if the worker was killed meanwhile."""
+        with _kill_lock:
+            self.ident, self._coroutine = threading.get_ident(), None
+            killed = self.killed
+        if killed:
+            raise ThreadKilled()
+
+    def shield(self) -> None:
+        """From now on a kill has no effect. Called before the last step, the teardown."""
+        with _kill_lock:
+            self.shielded = True
+            self._coroutine = None
+            if self.killed:
+                clear_pending_exc(threading.get_ident())
 
     def finish(self, exc: BaseException | None) -> None:
         """Records the end. Called once, on the thread that ran the worker."""
@@ -158,6 +191,12 @@ class WorkerHost(Protocol):
 
     def _worker_ends_inline(self, worker: Any) -> bool:
         """Whether :meth:`_resume_worker` may be called on the loop that ran the coroutine."""
+
+    def _abort_worker(self, thread: WorkerThread, worker: Any) -> None:
+        """Tears down a worker that was killed or failed. Raises nothing."""
+
+    def _has_teardown(self, worker: Any) -> bool:
+        """Whether :meth:`_abort_worker` has something to tear down."""
 
     def _on_worker_start(self, thread: WorkerThread, worker: Any) -> None:
         """Called when a worker has its slot."""
@@ -212,6 +251,8 @@ class WorkerPool:
         self._waiting: deque[Any] = deque()
         # The events that handlers wait for, sent by stop(discard=True).
         self._awaited: list[Event] = []
+        # The runs in the queue of the same name, with their workers.
+        self._enqueued: dict[WorkerThread, tuple[Any, Callable[[], None]]] = {}
 
     @property
     def jobs(self) -> Jobs:
@@ -231,12 +272,33 @@ class WorkerPool:
             if self._runs is None:
                 self._runs = self._make_queue(self.size, "runner")
             runs = self._runs
+            self._enqueued[handle] = worker, run
         try:
-            runs.put(run)
+            runs.put(partial(self._run_enqueued, handle))
         except RuntimeError:
             # The pool was stopped meanwhile.
-            handle.finish(ThreadKilled())
-            self._host._on_worker_end(handle, worker)
+            self._abort_enqueued([handle])
+
+    def _run_enqueued(self, handle: WorkerThread) -> None:
+        with self._lock:
+            _, run = self._enqueued.pop(handle, (None, None))
+        if run is not None:
+            run()
+
+    def _abort_enqueued(self, handles: Iterable[WorkerThread]) -> None:
+        """Kills workers whose runs will not leave the queue."""
+        for handle in handles:
+            with self._lock:
+                worker, run = self._enqueued.pop(handle, (None, None))
+            if run is None:
+                continue
+            handle.killed = True
+            if self._host._has_teardown(worker):
+                name = "{}-teardown".format(self._name)
+                threading.Thread(target=run, name=name, daemon=True).start()
+            else:
+                handle.finish(ThreadKilled())
+                self._host._on_worker_end(handle, worker)
 
     def _make_queue(self, max_threads: int, role: str) -> Jobs:
         numbers = itertools.count(1)
@@ -317,6 +379,10 @@ class WorkerPool:
             event.send(exc=ThreadKilled())
         for queue in queues:
             queue.stop(discard=discard)
+        if discard:
+            with self._lock:
+                discarded = list(self._enqueued)
+            self._abort_enqueued(discarded)
 
     def handle(self, handler: Callable[..., Any], *args: Any) -> None:
         """Handles a message with ``handler(*args)``, as a job of the message queue."""
@@ -490,6 +556,7 @@ class WorkerPool:
                 coroutine = context.run(step, *args)
             except BaseException as exc:
                 failure = exc
+                context.run(self._host._abort_worker, handle, worker)
             if coroutine is not None:
                 self._suspend(handle, worker, context, coroutine)
                 return False
@@ -512,14 +579,7 @@ class WorkerPool:
         running = loop.CoroutineRun(
             coroutine, context, partial(self._on_coroutine_done, handle, worker, context)
         )
-        with _kill_lock:
-            handle.ident = None
-            handle._coroutine = running
-            killed = handle.killed
-        if killed:
-            # The kill takes effect on the loop instead of this thread.
-            clear_pending_exc(threading.get_ident())
-            running.cancel()
+        handle.enter_coroutine(running)
         running.start()
 
     def _on_coroutine_done(

@@ -26,6 +26,9 @@ const LOCKING_NAMES: &[&str] = &[
 /// `__enter__` does not leave the entered block; ours maintain invariants.
 const UNINTERRUPTIBLE_MODULES: &[&str] = &[
     "contextlib",
+    "nameko.bridge",
+    "nameko.containers",
+    "nameko.layers",
     "nameko.loop",
     "nameko.utils",
     "nameko.workers",

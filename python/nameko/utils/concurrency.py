@@ -133,7 +133,46 @@ def start_all(calls: list[Callable[[], Any]]) -> None:
 
 
 class SpawningSet(set[Any]):
-    """A set with a proxy ``all`` that calls methods on every item concurrently."""
+    """A set in the order of insertion, with a proxy ``all`` that calls methods on every item
+    concurrently."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        # The items as keys, in order.
+        self._order = dict.fromkeys(items)
+        super().__init__(self._order)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._order)
+
+    def add(self, item: Any) -> None:
+        super().add(item)
+        self._order[item] = None
+
+    def update(self, *others: Iterable[Any]) -> None:
+        for other in others:
+            for item in other:
+                self.add(item)
+
+    def __ior__(self, other: Any) -> SpawningSet:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def discard(self, item: Any) -> None:
+        super().discard(item)
+        self._order.pop(item, None)
+
+    def remove(self, item: Any) -> None:
+        super().remove(item)
+        del self._order[item]
+
+    def pop(self) -> Any:
+        item = next(iter(self._order))
+        self.remove(item)
+        return item
+
+    def clear(self) -> None:
+        super().clear()
+        self._order.clear()
 
     @property
     def all(self) -> SpawningProxy:
