@@ -29,7 +29,7 @@ from kombu import Queue
 
 from nameko._config import queue_arguments
 from nameko.amqp.publish import publish_or_await
-from nameko.messaging import Consumer, Publisher, warn_about_none_values
+from nameko.messaging import Consumer, Publisher, Sender, warn_about_none_values
 from nameko.standalone.events import get_event_exchange
 
 _log = getLogger(__name__)
@@ -61,18 +61,17 @@ class EventDispatcher(Publisher):
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
         warn_about_none_values(worker_ctx.data)
+        return Sender(self._dispatch, worker_ctx)
 
-        def dispatch(event_type: str, event_data: Any) -> Any:
-            return publish_or_await(
-                self.publisher,
-                event_data,
-                exchange=self.exchange,
-                routing_key=event_type,
-                # Computed for each event, because the worker may have changed its context data.
-                extra_headers=self.get_message_headers(worker_ctx),
-            )
-
-        return dispatch
+    def _dispatch(self, worker_ctx: Any, event_type: str, event_data: Any) -> Any:
+        return publish_or_await(
+            self.publisher,
+            event_data,
+            exchange=self.exchange,
+            routing_key=event_type,
+            # Computed for each event, because the worker may have changed its context data.
+            extra_headers=self.get_message_headers(worker_ctx),
+        )
 
 
 class EventHandler(Consumer):

@@ -24,6 +24,7 @@ from nameko.amqp.errors import translate
 from nameko.amqp.message import Channel, Message
 from nameko.amqp.publish import Producer, get_connection, publish_or_await
 from nameko.amqp.publish import Publisher as PublisherCore
+from nameko.call_context import CallContext, context_values
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
     HEADER_PREFIX,
@@ -131,6 +132,29 @@ def warn_about_compat_attributes(extension: Any, place: str, options: dict[str, 
             options[name] = getattr(extension, name)
 
 
+class Sender:
+    """The function injected by :class:`Publisher`: ``send(worker_ctx, ...)`` for one worker."""
+
+    __slots__ = ("_send", "_worker_ctx")
+
+    def __init__(self, send: Callable[..., Any], worker_ctx: Any) -> None:
+        self._send = send
+        self._worker_ctx = worker_ctx
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._send(self._worker_ctx, *args, **kwargs)
+
+    def with_context(
+        self, context_data: Mapping[str, Any] | None = None, /, **values: Any
+    ) -> Sender:
+        """Returns a function that sends these values in addition to the context of the worker.
+
+        None removes a value.
+        """
+        values = context_values(context_data, values)
+        return Sender(self._send, CallContext(self._worker_ctx, values))
+
+
 class Publisher(DependencyProvider, HeaderEncoder):
     """Injects a function that publishes a message: ``self.publish(payload, **options)``.
 
@@ -200,13 +224,12 @@ class Publisher(DependencyProvider, HeaderEncoder):
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
         warn_about_none_values(worker_ctx.data)
+        return Sender(self._publish, worker_ctx)
 
-        def publish(msg: Any, **kwargs: Any) -> Any:
-            # Computed for each message, because the worker may have changed its context data.
-            headers = self.get_message_headers(worker_ctx)
-            return publish_or_await(self.publisher, msg, extra_headers=headers, **kwargs)
-
-        return publish
+    def _publish(self, worker_ctx: Any, msg: Any, **kwargs: Any) -> Any:
+        # Computed for each message, because the worker may have changed its context data.
+        headers = self.get_message_headers(worker_ctx)
+        return publish_or_await(self.publisher, msg, extra_headers=headers, **kwargs)
 
 
 class QueueConsumerStopped(Exception):

@@ -82,6 +82,9 @@ Usage:
     >>> n.rpc.service.method()
     "reply"
 
+    >>> n.rpc.with_context(user_id=7).service.method()
+    "reply"
+
     >>> n.dispatch_event('service', 'event_type', 'event_data')
 """
     proxy = ClusterRpcProxy(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from logging import getLogger
 from typing import Any
@@ -13,6 +14,7 @@ from nameko import loop
 from nameko._nameko import PatchGuard
 from nameko.amqp import connection, publish
 from nameko.amqp.publish import Publisher, UndeliverableMessage
+from nameko.call_context import CallContext, context_values
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
     DEFAULT_SERIALIZER,
@@ -79,7 +81,19 @@ class ServiceProxy:
         )
 
     def __getitem__(self, name: str) -> MethodProxy:
-        return getattr(self, name)
+        """Returns the method of this name, also one with the name of an attribute."""
+        method: MethodProxy = type(self).__getattr__(self, name)
+        return method
+
+    def with_context(
+        self, context_data: Mapping[str, Any] | None = None, /, **values: Any
+    ) -> ServiceProxy:
+        """Returns a client that sends these values in addition to the present context data.
+
+        None removes a value. A ``call_id_stack`` replaces the ids of the callers.
+        """
+        worker_ctx = CallContext(self.worker_ctx, context_values(context_data, values))
+        return type(self)(worker_ctx, self.service_name, self.reply_listener, **self.options)
 
     def __repr__(self) -> str:
         return "<proxy service: {}>".format(self.service_name)
@@ -119,6 +133,13 @@ class ClusterProxy:
                 self._worker_ctx, name, self._reply_listener, **self._options
             )
         return proxy
+
+    def with_context(
+        self, context_data: Mapping[str, Any] | None = None, /, **values: Any
+    ) -> ClusterProxy:
+        """Returns a client like :meth:`ServiceProxy.with_context`, of all services."""
+        worker_ctx = CallContext(self._worker_ctx, context_values(context_data, values))
+        return type(self)(worker_ctx, self._reply_listener, **self._options)
 
 
 class MethodProxy(HeaderEncoder):
