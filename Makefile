@@ -47,7 +47,7 @@ test-rust: built
 	scripts/with_redis cargo test --workspace --quiet
 
 test-python: built $(VENV)/.installed $(VENV)/.peer
-	$(BIN)/python -m pytest -q
+	scripts/with_postgresql $(BIN)/python -m pytest -q
 
 test-community: $(VENV)/.community ## Run services with community extensions, on a private Redis and PostgreSQL
 	scripts/with_redis scripts/with_postgresql $(VENV)/community/bin/python -m pytest -q python/tests/community

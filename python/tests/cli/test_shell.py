@@ -25,10 +25,11 @@ class TestShell:
             n.rpc.hello_{uid}.hello(name='zq')
             for name in ["a", "b"]:
                 print(n.rpc.hello_{uid}.hello(name))
+            print(n.rpc.with_context(user_id=7).hello_{uid}.hello("c"))
             print("done")
             """.format(uid=uid),
         )
-        assert ended.stdout == "'Hello, zq!'\nHello, a!\nHello, b!\ndone\n"
+        assert ended.stdout == "'Hello, zq!'\nHello, a!\nHello, b!\nHello, c!\ndone\n"
         assert ended.stderr == ""
         assert ended.returncode == 0
 

@@ -1,0 +1,1 @@
+"""Dependency providers for other libraries. Each needs the extra of its name."""
