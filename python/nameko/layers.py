@@ -123,7 +123,7 @@ class Next:
         if self._called:
             raise RuntimeError("a layer called `next` twice: a method runs once per call")
         self._called = True
-        if self._bridge is not None and loop.running_loop() is not None:
+        if self._bridge is not None and loop.awaiting_loop() is not None:
             return self._bridge.call(self._run, partial(self._cancel, self._bridge))
         return self._run()
 

@@ -1,8 +1,9 @@
 //! The guide. All samples are compiled and run by the tests.
 //!
 //! Start with [install], [hello] and [concepts]. [rpc], [events], [messaging], [http], [websocket]
-//! and [timers] each cover a kind of entrypoint, [context], [extensions], [serialization] and
-//! [testing] the tools around them. [production] covers configuration and deployment.
+//! and [timers] each cover a kind of entrypoint, [context], [layers], [transactions], [extensions],
+//! [serialization] and [testing] the tools around them. [production] covers configuration and
+//! deployment.
 
 // The chapters are pages of the documentation site, plain Markdown. `links.md` comes first and
 // defines their reference links as links to Rust items; of two definitions the first applies.
@@ -26,6 +27,8 @@ chapter!(http);
 chapter!(websocket);
 chapter!(timers);
 chapter!(context);
+chapter!(layers);
+chapter!(transactions);
 chapter!(extensions);
 chapter!(serialization);
 chapter!(testing);
