@@ -215,6 +215,17 @@ def test_a_connection_lost_before_the_commit_is_a_plain_error(start, engine):
     assert count_orders(engine) == 0
 
 
+def wait_for_disconnects(engine):
+    """Waits until the server has no other connection than that of the test."""
+    others = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    with engine.connect() as connection:
+        while connection.scalar(others):
+            threading.Event().wait(0.005)
+
+
 class TestPool:
     """Ten workers that do not end by themselves leave the pool whole."""
 
@@ -279,24 +290,16 @@ class TestPool:
             shop.spawn("spin")
         for _ in range(10):
             assert began.acquire(timeout=20)
-        pool = shop.pool
         shop.container.kill()
         for _ in range(10):
             assert returned.acquire(timeout=20)
-        while pool.checkedout():
-            threading.Event().wait(0.005)
+        wait_for_disconnects(engine)
         assert count_orders(engine) == 0
 
     def test_a_stop_closes_all_connections(self, shop, engine):
         shop.client.place()
-        pid = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
-            "backend_type = 'client backend'"
-        )
         shop.container.stop()
-        with engine.connect() as connection:
-            while connection.scalar(pid):
-                threading.Event().wait(0.005)
+        wait_for_disconnects(engine)
 
 
 class TestRetries:
