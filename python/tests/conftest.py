@@ -7,6 +7,7 @@ Tests run on an embedded broker, or on the one at NAMEKO_TEST_AMQP_URI. Names on
 import json
 import logging
 import os
+import signal
 import threading
 import uuid
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ EXTERNAL_URI = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
 
 def pytest_configure(config):
+    # A shell starts background jobs with SIGINT ignored, and the processes of tests inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The fixtures of nameko.testing.pytest use the same broker.
     if EXTERNAL_URI:
         config.option.RABBIT_AMQP_URI = EXTERNAL_URI

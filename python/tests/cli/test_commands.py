@@ -3,6 +3,7 @@
 import os
 from unittest.mock import patch
 
+import pytest
 from program import run
 
 import nameko
@@ -42,8 +43,11 @@ class TestShowConfig:
 
 
 def test_has_the_entry_point_of_version_3():
-    with patch("sys.argv", ["nameko", "show-config", "-d", "DEBUG", "-c", os.devnull]):
-        assert cli() == 0
+    arguments = ["show-config", "-d", "DEBUG", "-c", os.devnull]
+    with patch("sys.argv", ["nameko", *arguments]), pytest.raises(SystemExit) as exited:
+        cli()
+    assert exited.value.code == 0
+    assert cli(arguments, standalone_mode=False) == 0
 
 
 def test_prints_version_and_help():

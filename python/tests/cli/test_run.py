@@ -1,6 +1,7 @@
 """``nameko run``."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import threading
 from unittest.mock import patch
 
 import pytest
-from program import HELLO, INT, NAMEKO, TERM, TIMEOUT, Program, Terminal, environment, run
+from program import HELLO, INT, NAMEKO, ROOT, TERM, TIMEOUT, Program, Terminal, environment, run
 
 from nameko import _nameko
 from nameko.cli.run import embedded_broker
@@ -311,3 +312,17 @@ def test_configures_logging_from_the_configuration(folder, broker_uri):
     )
     with Program("run", "hello", "--config", "config.yaml", cwd=folder.path) as program:
         program.wait_for("<nameko.runners> starting services")
+
+
+def test_ctrl_c_is_tested_also_by_a_background_job():
+    # A shell starts background jobs with SIGINT ignored: `make test &` in a script.
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "ctrl_c_works_during_the_import"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
