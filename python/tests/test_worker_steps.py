@@ -560,6 +560,39 @@ class TestTeardown:
         container.kill()
         assert ended.get(timeout=10) == (WorkerEnd.KILLED, None)
 
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    @pytest.mark.parametrize(
+        "hook", ["get_dependency", "worker_setup", "before_reply", "worker_result"]
+    )
+    def test_of_a_worker_killed_in_a_hook_that_hangs(self, serve, uid, ended, hook, kind):
+        began = threading.Event()
+
+        def hang(*args):
+            began.set()
+            while True:
+                threading.Event().wait(0.001)
+
+        async def hang_on_the_loop(*args):
+            began.set()
+            await asyncio.Event().wait()
+
+        class Service:
+            name = "service-" + uid
+            first = Hook(worker_teardown=lambda ctx: ended.put(ctx.end))
+            hook = Hook()
+            method = dummy(lambda self: None)
+
+        container = serve(Service)
+        [_, provider] = container.dependencies
+        setattr(provider, hook, hang if kind == "sync" else hang_on_the_loop)
+        container.spawn_worker(get_extension(container, Entrypoint), (), {})
+        assert began.wait(10)
+        assert ended.empty()
+        container.kill()
+        replied = hook == "worker_result"
+        end = WorkerEnd.COMPLETED if replied else WorkerEnd.KILLED
+        assert ended.get(timeout=20) is end
+
     def test_a_stop_waits_for_it(self, serve, uid, ended):
         began, go = threading.Event(), threading.Event()
 
