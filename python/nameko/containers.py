@@ -580,6 +580,7 @@ class ServiceContainer:
             if exc not in failures:
                 _log_failure(worker_ctx, exc)
             exc_info = sys.exc_info()
+            failures.clear()  # the traceback refers to this frame
         if worker_ctx._fatal is not None:
             raise worker_ctx._fatal
         return result, exc_info

@@ -282,7 +282,9 @@ class TestOneLayer:
 
         with entrypoint_hook(serve(Service), "method") as method:
             method()
-        assert seen == ["of the layer", "of the method"]
+        assert seen[0] == "of the layer"
+        if sys.version_info >= (3, 11):
+            assert seen[1] == "of the method"
 
     def test_a_layer_that_answers_runs_no_hook(self, serve, uid):
         called = []

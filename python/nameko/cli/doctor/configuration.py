@@ -16,6 +16,7 @@ KEYS = frozenset(
         *("rpc_exchange", "rpc_timeout", "queue_arguments"),
         *("max_workers", "prefetch_count", "parent_calls_tracked", "stop_timeout"),
         *("AUTO_DELETE_EVENT_EXCHANGES", "DECLARE_EVENT_EXCHANGES", "SERVICE_CONTAINER_CLS"),
+        *("LAYERS", "DATABASE_URL"),
         *("LOGGING", "LOG", "LOG_FORMAT"),
         *("WEB_SERVER_ADDRESS", "WEB_SERVER_REUSE_PORT", "WEB_SERVER_MAX_BODY"),
         *("WEB_SERVER_MAX_CONNECTIONS", "WEB_SERVER_TIMEOUT", "WEB_SERVER_KEEP_ALIVE"),
