@@ -23,6 +23,8 @@ class CallContext:
         self._values = values
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_worker_ctx" or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)  # of a copy that is not initialised yet
         return getattr(self._worker_ctx, name)
 
     @property

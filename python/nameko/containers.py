@@ -868,9 +868,10 @@ def _log_failure(
 
     ``summary`` describes the place of an exception that the method has not raised.
     """
-    text, args = "error handling worker %s: %s", (worker_ctx, exc)
+    text: str = "error handling worker %s: %s"
+    args: tuple[Any, ...] = (worker_ctx, exc)
     if summary is not None:
-        text, args = "{} in worker %s: %s".format(summary.replace("%", "%%")), args
+        text, args = "%s in worker %s, call %s: %s", (summary, worker_ctx, worker_ctx.call_id, exc)
     if isinstance(exc, worker_ctx.entrypoint.expected_exceptions):
         options.setdefault("exc_info", True)
         _log.warning("(expected) " + text, *args, **options)

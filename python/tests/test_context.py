@@ -1,6 +1,7 @@
 """Context data of single calls: ``with_context`` of the clients."""
 
 import asyncio
+import copy
 import warnings
 
 import pytest
@@ -214,6 +215,12 @@ class TestStandaloneClients:
                 )
             )
         assert values(result.get()) == {"user_id": 8}
+
+    def test_a_client_can_be_copied(self, peer, config):
+        with ServiceRpcProxy(peer.service_name, config, timeout=10) as service:
+            scoped = copy.copy(service.with_context(user_id=7))
+            assert values(scoped.look()) == {"user_id": 7}
+            assert copy.copy(scoped.worker_ctx).data == {"user_id": 7}
 
     def test_a_remote_method_may_have_its_name(self, peer, config):
         with ServiceRpcProxy(peer.service_name, config, timeout=10) as service:

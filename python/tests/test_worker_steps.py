@@ -16,6 +16,7 @@ from webclient import LOCAL, Client, address_of
 
 import websocket
 from nameko.amqp.publish import Publisher as PublisherCore
+from nameko.containers import ServiceContainer
 from nameko.events import event_handler
 from nameko.exceptions import ConfigurationError, RemoteError
 from nameko.extensions import DependencyProvider, Entrypoint
@@ -172,11 +173,13 @@ def entry(request, provider_cls, layer, steps, ended, uid):
 
 
 @pytest.fixture
-def serve_noting_replies(serve, steps):
+def serve_noting_replies(config, steps):
     """Starts a service and notes when the result is handled, which sends the reply."""
+    containers = []
 
-    def start(service_cls, **config):
-        container = serve(service_cls, **config)
+    def start(service_cls, **extra):
+        container = ServiceContainer(service_cls, {**config, **extra})
+        containers.append(container)
         entrypoint = get_extension(container, Entrypoint, method_name="entry")
         handle_result = entrypoint.handle_result
 
@@ -185,9 +188,12 @@ def serve_noting_replies(serve, steps):
             return handle_result(*args, **kwargs)
 
         entrypoint.handle_result = noting
+        container.start()
         return container
 
-    return start
+    yield start
+    for container in containers:
+        container.kill()
 
 
 def check(steps, ended):
@@ -226,10 +232,9 @@ class TestOrder:
         assert steps == STEPS
 
     def test_timer(self, entry, serve_noting_replies, steps, ended):
-        container = serve_noting_replies(entry(timer(interval=0.3)))
-        ended.get(timeout=10)
+        container = serve_noting_replies(entry(timer(interval=3600, eager=True)))
+        check(steps, ended)
         container.stop()
-        assert steps[: len(STEPS)] == STEPS
 
     def test_http(self, entry, serve_noting_replies, steps, ended):
         container = serve_noting_replies(entry(http("GET", "/")), **LOCAL)
@@ -398,13 +403,15 @@ class TestFailedHooks:
 
     @pytest.mark.parametrize("hook", ["worker_result", "worker_teardown"])
     @pytest.mark.parametrize("method", ["echo", "later"])
-    def test_after_the_reply_they_are_logged(self, hooked, hook, method, expect_log):
+    def test_after_the_reply_they_are_logged(self, hooked, hook, method, expect_log, uid):
         def fail(*args):
             raise RuntimeError("in the hook")
 
         service = hooked(**{hook: fail})
-        with expect_log("nameko.containers", "`{}` of <Hook [service-".format(hook)):
+        with expect_log("nameko.containers", ", call service-{}.{}.".format(uid, method)):
             assert service[method](1) == 1
+        with expect_log("nameko.containers", "`{}` of <Hook [service-".format(hook)):
+            assert service[method](2) == 2
         assert service[method](2) == 2
         assert not service.container.death.ready()
 
@@ -592,6 +599,22 @@ class TestTeardown:
         replied = hook == "worker_result"
         end = WorkerEnd.COMPLETED if replied else WorkerEnd.KILLED
         assert ended.get(timeout=20) is end
+
+    def test_of_a_worker_whose_result_cannot_be_handled(self, serve, uid, ended):
+        class Service:
+            name = "service-" + uid
+            hook = Hook(worker_teardown=lambda ctx: ended.put(ctx.end))
+            method = dummy(lambda self: None)
+
+        def handle_result(worker_ctx, result, exc_info):
+            raise RuntimeError("broken entrypoint")
+
+        container = serve(Service)
+        entrypoint = get_extension(container, Entrypoint)
+        container.spawn_worker(entrypoint, (), {}, handle_result=handle_result)
+        assert ended.get(timeout=10) is WorkerEnd.KILLED
+        with pytest.raises(RuntimeError, match="broken entrypoint"):
+            container.wait()
 
     def test_a_stop_waits_for_it(self, serve, uid, ended):
         began, go = threading.Event(), threading.Event()
