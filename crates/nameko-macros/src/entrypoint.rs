@@ -10,7 +10,7 @@ use syn::{
 use crate::{
     errors::Errors,
     markers::{CallArguments, Marker, MarkerKind},
-    owned,
+    owned, path_params,
     signature::{self, is_self},
     spans::SpanEnds,
 };
@@ -205,11 +205,14 @@ impl ToTokens for Entrypoint {
             let (path, entrypoint) = (&marker.path, marker.entrypoint());
             let options = marker.method_options();
             let raw = self.raw_message(marker.kind);
+            let extractors = self.extractors(marker.kind);
+            let path_params = self.check_path(marker);
             let future = self.future(marker.kind);
             tokens.extend(quote_spanned! {Span::mixed_site()=>
                 #(#conditions)*
                 #[#path(#in_service)]
                 const _: () = ();
+                #path_params
                 #(#conditions)*
                 ::nameko::private::add(
                     entrypoints,
@@ -217,7 +220,7 @@ impl ToTokens for Entrypoint {
                     ::nameko::private::method(#name, const { &[#(#described),*] }, |#args| {
                         #(#taken)*
                         ::core::result::Result::Ok(::nameko::private::call(move |service: &Self| #future))
-                    })#options #raw,
+                    })#options #raw #extractors,
                 );
             });
         }
@@ -236,6 +239,72 @@ impl Entrypoint {
         });
         Some(
             quote_spanned!(Span::mixed_site()=> .raw_message({ let raw = false; #(#questions)* raw })),
+        )
+    }
+
+    /// Generates the list of parameters that are extracted from HTTP requests.
+    fn extractors(&self, kind: &MarkerKind) -> Option<TokenStream> {
+        if kind.call_arguments != CallArguments::HttpRequest || self.params.is_empty() {
+            return None;
+        }
+        let params = self.params.iter().map(|param| {
+            let Param {
+                name,
+                conditions,
+                ty,
+            } = param;
+            quote_spanned!(Span::mixed_site()=> #(#conditions)* ::nameko::private::extractor::<#ty>(#name))
+        });
+        Some(quote_spanned!(Span::mixed_site()=> .extractors(const { &[#(#params),*] })))
+    }
+
+    /// Generates the checks that each parameter of the path has a parameter of the method, unless a
+    /// type may read any of them.
+    fn check_path(&self, marker: &Marker) -> TokenStream {
+        let Some(path) = marker.http_path() else {
+            return TokenStream::new();
+        };
+        // A constant cannot name `Self`.
+        let types = self.params.iter().map(|param| param.ty.to_token_stream());
+        if types.into_iter().any(path_params::mentions_self) {
+            return TokenStream::new();
+        }
+        let conditions = &self.conditions;
+        let text = path.value();
+        let in_path = path_params::names(&text);
+        let unbound = in_path.iter().filter(|name| {
+            let mut params = self.params.iter();
+            !params.any(|param| param.name == **name)
+        });
+        let checks = unbound.map(|name| {
+            let message = self.unbound_text(name, &in_path);
+            let types = self.params.iter().map(|param| {
+                let Param { conditions, ty, .. } = param;
+                quote!(#(#conditions)* ::nameko::private::reads_path::<#ty>())
+            });
+            quote_spanned! {path.span()=>
+                #(#conditions)*
+                const _: () = ::nameko::private::check_path_param(&[#(#types),*], #message);
+            }
+        });
+        quote!(#(#checks)*)
+    }
+
+    /// Describes a path parameter without a parameter of the method.
+    fn unbound_text(&self, name: &str, in_path: &[&str]) -> String {
+        let method = &self.name;
+        let others = self.params.iter().map(|param| param.name.as_str());
+        let others: Vec<_> = others
+            .filter(|other| !in_path.contains(other))
+            .map(|other| format!("`{other}`"))
+            .collect();
+        let advice = match others.is_empty() {
+            true => ": add it".to_owned(),
+            false => format!(", but has {}: rename one of them", others.join(", ")),
+        };
+        format!(
+            "the method `{method}` has no parameter `{name}` for `{{{name}}}` in its path{advice}, or take a \
+             `web::Request`"
         )
     }
 

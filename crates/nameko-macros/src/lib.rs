@@ -19,6 +19,7 @@ mod exception;
 mod literals;
 mod markers;
 mod owned;
+mod path_params;
 mod rpc_client;
 mod service;
 mod signature;

@@ -141,8 +141,8 @@ const MARKER_KINDS: &[MarkerKind] = &[
         name: "http",
         usage: "#[http(GET, \"/path\")]",
         positional: &[],
-        options: &[],
-        flags: &[],
+        options: &["cancel_on_disconnect", "max_body", "timeout"],
+        flags: &["cancel_on_disconnect"],
         call_arguments: CallArguments::HttpRequest,
         repeats: true,
         feature: HTTP,
@@ -441,6 +441,14 @@ impl Marker {
         quote!(#path::new(#(#positional),*) #(#calls)*)
     }
 
+    /// Returns the path of `#[http]` if it is a literal.
+    pub(crate) fn http_path(&self) -> Option<LitStr> {
+        match (self.kind.call_arguments, self.positional.get(1)) {
+            (CallArguments::HttpRequest, Some(Some(path))) => syn::parse2(path.clone()).ok(),
+            _ => None,
+        }
+    }
+
     /// Checks that sensitive arguments exist: a typo would expose them in logs.
     pub(crate) fn check_sensitive(&self, params: &[&str], errors: &mut Errors) {
         for pattern in &self.sensitive {
@@ -616,6 +624,10 @@ mod tests {
             (
                 parse_quote!(#[http(GET, POST, "/a")]),
                 "::nameko::web::Http::new(\"GET,POST\",\"/a\");",
+            ),
+            (
+                parse_quote!(#[http(GET, "/a", cancel_on_disconnect, max_body = 1 << 20, timeout = 5)]),
+                "::nameko::web::Http::new(\"GET\",\"/a\").cancel_on_disconnect(true).max_body(1<<20).timeout(5);",
             ),
             (
                 parse_quote!(#[http("GET,POST", PATH)]),

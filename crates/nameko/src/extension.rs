@@ -153,6 +153,12 @@ pub trait Entrypoint: Send + Sync + 'static {
 /// An extension with one instance per container, shared by entrypoints and providers. Created by
 /// [`Container::shared`], called in their `setup`.
 pub trait SharedExtension: Any + Send + Sync + 'static {
+    /// Called once, after the setup of all extensions and before any of them starts. A start may
+    /// wait long, for example for an unavailable broker.
+    fn prepare(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Called once, when entrypoints and providers have started.
     fn start(&self) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
@@ -270,12 +276,17 @@ impl<E: Entrypoint> DynEntrypoint for E {
 
 /// Type-erased [`SharedExtension`].
 pub(crate) trait DynShared: Send + Sync {
+    fn prepare(&self) -> BoxFuture<'_, Result<()>>;
     fn start(&self) -> BoxFuture<'_, Result<()>>;
     fn stop(&self) -> BoxFuture<'_, ()>;
     fn kill(&self);
 }
 
 impl<E: SharedExtension> DynShared for E {
+    fn prepare(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(SharedExtension::prepare(self))
+    }
+
     fn start(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(SharedExtension::start(self))
     }

@@ -104,6 +104,7 @@ mod error;
 pub mod events;
 pub mod exceptions;
 mod extension;
+mod extractor;
 #[cfg(all(
     any(doc, doctest),
     feature = "cli",
@@ -111,6 +112,7 @@ mod extension;
     feature = "cron",
     feature = "macros",
     feature = "msgpack",
+    feature = "multipart",
     feature = "testing",
     feature = "websocket",
 ))]

@@ -168,7 +168,11 @@ pub use nameko_macros::cron;
 /// `#[http(GET, "/orders/{id}")]`.
 ///
 /// It may handle several methods: `#[http(GET, POST, "/orders")]`. Parameters are extracted from
-/// the request according to their types; the other rules and options of [`rpc`](macro@rpc) apply.
+/// the request according to their types; each `{name}` in the path needs a parameter of its name,
+/// unless one takes the whole request. The other rules and options of [`rpc`](macro@rpc) apply.
+///
+/// `cancel_on_disconnect` drops the worker when the client disconnects. `max_body = BYTES` replaces
+/// `WEB_SERVER_MAX_BODY` and `timeout = SECONDS` replaces `WEB_SERVER_TIMEOUT` for the method.
 pub use nameko_macros::http;
 
 /// Marks a method of a [`service`](macro@service) as callable by browsers over a WebSocket.

@@ -1,6 +1,11 @@
 //! Functions for generated code. Not a public API; may change at any time.
 
-use std::{any::TypeId, future::Future, marker::PhantomData, pin::Pin};
+use std::{
+    any::{Any, TypeId},
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -11,6 +16,7 @@ use crate::{
     error::{Error, Raise, Result},
     exceptions::Exception,
     extension::Entrypoint,
+    extractor::Extractor,
     messaging::{FromMessage, RawMessage},
     protocol::Fault,
     remote_error::RemoteError,
@@ -81,12 +87,66 @@ pub fn is_raw<T: 'static>() -> bool {
 /// Extracts an argument from an HTTP request.
 #[cfg(feature = "http")]
 pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T> {
-    match args.origin::<web::Request>() {
-        Some(request) => T::from_request(request, name),
-        None => Err(Error::IncorrectSignature(format!(
+    let Some(request) = args.origin::<web::Request>() else {
+        return Err(Error::IncorrectSignature(format!(
             "the parameter `{name}` requires an HTTP request; in a test, pass one to the hook with `request`"
-        ))),
+        )));
+    };
+    if let Some(value) = request.take_extracted(name) {
+        return Ok(value);
     }
+    let value = T::from_request(request, name);
+    if request.body_was_requested() {
+        return Err(Error::Declaration(format!(
+            "the parameter `{name}` needs the whole body, which another parameter streams"
+        )));
+    }
+    value
+}
+
+/// Describes a parameter that is extracted from an HTTP request.
+#[cfg(feature = "http")]
+pub const fn extractor<T: FromRequest>(name: &'static str) -> Extractor {
+    fn early<T: FromRequest>(origin: &mut dyn Any, name: &'static str) -> Result<()> {
+        let Some(request) = origin.downcast_mut::<web::Request>() else {
+            return Ok(());
+        };
+        // The stream of the body is extracted with the worker.
+        if T::STREAMS_BODY {
+            return Ok(());
+        }
+        let value = T::from_request(request, name);
+        // It is extracted again with the body.
+        if !request.body_was_requested() {
+            request.keep_extracted(name, value?);
+        }
+        Ok(())
+    }
+    Extractor {
+        name,
+        streams: T::STREAMS_BODY,
+        early: early::<T>,
+    }
+}
+
+/// Fails the compilation with `message` if no type reads path parameters other than by its name.
+#[cfg(feature = "http")]
+#[track_caller]
+pub const fn check_path_param(types_read_path: &[bool], message: &str) {
+    let mut index = 0;
+    while index < types_read_path.len() {
+        if types_read_path[index] {
+            return;
+        }
+        index += 1;
+    }
+    panic!("{}", message);
+}
+
+/// Returns `true` if the type may read any path parameter.
+#[cfg(feature = "http")]
+pub const fn reads_path<T: FromRequest>() -> bool {
+    T::READS_PATH
 }
 
 /// Converts the result of an HTTP method to an outcome.

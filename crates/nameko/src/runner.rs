@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::Config,
-    container::{Container, STOP_TIMEOUT},
+    container::{Attachments, Container, STOP_TIMEOUT},
     error::{Error, Result},
     service::Service,
 };
@@ -18,12 +18,14 @@ pub struct Services {
     list: Vec<Entry>,
     /// Version of the program.
     version: Option<&'static str>,
+    /// Settings of extensions, for all containers.
+    pub(crate) attachments: Attachments,
 }
 
 #[derive(Debug, Clone)]
 struct Entry {
     name: &'static str,
-    container: fn(Config) -> Result<Container>,
+    container: fn(Config, Attachments) -> Result<Container>,
 }
 
 impl Services {
@@ -36,7 +38,11 @@ impl Services {
     pub fn add<S: Service>(mut self) -> Self {
         self.list.push(Entry {
             name: S::NAME,
-            container: Container::new::<S>,
+            container: |config, attachments| {
+                let mut builder = Container::builder::<S>(config);
+                builder.attachments = attachments;
+                builder.build()
+            },
         });
         self
     }
@@ -141,7 +147,7 @@ impl Runner {
             names.is_empty() || names.iter().any(|name| name.as_ref() == listed.name)
         });
         let containers = chosen
-            .map(|listed| (listed.container)(config.clone()))
+            .map(|listed| (listed.container)(config.clone(), services.attachments.clone()))
             .collect::<Result<_>>()?;
         Ok(Self { containers })
     }

@@ -12,6 +12,7 @@ use crate::{
     container::{BoundProvider, Declared, Provide, Replacements},
     error::{Raise, Result},
     extension::{DependencyProvider, DynEntrypoint, Entrypoint},
+    extractor::Extractor,
     protocol::Fault,
     reply::{Outcome, Reply},
     worker::WorkerContext,
@@ -200,6 +201,7 @@ pub struct Method<S> {
     pub(crate) sensitive: &'static [&'static str],
     /// Whether it receives undecoded messages.
     pub(crate) raw_message: bool,
+    pub(crate) extractors: &'static [Extractor],
     decode: Box<Decode<S>>,
 }
 
@@ -216,6 +218,7 @@ impl<S> Method<S> {
             expected: &[],
             sensitive: &[],
             raw_message: false,
+            extractors: &[],
             decode: Box::new(decode),
         }
     }
@@ -241,6 +244,14 @@ impl<S> Method<S> {
     #[must_use]
     pub fn raw_message(mut self, raw: bool) -> Self {
         self.raw_message = raw;
+        self
+    }
+
+    /// Sets the parameters that are extracted from the origin of a call.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn extractors(mut self, extractors: &'static [Extractor]) -> Self {
+        self.extractors = extractors;
         self
     }
 

@@ -9,11 +9,12 @@ from typing import Any
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
 
-from nameko.exceptions import BadRequest, serialize
+from nameko.exceptions import BadRequest as BadRequest
+from nameko.exceptions import serialize as serialize
 from nameko.extensions import Entrypoint as Entrypoint
 from nameko.utils.threads import Event as Event
 from nameko.web.server import WebServer
-from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
+from nameko.web.sync_entrypoint import SyncEntrypoint, error_response, run_worker
 from nameko.workers import nonblocking
 
 _log = getLogger(__name__)
@@ -87,10 +88,7 @@ class HttpRequestHandler(SyncEntrypoint):
 
     def response_from_exception(self, exc: Exception) -> Response:
         """Converts an exception of the method, or of the call to it, to a response."""
-        # As for isinstance(), expected_exceptions is a class or a nested tuple.
-        expected = isinstance(exc, (self.expected_exceptions, BadRequest))
-        payload = "Error: {exc_type}: {value}\n".format(**serialize(exc))
-        return Response(payload, status=400 if expected else 500)
+        return error_response(exc, self.expected_exceptions)
 
 
 http = HttpRequestHandler.decorator

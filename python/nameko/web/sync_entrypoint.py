@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from werkzeug.wrappers import Response
+
+from nameko.exceptions import BadRequest, serialize
 from nameko.extensions import Entrypoint
 from nameko.utils.threads import Event
 from nameko.workers import handle_result_is_nonblocking, nonblocking
@@ -46,3 +49,11 @@ def run_worker(entrypoint: Any, args: Any, kwargs: Any, context_data: dict[str, 
         worker = entrypoint.container.worker_threads.get(worker_ctx)
         if worker is not None and not worker.killed:
             worker.wait()
+
+
+def error_response(exc: Exception, expected_exceptions: Any) -> Response:
+    """Returns the response to an exception of a method: status 400 if it is expected, else 500."""
+    # As for isinstance(), expected_exceptions is a class or a nested tuple.
+    expected = isinstance(exc, (expected_exceptions, BadRequest))
+    payload = "Error: {exc_type}: {value}\n".format(**serialize(exc))
+    return Response(payload, status=400 if expected else 500)

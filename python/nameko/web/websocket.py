@@ -11,9 +11,10 @@ from functools import partial
 from logging import getLogger
 from typing import Any
 
+from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import NotImplemented as NotServed
 from werkzeug.routing import Rule
-from werkzeug.wrappers import Request
+from werkzeug.wrappers import Request, Response
 
 from nameko._nameko import HttpRequest, WebSocket
 from nameko.exceptions import (
@@ -27,7 +28,7 @@ from nameko.extensions import DependencyProvider, Entrypoint, ProviderCollector,
 from nameko.utils.threads import Event as Event
 from nameko.utils.threads import ThreadKilled
 from nameko.web.server import WebServer
-from nameko.web.sync_entrypoint import SyncEntrypoint, run_worker
+from nameko.web.sync_entrypoint import SyncEntrypoint, error_response, run_worker
 from nameko.workers import nonblocking
 
 _log = getLogger(__name__)
@@ -82,6 +83,14 @@ class WebSocketServer(ProviderCollector, SharedExtension):
     def handle_request(self, request: Request) -> Callable[..., Any]:
         """Returns the WSGI application for a client that connects."""
         context_data = self.wsgi_server.context_data_from_headers(request)
+        for provider in list(self._providers):
+            if isinstance(provider, WebSocketHandshake):
+                try:
+                    context_data = provider.admit(request, context_data)
+                except HTTPException:
+                    raise
+                except Exception as exc:
+                    return provider.response_from_exception(exc)
         return self.websocket_mainloop(context_data)
 
     def websocket_mainloop(self, initial_context_data: dict[str, Any]) -> Callable[..., Any]:
@@ -369,11 +378,39 @@ class WebSocketRpc(_SocketEntrypoint, SyncEntrypoint):
         return run_worker(self, (socket_id,), data, context_data)
 
 
+class WebSocketHandshake(_SocketEntrypoint, SyncEntrypoint):
+    """Runs the method for each handshake, before the connection becomes a WebSocket.
+
+    The method takes the werkzeug request. It returns None, or a dict of context data for the
+    workers of the socket, such as the name of the user. It refuses the handshake by raising: the
+    client receives the response of one of werkzeug's ``HTTPException``, such as ``Unauthorized``,
+    and status 500, or 400 for ``expected_exceptions``, for other exceptions.
+    """
+
+    def admit(self, request: Request, context_data: dict[str, Any]) -> dict[str, Any]:
+        """Runs a worker for a handshake, and returns the context data of the socket."""
+        result = run_worker(self, (request,), {}, dict(context_data))
+        if result is None:
+            return context_data
+        if not isinstance(result, dict):
+            raise TypeError(
+                "{} must return None or a dict of context data, not {!r}".format(
+                    self.method_name, result
+                )
+            )
+        return {**context_data, **result}
+
+    def response_from_exception(self, exc: Exception) -> Response:
+        """Converts an exception of the method to the response that refuses the handshake."""
+        return error_response(exc, self.expected_exceptions)
+
+
 class WebSocketConnect(_SocketEntrypoint, SyncEntrypoint):
     """Runs the method for each new socket, before its first message.
 
     The method takes the id of the socket and the werkzeug request of the handshake. If it raises,
-    the socket is closed with code 1008 and the text of the exception.
+    the socket is closed with code 1008 and the text of the exception. To refuse a client in the
+    handshake, use :class:`WebSocketHandshake`.
     """
 
 
@@ -386,5 +423,6 @@ class WebSocketDisconnect(_SocketEntrypoint):
 
 
 rpc = WebSocketRpc.decorator
+handshake = WebSocketHandshake.decorator
 connect = WebSocketConnect.decorator
 disconnect = WebSocketDisconnect.decorator

@@ -10,10 +10,12 @@ import threading
 import pytest
 from socketclient import Chat, Refused, call, hub_of, sockets_of
 from webclient import LOCAL, Client, address_of, read_all
+from werkzeug.exceptions import Forbidden
 
 import websocket
+from nameko.contextdata import ContextDataProvider
 from nameko.testing.websocket import make_virtual_socket
-from nameko.web.websocket import WebSocketHubProvider, WebSocketServer, rpc
+from nameko.web.websocket import WebSocketHubProvider, WebSocketServer, handshake, rpc
 from nameko.web.websocket import connect as connect_hook
 from nameko.web.websocket import disconnect as disconnect_hook
 
@@ -158,6 +160,44 @@ def test_rejects_a_socket_if_add_websocket_fails(chat, monkeypatch, expect_log):
     ):
         websocket.create_connection("ws://{}:{}/ws".format(*address_of(chat)), timeout=10)
     assert Client(chat).get("/").text == "http too"
+
+
+def test_authenticates_clients_in_the_handshake(serve):
+    class Service:
+        name = "club"
+        context = ContextDataProvider("member")
+
+        @handshake(expected_exceptions=KeyError)
+        def admit(self, request):
+            token = request.args["token"]
+            if token == "wrong":
+                raise Forbidden("not a member")
+            if token == "broken":
+                raise Refused("no database")
+            return {"member": "ada"} if token == "right" else token if token == "odd" else None
+
+        @rpc
+        def who_am_i(self, socket_id):
+            return self.context
+
+    container = serve(Service, **LOCAL)
+    url = "ws://{}:{}/ws".format(*address_of(container))
+    for query, status, text in [
+        ("", 400, "Error: KeyError: 'token'"),
+        ("?token=wrong", 403, "not a member"),
+        ("?token=broken", 500, "Error: Refused: no database"),
+        ("?token=odd", 500, "admit must return None or a dict of context data, not 'odd'"),
+    ]:
+        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+            websocket.create_connection(url + query, timeout=10)
+        assert refused.value.status_code == status
+        assert text in refused.value.resp_body.decode()
+    for query, member in [("?token=right", "ada"), ("?token=none", None)]:
+        connection = websocket.create_connection(url + query, timeout=10)
+        assert json.loads(connection.recv())["event"] == "connected"
+        connection.send(json.dumps({"method": "who_am_i"}))
+        assert json.loads(connection.recv())["data"] == member
+        connection.shutdown()
 
 
 def test_runs_connect_and_disconnect_entrypoints(serve, plain):

@@ -193,6 +193,30 @@ def test_an_error_in_a_stream_aborts_it(serve, caplog):
     assert "stream broke" in caplog.text
 
 
+def test_the_parts_before_an_error_in_a_stream_are_sent(serve):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield b"first"
+        raise RuntimeError("stream broke")
+
+    class Server(WebServer):
+        def get_wsgi_app(self):
+            return app
+
+    client = Client(serve(service_with(Server), **LOCAL))
+    received = set()
+    for _ in range(200):
+        with client.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while part := connection.recv(1000):
+                answer += part
+        status, _, body = answer.partition(b"\r\n")
+        received.add((status, body.rpartition(b"\r\n\r\n")[2]))
+    # The last chunk, of length 0, is missing.
+    assert received == {(b"HTTP/1.1 200 OK", b"5\r\nfirst\r\n")}
+
+
 def test_a_stream_ends_when_its_client_disconnects(serve):
     closed = threading.Event()
     client = Client(serve(service_with(WebServer, endless(closed)), **LOCAL))

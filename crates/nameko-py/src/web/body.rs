@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nameko::web::embed::RequestBody;
+use nameko::web::embed::BodyReader;
 use nameko::web::{Error, StatusCode};
 use pyo3::exceptions::{PyConnectionResetError, PyOverflowError, PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;
@@ -29,7 +29,7 @@ pub(super) enum Body {
 /// # Errors
 ///
 /// If the client is too slow or breaks off, or the body exceeds its limit.
-pub(super) async fn read_ahead(mut body: RequestBody) -> Result<Body, Error> {
+pub(super) async fn read_ahead(mut body: BodyReader) -> Result<Body, Error> {
     let limit = body.timeout();
     let mut chunks: Vec<Bytes> = Vec::new();
     let reading = async {
@@ -68,7 +68,7 @@ pub(crate) struct HttpBody(Mutex<State>);
 struct State {
     /// The buffered chunks that come first.
     chunks: std::vec::IntoIter<Bytes>,
-    rest: RequestBody,
+    rest: BodyReader,
     /// The bytes read since the last deadline was set, and the deadline. None before the first
     /// read.
     progress: Option<(usize, Instant)>,

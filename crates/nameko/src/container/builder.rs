@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use super::{Container, providers::Replacements, typed_dispatch::TypedDispatch};
+use super::{Attachments, Container, providers::Replacements, typed_dispatch::TypedDispatch};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -47,6 +47,7 @@ pub struct ContainerBuilder<S> {
     config: Config,
     replacements: Replacements,
     only: Option<Vec<String>>,
+    pub(crate) attachments: Attachments,
     service: PhantomData<fn() -> S>,
 }
 
@@ -66,6 +67,7 @@ impl Container {
             config,
             replacements: Replacements::default(),
             only: None,
+            attachments: Attachments::default(),
             service: PhantomData,
         }
     }
@@ -131,7 +133,14 @@ impl<S: Service> ContainerBuilder<S> {
             injector: Arc::new(injector),
             methods,
         };
-        Container::assemble(S::NAME, self.config, dispatch, entrypoints, bound)
+        Container::assemble(
+            S::NAME,
+            self.config,
+            self.attachments,
+            dispatch,
+            entrypoints,
+            bound,
+        )
     }
 }
 

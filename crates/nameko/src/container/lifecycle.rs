@@ -88,6 +88,12 @@ impl Container {
             let setup = mounted.entrypoint.setup(self, mounted.method.clone());
             self.begin(setup, || mounted.name()).await?;
         }
+        for shared in inner.shared.known() {
+            self.begin(shared.extension.prepare(), || {
+                format!("shared extension `{}`", shared.name)
+            })
+            .await?;
+        }
         try_join_all(
             providers
                 .iter()

@@ -1,6 +1,6 @@
 //! Handles to the methods of a service.
 
-use crate::{arguments::Param, protocol::Fault};
+use crate::{arguments::Param, extractor::Extractor, protocol::Fault};
 
 /// A handle to a service method with an entrypoint.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct MethodHandle {
     /// Arguments, or parts of them, that are redacted in logs.
     pub(super) sensitive: &'static [&'static str],
     pub(super) raw_message: bool,
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "for requests"))]
+    pub(crate) extractors: &'static [Extractor],
 }
 
 impl MethodHandle {

@@ -1,5 +1,6 @@
 //! The container of a service, which owns the extensions and workers and manages their life cycle.
 
+mod attachments;
 mod builder;
 mod lifecycle;
 mod limits;
@@ -37,6 +38,7 @@ pub use builder::ContainerBuilder;
 pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
 pub use method::MethodHandle;
 
+pub(crate) use attachments::Attachments;
 pub(crate) use providers::{BoundProvider, Declared, Provide, Replacements};
 #[cfg(feature = "cli")]
 pub(crate) use worker_fields::WorkerFields;
@@ -77,6 +79,11 @@ struct Inner {
     providers: Arc<[BoundProvider]>,
     /// Created on demand during the setup of extensions.
     shared: SharedExtensions,
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "no extension has settings")
+    )]
+    attachments: Attachments,
     /// Observers of workers, used by test waiters.
     observers: WorkerObservers,
     /// Tasks of workers. `stop` waits for them before stopping providers.
@@ -109,6 +116,7 @@ impl Container {
     fn assemble(
         service: &str,
         config: Config,
+        attachments: Attachments,
         dispatch: impl ServiceDispatch + 'static,
         entrypoints: Vec<Arc<dyn DynEntrypoint>>,
         providers: Vec<BoundProvider>,
@@ -132,6 +140,7 @@ impl Container {
             dispatch: Box::new(dispatch),
             providers: providers.into(),
             shared: SharedExtensions::default(),
+            attachments,
             observers: WorkerObservers::default(),
             workers: Tasks::default(),
             managed: Tasks::default(),

@@ -48,6 +48,11 @@ enum Phase {
 }
 
 impl SharedExtensions {
+    /// Returns all extensions so far, in the order of their creation.
+    pub(super) fn known(&self) -> Vec<Made> {
+        self.lock().made.clone()
+    }
+
     /// Returns all extensions for their start. No more are created afterwards.
     pub(super) fn started(&self) -> Vec<Made> {
         self.advance(Phase::Started)

@@ -27,6 +27,7 @@ impl<S: Service> ServiceDispatch for TypedDispatch<S> {
             expected: method.expected,
             sensitive: method.sensitive,
             raw_message: method.raw_message,
+            extractors: method.extractors,
         };
         self.methods.iter().enumerate().map(handle).collect()
     }

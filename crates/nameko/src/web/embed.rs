@@ -26,7 +26,7 @@ use super::error::Error;
 
 pub use hyper::ext::ReasonPhrase;
 
-pub use super::raw::RequestBody;
+pub use super::body_reader::BodyReader;
 #[cfg(feature = "websocket")]
 pub use super::websocket::raw_socket::{
     Origins, Socket, SocketListener, SocketSettings, handshake, serve as serve_socket,
@@ -140,7 +140,7 @@ impl BoundServer {
     pub fn serve(self, handler: impl Handler) -> io::Result<EmbeddedServer> {
         let target = Target::Embedded(Box::new(handler));
         Ok(EmbeddedServer {
-            listener: Listener::open(self.socket, target, self.settings.limits, &[])?,
+            listener: Listener::open(self.socket, target, self.settings.limits)?,
             stop_timeout: self.settings.limits.stop_timeout,
         })
     }
@@ -177,13 +177,13 @@ impl EmbeddedServer {
     /// connections.
     pub async fn stop(&self) {
         self.listener
-            .leave(&[], Instant::now() + self.stop_timeout)
+            .leave("", &[], Instant::now() + self.stop_timeout)
             .await;
     }
 
     /// Aborts the connections.
     pub fn kill(&self) {
-        self.listener.leave_now(&[]);
+        self.listener.leave_now("", &[]);
     }
 }
 
@@ -209,7 +209,7 @@ pub struct BodyLimits {
 }
 
 /// Splits a request into its head, its streamed body, and its connection for protocol upgrades.
-pub fn open(request: RawRequest, limits: BodyLimits) -> (Parts, RequestBody, Upgrade) {
+pub fn open(request: RawRequest, limits: BodyLimits) -> (Parts, BodyReader, Upgrade) {
     request.open(limits.max, limits.timeout)
 }
 

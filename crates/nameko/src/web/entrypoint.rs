@@ -1,22 +1,28 @@
 //! The entrypoint `#[http]`.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::Stream;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
 use super::{
+    body_stream::BodyStream,
     error::Error,
     handler::Handler,
     raw::RawRequest,
+    request::Request,
     response::{ByteStream, Response},
     server::{self, WebServer},
     settings::Limits,
+    socket::Wire,
 };
 use crate::{
     amqp::Table,
@@ -26,6 +32,7 @@ use crate::{
     extension::Entrypoint,
     protocol::Fault,
     reply::Outcome,
+    tasks::TaskHandle,
 };
 
 /// Runs a method for HTTP requests: `#[http(GET, "/orders/{id}")]`.
@@ -33,7 +40,18 @@ use crate::{
 pub struct Http {
     pub(super) methods: String,
     pub(super) path: String,
+    options: Options,
     server: OnceLock<Arc<WebServer>>,
+}
+
+/// The settings of one method.
+#[derive(Debug, Default)]
+struct Options {
+    cancel_on_disconnect: bool,
+    /// In bytes.
+    max_body: Option<usize>,
+    /// In seconds.
+    timeout: Option<f64>,
 }
 
 impl Http {
@@ -45,22 +63,72 @@ impl Http {
         Self {
             methods: methods.into(),
             path: path.into(),
+            options: Options::default(),
             server: OnceLock::new(),
         }
+    }
+
+    /// Drops the worker when the client disconnects. By default, it runs to its end. A client that
+    /// shuts down only its sending side counts as disconnected too.
+    #[must_use]
+    pub fn cancel_on_disconnect(mut self, cancel: bool) -> Self {
+        self.options.cancel_on_disconnect = cancel;
+        self
+    }
+
+    /// Sets the maximum size of a request body in bytes, instead of `WEB_SERVER_MAX_BODY`.
+    #[must_use]
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.options.max_body = Some(bytes);
+        self
+    }
+
+    /// Sets the time limit of a worker in seconds, instead of `WEB_SERVER_TIMEOUT`. 0 disables it.
+    #[must_use]
+    pub fn timeout(mut self, seconds: impl Into<f64>) -> Self {
+        self.options.timeout = Some(seconds.into());
+        self
+    }
+
+    /// Returns the limits of the method, which extend those of the server.
+    pub(super) fn limits(&self, server: Limits) -> Result<Limits> {
+        let mut limits = server;
+        if let Some(max) = self.options.max_body {
+            limits.max_body = max;
+        }
+        if let Some(seconds) = self.options.timeout {
+            let timeout = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                let text =
+                    format!("`timeout` must be a number of seconds, 0 or more, not {seconds}");
+                error::Error::Declaration(text)
+            })?;
+            limits.worker_timeout = (!timeout.is_zero()).then_some(timeout);
+        }
+        Ok(limits)
     }
 }
 
 impl Entrypoint for Http {
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
         let owner = format!("{}.{}", container.service_name(), method.name());
-        server::parse(&self.methods, &self.path, &owner).map(|_| ())
+        server::parse(&self.methods, &self.path, &owner)?;
+        let mut streams = method.extractors.iter().filter(|param| param.streams);
+        if let (Some(one), Some(other)) = (streams.next(), streams.next()) {
+            return Err(error::Error::Declaration(format!(
+                "`{}` and `{}` both stream the body; only one parameter can",
+                one.name, other.name
+            )));
+        }
+        self.limits(Limits::default()).map(|_| ())
     }
 
     async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
         let server = WebServer::of(container)?;
         let endpoint = Endpoint {
             container: container.downgrade(),
-            limits: server.limits(),
+            limits: self.limits(server.limits())?,
+            cancel_on_disconnect: self.options.cancel_on_disconnect,
+            streams: method.extractors.iter().any(|param| param.streams),
             method: method.clone(),
         };
         server.route(&self.methods, &self.path, method.name(), endpoint)?;
@@ -83,37 +151,121 @@ impl Entrypoint for Http {
 struct Endpoint {
     container: WeakContainer,
     limits: Limits,
+    cancel_on_disconnect: bool,
+    /// Whether a parameter streams the body.
+    streams: bool,
     method: MethodHandle,
 }
 
 impl Handler for Endpoint {
     async fn handle(&self, request: RawRequest) -> Response {
-        let limits = &self.limits;
-        let request = match request.read(limits.max_body, limits.body_timeout).await {
+        let wire = self.cancel_on_disconnect.then(|| request.wire().clone());
+        let request = match self.receive(request).await {
             Ok(request) => request,
-            Err(error) => return error.into_response(),
+            Err(refusal) => return refusal,
         };
         let Some(container) = self.container.upgrade() else {
             return Error::stopping().into_response();
         };
         // The worker is a task of the container: it completes even if the client disconnects.
         let (reply, response) = oneshot::channel();
-        container.spawn(work(
+        let task = container.spawn(work(
             container.downgrade(),
             self.method.clone(),
             Arguments::from_origin(request),
             // As in Nameko, request headers do not become context data: they are untrusted.
             Table::default(),
-            *limits,
+            self.limits,
             reply,
         ));
         drop(container);
-        match response.await {
-            Ok(response) => response,
-            // The container is stopping or was killed.
-            Err(_) => Error::stopping().into_response(),
+        let answered = async {
+            // An error: the container is stopping or was killed.
+            let stopping = |_| Error::stopping().into_response();
+            response.await.unwrap_or_else(stopping)
+        };
+        match wire {
+            None => answered.await,
+            Some(wire) => self.until_gone(answered, &wire, task).await,
         }
     }
+}
+
+impl Endpoint {
+    /// Reads the request. Extracts the arguments that do not need the body before that is read: a
+    /// client that is refused need not send it.
+    async fn receive(&self, request: RawRequest) -> Result<Request, Response> {
+        let Limits {
+            max_body,
+            body_timeout,
+            parts,
+            ..
+        } = self.limits;
+        let has_body = request.has_body();
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let (mut request, body) = request.split(max_body, body_timeout);
+        if has_body || !is_read {
+            for param in self.method.extractors {
+                let early = || (param.early)(&mut request, param.name);
+                // A panic fails the request, like one of the method.
+                let extracted = catch_unwind(AssertUnwindSafe(early)).unwrap_or_else(|panic| {
+                    Err(error::Error::Raised(Fault::panic(panic.as_ref())))
+                });
+                extracted.map_err(|error| {
+                    tracing::debug!("no worker for {}: {error}", self.method.name());
+                    refusal(&Fault::of(&error), &self.method)
+                })?;
+            }
+        }
+        if !has_body {
+            request.set_body(Bytes::new());
+        } else if self.streams {
+            request.set_stream(BodyStream::of(body, parts));
+        } else {
+            request.set_body(body.read().await.map_err(Error::into_response)?);
+        }
+        Ok(request)
+    }
+
+    /// Waits for the response. Aborts the worker if the client disconnects before.
+    async fn until_gone(
+        &self,
+        answered: impl Future<Output = Response>,
+        wire: &Wire,
+        task: TaskHandle,
+    ) -> Response {
+        /// Aborts the worker if the connection is dropped.
+        struct AbortOnDrop(Option<TaskHandle>);
+
+        impl Drop for AbortOnDrop {
+            fn drop(&mut self) {
+                if let Some(task) = &self.0 {
+                    task.abort();
+                }
+            }
+        }
+
+        let mut guard = AbortOnDrop(Some(task));
+        tokio::select! {
+            biased;
+            response = answered => {
+                guard.0 = None;
+                response
+            }
+            () = wire.gone() => {
+                tracing::info!(
+                    method = self.method.name(),
+                    "the client has disconnected: dropping the worker"
+                );
+                Response::empty(client_closed_request())
+            }
+        }
+    }
+}
+
+/// Returns the status of a response that nobody receives, for the logs of layers. Source: nginx.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 pub(super) async fn work(
@@ -158,7 +310,7 @@ pub(super) async fn work(
             tracing::error!(
                 service = container.service_name(),
                 method = method.name(),
-                "no response within {limit:?} (WEB_SERVER_TIMEOUT): dropping the worker"
+                "no response within {limit:?} (WEB_SERVER_TIMEOUT, or `timeout` of the method): dropping the worker"
             );
             let text = format!("no response within {limit:?}");
             Error::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()

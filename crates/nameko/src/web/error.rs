@@ -2,13 +2,17 @@
 
 use std::{fmt, sync::Once};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 
 use super::{
     error_response::ErrorResponse,
     response::{IntoHeaders, IntoResponse, Response},
 };
 use crate::{exceptions, protocol::Fault};
+
+/// Time after which a client should retry while a service starts or stops. Another instance may
+/// answer sooner, so it is short.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// An error with an HTTP status. Converts into [`nameko::Error`](crate::Error), for `?`.
 ///
@@ -100,9 +104,37 @@ impl Error {
         self.0.response.status
     }
 
+    /// Creates a `401 Unauthorized`: the client has to authenticate. `challenge` is the value of
+    /// `WWW-Authenticate`, such as `Bearer`.
+    pub fn unauthorized(challenge: &'static str, value: impl Into<String>) -> Self {
+        let mut error = Self::new(StatusCode::UNAUTHORIZED, value);
+        if let Ok(challenge) = HeaderValue::from_str(challenge) {
+            let headers = &mut error.0.response.headers;
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        error
+    }
+
+    /// Creates a `403 Forbidden`.
+    pub fn forbidden(value: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, value)
+    }
+
     /// Creates the error of a stopping container.
     pub(super) fn stopping() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping")
+        Self::unavailable("the service is stopping")
+    }
+
+    /// Creates the error of a container that has not yet started.
+    pub(super) fn starting() -> Self {
+        Self::unavailable("the service is starting")
+    }
+
+    fn unavailable(value: &str) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, value);
+        let headers = &mut error.0.response.headers;
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        error
     }
 
     /// Converts the error into its response.

@@ -26,9 +26,44 @@ use crate::error::Result;
 /// | `login: Form<Login>` | the body, as a form (`application/x-www-form-urlencoded`) |
 /// | `body: Body` | the body's bytes |
 /// | `headers: Headers` | the headers |
+/// | `user: Extension<User>` | a value that a layer has added to the request's extensions |
 /// | `request: Request` | the whole request |
+/// | `body: BodyStream` | the body as a stream |
+/// | `form: Multipart` | the parts of a `multipart/form-data` body (feature `multipart`) |
 ///
 /// A mismatch is answered with `400 Bad Request`, without starting a worker.
+///
+/// Arguments that do not request the body are extracted before it is read, in the order of the
+/// parameters. So an argument of your own that checks a token refuses a request before the client
+/// has sent the body:
+///
+/// ```
+/// use nameko::{prelude::*, web::{self, FromRequest, Json, Request}};
+///
+/// struct User(String);
+///
+/// impl FromRequest for User {
+///     const READS_PATH: bool = false;
+///
+///     fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
+///         match request.header("authorization") {
+///             Some("Bearer secret") => Ok(Self("ada".to_owned())),
+///             _ => Err(web::Error::unauthorized("Bearer", "a token is required").into()),
+///         }
+///     }
+/// }
+///
+/// #[derive(Dependencies)]
+/// struct Shop;
+///
+/// #[service("shop")]
+/// impl Shop {
+///     #[http(POST, "/orders")]
+///     async fn add(&self, order: Json<u64>, user: User) -> Result<String> {
+///         Ok(format!("{} ordered {}", user.0, order.0))
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "an `#[http]` method cannot take `{Self}` as an argument",
     label = "this cannot be read from a request",
@@ -36,12 +71,26 @@ use crate::error::Result;
     note = "the type in `web::Json`, `web::Query` or `web::Form` must implement `serde::Deserialize`: derive it"
 )]
 pub trait FromRequest: Sized + Send + 'static {
+    /// Whether the type streams the body with [`Request::take_body_stream`]. The body is not read
+    /// before the method runs then, and the other arguments cannot have it.
+    const STREAMS_BODY: bool = false;
+
+    /// Whether the type may read any parameter of the path. If no argument of a method does, the
+    /// compiler checks that each parameter in the path has an argument of its name.
+    const READS_PATH: bool = true;
+
     /// Extracts the argument for the parameter `name`.
     ///
     /// # Errors
     /// If the request does not match: a [`web::Error`](Error) with the status for the client.
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self>;
 }
+
+/// A value from the [extensions](Request::extensions) of the request, which a layer has added.
+///
+/// Without such a value, the client receives a 500: the layer is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extension<T>(pub T);
 
 /// All query parameters, as a struct or a map.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +109,8 @@ pub struct Body(pub Bytes);
 pub struct Headers(pub HeaderMap);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest for T {
+    const READS_PATH: bool = false;
+
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
         if let Some(value) = request.path_param(name) {
             return form::read_values(&[value])
@@ -75,8 +126,29 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for T {
     }
 }
 
-impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
+impl<T: Clone + Send + Sync + 'static> FromRequest for Extension<T> {
+    const READS_PATH: bool = false;
+
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
+        request
+            .extensions()
+            .get()
+            .cloned()
+            .map(Self)
+            .ok_or_else(|| {
+                let kind = std::any::type_name::<T>();
+                let text = format!("no layer has added a `{kind}` for `{name}` to the request");
+                Error::new(StatusCode::INTERNAL_SERVER_ERROR, text).into()
+            })
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
+    const READS_PATH: bool = false;
+
+    fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
+        // Requested first: the errors of a body come after those of other arguments.
+        let _ = request.body();
         content_type(request, name, "application/json", |content_type| {
             content_type == "application/json" || content_type.ends_with("+json")
         })?;
@@ -100,6 +172,8 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for Json<T> {
 }
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest for Query<T> {
+    const READS_PATH: bool = false;
+
     fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
         form::read(request.query_pairs())
             .map(Self)
@@ -108,7 +182,10 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for Query<T> {
 }
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest for Form<T> {
+    const READS_PATH: bool = false;
+
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self> {
+        let _ = request.body();
         const FORM: &str = "application/x-www-form-urlencoded";
         content_type(request, name, FORM, |content_type| content_type == FORM)?;
         form::read(&form::pairs(request.text()?))
@@ -118,12 +195,16 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest for Form<T> {
 }
 
 impl FromRequest for Body {
+    const READS_PATH: bool = false;
+
     fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
         Ok(Self(request.body().clone()))
     }
 }
 
 impl FromRequest for Headers {
+    const READS_PATH: bool = false;
+
     fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
         Ok(Self(request.headers().clone()))
     }
@@ -131,6 +212,10 @@ impl FromRequest for Headers {
 
 impl FromRequest for Request {
     fn from_request(request: &mut Request, _: &'static str) -> Result<Self> {
+        // Next to a stream of the body, it is a request without one.
+        if !request.is_streamed() {
+            let _ = request.body();
+        }
         Ok(request.clone())
     }
 }
@@ -163,7 +248,7 @@ fn field(place: &str, wrong: Wrong) -> String {
 }
 
 /// Rejects a body with another content type.
-fn content_type(
+pub(super) fn content_type(
     request: &Request,
     name: &str,
     expected: &str,

@@ -38,7 +38,7 @@ impl Http {
         request: Request,
         context_data: Table,
     ) -> Result<(TaskHandle, oneshot::Receiver<Response>)> {
-        let limits = WebServer::of(container)?.limits();
+        let limits = self.limits(WebServer::of(container)?.limits())?;
         let (reply, response) = oneshot::channel();
         let task = container.spawn(work(
             container.downgrade(),

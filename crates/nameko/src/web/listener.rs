@@ -16,9 +16,12 @@ use tokio::{
 use super::{
     address::KEY,
     connection,
+    error_format::ErrorFormat,
+    gate::GatePhase,
+    layers::{HttpOptions, HttpService},
     router::{Route, Router},
     settings::{Limits, Settings},
-    target::{Routes, Shared, Target},
+    target::{PortPhase, Routes, Shared, Table, Target},
 };
 use crate::{
     config::Config,
@@ -32,31 +35,139 @@ const LISTEN_BACKLOG: u32 = 1024;
 /// Pause after a failed accept, such as for lack of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The open ports of the process.
-static OPEN: Mutex<Vec<Weak<Listener>>> = Mutex::new(Vec::new());
+/// The ports of the process.
+static PORTS: Mutex<Ports> = Mutex::new(Ports {
+    open: Vec::new(),
+    announced: Vec::new(),
+});
+
+struct Ports {
+    open: Vec<Weak<Listener>>,
+    /// Routes of starting containers whose port is not open, with their addresses.
+    announced: Vec<(SocketAddr, Arc<Route>)>,
+}
+
+impl Ports {
+    fn listeners(&self) -> impl Iterator<Item = Arc<Listener>> {
+        self.open.iter().filter_map(Weak::upgrade)
+    }
+
+    /// Returns the open listener of an address, unless that selects a free port.
+    fn listener(&self, address: SocketAddr) -> Option<Arc<Listener>> {
+        self.listeners().find(|listener| {
+            address.port() != 0 && listener.address == address && *listener.accepting.borrow()
+        })
+    }
+}
 
 /// An open port, closed when its last container leaves.
 pub(super) struct Listener {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// The routes of all containers on this port.
-    routes: Mutex<Vec<Arc<Route>>>,
+    members: Mutex<Members>,
     /// The accept loop and one task per connection.
     tasks: Arc<Tasks>,
     /// True until the port is closed.
     accepting: watch::Receiver<bool>,
 }
 
-impl Listener {
-    /// Serves `routes` at `address`, on an existing port of this process or a new one.
-    pub(super) async fn join(
-        address: SocketAddr,
-        settings: &Settings,
-        config: &Config,
-        routes: &[Arc<Route>],
-    ) -> Result<Arc<Self>> {
+/// The containers on a port.
+#[derive(Default)]
+struct Members {
+    /// Their routes.
+    routes: Vec<Arc<Route>>,
+    /// The layers, with the names of the services that have set them. They stay when these leave,
+    /// so that no route loses an authentication.
+    layers: HttpOptions,
+    stack: Option<HttpService>,
+    layered: Vec<Arc<str>>,
+    /// The format of errors without a route, that of the first service with one.
+    errors: Option<Arc<dyn ErrorFormat>>,
+}
+
+impl Members {
+    /// Adds the routes of a container.
+    fn add(&mut self, joining: &Joining<'_>) -> Result<Table> {
+        let fresh = |route: &&Arc<Route>| {
+            let known = self.routes.iter();
+            !known.clone().any(|known| Arc::ptr_eq(known, route))
+        };
+        let fresh: Vec<_> = joining.routes.iter().filter(fresh).cloned().collect();
+        let router = Router::new(self.routes.iter().chain(&fresh)).map_err(Error::Declaration)?;
+        if joining.options.has_layers() {
+            self.set_layers(joining)?;
+        }
+        self.routes.extend(fresh);
+        if self.errors.is_none() {
+            self.errors.clone_from(&joining.options.errors);
+        }
+        Ok(self.table(router))
+    }
+
+    fn set_layers(&mut self, joining: &Joining<'_>) -> Result<()> {
+        let same = self.layers.has_layers_of(joining.options);
+        match self.layered.first() {
+            Some(first) if !same => {
+                return Err(Error::Declaration(format!(
+                    "{first} and {} set different HTTP layers for the same address; set them once, with \
+                     `Services::http_layer`, or give the services different ports with WEB_SERVER_ADDRESS",
+                    joining.service
+                )));
+            }
+            _ if !same => {
+                self.layers = joining.options.clone();
+                self.stack = self.layers.stack();
+            }
+            _ => {}
+        }
+        if !self.layered.iter().any(|name| &**name == joining.service) {
+            self.layered.push(joining.service.into());
+        }
+        Ok(())
+    }
+
+    fn table(&self, router: Router) -> Table {
+        let formats = self.routes.iter().any(|route| route.errors.is_some());
+        Table {
+            router,
+            stack: self.stack.clone(),
+            errors: self.errors.clone(),
+            has_formats: formats || self.errors.is_some(),
+        }
+    }
+}
+
+/// A container that joins a port.
+pub(super) struct Joining<'a> {
+    pub(super) service: &'a str,
+    pub(super) settings: &'a Settings,
+    pub(super) config: &'a Config,
+    pub(super) options: &'a HttpOptions,
+    pub(super) routes: &'a [Arc<Route>],
+}
+
+impl Joining<'_> {
+    /// Announces the routes at `address` before the container starts: if the port is open, or opens
+    /// meanwhile, they are answered with 503.
+    pub(super) fn announce(&self, address: SocketAddr) -> Result<()> {
+        if address.port() == 0 {
+            return Ok(());
+        }
+        let mut ports = lock(&PORTS);
+        match ports.listener(address) {
+            Some(open) if open.is_serving() => open.add(self),
+            _ => {
+                let routes = self.routes.iter().cloned();
+                ports.announced.extend(routes.map(|route| (address, route)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Serves the routes at `address`, on an existing port of this process or a new one.
+    pub(super) async fn join(&self, address: SocketAddr) -> Result<Arc<Listener>> {
         loop {
-            let mut closed = match Self::try_join(address, settings, config, routes)? {
+            let mut closed = match self.try_join(address)? {
                 Joined::Open(listener) => return Ok(listener),
                 Joined::Closing(accepting) => accepting,
             };
@@ -65,50 +176,88 @@ impl Listener {
         }
     }
 
-    fn try_join(
-        address: SocketAddr,
-        settings: &Settings,
-        config: &Config,
-        routes: &[Arc<Route>],
-    ) -> Result<Joined> {
-        let mut open = lock(&OPEN);
-        open.retain(|listener| listener.strong_count() > 0);
-        let known = open.iter().filter_map(Weak::upgrade).find(|listener| {
-            address.port() != 0 && listener.address == address && *listener.accepting.borrow()
-        });
-        if let Some(known) = known {
-            if *known.shared.closing.borrow() {
-                return Ok(Joined::Closing(known.accepting.clone()));
+    fn try_join(&self, address: SocketAddr) -> Result<Joined> {
+        let mut ports = lock(&PORTS);
+        ports.open.retain(|listener| listener.strong_count() > 0);
+        if let Some(open) = ports.listener(address) {
+            if !open.is_serving() {
+                return Ok(Joined::Closing(open.accepting.clone()));
             }
-            known.add(routes)?;
-            return Ok(Joined::Open(known));
+            open.add(self)?;
+            return Ok(Joined::Open(open));
         }
+        let mut members = Members::default();
         // Validates the routes before opening a port.
-        let router = Router::new(routes).map_err(Error::Declaration)?;
-        let socket = bind(address, settings.reuse_port).map_err(|error| {
-            let here = open
-                .iter()
-                .filter_map(Weak::upgrade)
+        let mut table = members.add(self)?;
+        let announced = ports.announced.iter();
+        let mut others = announced
+            .filter(|(other, _)| *other == address)
+            .map(|(_, route)| route.clone())
+            .filter(|route| !self.routes.iter().any(|own| Arc::ptr_eq(own, route)))
+            .peekable();
+        if others.peek().is_some() {
+            members.routes.extend(others);
+            let router = Router::new(&members.routes).map_err(Error::Declaration)?;
+            table = members.table(router);
+        }
+        let socket = bind(address, self.settings.reuse_port).map_err(|error| {
+            let here = ports
+                .listeners()
                 .find(|listener| {
                     listener.address.port() == address.port() && *listener.accepting.borrow()
                 })
                 .map(|listener| listener.address);
-            Error::from(config.invalid(KEY, cannot_listen(address, here, &error)))
+            self.cannot_listen(address, here, &error)
         })?;
-        let target = Target::Routes(Routes::new(router));
-        let listener = Self::open(socket, target, settings.limits, routes).map_err(|error| {
-            Error::from(config.invalid(KEY, cannot_listen(address, None, &error)))
-        })?;
-        open.push(Arc::downgrade(&listener));
+        let target = Target::Routes(Routes::new(table));
+        let listener = Listener::start(socket, target, self.settings.limits, members)
+            .map_err(|error| self.cannot_listen(address, None, &error))?;
+        ports.announced.retain(|(other, _)| *other != address);
+        ports.open.push(Arc::downgrade(&listener));
         Ok(Joined::Open(listener))
     }
 
+    fn cannot_listen(
+        &self,
+        address: SocketAddr,
+        here: Option<SocketAddr>,
+        error: &io::Error,
+    ) -> Error {
+        let text = cannot_listen(address, here, error);
+        Error::from(self.config.invalid(KEY, text))
+    }
+}
+
+/// Removes the routes of a service that was announced, but has not joined a port.
+pub(super) fn forget(service: &str, routes: &[Arc<Route>]) {
+    let mut ports = lock(&PORTS);
+    ports
+        .announced
+        .retain(|(_, route)| !is_among(route, routes));
+    for listener in ports.listeners() {
+        listener.remove(service, routes);
+    }
+}
+
+fn is_among(route: &Arc<Route>, routes: &[Arc<Route>]) -> bool {
+    routes.iter().any(|other| Arc::ptr_eq(route, other))
+}
+
+impl Listener {
     /// Serves `target` on a port of its own.
     pub(super) fn open(
         socket: TcpListener,
         target: Target,
         limits: Limits,
-        routes: &[Arc<Route>],
+    ) -> io::Result<Arc<Self>> {
+        Self::start(socket, target, limits, Members::default())
+    }
+
+    fn start(
+        socket: TcpListener,
+        target: Target,
+        limits: Limits,
+        members: Members,
     ) -> io::Result<Arc<Self>> {
         let (state, accepting) = watch::channel(true);
         let listener = Arc::new(Self {
@@ -116,9 +265,9 @@ impl Listener {
             shared: Arc::new(Shared {
                 target,
                 limits,
-                closing: watch::Sender::new(false),
+                phase: watch::Sender::new(PortPhase::Serving),
             }),
-            routes: Mutex::new(routes.to_vec()),
+            members: Mutex::new(members),
             tasks: Arc::default(),
             accepting,
         });
@@ -137,17 +286,19 @@ impl Listener {
         self.address
     }
 
-    fn add(&self, routes: &[Arc<Route>]) -> Result<()> {
-        let mut all = lock(&self.routes);
-        let router = Router::new(all.iter().chain(routes)).map_err(Error::Declaration)?;
-        all.extend_from_slice(routes);
-        self.publish(router);
+    fn is_serving(&self) -> bool {
+        *self.shared.phase.borrow() == PortPhase::Serving
+    }
+
+    fn add(&self, joining: &Joining<'_>) -> Result<()> {
+        let table = lock(&self.members).add(joining)?;
+        self.publish(table);
         Ok(())
     }
 
-    fn publish(&self, router: Router) {
+    fn publish(&self, table: Table) {
         if let Target::Routes(routes) = &self.shared.target {
-            routes.publish(router);
+            routes.publish(table);
         }
     }
 
@@ -155,10 +306,23 @@ impl Listener {
     pub(super) async fn withdraw(&self) {
         let last = {
             // Held so that no container joins meanwhile.
-            let _open = lock(&OPEN);
-            let last = !lock(&self.routes).iter().any(|route| route.is_open());
+            let mut ports = lock(&PORTS);
+            let mut members = lock(&self.members);
+            let last = !members
+                .routes
+                .iter()
+                .any(|route| route.gate.is(GatePhase::Open));
             if last {
-                self.shared.closing.send_replace(true);
+                let starting = |route: &mut Arc<Route>| route.gate.is(GatePhase::Starting);
+                let starting = members.routes.extract_if(.., starting);
+                ports
+                    .announced
+                    .extend(starting.map(|route| (self.address, route)));
+                self.shared.advance(match &self.shared.target {
+                    Target::Routes(_) => PortPhase::Draining,
+                    // It has a drain of its own, which ends with the requests in flight.
+                    Target::Embedded(_) => PortPhase::Closing,
+                });
             }
             last
         };
@@ -172,24 +336,26 @@ impl Listener {
         }
     }
 
-    /// Removes routes. Returns `true` if none are left.
-    fn remove(&self, routes: &[Arc<Route>]) -> bool {
-        let _open = lock(&OPEN);
-        let mut all = lock(&self.routes);
-        all.retain(|route| !routes.iter().any(|other| Arc::ptr_eq(route, other)));
+    /// Removes the routes of the service. Returns `true` if none are left.
+    fn remove(&self, service: &str, routes: &[Arc<Route>]) -> bool {
+        let mut members = lock(&self.members);
+        members.layered.retain(|name| &**name != service);
+        members.routes.retain(|route| !is_among(route, routes));
         // A subset of conflict-free routes has no conflicts.
-        if let Ok(router) = Router::new(all.iter()) {
-            self.publish(router);
+        if let Ok(router) = Router::new(members.routes.iter()) {
+            self.publish(members.table(router));
         }
-        if all.is_empty() {
-            self.shared.closing.send_replace(true);
+        let is_empty = members.routes.is_empty();
+        if is_empty {
+            self.shared.advance(PortPhase::Closing);
         }
-        all.is_empty()
+        is_empty
     }
 
-    /// Removes routes. If none are left, waits for the connections to end, until `deadline`.
-    pub(super) async fn leave(&self, routes: &[Arc<Route>], deadline: Instant) {
-        if !self.remove(routes) {
+    /// Removes the routes of the service. If none are left, waits for the connections to end, until
+    /// `deadline`.
+    pub(super) async fn leave(&self, service: &str, routes: &[Arc<Route>], deadline: Instant) {
+        if !self.remove_locked(service, routes) {
             return;
         }
         if tokio::time::timeout_at(deadline, self.tasks.finished())
@@ -205,11 +371,17 @@ impl Listener {
         self.tasks.abort();
     }
 
-    /// Removes routes. If none are left, aborts the connections.
-    pub(super) fn leave_now(&self, routes: &[Arc<Route>]) {
-        if self.remove(routes) {
+    /// Removes the routes of the service. If none are left, aborts the connections.
+    pub(super) fn leave_now(&self, service: &str, routes: &[Arc<Route>]) {
+        if self.remove_locked(service, routes) {
             self.tasks.abort();
         }
+    }
+
+    fn remove_locked(&self, service: &str, routes: &[Arc<Route>]) -> bool {
+        // Held so that no container joins meanwhile.
+        let _ports = lock(&PORTS);
+        self.remove(service, routes)
     }
 }
 
@@ -249,7 +421,7 @@ pub(super) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListe
 async fn accept(socket: TcpListener, shared: Arc<Shared>, tasks: Weak<Tasks>) {
     let limit = shared.limits.max_connections.min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(limit));
-    let mut closing = shared.closing.subscribe();
+    let mut phase = shared.phase.subscribe();
     let accepting = async {
         loop {
             if permits.available_permits() == 0 {
@@ -276,7 +448,7 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>, tasks: Weak<Tasks>) {
     };
     tokio::select! {
         () = accepting => {}
-        _ = closing.wait_for(|closing| *closing) => {}
+        _ = phase.wait_for(|phase| *phase != PortPhase::Serving) => {}
     }
 }
 

@@ -26,22 +26,32 @@
 //! ```
 
 mod address;
+mod body_reader;
+mod body_stream;
 mod connection;
+mod dispatch;
 #[doc(hidden)]
 pub mod embed;
 mod entrypoint;
 mod error;
+mod error_format;
 mod error_response;
 mod extract;
 mod form;
+mod gate;
 mod handler;
 #[cfg(feature = "testing")]
 mod hook;
 mod json;
+mod layers;
 mod listener;
+#[cfg(feature = "multipart")]
+mod multipart;
 mod raw;
 mod request;
+mod request_body;
 mod response;
+mod response_body;
 mod router;
 mod server;
 mod settings;
@@ -52,20 +62,28 @@ mod websocket;
 
 use std::net::SocketAddr;
 
+pub use body_stream::BodyStream;
 pub use bytes::Bytes;
 pub use entrypoint::Http;
 pub use error::Error;
-pub use extract::{Body, Form, FromRequest, Headers, Query};
+pub use error_format::{ErrorFormat, Failure, ProblemDetails};
+pub use extract::{Body, Extension, Form, FromRequest, Headers, Query};
 pub use handler::Handler;
 pub use http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 pub use json::Json;
+pub use layers::{HttpLayer, HttpService, Peer};
+#[cfg(feature = "multipart")]
+pub use multipart::{Multipart, Part};
 pub use raw::{RawRequest, Upgrade};
 pub use request::Request;
+pub use request_body::{BoxError, RequestBody};
 pub use response::{Html, IntoHeaders, IntoResponse, IntoStatus, Response};
+pub use response_body::ResponseBody;
 pub use server::WebServer;
 #[cfg(feature = "websocket")]
 pub use websocket::{
-    WebSocketConnect, WebSocketDisconnect, WebSocketHub, WebSocketHubProvider, WebSocketRpc,
+    WebSocketConnect, WebSocketDisconnect, WebSocketHandshake, WebSocketHub, WebSocketHubProvider,
+    WebSocketRpc,
 };
 
 use crate::Container;

@@ -1,15 +1,20 @@
 //! A complete HTTP request.
 
 use std::{
+    any::Any,
     fmt,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, Version, request::Parts};
+use http::{Extensions, HeaderMap, Method, Uri, Version, request::Parts};
 
-use super::{error::Error, form};
+use super::{body_stream::BodyStream, error::Error, form};
+use crate::sync::lock;
 
 /// A complete HTTP request. Cheap to clone.
 ///
@@ -31,7 +36,16 @@ pub struct Request {
 
 struct Inner {
     head: Parts,
-    body: Bytes,
+    /// Unset before it is read, or if it is streamed.
+    body: OnceLock<Bytes>,
+    /// Whether an argument streams the body.
+    is_streamed: AtomicBool,
+    /// Whether the body was requested before it was read.
+    body_requested: AtomicBool,
+    /// The unread body, taken by the argument that streams it.
+    stream: Mutex<Option<BodyStream>>,
+    /// Arguments that were extracted before the body was read, by parameter.
+    extracted: Mutex<Vec<(&'static str, Box<dyn Any + Send>)>>,
     /// Names and values of the path parameters.
     names: Arc<[String]>,
     values: Vec<String>,
@@ -48,9 +62,25 @@ impl Request {
         values: Vec<String>,
         peer: Option<SocketAddr>,
     ) -> Self {
+        let request = Self::unread(head, names, values, peer);
+        request.set_body(body);
+        request
+    }
+
+    /// Creates a request whose body is read later.
+    pub(super) fn unread(
+        head: Parts,
+        names: Arc<[String]>,
+        values: Vec<String>,
+        peer: Option<SocketAddr>,
+    ) -> Self {
         let inner = Inner {
             head,
-            body,
+            body: OnceLock::new(),
+            is_streamed: AtomicBool::new(false),
+            body_requested: AtomicBool::new(false),
+            stream: Mutex::default(),
+            extracted: Mutex::default(),
             names,
             values,
             peer,
@@ -61,13 +91,48 @@ impl Request {
         }
     }
 
+    pub(super) fn set_body(&self, body: Bytes) {
+        // Set once, by the server.
+        let _ = self.inner.body.set(body);
+    }
+
+    /// Sets the body to be streamed.
+    pub(super) fn set_stream(&self, body: BodyStream) {
+        self.inner.is_streamed.store(true, Ordering::Relaxed);
+        *lock(&self.inner.stream) = Some(body);
+    }
+
+    /// Returns `true` if the body was requested before it was read, and resets the answer.
+    pub(crate) fn body_was_requested(&self) -> bool {
+        let requested = &self.inner.body_requested;
+        requested.load(Ordering::Relaxed) && requested.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns `true` if an argument streams the body.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.inner.is_streamed.load(Ordering::Relaxed)
+    }
+
+    /// Keeps an argument that was extracted before the body was read.
+    pub(crate) fn keep_extracted(&self, name: &'static str, value: impl Any + Send) {
+        lock(&self.inner.extracted).push((name, Box::new(value)));
+    }
+
+    /// Returns an argument that was extracted before the body was read.
+    pub(crate) fn take_extracted<T: Any>(&self, name: &'static str) -> Option<T> {
+        let mut extracted = lock(&self.inner.extracted);
+        let at = extracted
+            .iter()
+            .position(|(known, value)| *known == name && value.is::<T>())?;
+        let (_, value) = extracted.swap_remove(at);
+        value.downcast().ok().map(|value| *value)
+    }
+
     /// Returns the request with path parameters.
     #[cfg(feature = "testing")]
     pub(super) fn with_path_params(&self, names: Arc<[String]>, values: Vec<String>) -> Self {
-        let Inner {
-            head, body, peer, ..
-        } = &*self.inner;
-        Self::new(head.clone(), body.clone(), names, values, *peer)
+        let Inner { head, peer, .. } = &*self.inner;
+        Self::new(head.clone(), self.body().clone(), names, values, *peer)
     }
 
     /// Returns the HTTP method.
@@ -100,9 +165,31 @@ impl Request {
         self.inner.peer
     }
 
-    /// Returns the body.
+    /// Returns the extensions of the request, which layers add.
+    pub fn extensions(&self) -> &Extensions {
+        &self.inner.head.extensions
+    }
+
+    /// Returns the body; empty if an argument streams it.
+    ///
+    /// Arguments are first extracted before the body is read. One that requests the body is
+    /// extracted again afterwards.
     pub fn body(&self) -> &Bytes {
-        &self.inner.body
+        static UNREAD: Bytes = Bytes::new();
+        self.inner.body.get().unwrap_or_else(|| {
+            self.inner.body_requested.store(true, Ordering::Relaxed);
+            &UNREAD
+        })
+    }
+
+    /// Takes the body as a stream, for the [`FromRequest`](super::FromRequest) of a type with
+    /// `STREAMS_BODY`. `None` if it was taken before.
+    pub fn take_body_stream(&self) -> Option<BodyStream> {
+        match self.inner.body.get() {
+            // A request of a test, or without a body.
+            Some(body) => Some(BodyStream::from(body.clone())),
+            None => lock(&self.inner.stream).take(),
+        }
     }
 
     /// Returns the body as text.
@@ -110,7 +197,7 @@ impl Request {
     /// # Errors
     /// `400 Bad Request` if it is not UTF-8.
     pub fn text(&self) -> Result<&str, Error> {
-        std::str::from_utf8(&self.inner.body)
+        std::str::from_utf8(self.body())
             .map_err(|error| Error::bad_request(format!("the body is not UTF-8: {error}")))
     }
 

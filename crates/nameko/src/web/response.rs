@@ -44,6 +44,8 @@ pub struct Response {
     reason: Option<ReasonPhrase>,
     headers: HeaderMap,
     content: Content,
+    /// The error in the body, unless the error has a body of its own.
+    fault: Option<Box<Fault>>,
 }
 
 /// The body of a response.
@@ -73,6 +75,7 @@ impl Response {
             reason: None,
             headers: HeaderMap::new(),
             content: Content::Empty,
+            fault: None,
         }
     }
 
@@ -185,6 +188,7 @@ impl Response {
             reason: None,
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]),
             content: Content::Bytes(body.into()),
+            fault: None,
         }
     }
 
@@ -194,7 +198,10 @@ impl Response {
     /// The status is the error's own; otherwise 400 for client errors, including `expected` ones,
     /// and 500 for others.
     pub(super) fn of_fault(fault: &Fault, expected: bool) -> Self {
-        let text = || Self::new(format!("Error: {}: {}\n", fault.exc_type, fault.value));
+        let text = || Self {
+            fault: Some(Box::new(fault.clone())),
+            ..Self::new(format!("Error: {}: {}\n", fault.exc_type, fault.value))
+        };
         match fault.extension() {
             Some(ErrorResponse {
                 status,
@@ -223,7 +230,13 @@ impl Response {
                 Content::Bytes(bytes) => Content::Bytes(bytes.clone()),
                 Content::Empty | Content::Stream(_) => Content::Empty,
             },
+            fault: None,
         }
+    }
+
+    /// Takes the error for a format.
+    pub(super) fn take_fault(&mut self) -> Option<Box<Fault>> {
+        self.fault.take()
     }
 
     pub(super) fn set_reason(&mut self, reason: ReasonPhrase) {

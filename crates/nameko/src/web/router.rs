@@ -1,17 +1,11 @@
 //! Routing of requests to handlers.
 
-use std::{
-    borrow::Cow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{borrow::Cow, sync::Arc};
 
 use http::Method;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::handler::DynHandler;
+use super::{error_format::ErrorFormat, gate::Gate, handler::DynHandler};
 
 /// A path template: `/orders/{id}`, `/files/{*rest}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,14 +120,9 @@ pub(super) struct Route {
     /// Service and method for error messages: `shop.get_order`.
     pub(super) owner: String,
     pub(super) handler: Box<dyn DynHandler>,
-    /// `false` once the container stops. Shared by all routes of the container.
-    pub(super) open: Arc<AtomicBool>,
-}
-
-impl Route {
-    pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
-    }
+    pub(super) gate: Arc<Gate>,
+    /// The format of error responses.
+    pub(super) errors: Option<Arc<dyn ErrorFormat>>,
 }
 
 impl std::fmt::Debug for Route {
@@ -334,7 +323,8 @@ mod tests {
             template: Template::parse(path).unwrap(),
             owner: format!("test{path}"),
             handler: Box::new(Nothing),
-            open: Arc::new(AtomicBool::new(true)),
+            gate: Arc::default(),
+            errors: None,
         })
     }
 
@@ -458,7 +448,8 @@ mod tests {
                     template,
                     owner: String::new(),
                     handler: Box::new(Nothing),
-                    open: Arc::default(),
+                    gate: Arc::default(),
+                    errors: None,
                 });
                 if let Ok(router) = Router::new([&route]) {
                     let _ = router.find(&Method::HEAD, &path);

@@ -3,18 +3,16 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use http::Method;
-use tokio::time::Instant;
 
 use super::{
+    gate::{Gate, GatePhase},
     handler::Handler,
-    listener::Listener,
+    layers::HttpOptions,
+    listener::{self, Joining, Listener},
     router::{Route, Router, Template},
     settings::{Limits, Settings},
 };
@@ -33,13 +31,12 @@ pub struct WebServer {
     service: String,
     config: Config,
     settings: Settings,
+    options: HttpOptions,
     /// Whether the routes accept requests.
-    open: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     routes: Mutex<Vec<Arc<Route>>>,
     /// Set at the start.
     listener: OnceLock<Arc<Listener>>,
-    /// Time of the first stop request.
-    stopped: OnceLock<Instant>,
 }
 
 impl WebServer {
@@ -53,10 +50,10 @@ impl WebServer {
                 service: container.service_name().to_owned(),
                 config: container.config().clone(),
                 settings: Settings::from_config(container.config())?,
-                open: Arc::new(AtomicBool::new(true)),
+                options: container.attachment().cloned().unwrap_or_default(),
+                gate: Arc::default(),
                 routes: Mutex::default(),
                 listener: OnceLock::new(),
-                stopped: OnceLock::new(),
             })
         })
     }
@@ -83,7 +80,8 @@ impl WebServer {
             template,
             owner,
             handler: Box::new(handler),
-            open: self.open.clone(),
+            gate: self.gate.clone(),
+            errors: self.options.errors.clone(),
         };
         let route = Arc::new(route);
         // Reports an invalid path here, conflicts at the start.
@@ -101,8 +99,7 @@ impl WebServer {
     ///
     /// Requests in progress continue. Closes the port unless other containers use it.
     pub async fn withdraw(&self) {
-        self.open.store(false, Ordering::Release);
-        self.stopped.get_or_init(Instant::now);
+        self.gate.advance(GatePhase::Draining);
         if let Some(listener) = self.listener.get() {
             listener.withdraw().await;
         }
@@ -112,39 +109,63 @@ impl WebServer {
         self.settings.limits
     }
 
+    fn joining<'a>(&'a self, routes: &'a [Arc<Route>]) -> Joining<'a> {
+        Joining {
+            service: &self.service,
+            settings: &self.settings,
+            config: &self.config,
+            options: &self.options,
+            routes,
+        }
+    }
+
+    async fn resolve(&self) -> Result<SocketAddr> {
+        Ok(self.settings.address.resolve(&self.config).await?)
+    }
+
     fn routes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Route>>> {
         lock(&self.routes)
     }
 }
 
 impl SharedExtension for WebServer {
+    async fn prepare(&self) -> Result<()> {
+        let routes = self.routes().clone();
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let address = self.resolve().await?;
+        self.joining(&routes).announce(address)
+    }
+
     async fn start(&self) -> Result<()> {
         let routes = self.routes().clone();
         if routes.is_empty() {
             return Ok(());
         }
-        let address = self.settings.address.resolve(&self.config).await?;
-        let listener = Listener::join(address, &self.settings, &self.config, &routes).await?;
+        let address = self.resolve().await?;
+        let listener = self.joining(&routes).join(address).await?;
         let _ = self.listener.set(listener);
+        self.gate.advance(GatePhase::Open);
         Ok(())
     }
 
     async fn stop(&self) {
-        self.open.store(false, Ordering::Release);
-        let Some(listener) = self.listener.get() else {
-            return;
-        };
+        self.gate.advance(GatePhase::Closed);
         let routes = self.routes().clone();
-        let begun = *self.stopped.get_or_init(Instant::now);
-        listener
-            .leave(&routes, begun + self.settings.limits.stop_timeout)
-            .await;
+        let Some(listener) = self.listener.get() else {
+            return listener::forget(&self.service, &routes);
+        };
+        let deadline = self.gate.draining_since() + self.settings.limits.stop_timeout;
+        listener.leave(&self.service, &routes, deadline).await;
     }
 
     fn kill(&self) {
-        self.open.store(false, Ordering::Release);
-        if let Some(listener) = self.listener.get() {
-            listener.leave_now(&self.routes());
+        self.gate.advance(GatePhase::Closed);
+        let routes = self.routes();
+        match self.listener.get() {
+            Some(listener) => listener.leave_now(&self.service, &routes),
+            None => listener::forget(&self.service, &routes),
         }
     }
 }

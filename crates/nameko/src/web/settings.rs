@@ -15,7 +15,7 @@ pub(super) struct Settings {
 }
 
 /// Limits for clients. Times are in seconds in the configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Limits {
     /// Maximum size of a request body, in bytes. `WEB_SERVER_MAX_BODY`.
     pub(super) max_body: usize,
@@ -31,8 +31,45 @@ pub(super) struct Limits {
     pub(super) keep_alive: Duration,
     /// Time limit of a worker; 0 disables it. `WEB_SERVER_TIMEOUT`.
     pub(super) worker_timeout: Option<Duration>,
+    pub(super) parts: PartLimits,
     /// Time limit for requests in progress when the container stops. `stop_timeout`.
     pub(super) stop_timeout: Duration,
+}
+
+/// Limits of a multipart body.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(feature = "multipart"),
+    expect(dead_code, reason = "for multipart bodies")
+)]
+pub(super) struct PartLimits {
+    /// Maximum number of parts. `WEB_SERVER_MAX_PARTS`.
+    pub(super) max_parts: usize,
+    /// Maximum size of a part, in bytes. `WEB_SERVER_MAX_PART_SIZE`.
+    pub(super) max_size: u64,
+}
+
+impl Default for PartLimits {
+    fn default() -> Self {
+        Self {
+            max_parts: 1000,
+            max_size: u64::MAX,
+        }
+    }
+}
+
+impl PartLimits {
+    fn from_config(config: &Config) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let max_size = match config.get("WEB_SERVER_MAX_PART_SIZE") {
+            None => default.max_size,
+            Some(_) => count(config, "WEB_SERVER_MAX_PART_SIZE", 1)? as u64,
+        };
+        Ok(Self {
+            max_parts: count(config, "WEB_SERVER_MAX_PARTS", default.max_parts)?,
+            max_size,
+        })
+    }
 }
 
 impl Settings {
@@ -49,6 +86,7 @@ impl Settings {
                 send_timeout: limit(config, "WEB_SERVER_SEND_TIMEOUT", 30.0)?,
                 keep_alive: seconds(config, "WEB_SERVER_KEEP_ALIVE", 75.0)?,
                 worker_timeout: (!worker_timeout.is_zero()).then_some(worker_timeout),
+                parts: PartLimits::from_config(config)?,
                 stop_timeout: seconds(
                     config,
                     "stop_timeout",
@@ -96,6 +134,8 @@ mod tests {
             ("WEB_SERVER_SEND_TIMEOUT", 1e300),
             ("WEB_SERVER_KEEP_ALIVE", -0.1),
             ("WEB_SERVER_TIMEOUT", -1.0),
+            ("WEB_SERVER_MAX_PARTS", 0.0),
+            ("WEB_SERVER_MAX_PART_SIZE", -1.0),
         ] {
             let error = Settings::from_config(&Config::default().with(key, value)).unwrap_err();
             assert!(error.to_string().starts_with(key), "{error}");

@@ -1,7 +1,7 @@
 //! A TCP connection with timeouts for slow peers.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     sync::{
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -53,6 +54,13 @@ pub(super) struct Wire {
     late: AtomicBool,
     /// Whether part of the request is unread: a response now closes the connection.
     unread: AtomicBool,
+    /// Whether the next response closes the connection.
+    last: AtomicBool,
+    /// Time of the accept.
+    accepted: Instant,
+    /// Set while a failed body waits until all bytes before it are written.
+    flush_awaited: AtomicBool,
+    flushed: AtomicWaker,
     /// Permit of the connection limit.
     _permit: OwnedSemaphorePermit,
 }
@@ -64,6 +72,10 @@ impl Wire {
             phase: AtomicU8::new(Phase::New as u8),
             late: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            last: AtomicBool::new(false),
+            accepted: Instant::now(),
+            flush_awaited: AtomicBool::new(false),
+            flushed: AtomicWaker::new(),
             _permit: permit,
         })
     }
@@ -87,6 +99,45 @@ impl Wire {
 
     pub(super) fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if a response now must close the connection.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_unread() || self.last.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next response close the connection.
+    pub(super) fn close_after_response(&self) {
+        self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the time of the accept.
+    pub(super) fn accepted(&self) -> Instant {
+        self.accepted
+    }
+
+    /// Makes [`poll_flushed`](Self::poll_flushed) wait for the next flush.
+    pub(super) fn expect_flush(&self) {
+        self.flush_awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until all bytes so far are written.
+    pub(super) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.flushed.register(cx.waker());
+        match self.flush_awaited.load(Ordering::Relaxed) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
+
+    /// Waits until the peer has shut down its sending side. Polled by the task of the connection
+    /// only: a socket keeps one waker.
+    pub(super) async fn gone(&self) {
+        poll_fn(|cx| match self.poll_gone(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 
     /// Returns `true` if the peer has shut down its sending side.
@@ -251,6 +302,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.flush_awaited.load(Ordering::Relaxed) {
+            self.wire.flush_awaited.store(false, Ordering::Relaxed);
+            self.wire.flushed.wake();
+        }
         Poll::Ready(Ok(()))
     }
 

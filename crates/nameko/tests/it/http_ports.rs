@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     http_client::{Client, serve},
-    support::within,
+    support::{broker, no_broker, within},
 };
 
 /// Synchronizes a test with a method of `Desk`.
@@ -284,11 +284,13 @@ async fn processes_may_share_a_port() {
 }
 
 #[tokio::test]
-async fn stop_closes_the_port_finishes_requests_and_closes_connections() {
+async fn stop_closes_the_port_serves_open_connections_once_more_and_closes_them() {
     let (container, address, gate) = desk(Config::default()).await;
     let mut idle = Client::connect(address).await;
     assert_eq!(idle.get("/desk").await.status, 200);
     let mut fresh = Client::connect(address).await;
+    let mut silent = Client::connect(address).await;
+    assert_eq!(silent.get("/desk").await.status, 200);
     let mut busy = Client::connect(address).await;
     busy.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
     within("the worker", gate.begun.notified()).await;
@@ -297,21 +299,228 @@ async fn stop_closes_the_port_finishes_requests_and_closes_connections() {
         let container = container.clone();
         async move { container.stop().await }
     });
-    assert_eq!(idle.rest().await, b"");
-    assert_eq!(fresh.rest().await, b"");
-    assert!(is_closed(address).await);
+    within("the closed port", async {
+        while !is_closed(address).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Connections from before the stop are served once more.
+    for client in [&mut idle, &mut fresh] {
+        let answer = client.get("/desk").await;
+        assert_eq!(answer.short(), (200, "desk"));
+        assert_eq!(answer.header("connection"), "close");
+        assert_eq!(client.rest().await, b"");
+    }
     assert!(!stopping.is_finished());
     gate.go_on.notify_one();
     let answer = busy.answer().await;
     assert_eq!(answer.short(), (200, "slow"));
     assert_eq!(answer.header("connection"), "close");
     assert_eq!(busy.rest().await, b"");
+    // One that sends nothing does not delay the stop.
     within("the stop", stopping).await.unwrap();
+    assert_eq!(silent.rest().await, b"");
 
     // The port is free immediately.
     let lobby = Container::new::<Lobby>(at(address)).unwrap();
     lobby.start().await.unwrap();
     lobby.stop().await;
+}
+
+/// A service that is being stopped serves connections from before the stop, also on a shared port.
+#[tokio::test]
+async fn a_draining_service_refuses_new_connections_on_a_shared_port() {
+    let (desk, address, gate) = desk(Config::default()).await;
+    let lobby = Container::new::<Lobby>(at(address)).unwrap();
+    lobby.start().await.unwrap();
+    let mut probe = Client::connect(address).await;
+    assert_eq!(probe.get("/desk").await.status, 200);
+    let mut busy = Client::connect(address).await;
+    busy.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    within("the worker", gate.begun.notified()).await;
+    let stopping = desk.stop();
+    tokio::pin!(stopping);
+    assert!(stopping.as_mut().now_or_never().is_none());
+    within("the drain", async {
+        while Client::connect(address).await.get("/desk").await.status != 503 {}
+    })
+    .await;
+    let answer = Client::connect(address).await.get("/desk").await;
+    assert_eq!(
+        answer.short(),
+        (503, "Error: ServiceUnavailable: the service is stopping\n")
+    );
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(probe.get("/desk").await.short(), (200, "desk"));
+    assert_eq!(probe.get("/lobby").await.short(), (200, "lobby"));
+    gate.go_on.notify_one();
+    within("the stop", stopping).await;
+    assert_eq!(probe.get("/desk").await.status, 405);
+    lobby.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Waiting {
+    #[dependency(Reached(Arc::default()))]
+    _reached: (),
+    #[dependency(RpcProxy::new("stock"))]
+    _stock: ServiceProxy,
+}
+
+#[service("waiting")]
+impl Waiting {
+    #[http(GET, "/stock")]
+    async fn stock(&self) -> Result<&'static str> {
+        Ok("stock")
+    }
+}
+
+/// Reports the start of the providers.
+struct Reached(Arc<Notify>);
+
+impl DependencyProvider for Reached {
+    type Dependency = ();
+
+    async fn start(&self) -> Result<()> {
+        self.0.notify_one();
+        Ok(())
+    }
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts a service that waits for its broker, in a task.
+async fn waiting(config: Config) -> Container {
+    let reached = Arc::new(Notify::new());
+    let container = Container::builder::<Waiting>(config)
+        .replace_provider("_reached", Reached(reached.clone()))
+        .build()
+        .unwrap();
+    tokio::spawn({
+        let container = container.clone();
+        async move { container.start().await }
+    });
+    within("the start of its providers", reached.notified()).await;
+    container
+}
+
+#[tokio::test]
+async fn a_service_that_waits_for_its_broker_answers_503_on_a_shared_port() {
+    let (desk, address, _) = desk(Config::default()).await;
+    let config = no_broker().with("WEB_SERVER_ADDRESS", address.to_string());
+    let first = waiting(config.clone()).await;
+    let answer = Client::connect(address).await.get("/stock").await;
+    assert_eq!(
+        answer.short(),
+        (503, "Error: ServiceUnavailable: the service is starting\n")
+    );
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(
+        Client::connect(address).await.get("/desk").await.status,
+        200
+    );
+
+    // The port closes with its last started service, and opens with the next one.
+    desk.stop().await;
+    assert!(is_closed(address).await);
+    let lobby = Container::new::<Lobby>(at(address)).unwrap();
+    lobby.start().await.unwrap();
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("/stock").await.status, 503);
+    assert_eq!(client.get("/lobby").await.status, 200);
+
+    first.stop().await;
+    assert_eq!(client.get("/stock").await.status, 404);
+    lobby.stop().await;
+    assert!(is_closed(address).await);
+}
+
+#[tokio::test]
+async fn a_starting_service_serves_its_routes_once_its_broker_is_there() {
+    let (desk, address, _) = desk(Config::default()).await;
+    let broker = broker().await;
+    let config = broker
+        .config()
+        .with("WEB_SERVER_ADDRESS", address.to_string());
+    let container = waiting(config).await;
+    within("the start", async {
+        while Client::connect(address).await.get("/stock").await.status != 200 {}
+    })
+    .await;
+    container.stop().await;
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_is_dropped_with_its_client_if_the_method_says_so() {
+    let gate = Arc::new(Gate::default());
+    let dropped = Arc::new(Notify::new());
+    let config = Config::default().with("WEB_SERVER_ADDRESS", "127.0.0.1:0");
+    let container = Container::builder::<Fickle>(config)
+        .replace("gate", gate.clone())
+        .replace("dropped", dropped.clone())
+        .build()
+        .unwrap();
+    container.start().await.unwrap();
+    let address = web::address(&container).unwrap();
+    let mut client = Client::connect(address).await;
+    client
+        .send("GET /fickle HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await;
+    within("the worker", gate.begun.notified()).await;
+    drop(client);
+    within("the drop of the worker", dropped.notified()).await;
+
+    // A client that stays gets its response, on a connection that is kept.
+    let mut client = Client::connect(address).await;
+    for _ in 0..2 {
+        gate.go_on.notify_one();
+        assert_eq!(client.get("/fickle").await.short(), (200, "done"));
+        within("the worker's end", dropped.notified()).await;
+    }
+    container.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Fickle {
+    #[dependency(Gates(Arc::default()))]
+    gate: Arc<Gate>,
+    #[dependency(Dropped)]
+    dropped: Arc<Notify>,
+}
+
+/// A provider that is replaced.
+struct Dropped;
+
+impl DependencyProvider for Dropped {
+    type Dependency = Arc<Notify>;
+
+    async fn get_dependency(&self, _: &WorkerContext) -> Result<Arc<Notify>> {
+        Ok(Arc::default())
+    }
+}
+
+/// Notifies when it is dropped.
+struct NotifyOnDrop(Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[service("fickle")]
+impl Fickle {
+    #[http(GET, "/fickle", cancel_on_disconnect)]
+    async fn fickle(&self) -> Result<&'static str> {
+        let _guard = NotifyOnDrop(self.dropped.clone());
+        self.gate.begun.notify_one();
+        self.gate.go_on.notified().await;
+        Ok("done")
+    }
 }
 
 #[tokio::test]

@@ -83,6 +83,12 @@ mod http;
 // HTTP when clients are slow, wrong or hostile.
 #[cfg(feature = "http")]
 mod http_peers;
+// `tower` layers, and the format of errors.
+#[cfg(feature = "http")]
+mod http_layers;
+// Bodies that are streamed, multipart ones included.
+#[cfg(feature = "multipart")]
+mod http_uploads;
 // Shared ports, stop and kill.
 #[cfg(feature = "http")]
 mod http_ports;

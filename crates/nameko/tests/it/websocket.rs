@@ -11,7 +11,10 @@ use futures_util::{SinkExt, StreamExt};
 use nameko::{
     Container,
     prelude::*,
-    web::{self, WebSocketConnect, WebSocketDisconnect, WebSocketHub, WebSocketHubProvider},
+    web::{
+        self, WebSocketConnect, WebSocketDisconnect, WebSocketHandshake, WebSocketHub,
+        WebSocketHubProvider,
+    },
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -871,6 +874,84 @@ async fn an_invalid_handshake_is_refused() {
         client.send(format!("{line}\r\n{headers}{more}\r\n")).await;
         assert_eq!(client.head().await.status, 400, "{line} {more}");
     }
+    server.container.stop().await;
+}
+
+#[derive(Dependencies)]
+struct Club {
+    #[dependency(ContextData::new("member"))]
+    member: Option<String>,
+}
+
+#[service("club")]
+impl Club {
+    #[entrypoint(WebSocketHandshake::new())]
+    async fn admit(
+        &self,
+        query: HashMap<String, String>,
+        headers: HashMap<String, String>,
+    ) -> Result<HashMap<String, String>> {
+        let token = headers.get("authorization").map(String::as_str);
+        match token.or(query.get("token").map(String::as_str)) {
+            Some("Bearer right" | "right") => Ok([("member".into(), "ada".into())].into()),
+            Some("broken") => Err(Error::raise("ValueError", "no database")),
+            Some(_) => Err(web::Error::forbidden("not a member").into()),
+            None => Err(web::Error::unauthorized("Bearer", "a token is required").into()),
+        }
+    }
+
+    #[entrypoint(WebSocketConnect::new())]
+    async fn enter(&self, _socket_id: String) -> Result<()> {
+        match self.member.as_deref() {
+            Some("ada") => Ok(()),
+            other => Err(Error::raise("ValueError", format!("{other:?} entered"))),
+        }
+    }
+
+    #[websocket_rpc]
+    async fn who_am_i(&self, _socket_id: String) -> Result<Option<String>> {
+        Ok(self.member.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_authenticated_in_the_handshake() {
+    let (container, addr) = http_client::serve::<Club>(Config::default()).await;
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: x\r\n";
+    for (path, header, status, body) in [
+        ("/ws", "", 401, "Error: Unauthorized: a token is required\n"),
+        (
+            "/ws?token=wrong",
+            "",
+            403,
+            "Error: Forbidden: not a member\n",
+        ),
+        (
+            "/ws?token=broken",
+            "",
+            500,
+            "Error: ValueError: no database\n",
+        ),
+        ("/ws?token=right", "", 101, ""),
+        ("/ws", "Authorization: Bearer right\r\n", 101, ""),
+    ] {
+        let mut client = http_client::Client::connect(addr).await;
+        client
+            .send(format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\n{header}{upgrade}\r\n"
+            ))
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(answer.short(), (status, body), "{path} {header}");
+        if status == 401 {
+            assert_eq!(answer.header("www-authenticate"), "Bearer");
+        }
+    }
+    let server = Server { container, addr };
+    let mut client = server.connect_to("/ws?token=right").await;
+    let reply = client.call("who_am_i", json!({})).await;
+    assert_eq!(reply["data"], "ada", "{reply}");
     server.container.stop().await;
 }
 

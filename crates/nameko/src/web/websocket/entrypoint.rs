@@ -1,9 +1,11 @@
-//! The entrypoint `#[websocket_rpc]`, and those for connecting and disconnecting sockets.
+//! The entrypoint `#[websocket_rpc]`, and those for handshakes, connecting and disconnecting
+//! sockets.
 
 use std::sync::{Arc, OnceLock};
 
 use super::{server::WebSocketServer, shared::Occasion};
 use crate::{
+    arguments::Param,
     container::{Container, MethodHandle},
     error::{Error, Result},
     extension::Entrypoint,
@@ -16,13 +18,51 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct WebSocketRpc(Mount);
 
+/// Runs a method for each handshake, before the connection becomes a WebSocket:
+/// `#[entrypoint(WebSocketHandshake::new())]`. An error refuses the handshake.
+///
+/// Optional parameters `query` and `headers` receive the query of the URL and the HTTP headers with
+/// lower-case names, both as `HashMap<String, String>`. The method returns `()`, or a map of context
+/// data for all workers of the socket, such as the name of the user. The client receives the status
+/// of a [`web::Error`](crate::web::Error), and a 500 for other errors.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use nameko::{prelude::*, web::{self, WebSocketHandshake}};
+///
+/// #[derive(Dependencies)]
+/// struct Chat {
+///     #[dependency(ContextData::new("user"))]
+///     user: Option<String>,
+/// }
+///
+/// #[service("chat")]
+/// impl Chat {
+///     #[entrypoint(WebSocketHandshake::new())]
+///     async fn admit(&self, query: HashMap<String, String>) -> Result<HashMap<String, String>> {
+///         match query.get("token").map(String::as_str) {
+///             Some("secret") => Ok([("user".to_owned(), "ada".to_owned())].into()),
+///             _ => Err(web::Error::unauthorized("Bearer", "a token is required").into()),
+///         }
+///     }
+///
+///     #[websocket_rpc]
+///     async fn who_am_i(&self, _socket_id: String) -> Result<Option<String>> {
+///         Ok(self.user.clone())
+///     }
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub struct WebSocketHandshake(Mount);
+
 /// Runs a method when a WebSocket client connects: `#[entrypoint(WebSocketConnect::new())]`.
 ///
 /// The first argument is the socket's id. Optional parameters `query` and `headers` receive the
 /// query of the URL and the HTTP headers with lower-case names, both as `HashMap<String, String>`.
 /// Requests of the socket wait until the method returns. An error closes the socket with the code
-/// 1008 and the error's text, for example to reject a token. The config key `WEBSOCKET_ORIGINS`
-/// restricts the origins of pages.
+/// 1008 and the error's text. To refuse a client in the handshake, use [`WebSocketHandshake`]. The
+/// config key `WEBSOCKET_ORIGINS` restricts the origins of pages.
 #[derive(Debug, Default)]
 pub struct WebSocketConnect(Mount);
 
@@ -53,13 +93,18 @@ impl Mount {
 
 /// Checks that the first parameter of a method takes the socket's id.
 fn takes_id(method: &MethodHandle, known: Option<&[&str]>) -> Result<()> {
-    let Some((_, more)) = method.params().split_first() else {
-        return Err(Error::Declaration(
+    match method.params().split_first() {
+        Some((_, more)) => has_values(more, known),
+        None => Err(Error::Declaration(
             "the method is called with the id of the socket: add a parameter for it".to_owned(),
-        ));
-    };
+        )),
+    }
+}
+
+/// Checks that a method has no required parameters other than `known` ones.
+fn has_values(params: &[Param], known: Option<&[&str]>) -> Result<()> {
     let unknown = |name: &str| known.is_some_and(|known| !known.contains(&name));
-    match more
+    match params
         .iter()
         .find(|parameter| !parameter.optional && unknown(parameter.name))
     {
@@ -73,7 +118,7 @@ fn takes_id(method: &MethodHandle, known: Option<&[&str]>) -> Result<()> {
 }
 
 macro_rules! entrypoint {
-    ($entrypoint:ident, $occasion:ident, $label:literal, $known:expr) => {
+    ($entrypoint:ident, $occasion:ident, $label:literal, $check:expr) => {
         impl $entrypoint {
             /// Creates the entrypoint.
             pub fn new() -> Self {
@@ -83,7 +128,7 @@ macro_rules! entrypoint {
 
         impl Entrypoint for $entrypoint {
             fn check(&self, _: &Container, method: &MethodHandle) -> Result<()> {
-                takes_id(method, $known)
+                $check(method)
             }
 
             async fn setup(&self, container: &Container, method: MethodHandle) -> Result<()> {
@@ -101,16 +146,21 @@ macro_rules! entrypoint {
     };
 }
 
-entrypoint!(WebSocketRpc, Request, "websocket_rpc", None);
+entrypoint!(WebSocketRpc, Request, "websocket_rpc", |method| takes_id(
+    method, None
+));
 entrypoint!(
-    WebSocketConnect,
-    Connect,
-    "websocket connect",
-    Some(&["headers", "query"])
+    WebSocketHandshake,
+    Handshake,
+    "websocket handshake",
+    |method: &MethodHandle| has_values(method.params(), Some(&["headers", "query"]))
 );
+entrypoint!(WebSocketConnect, Connect, "websocket connect", |method| {
+    takes_id(method, Some(&["headers", "query"]))
+});
 entrypoint!(
     WebSocketDisconnect,
     Disconnect,
     "websocket disconnect",
-    Some(&["channels"])
+    |method| takes_id(method, Some(&["channels"]))
 );

@@ -3,6 +3,7 @@
 //! A client connects to `/ws`, receives its id, sends requests, and receives replies and the events
 //! of its channels. The messages are those of Nameko, see the guide.
 
+mod admission;
 mod entrypoint;
 mod frames;
 mod handshake;
@@ -19,6 +20,6 @@ mod shared;
 mod socket;
 mod transport;
 
-pub use entrypoint::{WebSocketConnect, WebSocketDisconnect, WebSocketRpc};
+pub use entrypoint::{WebSocketConnect, WebSocketDisconnect, WebSocketHandshake, WebSocketRpc};
 pub use hub::WebSocketHub;
 pub use hub_provider::WebSocketHubProvider;

@@ -17,6 +17,7 @@ use super::{
         response::Response,
         server::WebServer,
     },
+    admission,
     handshake::{Handshake, switch, switched},
     hub::WebSocketHub,
     origins::Origins,
@@ -27,6 +28,7 @@ use super::{
     transport::CLOSE_TIMEOUT,
 };
 use crate::{
+    amqp::Table,
     container::{Container, MethodHandle},
     error::Result,
     extension::SharedExtension,
@@ -74,6 +76,7 @@ impl WebSocketServer {
         let mut methods = methods.write().unwrap_or_else(PoisonError::into_inner);
         match occasion {
             Occasion::Request => drop(methods.by_name.insert(method.name(), method)),
+            Occasion::Handshake => methods.handshake.push(method),
             Occasion::Connect => methods.connect.push(method),
             Occasion::Disconnect => methods.disconnect.push(method),
         }
@@ -115,27 +118,36 @@ struct Endpoint(Weak<Shared>);
 
 impl Handler for Endpoint {
     async fn handle(&self, request: RawRequest) -> Response {
-        self.open(request)
-            .unwrap_or_else(|refusal| refusal.into_response())
+        match self.open(request).await {
+            Ok(response) | Err(response) => response,
+        }
     }
 }
 
 impl Endpoint {
-    fn open(&self, request: RawRequest) -> Result<Response, Error> {
-        let shared = self.0.upgrade().ok_or_else(Error::stopping)?;
-        let container = shared.container.upgrade().ok_or_else(Error::stopping)?;
-        let response = switch(&Handshake {
+    /// Returns the response to a handshake, or the refusal of one.
+    async fn open(&self, request: RawRequest) -> Result<Response, Response> {
+        let stopping = || Error::stopping().into_response();
+        let shared = self.0.upgrade().ok_or_else(stopping)?;
+        let handshake = Handshake {
             method: request.method(),
             version: request.version(),
             headers: request.headers(),
             has_body: request.has_body(),
-        })?;
-        shared.origins.admit(request.headers())?;
+        };
+        let response = switch(&handshake).map_err(Error::into_response)?;
+        let origin = shared.origins.admit(request.headers());
+        origin.map_err(Error::into_response)?;
         let (request, upgrade) = request.into_upgrade();
+        let context = admission::admit(&shared, &request).await?;
+        let container = shared.container.upgrade().ok_or_else(stopping)?;
         // Counted from here, so that a stop waits for the socket.
         let guest = shared.hub.enter();
+        if *shared.stopping.borrow() {
+            return Err(stopping());
+        }
         container.spawn_managed("websocket", async move {
-            open(shared, request, upgrade).await;
+            open(shared, request, context, upgrade).await;
             drop(guest);
             Ok::<(), crate::Error>(())
         });
@@ -144,7 +156,7 @@ impl Endpoint {
 }
 
 /// Serves an upgraded connection.
-async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
+async fn open(shared: Arc<Shared>, request: Request, context: Table, upgrade: Upgrade) {
     let Some(stream) = switched(upgrade, &shared.settings).await else {
         return;
     };
@@ -152,6 +164,7 @@ async fn open(shared: Arc<Shared>, request: Request, upgrade: Upgrade) {
         id: Uuid::new_v4().to_string(),
         outbox: Arc::new(Outbox::new(shared.settings.max_queue)),
         request,
+        context,
     };
     socket::serve(stream, opening, shared).await;
 }

@@ -24,6 +24,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Methods {
     pub(super) by_name: HashMap<&'static str, MethodHandle>,
+    pub(super) handshake: Vec<MethodHandle>,
     pub(super) connect: Vec<MethodHandle>,
     pub(super) disconnect: Vec<MethodHandle>,
 }
@@ -32,6 +33,7 @@ pub(super) struct Methods {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
     Request,
+    Handshake,
     Connect,
     Disconnect,
 }
@@ -44,6 +46,7 @@ impl Shared {
     pub(super) fn hooks(&self, occasion: Occasion) -> Vec<MethodHandle> {
         match occasion {
             Occasion::Request => Vec::new(),
+            Occasion::Handshake => self.read().handshake.clone(),
             Occasion::Connect => self.read().connect.clone(),
             Occasion::Disconnect => self.read().disconnect.clone(),
         }

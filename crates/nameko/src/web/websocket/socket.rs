@@ -30,6 +30,8 @@ pub(super) struct Opening {
     pub(super) id: String,
     pub(super) outbox: Arc<Outbox>,
     pub(super) request: HttpRequest,
+    /// Context data of the socket's workers.
+    pub(super) context: Table,
 }
 
 /// Serves a socket until it closes.
@@ -41,6 +43,7 @@ where
         id,
         outbox,
         request,
+        context,
     } = opening;
     if let Ok(greeting) = frames::event("connected", &Connected { socket_id: &id }) {
         outbox.push(greeting.into());
@@ -51,6 +54,7 @@ where
         outbox: &outbox,
         shared: &shared,
         request,
+        context,
         channels: OnceLock::new(),
     };
     let stopping = shared.stopping.subscribe();
@@ -58,11 +62,11 @@ where
     // The connection closes without waiting for the disconnect hooks.
     let channels = present.leave();
     for hook in shared.hooks(Occasion::Disconnect) {
-        let arguments = arguments(&hook, &id, |name| match name {
+        let arguments = hook_arguments(&hook, Some(&id), |name| match name {
             "channels" => Some(serde_json::json!(channels)),
             _ => None,
         });
-        run_hook(&shared, &hook, arguments).await;
+        run_hook(&shared, &hook, arguments, present.context.clone()).await;
     }
 }
 
@@ -78,6 +82,7 @@ struct Present<'a> {
     shared: &'a Shared,
     /// The handshake request.
     request: HttpRequest,
+    context: Table,
     /// Channels of the socket at its removal.
     channels: OnceLock<BTreeSet<String>>,
 }
@@ -99,8 +104,10 @@ impl Drop for Present<'_> {
 impl SocketListener for Present<'_> {
     async fn met(&self) -> Result<(), String> {
         for hook in self.shared.hooks(Occasion::Connect) {
-            let arguments = arguments(&hook, self.id, |name| opened_with(&self.request, name));
-            if let Some(fault) = run_hook(self.shared, &hook, arguments).await {
+            let values = |name: &str| opened_with(&self.request, name);
+            let arguments = hook_arguments(&hook, Some(self.id), values);
+            let context = self.context.clone();
+            if let Some(fault) = run_hook(self.shared, &hook, arguments, context).await {
                 tracing::debug!(
                     "{} refused a socket: {}: {fault}",
                     hook.name(),
@@ -113,7 +120,7 @@ impl SocketListener for Present<'_> {
     }
 
     async fn message(&self, body: Bytes) {
-        handle(self.id, self.outbox, self.shared, &body).await;
+        handle(self, &body).await;
     }
 
     async fn left(&self) {
@@ -122,7 +129,10 @@ impl SocketListener for Present<'_> {
 }
 
 /// Runs the worker of a request.
-async fn handle(id: &str, outbox: &Arc<Outbox>, shared: &Shared, message: &[u8]) {
+async fn handle(socket: &Present<'_>, message: &[u8]) {
+    let Present {
+        id, outbox, shared, ..
+    } = *socket;
     let mut reply = Reply {
         outbox: outbox.clone(),
         correlation_id: "null".to_owned(),
@@ -144,7 +154,8 @@ async fn handle(id: &str, outbox: &Arc<Outbox>, shared: &Shared, message: &[u8])
         return;
     };
     // A task of the container: it completes even if the socket disconnects.
-    let mut worker = container.spawn_worker(&method, arguments, Table::new(), move |outcome| {
+    let context = socket.context.clone();
+    let mut worker = container.spawn_worker(&method, arguments, context, move |outcome| {
         std::future::ready(reply.send(outcome))
     });
     drop(container);
@@ -211,6 +222,7 @@ async fn run_hook(
     shared: &Shared,
     method: &MethodHandle,
     arguments: Result<Arguments>,
+    context: Table,
 ) -> Option<Fault> {
     let arguments = match arguments {
         Ok(arguments) => arguments,
@@ -218,7 +230,7 @@ async fn run_hook(
     };
     let container = shared.container.upgrade()?;
     let (failed, failure) = tokio::sync::oneshot::channel();
-    let mut worker = container.spawn_worker(method, arguments, Table::new(), |outcome| {
+    let mut worker = container.spawn_worker(method, arguments, context, |outcome| {
         // Fails if the socket's task was dropped.
         let _ = failed.send(outcome.as_ref().err().cloned());
         std::future::ready(outcome)
@@ -228,23 +240,29 @@ async fn run_hook(
     failure.await.ok().flatten()
 }
 
-/// Returns the arguments of a hook: the socket's id, and optional values by name.
-fn arguments(
+/// Returns the arguments of a hook: the socket's id if there is one, and optional values by name.
+pub(super) fn hook_arguments(
     method: &MethodHandle,
-    socket_id: &str,
+    socket_id: Option<&str>,
     known: impl Fn(&str) -> Option<serde_json::Value>,
 ) -> Result<Arguments> {
-    let named = method.params().iter().skip(1);
+    let mut arguments = Arguments::new();
+    if let Some(id) = socket_id {
+        arguments = arguments.arg(id)?;
+    }
+    let named = method
+        .params()
+        .iter()
+        .skip(usize::from(socket_id.is_some()));
     named
         .filter_map(|parameter| known(parameter.name).map(|value| (parameter.name, value)))
-        .try_fold(
-            Arguments::new().arg(socket_id)?,
-            |arguments, (name, value)| arguments.kwarg(name, value),
-        )
+        .try_fold(arguments, |arguments, (name, value)| {
+            arguments.kwarg(name, value)
+        })
 }
 
-/// Returns a value of the handshake request for a connect hook.
-fn opened_with(request: &HttpRequest, name: &str) -> Option<serde_json::Value> {
+/// Returns a value of the handshake request for a hook.
+pub(super) fn opened_with(request: &HttpRequest, name: &str) -> Option<serde_json::Value> {
     match name {
         "headers" => {
             let mut headers = serde_json::Map::new();
