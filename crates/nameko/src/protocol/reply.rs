@@ -50,7 +50,7 @@ pub(crate) fn decode_reply(
 ) -> Result<Payload> {
     let content_type = properties.content_type.as_deref().unwrap_or(JSON);
     let format = codec.accepted(content_type)?;
-    let body = codec.decompress(properties, body)?;
+    let body = codec.plain(format, properties, body)?;
     if let Format::Json = format {
         return from_json(&serialization::received(&body)?);
     }

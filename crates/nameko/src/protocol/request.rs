@@ -122,7 +122,7 @@ pub(crate) fn decode_request(
         codec.decode(properties, body).map_err(unreadable)?
     } else {
         let format = codec.accepted(content_type).map_err(unreadable)?;
-        let body = codec.decompress(properties, body).map_err(unreadable)?;
+        let body = codec.plain(format, properties, body).map_err(unreadable)?;
         if let Format::Json = format {
             return from_json(&serialization::received(&body).map_err(unreadable)?);
         }

@@ -1,12 +1,12 @@
 //! The codec of a container or client: the format it writes and the formats it accepts.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Encoded, Error, Payload,
+    Encoded, Error, Payload, charset,
     compression::{COMPRESSION_HEADER, Compression, MAX_DECOMPRESSED_KEY},
     content_type::{self, RAW, TEXT},
     format::{self, Format},
@@ -130,18 +130,20 @@ impl Codec {
     /// The header `compression` selects the decompressor and the content type the format, which
     /// must be accepted. `application/data` and `application/text` are always accepted; a message
     /// without a content type counts as `application/data`. Both yield text, or bytes if the
-    /// content encoding is `binary`.
+    /// content encoding is `binary`. Text, JSON among it, is read in its content encoding: UTF-8,
+    /// UTF-16, Latin-1, ISO 8859-15 or Windows-1252.
     ///
     /// # Errors
     /// If the body cannot be decompressed, its format is not accepted, or its content is malformed:
     /// [`Error::is_unreadable`].
     pub fn decode(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
-        let body = self.decompress(properties, body)?;
         let content_type = properties.content_type.as_deref().unwrap_or(RAW);
         if [RAW, TEXT].contains(&content_type) {
+            let body = self.decompress(properties, body)?;
             return format::text(properties.content_encoding.as_deref(), &body);
         }
-        self.accepted(content_type)?.decode(&body)
+        let format = self.accepted(content_type)?;
+        format.decode(&self.plain(format, properties, body)?)
     }
 
     /// Like [`decode`](Self::decode), for messages written by this program: accepts every known
@@ -149,14 +151,32 @@ impl Codec {
     pub(crate) fn read_own(&self, properties: &Properties, body: &Bytes) -> Result<Payload, Error> {
         match properties.content_type.as_deref() {
             Some(RAW) => self.decode(properties, body),
-            _ => self
-                .reply_format(properties)
-                .decode(&self.decompress(properties, body)?),
+            _ => {
+                let format = self.reply_format(properties);
+                format.decode(&self.plain(&format, properties, body)?)
+            }
+        }
+    }
+
+    /// Returns a body as its format reads it: decompressed, and text in UTF-8.
+    pub(crate) fn plain(
+        &self,
+        format: &Format,
+        properties: &Properties,
+        body: &Bytes,
+    ) -> Result<Bytes, Error> {
+        let body = self.decompress(properties, body)?;
+        if !format.is_text() {
+            return Ok(body);
+        }
+        match charset::to_utf_8(properties.content_encoding.as_deref(), &body)? {
+            Cow::Borrowed(text) => Ok(body.slice_ref(text)),
+            Cow::Owned(text) => Ok(text.into()),
         }
     }
 
     /// Returns the decompressed body.
-    pub(crate) fn decompress(&self, properties: &Properties, body: &Bytes) -> Result<Bytes, Error> {
+    fn decompress(&self, properties: &Properties, body: &Bytes) -> Result<Bytes, Error> {
         match properties.headers.get(COMPRESSION_HEADER) {
             None | Some(Value::Null) => Ok(body.clone()),
             Some(Value::String(name)) if name.is_empty() => Ok(body.clone()),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Encoded, Error, Payload, Serializer,
+    Encoded, Error, Payload, Serializer, charset,
     content_type::{self, BINARY, JSON, RAW, UTF_8},
     json, registry,
 };
@@ -94,6 +94,17 @@ impl Format {
         }
     }
 
+    /// Returns whether bodies in this format are text, in the content encoding of their message.
+    pub(super) fn is_text(&self) -> bool {
+        match self {
+            Self::Json => true,
+            #[cfg(feature = "msgpack")]
+            Self::MessagePack => false,
+            Self::Raw => false,
+            Self::Registered(serializer) => !charset::is_binary(serializer.content_encoding()),
+        }
+    }
+
     pub(crate) fn decode(&self, body: &Bytes) -> Result<Payload, Error> {
         match self {
             Self::Json => Payload::from_json_body(body),
@@ -141,22 +152,13 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
 ///
 /// Source: `kombu.serialization.loads`.
 pub(super) fn text(content_encoding: Option<&str>, body: &[u8]) -> Result<Payload, Error> {
-    let encoding = content_encoding.unwrap_or(UTF_8).to_ascii_lowercase();
-    match encoding.as_str() {
-        BINARY | "ascii-8bit" => Payload::packed(&Octets(body)),
-        "utf-8" | "utf8" | "us-ascii" | "ascii" => {
-            let text = std::str::from_utf8(body).map_err(|error| {
-                Error::read(format_args!("its body is not {encoding} text: {error}"))
-            })?;
-            Payload::packed(text)
-        }
-        "latin-1" | "latin1" | "iso-8859-1" => {
-            Payload::packed(&body.iter().map(|b| char::from(*b)).collect::<String>())
-        }
-        _ => Err(Error::read(format_args!(
-            "its content encoding `{encoding}` is not known: send utf-8, latin-1 or binary"
-        ))),
+    if content_encoding.is_some_and(charset::is_binary) {
+        return Payload::packed(&Octets(body));
     }
+    let text = charset::to_utf_8(content_encoding, body)?;
+    let text = std::str::from_utf8(&text)
+        .map_err(|error| Error::read(format_args!("its body is not UTF-8 text: {error}")))?;
+    Payload::packed(text)
 }
 
 /// Serializes as bytes, not as a list of numbers.

@@ -7,6 +7,7 @@
 //! JSON is written and read as by Python's `json` module: [`to_vec`], [`from_slice`]. [`register`]
 //! adds custom formats.
 
+mod charset;
 mod codec;
 mod compression;
 mod content_type;

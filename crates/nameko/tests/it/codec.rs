@@ -87,7 +87,7 @@ fn text_and_bytes_are_passed_unchanged() {
                 .is_unreadable()
         );
         assert!(
-            read(content_type, Some("cp1252"), b"x")
+            read(content_type, Some("cp850"), b"x")
                 .unwrap_err()
                 .is_unreadable()
         );
@@ -106,6 +106,58 @@ fn text_and_bytes_are_passed_unchanged() {
         (&[255][..], "binary")
     );
     assert!(raw.encode(&1).unwrap_err().is_write());
+}
+
+/// JSON published by other programs. The bodies are those of Python's `str.encode`.
+#[test]
+fn json_is_read_in_its_content_encoding() {
+    let codec = Codec::of(&Config::default()).unwrap();
+    let read = |encoding: &'static str, body: &[u8]| {
+        let properties = Properties {
+            content_type: Some("application/json".into()),
+            content_encoding: Some(encoding.into()),
+            ..Properties::default()
+        };
+        codec.decode(&properties, &body.to_vec().into())
+    };
+    for (encoding, body) in [
+        ("latin-1", &b"\"caf\xe9\""[..]),
+        ("ISO-8859-1", b"\"caf\xe9\""),
+        ("iso_8859_15", b"\"caf\xe9\""),
+        ("cp1252", b"\"caf\xe9\""),
+        ("utf-16", b"\xff\xfe\"\0c\0a\0f\0\xe9\0\"\0"),
+        ("utf-16", b"\xfe\xff\0\"\0c\0a\0f\0\xe9\0\""),
+        ("utf-16", b"\"\0c\0a\0f\0\xe9\0\"\0"),
+        ("utf-16-le", b"\"\0c\0a\0f\0\xe9\0\"\0"),
+        ("UTF-16BE", b"\0\"\0c\0a\0f\0\xe9\0\""),
+        ("utf-8-sig", b"\xef\xbb\xbf\"caf\xc3\xa9\""),
+        ("utf-8-sig", b"\"caf\xc3\xa9\""),
+        ("utf8", b"\"caf\xc3\xa9\""),
+        ("binary", b"\"caf\xc3\xa9\""),
+        ("", b"\"caf\xc3\xa9\""),
+    ] {
+        let text: String = read(encoding, body).unwrap().read().unwrap();
+        assert_eq!(text, "café", "{encoding}");
+    }
+    for (encoding, body) in [("iso-8859-15", b"\"\xa4\""), ("cp1252", b"\"\x80\"")] {
+        let text: String = read(encoding, body).unwrap().read().unwrap();
+        assert_eq!(text, "€", "{encoding}");
+    }
+    for (encoding, body, problem) in [
+        (
+            "cp850",
+            &b"\"\""[..],
+            "`cp850` is not supported: send utf-8",
+        ),
+        ("utf-7", b"\"\"", "`utf-7` is not supported"),
+        ("cp1252", b"\"\x81\"", "its body is not cp1252 text"),
+        ("utf-16", b"\"\0\"", "its body is not utf-16 text"),
+        ("utf-16-le", b"\0\xd8", "its body is not utf-16-le text"),
+    ] {
+        let error = read(encoding, body).unwrap_err();
+        assert!(error.is_unreadable());
+        assert!(error.to_string().contains(problem), "{error}");
+    }
 }
 
 /// Output of the gzip tool is accepted too.
