@@ -44,12 +44,15 @@ class AmqpError(Exception):
     kind: 'uri' | 'io' | 'tls' | 'timeout' | 'not_amqp' | 'handshake' | 'access_refused'
     | 'not_allowed' | 'channel_closed' | 'connection_closed' | 'lost' | 'unsendable' | 'unroutable'
     | 'nacked' | 'stopped'. code: the AMQP reply code, if the broker sent one. text: the cause and
-    the remedy, also `str()` of the exception.
+    the remedy, also `str()` of the exception. reply_text and method: the text of a broker that
+    closed the channel or the connection, and the ids of the class and method that it refused.
     """
 
     kind: str
     code: int | None
     text: str
+    reply_text: str | None
+    method: tuple[int, int]
 
 @final
 class Options:

@@ -1,5 +1,6 @@
 """Consumers and publishers of queues."""
 
+import pickle
 import threading
 import warnings
 from unittest.mock import Mock
@@ -7,12 +8,13 @@ from unittest.mock import Mock
 import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
 
-from nameko.amqp import get_connection
+from nameko.amqp import UnsendableMessage, get_connection
 from nameko.amqp.entities import exchange_to_dict, queue_to_dict
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.amqp.publish import UndeliverableMessage
-from nameko.exceptions import ConfigurationError
+from nameko.exceptions import ConfigurationError, serialize
 from nameko.extensions import DependencyProvider
 from nameko.messaging import HeaderDecoder, HeaderEncoder, Publisher, consume
 from nameko.testing.services import dummy, entrypoint_hook, entrypoint_waiter
@@ -204,6 +206,32 @@ class TestPublisherCore:
     def test_a_wrong_user_id_is_an_error(self, publisher):
         with pytest.raises(PreconditionFailed):
             publisher.publish("x", user_id="somebody-else")
+
+    def test_a_refusal_has_the_form_of_py_amqps_errors(self, publisher, uid):
+        with pytest.raises(NotFound) as raised:
+            publisher.publish("x", exchange="missing-" + uid)
+        error = raised.value
+        assert error.reply_code == error.code == 404
+        assert error.reply_text.startswith("NOT_FOUND - no exchange 'missing-{}'".format(uid))
+        assert error.method == error.method_name == "Basic.publish"
+        assert error.args == (404, error.reply_text, (60, 40), "Basic.publish")
+        # The text also names the broker.
+        assert "127.0.0.1" in str(error) or "localhost" in str(error)
+        assert serialize(error)["exc_path"] == "amqp.exceptions.NotFound"
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is NotFound
+        assert copy.args == error.args
+
+    @pytest.mark.parametrize(
+        "headers", [{"large": "x" * 200_000}, {"x" * 300: 1}], ids=["large", "long name"]
+    )
+    def test_a_message_that_amqp_cannot_carry_is_a_permanent_error(self, publisher, headers, get):
+        with pytest.raises(UnsendableMessage, match="cannot be sent over AMQP") as raised:
+            publisher.publish("x", headers=headers)
+        assert isinstance(raised.value, ValueError)
+        assert not isinstance(raised.value, (OSError, OperationalError))
+        publisher.publish("fine")
+        assert get().payload == "fine"
 
     def test_a_deleted_exchange_is_declared_again(self, publisher, config, exchange):
         publisher.publish("one")

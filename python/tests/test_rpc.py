@@ -40,7 +40,7 @@ from nameko.rpc import (
     get_rpc_exchange,
     rpc,
 )
-from nameko.standalone.rpc import ClusterRpcProxy
+from nameko.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
 from nameko.testing.services import entrypoint_hook, replace_dependencies
 from nameko.testing.utils import get_extension
 
@@ -256,6 +256,16 @@ def test_call_id_stack_and_context_data_travel(service, uid):
     ]
     assert own == nested[:2]
     assert data == {"added": "by the method"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"], ids=ascii)
+def test_context_data_that_cannot_be_sent_is_an_error_of_the_call(service, config, value):
+    name = service.service_name
+    with ServiceRpcProxy(name, config, context_data={"rate": value}, timeout=10) as client:
+        for call in (client.two, client.two.call_async):
+            with pytest.raises(ValueError, match=r"`nameko\.rate`"):
+                call(1)
+    assert service.two(1) == [1, None]
 
 
 def test_expected_exceptions_are_logged_as_warnings(service, caplog):

@@ -161,13 +161,18 @@ class TestConnectionErrors:
 
     def test_wrong_password(self, own_broker):
         client = ClusterRpcProxy({"AMQP_URI": own_broker.uri.replace("guest:guest", "guest:no")})
-        with pytest.raises(AccessRefused, match="guest"):
+        with pytest.raises(AccessRefused, match="guest") as raised:
             client.start()
+        assert raised.value.reply_code == 403
+        assert raised.value.reply_text.startswith("ACCESS_REFUSED - Login was refused")
 
     def test_wrong_vhost(self, own_broker):
         client = ClusterRpcProxy({"AMQP_URI": own_broker.uri.rstrip("/") + "/nowhere"})
-        with pytest.raises(NotAllowed, match="nowhere"):
+        with pytest.raises(NotAllowed, match="nowhere") as raised:
             client.start()
+        assert raised.value.args[0] == 530
+        assert raised.value.reply_text.startswith("NOT_ALLOWED - vhost nowhere not found")
+        assert raised.value.method == "Connection.open"
 
     def test_another_protocol(self):
         with socket.create_server(("127.0.0.1", 0)) as server:

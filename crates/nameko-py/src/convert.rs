@@ -1,10 +1,10 @@
 //! Conversion between Python objects and AMQP types, with the Python types of py-amqp.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, iter};
 
 use bytes::Bytes;
 use nameko::amqp::{Binding, Exchange, ExchangeKind, Properties, Queue, Table, Text, Value};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -229,15 +229,18 @@ fn timestamp(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     if let Ok(seconds) = value.extract::<u64>() {
         return Ok(seconds);
     }
+    if let Ok(seconds) = value.extract::<i64>() {
+        return Ok(seconds.cast_unsigned());
+    }
     if value.is_instance(&value.py().import("datetime")?.getattr("datetime")?)? {
         return seconds_of(value);
     }
     let seconds = value.extract::<f64>()?;
-    // Truncates as `int()` does; the cast saturates.
-    if seconds >= 0.0 {
-        Ok(seconds as u64)
+    if seconds.is_finite() {
+        // Truncates as `int()` does; the cast saturates.
+        Ok((seconds as i64).cast_unsigned())
     } else {
-        Err(PyValueError::new_err("must not be before 1970"))
+        Err(PyValueError::new_err("must be a finite number of seconds"))
     }
 }
 
@@ -281,7 +284,13 @@ fn from_python(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
             .map(Value::Int)
             .map_err(|_| PyValueError::new_err("an integer of more than 64 bits"))
     } else if let Ok(number) = value.cast::<PyFloat>() {
-        Ok(Value::Double(number.value()))
+        let number = number.value();
+        if !number.is_finite() {
+            return Err(PyValueError::new_err(format!(
+                "{number} is no finite number, and brokers refuse it"
+            )));
+        }
+        Ok(Value::Double(number))
     } else if value.is_none() {
         Ok(Value::Null)
     } else if let Ok(bytes) = value.cast::<PyBytes>() {
@@ -310,18 +319,24 @@ fn from_rare(value: &Bound<'_, PyAny>) -> PyResult<Value> {
                 "AMQP's decimals have 31 bits and at most 255 digits after the point",
             )
         };
-        let digits = value
-            .call_method0("as_tuple")?
-            .getattr("exponent")?
-            .extract::<i64>()
-            .map_err(|_| unfit())?;
-        let scale = u8::try_from((-digits).max(0)).map_err(|_| unfit())?;
-        let scaled = value
-            .call_method1("scaleb", (scale,))?
-            .call_method0("__int__")?;
+        // Not by arithmetic, which rounds to the precision of the decimal context. The exponent of
+        // NaN and infinity is a string.
+        let parts = value.call_method0("as_tuple")?.extract();
+        let (sign, digits, exponent): (u8, Vec<u8>, i64) = parts.map_err(|_| unfit())?;
+        let scale = u8::try_from((-exponent).max(0)).map_err(|_| unfit())?;
+        let zeros = usize::try_from(exponent.clamp(0, 20)).unwrap_or_default();
+        let digits = digits.into_iter().chain(iter::repeat_n(0, zeros));
+        let unsigned = digits.map(i64::from).try_fold(0_i64, |number, digit| {
+            number
+                .checked_mul(10)
+                .and_then(|tens| tens.checked_add(digit))
+        });
+        let signed = unsigned.map(|number| if sign == 0 { number } else { -number });
         return Ok(Value::Decimal {
             scale,
-            value: scaled.extract().map_err(|_| unfit())?,
+            value: signed
+                .and_then(|number| i32::try_from(number).ok())
+                .ok_or_else(unfit)?,
         });
     }
     Err(PyTypeError::new_err(format!(
@@ -330,14 +345,13 @@ fn from_rare(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     )))
 }
 
+/// Seconds since 1970, as two's complement if negative: the form that Java sends.
 fn seconds_of(datetime: &Bound<'_, PyAny>) -> PyResult<u64> {
     let seconds = datetime
         .py()
         .import("calendar")?
         .call_method1("timegm", (datetime.call_method0("utctimetuple")?,))?;
-    seconds
-        .extract()
-        .map_err(|_| PyValueError::new_err("a time before 1970"))
+    Ok(seconds.extract::<i64>()?.cast_unsigned())
 }
 
 fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
@@ -350,8 +364,9 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
         Value::Bytes(bytes) => PyBytes::new(py, bytes).into_any(),
         Value::Timestamp(seconds) => naive_utc(py, *seconds)?,
         Value::Decimal { scale, value } => {
-            let number = py.import("decimal")?.getattr("Decimal")?.call1((*value,))?;
-            number.call_method1("scaleb", (-i32::from(*scale),))?
+            // From a string, which the precision of the decimal context does not round.
+            let text = format!("{value}e-{scale}");
+            py.import("decimal")?.getattr("Decimal")?.call1((text,))?
         }
         Value::List(items) => {
             let list = PyList::empty(py);
@@ -365,8 +380,9 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
 }
 
 /// Converts a timestamp to a naive datetime in UTC, as py-amqp does; to the number if datetime
-/// cannot represent it.
+/// cannot represent it. Times before 1970 are negative, as Java sends them.
 fn naive_utc(py: Python<'_>, seconds: u64) -> PyResult<Bound<'_, PyAny>> {
+    let seconds = seconds.cast_signed();
     let datetime = py.import("datetime")?;
     let utc = datetime.getattr("timezone")?.getattr("utc")?;
     match datetime
@@ -382,7 +398,16 @@ fn naive_utc(py: Python<'_>, seconds: u64) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-/// Returns an error of the same type, with the place prepended to its text.
+/// Returns an error with the place prepended to its text: a TypeError, ValueError or OverflowError.
+///
+/// Other types, such as UnicodeEncodeError, cannot be created from a text.
 fn in_context(py: Python<'_>, place: &str, error: PyErr) -> PyErr {
-    PyErr::from_type(error.get_type(py), format!("{place}: {}", error.value(py)))
+    let text = format!("{place}: {}", error.value(py));
+    if error.is_instance_of::<PyTypeError>(py) {
+        PyTypeError::new_err(text)
+    } else if error.is_instance_of::<PyOverflowError>(py) {
+        PyOverflowError::new_err(text)
+    } else {
+        PyValueError::new_err(text)
+    }
 }

@@ -8,8 +8,12 @@ pyo3::create_exception!(
     AmqpError,
     pyo3::exceptions::PyException,
     "A failure of a broker or of the connection to it. `kind` names the case, `code` is the AMQP reply code if the broker \
-     sent one, `text` gives the cause and the remedy."
+     sent one, `text` gives the cause and the remedy, `reply_text` is the text of a broker that closed the channel or the \
+     connection, `method` the ids of the class and method that it refused."
 );
+
+/// The class and method ids of `connection.open`.
+const CONNECTION_OPEN: (u16, u16) = (10, 40);
 
 /// The contents of an `AmqpError`: created on any thread, raised on a Python one.
 #[derive(Clone, Debug)]
@@ -17,6 +21,10 @@ pub(crate) struct Failure {
     kind: &'static str,
     code: Option<u16>,
     text: String,
+    /// The text of a broker that closed the channel or the connection.
+    reply_text: Option<String>,
+    /// The class and method ids that the broker refused; (0, 0) if none.
+    method: (u16, u16),
 }
 
 impl Failure {
@@ -26,6 +34,8 @@ impl Failure {
             kind: "lost",
             code: None,
             text: text.into(),
+            reply_text: None,
+            method: (0, 0),
         }
     }
 
@@ -36,7 +46,9 @@ impl Failure {
         let set = value
             .setattr(pyo3::intern!(py, "kind"), self.kind)
             .and_then(|()| value.setattr(pyo3::intern!(py, "code"), self.code))
-            .and_then(|()| value.setattr(pyo3::intern!(py, "text"), self.text));
+            .and_then(|()| value.setattr(pyo3::intern!(py, "text"), self.text))
+            .and_then(|()| value.setattr(pyo3::intern!(py, "reply_text"), self.reply_text))
+            .and_then(|()| value.setattr(pyo3::intern!(py, "method"), self.method));
         set.err().unwrap_or(error)
     }
 }
@@ -59,10 +71,30 @@ impl From<&Error> for Failure {
             // HeartbeatMissed, Protocol, Lost, Closed: the connection is gone.
             _ => "lost",
         };
+        let (reply_text, method) = match error {
+            Error::ChannelClosed {
+                text,
+                class,
+                method,
+                ..
+            }
+            | Error::ConnectionClosed {
+                text,
+                class,
+                method,
+                ..
+            } => (Some(text.clone()), (*class, *method)),
+            // Without a method, as py-amqp reports it.
+            Error::AccessRefused { text, .. } => (Some(text.clone()), (0, 0)),
+            Error::NotAllowed { text, .. } => (Some(text.clone()), CONNECTION_OPEN),
+            _ => (None, (0, 0)),
+        };
         Failure {
             kind,
             code: error.reply_code(),
             text: error.to_string(),
+            reply_text,
+            method,
         }
     }
 }
@@ -87,6 +119,8 @@ impl From<PublishError> for Failure {
             kind,
             code: error.reply_code(),
             text: error.to_string(),
+            reply_text: None,
+            method: (0, 0),
         }
     }
 }

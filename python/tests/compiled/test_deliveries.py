@@ -3,7 +3,7 @@
 import os
 import queue
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 
 import pytest
 from topology import DEADLINE
@@ -88,6 +88,32 @@ class TestDelivery:
             name: type(value) for name, value in headers.items()
         }
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            datetime(1969, 12, 31, 23, 59, 59),
+            datetime(1, 1, 1),
+            datetime(9999, 12, 31, 23, 59, 59),
+            Decimal("-0.001"),
+            Decimal("0E-255"),
+            Decimal(-(2**31)),
+            Decimal("2147483647E-255"),
+        ],
+        ids=repr,
+    )
+    def test_a_header_that_was_read_can_be_sent_on(self, exchange_one, value):
+        _, delivery = exchange_one(b"", {"headers": {"value": value}})
+        with localcontext(Context(prec=2)):
+            _, again = exchange_one(b"", {"headers": delivery.headers})
+        assert again.headers == {"value": value}
+
+    def test_a_time_before_1970_can_be_sent_on(self, exchange_one):
+        # As a datetime and as the numbers of a program in Java.
+        for moment in (datetime(1969, 12, 31, 23, 59, 59), -1, -1.5, 2**64 - 1):
+            _, delivery = exchange_one(b"", {"timestamp": moment})
+            _, again = exchange_one(b"", {"timestamp": delivery.properties["timestamp"]})
+            assert again.properties["timestamp"] == 2**64 - 1
+
     def test_receives_a_large_body(self, exchange_one):
         body = os.urandom(1024) * 3000
         _, delivery = exchange_one(body, {})
@@ -98,6 +124,14 @@ class TestDelivery:
         [
             ({"headers": {"tags": {1, 2}}}, TypeError, "`tags`.*not set"),
             ({"headers": {"n": 2**64}}, ValueError, "`n`.*64 bits"),
+            ({"headers": {"n": float("nan")}}, ValueError, "`n`.*no finite number"),
+            ({"headers": {"n": [float("-inf")]}}, ValueError, "`n`.*no finite number"),
+            ({"headers": {"n": "\ud800"}}, ValueError, "`n`.*surrogates"),
+            ({"headers": {"\ud800": 1}}, ValueError, "surrogates"),
+            ({"headers": {"n": Decimal("NaN")}}, ValueError, "`n`.*decimals"),
+            ({"headers": {"n": Decimal(2**31)}}, ValueError, "`n`.*decimals"),
+            ({"headers": {"n": Decimal("1e999999")}}, ValueError, "`n`.*decimals"),
+            ({"timestamp": float("inf")}, ValueError, "`timestamp`.*finite"),
             ({"headers": {1: "one"}}, TypeError, "must be a str"),
             ({"headers": 1}, TypeError, "application_headers|headers"),
             ({"priority": 300}, OverflowError, "`priority`"),
