@@ -20,9 +20,9 @@ use crate::error::Result;
 /// The body of a request as a stream of chunks, for bodies that do not fit into memory.
 ///
 /// The method runs while the body arrives. The total size is limited by `max_body` of `#[http]`, or
-/// `WEB_SERVER_MAX_BODY`; each chunk must arrive within `WEB_SERVER_BODY_TIMEOUT`. The method itself
-/// is limited by `timeout` of `#[http]`, or `WEB_SERVER_TIMEOUT`. If the method returns before it
-/// has read the body, the response closes the connection.
+/// `WEB_SERVER_MAX_BODY`; each chunk must arrive within `WEB_SERVER_BODY_TIMEOUT`. The method
+/// itself is limited by `timeout` of `#[http]`, or `WEB_SERVER_TIMEOUT`. If the method returns
+/// before it has read the body, the response closes the connection.
 ///
 /// ```
 /// use nameko::{prelude::*, web::{self, BodyStream}};

@@ -22,9 +22,9 @@ pub struct WebSocketRpc(Mount);
 /// `#[entrypoint(WebSocketHandshake::new())]`. An error refuses the handshake.
 ///
 /// Optional parameters `query` and `headers` receive the query of the URL and the HTTP headers with
-/// lower-case names, both as `HashMap<String, String>`. The method returns `()`, or a map of context
-/// data for all workers of the socket, such as the name of the user. The client receives the status
-/// of a [`web::Error`](crate::web::Error), and a 500 for other errors.
+/// lower-case names, both as `HashMap<String, String>`. The method returns `()`, or a map of
+/// context data for all workers of the socket, such as the name of the user. The client receives
+/// the status of a [`web::Error`](crate::web::Error), and a 500 for other errors.
 ///
 /// ```
 /// use std::collections::HashMap;
