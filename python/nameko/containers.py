@@ -166,6 +166,8 @@ class WorkerContext:
     _entered: Iterable[Any] = ()
     # Created on first access.
     _state: dict[Any, Any] | None = None
+    # Whether a hook observes the worker before or after its reply. Set before the reply.
+    _has_hooks = True
     # The provider and the name of a hook that failed before the method.
     _failed_hook: tuple[Any, str] | None = None
     # The exception of a fatal hook, which kills the container.
@@ -285,7 +287,8 @@ class ServiceContainer:
         self._lifecycle = Lifecycle()
         # Intact while no hook of the kind is overridden or patched. Created lazily.
         self._result_hook_guard: PatchGuard | None = None
-        self._reply_hook_guard: PatchGuard | None = None
+        # The same for the hooks before the reply and after it.
+        self._hook_guard: PatchGuard | None = None
         self._being_killed = False
         self._kill_lock = threading.Lock()
         # Sent once the container has stopped; carries the exception that killed it.
@@ -480,21 +483,25 @@ class ServiceContainer:
 
         Without such hooks a worker ends before the broker has confirmed its reply.
         """
-        if self._result_hook_guard is None:
-            entries = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
-            for dependency in self.dependencies:
-                entries += guarded_methods(dependency, _DEPENDENCY_RESULT_HOOKS)
-            self._result_hook_guard = PatchGuard(entries)
-        return not self._result_hook_guard.intact()
+        guard = self._result_hook_guard
+        if guard is None:
+            guard = self._result_hook_guard = self._guard(_DEPENDENCY_RESULT_HOOKS)
+        return not guard.intact()
 
-    def _has_reply_hooks(self) -> bool:
-        """Whether a hook observes a worker before its result is handled."""
-        if self._reply_hook_guard is None:
-            entries = []
-            for dependency in self.dependencies:
-                entries += guarded_methods(dependency, _DEPENDENCY_REPLY_HOOKS)
-            self._reply_hook_guard = PatchGuard(entries)
-        return not self._reply_hook_guard.intact()
+    def _has_hooks(self) -> bool:
+        """Whether a hook observes a worker before or after its result is handled."""
+        guard = self._hook_guard
+        if guard is None:
+            guard = self._hook_guard = self._guard(
+                {**_DEPENDENCY_REPLY_HOOKS, **_DEPENDENCY_RESULT_HOOKS}
+            )
+        return not guard.intact()
+
+    def _guard(self, dependency_hooks: dict[str, Any]) -> PatchGuard:
+        entries = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
+        for dependency in self.dependencies:
+            entries += guarded_methods(dependency, dependency_hooks)
+        return PatchGuard(entries)
 
     def _worker_ends_inline(self, worker: tuple[WorkerContext, Any]) -> bool:
         """Whether the rest of the worker after its method is non-blocking."""
@@ -507,7 +514,7 @@ class ServiceContainer:
             # A partial of the entrypoint's handle_result, or of a function with the same guarantee.
             if getattr(getattr(handle_result, "func", None), "nonblocking", None) is not True:
                 return False
-        return not self.has_result_hooks() and not self._has_reply_hooks()
+        return not self._has_hooks()
 
     def _on_worker_start(self, thread: WorkerThread, worker: tuple[WorkerContext, Any]) -> None:
         self._worker_threads[worker[0]] = thread
@@ -532,6 +539,7 @@ class ServiceContainer:
         result = exc_info = None
         if self.layers:
             result, exc_info = self._run_layers(worker_ctx)
+            worker_ctx._has_hooks = self._has_hooks()
             self._end_worker(worker_ctx, handle_result, result, exc_info, verbose)
             return None
         try:
@@ -608,7 +616,7 @@ class ServiceContainer:
         except BaseException as exc:
             failures.append(exc)
             exc_info = self._failed_call(worker_ctx, exc)
-        if self._has_reply_hooks():
+        if self._has_hooks():
             result, exc_info = self._before_reply(worker_ctx, result, exc_info)
         if exc_info is not None:
             try:
@@ -648,7 +656,8 @@ class ServiceContainer:
         exc_info: Any,
         verbose: bool,
     ) -> None:
-        if self._has_reply_hooks():
+        worker_ctx._has_hooks = has_hooks = self._has_hooks()
+        if has_hooks:
             result, exc_info = self._before_reply(worker_ctx, result, exc_info)
         self._end_worker(worker_ctx, handle_result, result, exc_info, verbose)
 
@@ -671,7 +680,7 @@ class ServiceContainer:
 
         if verbose:
             _log.debug("signalling result for %s", worker_ctx)
-        if self.has_result_hooks():
+        if worker_ctx._has_hooks:
             cancelled = exc_info is not None and isinstance(exc_info[1], CancelledError)
             worker_ctx.end = WorkerEnd.CANCELLED if cancelled else WorkerEnd.COMPLETED
             worker_ctx.outcome = Outcome(result, exc_info)
@@ -679,7 +688,7 @@ class ServiceContainer:
             # The traceback refers to this frame: without it the worker is freed at once.
             del exc_info
             self._worker_teardown(worker_ctx)
-        worker_ctx._state = worker_ctx.outcome = None
+            worker_ctx._state = worker_ctx.outcome = None
         if verbose and worker_ctx._started_at is not None:
             _log.debug("ran worker %s in %0.3fs", worker_ctx, time.time() - worker_ctx._started_at)
 
@@ -688,22 +697,22 @@ class ServiceContainer:
         entered = 0
         provider = None
         try:
-            for provider in self.dependencies:
+            for provider in self.dependencies.in_order:
                 dependency = provider.get_dependency(worker_ctx)
                 if type(dependency) is CoroutineType:
                     dependency = self._await(worker_ctx, dependency)
                 entered += 1
                 setattr(service, provider.attr_name, dependency)
         except BaseException:
-            worker_ctx._entered = tuple(self.dependencies)[:entered]
+            worker_ctx._entered = tuple(self.dependencies.in_order)[:entered]
             worker_ctx._failed_hook = provider, "get_dependency"
             raise
-        worker_ctx._entered = self.dependencies
+        worker_ctx._entered = self.dependencies.in_order
 
     def _worker_setup(self, worker_ctx: WorkerContext) -> None:
         provider = None
         try:
-            for provider in self.dependencies:
+            for provider in self.dependencies.in_order:
                 returned = provider.worker_setup(worker_ctx)
                 if type(returned) is CoroutineType:
                     self._await(worker_ctx, returned)

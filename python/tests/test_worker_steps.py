@@ -715,7 +715,7 @@ def test_without_hooks_no_step_is_added(serve, uid):
             return 1
 
     container = serve(Service)
-    assert not container._has_reply_hooks()
+    assert not container._has_hooks()
     assert not container.has_result_hooks()
     with entrypoint_hook(container, "method") as method:
         assert method() == 1

@@ -96,7 +96,7 @@ class FastPath:
         self, method: _Method, delivery: Delivery, worker_ctx: Any, result: Any, exc_info: Any
     ) -> tuple[Any, Any]:
         """The ``handle_result`` of a worker."""
-        if self.container.has_result_hooks():
+        if worker_ctx._has_hooks and self.container.has_result_hooks():
             # They run after the broker's confirm.
             message = self._message(delivery)
             return method.provider.handle_result(message, worker_ctx, result, exc_info)

@@ -137,16 +137,16 @@ class SpawningSet(set[Any]):
     concurrently."""
 
     def __init__(self, items: Iterable[Any] = ()) -> None:
-        # The items as keys, in order.
-        self._order = dict.fromkeys(items)
-        super().__init__(self._order)
+        # The items as keys, for fast iteration.
+        self.in_order = dict.fromkeys(items)
+        super().__init__(self.in_order)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._order)
+        return iter(self.in_order)
 
     def add(self, item: Any) -> None:
         super().add(item)
-        self._order[item] = None
+        self.in_order[item] = None
 
     def update(self, *others: Iterable[Any]) -> None:
         for other in others:
@@ -159,20 +159,20 @@ class SpawningSet(set[Any]):
 
     def discard(self, item: Any) -> None:
         super().discard(item)
-        self._order.pop(item, None)
+        self.in_order.pop(item, None)
 
     def remove(self, item: Any) -> None:
         super().remove(item)
-        del self._order[item]
+        del self.in_order[item]
 
     def pop(self) -> Any:
-        item = next(iter(self._order))
+        item = next(iter(self.in_order))
         self.remove(item)
         return item
 
     def clear(self) -> None:
         super().clear()
-        self._order.clear()
+        self.in_order.clear()
 
     @property
     def all(self) -> SpawningProxy:
