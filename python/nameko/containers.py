@@ -167,7 +167,7 @@ class WorkerContext:
     # Created on first access.
     _state: dict[Any, Any] | None = None
     # Whether a hook observes the worker before or after its reply. Set before the reply.
-    _has_hooks = True
+    _has_hooks = False
     # The provider and the name of a hook that failed before the method.
     _failed_hook: tuple[Any, str] | None = None
     # The exception of a fatal hook, which kills the container.
@@ -539,8 +539,7 @@ class ServiceContainer:
         result = exc_info = None
         if self.layers:
             result, exc_info = self._run_layers(worker_ctx)
-            worker_ctx._has_hooks = self._has_hooks()
-            self._end_worker(worker_ctx, handle_result, result, exc_info, verbose)
+            self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose, layered=True)
             return None
         try:
             self._inject_dependencies(worker_ctx)
@@ -655,21 +654,14 @@ class ServiceContainer:
         result: Any,
         exc_info: Any,
         verbose: bool,
+        layered: bool = False,
     ) -> None:
-        worker_ctx._has_hooks = has_hooks = self._has_hooks()
-        if has_hooks:
-            result, exc_info = self._before_reply(worker_ctx, result, exc_info)
-        self._end_worker(worker_ctx, handle_result, result, exc_info, verbose)
-
-    def _end_worker(
-        self,
-        worker_ctx: WorkerContext,
-        handle_result: Any,
-        result: Any,
-        exc_info: Any,
-        verbose: bool,
-    ) -> None:
-        """Runs the steps of a worker from the reply on."""
+        """Runs the steps of a worker after its method, or after its layers."""
+        guard = self._hook_guard
+        if guard is None or not guard.intact():
+            worker_ctx._has_hooks = has_hooks = self._has_hooks()
+            if has_hooks and not layered:
+                result, exc_info = self._before_reply(worker_ctx, result, exc_info)
         if handle_result is not None:
             if verbose:
                 _log.debug("handling result for %s", worker_ctx)
@@ -707,7 +699,8 @@ class ServiceContainer:
             worker_ctx._entered = tuple(self.dependencies.in_order)[:entered]
             worker_ctx._failed_hook = provider, "get_dependency"
             raise
-        worker_ctx._entered = self.dependencies.in_order
+        if entered:
+            worker_ctx._entered = self.dependencies.in_order
 
     def _worker_setup(self, worker_ctx: WorkerContext) -> None:
         provider = None
