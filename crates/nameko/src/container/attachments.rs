@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(feature = "http")]
 use super::Container;
 
 /// Settings of extensions by their types: the container knows none of them.
