@@ -67,6 +67,14 @@ pub enum Error {
     /// A value could not be serialized or deserialized.
     #[error(transparent)]
     Serialization(#[from] serialization::Error),
+    /// A value of the context data cannot be a header.
+    #[error("the context value `{key}` cannot be sent: {reason}")]
+    InvalidContext {
+        /// Key of the value.
+        key: String,
+        /// The cause.
+        reason: String,
+    },
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -328,6 +336,7 @@ fn nameko_fault(error: &Error) -> Fault {
         Error::MalformedRequest(_) => Fault::nameko("MalformedRequest", text),
         Error::Timeout { .. } => Fault::nameko("RpcTimeout", text),
         Error::ReplyLost { .. } => Fault::nameko("ReplyQueueExpiredWithPendingReplies", text),
+        Error::InvalidContext { .. } => Fault::python("ValueError", text),
         Error::Config(_) | Error::Declaration(_) => Fault::nameko("ConfigurationError", text),
         Error::ExtensionNotFound(_) => Fault::nameko("ExtensionNotFound", text),
         Error::Extension { reason, .. } | Error::Task { reason, .. } => Fault {

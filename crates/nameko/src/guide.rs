@@ -2,8 +2,8 @@
 //!
 //! Start with [install], [hello] and [concepts]. [rpc], [events], [messaging], [http], [websocket]
 //! and [timers] each cover a kind of entrypoint, [context], [layers], [transactions], [extensions],
-//! [serialization] and [testing] the tools around them. [production] covers configuration and
-//! deployment.
+//! [serialization] and [testing] the tools around them. [embedding] runs services in a program of
+//! your own, [production] covers configuration and deployment.
 
 // The chapters are pages of the documentation site, plain Markdown. `links.md` comes first and
 // defines their reference links as links to Rust items; of two definitions the first applies.
@@ -32,6 +32,7 @@ chapter!(transactions);
 chapter!(extensions);
 chapter!(serialization);
 chapter!(testing);
+chapter!(embedding);
 chapter!(production);
 
 // Pages of the site without a chapter here; only their samples are tested.

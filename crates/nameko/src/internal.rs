@@ -3,6 +3,7 @@
 
 pub use crate::{
     config::connect::PRODUCT,
+    config::known_keys::{KEYS, misspelled},
     protocol::default_properties,
     rpc::{
         reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable},

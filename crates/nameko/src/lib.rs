@@ -93,6 +93,7 @@ extern crate self as nameko;
 
 pub use nameko_amqp as amqp;
 mod arguments;
+mod caller;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
@@ -151,7 +152,7 @@ mod worker;
 pub use arguments::{Args, Argument, Arguments, Param};
 
 #[cfg(feature = "cli")]
-pub use cli::main;
+pub use cli::{main, main_async};
 pub use config::Config;
 pub use container::{
     Container, ContainerBuilder, MAX_WORKERS, MethodHandle, STOP_TIMEOUT, WeakContainer,
@@ -180,9 +181,9 @@ pub use redaction::{REDACTED, redact};
 pub use remote_error::RemoteError;
 pub use reply::{Outcome, Reply};
 pub use rpc::{Rpc, RpcClient, RpcProxy, ServiceProxy};
-pub use runner::{Runner, Services};
+pub use runner::{Runner, RunnerBuilder, Services, serve};
 pub use service::{Bindings, Call, Dependencies, Entrypoints, Injector, Method, Provided, Service};
-pub use standalone::Cluster;
+pub use standalone::{Cluster, ClusterProxy};
 pub use tasks::TaskHandle;
 pub use timer::{Interval, Timer};
 pub use worker::{WorkerContext, context_data};

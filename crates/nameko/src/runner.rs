@@ -1,6 +1,6 @@
 //! Running several services in one process.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
@@ -96,6 +96,36 @@ macro_rules! services {
     };
 }
 
+/// Serves until `shutdown` completes, on the runtime and with the `tracing` subscriber of the
+/// caller. For programs with a `main` of their own; [`main`](crate::main) has a command line.
+///
+/// Returns after the services have stopped gracefully, or once one of them has died. Handles no
+/// signals and starts no broker: `config` names one, by default that at localhost.
+///
+/// ```no_run
+/// use nameko::{Config, prelude::*};
+///
+/// # #[derive(Dependencies)] struct Shop;
+/// # #[service("shop")] impl Shop {}
+/// #[tokio::main]
+/// async fn main() -> nameko::Result<()> {
+///     let config = Config::new().with("AMQP_URI", "amqp://guest:guest@localhost");
+///     let shutdown = async { drop(tokio::signal::ctrl_c().await) };
+///     nameko::serve(services![Shop], config, shutdown).await
+/// }
+/// ```
+///
+/// # Errors
+/// As for [`RunnerBuilder::build`] and [`Runner::run_until`].
+pub async fn serve(
+    services: Services,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let runner = Runner::builder(services).config(config).build()?;
+    runner.run_until(shutdown).await
+}
+
 /// Runs the containers of several services together: they start together, and if one is killed, the
 /// others are stopped.
 ///
@@ -122,34 +152,104 @@ pub struct Runner {
     containers: Vec<Container>,
 }
 
+/// Builder of a [`Runner`].
+///
+/// ```
+/// use nameko::{Runner, prelude::*};
+///
+/// # #[derive(Dependencies)] struct Shop;
+/// # #[service("shop")] impl Shop {}
+/// # #[derive(Dependencies)] struct Stock {
+/// #     #[dependency(RpcProxy::new("prices"))]
+/// #     prices: ServiceProxy,
+/// # }
+/// # #[service("stock")] impl Stock {}
+/// # fn main() -> nameko::Result<()> {
+/// let config = Config::new().with("max_workers", 20);
+/// let prices = ServiceProxy::mock("prices", |_method, _args, _kwargs| Ok(17.into()));
+/// let stock = Container::builder::<Stock>(config.clone()).replace("prices", prices);
+/// let runner = Runner::builder(services![Shop])
+///     .container(stock.build()?)
+///     .config(config)
+///     .build()?;
+/// # assert_eq!(runner.containers().len(), 2);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct RunnerBuilder {
+    services: Services,
+    names: Vec<String>,
+    config: Config,
+    containers: Vec<Container>,
+}
+
+impl RunnerBuilder {
+    /// Sets the configuration of the services. Default: empty.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Selects services by name; without names, all run.
+    pub fn only<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.names.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a container with a configuration of its own, such as one with replaced dependencies. It
+    /// stops after the services of the list.
+    pub fn container(mut self, container: Container) -> Self {
+        self.containers.push(container);
+        self
+    }
+
+    /// Builds the runner. Opens no connections before [`start`](Runner::start).
+    ///
+    /// # Errors
+    /// If a name is unknown, or two services have the same; [`Error::Config`].
+    pub fn build(self) -> Result<Runner> {
+        self.services.check(&self.names)?;
+        let chosen = self.services.list.iter().filter(|listed| {
+            self.names.is_empty() || self.names.iter().any(|name| name == listed.name)
+        });
+        let others = self.containers.iter().map(Container::service_name);
+        unique(
+            self.services
+                .names()
+                .map(|name| -> &str { name })
+                .chain(others),
+        )?;
+        let mut containers = chosen
+            .map(|listed| {
+                (listed.container)(self.config.clone(), self.services.attachments.clone())
+            })
+            .collect::<Result<Vec<_>>>()?;
+        containers.extend(self.containers);
+        Ok(Runner { containers })
+    }
+}
+
 impl Runner {
+    /// Creates a builder of a runner of `services`.
+    pub fn builder(services: Services) -> RunnerBuilder {
+        RunnerBuilder {
+            services,
+            names: Vec::new(),
+            config: Config::new(),
+            containers: Vec::new(),
+        }
+    }
+
     /// Creates a runner of the services named `names`, or of all if it is empty.
     ///
     /// # Errors
     /// If a name is unknown or listed twice; [`Error::Config`].
     pub fn new<N: AsRef<str>>(services: &Services, names: &[N], config: &Config) -> Result<Self> {
-        let list: Vec<_> = services.names().collect();
-        if let Some((index, name)) = list
-            .iter()
-            .enumerate()
-            .find(|(index, name)| list[..*index].contains(name))
-        {
-            return Err(Error::raise(
-                "ServicesError",
-                format!(
-                    "two services are called `{name}` (see number {})",
-                    index + 1
-                ),
-            ));
-        }
-        services.check(names)?;
-        let chosen = services.list.iter().filter(|listed| {
-            names.is_empty() || names.iter().any(|name| name.as_ref() == listed.name)
-        });
-        let containers = chosen
-            .map(|listed| (listed.container)(config.clone(), services.attachments.clone()))
-            .collect::<Result<_>>()?;
-        Ok(Self { containers })
+        Self::builder(services.clone())
+            .only(names.iter().map(AsRef::as_ref))
+            .config(config.clone())
+            .build()
     }
 
     /// Returns the containers, one per service.
@@ -173,6 +273,26 @@ impl Runner {
             self.stop().await;
         }
         started
+    }
+
+    /// Starts all services, serves until `shutdown` completes, and stops them gracefully. If one is
+    /// killed, [stops](Self::stop) the others and returns.
+    ///
+    /// A `shutdown` that completes during the start ends it.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start); [`Error::Killed`] of the first killed service.
+    pub async fn run_until(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let served = async {
+            self.start().await?;
+            self.wait().await
+        };
+        tokio::select! {
+            ended = served => return ended,
+            () = shutdown => {}
+        }
+        self.stop().await;
+        self.ended().await
     }
 
     /// Waits until all services have stopped. If one is killed, [stops](Self::stop) the others.
@@ -217,6 +337,22 @@ impl Runner {
         for container in &self.containers {
             container.kill(Error::raise("Killed", "the runner was killed"));
         }
+    }
+}
+
+/// Checks that no name occurs twice.
+fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let names: Vec<_> = names.collect();
+    let mut numbered = names.iter().enumerate();
+    match numbered.find(|(index, name)| names[..*index].contains(name)) {
+        None => Ok(()),
+        Some((index, name)) => Err(Error::raise(
+            "ServicesError",
+            format!(
+                "two services are called `{name}` (see number {})",
+                index + 1
+            ),
+        )),
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
     spans::SpanEnds,
 };
 
-/// Method of the client itself, which the service's methods cannot be named like.
-const RESERVED_METHOD: &str = "with_timeout";
+/// Methods of the client itself, which the service's methods cannot be named like.
+const RESERVED_METHODS: [&str; 2] = ["with_timeout", "with_context"];
 
 const SIGNATURE: signature::Messages = signature::Messages {
     not_async: "a call waits for its reply",
@@ -180,7 +180,7 @@ fn check_method(options: &Options, method: &TraitItemFn, name: &str, errors: &mu
             ),
         );
     }
-    if name == RESERVED_METHOD {
+    if RESERVED_METHODS.contains(&name) {
         errors.add(
             &sig.ident,
             format!(

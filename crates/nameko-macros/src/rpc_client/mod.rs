@@ -170,6 +170,16 @@ impl ToTokens for Client<'_> {
                     ) -> Self {
                         Self { target: self.target.with_timeout(timeout) }
                     }
+
+                    /// Returns this client with additional context data for its calls:
+                    /// `client.with_context("tenant", 7).method(..)`.
+                    #vis fn with_context(
+                        &self,
+                        key: impl ::core::convert::Into<::std::string::String>,
+                        value: impl ::core::convert::Into<::nameko::amqp::Value>,
+                    ) -> Self {
+                        Self { target: self.target.with_context(key, value) }
+                    }
                 }
 
                 impl ::core::convert::From<::nameko::ServiceProxy> for #name {
@@ -264,6 +274,7 @@ mod tests {
             "async unsafe fn f(&self) -> Result<()>;",
             "async extern \"C\" fn f(&self) -> Result<()>;",
             "async fn with_timeout(&self) -> Result<()>;",
+            "async fn with_context(&self) -> Result<()>;",
             "const X: u8;",
             "type T;",
         ] {

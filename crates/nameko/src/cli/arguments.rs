@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 
 use super::endpoint::is_configured;
-use super::failure::Failure;
 use crate::config::Config;
+use crate::error::Result;
 use crate::runner::Services;
 
 /// Whether `run` and `nameko broker` can start a broker.
@@ -28,7 +28,7 @@ const MAX_PROCESSES: i64 = 1024;
 #[command(after_help = services_examples())]
 pub(super) struct ServicesArguments {
     #[command(subcommand)]
-    pub(super) command: ServicesCommand,
+    pub(super) command: Commands,
 }
 
 impl ServicesArguments {
@@ -49,8 +49,52 @@ impl ServicesArguments {
     }
 }
 
+/// The subcommands of [`nameko::main`](crate::main), for the command line of another program.
+///
+/// ```
+/// use clap::{Parser, Subcommand};
+/// use nameko::{cli, prelude::*};
+///
+/// # #[derive(Dependencies)] struct Shop;
+/// # #[service("shop")] impl Shop {}
+/// #[derive(Parser)]
+/// struct CommandLine {
+///     #[command(subcommand)]
+///     command: Command,
+/// }
+///
+/// #[derive(Subcommand)]
+/// enum Command {
+///     /// Creates the tables
+///     Migrate {
+///         #[command(flatten)]
+///         config: cli::ConfigArguments,
+///     },
+///     #[command(flatten)]
+///     Nameko(cli::Commands),
+/// }
+///
+/// fn run(line: CommandLine) -> Result<ExitCode> {
+///     match line.command {
+///         Command::Migrate { config } => {
+///             println!("migrating {:?}", config.load()?.str("DATABASE")?);
+///             Ok(ExitCode::SUCCESS)
+///         }
+///         Command::Nameko(command) => Ok(command.run(services![Shop])),
+///     }
+/// }
+///
+/// let line = ["shop", "show-config", "-d", "max_workers=4"];
+/// let code = run(CommandLine::parse_from(line))?;
+/// # assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
+/// # Ok::<(), nameko::Error>(())
+/// ```
+///
+/// The program needs `clap` 4 with the feature `derive`. `run --workers` starts the program again
+/// with the same command line and a further option at its end.
 #[derive(Debug, Subcommand)]
-pub(super) enum ServicesCommand {
+#[non_exhaustive]
+pub enum Commands {
     /// Run the services of this program
     Run(RunArguments),
     /// Call services from an interactive shell, or from a script on standard input
@@ -88,9 +132,10 @@ pub(super) enum ToolCommand {
     ShowConfig(ConfigArguments),
 }
 
+/// The arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = run_help())]
-pub(super) struct RunArguments {
+#[command(about = None, long_about = None, after_help = run_help())]
+pub struct RunArguments {
     /// Names of the services to run [default: all]
     #[arg(value_name = "SERVICE")]
     pub(super) services: Vec<String>,
@@ -122,9 +167,10 @@ impl RunArguments {
     }
 }
 
+/// The arguments of `shell`, and common arguments of `call`.
 #[derive(Debug, Args)]
-#[command(after_help = SHELL_HELP)]
-pub(super) struct ClientArguments {
+#[command(about = None, long_about = None, after_help = SHELL_HELP)]
+pub struct ClientArguments {
     #[command(flatten)]
     pub(super) config: ConfigArguments,
     #[command(flatten)]
@@ -133,11 +179,15 @@ pub(super) struct ClientArguments {
     /// 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) timeout: Option<Duration>,
+    /// Send a value as context data, with a Python or JSON value; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) context: Vec<String>,
 }
 
+/// The arguments of `call`.
 #[derive(Debug, Args)]
-#[command(after_help = CALL_HELP)]
-pub(super) struct CallArguments {
+#[command(about = None, long_about = None, after_help = CALL_HELP)]
+pub struct CallArguments {
     /// Method to call: `service.method`, or a call as in the shell: "service.method('text', key=1)"
     #[arg(value_name = "SERVICE.METHOD")]
     pub(super) target: String,
@@ -165,34 +215,40 @@ pub(super) struct BrokerArguments {
     pub(super) log: LogArguments,
 }
 
-/// Sources of the configuration. Precedence: `-d`, `--broker`, `--config`, environment.
+/// Sources of the configuration: `--config`, `--broker` and `-d`. Later ones win, the variable
+/// `AMQP_URI` of the environment comes last.
 #[derive(Debug, Args)]
-pub(super) struct ConfigArguments {
-    /// YAML configuration file; ${NAME} and ${NAME:default} are environment variables
+#[command(about = None, long_about = None)]
+pub struct ConfigArguments {
+    /// YAML configuration file; ${NAME} and ${NAME:default} are environment variables; repeatable:
+    /// later files override earlier ones, mappings are merged
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
     /// Broker URI: amqp://user:password@host:port/vhost [default: AMQP_URI of the configuration or
     /// environment, else localhost]
     #[arg(long, value_name = "URI")]
     broker: Option<String>,
-    /// Set a configuration key to a YAML value; repeatable
+    /// Set a configuration key to a YAML value; SECTION.KEY=VALUE sets a nested one; repeatable
     #[arg(short, long, value_name = "KEY=VALUE")]
     define: Vec<String>,
 }
 
 impl ConfigArguments {
     /// Loads the configuration from the arguments and the environment.
-    pub(super) fn load(&self) -> Result<Config, Failure> {
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path)?,
-            None => Config::new(),
-        };
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if a file or a definition cannot be read.
+    pub fn load(&self) -> Result<Config> {
+        let mut config = Config::new();
+        for path in &self.config {
+            config.merge(&Config::from_file(path)?);
+        }
         // Empty values are ignored in all sources: a script may pass an empty variable.
         if let Some(uri) = self.broker.as_deref().filter(|uri| !uri.is_empty()) {
             config.set("AMQP_URI", uri);
         }
         for definition in &self.define {
-            config.merge(&Config::from_definition(definition)?);
+            config.define(definition)?;
         }
         if !is_configured(&config)
             && let Ok(uri) = std::env::var("AMQP_URI")
@@ -216,6 +272,34 @@ pub(super) struct LogArguments {
     pub(super) log_format: Option<LogFormat>,
 }
 
+impl LogArguments {
+    /// Returns the names of the log settings that the user gave to this program. `RUST_LOG` is not
+    /// one, since it is also read by other libraries.
+    pub(super) fn given(&self, config: &Config) -> Vec<&'static str> {
+        let from_environment =
+            |name: &str, value: &str| std::env::var(name).is_ok_and(|variable| variable == value);
+        let log = self
+            .log
+            .as_deref()
+            .filter(|text| !from_environment("RUST_LOG", text));
+        let format = self.log_format.map(LogFormat::name);
+        [
+            log.map(|_| "--log"),
+            format.map(|text| match from_environment("NAMEKO_LOG_FORMAT", text) {
+                true => "NAMEKO_LOG_FORMAT",
+                false => "--log-format",
+            }),
+            config.get("LOG").map(|_| "LOG of the configuration"),
+            config
+                .get("LOG_FORMAT")
+                .map(|_| "LOG_FORMAT of the configuration"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum LogFormat {
     Text,
@@ -223,7 +307,14 @@ pub(super) enum LogFormat {
 }
 
 impl LogFormat {
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> std::result::Result<Self, &'static str> {
         match text {
             "json" => Ok(Self::Json),
             // An empty environment variable is ignored.
@@ -233,7 +324,7 @@ impl LogFormat {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| "expected a number of seconds".to_owned())?;
@@ -311,7 +402,7 @@ are only needed for strings that look like another literal: \"'42'\".
 Examples:
   call hello_service.hello name=you
   call hello_service.hello '\"you\"'
-  call orders.place 17 \"{'express': True}\" --timeout 5
+  call orders.place 17 \"{'express': True}\" --timeout 5 --context tenant=acme
   call \"hello_service.hello(name='you')\"";
 
 #[cfg(feature = "embedded-broker")]

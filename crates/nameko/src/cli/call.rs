@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Makes the call and prints the result as Python's `repr`, or nothing for `None`.
 pub(super) async fn run(arguments: &CallArguments, config: &Config) -> Result<(), Failure> {
     let call = parse(&arguments.target, &arguments.arguments)?;
-    let client = Client::connect(config, arguments.client.timeout).await?;
+    let client = Client::connect(config, &arguments.client).await?;
     let result = client.call(&call).await;
     client.close().await;
     match result? {

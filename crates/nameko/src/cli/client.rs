@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, Serializer};
 
+use super::arguments::ClientArguments;
+use super::context;
 use super::endpoint::{LOCAL, broker_of, is_configured, is_there, no_broker};
 use super::expression::{Call, Event};
 use super::failure::Failure;
@@ -25,11 +27,9 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects to the broker, within a few seconds.
-    ///
-    /// `timeout` is the timeout of calls; `None` uses the configured one, zero disables it.
     pub(super) async fn connect(
         config: &Config,
-        timeout: Option<Duration>,
+        arguments: &ClientArguments,
     ) -> Result<Self, Failure> {
         if !is_configured(config) && !is_there(LOCAL).await {
             return Err(no_broker().hint(
@@ -38,13 +38,17 @@ impl Client {
             ));
         }
         let broker = broker_of(config);
-        let cluster = Cluster::connect(config).await?;
-        let cluster = match timeout {
+        let context = context::parse(&arguments.context)?;
+        let mut events = StandaloneDispatcher::new(config)?;
+        for (key, value) in context.iter() {
+            events = events.with_context(key, value.clone());
+        }
+        let cluster = Cluster::connect_with(config, context).await?;
+        let cluster = match arguments.timeout {
             None => cluster,
             Some(Duration::ZERO) => cluster.timeout(None),
             Some(timeout) => cluster.timeout(timeout),
         };
-        let events = StandaloneDispatcher::new(config)?;
         Ok(Self {
             cluster,
             events,

@@ -111,7 +111,8 @@ impl Call {
     }
 }
 
-fn word_or_literal(text: &str) -> Result<Literal, (Fault, String)> {
+/// Parses a literal; a text that is not meant as one is a string.
+pub(super) fn word_or_literal(text: &str) -> Result<Literal, (Fault, String)> {
     match Literal::parse(text) {
         Ok(value) => Ok(value),
         Err(fault) => {

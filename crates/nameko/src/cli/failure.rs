@@ -81,6 +81,7 @@ impl From<Error> for Failure {
             Error::Timeout { .. } => "RpcTimeout",
             Error::ReplyLost { .. } | Error::Amqp(_) | Error::Publish(_) => "ConnectionError",
             Error::Serialization(_) => "SerializationError",
+            Error::InvalidContext { .. } => "ContextError",
             Error::Config(_) => "ConfigurationError",
             _ => "Error",
         };

@@ -159,8 +159,8 @@ impl Supervisor<'_> {
 /// Command line of the processes: that of this one, plus a number.
 struct Program {
     path: PathBuf,
-    /// Arguments after `run`.
-    arguments: Vec<OsString>,
+    /// Arguments before the place of an option, and after it.
+    arguments: (Vec<OsString>, Vec<OsString>),
     broker_uri: Option<String>,
 }
 
@@ -168,7 +168,7 @@ impl Program {
     fn this(broker_uri: Option<String>) -> io::Result<Self> {
         Ok(Self {
             path: std::env::current_exe()?,
-            arguments: std::env::args_os().skip(2).collect(),
+            arguments: split(std::env::args_os().skip(1).collect()),
             broker_uri,
         })
     }
@@ -179,8 +179,9 @@ impl Program {
         let link = UnixStream::from_std(ours)?;
         let mut command = tokio::process::Command::new(&self.path);
         command
-            .args(["run", "--process", &number.to_string()])
-            .args(&self.arguments)
+            .args(&self.arguments.0)
+            .args(["--process", &number.to_string()])
+            .args(&self.arguments.1)
             .stdin(OwnedFd::from(theirs))
             // Ctrl-C on a terminal reaches only this process, which stops the others over their
             // links.
@@ -195,6 +196,13 @@ impl Program {
             listening: true,
         })
     }
+}
+
+/// Splits arguments at the place of a further option of the innermost subcommand: the end, or `--`.
+fn split(mut arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let end = arguments.iter().position(|argument| argument == "--");
+    let rest = arguments.split_off(end.unwrap_or(arguments.len()));
+    (arguments, rest)
 }
 
 /// A running process and the link to it.

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
 use futures_util::future::BoxFuture;
@@ -16,8 +15,9 @@ use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Context, Editor, Helper};
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 
+use super::arguments::ClientArguments;
 use super::client::Client;
 use super::completion::Names;
 use super::expression::Line;
@@ -36,14 +36,14 @@ n.config, n.config['AMQP_URI']              the configuration
 exit(), Ctrl-D                              exits; Ctrl-C cancels a line or a call; Tab completes; arrows recall lines";
 
 /// Reads and runs lines: from a terminal until the user exits, from a script until its end or its
-/// first error.
+/// first error. Blocks the thread, which must not be one of the runtime's workers.
 pub(super) fn run(
-    runtime: &Runtime,
+    runtime: &Handle,
     config: &Config,
-    timeout: Option<Duration>,
+    arguments: &ClientArguments,
     names: Names,
 ) -> Result<ExitCode, Failure> {
-    let client = runtime.block_on(Client::connect(config, timeout))?;
+    let client = runtime.block_on(Client::connect(config, arguments))?;
     let shell = Shell {
         runtime,
         config,
@@ -59,7 +59,7 @@ pub(super) fn run(
 }
 
 struct Shell<'a> {
-    runtime: &'a Runtime,
+    runtime: &'a Handle,
     config: &'a Config,
     client: Client,
 }

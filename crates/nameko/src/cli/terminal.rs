@@ -37,6 +37,12 @@ pub(super) fn end_line() -> io::Result<()> {
     }
 }
 
+/// Prints a warning on standard error.
+pub(super) fn print_warning(warning: &str) {
+    // A closed standard error is ignored.
+    let _ = writeln!(anstream::stderr().lock(), "warning: {warning}");
+}
+
 /// Prints a failure on standard error (in red on a terminal), or in the log if that is JSON.
 pub(super) fn print_failure(failure: &Failure) {
     if logging::is_json() && tracing::enabled!(target: "nameko::run", Level::ERROR) {

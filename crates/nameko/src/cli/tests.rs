@@ -2,8 +2,12 @@
 
 use proptest::prelude::*;
 
+use clap::{Args, CommandFactory as _, Parser as _};
+
+use super::arguments::{ConfigArguments, ServicesArguments};
 use super::expression::{Call, Event, Line};
 use super::literal::Literal;
+use crate::runner::Services;
 use crate::serialization;
 
 /// Each row: the text, Python's `repr` of its value, the JSON sent to the service.
@@ -553,4 +557,39 @@ proptest! {
             let _ = Call::default().argument(&text);
         }
     }
+}
+
+#[tokio::test]
+async fn main_in_a_runtime_is_an_error_that_names_its_async_twin() {
+    let arguments = ServicesArguments::parse_from(["program", "show-config"]);
+    let outcome = arguments.command.run_to_end(&Services::new());
+    let error = outcome.expect_err("an error").to_string();
+    assert!(error.contains("cannot be called inside one"), "{error}");
+    assert!(
+        error.contains("nameko::main_async(services).await"),
+        "{error}"
+    );
+}
+
+#[test]
+fn flattened_arguments_keep_the_description_of_the_command() {
+    /// Migrates
+    #[derive(clap::Parser)]
+    struct Migrate {
+        #[command(flatten)]
+        _config: ConfigArguments,
+        #[command(flatten)]
+        _more: More,
+    }
+
+    #[derive(Args)]
+    struct More {
+        #[arg(long)]
+        _more: bool,
+    }
+
+    let command = Migrate::command();
+    let about = command.get_about().expect("a description").to_string();
+    assert_eq!(about, "Migrates");
+    assert!(command.get_long_about().is_none());
 }

@@ -137,7 +137,7 @@ fn is_plain(text: &str) -> bool {
         && text.chars().all(|c| c.is_alphanumeric() || " _-./:@$+=~()#;<>*&!?%'\"^|".contains(c))
         && !environment::may_hold_reference(text)
         && !text.starts_with("...")
-        && matches!(scalar::resolve(text), Ok(Value::String(_)))
+        && scalar::resolve(text).0 == scalar::Kind::Text
         // PyYAML reads these as dates.
         && !text.starts_with(|c: char| c.is_ascii_digit() && text.contains('-'))
 }

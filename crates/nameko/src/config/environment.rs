@@ -5,14 +5,17 @@ use std::ffi::OsString;
 /// Source of environment variables: the process, or a table in a test.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// A failed substitution.
+/// The text after a substitution.
 #[derive(Debug, PartialEq)]
-pub(super) enum SubstitutionError {
-    /// The variable is not set and has no default.
-    Missing(String),
-    /// The variable's value is not UTF-8.
-    NotText(String),
+pub(super) struct Substituted {
+    pub(super) text: String,
+    /// Names of variables that are not set and have no default. They are empty.
+    pub(super) unset: Vec<String>,
 }
+
+/// The value of this variable is not UTF-8.
+#[derive(Debug, PartialEq)]
+pub(super) struct NotText(pub(super) String);
 
 /// Returns `true` if a plain scalar may hold a reference: `${` followed by a `}`.
 pub(super) fn may_hold_reference(text: &str) -> bool {
@@ -20,12 +23,14 @@ pub(super) fn may_hold_reference(text: &str) -> bool {
         .is_some_and(|(_, rest)| rest.contains('}'))
 }
 
-/// Substitutes environment variables.
+/// Substitutes environment variables. One that is not set and has no default is empty, as in
+/// Python.
 ///
 /// Defaults are substituted recursively, values of variables are not. Malformed references (`${}`,
 /// `${A B}`, no closing brace) are left unchanged.
-pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<String, SubstitutionError> {
+pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, NotText> {
     let mut out = String::with_capacity(text.len());
+    let mut unset = Vec::new();
     // The remaining pieces in reverse order. A default is parsed like the text around it.
     let mut pieces = vec![text];
     while let Some(piece) = pieces.pop() {
@@ -48,18 +53,16 @@ pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<String, Subst
                 pieces.push(after);
                 match (lookup(name), default) {
                     (Some(value), _) => {
-                        let value = value
-                            .into_string()
-                            .map_err(|_| SubstitutionError::NotText(name.into()))?;
+                        let value = value.into_string().map_err(|_| NotText(name.into()))?;
                         out.push_str(&value);
                     }
                     (None, Some(default)) => pieces.push(default),
-                    (None, None) => return Err(SubstitutionError::Missing(name.into())),
+                    (None, None) => unset.push(name.into()),
                 }
             }
         }
     }
-    Ok(out)
+    Ok(Substituted { text: out, unset })
 }
 
 struct Reference<'a> {
@@ -108,12 +111,13 @@ mod tests {
 
     type Variables<'a> = &'a [(&'a str, &'a str)];
 
-    fn with(vars: Variables<'_>, text: &str) -> Result<String, SubstitutionError> {
+    fn with(vars: Variables<'_>, text: &str) -> Substituted {
         substitute(text, &|name| {
             vars.iter()
                 .find(|(n, _)| *n == name)
                 .map(|(_, v)| OsString::from(v))
         })
+        .expect("all variables are text")
     }
 
     #[test]
@@ -140,19 +144,16 @@ mod tests {
             (&[("É", "é")], "<${É}>", "<é>"),
         ];
         for (vars, text, expected) in table {
-            assert_eq!(with(vars, text).as_deref(), Ok(*expected), "{text}");
+            assert_eq!(with(vars, text).text, *expected, "{text}");
         }
     }
 
     #[test]
-    fn a_missing_variable_without_default_is_named() {
-        assert_eq!(
-            with(&[], "${A}"),
-            Err(SubstitutionError::Missing("A".into()))
-        );
-        assert_eq!(
-            with(&[], "${A:x_${B}}"),
-            Err(SubstitutionError::Missing("B".into()))
-        );
+    fn a_variable_without_value_and_default_is_empty_and_named() {
+        for (text, expected, name) in [("<${A}>", "<>", "A"), ("${A:x_${B}}", "x_", "B")] {
+            let Substituted { text, unset } = with(&[], text);
+            assert_eq!((text.as_str(), unset), (expected, vec![name.to_owned()]));
+        }
+        assert_eq!(with(&[], "${A:}").unset, [""; 0]);
     }
 }

@@ -43,16 +43,6 @@ pub enum ConfigError {
         /// Description of the error.
         message: String,
     },
-    /// The text refers to an unset environment variable without a default.
-    #[error(
-        "{at}: the environment variable {name} is not set; set it, or write a default: ${{{name}:default}}"
-    )]
-    MissingVariable {
-        /// Position of the reference.
-        at: Place,
-        /// Name of the variable.
-        name: String,
-    },
     /// The value of a key is invalid.
     #[error("{at}{key} {message}")]
     Invalid {

@@ -4,37 +4,44 @@
 
 use serde_json::{Number, Value};
 
-/// Resolves a plain scalar.
-///
-/// # Errors
-/// If a number does not fit in 64 bits, or is not finite.
-pub(super) fn resolve(text: &str) -> Result<Value, String> {
+/// The type of a scalar in YAML.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Bool,
+    Int,
+    Float,
+    Text,
+}
+
+/// Resolves a plain scalar. Numbers that JSON cannot hold, because they need more than 64 bits or
+/// are not finite, keep their text.
+pub(super) fn resolve(text: &str) -> (Kind, Value) {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
+        "" | "~" | "null" | "Null" | "NULL" => return (Kind::Null, Value::Null),
         "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
-            return Ok(Value::Bool(true));
+            return (Kind::Bool, Value::Bool(true));
         }
         "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return Ok(Value::Bool(false));
+            return (Kind::Bool, Value::Bool(false));
         }
         _ => {}
     }
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return Ok(Value::from(text));
+        return (Kind::Text, Value::from(text));
     }
-    if let Some(number) = integer(text) {
-        return number.map(Value::from);
+    let number = |number: Option<Number>| number.map_or_else(|| Value::from(text), Value::Number);
+    if let Some(integer) = integer(text) {
+        return (Kind::Int, number(integer));
     }
     match float(text) {
-        Some(number) => Number::from_f64(number)
-            .map(Value::Number)
-            .ok_or_else(|| format!("the number {text} is not finite; quote it to keep it as text")),
-        None => Ok(Value::from(text)),
+        Some(float) => (Kind::Float, number(Number::from_f64(float))),
+        None => (Kind::Text, Value::from(text)),
     }
 }
 
-/// Parses an integer; `None` if the text is not one.
-fn integer(text: &str) -> Option<Result<Number, String>> {
+/// Parses an integer; `None` if the text is not one. Inner `None`: more than 64 bits.
+fn integer(text: &str) -> Option<Option<Number>> {
     let (negative, digits) = sign(text);
     let magnitude = if let Some(binary) = digits.strip_prefix("0b") {
         in_base(binary, 2)?
@@ -57,13 +64,7 @@ fn integer(text: &str) -> Option<Result<Number, String>> {
     } else {
         in_base(digits, 10)?
     };
-    let too_large =
-        || format!("the number {text} does not fit in 64 bits; quote it to keep it as text");
-    Some(
-        magnitude
-            .and_then(|magnitude| to_number(negative, magnitude))
-            .ok_or_else(too_large),
-    )
+    Some(magnitude.and_then(|magnitude| to_number(negative, magnitude)))
 }
 
 /// Parses digits of a base. Outer `None`: not digits of that base. Inner `None`: more than 128
@@ -90,7 +91,7 @@ fn to_number(negative: bool, magnitude: u128) -> Option<Number> {
 
 /// Parses a float; `None` if the text is not one. YAML 1.1 requires a dot, and a sign in the
 /// exponent.
-fn float(text: &str) -> Option<f64> {
+pub(super) fn float(text: &str) -> Option<f64> {
     let (negative, body) = sign(text);
     let value = match body {
         ".inf" | ".Inf" | ".INF" => f64::INFINITY,
@@ -223,21 +224,21 @@ mod tests {
             ),
         ];
         for (text, expected) in table {
-            assert_eq!(resolve(text), Ok(expected), "{text}");
+            assert_eq!(resolve(text).1, expected, "{text}");
         }
     }
 
     #[test]
-    fn numbers_out_of_range_are_errors() {
-        for text in [
-            "18446744073709551616",
-            "-9223372036854775809",
-            ".inf",
-            "-.INF",
-            ".nan",
-            "0xffffffffffffffffffffffffffffffffffff",
+    fn numbers_out_of_range_keep_their_text() {
+        for (text, kind) in [
+            ("18446744073709551616", Kind::Int),
+            ("-9223372036854775809", Kind::Int),
+            (".inf", Kind::Float),
+            ("-.INF", Kind::Float),
+            (".nan", Kind::Float),
+            ("0xffffffffffffffffffffffffffffffffffff", Kind::Int),
         ] {
-            assert!(resolve(text).is_err(), "{text}");
+            assert_eq!(resolve(text), (kind, Value::from(text)), "{text}");
         }
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Value};
 
-use super::environment::{self, SubstitutionError};
+use super::environment::{self, NotText, Substituted};
 use super::error::{ConfigError, Place, describe};
-use super::scalar;
+use super::scalar::{self, Kind as ScalarKind};
+use super::tags;
 
 /// Maximum nesting of collections.
 const MAX_DEPTH: usize = 64;
@@ -23,6 +24,8 @@ const MAX_SUBSTITUTIONS: usize = 16;
 pub(super) struct Document {
     pub(super) entries: Map<String, Value>,
     pub(super) places: HashMap<String, Place>,
+    /// Probable mistakes, with their positions.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Parses the single document of a configuration text. An empty text is an empty mapping.
@@ -41,10 +44,12 @@ pub(super) fn load(
         Value::Object(entries) => Ok(Document {
             entries,
             places: loader.places,
+            warnings: loader.warnings,
         }),
         Value::Null => Ok(Document {
             entries: Map::new(),
             places: HashMap::new(),
+            warnings: loader.warnings,
         }),
         other => Err(ConfigError::Yaml {
             at: start,
@@ -56,13 +61,15 @@ pub(super) fn load(
     }
 }
 
-/// Parses a single value, the right side of `-d KEY=`.
+/// Parses a single value, the right side of `-d KEY=`. Returns it with warnings.
 pub(super) fn load_value(
     text: &str,
     origin: &str,
     lookup: environment::Lookup<'_>,
-) -> Result<Value, ConfigError> {
-    Loader::new(Arc::from(origin), lookup).load(text)
+) -> Result<(Value, Vec<String>), ConfigError> {
+    let mut loader = Loader::new(Arc::from(origin), lookup);
+    let value = loader.load(text)?;
+    Ok((value, loader.warnings))
 }
 
 struct Loader<'a> {
@@ -70,6 +77,7 @@ struct Loader<'a> {
     lookup: environment::Lookup<'a>,
     /// Positions of the top-level values, by key.
     places: HashMap<String, Place>,
+    warnings: Vec<String>,
     /// Current nesting of substituted values.
     substitutions: usize,
     /// Position of the reference while its substituted value is parsed; errors are reported there.
@@ -95,11 +103,18 @@ struct Collection {
 }
 
 enum Kind {
-    Sequence(Vec<Value>),
+    Sequence {
+        items: Vec<Value>,
+        /// Set for `!!omap` and `!!pairs`, whose items are mappings of one entry.
+        is_pairs: bool,
+    },
     Mapping {
         entries: Map<String, Value>,
         key: Option<Key>,
+        /// The mappings of `<<`, each of which overrides those before it.
         merged: Vec<Map<String, Value>>,
+        /// Set for `!!set`, whose items are keys.
+        is_set: bool,
     },
 }
 
@@ -114,6 +129,7 @@ impl<'a> Loader<'a> {
             origin,
             lookup,
             places: HashMap::new(),
+            warnings: Vec::new(),
             substitutions: 0,
             outer_place: None,
         }
@@ -148,18 +164,23 @@ impl<'a> Loader<'a> {
                 ));
             }
             Event::DocumentStart(_) => return Ok(()),
-            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))
-                if !is_collection_tag(&tag) =>
-            {
-                return Err(unknown_tag(place, &tag));
+            Event::SequenceStart(anchor, tag) => {
+                let kind = Kind::sequence(tag.as_deref(), &place)?;
+                return tree.open(anchor, place, kind);
             }
-            Event::SequenceStart(anchor, _) => return tree.open(anchor, place, Kind::sequence()),
-            Event::MappingStart(anchor, _) => return tree.open(anchor, place, Kind::mapping()),
+            Event::MappingStart(anchor, tag) => {
+                let kind = Kind::mapping(tag.as_deref(), &place)?;
+                return tree.open(anchor, place, kind);
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(ended) = tree.open.pop() else {
                     return Ok(());
                 };
-                (ended.kind.into_value(), ended.anchor, ended.place)
+                (
+                    ended.kind.into_value(&ended.place)?,
+                    ended.anchor,
+                    ended.place,
+                )
             }
             Event::Alias(id) => (tree.resolve_alias(id, &place)?, 0, place),
             Event::Scalar(text, style, anchor, tag) => {
@@ -172,7 +193,7 @@ impl<'a> Loader<'a> {
             }
         };
         let depth = tree.open.len();
-        let name = tree.insert(value, anchor, &place)?;
+        let name = tree.insert(value, anchor, &place, &mut self.warnings)?;
         if let (Some(name), 1, 0) = (name, depth, self.substitutions) {
             self.places.insert(name, place);
         }
@@ -186,31 +207,30 @@ impl<'a> Loader<'a> {
         tag: Option<&Tag>,
         place: &Place,
     ) -> Result<Value, ConfigError> {
-        let number =
-            |value: Result<Value, String>| value.map_err(|message| fault(place.clone(), message));
         let Some(tag) = tag else {
             return match plain {
                 true if environment::may_hold_reference(text) => self.substituted(text, place),
-                true => number(scalar::resolve(text)),
+                true => Ok(scalar::resolve(text).1),
                 false => Ok(Value::from(text)),
             };
         };
         if tag.is_yaml_core_schema() {
-            let value = number(scalar::resolve(text))?;
-            let (fits, value) = match tag.suffix.as_str() {
-                "str" => (true, Value::from(text)),
-                "null" => (value.is_null(), value),
-                "bool" => (value.is_boolean(), value),
-                "int" => (value.is_i64() || value.is_u64(), value),
-                "float" => (value.is_number(), value.as_f64().map_or(value, Value::from)),
+            let (kind, value) = scalar::resolve(text);
+            let fits = match tag.suffix.as_str() {
+                "str" | "timestamp" => return Ok(Value::from(text)),
+                "binary" => {
+                    return tags::binary(text).map_err(|message| fault(place.clone(), message));
+                }
+                "null" => kind == ScalarKind::Null,
+                "bool" => kind == ScalarKind::Bool,
+                "int" => kind == ScalarKind::Int,
+                "float" => matches!(kind, ScalarKind::Int | ScalarKind::Float),
                 _ => return Err(unknown_tag(place.clone(), tag)),
             };
-            return match fits {
-                true => Ok(value),
-                false => Err(fault(
-                    place.clone(),
-                    format!("`{text}` is not a !!{}", tag.suffix),
-                )),
+            return match (fits, tag.suffix.as_str()) {
+                (true, "float") => Ok(value.as_f64().map_or(value, Value::from)),
+                (true, _) => Ok(value),
+                (false, name) => Err(fault(place.clone(), format!("`{text}` is not a !!{name}"))),
             };
         }
         match (tag.handle.as_str(), tag.suffix.as_str()) {
@@ -222,17 +242,21 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn substitute(&self, text: &str, place: &Place) -> Result<String, ConfigError> {
-        environment::substitute(text, self.lookup).map_err(|error| match error {
-            SubstitutionError::Missing(name) => ConfigError::MissingVariable {
-                at: place.clone(),
-                name,
-            },
-            SubstitutionError::NotText(name) => fault(
-                place.clone(),
-                format!("the environment variable {name} does not hold UTF-8 text"),
-            ),
-        })
+    fn substitute(&mut self, text: &str, place: &Place) -> Result<String, ConfigError> {
+        let Substituted { text, unset } =
+            environment::substitute(text, self.lookup).map_err(|NotText(name)| {
+                fault(
+                    place.clone(),
+                    format!("the environment variable {name} does not hold UTF-8 text"),
+                )
+            })?;
+        for name in unset {
+            self.warnings.push(format!(
+                "{place}: the environment variable {name} is not set and has no default, so it is \
+                 empty; ${{{name}:}} allows that"
+            ));
+        }
+        Ok(text)
     }
 
     /// Substitutes variables and parses the result as YAML: `${PORT:5672}` is a number.
@@ -321,6 +345,7 @@ impl Tree {
         value: Value,
         anchor: usize,
         place: &Place,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<String>, ConfigError> {
         if anchor > 0 {
             self.anchors.insert(anchor, value.clone());
@@ -330,36 +355,67 @@ impl Tree {
                 self.root = Some(value);
                 Ok(None)
             }
-            Some(parent) => parent.kind.insert(value, place),
+            Some(parent) => parent.kind.insert(value, place, warnings),
         }
     }
 }
 
 impl Kind {
-    fn sequence() -> Self {
-        Self::Sequence(Vec::new())
+    fn sequence(tag: Option<&Tag>, place: &Place) -> Result<Self, ConfigError> {
+        let is_pairs = match tag {
+            None => false,
+            Some(tag) if tag.is_yaml_core_schema() => match tag.suffix.as_str() {
+                "seq" => false,
+                "omap" | "pairs" => true,
+                _ => return Err(unknown_tag(place.clone(), tag)),
+            },
+            Some(tag) => return Err(unknown_tag(place.clone(), tag)),
+        };
+        Ok(Self::Sequence {
+            items: Vec::new(),
+            is_pairs,
+        })
     }
 
-    fn mapping() -> Self {
-        Self::Mapping {
+    fn mapping(tag: Option<&Tag>, place: &Place) -> Result<Self, ConfigError> {
+        let is_set = match tag {
+            None => false,
+            Some(tag) if tag.is_yaml_core_schema() => match tag.suffix.as_str() {
+                "map" => false,
+                "set" => true,
+                _ => return Err(unknown_tag(place.clone(), tag)),
+            },
+            Some(tag) => return Err(unknown_tag(place.clone(), tag)),
+        };
+        Ok(Self::Mapping {
             entries: Map::new(),
             key: None,
             merged: Vec::new(),
-        }
+            is_set,
+        })
     }
 
-    fn into_value(self) -> Value {
+    fn into_value(self, place: &Place) -> Result<Value, ConfigError> {
         match self {
-            Self::Sequence(items) => Value::Array(items),
+            Self::Sequence {
+                items,
+                is_pairs: false,
+            } => Ok(Value::Array(items)),
+            Self::Sequence { items, .. } => {
+                tags::pairs(items).map_err(|message| fault(place.clone(), message))
+            }
             Self::Mapping {
-                mut entries,
+                entries,
                 merged,
+                is_set,
                 ..
             } => {
-                for (name, value) in merged.into_iter().flatten() {
-                    entries.entry(name).or_insert(value);
-                }
-                Value::Object(entries)
+                let mut all: Map<_, _> = merged.into_iter().flatten().collect();
+                all.extend(entries);
+                Ok(match is_set {
+                    false => Value::Object(all),
+                    true => all.into_iter().map(|(name, _)| name).collect(),
+                })
             }
         }
     }
@@ -378,28 +434,34 @@ impl Kind {
     }
 
     /// Adds the next node; for the value of a mapping, returns its key.
-    fn insert(&mut self, node: Value, place: &Place) -> Result<Option<String>, ConfigError> {
+    fn insert(
+        &mut self,
+        node: Value,
+        place: &Place,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<String>, ConfigError> {
         match self {
-            Self::Sequence(items) => items.push(node),
+            Self::Sequence { items, .. } => items.push(node),
             Self::Mapping {
                 entries,
                 key,
                 merged,
+                ..
             } => match key.take() {
                 None => {
                     let name = name_of(node, place)?;
                     if entries.contains_key(&name) {
-                        return Err(fault(
-                            place.clone(),
-                            format!("the key `{name}` is duplicated here; remove one"),
+                        warnings.push(format!(
+                            "{place}: the key `{name}` is duplicated here; its last value applies"
                         ));
                     }
                     *key = Some(Key::Name(name));
                 }
                 Some(Key::Merge) => match node {
                     Value::Object(map) => merged.push(map),
+                    // The first map of a list has precedence.
                     Value::Array(maps) if maps.iter().all(Value::is_object) => {
-                        merged.extend(maps.into_iter().filter_map(|map| match map {
+                        merged.extend(maps.into_iter().rev().filter_map(|map| match map {
                             Value::Object(map) => Some(map),
                             _ => None,
                         }));
@@ -438,10 +500,6 @@ fn count(value: &Value) -> usize {
         Value::Object(entries) => entries.values().map(count).sum::<usize>(),
         _ => 0,
     }
-}
-
-fn is_collection_tag(tag: &Tag) -> bool {
-    tag.is_yaml_core_schema() && matches!(tag.suffix.as_str(), "seq" | "map")
 }
 
 fn unknown_tag(place: Place, tag: &Tag) -> ConfigError {

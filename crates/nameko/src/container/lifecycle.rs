@@ -94,6 +94,10 @@ impl Container {
             })
             .await?;
         }
+        // Afterwards the extensions have read their keys. Yields, so that those of the other
+        // services of a runner have too.
+        tokio::task::yield_now().await;
+        self.config().log_warnings();
         try_join_all(
             providers
                 .iter()

@@ -10,7 +10,8 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::{
-    amqp::Publish,
+    amqp::{Publish, Value},
+    caller::Caller,
     config::Config,
     container::Container,
     error::{Error, Result},
@@ -71,7 +72,7 @@ impl DependencyProvider for EventDispatcher {
             Some((publisher, exchange)) => Ok(Dispatcher(Destination::Broker {
                 publisher: publisher.clone(),
                 exchange: exchange.clone(),
-                worker: Some(ctx.clone()),
+                caller: Caller::worker(ctx),
             })),
             None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
         }
@@ -104,6 +105,15 @@ impl Dispatcher {
         data: &'a T,
     ) -> Dispatching<'a, T> {
         Dispatching::new(self.0.clone(), event_type.into(), data, Options::default())
+    }
+
+    /// Returns a copy whose events also carry this context data, as
+    /// [`ServiceProxy::with_context`](crate::ServiceProxy::with_context).
+    ///
+    /// A value that cannot be a header fails them with [`Error::InvalidContext`].
+    #[must_use]
+    pub fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self(self.0.with_context(key, value))
     }
 
     /// Creates a mock for tests: `dispatched` receives the type and the data of each event.

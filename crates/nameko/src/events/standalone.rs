@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::dispatcher::Dispatching;
 use crate::{
+    amqp::Value,
+    caller::Caller,
     config::Config,
     error::Result,
     messaging::{ConfiguredPublisher, Destination, Options, publish_options},
@@ -32,6 +34,7 @@ use crate::{
 pub struct StandaloneDispatcher {
     publisher: Arc<ConfiguredPublisher>,
     options: Options,
+    caller: Caller,
 }
 
 impl StandaloneDispatcher {
@@ -44,10 +47,24 @@ impl StandaloneDispatcher {
         Ok(Self {
             publisher: Arc::new(ConfiguredPublisher::new(config, None, Options::default())?),
             options: Options::default(),
+            caller: Caller::program(),
         })
     }
 
     publish_options!();
+
+    /// Returns a dispatcher whose events carry this context data too, over the same connection.
+    /// `call_id_stack` is the list of call ids that led to the events.
+    ///
+    /// An event returns [`Error::InvalidContext`](crate::Error::InvalidContext) if a value cannot
+    /// be a header.
+    pub fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self {
+            publisher: self.publisher.clone(),
+            options: self.options.clone(),
+            caller: self.caller.with_context(key, value),
+        }
+    }
 
     /// Dispatches an event as `service` when awaited.
     ///
@@ -64,7 +81,7 @@ impl StandaloneDispatcher {
         let destination = Destination::Broker {
             publisher: self.publisher.clone(),
             exchange: protocol::event_exchange_name(service).into(),
-            worker: None,
+            caller: self.caller.clone(),
         };
         Dispatching::new(destination, event_type.into(), data, self.options.clone())
     }

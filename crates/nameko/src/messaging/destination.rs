@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::options::Options;
 use crate::{
-    amqp::{Declarations, Exchange, Publish, PublishOptions, Publisher, Retry, Table},
+    amqp::{Declarations, Exchange, Publish, PublishOptions, Publisher, Retry, Table, Value},
+    caller::Caller,
     config::Config,
     error::{Error, Result},
     serialization::{BINARY, Codec, Encoded, RAW},
-    worker::WorkerContext,
 };
 
 /// An AMQP publisher with the codec, the options and the declarations of its owner.
@@ -73,11 +73,21 @@ pub(crate) enum Destination {
     Broker {
         publisher: Arc<ConfiguredPublisher>,
         exchange: Arc<str>,
-        /// The worker that publishes; `None` outside of services.
-        worker: Option<WorkerContext>,
+        caller: Caller,
     },
     /// A callback of a test.
     Mock(Arc<dyn Fn(Publish) -> Result<()> + Send + Sync>),
+}
+
+impl Destination {
+    /// Returns a copy whose messages carry more context data.
+    pub(crate) fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        let mut destination = self.clone();
+        if let Self::Broker { caller, .. } = &mut destination {
+            *caller = caller.with_context(key, value);
+        }
+        destination
+    }
 }
 
 impl fmt::Display for Destination {
@@ -114,11 +124,12 @@ pub(crate) fn publish<T: Serialize + ?Sized>(
         Destination::Broker {
             publisher,
             exchange,
-            worker,
+            caller,
         } => {
             let options = publisher.options.and(call);
-            let headers = worker.map(|worker| worker.headers()).unwrap_or_default();
-            let prepared = message(&exchange, &publisher.codec, body, &options, headers);
+            let prepared = caller
+                .headers()
+                .and_then(|headers| message(&exchange, &publisher.codec, body, &options, headers));
             Box::pin(async move { publisher.send(prepared?, options).await })
         }
     }

@@ -14,7 +14,8 @@ use super::{
     options::Options,
 };
 use crate::{
-    amqp::{Exchange, Publish},
+    amqp::{Exchange, Publish, Value},
+    caller::Caller,
     container::Container,
     error::{Error, Result},
     extension::DependencyProvider,
@@ -106,7 +107,7 @@ impl DependencyProvider for Publisher {
             Some(publisher) => Ok(MessagePublisher(Destination::Broker {
                 publisher: publisher.clone(),
                 exchange: self.exchange.name.as_str().into(),
-                worker: Some(ctx.clone()),
+                caller: Caller::worker(ctx),
             })),
             None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
         }
@@ -142,6 +143,15 @@ impl MessagePublisher {
     /// value.
     pub fn publish<'a, T: Serialize + ?Sized>(&self, value: &'a T) -> Publishing<'a, T> {
         Publishing::value(self.0.clone(), value)
+    }
+
+    /// Returns a copy whose messages also carry this context data, as
+    /// [`ServiceProxy::with_context`](crate::ServiceProxy::with_context).
+    ///
+    /// A value that cannot be a header fails them with [`Error::InvalidContext`].
+    #[must_use]
+    pub fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self(self.0.with_context(key, value))
     }
 
     /// Publishes bytes unchanged when awaited. Default [`content_type`](Publishing::content_type):

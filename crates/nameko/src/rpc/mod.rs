@@ -17,5 +17,4 @@ pub use server::Rpc;
 pub use typed::RpcClient;
 
 pub(crate) use client::{Client, Options};
-pub(crate) use proxy::Caller;
 pub(crate) use replies::Replies;

@@ -14,14 +14,15 @@ use super::{
     replies::Replies,
 };
 use crate::{
-    amqp::{self, Observer, Publisher, Table},
+    amqp::{self, Observer, Publisher, Value},
+    caller::Caller,
     container::Container,
     error::{Error, Result},
     extension::{DependencyProvider, SharedExtension},
     protocol,
     queue_consumer::QueueConsumer,
     serialization::{Compression, Format, Payload},
-    worker::{self, WorkerContext},
+    worker::WorkerContext,
 };
 
 /// Injects a [`ServiceProxy`].
@@ -134,7 +135,7 @@ impl<C: From<ServiceProxy> + Send + 'static> DependencyProvider for RpcProxy<C> 
                 self.service.clone(),
                 client.clone(),
                 options.clone(),
-                Caller::Worker(ctx.clone()),
+                Caller::worker(ctx),
             ))),
             None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
         }
@@ -212,24 +213,6 @@ enum Via {
 type Fake =
     dyn Fn(&str, serde_json::Value, serde_json::Value) -> Result<serde_json::Value> + Send + Sync;
 
-/// The caller, which determines the headers of requests.
-#[derive(Clone)]
-pub(crate) enum Caller {
-    /// A worker, with its context at the time of the call.
-    Worker(WorkerContext),
-    /// A program, with one call id for all calls, and context data.
-    Standalone(Arc<(String, Table)>),
-}
-
-impl Caller {
-    fn headers(&self) -> Table {
-        match self {
-            Self::Worker(ctx) => ctx.headers(),
-            Self::Standalone(it) => worker::headers(&it.1, vec![it.0.clone()]),
-        }
-    }
-}
-
 impl ServiceProxy {
     pub(crate) fn new(service: Arc<str>, client: Client, options: Options, caller: Caller) -> Self {
         Self {
@@ -297,6 +280,30 @@ impl ServiceProxy {
         let mut proxy = self.clone();
         if let Via::Broker { options, .. } = &mut proxy.via {
             options.compression = compression.into();
+        }
+        proxy
+    }
+
+    /// Returns a copy whose calls also send this context data, in place of the value of the worker
+    /// or client with the same key; `Value::Null` removes it.
+    ///
+    /// `call_id_stack`, a list of ids, replaces the callers in front of the own call id: a program
+    /// that is no service continues the trace of its caller with it.
+    ///
+    /// ```no_run
+    /// # use nameko::{Result, ServiceProxy};
+    /// # async fn run(orders: ServiceProxy) -> Result<()> {
+    /// let orders = orders.with_context("tenant", "acme").with_context("user_id", 7);
+    /// let _: u64 = orders.call("count", ()).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A call returns [`Error::InvalidContext`] if a value cannot be a header.
+    #[must_use]
+    pub fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        let mut proxy = self.clone();
+        if let Via::Broker { caller, .. } = &mut proxy.via {
+            *caller = caller.with_context(key, value);
         }
         proxy
     }
@@ -389,7 +396,7 @@ impl ServiceProxy {
                     request = request.compress(compression)?;
                 }
                 client
-                    .call(&self.service, method, request, caller.headers(), options)
+                    .call(&self.service, method, request, caller.headers()?, options)
                     .await
             }
             Via::Fake(reply) => {

@@ -10,6 +10,7 @@ use serde::{
 
 use super::proxy::ServiceProxy;
 use crate::{
+    amqp::Value,
     error::{Error, Result},
     serialization::Payload,
 };
@@ -50,6 +51,14 @@ impl Target {
     pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
         match self {
             Self::Service(proxy) => Self::Service(proxy.with_timeout(timeout)),
+            Self::Mock(mock) => Self::Mock(mock.clone()),
+        }
+    }
+
+    /// Returns a copy whose calls send more context data.
+    pub fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        match self {
+            Self::Service(proxy) => Self::Service(proxy.with_context(key, value)),
             Self::Mock(mock) => Self::Mock(mock.clone()),
         }
     }

@@ -9,7 +9,14 @@ use crate::program::{Ended, command, run};
 use crate::support::{TestBroker, broker};
 
 #[derive(Dependencies)]
-pub(crate) struct Greeter;
+pub(crate) struct Greeter {
+    #[dependency(CurrentWorker)]
+    worker: nameko::WorkerContext,
+    #[dependency(ContextData::new("tenant"))]
+    tenant: Option<String>,
+    #[dependency(UserId)]
+    user: Option<String>,
+}
 
 #[service("cli_greeter")]
 impl Greeter {
@@ -24,6 +31,13 @@ impl Greeter {
         value: Box<serde_json::value::RawValue>,
     ) -> Result<Box<serde_json::value::RawValue>> {
         Ok(value)
+    }
+
+    /// Returns the tenant, the user, and the first caller.
+    #[rpc]
+    async fn context(&self) -> Result<[Option<String>; 3]> {
+        let origin = self.worker.origin_call_id().to_owned();
+        Ok([self.tenant.clone(), self.user.clone(), Some(origin)])
     }
 
     #[rpc]
@@ -187,4 +201,52 @@ fn reports_an_unreachable_broker_within_seconds() {
         "{ended:?}"
     );
     assert!(!ended.stderr.contains("secret"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sends_context_data() {
+    let (broker, container) = greeter().await;
+    let context = |options: &[&str]| {
+        let mut command = command(NAMEKO, ["call", "--broker", broker.uri()]);
+        command.arg("cli_greeter.context").args(options);
+        run(command, "")
+    };
+    let values = [
+        "--context",
+        "tenant=acme",
+        "--context",
+        "user_id=17",
+        "--context",
+        "call_id_stack=['web.get.0']",
+    ];
+    assert_eq!(context(&values).stdout, "['acme', '17', 'web.get.0']\n");
+    for (value, expected) in [
+        (
+            "tenant",
+            "Error: `tenant` is not context data; write KEY=VALUE",
+        ),
+        (
+            "tenant=[1",
+            "  [1\n    ^\nSyntaxError: expected `,` or `]`\n",
+        ),
+        (
+            "tenant=99999999999999999999",
+            "ContextError: the context value `tenant` cannot be sent: a header cannot hold the \
+             integer 99999999999999999999, which does not fit in 64 bits\n",
+        ),
+        (
+            "tenant=NaN",
+            "ContextError: the context value `tenant` cannot be sent: a header cannot hold the \
+             number NaN\n",
+        ),
+        (
+            "call_id_stack=web.get.0",
+            "ContextError: the context value `call_id_stack` cannot be sent: it must be a list",
+        ),
+    ] {
+        let ended = context(&["--context", value]);
+        assert_eq!(ended.code, Some(1), "{value}");
+        assert!(ended.stderr.starts_with(expected), "{value}: {ended:?}");
+    }
+    container.stop().await;
 }

@@ -88,10 +88,6 @@ fn configuration_errors_have_a_position() {
     let table = [
         ("a: [1", "2:1: this is not YAML"),
         (
-            "a: 1\nb: ${NOT_SET_ANYWHERE}",
-            "2:4: the environment variable NOT_SET_ANYWHERE is not set",
-        ),
-        (
             "AMQP_URI: 5672",
             "1:11: AMQP_URI must be text, not the number 5672",
         ),
@@ -122,4 +118,52 @@ fn configuration_errors_have_a_position() {
     );
     let ended = run(command(NAMEKO, ["show-config", "-d", "nothing"]), "");
     assert!(ended.stderr.contains("write KEY=VALUE"), "{ended:?}");
+}
+
+#[test]
+fn layers_are_merged_and_later_ones_win() {
+    let base = file("smtp: {host: localhost, port: 25}\nhosts: [a, b]\n");
+    let production = file("smtp: {host: mail.example.com}\nhosts: [c]\n");
+    let mut command = command(NAMEKO, ["show-config"]);
+    for layer in [&base, &production] {
+        command.arg("--config").arg(layer.path());
+    }
+    command.args(["-d", "smtp.tls.verify=false", "-d", "a\\.b=1"]);
+    let ended = run(command, "");
+    let expected = "\
+a.b: 1
+hosts:
+- c
+smtp:
+  host: mail.example.com
+  port: 25
+  tls:
+    verify: false
+";
+    assert_eq!(
+        (ended.stdout.as_str(), ended.stderr.as_str()),
+        (expected, "")
+    );
+}
+
+#[test]
+fn an_unknown_key_is_reported_with_the_nearest_known_one() {
+    let file = file("max_worker: 7\nsmtp: {}\n");
+    let path = file.path().display().to_string();
+    let expected = format!(
+        "{path}:1:13: the unknown key `max_worker` has no effect; did you mean `max_workers`?"
+    );
+    let ended = run(command(NAMEKO, ["show-config", "--config", &path]), "");
+    assert_eq!(ended.stdout, "max_worker: 7\nsmtp: {}\n");
+    assert_eq!(ended.stderr, format!("warning: {expected}\n"));
+    let call = [
+        "call",
+        "x.y",
+        "--config",
+        &path,
+        "--broker",
+        "amqp://127.0.0.1:1",
+    ];
+    let ended = run(command(NAMEKO, call), "");
+    assert_eq!(ended.stderr.matches(&expected).count(), 1, "{ended:?}");
 }

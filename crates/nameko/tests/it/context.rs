@@ -1,6 +1,12 @@
 //! Context data and configuration as dependencies.
 
-use nameko::{Cluster, Container, Error, amqp::Table, prelude::*, services};
+use nameko::{
+    Cluster, Container, Error, StandaloneDispatcher,
+    amqp::{Table, Value},
+    prelude::*,
+    services,
+    testing::entrypoint_waiter,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::support;
@@ -190,6 +196,167 @@ async fn a_string_converts_into_an_error() {
     assert_eq!(error.to_string(), "Error no order 17");
     let error = grumpy.call::<()>("formatted", (18,)).await.unwrap_err();
     assert_eq!(error.to_string(), "Error no order 18");
+    cluster.stop().await;
+    runner.stop().await;
+}
+
+/// Reports the context of its calls and events.
+#[derive(Dependencies)]
+struct Audit {
+    #[dependency(CurrentWorker)]
+    worker: WorkerContext,
+    #[dependency(ContextData::new("tenant"))]
+    tenant: Option<String>,
+    #[dependency(Language)]
+    language: Option<String>,
+}
+
+/// Tenant, language, and the call ids of the callers without their random part.
+type Seen = (Option<String>, Option<String>, Vec<String>);
+
+#[service("audit")]
+impl Audit {
+    #[rpc]
+    async fn seen(&self) -> Result<Seen> {
+        let mut ids = self.worker.call_id_stack();
+        ids.pop();
+        let methods = ids.iter().map(|id| match id.rsplit_once('.') {
+            Some((method, _)) => method.to_owned(),
+            None => id.clone(),
+        });
+        Ok((
+            self.tenant.clone(),
+            self.language.clone(),
+            methods.collect(),
+        ))
+    }
+
+    #[event_handler("front", "visited")]
+    async fn visited(&self, _data: ()) -> Result<Seen> {
+        self.seen().await
+    }
+}
+
+#[rpc_client("audit")]
+trait AuditApi {
+    async fn seen(&self) -> Result<Seen>;
+}
+
+#[derive(Dependencies)]
+struct Front {
+    #[dependency(RpcProxy::new("audit"))]
+    proxy: ServiceProxy,
+    #[dependency(AuditApiClient::provider())]
+    client: AuditApiClient,
+    #[dependency(EventDispatcher::new())]
+    events: Dispatcher,
+}
+
+#[service("front")]
+impl Front {
+    /// Calls for another tenant, and then unchanged.
+    #[rpc]
+    async fn ask(&self) -> Result<[Seen; 3]> {
+        let proxy = self.proxy.with_context("tenant", "other");
+        let client = self.client.with_context("tenant", "other");
+        Ok([
+            proxy.call("seen", ()).await?,
+            client.seen().await?,
+            self.proxy.call("seen", ()).await?,
+        ])
+    }
+
+    #[rpc]
+    async fn announce(&self) -> Result<()> {
+        let events = self.events.with_context("tenant", "other");
+        events.dispatch("visited", &()).await
+    }
+
+    #[rpc]
+    async fn ask_wrongly(&self) -> Result<Seen> {
+        let proxy = self.proxy.with_context("rate", f64::INFINITY);
+        proxy.call("seen", ()).await
+    }
+}
+
+#[tokio::test]
+async fn context_data_is_set_for_single_calls() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Audit, Front], &broker).await;
+    let seen = |tenant: Option<&str>, language: Option<&str>, callers: &[&str]| {
+        let owned = |text: &str| text.to_owned();
+        let callers = callers.iter().map(|caller| owned(caller)).collect();
+        (tenant.map(owned), language.map(owned), callers)
+    };
+
+    // Of proxies and typed clients of a service; the data of the worker is unchanged.
+    let data = Table::from([("tenant", "acme"), ("language", "fr")]);
+    let cluster = connect(&broker.config(), data).await;
+    let front = cluster.service("front");
+    let [by_proxy, by_client, unchanged]: [Seen; 3] = front.call("ask", ()).await.unwrap();
+    let callers = ["standalone_rpc_proxy.call", "front.ask"];
+    let other = seen(Some("other"), Some("fr"), &callers);
+    assert_eq!((by_proxy, by_client), (other.clone(), other));
+    assert_eq!(unchanged, seen(Some("acme"), Some("fr"), &callers));
+
+    // Of a gateway that is no service: per request, with the trace of the request.
+    let request = cluster
+        .with_context("language", Value::Null)
+        .with_context("call_id_stack", vec!["gateway.request.1"]);
+    let asked: Seen = request.service("audit").call("seen", ()).await.unwrap();
+    let callers = ["gateway.request", "standalone_rpc_proxy.call"];
+    assert_eq!(asked, seen(Some("acme"), None, &callers));
+    let further = request.with_context("tenant", "other");
+    let asked = further.client::<AuditApiClient>().seen().await.unwrap();
+    assert_eq!(asked, seen(Some("other"), None, &callers));
+    let asked: Seen = cluster.service("audit").call("seen", ()).await.unwrap();
+    assert_eq!(asked, seen(Some("acme"), Some("fr"), &callers[1..]));
+
+    // Of events, by services and by programs.
+    let audit = &runner.containers()[0];
+    let mut handled = entrypoint_waiter(audit, "visited");
+    let _: () = front.call("announce", ()).await.unwrap();
+    let callers = ["standalone_rpc_proxy.call", "front.announce"];
+    assert_eq!(
+        handled.result::<Seen>().await.unwrap(),
+        seen(Some("other"), Some("fr"), &callers)
+    );
+    let mut handled = entrypoint_waiter(audit, "visited");
+    let events = StandaloneDispatcher::new(&broker.config()).unwrap();
+    let events = events
+        .with_context("tenant", "acme")
+        .with_context("call_id_stack", vec!["a.b.1"]);
+    events.dispatch("front", "visited", &()).await.unwrap();
+    assert_eq!(
+        handled.result::<Seen>().await.unwrap(),
+        seen(Some("acme"), None, &["a.b"])
+    );
+    cluster.stop().await;
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_context_value_that_cannot_be_a_header_is_named() {
+    let broker = support::broker().await;
+    let runner = support::run(&services![Audit, Front], &broker).await;
+    let cannot = "the context value `rate` cannot be sent: a header cannot hold the number ";
+
+    let connected =
+        Cluster::connect_with(&broker.config(), Table::from([("rate", f64::NAN)])).await;
+    assert_eq!(connected.unwrap_err().to_string(), format!("{cannot}NaN"));
+    let cluster = connect(&broker.config(), Table::new()).await;
+    let audit = cluster.with_context("rate", f64::NAN).service("audit");
+    let error = audit.call::<Seen>("seen", ()).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidContext { .. }), "{error:?}");
+    assert_eq!(error.to_string(), format!("{cannot}NaN"));
+    let front = cluster.service("front");
+    let error = front.call::<Seen>("ask_wrongly", ()).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("ValueError {cannot}inf"));
+    let events = StandaloneDispatcher::new(&broker.config()).unwrap();
+    let sent = events
+        .with_context("rate", f64::NAN)
+        .dispatch("front", "visited", &());
+    assert_eq!(sent.await.unwrap_err().to_string(), format!("{cannot}NaN"));
     cluster.stop().await;
     runner.stop().await;
 }

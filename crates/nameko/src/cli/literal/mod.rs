@@ -37,6 +37,23 @@ impl Literal {
         scanner.end()?;
         Ok(value)
     }
+
+    /// Returns the key of a mapping as Python's `json.dumps` writes it.
+    pub(super) fn as_json_key(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::None => "null".into(),
+            Self::Bool(value) => value.to_string(),
+            Self::Float(value) if value.is_nan() => "NaN".into(),
+            Self::Float(value) if value.is_infinite() => if *value > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            }
+            .into(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Serializes like Python's `json.dumps`: tuples as lists, keys as strings.
@@ -59,20 +76,7 @@ impl Serialize for Literal {
             Self::Dict(entries) => {
                 let mut map = serializer.serialize_map(Some(entries.len()))?;
                 for (key, value) in entries {
-                    let key = match key {
-                        Self::Text(text) => text.clone(),
-                        Self::None => "null".into(),
-                        Self::Bool(value) => value.to_string(),
-                        Self::Float(value) if value.is_nan() => "NaN".into(),
-                        Self::Float(value) if value.is_infinite() => if *value > 0.0 {
-                            "Infinity"
-                        } else {
-                            "-Infinity"
-                        }
-                        .into(),
-                        other => other.to_string(),
-                    };
-                    map.serialize_entry(&key, value)?;
+                    map.serialize_entry(&key.as_json_key(), value)?;
                 }
                 map.end()
             }

@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::panic::{self, PanicHookInfo};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
 };
@@ -66,11 +67,27 @@ pub(super) fn start(
     };
     let started = registry().with(filter).with(log).try_init();
     // An error means that the program has installed a subscriber.
-    if started.is_ok() && format == LogFormat::Json {
+    if started.is_err() {
+        warn_about_ignored(&arguments.given(config));
+    } else if format == LogFormat::Json {
         JSON.store(true, Ordering::Relaxed);
         panic::set_hook(Box::new(log_panic));
     }
     Ok(())
+}
+
+/// Reports settings without effect, since the program logs by itself.
+fn warn_about_ignored(settings: &[&str]) {
+    if settings.is_empty() {
+        return;
+    }
+    let settings = settings.join(" and ");
+    let message = format!("{settings}: ignored, since the program installs a log of its own");
+    if tracing::enabled!(target: "nameko::run", Level::WARN) {
+        tracing::warn!(target: "nameko::run", "{message}");
+    } else {
+        write(&format!("{message}\n"));
+    }
 }
 
 /// Returns `true` if the log is JSON.
