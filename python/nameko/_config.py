@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from logging import getLogger
 from types import TracebackType
 from typing import Any, TypeVar
 
+from nameko import _nameko
 from nameko.exceptions import ConfigurationError
+
+_log = getLogger("nameko.config")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +33,58 @@ class Config(dict[str, Any]):
         With ``clear``, all other values are removed meanwhile.
         """
         return ConfigPatch(self, values, clear)
+
+
+class TrackedConfig(Config):
+    """A :class:`Config` that records which of its keys are read.
+
+    :func:`track` and :func:`report_unknown_keys` change the class of an existing configuration, so
+    that reads cost nothing more once the services have started.
+    """
+
+    _read: set[Any]
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().get(key, default)
+
+
+def track(config: Config) -> None:
+    """Starts to record the keys that are read."""
+    config._read = set()  # type: ignore[attr-defined]
+    config.__class__ = TrackedConfig
+
+
+def report_unknown_keys(config: Any) -> None:
+    """Logs the keys that resemble one of the framework and were not read, and stops recording."""
+    if isinstance(config, TrackedConfig):
+        read = config._read
+        config.__class__ = Config  # type: ignore[assignment]
+        for warning in unknown_keys(config, read):
+            _log.warning("%s", warning)
+
+
+def unknown_keys(config: Mapping[str, Any], read: Collection[Any] = ()) -> list[str]:
+    """Returns a warning for each key that resembles one of the framework and is not in ``read``."""
+    return [
+        "the unknown key `{}` has no effect; did you mean `{}`?".format(key, meant)
+        for key in config
+        if key not in read and isinstance(key, str) and (meant := _nameko.misspelled_key(key))
+    ]
+
+
+def merge(config: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Merges ``other`` into ``config``. Its values win; mappings are merged, lists are replaced."""
+    for key, value in other.items():
+        mine = config.get(key)
+        if isinstance(mine, dict) and isinstance(value, Mapping):
+            merge(mine, value)
+        else:
+            config[key] = _copy(value)
 
 
 class ConfigPatch:

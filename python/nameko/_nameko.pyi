@@ -28,7 +28,9 @@ __all__ = [
     "Retry",
     "WebSocket",
     "__version__",
+    "config_keys",
     "interrupt",
+    "misspelled_key",
     "on_log",
     "probe",
     "shutdown",
@@ -565,6 +567,12 @@ class ProcessTable:
 
 def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
     """Returns whether the host and port of one of the URIs accepts TCP connections."""
+
+def config_keys() -> list[str]:
+    """Returns the configuration keys of the framework, in Python and in Rust."""
+
+def misspelled_key(key: str) -> str | None:
+    """Returns the configuration key of the framework that ``key`` misspells."""
 
 def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
     """Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread

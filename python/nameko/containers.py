@@ -20,7 +20,7 @@ from typing import Any
 
 import nameko
 from nameko import loop, serialization
-from nameko._config import whole_number
+from nameko._config import report_unknown_keys, whole_number
 from nameko._nameko import PatchGuard
 from nameko.bridge import Bridge
 from nameko.constants import (
@@ -360,6 +360,7 @@ class ServiceContainer:
         _started.add(self)
         with _log_time("started %s", self):
             self._lifecycle.set_up(self.extensions)
+            report_unknown_keys(self.config)
             self._lifecycle.start(self.extensions)
 
     def stop(self) -> None:

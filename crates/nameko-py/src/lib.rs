@@ -36,6 +36,7 @@ mod supervisor;
 mod wait;
 mod web;
 
+use nameko::internal;
 use pyo3::prelude::*;
 
 /// The compiled module: connections, topology, confirms, reply matching, worker queue, HTTP server,
@@ -59,6 +60,18 @@ mod _nameko {
     fn shutdown(py: Python<'_>) -> PyResult<()> {
         py.detach(runtime::shutdown);
         callbacks::stop(py)
+    }
+
+    /// Returns the configuration keys of the framework.
+    #[pyfunction]
+    fn config_keys() -> Vec<&'static str> {
+        internal::KEYS.to_vec()
+    }
+
+    /// Returns the configuration key of the framework that `key` misspells.
+    #[pyfunction]
+    fn misspelled_key(key: &str) -> Option<&'static str> {
+        internal::misspelled(key)
     }
 
     #[pymodule_init]

@@ -31,9 +31,11 @@ def add_config_arguments(parser: argparse.ArgumentParser, config_default: str = 
     parser.add_argument(
         "-c",
         "--config",
-        default=config_default,
+        action="append",
+        default=[],
         metavar="FILE",
-        help="YAML configuration file; ${NAME} and ${NAME:default} are environment variables"
+        help="YAML configuration file; ${NAME} and ${NAME:default} are environment variables; "
+        "repeatable: later files override earlier ones, mappings are merged"
         + (" (default: {})".format(config_default) if config_default else ""),
     )
     parser.add_argument(
@@ -42,9 +44,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, config_default: str = 
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set a configuration key to a YAML value, overriding the file; KEY alone means true; "
-        "repeatable",
+        help="set a configuration key to a YAML value, overriding the files; SECTION.KEY=VALUE "
+        "sets a nested one; KEY alone means true; repeatable",
     )
+    parser.set_defaults(default_config=config_default)
 
 
 def add_broker_argument(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +160,13 @@ class Shell(Command):
             "--interface",
             choices=cls.SHELLS,
             help="interpreter to use on a terminal (default: the first one installed)",
+        )
+        parser.add_argument(
+            "--context",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="send a value as context data, with a Python or JSON value; repeatable",
         )
         add_config_arguments(parser)
         return parser

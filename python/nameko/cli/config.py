@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import yaml
 
+from nameko._config import merge, unknown_keys
 from nameko.constants import AMQP_URI_CONFIG_KEY
 from nameko.exceptions import CommandError, ConfigurationError
 
@@ -14,22 +16,59 @@ from nameko.exceptions import CommandError, ConfigurationError
 def load_config(args: Any) -> dict[str, Any]:
     """Loads the configuration from the arguments and the environment.
 
-    Precedence: ``--define``, ``--broker``, ``--config``, the environment variable AMQP_URI.
-    CommandError if a file cannot be read or parsed.
+    Precedence: ``--define``, ``--broker``, the last ``--config``, those before it, the environment
+    variable AMQP_URI. CommandError if a file cannot be read or parsed.
     """
-    config = read_config_file(args.config) if args.config else {}
+    config: dict[str, Any] = {}
+    for path in config_files(args):
+        merge(config, read_config_file(path))
     # Empty values are ignored in all sources: a script may pass an empty variable.
     if getattr(args, "broker", None):
         config[AMQP_URI_CONFIG_KEY] = args.broker
     for definition in getattr(args, "define", ()):
-        key, separator, value = definition.partition("=")
-        key = key.strip()
-        if not key:
-            raise CommandError("--define takes KEY=VALUE, not {!r}".format(definition))
-        config[key] = _parse(value, "--define {}".format(key)) if separator else True
+        define(config, definition)
     if not config.get(AMQP_URI_CONFIG_KEY) and os.environ.get(AMQP_URI_CONFIG_KEY):
         config[AMQP_URI_CONFIG_KEY] = os.environ[AMQP_URI_CONFIG_KEY]
     return config
+
+
+def config_files(args: Any) -> list[str]:
+    """Returns the paths of the configuration files."""
+    paths = args.config or getattr(args, "default_config", None) or []
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
+def define(config: dict[str, Any], definition: str) -> None:
+    """Sets the value of ``KEY=VALUE``; ``KEY`` alone means true.
+
+    A dot in the key separates names of nested mappings, ``\\.`` is a dot in a name.
+    """
+    key, separator, value = definition.partition("=")
+    key = key.strip()
+    names = [name.replace("\\.", ".") for name in re.split(r"(?<!\\)\.", key)]
+    if not all(names):
+        raise CommandError("--define takes KEY=VALUE, not {!r}".format(definition))
+    for name in names[:-1]:
+        inner = config.get(name)
+        config[name] = inner = inner if isinstance(inner, dict) else {}
+        config = inner
+    config[names[-1]] = _parse(value, "--define {}".format(key)) if separator else True
+
+
+def warnings(config: dict[str, Any]) -> list[str]:
+    """Returns the probable mistakes in a configuration that no service has read."""
+    return [*unset_variables(), *unknown_keys(config)]
+
+
+def unset_variables() -> list[str]:
+    """Returns a warning for each environment variable without value and default."""
+    from nameko.cli import main
+
+    return [
+        "the environment variable {0} is not set and has no default, so it is empty; ${{{0}:}} "
+        "allows that".format(name)
+        for name in sorted(main.unset_variables)
+    ]
 
 
 def read_config_file(path: str) -> dict[str, Any]:

@@ -53,6 +53,9 @@ else:
 # A plain scalar with a variable is substituted even without a tag.
 IMPLICIT_ENV_VAR_MATCHER = re.compile(r".*\$\{.*\}.*")
 
+# The variables without value and default that a configuration has referred to.
+unset_variables: set[str] = set()
+
 # A variable nested in the default of another one.
 RECURSIVE_ENV_VAR_MATCHER = re.compile(r"\$\{([^}]+)?\}([^$}]+)?\}")
 
@@ -106,6 +109,8 @@ def env_var_constructor(loader: Any, node: Any, raw: bool = False) -> Any:
 def _replace_env_var(match: Any) -> str:
     name, default = match.groups()
     value = os.environ.get(name)
+    if value is None and not default and match.group().endswith(name + "}"):
+        unset_variables.add(name)
     if value is None:
         value = default or ""
         while IMPLICIT_ENV_VAR_MATCHER.match(value):

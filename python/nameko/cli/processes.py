@@ -13,7 +13,7 @@ from typing import Any
 
 from nameko._nameko import ProcessTable
 from nameko.amqp import connection
-from nameko.cli.config import number_of_seconds
+from nameko.cli.config import config_files, number_of_seconds
 from nameko.cli.output import echo, error
 from nameko.cli.run import DEFAULT_STOP_TIMEOUT, STOP_TIMEOUT, embedded_broker
 from nameko.constants import AMQP_URI_CONFIG_KEY
@@ -52,7 +52,7 @@ class Program:
         # None with --reload: a single process that watches its files.
         self.workers: int | None = args.workers
         self._environment = environment
-        options = ["--config", args.config] if args.config else []
+        options = ["--config={}".format(path) for path in config_files(args)]
         for option in ("broker", "log", "log_format"):
             if getattr(args, option):
                 options.append("--{}={}".format(option.replace("_", "-"), getattr(args, option)))

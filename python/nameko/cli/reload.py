@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import nameko
-from nameko.cli.config import number_of_seconds
+from nameko.cli.config import config_files, number_of_seconds
 from nameko.cli.output import error, show_traceback
 from nameko.cli.parent import Parent
 from nameko.cli.services import users_traceback
@@ -34,7 +34,7 @@ def serve(args: Any) -> int:
     """
     from nameko.cli.run import configure, load_and_run
 
-    parent = WatchingParent(args.link, [args.config] if args.config else [])
+    parent = WatchingParent(args.link, config_files(args))
     try:
         try:
             config = configure(args)

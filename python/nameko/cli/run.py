@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from logging import getLogger
 from typing import Any
 
 from amqp.exceptions import AMQPError
@@ -13,9 +14,10 @@ from kombu.exceptions import OperationalError
 
 import nameko
 from nameko import _nameko
+from nameko._config import track
 from nameko.amqp import connection
 from nameko.cli.command_module import make_callable
-from nameko.cli.config import load_config, number_of_seconds
+from nameko.cli.config import load_config, number_of_seconds, unset_variables
 from nameko.cli.console import BackdoorServer
 from nameko.cli.logs import set_runner, setup_logging
 from nameko.cli.output import echo, set_prefix, show_traceback
@@ -71,6 +73,8 @@ def configure(args: Any) -> dict[str, Any]:
     """Loads the configuration and sets up logging."""
     values = load_config(args)
     setup_logging(args, values, args.process)
+    for warning in unset_variables():
+        getLogger("nameko.config").warning("%s", warning)
     return values
 
 
@@ -78,6 +82,7 @@ def load_and_run(args: Any, values: dict[str, Any], parent: Parent | None) -> in
     # Set before the import: modules may read the configuration at import time.
     config = nameko.config
     config.setup(values)
+    track(config)
     services = find_services(args.services)
     options: dict[str, Any] = {} if parent is None else {"parent": parent}
     return run(services, config, backdoor_port=backdoor_address(args), **options)

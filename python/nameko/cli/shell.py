@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +19,7 @@ from nameko import _nameko
 from nameko.amqp import connection
 from nameko.cli.command_module import make_callable
 from nameko.cli.commands import Shell
-from nameko.cli.config import load_config
+from nameko.cli.config import load_config, warnings
 from nameko.constants import AMQP_URI_CONFIG_KEY, DEFAULT_AMQP_URI
 from nameko.exceptions import CommandError
 from nameko.standalone.events import event_dispatcher
@@ -72,7 +75,7 @@ def on_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def make_nameko_helper(config: dict[str, Any]) -> Any:
+def make_nameko_helper(config: dict[str, Any], context: dict[str, Any] | None = None) -> Any:
     """Returns the object ``n`` of the shell."""
     module: Any = ModuleType("nameko")
     module.__doc__ = """Nameko shell helper for making rpc calls and dispatching
@@ -90,15 +93,46 @@ Usage:
     proxy = ClusterRpcProxy(config)
     module.rpc = proxy.start()
     module.dispatch_event = event_dispatcher(config)
+    if context:
+        module.rpc = module.rpc.with_context(context)
+        module.dispatch_event = module.dispatch_event.with_context(context)
     module.config = config
     module.disconnect = proxy.stop
     return module
+
+
+def parse_context(definitions: Iterable[str]) -> dict[str, Any]:
+    """Parses ``KEY=VALUE`` definitions of ``--context``. Values are Python or JSON literals; other
+    words are strings. CommandError if a definition is invalid."""
+    context = {}
+    for definition in definitions:
+        key, separator, text = definition.partition("=")
+        if not key or not separator:
+            raise CommandError(
+                "--context takes KEY=VALUE, such as tenant=acme, not {!r}".format(definition)
+            )
+        context[key] = _word_or_literal(text)
+    return context
+
+
+def _word_or_literal(text: str) -> Any:
+    for parse in (ast.literal_eval, json.loads):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError):
+            pass
+    if text.lstrip().startswith(("[", "(", "{", "'", '"')):
+        raise CommandError("--context: {!r} is neither a Python nor a JSON literal".format(text))
+    return text
 
 
 def main(args: Any) -> None:
     # Version 3 reads the configuration from there.
     config = nameko.config
     config.setup(load_config(args))
+    for warning in warnings(config):
+        print("warning: {}".format(warning), file=sys.stderr)
+    context = parse_context(getattr(args, "context", ()))
     if not config.get(AMQP_URI_CONFIG_KEY) and not _nameko.probe(DEFAULT_AMQP_URI):
         raise CommandError(
             "no broker is configured, and none runs at localhost:5672\n  start a service with "
@@ -112,9 +146,11 @@ def main(args: Any) -> None:
         sys.version, sys.platform, sanitize_url(broker), broker_from
     )
     try:
-        helper = make_nameko_helper(config)
+        helper = make_nameko_helper(config, context)
     except (OperationalError, AMQPError) as exc:
         raise CommandError(str(exc))
+    except (TypeError, ValueError) as exc:
+        raise CommandError("--context: {}".format(exc))
     try:
         ShellRunner(banner, {"n": helper}).start_shell(name=args.interface)
     finally:

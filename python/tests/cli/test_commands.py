@@ -41,6 +41,23 @@ class TestShowConfig:
         ended = run("show-config", cwd=folder.path, AMQP_URI="")
         assert ended.stdout.strip() == "x: 1"
 
+    def test_merges_layers(self, folder):
+        folder.path.joinpath("base.yaml").write_text("smtp: {host: localhost, port: 25}\n")
+        folder.path.joinpath("local.yaml").write_text("smtp: {host: mail}\n")
+        files = ["--config", "base.yaml", "-c", "local.yaml"]
+        ended = run("show-config", *files, "-d", "smtp.tls=true", cwd=folder.path)
+        assert ended.stdout.strip() == "smtp:\n  host: mail\n  port: 25\n  tls: true"
+
+    def test_reports_probable_mistakes(self, folder):
+        folder.path.joinpath("config.yaml").write_text("max_worker: ${NOT_SET_ANYWHERE}\n")
+        ended = run("show-config", cwd=folder.path)
+        assert ended.stdout.strip() == "max_worker: null"
+        assert ended.stderr.splitlines() == [
+            "warning: the environment variable NOT_SET_ANYWHERE is not set and has no default, so "
+            "it is empty; ${NOT_SET_ANYWHERE:} allows that",
+            "warning: the unknown key `max_worker` has no effect; did you mean `max_workers`?",
+        ]
+
 
 def test_has_the_entry_point_of_version_3():
     arguments = ["show-config", "-d", "DEBUG", "-c", os.devnull]

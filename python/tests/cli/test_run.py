@@ -77,6 +77,12 @@ class TestRun:
         running.wait_for("stopped")
         assert running.wait() == 0
 
+    def test_reports_a_misspelled_key(self, folder, broker_uri):
+        options = ["-d", "max_worker=7", "--broker", broker_uri]
+        with Program("run", "hello", *options, cwd=folder.path) as program:
+            line = program.wait_for("max_worker")
+            assert "the unknown key `max_worker` has no effect; did you mean `max_workers`?" in line
+
     def test_finishes_running_calls_before_it_stops(self, running, cluster, uid):
         reply = cluster["hello_" + uid].slow.call_async()
         running.wait_for("working")

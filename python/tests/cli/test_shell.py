@@ -91,6 +91,24 @@ class TestShell:
         assert "Traceback" in ended.stderr or "SyntaxError" in ended.stderr
         assert ended.stdout == ""
 
+    def test_sends_context_data(self, running, broker_uri, uid):
+        context = ["--context", "tenant=acme", "--context", "call_id_stack=['browser']"]
+        ended = run(
+            "shell",
+            *("--broker", broker_uri, *context),
+            stdin="data = n.rpc._worker_ctx.context_data\n"
+            "print(data['tenant'], data['call_id_stack'][0])\n",
+        )
+        assert ended.stdout == "acme browser\n", ended.stderr
+        for wrong, message in (
+            ("tenant", "--context takes KEY=VALUE"),
+            ("tenant=[1", "neither a Python nor a JSON literal"),
+            ("call_id_stack=browser", "call_id_stack"),
+        ):
+            ended = run("shell", "--broker", broker_uri, "--context", wrong, stdin="")
+            assert ended.returncode == 1
+            assert message in ended.stdout
+
     def test_takes_a_50_mb_argument(self, running, broker_uri, uid):
         ended = self.script(
             broker_uri, "print(len(n.rpc.hello_{}.hello('x' * 50_000_000)))".format(uid)

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 
+from nameko import _nameko
 from nameko.cli.config import read_config_file
 from nameko.cli.doctor.findings import Finding, Severity
-
-# All known keys, including those that only services in Rust read.
-KEYS = frozenset(
-    {
-        *("AMQP_URI", "AMQP_SSL", "LOGIN_METHOD", "HEARTBEAT"),
-        *("serializer", "SERIALIZERS", "ACCEPT", "max_decompressed_size"),
-        *("rpc_exchange", "rpc_timeout", "queue_arguments"),
-        *("max_workers", "prefetch_count", "parent_calls_tracked", "stop_timeout"),
-        *("AUTO_DELETE_EVENT_EXCHANGES", "DECLARE_EVENT_EXCHANGES", "SERVICE_CONTAINER_CLS"),
-        *("LAYERS", "DATABASE_URL"),
-        *("LOGGING", "LOG", "LOG_FORMAT"),
-        *("WEB_SERVER_ADDRESS", "WEB_SERVER_REUSE_PORT", "WEB_SERVER_MAX_BODY"),
-        *("WEB_SERVER_MAX_CONNECTIONS", "WEB_SERVER_TIMEOUT", "WEB_SERVER_KEEP_ALIVE"),
-        *("WEB_SERVER_HEADER_TIMEOUT", "WEB_SERVER_BODY_TIMEOUT", "WEB_SERVER_SEND_TIMEOUT"),
-    }
-)
 
 
 def check(path: str, read: set[str]) -> Iterator[Finding]:
@@ -43,19 +27,18 @@ def check(path: str, read: set[str]) -> Iterator[Finding]:
                 "remove it",
             )
             continue
-        if not isinstance(key, str) or key in KEYS or key in read:
+        if not isinstance(key, str) or key in read:
             continue
-        meant = difflib.get_close_matches(key.lower(), {known.lower() for known in KEYS}, 1, 0.85)
-        for known in KEYS:
-            if meant == [known.lower()]:
-                yield Finding(
-                    Severity.DIFFERS,
-                    path,
-                    _line_of(path, key),
-                    "unknown key {}".format(key),
-                    "it is not read; it looks like {}".format(known),
-                    "rename it to {}".format(known),
-                )
+        meant = _nameko.misspelled_key(key)
+        if meant is not None:
+            yield Finding(
+                Severity.DIFFERS,
+                path,
+                _line_of(path, key),
+                "unknown key {}".format(key),
+                "it is not read; it looks like {}".format(meant),
+                "rename it to {}".format(meant),
+            )
 
 
 def _line_of(path: str, key: str) -> int:
