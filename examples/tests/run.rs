@@ -3,6 +3,9 @@
 
 #[path = "../../crates/nameko/tests/it/program.rs"]
 mod program;
+// A program with a `main` of its own.
+#[path = "run/embedding.rs"]
+mod embedding;
 // Failing services and processes.
 #[path = "run/failures.rs"]
 mod failures;
