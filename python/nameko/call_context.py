@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,21 +53,15 @@ class CallContext:
 def context_values(
     context_data: Mapping[str, Any] | None, values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the context data of a call of ``with_context``.
-
-    TypeError if it is none, ValueError for NaN and infinity. The other values that cannot be sent
-    are refused when they are sent.
-    """
+    """Returns the context data of a call of ``with_context``. TypeError if it is none."""
     if context_data is not None and not isinstance(context_data, Mapping):
         raise TypeError(
             "with_context takes a mapping or keyword arguments, not {!r}".format(context_data)
         )
     merged = {**(context_data or {}), **values}
-    for key, value in merged.items():
+    for key in merged:
         if not isinstance(key, str) or not key:
             raise TypeError("the keys of context data are strings, not {!r}".format(key))
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("the context value `{}` is {}: no header can be".format(key, value))
     stack = merged.get(CALL_ID_STACK_CONTEXT_KEY)
     if stack is not None and not isinstance(stack, (list, tuple)):
         raise TypeError(
