@@ -163,13 +163,18 @@ def test_rejects_a_socket_if_add_websocket_fails(chat, monkeypatch, expect_log):
 
 
 def test_authenticates_clients_in_the_handshake(serve):
+    class Member(ContextDataProvider):
+        context_key = "member"
+
     class Service:
         name = "club"
-        context = ContextDataProvider("member")
+        member = Member()
 
-        @handshake(expected_exceptions=KeyError)
+        @handshake(expected_exceptions=LookupError)
         def admit(self, request):
-            token = request.args["token"]
+            token = request.args.get("token")
+            if token is None:
+                raise LookupError("no token")
             if token == "wrong":
                 raise Forbidden("not a member")
             if token == "broken":
@@ -178,12 +183,12 @@ def test_authenticates_clients_in_the_handshake(serve):
 
         @rpc
         def who_am_i(self, socket_id):
-            return self.context
+            return self.member
 
     container = serve(Service, **LOCAL)
     url = "ws://{}:{}/ws".format(*address_of(container))
     for query, status, text in [
-        ("", 400, "Error: KeyError: 'token'"),
+        ("", 400, "Error: LookupError: no token"),
         ("?token=wrong", 403, "not a member"),
         ("?token=broken", 500, "Error: Refused: no database"),
         ("?token=odd", 500, "admit must return None or a dict of context data, not 'odd'"),

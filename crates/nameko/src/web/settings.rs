@@ -38,10 +38,6 @@ pub(super) struct Limits {
 
 /// Limits of a multipart body.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(
-    not(feature = "multipart"),
-    expect(dead_code, reason = "for multipart bodies")
-)]
 pub(super) struct PartLimits {
     /// Maximum number of parts. `WEB_SERVER_MAX_PARTS`.
     pub(super) max_parts: usize,
