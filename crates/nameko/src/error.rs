@@ -118,6 +118,10 @@ pub enum Error {
         #[source]
         reason: Box<Error>,
     },
+    /// An error of a provider's hook that also kills the container. Created by
+    /// [`fatal`](Self::fatal).
+    #[error(transparent)]
+    Fatal(Box<Error>),
     /// An error with a class name and a message, for callers.
     #[error("{0}")]
     Raised(Fault),
@@ -135,6 +139,14 @@ impl Error {
     /// ```
     pub fn raise(exc_type: impl Into<String>, value: impl Into<String>) -> Self {
         Self::Raised(Fault::new(exc_type, value))
+    }
+
+    /// Creates an error that kills the container if a hook of a dependency provider returns it, for
+    /// a provider that cannot work any more. The messages of its workers are requeued, and a
+    /// supervisor can restart the service. Elsewhere, it is the same as `error`.
+    #[must_use]
+    pub fn fatal(error: impl Into<Self>) -> Self {
+        Self::Fatal(Box::new(error.into()))
     }
 
     /// Creates an error about an unknown name that lists the known ones.
@@ -178,6 +190,7 @@ impl Error {
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         match self {
             Self::Custom(CustomError(kept)) => kept.1.downcast_ref(),
+            Self::Fatal(error) => error.downcast_ref(),
             _ => None,
         }
     }
@@ -325,6 +338,7 @@ fn nameko_fault(error: &Error) -> Fault {
     let text = error.to_string();
     match error {
         Error::Raised(fault) => fault.clone(),
+        Error::Fatal(error) => nameko_fault(error),
         Error::Custom(CustomError(kept)) => kept.0.clone(),
         Error::Remote(_) => Fault::nameko("RemoteError", text),
         Error::UnknownService(name) => Fault {

@@ -3,7 +3,12 @@
 //! The built-in extensions use only these traits. See [the guide](crate::guide::extensions) for
 //! custom ones.
 
-use std::{any::Any, future::Future};
+use std::{
+    any::Any,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use futures_util::future::BoxFuture;
 
@@ -11,6 +16,7 @@ use crate::{
     container::{Container, MethodHandle},
     error::Result,
     reply::Outcome,
+    stateful_provider::StatefulProvider,
     worker::WorkerContext,
 };
 
@@ -19,9 +25,20 @@ use crate::{
 ///
 /// A provider lives as long as its container. All hooks except
 /// [`get_dependency`](Self::get_dependency) are optional. An error or panic in `setup` or `start`
-/// fails the start of the container, with the name of the field. An error from `get_dependency` is
-/// the outcome of the call. An error from a `worker_*` hook kills the container, as in Nameko. See
-/// [the guide](crate::guide::extensions) for a Redis provider.
+/// fails the start of the container, with the name of the field. For each call:
+///
+/// | hook | runs | an error or panic |
+/// |---|---|---|
+/// | `get_dependency`, `worker_setup` | before the method | is the outcome of the call; the method does not run |
+/// | `before_reply` | before the reply | replaces the outcome |
+/// | `worker_result`, `worker_teardown` | after the reply | is logged |
+///
+/// The later hooks run for each provider whose `get_dependency` succeeded. An
+/// [`Error::fatal`](crate::Error::fatal) of a hook also kills the container.
+///
+/// A provider that keeps something per worker, such as a transaction, is a
+/// [`StatefulProvider`](crate::StatefulProvider). See [the guide](crate::guide::extensions) for a
+/// Redis provider.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -50,7 +67,7 @@ use crate::{
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not provide a dependency",
-    label = "the expression in `#[dependency(...)]` must implement `DependencyProvider`"
+    label = "this type must implement `DependencyProvider`"
 )]
 pub trait DependencyProvider: Send + Sync + 'static {
     /// Type of the injected field.
@@ -81,10 +98,24 @@ pub trait DependencyProvider: Send + Sync + 'static {
         ctx: &WorkerContext,
     ) -> impl Future<Output = Result<Self::Dependency>> + Send;
 
-    /// Called before the method runs.
+    /// Called before the method runs, when all dependencies were injected.
     fn worker_setup(&self, ctx: &WorkerContext) -> impl Future<Output = Result<()>> + Send {
         let _ = ctx;
-        async { Ok(()) }
+        NoHook
+    }
+
+    /// Called with the outcome of the method, before the reply is sent and the message is
+    /// acknowledged. May replace the outcome; providers to the right receive the new one.
+    ///
+    /// # Errors
+    /// The error replaces the outcome.
+    fn before_reply(
+        &self,
+        ctx: &WorkerContext,
+        outcome: &mut Outcome,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (ctx, outcome);
+        NoHook
     }
 
     /// Called with the outcome of the worker, after the reply was sent.
@@ -94,13 +125,25 @@ pub trait DependencyProvider: Send + Sync + 'static {
         outcome: &Outcome,
     ) -> impl Future<Output = Result<()>> + Send {
         let _ = (ctx, outcome);
-        async { Ok(()) }
+        NoHook
     }
 
-    /// Called last for every completed worker, but not for workers aborted by a kill or a timeout.
+    /// Called last for every worker, also if it was aborted by a timeout, a stop or a kill.
+    /// Cancelled after ten seconds.
     fn worker_teardown(&self, ctx: &WorkerContext) -> impl Future<Output = Result<()>> + Send {
         let _ = ctx;
-        async { Ok(()) }
+        NoHook
+    }
+}
+
+/// The future of a hook that is not overridden. Zero-sized, so that boxing it does not allocate.
+pub(crate) struct NoHook;
+
+impl Future for NoHook {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -173,52 +216,29 @@ pub trait SharedExtension: Any + Send + Sync + 'static {
     fn kill(&self) {}
 }
 
-/// Type-erased [`DependencyProvider`].
+/// The container's view of a type-erased [`StatefulProvider`].
 pub(crate) trait DynProvider: Send + Sync {
     fn setup<'a>(&'a self, container: &'a Container) -> BoxFuture<'a, Result<()>>;
     fn start(&self) -> BoxFuture<'_, Result<()>>;
     fn stop(&self) -> BoxFuture<'_, ()>;
     fn kill(&self);
-    fn worker_setup<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>>;
-    fn worker_result<'a>(
-        &'a self,
-        ctx: &'a WorkerContext,
-        outcome: &'a Outcome,
-    ) -> BoxFuture<'a, Result<()>>;
-    fn worker_teardown<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>>;
 }
 
-impl<P: DependencyProvider> DynProvider for P {
+impl<P: StatefulProvider> DynProvider for P {
     fn setup<'a>(&'a self, container: &'a Container) -> BoxFuture<'a, Result<()>> {
-        Box::pin(DependencyProvider::setup(self, container))
+        Box::pin(StatefulProvider::setup(self, container))
     }
 
     fn start(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(DependencyProvider::start(self))
+        Box::pin(StatefulProvider::start(self))
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(DependencyProvider::stop(self))
+        Box::pin(StatefulProvider::stop(self))
     }
 
     fn kill(&self) {
-        DependencyProvider::kill(self);
-    }
-
-    fn worker_setup<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>> {
-        Box::pin(DependencyProvider::worker_setup(self, ctx))
-    }
-
-    fn worker_result<'a>(
-        &'a self,
-        ctx: &'a WorkerContext,
-        outcome: &'a Outcome,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(DependencyProvider::worker_result(self, ctx, outcome))
-    }
-
-    fn worker_teardown<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<()>> {
-        Box::pin(DependencyProvider::worker_teardown(self, ctx))
+        StatefulProvider::kill(self);
     }
 }
 

@@ -138,6 +138,7 @@ mod runner;
 pub mod serialization;
 mod service;
 mod standalone;
+mod stateful_provider;
 #[doc(hidden)]
 pub mod supervisor;
 mod sync;
@@ -148,6 +149,7 @@ mod timer;
 #[cfg(feature = "http")]
 pub mod web;
 mod worker;
+mod worker_hooks;
 
 pub use arguments::{Args, Argument, Arguments, Param};
 
@@ -184,6 +186,7 @@ pub use rpc::{Rpc, RpcClient, RpcProxy, ServiceProxy};
 pub use runner::{Runner, RunnerBuilder, Services, serve};
 pub use service::{Bindings, Call, Dependencies, Entrypoints, Injector, Method, Provided, Service};
 pub use standalone::{Cluster, ClusterProxy};
+pub use stateful_provider::{Provider, StatefulProvider, WorkerEnd};
 pub use tasks::TaskHandle;
 pub use timer::{Interval, Timer};
 pub use worker::{WorkerContext, context_data};

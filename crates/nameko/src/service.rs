@@ -11,10 +11,11 @@ use crate::{
     arguments::{Args, Param},
     container::{BoundProvider, Declared, Provide, Replacements},
     error::{Raise, Result},
-    extension::{DependencyProvider, DynEntrypoint, Entrypoint},
+    extension::{DynEntrypoint, Entrypoint},
     extractor::Extractor,
     protocol::Fault,
     reply::{Outcome, Reply},
+    stateful_provider::Provider,
     worker::WorkerContext,
 };
 
@@ -98,14 +99,14 @@ impl<'a> Bindings<'a> {
 
     /// Declares the provider of the field `name`, which lives as long as the container. Uses the
     /// replacement of the field instead if the [builder](crate::ContainerBuilder) has one.
-    pub fn provide<P, D>(&mut self, name: &'static str, provider: P) -> Provided<D>
+    pub fn provide<P, D, Kind>(&mut self, name: &'static str, provider: P) -> Provided<D>
     where
-        P: DependencyProvider<Dependency = D>,
+        P: Provider<Kind, Dependency = D>,
         D: 'static,
     {
         let replacement = self.replacements.take(name);
         let Declared { provider, provide } =
-            replacement.unwrap_or_else(|| Declared::new(Arc::new(provider)));
+            replacement.unwrap_or_else(|| Declared::new(provider.into_stateful()));
         self.bound.push(BoundProvider {
             field: name,
             provider,
@@ -136,14 +137,17 @@ impl<D> Clone for Provided<D> {
 }
 
 impl<D> Provided<D> {
-    /// Returns the dependency of a worker.
+    /// Returns the dependency of a worker. From then on, the provider's other hooks are called for
+    /// this worker.
     ///
     /// # Errors
-    /// The error of [`DependencyProvider::get_dependency`].
+    /// The error of [`DependencyProvider::get_dependency`](crate::DependencyProvider::get_dependency).
     pub async fn get(&self, ctx: &WorkerContext) -> Result<D> {
-        self.provider.get(ctx).await.inspect_err(|error| {
+        let (dependency, hooks) = self.provider.get(ctx).await.inspect_err(|error| {
             tracing::error!(dependency = self.name, worker = %ctx, %error, "cannot inject the dependency");
-        })
+        })?;
+        ctx.add_hooks(self.name, hooks);
+        Ok(dependency)
     }
 }
 

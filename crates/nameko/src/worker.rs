@@ -1,6 +1,7 @@
 //! The context of a call.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, OnceLock},
 };
@@ -10,6 +11,7 @@ use crate::{
     config::Config,
     protocol,
     sync::lock,
+    worker_hooks::WorkerHooks,
 };
 
 /// The context of a worker: the origin of its call and its context data.
@@ -33,6 +35,15 @@ struct Inner {
     call_id: OnceLock<String>,
     /// Context data. Changes apply to later calls of the worker.
     data: Mutex<Table>,
+    /// Hooks of injected providers, until the worker takes them. `None` without a worker, so that
+    /// a state that owns the context does not form a cycle.
+    hooks: Mutex<Option<Vec<NamedHooks>>>,
+}
+
+/// Hooks of a provider for one worker, with the field of its dependency.
+pub(crate) struct NamedHooks {
+    pub(crate) field: &'static str,
+    pub(crate) hooks: Box<dyn WorkerHooks>,
 }
 
 impl WorkerContext {
@@ -63,6 +74,7 @@ impl WorkerContext {
             callers,
             call_id: OnceLock::new(),
             data: Mutex::new(data),
+            hooks: Mutex::new(Some(Vec::new())),
         };
         Self {
             inner: Arc::new(inner),
@@ -81,13 +93,34 @@ impl WorkerContext {
     /// ```
     pub fn mock(service: &str, method: &'static str) -> Self {
         let parents = protocol::PARENT_CALLS_TRACKED;
-        Self::new(
+        let ctx = Self::new(
             service.into(),
             method,
             Config::default(),
             parents,
             Table::new(),
-        )
+        );
+        ctx.close_hooks();
+        ctx
+    }
+
+    /// Adds the hooks of an injected provider.
+    pub(crate) fn add_hooks(&self, field: &'static str, hooks: Box<dyn WorkerHooks>) {
+        if let Some(list) = &mut *lock(&self.inner.hooks) {
+            list.push(NamedHooks { field, hooks });
+        }
+    }
+
+    /// Moves the hooks of providers injected since the last call to the end of `list`.
+    pub(crate) fn take_hooks(&self, list: &mut VecDeque<NamedHooks>) {
+        if let Some(added) = &mut *lock(&self.inner.hooks) {
+            list.extend(added.drain(..));
+        }
+    }
+
+    /// Takes no more hooks from now on; returns those not taken.
+    pub(crate) fn close_hooks(&self) -> Vec<NamedHooks> {
+        lock(&self.inner.hooks).take().unwrap_or_default()
     }
 
     /// Returns the name of the service.

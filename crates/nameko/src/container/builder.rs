@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     extension::DependencyProvider,
     service::{Bindings, Entrypoints, Service},
+    stateful_provider::Provider,
     worker::WorkerContext,
 };
 
@@ -85,12 +86,13 @@ impl<S: Service> ContainerBuilder<S> {
 
     /// Replaces the declared provider of `field`, which is not set up. The dependency type must be
     /// the type of the field.
-    pub fn replace_provider<P: DependencyProvider>(
+    pub fn replace_provider<Kind>(
         mut self,
         field: impl Into<String>,
-        provider: P,
+        provider: impl Provider<Kind>,
     ) -> Self {
-        self.replacements.insert(field.into(), provider);
+        self.replacements
+            .insert(field.into(), provider.into_stateful());
         self
     }
 

@@ -15,7 +15,7 @@ use futures_util::{
     FutureExt,
     future::{join_all, try_join_all},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{Container, state::State};
 use crate::{
@@ -56,6 +56,9 @@ impl Container {
                 ),
                 _ => self.stopping(),
             });
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let _ = self.inner.runtime.set(runtime);
         }
         let mut state = self.inner.state.subscribe();
         let result = tokio::select! {
@@ -153,8 +156,8 @@ impl Container {
     /// Stops gracefully: accepts no more work, waits for running workers, and stops the extensions.
     ///
     /// Entrypoints and workers share `stop_timeout` (config key, seconds, default 30). Workers that
-    /// exceed it are aborted, and their messages are requeued. Providers, and then shared
-    /// extensions, have ten seconds each. Cancel-safe: runs to completion even if the future is
+    /// exceed it are aborted, and their messages are requeued. The teardown of aborted workers,
+    /// then providers, and then shared extensions have ten seconds each. Cancel-safe: runs to completion even if the future is
     /// dropped.
     pub async fn stop(&self) {
         let first = self.inner.state.send_if_modified(|state| {
@@ -189,6 +192,7 @@ impl Container {
                 .await;
             self.drain(inner.limits.stop_timeout.saturating_sub(begun.elapsed()))
                 .await;
+            self.finish_teardowns().await;
             let providers = inner.providers.iter().map(|bound| bound.provider.stop());
             let providers = self
                 .stop_all("dependency providers", EXTENSIONS_STOP_TIMEOUT, providers)
@@ -259,6 +263,22 @@ impl Container {
         }
     }
 
+    /// Waits for the teardown of aborted workers.
+    async fn finish_teardowns(&self) {
+        let teardowns = &self.inner.teardowns;
+        if timeout(EXTENSIONS_STOP_TIMEOUT, teardowns.finished())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                service = self.service_name(),
+                workers = teardowns.running(),
+                "`worker_teardown` of aborted workers has not completed after {EXTENSIONS_STOP_TIMEOUT:?}",
+            );
+            teardowns.abort();
+        }
+    }
+
     /// Ends immediately: aborts workers, and their messages are requeued. [`wait`](Self::wait)
     /// returns the reason.
     pub fn kill(&self, reason: Error) {
@@ -302,7 +322,7 @@ impl Container {
             .for_each(|shared| kill(&|| shared.extension.kill()));
     }
 
-    /// Waits until the container has stopped.
+    /// Waits until the container has stopped. After a kill, waits for the teardown of its workers.
     ///
     /// # Errors
     /// [`Error::Killed`] if it was killed.
@@ -334,5 +354,8 @@ impl Container {
             .subscribe()
             .wait_for(|state| *state == State::Ended)
             .await;
+        // At once after a stop.
+        let _ = timeout(DROP_TIMEOUT, self.inner.workers.finished()).await;
+        self.finish_teardowns().await;
     }
 }

@@ -9,7 +9,9 @@ mod providers;
 mod service_dispatch;
 mod shared;
 mod state;
+mod teardown;
 mod typed_dispatch;
+mod worker;
 #[cfg(feature = "cli")]
 mod worker_fields;
 mod worker_observer;
@@ -24,7 +26,10 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+};
 
 use crate::{
     config::Config,
@@ -76,7 +81,7 @@ struct Inner {
     slots: Semaphore,
     dispatch: Box<dyn ServiceDispatch>,
     entrypoints: Vec<Mounted>,
-    providers: Arc<[BoundProvider]>,
+    providers: Vec<BoundProvider>,
     /// Created on demand during the setup of extensions.
     shared: SharedExtensions,
     #[cfg_attr(
@@ -88,11 +93,15 @@ struct Inner {
     observers: WorkerObservers,
     /// Tasks of workers. `stop` waits for them before stopping providers.
     workers: Tasks,
+    /// Tasks that tear down aborted workers. `stop` waits for them before stopping providers.
+    teardowns: Tasks,
     /// Tasks of extensions. Aborted last.
     managed: Tasks,
     state: watch::Sender<State>,
     /// The reason of a kill.
     killed_by: OnceLock<Arc<Error>>,
+    /// The runtime that started the container, for teardowns of workers dropped outside of it.
+    runtime: OnceLock<Handle>,
 }
 
 /// An entrypoint with its method.
@@ -138,14 +147,16 @@ impl Container {
                 .map(mounted)
                 .collect(),
             dispatch: Box::new(dispatch),
-            providers: providers.into(),
+            providers,
             shared: SharedExtensions::default(),
             attachments,
             observers: WorkerObservers::default(),
             workers: Tasks::default(),
+            teardowns: Tasks::default(),
             managed: Tasks::default(),
             state: watch::Sender::new(State::New),
             killed_by: OnceLock::new(),
+            runtime: OnceLock::new(),
         };
         let container = Self {
             inner: Arc::new(inner),

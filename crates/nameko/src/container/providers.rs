@@ -6,8 +6,10 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     error::{Error, Result},
-    extension::{DependencyProvider, DynProvider},
+    extension::DynProvider,
+    stateful_provider::StatefulProvider,
     worker::WorkerContext,
+    worker_hooks::{Injected, WorkerHooks},
 };
 
 /// A dependency provider with the name of its field.
@@ -17,14 +19,30 @@ pub(crate) struct BoundProvider {
     pub(crate) provider: Arc<dyn DynProvider>,
 }
 
-/// [`DependencyProvider::get_dependency`], generic over the type of the dependency.
+/// [`StatefulProvider::get_dependency`], generic over the type of the dependency.
 pub(crate) trait Provide<D>: Send + Sync {
-    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<D>>;
+    /// Returns the dependency of a worker, and the later hooks of the provider for this worker.
+    fn get<'a>(
+        &'a self,
+        ctx: &'a WorkerContext,
+    ) -> BoxFuture<'a, Result<(D, Box<dyn WorkerHooks>)>>;
 }
 
-impl<P: DependencyProvider> Provide<P::Dependency> for P {
-    fn get<'a>(&'a self, ctx: &'a WorkerContext) -> BoxFuture<'a, Result<P::Dependency>> {
-        Box::pin(self.get_dependency(ctx))
+struct Injecting<P>(Arc<P>);
+
+impl<P: StatefulProvider> Provide<P::Dependency> for Injecting<P> {
+    fn get<'a>(
+        &'a self,
+        ctx: &'a WorkerContext,
+    ) -> BoxFuture<'a, Result<(P::Dependency, Box<dyn WorkerHooks>)>> {
+        Box::pin(async move {
+            let (dependency, state) = self.0.get_dependency(ctx).await?;
+            let hooks = Injected {
+                provider: self.0.clone(),
+                state,
+            };
+            Ok((dependency, Box::new(hooks) as Box<dyn WorkerHooks>))
+        })
     }
 }
 
@@ -35,10 +53,11 @@ pub(crate) struct Declared<D> {
 }
 
 impl<D> Declared<D> {
-    pub(crate) fn new<P: DependencyProvider<Dependency = D>>(provider: Arc<P>) -> Self {
+    pub(crate) fn new<P: StatefulProvider<Dependency = D>>(provider: P) -> Self {
+        let provider = Arc::new(provider);
         Self {
             provider: provider.clone(),
-            provide: provider,
+            provide: Arc::new(Injecting(provider)),
         }
     }
 }
@@ -72,8 +91,7 @@ impl Replacements {
     }
 
     /// Adds a replacement for the provider of `field`.
-    pub(super) fn insert<P: DependencyProvider>(&mut self, field: String, provider: P) {
-        let provider = Arc::new(provider);
+    pub(super) fn insert<P: StatefulProvider>(&mut self, field: String, provider: P) {
         let replacement = Replacement {
             gives: std::any::type_name::<P::Dependency>(),
             declared: Box::new(Declared::<P::Dependency>::new(provider)),

@@ -1,17 +1,14 @@
 //! Type-erased access to a service.
 
-use std::sync::Arc;
-
 use futures_util::future::BoxFuture;
 
-use super::{method::MethodHandle, providers::BoundProvider};
-use crate::{arguments::Arguments, error::Result, reply::Outcome, worker::WorkerContext};
+use super::{method::MethodHandle, worker::Worker};
+use crate::{arguments::Arguments, error::Result, reply::Outcome};
 
 /// A prepared worker: runs injection, `worker_setup` and the method. The outer error comes from a
 /// failed provider.
-pub(super) type Work = Box<
-    dyn FnOnce(WorkerContext, Arc<[BoundProvider]>) -> BoxFuture<'static, Result<Outcome>> + Send,
->;
+pub(super) type Work =
+    Box<dyn for<'a> FnOnce(&'a mut Worker<'_>) -> BoxFuture<'a, Result<Outcome>> + Send>;
 
 /// Type-erased dispatch to the methods of a service. The index of a method is the index of its
 /// entrypoint.

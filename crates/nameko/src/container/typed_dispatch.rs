@@ -9,7 +9,6 @@ use super::{
 use crate::{
     arguments::Arguments,
     error::{Error, Result},
-    protocol::Fault,
     service::{Injector, Method, Service},
 };
 
@@ -42,15 +41,10 @@ impl<S: Service> ServiceDispatch for TypedDispatch<S> {
             .and_then(|mut args| method.decode(&mut args))
             .map_err(|error| redact_error(error, method.sensitive))?;
         let injector = self.injector.clone();
-        Ok(Box::new(move |ctx, bound| {
+        Ok(Box::new(move |worker| {
             Box::pin(async move {
-                let service = match injector.inject(ctx.clone()).await {
-                    Ok(service) => service,
-                    Err(error) => return Ok(Err(Fault::of(&error))),
-                };
-                for bound in bound.iter() {
-                    bound.provider.worker_setup(&ctx).await?;
-                }
+                let service = injector.inject(worker.ctx.clone()).await?;
+                worker.set_up().await?;
                 Ok(call.run(&service).await)
             })
         }))

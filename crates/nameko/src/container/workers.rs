@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use futures_util::{FutureExt, future::poll_fn};
+use futures_util::future::poll_fn;
 use serde_json::Value;
 use tracing::Level;
 
@@ -15,6 +15,7 @@ use super::{
     Container,
     method::MethodHandle,
     service_dispatch::Work,
+    worker::Worker,
     worker_span::{TARGET, WorkerSpan},
 };
 use crate::{
@@ -30,12 +31,17 @@ use crate::{
 
 impl Container {
     /// Runs a worker to completion in the calling task; waits while `max_workers` are busy.
-    /// `handle_result` sends the reply: it receives the outcome before the providers, and may
-    /// change it.
+    /// `handle_result` sends the reply: it receives the outcome after `before_reply` of the
+    /// providers, and returns the one for `worker_result`, such as the error of a value that it
+    /// cannot send.
+    ///
+    /// If the future is dropped before its end, the providers' `worker_teardown` runs in a task of
+    /// the container.
     ///
     /// Runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`,
     /// `call_id`, `parent` (the caller's call id), and at the end `outcome` (`ok`, or the class
-    /// name of the error), `expected` and `duration_ms` (of the method, without the reply).
+    /// name of the error), `expected` and `duration_ms` (from the first hook to
+    /// the last `before_reply`, without the reply).
     /// Arguments are only logged at level `trace`, with sensitive ones redacted.
     ///
     /// # Errors
@@ -112,7 +118,7 @@ impl Container {
         Fut: Future<Output = Outcome> + Send,
     {
         let inner = &self.inner;
-        let _slot = inner.slots.acquire().await.map_err(|_| self.stopping())?;
+        let slot = inner.slots.acquire().await.map_err(|_| self.stopping())?;
         let ctx = WorkerContext::new(
             inner.service.clone(),
             method.name,
@@ -125,53 +131,24 @@ impl Container {
         let span = WorkerSpan::new(&ctx, label);
         #[cfg(feature = "cli")]
         super::worker_fields::WorkerFields::attach(span.get(), &ctx, label);
-        let worker = async {
+        let mut worker = Worker::new(self, ctx.clone(), slot);
+        let steps = async {
             if let Some(arguments) = shown {
                 tracing::trace!(target: TARGET, arguments, "worker {ctx} begins");
             }
             let begun = Instant::now();
-            let work = work(ctx.clone(), inner.providers.clone());
-            let outcome = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(broken)) => return Err(self.broken_hook(broken)),
-                Err(panic) => Err(Fault::panic(panic.as_ref())),
-            };
+            let outcome = worker.run(work).await;
             span.end(&ctx, method, &outcome, begun.elapsed());
+            if let Some(fatal) = worker.take_fatal() {
+                self.kill_if_fatal(fatal);
+                return Err(self.stopping());
+            }
             let outcome = handle_result(outcome).await;
-            self.finish(&ctx, &outcome).await
-        };
-        let mut worker = pin!(worker);
-        poll_fn(|cx| span.in_scope(|| worker.as_mut().poll(cx))).await
-    }
-
-    /// Runs the result and teardown hooks of the providers, then notifies observers.
-    async fn finish(&self, ctx: &WorkerContext, outcome: &Outcome) -> Result<()> {
-        let (providers, observers) = (&self.inner.providers, self.inner.observers.current());
-        if providers.is_empty() && observers.is_empty() {
-            return Ok(());
-        }
-        let hooks = async {
-            for bound in providers.iter() {
-                bound.provider.worker_result(ctx, outcome).await?;
-            }
-            for bound in providers.iter() {
-                bound.provider.worker_teardown(ctx).await?;
-            }
-            observers
-                .iter()
-                .for_each(|observer| observer.worker_ended(ctx, outcome));
+            worker.finish(outcome).await;
             Ok(())
         };
-        match AssertUnwindSafe(hooks).catch_unwind().await {
-            Ok(finished) => finished.map_err(|broken| self.broken_hook(broken)),
-            Err(panic) => Err(self.broken_hook(Error::Raised(Fault::panic(panic.as_ref())))),
-        }
-    }
-
-    /// Kills the container if a `worker_*` hook of a provider fails, as in Nameko.
-    fn broken_hook(&self, error: Error) -> Error {
-        self.kill(error);
-        self.stopping()
+        let mut steps = pin!(steps);
+        poll_fn(|cx| span.in_scope(|| steps.as_mut().poll(cx))).await
     }
 }
 

@@ -5,6 +5,8 @@ use serde::Serialize;
 use crate::{
     arguments::Arguments,
     error::{Error, Result},
+    exceptions,
+    protocol::Fault,
     reply::Outcome,
     serialization,
 };
@@ -13,7 +15,16 @@ use crate::{
 pub(super) fn json(outcome: &Outcome) -> Result<Vec<u8>> {
     match outcome {
         Ok(reply) => reply.to_json(),
-        Err(fault) => Err(Error::Raised(fault.clone())),
+        Err(fault) => Err(raised(fault.clone())),
+    }
+}
+
+/// Returns the error of a method: of its type if that is registered, as for callers, else
+/// [`Error::Raised`].
+fn raised(fault: Fault) -> Error {
+    match exceptions::from_remote(&fault.clone().into()) {
+        Some(error) => Error::custom(fault, error),
+        None => Error::Raised(fault),
     }
 }
 

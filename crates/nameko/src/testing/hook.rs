@@ -92,10 +92,10 @@ impl EntrypointHook {
     /// Positional arguments are a tuple, array or `Vec`; named ones a struct or map.
     ///
     /// # Errors
-    /// [`Error::Raised`] with the error of the method; [`Error::ExtensionNotFound`] if the service
-    /// has no such entrypoint; [`Error::Timeout`]; [`Error::Killed`] if the call killed the
-    /// container; [`Error::ContainerStopping`]; [`Error::Serialization`] if the result is not a
-    /// `T`.
+    /// [`Error::Raised`] with the error of the method, or [`Error::Custom`] if its type is
+    /// [registered](crate::exceptions::register); [`Error::ExtensionNotFound`] if the service has
+    /// no such entrypoint; [`Error::Timeout`]; [`Error::Killed`] if the call killed the container;
+    /// [`Error::ContainerStopping`]; [`Error::Serialization`] if the result is not a `T`.
     pub async fn call<T: DeserializeOwned>(&self, arguments: impl Serialize) -> Result<T> {
         self.run(bindable(&arguments)?).await
     }

@@ -162,8 +162,9 @@ impl Ended {
     /// Returns the result of the method.
     ///
     /// # Errors
-    /// [`Error::Raised`] with the error of the method; [`Error::Serialization`] if the result is
-    /// not a `T`.
+    /// [`Error::Raised`] with the error of the method, or [`Error::Custom`] if its type is
+    /// [registered](crate::exceptions::register); [`Error::Serialization`] if the result is not a
+    /// `T`.
     pub fn result<T: DeserializeOwned>(self) -> Result<T> {
         Ok(serialization::from_slice(&self.json?)?)
     }

@@ -1,6 +1,6 @@
 //! Errors that keep their type across services.
 
-use nameko::{Cluster, RemoteError, amqp::Table, exceptions, prelude::*, services};
+use nameko::{Cluster, RemoteError, amqp::Table, exceptions, prelude::*, services, testing};
 use serde_json::json;
 
 use crate::support::{self, TestBroker};
@@ -118,6 +118,11 @@ async fn a_registered_error_keeps_its_type_at_the_caller() {
     ] {
         let error = shop.call::<()>("fail", (how,)).await.unwrap_err();
         assert_eq!(error.to_string(), expected.to_string());
+        assert_eq!(error.downcast_ref(), Some(&expected));
+
+        // From the hook of a test, too.
+        let fail = testing::entrypoint_hook(&runner.containers()[0], "fail");
+        let error = fail.call::<()>((how,)).await.unwrap_err();
         assert_eq!(error.downcast_ref(), Some(&expected));
 
         // Also through a service that propagates it.

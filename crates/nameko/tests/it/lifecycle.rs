@@ -19,6 +19,7 @@ use crate::{
 struct Recorder {
     received: mpsc::UnboundedSender<String>,
     fail_in: Option<&'static str>,
+    is_fatal: bool,
 }
 
 impl Recorder {
@@ -27,7 +28,12 @@ impl Recorder {
         let fails = self.fail_in.is_some_and(|prefix| what.starts_with(prefix));
         self.received.send(what).unwrap();
         if fails {
-            Err(Error::raise("Broken", "the provider is broken"))
+            let broken = Error::raise("Broken", "the provider is broken");
+            Err(if self.is_fatal {
+                Error::fatal(broken)
+            } else {
+                broken
+            })
         } else {
             Ok(())
         }
@@ -62,6 +68,10 @@ impl DependencyProvider for Recorder {
         self.report("worker_setup")
     }
 
+    async fn before_reply(&self, _: &WorkerContext, _: &mut Outcome) -> Result<()> {
+        self.report("before_reply")
+    }
+
     async fn worker_result(&self, _: &WorkerContext, outcome: &Outcome) -> Result<()> {
         self.report(match outcome {
             Ok(value) => format!("worker_result {}", String::from_utf8(value.to_json()?)?),
@@ -84,6 +94,7 @@ macro_rules! recorded {
             Recorder {
                 received: PLACE.lock().unwrap().clone().unwrap(),
                 fail_in: $fail_in,
+                is_fatal: $name == "broken",
             }
         }
 
@@ -134,13 +145,14 @@ async fn provider_hooks_are_called_in_order() {
     let cluster = Cluster::connect(&broker.config()).await.unwrap();
     let recorded = cluster.service("recorded");
     recorded.call::<u8>("work", (false,)).await.unwrap();
-    let order = received(&mut hooks, 5).await;
+    let order = received(&mut hooks, 6).await;
     assert_eq!(
         order,
         [
             "get_dependency for work",
             "worker_setup",
             "method",
+            "before_reply",
             "worker_result 7",
             "worker_teardown"
         ]
@@ -148,7 +160,7 @@ async fn provider_hooks_are_called_in_order() {
 
     recorded.call::<u8>("work", (true,)).await.unwrap_err();
     assert_eq!(
-        received(&mut hooks, 5).await[3],
+        received(&mut hooks, 6).await[4],
         "worker_result error no luck"
     );
 
@@ -192,7 +204,7 @@ async fn a_failed_injection_is_the_error_of_the_call() {
 }
 
 #[tokio::test]
-async fn a_failed_provider_hook_kills_the_container() {
+async fn a_fatal_error_of_a_provider_kills_the_container() {
     recorded!(Broken, "broken", Some("worker_result"));
     let mut hooks = listen();
     let broker = support::broker().await;
@@ -216,7 +228,10 @@ async fn a_failed_provider_hook_kills_the_container() {
         error.to_string(),
         "broken was killed: the provider is broken"
     );
-    assert_eq!(received(&mut hooks, 7).await[6], "kill");
+    assert_eq!(
+        received(&mut hooks, 8).await[5..],
+        ["worker_result 7", "kill", "worker_teardown"]
+    );
 }
 
 /// The current and the highest number of `Limited` workers.

@@ -94,6 +94,9 @@ mod http_uploads;
 mod http_ports;
 // Containers: start, stop, kill, workers, providers.
 mod lifecycle;
+// The hooks of a worker: order, failures, teardown.
+#[cfg(all(feature = "cron", feature = "websocket"))]
+mod worker_hooks;
 // User-defined extensions.
 mod extensions;
 // Managed tasks.

@@ -46,7 +46,7 @@ impl DependencyProvider for Recorder {
 
     async fn worker_setup(&self, ctx: &WorkerContext) -> Result<()> {
         if ctx.method_name() == "die" {
-            return Err(Error::raise("OSError", "disk is gone"));
+            return Err(Error::fatal("disk is gone"));
         }
         Ok(())
     }
