@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{
-    Attribute, ImplItem, Item, ItemImpl, Lit, LitStr, Token, Type,
+    Attribute, Expr, ExprArray, Ident, ImplItem, Item, ItemImpl, Lit, LitStr, Token, Type,
     parse::{ParseStream, Parser},
     spanned::Spanned,
 };
@@ -18,9 +18,9 @@ const MAX_NAME_BYTES: usize = 200;
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut errors = Errors::default();
-    let name = service_name(arguments, &mut errors);
+    let header = Header::of(arguments, &mut errors);
     match syn::parse2(item.clone()) {
-        Ok(Item::Impl(item)) => expand_impl(&name, item, errors),
+        Ok(Item::Impl(item)) => expand_impl(&header, item, errors),
         Ok(other) => {
             reject(&other, &mut errors);
             quote!(#errors #item)
@@ -32,7 +32,7 @@ pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream 
     }
 }
 
-fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStream {
+fn expand_impl(header: &Header, mut item: ItemImpl, mut errors: Errors) -> TokenStream {
     let mut found = Errors::default();
     let mut entrypoints = Vec::new();
     let mut names = HashSet::new();
@@ -40,7 +40,7 @@ fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStrea
         let ImplItem::Fn(method) = method else {
             continue;
         };
-        let Some(entrypoint) = Entrypoint::extract(name, method, &mut found) else {
+        let Some(entrypoint) = Entrypoint::extract(&header.name, method, &mut found) else {
             continue;
         };
         // Methods under different conditions may share a name.
@@ -65,11 +65,12 @@ fn expand_impl(name: &str, mut item: ItemImpl, mut errors: Errors) -> TokenStrea
         entrypoints.clear();
     }
     let is_concrete = item.generics.params.is_empty();
-    let implementation = is_concrete.then(|| implementation(name, &item, &entrypoints));
+    let implementation = is_concrete.then(|| implementation(header, &item, &entrypoints));
     quote!(#item #errors #implementation)
 }
 
-fn implementation(name: &str, item: &ItemImpl, entrypoints: &[Entrypoint]) -> TokenStream {
+fn implementation(header: &Header, item: &ItemImpl, entrypoints: &[Entrypoint]) -> TokenStream {
+    let Header { name, layers } = header;
     let service: &Type = &item.self_ty;
     let conditions = item
         .attrs
@@ -81,6 +82,13 @@ fn implementation(name: &str, item: &ItemImpl, entrypoints: &[Entrypoint]) -> To
     } else {
         quote_spanned!(mixed=> entrypoints)
     };
+    let layers = (!layers.is_empty()).then(|| {
+        quote_spanned! {mixed=>
+            fn layers(layers: &mut ::nameko::Layers) {
+                #(::nameko::Layers::add(layers, #layers);)*
+            }
+        }
+    });
     quote_spanned! {mixed=>
         #(#conditions)*
         #[automatically_derived]
@@ -91,49 +99,79 @@ fn implementation(name: &str, item: &ItemImpl, entrypoints: &[Entrypoint]) -> To
             fn entrypoints(#list: &mut ::nameko::Entrypoints<Self>) {
                 #(#entrypoints)*
             }
+
+            #layers
         }
     }
 }
 
-/// Parses the name in `#[service("name")]`. Returns an empty string after an error.
-fn service_name(arguments: TokenStream, errors: &mut Errors) -> String {
-    if arguments.is_empty() {
-        errors.push(syn::Error::new(
-            Span::call_site(),
-            "write the service's name: `#[service(\"name\")]`",
-        ));
-        return String::new();
-    }
-    match parse_name.parse2(arguments) {
-        Ok(name) => {
-            check_name(&name, errors);
-            name.value()
-        }
-        Err(error) => {
-            errors.push(error);
-            String::new()
-        }
-    }
+/// The arguments of `#[service("name", layers = [...])]`.
+#[derive(Default)]
+struct Header {
+    /// Empty after an error.
+    name: String,
+    layers: Vec<Expr>,
 }
 
-fn parse_name(input: ParseStream<'_>) -> syn::Result<LitStr> {
-    const ADVICE: &str =
-        "expected only the service's name, as a string literal: `#[service(\"name\")]`";
-    let whole = input.fork().parse::<TokenStream>()?;
-    let name = match input.parse() {
-        Ok(Lit::Str(name)) => name,
-        Ok(other) => return Err(syn::Error::new_spanned(other, ADVICE)),
-        Err(_) => {
-            input.parse::<TokenStream>()?;
-            return Err(syn::Error::new_spanned(whole, ADVICE));
+impl Header {
+    /// Parses the arguments. Returns the default after an error.
+    fn of(arguments: TokenStream, errors: &mut Errors) -> Self {
+        if arguments.is_empty() {
+            errors.push(syn::Error::new(
+                Span::call_site(),
+                "write the service's name: `#[service(\"name\")]`",
+            ));
+            return Self::default();
         }
-    };
-    input.parse::<Option<Token![,]>>()?;
-    let rest = input.parse::<TokenStream>()?;
-    if rest.is_empty() {
-        Ok(name)
-    } else {
-        Err(syn::Error::new_spanned(rest, ADVICE))
+        match Self::parse.parse2(arguments) {
+            Ok((name, layers)) => {
+                check_name(&name, errors);
+                Self {
+                    name: name.value(),
+                    layers,
+                }
+            }
+            Err(error) => {
+                errors.push(error);
+                Self::default()
+            }
+        }
+    }
+
+    fn parse(input: ParseStream<'_>) -> syn::Result<(LitStr, Vec<Expr>)> {
+        const ADVICE: &str =
+            "expected the service's name, as a string literal: `#[service(\"name\")]`";
+        let whole = input.fork().parse::<TokenStream>()?;
+        let name = match input.parse() {
+            Ok(Lit::Str(name)) => name,
+            Ok(other) => return Err(syn::Error::new_spanned(other, ADVICE)),
+            Err(_) => {
+                input.parse::<TokenStream>()?;
+                return Err(syn::Error::new_spanned(whole, ADVICE));
+            }
+        };
+        let comma = input.parse::<Option<Token![,]>>()?;
+        let rest = input.parse::<TokenStream>()?;
+        if rest.is_empty() {
+            return Ok((name, Vec::new()));
+        }
+        let layers = comma.and_then(|_| Self::layers.parse2(rest.clone()).ok());
+        layers.map(|layers| (name, layers)).ok_or_else(|| {
+            let advice = "after the service's name, only `layers = [LAYER, ...]` may follow";
+            syn::Error::new_spanned(rest, advice)
+        })
+    }
+
+    /// Parses `layers = [LAYER, ...]`.
+    fn layers(input: ParseStream<'_>) -> syn::Result<Vec<Expr>> {
+        let key: Ident = input.parse()?;
+        if key != "layers" {
+            return Err(input.error("unknown argument"));
+        }
+        input.parse::<Token![=]>()?;
+        let list: ExprArray = input.parse()?;
+        input.parse::<Option<Token![,]>>()?;
+        Ok(list.elems.into_iter().collect())
     }
 }
 
@@ -250,10 +288,17 @@ mod tests {
             "name = \"s\"",
             "\"s\", 1",
             "\"s\" \"t\"",
+            "\"s\", layers",
+            "\"s\", layers = A",
+            "\"s\" layers = [A]",
+            "\"s\", layers = [A], 1",
+            "\"s\", layer = [A]",
         ] {
             assert_eq!(errors(arguments, "impl S {}").len(), 1, "{arguments}");
         }
-        assert_eq!(errors("\"s\",", "impl S {}"), [""; 0]);
+        for arguments in ["\"s\",", "\"s\", layers = []", "\"s\", layers = [A, B(1)],"] {
+            assert_eq!(errors(arguments, "impl S {}"), [""; 0], "{arguments}");
+        }
     }
 
     #[test]

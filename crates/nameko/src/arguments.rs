@@ -146,20 +146,12 @@ impl Arguments {
         self.origin.is_some()
     }
 
-    /// Returns the argument of the parameter at `index` for logs, or null if it is omitted.
-    pub(crate) fn value(&self, index: usize, name: &str) -> serde_json::Value {
-        let named = || {
-            self.named
-                .iter()
-                .rfind(|pair| pair.0 == name)
-                .map(|pair| &pair.1)
-        };
-        let value = self.positional.get(index).or_else(named);
-        value.map_or(serde_json::Value::Null, |value| {
-            let json = value.to_json().ok();
-            json.and_then(|json| serialization::from_str(json.get()).ok())
-                .unwrap_or_default()
-        })
+    /// Returns the argument of the parameter at `index`.
+    pub(crate) fn get(&self, index: usize, name: &str) -> Option<&Payload> {
+        let named = || self.named.iter().rfind(|pair| pair.0 == name);
+        self.positional
+            .get(index)
+            .or_else(|| named().map(|pair| &pair.1))
     }
 
     /// Like [`from_json`](Self::from_json), for all other formats.

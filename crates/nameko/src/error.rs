@@ -333,6 +333,13 @@ impl Fault {
     }
 }
 
+/// For layers and hooks that return an [`Outcome`](crate::Outcome).
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::of(&error)
+    }
+}
+
 /// Returns the error object of a framework error, with the class name of Nameko.
 fn nameko_fault(error: &Error) -> Fault {
     let text = error.to_string();

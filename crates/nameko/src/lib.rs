@@ -59,6 +59,8 @@
 //! | Configuration | `#[dependency(ConfigValue::of("key"))]` | [`ConfigValue`], [`CurrentConfig`] |
 //! | Tests | `testing::broker().await`, `entrypoint_hook(..)` | [`testing`] |
 //! | Custom extensions | `impl DependencyProvider`, `#[entrypoint(EXPR)]` | [`guide::extensions`] |
+//! | State per worker | `impl StatefulProvider` | [`StatefulProvider`] |
+//! | Code around all workers | `impl WorkerLayer`, `layers = [...]` | [`WorkerLayer`] |
 //! | Run services | `nameko::main(services![...])` | [`main`], [`Runner`], [`Container`] |
 //! | YAML configuration | `--config FILE`, `Config::from_file` | [`Config`] |
 //! | MessagePack, custom formats | `serializer: msgpack` | [`serialization`] |
@@ -120,6 +122,7 @@ mod extractor;
 pub mod guide;
 #[doc(hidden)]
 pub mod internal;
+mod layer;
 #[cfg(feature = "macros")]
 mod macros;
 pub mod messaging;
@@ -171,6 +174,7 @@ pub use events::{
 };
 pub use exceptions::Exception;
 pub use extension::{DependencyProvider, Entrypoint, SharedExtension};
+pub use layer::{Layers, Next, WorkerCall, WorkerLayer};
 #[cfg(feature = "macros")]
 pub use macros::{
     Dependencies, Exception, consume, cron, entrypoint, event_handler, http, rpc, rpc_client,

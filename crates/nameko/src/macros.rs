@@ -4,9 +4,10 @@
 /// Derives the injection of a service's dependencies: each field is injected for every call.
 ///
 /// `#[dependency(PROVIDER)]` on a field takes an expression that evaluates to a
-/// [`DependencyProvider`](crate::DependencyProvider). It is evaluated once per container. The
-/// provider then supplies the field's value for each worker; the type of the field is the
-/// provider's dependency type.
+/// [`DependencyProvider`](crate::DependencyProvider) or a
+/// [`StatefulProvider`](crate::StatefulProvider). It is evaluated once per container. The provider
+/// then supplies the field's value for each worker; the type of the field is the provider's
+/// dependency type.
 ///
 /// The struct is not generic and has named fields or none.
 ///
@@ -28,6 +29,9 @@ pub use nameko_macros::Dependencies;
 ///
 /// The service's name is one word of a routing key: 1 to 200 bytes, without `.`, `*`, `#`,
 /// whitespace and control characters.
+///
+/// `layers = [LAYER, ...]` after the name adds [layers](crate::WorkerLayer) around the workers of
+/// the service, the outermost first. The expressions are evaluated once per container.
 ///
 /// ```
 /// use nameko::prelude::*;

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
-use crate::arguments::{Arguments, Param};
+use crate::{
+    arguments::{Arguments, Param},
+    serialization::{self, Payload},
+};
 
 /// Replacement for a redacted value.
 pub const REDACTED: &str = "********";
@@ -26,12 +29,28 @@ pub const REDACTED: &str = "********";
 /// # Ok::<(), nameko::Error>(())
 /// ```
 pub fn redact(params: &[Param], arguments: &Arguments, patterns: &[&str]) -> Map<String, Value> {
-    let mut values = Map::new();
-    for (index, param) in params.iter().enumerate() {
-        let value = arguments.value(index, param.name);
-        values.insert(param.name.to_owned(), value);
+    redact_bound(&BoundValues::new(params, arguments), patterns)
+}
+
+/// Copies of the arguments of a call, by parameter name.
+#[derive(Default)]
+pub(crate) struct BoundValues(Vec<(&'static str, Option<Payload>)>);
+
+impl BoundValues {
+    pub(crate) fn new(params: &[Param], arguments: &Arguments) -> Self {
+        let params = params.iter().enumerate();
+        let value = |(index, param): (usize, &Param)| {
+            (param.name, arguments.get(index, param.name).cloned())
+        };
+        Self(params.map(value).collect())
     }
-    let mut values = Value::Object(values);
+}
+
+/// Returns the values by parameter name, with those that match `patterns` redacted.
+pub(crate) fn redact_bound(values: &BoundValues, patterns: &[&str]) -> Map<String, Value> {
+    let values = values.0.iter();
+    let values = values.map(|(name, value)| ((*name).to_owned(), json(value.as_ref())));
+    let mut values = Value::Object(values.collect());
     for pattern in patterns {
         let mut steps = steps(pattern);
         // The first step is a parameter. A missing one is not added.
@@ -45,6 +64,13 @@ pub fn redact(params: &[Param], arguments: &Arguments, patterns: &[&str]) -> Map
         Value::Object(values) => values,
         _ => Map::new(),
     }
+}
+
+/// Returns an argument for logs; an omitted one is null.
+fn json(value: Option<&Payload>) -> Value {
+    let json = value.and_then(|value| value.to_json().ok());
+    json.and_then(|json| serialization::from_str(json.get()).ok())
+        .unwrap_or_default()
 }
 
 /// Redacts the value at the path `steps`.

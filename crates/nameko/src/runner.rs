@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     container::{Attachments, Container, STOP_TIMEOUT},
     error::{Error, Result},
+    layer::{Layers, WorkerLayer},
     service::Service,
 };
 
@@ -16,6 +17,7 @@ use crate::{
 #[derive(Debug, Default, Clone)]
 pub struct Services {
     list: Vec<Entry>,
+    layers: Layers,
     /// Version of the program.
     version: Option<&'static str>,
     /// Settings of extensions, for all containers.
@@ -25,7 +27,7 @@ pub struct Services {
 #[derive(Debug, Clone)]
 struct Entry {
     name: &'static str,
-    container: fn(Config, Attachments) -> Result<Container>,
+    container: fn(Config, Attachments, Layers) -> Result<Container>,
 }
 
 impl Services {
@@ -38,12 +40,41 @@ impl Services {
     pub fn add<S: Service>(mut self) -> Self {
         self.list.push(Entry {
             name: S::NAME,
-            container: |config, attachments| {
-                let mut builder = Container::builder::<S>(config);
+            container: |config, attachments, layers| {
+                let mut builder = Container::builder::<S>(config).layers(layers);
                 builder.attachments = attachments;
                 builder.build()
             },
         });
+        self
+    }
+
+    /// Adds a layer around the workers of all services, inside the layers added before and outside
+    /// those of the services. The services share it.
+    ///
+    /// ```
+    /// use nameko::{Next, Outcome, WorkerCall, WorkerLayer, prelude::*};
+    ///
+    /// struct Timing;
+    ///
+    /// impl WorkerLayer for Timing {
+    ///     async fn call(&self, call: WorkerCall<'_>, next: Next<'_>) -> Outcome {
+    ///         let begun = std::time::Instant::now();
+    ///         let outcome = next.run().await;
+    ///         println!("{} took {:?}", call.ctx(), begun.elapsed());
+    ///         outcome
+    ///     }
+    /// }
+    ///
+    /// # #[derive(Dependencies)] struct Shop;
+    /// # #[service("shop")] impl Shop {}
+    /// fn main() -> ExitCode {
+    ///     nameko::main(services![Shop].layer(Timing))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn layer(mut self, layer: impl WorkerLayer) -> Self {
+        self.layers.add(layer);
         self
     }
 
@@ -222,7 +253,12 @@ impl RunnerBuilder {
         )?;
         let mut containers = chosen
             .map(|listed| {
-                (listed.container)(self.config.clone(), self.services.attachments.clone())
+                let Services {
+                    attachments,
+                    layers,
+                    ..
+                } = &self.services;
+                (listed.container)(self.config.clone(), attachments.clone(), layers.clone())
             })
             .collect::<Result<Vec<_>>>()?;
         containers.extend(self.containers);

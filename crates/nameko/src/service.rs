@@ -13,6 +13,7 @@ use crate::{
     error::{Raise, Result},
     extension::{DynEntrypoint, Entrypoint},
     extractor::Extractor,
+    layer::Layers,
     protocol::Fault,
     reply::{Outcome, Reply},
     stateful_provider::Provider,
@@ -66,6 +67,11 @@ pub trait Service: Dependencies {
 
     /// Adds all entrypoints with their methods.
     fn entrypoints(entrypoints: &mut Entrypoints<Self>);
+
+    /// Adds the layers of the service, the outermost first.
+    fn layers(layers: &mut Layers) {
+        let _ = layers;
+    }
 }
 
 /// A struct with injected fields, created for every call.

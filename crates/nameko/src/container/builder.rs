@@ -7,12 +7,13 @@ use crate::{
     config::Config,
     error::{Error, Result},
     extension::DependencyProvider,
+    layer::{Layers, WorkerLayer},
     service::{Bindings, Entrypoints, Service},
     stateful_provider::Provider,
     worker::WorkerContext,
 };
 
-/// Builder of a [`Container`] with replaced dependencies or selected entrypoints.
+/// Builder of a [`Container`] with layers, replaced dependencies or selected entrypoints.
 ///
 /// ```
 /// use nameko::{prelude::*, testing};
@@ -49,6 +50,7 @@ pub struct ContainerBuilder<S> {
     replacements: Replacements,
     only: Option<Vec<String>>,
     pub(crate) attachments: Attachments,
+    layers: Layers,
     service: PhantomData<fn() -> S>,
 }
 
@@ -61,14 +63,15 @@ impl Container {
         Self::builder::<S>(config).build()
     }
 
-    /// Creates a builder of a container for the service `S`, to replace dependencies or select
-    /// entrypoints.
+    /// Creates a builder of a container for the service `S`, to add layers, replace dependencies or
+    /// select entrypoints.
     pub fn builder<S: Service>(config: Config) -> ContainerBuilder<S> {
         ContainerBuilder {
             config,
             replacements: Replacements::default(),
             only: None,
             attachments: Attachments::default(),
+            layers: Layers::default(),
             service: PhantomData,
         }
     }
@@ -104,6 +107,19 @@ impl<S: Service> ContainerBuilder<S> {
         self
     }
 
+    /// Adds a layer around all workers of the container, inside the layers added before and outside
+    /// those of the service.
+    pub fn layer(mut self, layer: impl WorkerLayer) -> Self {
+        self.layers.add(layer);
+        self
+    }
+
+    /// Adds layers inside those added before.
+    pub(crate) fn layers(mut self, layers: Layers) -> Self {
+        self.layers.extend(layers);
+        self
+    }
+
     /// Builds the container. Opens no connections before [`start`](Container::start).
     ///
     /// # Errors
@@ -135,6 +151,7 @@ impl<S: Service> ContainerBuilder<S> {
             injector: Arc::new(injector),
             methods,
         };
+        S::layers(&mut self.layers);
         Container::assemble(
             S::NAME,
             self.config,
@@ -142,6 +159,7 @@ impl<S: Service> ContainerBuilder<S> {
             dispatch,
             entrypoints,
             bound,
+            self.layers,
         )
     }
 }
@@ -152,6 +170,7 @@ impl<S: Service> fmt::Debug for ContainerBuilder<S> {
             .field("service", &S::NAME)
             .field("replaced", &self.replacements.fields())
             .field("only", &self.only)
+            .field("layers", &self.layers)
             .finish_non_exhaustive()
     }
 }

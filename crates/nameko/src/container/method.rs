@@ -30,6 +30,11 @@ impl MethodHandle {
         self.expected.contains(&fault.exc_type.as_str()) || fault.is_client_error()
     }
 
+    /// Returns the arguments that are redacted in logs.
+    pub(crate) fn sensitive(&self) -> &'static [&'static str] {
+        self.sensitive
+    }
+
     /// Returns `true` if the method has a [`RawMessage`](crate::messaging::RawMessage) parameter,
     /// an undecoded message.
     pub fn takes_raw_message(&self) -> bool {

@@ -35,6 +35,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     extension::DynEntrypoint,
+    layer::Layers,
     protocol::Fault,
     tasks::{TaskHandle, Tasks},
 };
@@ -82,6 +83,7 @@ struct Inner {
     dispatch: Box<dyn ServiceDispatch>,
     entrypoints: Vec<Mounted>,
     providers: Vec<BoundProvider>,
+    layers: Layers,
     /// Created on demand during the setup of extensions.
     shared: SharedExtensions,
     #[cfg_attr(
@@ -129,6 +131,7 @@ impl Container {
         dispatch: impl ServiceDispatch + 'static,
         entrypoints: Vec<Arc<dyn DynEntrypoint>>,
         providers: Vec<BoundProvider>,
+        layers: Layers,
     ) -> Result<Self> {
         let limits = Limits::new(&config)?;
         let mounted = |(entrypoint, method): (Arc<dyn DynEntrypoint>, MethodHandle)| Mounted {
@@ -148,6 +151,7 @@ impl Container {
                 .collect(),
             dispatch: Box::new(dispatch),
             providers,
+            layers,
             shared: SharedExtensions::default(),
             attachments,
             observers: WorkerObservers::default(),

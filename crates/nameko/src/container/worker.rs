@@ -23,7 +23,8 @@ pub(super) struct Worker<'c> {
     pub(super) ctx: WorkerContext,
     slot: Option<SemaphorePermit<'c>>,
     hooks: VecDeque<NamedHooks>,
-    /// Whether `before_reply` of all providers was called.
+    /// Whether `before_reply` of all providers was called. If not, a layer has dropped the work, or
+    /// answered by itself.
     is_complete: bool,
     /// The first error of a hook that kills the container.
     fatal: Option<Error>,
@@ -87,6 +88,9 @@ impl<'c> Worker<'c> {
 
     /// Calls `worker_result` and `worker_teardown` of the providers, then the observers.
     pub(super) async fn finish(&mut self, outcome: Outcome) {
+        if !self.is_complete {
+            self.ctx.take_hooks(&mut self.hooks);
+        }
         let outcome = &*self.outcome.insert(outcome);
         for NamedHooks { field, hooks } in &mut self.hooks {
             let hook = async { hooks.result(&self.ctx, outcome).await };

@@ -22,8 +22,9 @@ use crate::{
     amqp::Table,
     arguments::{Arguments, shorten},
     error::{Error, Result},
+    layer::{Next, WorkerCall},
     protocol::Fault,
-    redaction::redact,
+    redaction::{BoundValues, redact_bound},
     reply::Outcome,
     tasks::TaskHandle,
     worker::WorkerContext,
@@ -38,10 +39,13 @@ impl Container {
     /// If the future is dropped before its end, the providers' `worker_teardown` runs in a task of
     /// the container.
     ///
+    /// The [layers](crate::WorkerLayer) of the container run around the worker, after it has got its
+    /// slot and before the reply.
+    ///
     /// Runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`,
     /// `call_id`, `parent` (the caller's call id), and at the end `outcome` (`ok`, or the class
-    /// name of the error), `expected` and `duration_ms` (from the first hook to
-    /// the last `before_reply`, without the reply).
+    /// name of the error), `expected` and `duration_ms` (of the layers, the
+    /// hooks before the reply and the method).
     /// Arguments are only logged at level `trace`, with sensitive ones redacted.
     ///
     /// # Errors
@@ -96,20 +100,22 @@ impl Container {
     }
 
     fn prepare(&self, method: &MethodHandle, arguments: Arguments) -> Result<Prepared> {
-        let wanted = tracing::enabled!(target: TARGET, Level::TRACE) && !arguments.has_origin();
-        let shown = wanted.then(|| shown(method, &arguments));
+        let is_logged = tracing::enabled!(target: TARGET, Level::TRACE);
+        let is_shown = is_logged || !self.inner.layers.0.is_empty();
+        let values = (is_shown && !arguments.has_origin())
+            .then(|| BoundValues::new(method.params, &arguments));
         // The service's types deserialize the arguments. Their panic fails the call, like a panic
         // of the method.
         let prepare = AssertUnwindSafe(|| self.inner.dispatch.prepare(method.index, arguments));
         let work = catch_unwind(prepare)
             .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))?;
-        Ok(Prepared { work, shown })
+        Ok(Prepared { work, values })
     }
 
     async fn run<F, Fut>(
         &self,
         method: &MethodHandle,
-        Prepared { work, shown }: Prepared,
+        Prepared { work, values }: Prepared,
         context_data: Table,
         handle_result: F,
     ) -> Result<()>
@@ -133,11 +139,26 @@ impl Container {
         super::worker_fields::WorkerFields::attach(span.get(), &ctx, label);
         let mut worker = Worker::new(self, ctx.clone(), slot);
         let steps = async {
-            if let Some(arguments) = shown {
+            if let Some(values) = &values
+                && tracing::enabled!(target: TARGET, Level::TRACE)
+            {
+                let arguments = shown(method, values);
                 tracing::trace!(target: TARGET, arguments, "worker {ctx} begins");
             }
             let begun = Instant::now();
-            let outcome = worker.run(work).await;
+            let outcome = match inner.layers.0.as_slice() {
+                [] => worker.run(work).await,
+                layers => {
+                    let call = WorkerCall {
+                        ctx: &ctx,
+                        method,
+                        entrypoint: label.map_or("", AsRef::as_ref),
+                        values: &values.unwrap_or_default(),
+                    };
+                    let next = Next::new(layers, call, || Box::pin(worker.run(work)));
+                    Box::pin(next.run()).await
+                }
+            };
             span.end(&ctx, method, &outcome, begun.elapsed());
             if let Some(fatal) = worker.take_fatal() {
                 self.kill_if_fatal(fatal);
@@ -155,13 +176,13 @@ impl Container {
 /// A worker with decoded arguments.
 struct Prepared {
     work: Work,
-    /// The arguments for the log, if level `trace` is enabled.
-    shown: Option<String>,
+    /// The arguments for layers and the log, if one of them needs them.
+    values: Option<BoundValues>,
 }
 
 /// Formats the arguments of a call for the log: sensitive ones redacted, and the text shortened.
-fn shown(method: &MethodHandle, arguments: &Arguments) -> String {
-    let values = redact(method.params, arguments, method.sensitive);
+fn shown(method: &MethodHandle, values: &BoundValues) -> String {
+    let values = redact_bound(values, method.sensitive);
     let mut shown = Value::Object(values).to_string();
     shorten(&mut shown);
     shown

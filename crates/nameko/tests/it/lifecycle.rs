@@ -229,7 +229,7 @@ async fn a_fatal_error_of_a_provider_kills_the_container() {
         "broken was killed: the provider is broken"
     );
     assert_eq!(
-        received(&mut hooks, 8).await[5..],
+        received(&mut hooks, 9).await[6..],
         ["worker_result 7", "kill", "worker_teardown"]
     );
 }

@@ -97,6 +97,8 @@ mod lifecycle;
 // The hooks of a worker: order, failures, teardown.
 #[cfg(all(feature = "cron", feature = "websocket"))]
 mod worker_hooks;
+// Layers around workers.
+mod layers;
 // User-defined extensions.
 mod extensions;
 // Managed tasks.

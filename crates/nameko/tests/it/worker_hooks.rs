@@ -237,7 +237,7 @@ mod order {
                 }
                 "get" => {
                     let answer = client.get("/").await;
-                    assert_eq!(answer.short(), (404, "Error: NotFound: no such order"));
+                    assert_eq!(answer.short(), (404, "Error: NotFound: no such order\n"));
                     outcome = "no such order";
                 }
                 "socket" => {
