@@ -147,7 +147,7 @@ impl<D> Provided<D> {
     /// this worker.
     ///
     /// # Errors
-    /// The error of [`DependencyProvider::get_dependency`](crate::DependencyProvider::get_dependency).
+    /// The error of `get_dependency`.
     pub async fn get(&self, ctx: &WorkerContext) -> Result<D> {
         let (dependency, hooks) = self.provider.get(ctx).await.inspect_err(|error| {
             tracing::error!(dependency = self.name, worker = %ctx, %error, "cannot inject the dependency");

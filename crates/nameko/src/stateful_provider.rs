@@ -35,7 +35,12 @@ use crate::{
 ///         Ok((license, license))
 ///     }
 ///
-///     async fn worker_teardown(&self, _: &WorkerContext, license: u32, _: WorkerEnd<'_>) -> Result<()> {
+///     async fn worker_teardown(
+///         &self,
+///         _: &WorkerContext,
+///         license: u32,
+///         _: WorkerEnd<'_>,
+///     ) -> Result<()> {
 ///         self.0.lock().unwrap().push(license);
 ///         Ok(())
 ///     }

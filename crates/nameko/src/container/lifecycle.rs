@@ -157,8 +157,8 @@ impl Container {
     ///
     /// Entrypoints and workers share `stop_timeout` (config key, seconds, default 30). Workers that
     /// exceed it are aborted, and their messages are requeued. The teardown of aborted workers,
-    /// then providers, and then shared extensions have ten seconds each. Cancel-safe: runs to completion even if the future is
-    /// dropped.
+    /// then providers, and then shared extensions have ten seconds each. Cancel-safe: runs to
+    /// completion even if the future is dropped.
     pub async fn stop(&self) {
         let first = self.inner.state.send_if_modified(|state| {
             let first = *state < State::Stopping;

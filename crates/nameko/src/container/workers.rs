@@ -39,14 +39,13 @@ impl Container {
     /// If the future is dropped before its end, the providers' `worker_teardown` runs in a task of
     /// the container.
     ///
-    /// The [layers](crate::WorkerLayer) of the container run around the worker, after it has got its
+    /// The [layers](crate::WorkerLayer) of the container run around the worker, after it has its
     /// slot and before the reply.
     ///
     /// Runs in a `tracing` span `worker` with the fields `service`, `method`, `entrypoint`,
     /// `call_id`, `parent` (the caller's call id), and at the end `outcome` (`ok`, or the class
-    /// name of the error), `expected` and `duration_ms` (of the layers, the
-    /// hooks before the reply and the method).
-    /// Arguments are only logged at level `trace`, with sensitive ones redacted.
+    /// name of the error), `expected` and `duration_ms` (of the layers, the hooks before the reply
+    /// and the method). Arguments are only logged at level `trace`, with sensitive ones redacted.
     ///
     /// # Errors
     /// [`Error::IncorrectSignature`] if the arguments do not match the method; no worker is created
