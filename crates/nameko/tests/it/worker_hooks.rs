@@ -220,6 +220,11 @@ mod order {
         let mut client = Client::connect(address).await;
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let (mut socket, _) = client_async("ws://localhost/ws", stream).await.unwrap();
+        let connected = within("the event", socket.next()).await.unwrap().unwrap();
+        assert!(
+            connected.to_text().unwrap().contains("connected"),
+            "{connected}"
+        );
 
         for (method, ended) in methods.into_iter().zip(&mut waiters) {
             // The reply, or the dead letter, arrives while `worker_result` is held.
