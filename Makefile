@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672
 
 # The published crates, in the order of publishing.
-PUBLISHED_CRATES := nameko-amqp nameko-broker nameko-macros nameko
+PUBLISHED_CRATES := nameko-amqp nameko-broker nameko-macros nameko nameko-sqlx
 
 # The build backend in scripts/ wraps maturin.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
@@ -44,7 +44,7 @@ built:
 	@cargo build $(QUIET) --workspace --all-targets
 
 test-rust: built
-	scripts/with_redis cargo test --workspace --quiet
+	scripts/with_redis scripts/with_postgresql cargo test --workspace --quiet
 
 test-python: built $(VENV)/.installed $(VENV)/.peer
 	scripts/with_postgresql $(BIN)/python -m pytest -q
