@@ -28,7 +28,11 @@ chapter!(websocket);
 chapter!(timers);
 chapter!(context);
 chapter!(layers);
-chapter!(transactions);
+// Its samples are tests of nameko-sqlx.
+chapter!(
+    #[cfg(not(doctest))]
+    transactions
+);
 chapter!(extensions);
 chapter!(serialization);
 chapter!(testing);
