@@ -201,7 +201,7 @@ macro_rules! http_options {
             /// address, and wrap the requests to all services there. If another service sets
             /// different layers for the same address, its start fails with an error that names
             /// both.
-            #[must_use]
+            #[must_use = "the layers and formats are those of the returned value"]
             pub fn http_layer(mut self, layer: impl HttpLayer) -> Self {
                 self.attachments.update(|options: &mut HttpOptions| {
                     options.layers.push(Arc::new(layer));
@@ -211,7 +211,7 @@ macro_rules! http_options {
 
             /// Sets the format of error responses. Requests that match no route are formatted like
             /// those of the first service at the address that has set a format.
-            #[must_use]
+            #[must_use = "the layers and formats are those of the returned value"]
             pub fn http_errors(mut self, format: impl ErrorFormat) -> Self {
                 self.attachments.update(|options: &mut HttpOptions| {
                     options.errors = Some(Arc::new(format));
