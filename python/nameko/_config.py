@@ -139,6 +139,16 @@ def _copy(value: Any) -> Any:
 config = Config()
 
 
+def number_of_seconds(config: Mapping[str, Any], key: str, default: float) -> float:
+    """Returns a duration in seconds, ``default`` if unset. ConfigurationError if it is invalid."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise ConfigurationError("{} must be a number of seconds, not {!r}".format(key, value))
+    return value
+
+
 def whole_number(config: Mapping[str, Any], key: str, default: int) -> int:
     """Returns a non-negative integer, ``default`` if unset. ConfigurationError if it is invalid."""
     value = config.get(key)

@@ -60,15 +60,16 @@ class AmqpError(Exception):
 class Options:
     """Connection options. Hashable; equal options share one publishing connection.
 
-    heartbeat: seconds; None or 0 disables it. ssl: True, False, or a dict of the options of
+    heartbeat: seconds; 0 disables it. ssl: True, False, or a dict of the options of
     `ssl.wrap_socket`. login_method: PLAIN, AMQPLAIN or EXTERNAL. name: the name of the connection
-    at the broker. Raises AmqpError of kind 'uri', ValueError or TypeError.
+    at the broker. None leaves an option to the parameters of the URI, and to its default. Raises
+    AmqpError of kind 'uri', ValueError or TypeError.
     """
 
     def __new__(
         cls,
         amqp_uri: str,
-        heartbeat: int | None = 60,
+        heartbeat: int | None = None,
         ssl: bool | dict[str, Any] | None = None,
         login_method: str | None = None,
         name: str | None = None,
@@ -456,8 +457,8 @@ class Publisher:
     ) -> None:
         """Publishes a message and, with `confirm`, waits for the broker's confirm.
 
-        Raises AmqpError of kind 'unroutable', 'nacked', 'channel_closed', ...; TimeoutError after
-        `timeout` seconds.
+        `timeout` in seconds limits the time with all retries; infinity for no limit. Raises
+        AmqpError of kind 'unroutable', 'nacked', 'channel_closed', 'blocked', 'timeout', ...
         """
 
     def start_publish(
@@ -466,6 +467,7 @@ class Publisher:
         retry: Retry | None = None,
         mandatory: bool = False,
         confirm: bool = True,
+        timeout: float | None = None,
     ) -> Pending:
         """Publishes a message without waiting."""
 
@@ -475,9 +477,20 @@ class Publisher:
         message: _Message,
         retry: Retry | None = None,
         confirm: bool = True,
+        timeout: float | None = None,
     ) -> None:
         """Publishes a request, mandatory, without waiting. `pending` fails if that fails, e.g. with
         kind 'unroutable'."""
+
+    def close_if_idle(self) -> None:
+        """Closes the connection, unless a message waits for its confirm. The next message reopens
+        it."""
+
+    def start_declare(
+        self, exchanges: list[dict[str, Any]], queues: list[dict[str, Any]]
+    ) -> Pending:
+        """Declares in the background once the broker can be reached and accepts the login.
+        `Pending.cancel()` ends that."""
 
     def declare(
         self, exchanges: Sequence[dict[str, Any]], queues: Sequence[dict[str, Any]]
@@ -490,11 +503,16 @@ class Broker:
     free one.
 
     management_port: the port of the management API, a subset of RabbitMQ's; None disables it.
-    Raises OSError if an address cannot be bound.
+    max_message_size: the largest body in bytes, 128 MiB by default. Raises OSError if an address
+    cannot be bound.
     """
 
     def __new__(
-        cls, host: str = "127.0.0.1", port: int = 0, management_port: int | None = None
+        cls,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        management_port: int | None = None,
+        max_message_size: int | None = None,
     ) -> Broker: ...
     @property
     def uri(self) -> str:

@@ -27,13 +27,13 @@ from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.call_context import CallContext, context_values
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
+    DEFAULT_HEARTBEAT,
     HEADER_PREFIX,
     HEARTBEAT_CONFIG_KEY,
     LOGIN_METHOD_CONFIG_KEY,
     PREFETCH_COUNT_CONFIG_KEY,
 )
 from nameko.constants import AMQP_URI_CONFIG_KEY as AMQP_URI_CONFIG_KEY
-from nameko.constants import DEFAULT_HEARTBEAT as DEFAULT_HEARTBEAT
 from nameko.constants import DEFAULT_TRANSPORT_OPTIONS as DEFAULT_TRANSPORT_OPTIONS
 from nameko.constants import TRANSPORT_OPTIONS_CONFIG_KEY as TRANSPORT_OPTIONS_CONFIG_KEY
 from nameko.exceptions import ConfigurationError, ContainerBeingKilled
@@ -50,6 +50,9 @@ from nameko.utils.threads import ThreadKilled
 from nameko.workers import WorkerPool, is_nonblocking, nonblocking, offload
 
 _log = getLogger(__name__)
+
+# Seconds that the setup of a publisher waits for its declarations. Its start waits for the rest.
+DECLARE_GRACE = 3.0
 
 
 def encode_to_headers(
@@ -168,6 +171,11 @@ class Publisher(DependencyProvider, HeaderEncoder):
     # Created by setup().
     publisher: PublisherCore
 
+    stop_interrupts_start = True
+    # Declares what waits for the broker.
+    _producer: Producer
+    _declaring: _nameko.Pending | None = None
+
     def __init__(
         self,
         exchange: Exchange | None = None,
@@ -209,8 +217,14 @@ class Publisher(DependencyProvider, HeaderEncoder):
         options.pop("uri", None)
         ssl = options.pop("ssl", config.get(AMQP_SSL_CONFIG_KEY))
         login_method = options.pop("login_method", config.get(LOGIN_METHOD_CONFIG_KEY))
+        options = {**connection.publisher_settings(config), **options}
         if self.declare:
-            Producer(connection.options(self.amqp_uri, ssl, login_method)).declare(self.declare)
+            settings = connection.options(
+                self.amqp_uri, ssl, login_method, options.get("heartbeat", connection.UNSET)
+            )
+            self._producer = Producer(settings)
+            self._declaring = self._producer.start_declare(self.declare)
+            self._wait_declared(DECLARE_GRACE)
         serializer = options.pop("serializer", self.serializer)
         self.publisher = self.publisher_cls(
             self.amqp_uri,
@@ -221,6 +235,35 @@ class Publisher(DependencyProvider, HeaderEncoder):
             login_method=login_method,
             **options,
         )
+
+    def start(self) -> None:
+        """Waits for the broker if it could not be reached at the setup."""
+        self._wait_declared(None)
+
+    def _wait_declared(self, timeout: float | None) -> None:
+        declaring = self._declaring
+        if declaring is None:
+            return
+        try:
+            declaring.wait(timeout)
+        except TimeoutError:
+            return
+        except _nameko.AmqpError as exc:
+            raise translate(exc) from None
+        except RuntimeError:
+            # Cancelled by a stop, or the process ends.
+            _log.debug("stopped before the broker could be reached: %s", self)
+        else:
+            self._producer.note_declared(self.declare)
+        self._declaring = None
+
+    def stop(self) -> None:
+        declaring = self._declaring
+        if declaring is not None:
+            declaring.cancel()
+
+    def kill(self) -> None:
+        Publisher.stop(self)
 
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
         warn_about_none_values(worker_ctx.data)
@@ -337,11 +380,14 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             if self._native is not None or self._stopped or not self._providers:
                 return
             parameters = self.connection
+            heartbeat: connection.Heartbeat = parameters.heartbeat
+            if heartbeat == DEFAULT_HEARTBEAT and self._heartbeat is None:
+                heartbeat = connection.heartbeat_setting(self.container.config)
             options = connection.options(
                 parameters.amqp_uri,
                 parameters.ssl,
                 parameters.login_method,
-                parameters.heartbeat,
+                heartbeat,
                 name=getattr(self.container, "service_name", None),
             )
             native = _nameko.Consumers(

@@ -21,7 +21,10 @@ use crate::{
     error::Error,
     handshake::{self, Negotiated},
     options::{ConnectOptions, Tls},
+    outage,
     peer::Peer,
+    rescue,
+    socket::Socket,
     uri::Uri,
 };
 
@@ -50,7 +53,10 @@ impl Connection {
         };
         for uri in &options.uris {
             match open_one(uri, options).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    outage::broker_reached(uri);
+                    return Ok(connection);
+                }
                 Err(error) => {
                     tracing::debug!("{error}");
                     failed = error;
@@ -94,6 +100,12 @@ impl Connection {
         self.0.state.closed().await
     }
 
+    /// Returns the reason for which the broker accepts no messages (`connection.blocked`), `None`
+    /// while it does.
+    pub fn blocked(&self) -> Option<String> {
+        self.0.state.blocked()
+    }
+
     /// Returns a value that identifies this connection, also after its end.
     pub(crate) fn identity(&self) -> Weak<ConnectionState> {
         Arc::downgrade(&self.0.state)
@@ -133,19 +145,21 @@ async fn attempt(
     match tls {
         None => {
             let stream = connect_tcp(uri, peer).await?;
-            let socket = second_handle(&stream);
-            let (mut reader, mut writer) = stream.into_split();
+            let second = second_handle(&stream);
+            let socket = Socket::new(stream);
+            let (mut reader, mut writer) = (socket.clone(), socket.clone());
             *step = "waiting for the AMQP handshake";
             let negotiated =
                 handshake::negotiate(&mut reader, &mut writer, uri, options, peer).await?;
-            Ok(start(peer, negotiated, socket, reader, writer))
+            Ok(start(peer, negotiated, second, socket, reader, writer))
         }
         #[cfg(feature = "tls")]
         Some(tls) => {
             let stream = connect_tcp(uri, peer).await?;
             *step = "waiting for the TLS handshake";
             let anonymous = tls.certfile.is_none();
-            let stream = tls::connect(stream, tls, uri, peer).await?;
+            let socket = Socket::new(stream);
+            let stream = tls::connect(socket.clone(), tls, uri, peer).await?;
             let (mut reader, mut writer) = tokio::io::split(stream);
             *step = "waiting for the AMQP handshake";
             let negotiated = handshake::negotiate(&mut reader, &mut writer, uri, options, peer)
@@ -157,7 +171,7 @@ async fn attempt(
                         error
                     }
                 })?;
-            Ok(start(peer, negotiated, None, reader, writer))
+            Ok(start(peer, negotiated, None, socket, reader, writer))
         }
         #[cfg(not(feature = "tls"))]
         Some(_) => Err(Error::Tls {
@@ -198,22 +212,24 @@ fn second_handle(_: &TcpStream) -> Option<std::net::TcpStream> {
 fn start(
     peer: &Peer,
     negotiated: Negotiated,
-    socket: Option<std::net::TcpStream>,
+    second: Option<std::net::TcpStream>,
+    socket: Socket,
     reader: impl AsyncRead + Send + 'static,
     writer: impl AsyncWrite + Send + 'static,
 ) -> Connection {
-    let state = ConnectionState::new(peer.clone(), negotiated.limits, socket);
+    let state = ConnectionState::new(peer.clone(), negotiated.limits, second);
     let handle = ConnectionHandle {
         state: Arc::new(state),
         channels: Arc::default(),
     };
     // The task ends with the connection, which the last handle closes.
-    tokio::spawn(driver::run(
+    let driver = driver::run(
         Arc::clone(&handle.state),
         Arc::clone(&handle.channels),
         negotiated.frames,
         reader,
         writer,
-    ));
+    );
+    rescue::spawn(Arc::clone(&handle.state), socket, driver);
     Connection(Arc::new(handle))
 }

@@ -7,7 +7,7 @@ use std::{
     net::TcpStream,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -43,8 +43,8 @@ pub(crate) struct ConnectionState {
     pub(crate) reads: AtomicU32,
     /// Number of writes that made progress.
     pub(crate) writes: AtomicU32,
-    /// Whether the broker accepts no publishes (`connection.blocked`), short of memory or disk.
-    pub(crate) blocked: AtomicBool,
+    /// Reason of `connection.blocked`, while the broker accepts no publishes.
+    blocked: Mutex<Option<String>>,
 }
 
 /// Limits negotiated in the handshake.
@@ -80,6 +80,8 @@ enum Phase {
     /// this error.
     FinalFrame(Error),
     Closed,
+    /// Aborted for a reason of its own.
+    Failed(Error),
 }
 
 /// Next step of the writer.
@@ -113,7 +115,7 @@ impl ConnectionState {
             closed: watch::Sender::new(None),
             reads: AtomicU32::new(0),
             writes: AtomicU32::new(0),
-            blocked: AtomicBool::new(false),
+            blocked: Mutex::default(),
         }
     }
 
@@ -279,7 +281,7 @@ impl ConnectionState {
     /// Returns the error for a close that ran into its timeout.
     pub(crate) fn final_error(&self) -> Error {
         match &lock(&self.output).phase {
-            Phase::FinalFrame(error) => error.clone(),
+            Phase::FinalFrame(error) | Phase::Failed(error) => error.clone(),
             _ => self.closed_error(),
         }
     }
@@ -298,6 +300,13 @@ impl ConnectionState {
     pub(crate) fn abort(&self) {
         // Nothing is sent in the time until the driver reacts.
         lock(&self.output).phase = Phase::Closed;
+        self.abort.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Ends the connection with `error`, without a `connection.close`.
+    pub(crate) fn abort_with(&self, error: Error) {
+        lock(&self.output).phase = Phase::Failed(error);
         self.abort.notify_one();
         self.drained.notify_waiters();
     }
@@ -358,6 +367,16 @@ impl ConnectionState {
             peer: self.peer.clone(),
             what: "connection",
         }
+    }
+
+    /// Sets the reason for which the broker accepts no publishes, `None` once it does again.
+    pub(crate) fn set_blocked(&self, reason: Option<String>) {
+        *lock(&self.blocked) = reason;
+    }
+
+    /// Returns the reason for which the broker accepts no publishes, short of memory or disk space.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        lock(&self.blocked).clone()
     }
 
     pub(crate) fn count_read(&self) {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     delivery::{ConsumerTag, Sink},
     error::Error,
     options::ConnectOptions,
+    outage::wait_to_reconnect,
     sync::lock,
     topology::Queue,
 };
@@ -29,8 +30,11 @@ use crate::{
 /// Uptime after which the backoff resets.
 const RECONNECT_RESET_AFTER: Duration = Duration::from_secs(5);
 
-/// Timeout of [`Consumers::stop`], longer than the timeout of [`Connection::close`].
+/// Timeout of [`Consumers::stop`], longer than the timeouts of its steps.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeout for deleting temporary queues at a stop.
+const DELETE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Timeout of the broker's answer to `basic.cancel`.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -124,6 +128,8 @@ struct Desired {
     cancelling: Vec<oneshot::Sender<()>>,
     /// Consumers cancelled by the broker.
     cancelled_by_broker: Vec<(SubscriptionId, ConsumerTag)>,
+    /// Names of the queues to delete at a graceful stop.
+    temporary: Vec<String>,
     /// The current connection, for [`Consumers::kill`].
     connection: Option<Connection>,
 }
@@ -169,11 +175,24 @@ impl Consumers {
 
     /// Adds a subscription. After the start, its queue is declared and consumed in the background.
     pub fn add(&self, subscription: Subscription) -> SubscriptionId {
+        self.add_with(subscription, false)
+    }
+
+    /// Like [`add`](Self::add), for a named queue of these consumers alone: a graceful stop deletes
+    /// it.
+    pub fn add_temporary(&self, subscription: Subscription) -> SubscriptionId {
+        self.add_with(subscription, true)
+    }
+
+    fn add_with(&self, subscription: Subscription, temporary: bool) -> SubscriptionId {
         let inner = &self.0.0;
         let id = SubscriptionId(inner.next_id.fetch_add(1, Ordering::Relaxed));
-        lock(&inner.desired)
-            .subscriptions
-            .push((id, Arc::new(subscription)));
+        let mut desired = lock(&inner.desired);
+        if temporary {
+            desired.temporary.push(subscription.queue.name.clone());
+        }
+        desired.subscriptions.push((id, Arc::new(subscription)));
+        drop(desired);
         inner.changed.notify_one();
         id
     }
@@ -346,16 +365,16 @@ async fn supervise(inner: Arc<Inner>) {
                     backoff.reset();
                 }
                 inner.observer.lost(&error);
-                backoff.next_delay()
+                backoff.next_reconnect(&error)
             }
             None => {
-                let delay = backoff.next_delay();
+                let delay = backoff.next_reconnect(&error);
                 inner.observer.connection_error(&error, delay);
                 delay
             }
         };
         tokio::select! {
-            () = sleep(delay) => {}
+            () = wait_to_reconnect(&inner.options.uris, &error, delay) => {}
             () = inner.stop_requested() => break,
         }
     }
@@ -364,10 +383,24 @@ async fn supervise(inner: Arc<Inner>) {
         if killed {
             connection.abort();
         } else {
+            let temporary = std::mem::take(&mut lock(&inner.desired).temporary);
+            // Past the timeout, the queues expire.
+            let _ = timeout(DELETE_TIMEOUT, delete_queues(&connection, &temporary)).await;
             connection.close().await;
         }
     }
     drop(guard);
+}
+
+async fn delete_queues(connection: &Connection, names: &[String]) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let channel = connection.channel().await?;
+    for name in names {
+        channel.queue_delete(name).await?;
+    }
+    Ok(())
 }
 
 /// State that outlives a connection.

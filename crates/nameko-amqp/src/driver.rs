@@ -1,6 +1,6 @@
-//! The task that runs a connection: reads, writes, sends heartbeats.
+//! The future that runs a connection: reads, writes, sends heartbeats.
 //!
-//! A single task does all of it. The reader dispatches every frame of one read; the tasks woken by
+//! A single task polls it, see `rescue`. The reader dispatches every frame of one read; the tasks woken by
 //! it encode into the output; the writer yields to them once before it writes. The answers to one
 //! read leave in one write.
 
@@ -57,7 +57,6 @@ pub(crate) fn run(
                 // The broker may have sent its reason before it closed the socket.
                 timeout(CLOSE_REASON_TIMEOUT, reading).await.unwrap_or(error)
             }
-            error = heartbeat_loop(connection) => error,
             error = shutdown_requested(connection) => error,
         };
         guard.close(&error);
@@ -88,7 +87,7 @@ impl Drop for CloseGuard {
     }
 }
 
-/// Waits until the connection is aborted, or a graceful close has run into its timeout.
+/// Waits until the connection is aborted, also for lack of heartbeats, or a graceful close has run into its timeout.
 async fn shutdown_requested(connection: &ConnectionState) -> Error {
     tokio::select! {
         () = connection.aborted() => {}
@@ -203,7 +202,7 @@ async fn write(connection: &ConnectionState, writer: impl AsyncWrite) -> Error {
 /// was received, or a write made no progress, for two intervals.
 ///
 /// Reads and writes only increment a counter for it.
-async fn heartbeat_loop(connection: &ConnectionState) -> Error {
+pub(crate) async fn heartbeat_loop(connection: &ConnectionState) -> Error {
     /// Ticks without progress after which the peer counts as dead. There are two per interval.
     const MAX_IDLE_TICKS: u32 = 4;
 
@@ -230,7 +229,7 @@ async fn heartbeat_loop(connection: &ConnectionState) -> Error {
         let idle = writes == last_writes;
         last_writes = writes;
         // A broker that sent `connection.blocked` does not read.
-        let stuck = idle && connection.is_writing() && !connection.blocked.load(Ordering::Relaxed);
+        let stuck = idle && connection.is_writing() && connection.blocked().is_none();
         stuck_ticks = if stuck { stuck_ticks + 1 } else { 0 };
         if silent_ticks >= MAX_IDLE_TICKS || stuck_ticks >= MAX_IDLE_TICKS {
             return Error::HeartbeatMissed {
@@ -334,12 +333,12 @@ impl Dispatcher<'_> {
                         connection.peer,
                         blocked.reason
                     );
-                    connection.blocked.store(true, Ordering::Relaxed);
+                    connection.set_blocked(Some(blocked.reason.to_string()));
                     Ok(Next::Frame)
                 }
                 connection::AMQPMethod::Unblocked(_) => {
                     tracing::info!("{} takes messages again", connection.peer);
-                    connection.blocked.store(false, Ordering::Relaxed);
+                    connection.set_blocked(None);
                     Ok(Next::Frame)
                 }
                 other => Err(format!("an unexpected {other:?}")),

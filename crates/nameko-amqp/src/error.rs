@@ -47,6 +47,18 @@ pub enum Error {
         /// The step that timed out, such as "connecting".
         doing: &'static str,
     },
+    /// The broker accepts no messages (`connection.blocked`), short of memory or disk space.
+    #[error(
+        "{peer} accepts no messages: {reason}; waited {waited:?} for it to free memory or disk space"
+    )]
+    Blocked {
+        /// Address and user of the connection.
+        peer: Peer,
+        /// Reason given by the broker, such as "low on memory".
+        reason: String,
+        /// Time that the publish waited.
+        waited: Duration,
+    },
     /// The server does not speak AMQP.
     #[error("{peer} does not speak AMQP, it sent {read}; check host and port")]
     NotAmqp {
@@ -84,7 +96,7 @@ pub enum Error {
         text: String,
     },
     /// The broker closed the channel because of an invalid request. Other channels stay open.
-    #[error("{peer} refused{}: {code} {text}{}", On(*class, *method), advice(*code, *class, *method))]
+    #[error("{peer} refused{}: {code} {text}{}", On(*class, *method), advice(*code, *class, *method, text))]
     ChannelClosed {
         /// Address and user of the connection.
         peer: Peer,
@@ -183,7 +195,10 @@ impl fmt::Display for On {
 }
 
 /// Returns advice on a channel closed by the broker, where its reply text does not suffice.
-fn advice(code: u16, class: u16, method: u16) -> &'static str {
+fn advice(code: u16, class: u16, method: u16, text: &str) -> &'static str {
+    if max_message_size(code, text).is_some() {
+        return "; send less, or raise `max_message_size` in the broker's configuration";
+    }
     match (code, class, method) {
         (406, 50, 10) => {
             "; `received` is how it is declared here, `current` how the broker has it: declare it as the broker has it, \
@@ -200,7 +215,23 @@ fn advice(code: u16, class: u16, method: u16) -> &'static str {
     }
 }
 
+/// Returns the broker's limit of a message in bytes, if `text` says that a message exceeded it.
+fn max_message_size(code: u16, text: &str) -> Option<u64> {
+    let sizes = text.split_once("message size ").filter(|_| code == 406)?.1;
+    let (_, limit) = sizes.split_once(" is larger than ")?;
+    limit.rsplit(' ').next()?.parse().ok()
+}
+
 impl Error {
+    /// Returns the broker's limit of a message in bytes, if the channel was closed by a message
+    /// that exceeded it.
+    pub(crate) fn max_message_size(&self) -> Option<u64> {
+        match self {
+            Error::ChannelClosed { code, text, .. } => max_message_size(*code, text),
+            _ => None,
+        }
+    }
+
     /// Returns the AMQP reply code, if the broker sent one: 404 not found, 406 precondition failed,
     /// ...
     pub fn reply_code(&self) -> Option<u16> {
@@ -232,6 +263,7 @@ impl Error {
         match self {
             Error::Io { .. }
             | Error::Timeout { .. }
+            | Error::Blocked { .. }
             | Error::HeartbeatMissed { .. }
             | Error::Protocol { .. }
             | Error::Lost { .. }
@@ -250,6 +282,7 @@ impl Error {
             Error::Io { peer, .. }
             | Error::Tls { peer, .. }
             | Error::Timeout { peer, .. }
+            | Error::Blocked { peer, .. }
             | Error::NotAmqp { peer, .. }
             | Error::Handshake { peer, .. }
             | Error::AccessRefused { peer, .. }
@@ -332,5 +365,31 @@ impl From<Error> for PublishError {
         } else {
             PublishError::Refused(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_a_message_is_read_from_the_texts_of_rabbitmq() {
+        for (text, limit) in [
+            (
+                "PRECONDITION_FAILED - message size 20000000 is larger than configured max size 16777216",
+                Some(16_777_216),
+            ),
+            (
+                "PRECONDITION_FAILED - message size 600000000 is larger than max size 536870912",
+                Some(536_870_912),
+            ),
+            ("PRECONDITION_FAILED - unknown delivery tag 1", None),
+        ] {
+            assert_eq!(max_message_size(406, text), limit);
+        }
+        assert_eq!(
+            max_message_size(404, "message size 2 is larger than 1"),
+            None
+        );
     }
 }

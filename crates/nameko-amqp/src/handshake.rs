@@ -52,7 +52,7 @@ pub(crate) async fn negotiate(
     handshake.write(PROTOCOL_HEADER).await?;
     handshake.check_protocol().await?;
     let tune = handshake.log_in(uri, options).await?;
-    let limits = handshake.tune(&tune, options.heartbeat).await?;
+    let limits = handshake.tune(&tune, options).await?;
     handshake.open_vhost(&uri.vhost).await?;
     let mut frames = handshake.frames;
     frames.set_limit(limits.frame_max);
@@ -178,8 +178,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Handshake<'_, R, W> {
     }
 
     /// Agrees on limits and sends `connection.tune-ok`.
-    async fn tune(&mut self, tune: &connection::Tune, heartbeat: u16) -> Result<Limits, Error> {
-        let limits = negotiate_limits(tune, heartbeat).map_err(|reason| self.failed(reason))?;
+    async fn tune(
+        &mut self,
+        tune: &connection::Tune,
+        options: &ConnectOptions,
+    ) -> Result<Limits, Error> {
+        let limits = negotiate_limits(tune, options).map_err(|reason| self.failed(reason))?;
         self.send(connection::AMQPMethod::TuneOk(connection::TuneOk {
             channel_max: limits.channel_max,
             frame_max: u32::try_from(limits.frame_max).unwrap_or(u32::MAX),
@@ -364,22 +368,22 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// Combines the broker's offer with the limits of this client. A zero in an offer means no limit.
-fn negotiate_limits(offer: &connection::Tune, heartbeat: u16) -> Result<Limits, String> {
-    let frame_max = match usize::try_from(offer.frame_max) {
-        Ok(0) | Err(_) => MAX_FRAME_BYTES,
-        Ok(offered) => offered.min(MAX_FRAME_BYTES),
-    };
+/// Combines the broker's offer with the limits of this client. A zero means no limit.
+fn negotiate_limits(offer: &connection::Tune, options: &ConnectOptions) -> Result<Limits, String> {
+    let frame_max = [offer.frame_max, options.frame_max]
+        .into_iter()
+        .filter_map(|limit| usize::try_from(limit).ok().filter(|limit| *limit > 0))
+        .fold(MAX_FRAME_BYTES, usize::min);
     if frame_max < MIN_FRAME_BYTES {
         return Err(format!(
             "it accepts frames of at most {frame_max} bytes, AMQP requires at least {MIN_FRAME_BYTES}"
         ));
     }
-    let channel_max = match offer.channel_max {
-        0 => MAX_CHANNELS,
-        offered => offered.min(MAX_CHANNELS),
-    };
-    let heartbeat = match (offer.heartbeat, heartbeat) {
+    let channel_max = [offer.channel_max, options.channel_max]
+        .into_iter()
+        .filter(|limit| *limit > 0)
+        .fold(MAX_CHANNELS, u16::min);
+    let heartbeat = match (offer.heartbeat, options.heartbeat) {
         (_, 0) => 0,
         (0, ours) => ours,
         (theirs, ours) => theirs.min(ours),
@@ -406,7 +410,13 @@ mod tests {
             frame_max,
             heartbeat: theirs,
         };
-        negotiate_limits(&offer, ours).map(|limits| {
+        let options = ConnectOptions {
+            heartbeat: ours,
+            channel_max: 2000,
+            frame_max: 100_000,
+            ..ConnectOptions::new(Vec::new())
+        };
+        negotiate_limits(&offer, &options).map(|limits| {
             (
                 limits.channel_max,
                 limits.frame_max,
@@ -417,10 +427,10 @@ mod tests {
 
     #[test]
     fn the_smaller_limit_counts_and_zero_means_no_limit() {
-        assert_eq!(limits(2047, 131_072, 60, 60), Ok((2047, 131_072, 60)));
-        assert_eq!(limits(0, 0, 0, 30), Ok((2047, 131_072, 30)));
+        assert_eq!(limits(2047, 131_072, 60, 60), Ok((2000, 100_000, 60)));
+        assert_eq!(limits(0, 0, 0, 30), Ok((2000, 100_000, 30)));
         assert_eq!(limits(9, 4096, 10, 60), Ok((9, 4096, 10)));
-        assert_eq!(limits(u16::MAX, u32::MAX, 60, 0), Ok((2047, 131_072, 0)));
+        assert_eq!(limits(u16::MAX, u32::MAX, 60, 0), Ok((2000, 100_000, 0)));
         assert!(limits(0, 4095, 0, 0).is_err());
     }
 

@@ -99,10 +99,13 @@ mod handshake;
 mod lazy;
 mod message;
 mod options;
+mod outage;
 mod peer;
 mod properties;
 mod publisher;
+mod rescue;
 mod retry;
+mod socket;
 mod sync;
 mod table;
 #[cfg(feature = "tls")]
@@ -110,6 +113,9 @@ mod tls;
 mod topology;
 mod unsent;
 mod uri;
+mod uri_parameters;
+#[cfg(feature = "tls")]
+mod x509_v1;
 
 pub use backoff::Backoff;
 pub use channel::{Channel, Confirm, QueueDeclared};
@@ -123,6 +129,7 @@ pub use options::{ConnectOptions, Login, Tls, Verify};
 pub use peer::Peer;
 pub use properties::{Properties, Text};
 pub use publisher::{PublishOptions, Publisher};
+pub use rescue::move_connections;
 pub use retry::Retry;
 pub use table::{Headers, Table, Value};
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};

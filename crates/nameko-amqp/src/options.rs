@@ -16,6 +16,18 @@ pub enum Login {
     External,
 }
 
+impl Login {
+    /// Returns the login method with the name of its SASL mechanism.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "PLAIN" => Some(Self::Plain),
+            "AMQPLAIN" => Some(Self::AmqPlain),
+            "EXTERNAL" => Some(Self::External),
+            _ => None,
+        }
+    }
+}
+
 /// Verification of the server's certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
@@ -27,6 +39,29 @@ pub enum Verify {
     /// The certificate must be valid and signed by a trusted authority.
     #[default]
     Required,
+}
+
+impl Verify {
+    /// Returns the verification with the name of a constant of Python's `ssl`, such as
+    /// `CERT_NONE`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "CERT_NONE" => Some(Self::None),
+            "CERT_OPTIONAL" => Some(Self::Optional),
+            "CERT_REQUIRED" => Some(Self::Required),
+            _ => None,
+        }
+    }
+
+    /// Returns the verification with the value of a constant of Python's `ssl`, from 0 to 2.
+    pub fn from_value(value: i64) -> Option<Self> {
+        match value {
+            0 => Some(Self::None),
+            1 => Some(Self::Optional),
+            2 => Some(Self::Required),
+            _ => None,
+        }
+    }
 }
 
 /// Options for TLS. The files are in the PEM format and read at each connect.
@@ -44,6 +79,9 @@ pub struct Tls {
     pub keyfile: Option<PathBuf>,
     /// Whether the certificate must match the host of the URI. Off by default.
     pub check_hostname: bool,
+    /// Name of the server for the handshake and the check of the certificate; by default the host
+    /// of the URI.
+    pub server_name: Option<String>,
 }
 
 /// Options of a connection. Equal options share a [`Publisher`](crate::Publisher).
@@ -61,19 +99,44 @@ pub struct ConnectOptions {
     pub connection_name: Option<String>,
     /// The client property `product`, as displayed by the broker: `nameko-amqp` by default.
     pub product: Cow<'static, str>,
+    /// Limit of channels, 0 for none. The broker may have a lower one.
+    pub channel_max: u16,
+    /// Limit of a frame in bytes, at least 4096, or 0 for none. The broker may have a lower one.
+    pub frame_max: u32,
     /// Timeout of one attempt, from the TCP connect to the end of the handshake.
     pub connect_timeout: Duration,
 }
 
 impl ConnectOptions {
-    /// Creates options with the defaults of [`new`](Self::new) for one URI or several, separated by
-    /// `;`.
+    /// Creates options from one URI or several, separated by `;`, and from their parameters, which
+    /// apply to all of them. Without parameters the defaults are those of [`new`](Self::new).
+    ///
+    /// | parameter | option |
+    /// |---|---|
+    /// | `heartbeat` | [`heartbeat`](Self::heartbeat) in seconds, 0 for none |
+    /// | `connect_timeout`, `connection_timeout` | [`connect_timeout`](Self::connect_timeout), in seconds, in milliseconds |
+    /// | `channel_max`, `frame_max` | [`channel_max`](Self::channel_max), [`frame_max`](Self::frame_max) |
+    /// | `login_method`, `auth_mechanism` | [`login`](Self::login), by the name of the mechanism |
+    /// | `name` | [`connection_name`](Self::connection_name) |
+    /// | `ssl` | whether to use TLS; the parameters below imply it |
+    /// | `ssl_ca_certs`, `cacertfile` | [`ca_certs`](Tls::ca_certs) |
+    /// | `ssl_certfile`, `certfile` | [`certfile`](Tls::certfile) |
+    /// | `ssl_keyfile`, `keyfile` | [`keyfile`](Tls::keyfile) |
+    /// | `ssl_cert_reqs`, `verify` | [`verify`](Tls::verify): `CERT_NONE`, ...; `verify_peer`, `verify_none` |
+    /// | `ssl_check_hostname` | [`check_hostname`](Tls::check_hostname) |
+    /// | `server_name_indication` | [`server_name`](Tls::server_name) |
     ///
     /// # Errors
     ///
-    /// [`Error::BadUri`] if `uri` cannot be parsed, see [`Uri::parse_list`].
+    /// [`Error::BadUri`] if `uri` cannot be parsed, see [`Uri::parse_list`], or a parameter is
+    /// unknown, invalid, or given twice with different values.
     pub fn from_uri(uri: &str) -> Result<Self, Error> {
-        Ok(Self::new(Uri::parse_list(uri)?))
+        let (uris, parameters) = Uri::parse_with_parameters(uri)?;
+        let mut options = Self::new(uris);
+        for parameter in parameters {
+            parameter.apply(&mut options);
+        }
+        Ok(options)
     }
 
     /// Creates options with the defaults: a heartbeat of 60 s, PLAIN, TLS only for `amqps` URIs, a
@@ -86,6 +149,8 @@ impl ConnectOptions {
             tls: None,
             connection_name: None,
             product: Cow::Borrowed(env!("CARGO_PKG_NAME")),
+            channel_max: 0,
+            frame_max: 0,
             connect_timeout: Duration::from_secs(10),
         }
     }

@@ -4,12 +4,13 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 
 use tokio::{
     runtime,
     sync::Semaphore,
-    time::{Instant, sleep},
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     lazy::Lazy,
     message::Publish,
     options::ConnectOptions,
+    outage::wait_to_reconnect,
     peer::Peer,
     retry::Retry,
     sync::lock,
@@ -92,6 +94,9 @@ pub struct PublishOptions<'a> {
     pub retry: Option<Retry>,
     /// Whether to wait for the broker's confirm.
     pub confirm: bool,
+    /// Time limit of the publish with its retries, `None` to wait as long as the broker takes: also
+    /// for one that is short of memory. [`Retry::time_limit`] leaves time for the retries.
+    pub timeout: Option<Duration>,
     /// Exchanges and queues to declare before the message is published.
     pub declarations: &'a [&'a Declarations],
 }
@@ -101,6 +106,7 @@ impl Default for PublishOptions<'_> {
         Self {
             retry: Some(Retry::default()),
             confirm: true,
+            timeout: None,
             declarations: &[],
         }
     }
@@ -225,9 +231,30 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// See [`PublishError`]. After the last retry, the error of the last attempt. Errors of a
-    /// declaration are returned as errors of the publish.
+    /// See [`PublishError`]. After the last retry, the error of the last attempt. At the time limit,
+    /// [`PublishError::Lost`] with the cause; the message may still arrive. Errors of a declaration
+    /// are returned as errors of the publish.
     pub async fn publish_with(
+        &self,
+        message: &Publish,
+        options: PublishOptions<'_>,
+    ) -> Result<(), PublishError> {
+        let publish = self.publish_with_retries(message, options);
+        let Some(limit) = options.timeout else {
+            return publish.await;
+        };
+        let start = Instant::now();
+        match timeout(limit, publish).await {
+            Ok(published) => published,
+            Err(_) => Err(PublishError::Lost(self.overdue(
+                start,
+                limit,
+                "waiting for the confirm of a message",
+            ))),
+        }
+    }
+
+    async fn publish_with_retries(
         &self,
         message: &Publish,
         options: PublishOptions<'_>,
@@ -236,6 +263,7 @@ impl Publisher {
             retry,
             confirm,
             declarations,
+            timeout: _,
         } = options;
         let mut retries = 0;
         let mut isolated = false;
@@ -254,6 +282,14 @@ impl Publisher {
             };
             let error = match attempt {
                 Err(PublishError::Lost(error)) => error,
+                // Sending it again would not help.
+                Err(PublishError::Refused(error))
+                    if error
+                        .max_message_size()
+                        .is_some_and(|limit| message.body.len() as u64 > limit) =>
+                {
+                    return Err(PublishError::Refused(error));
+                }
                 // The broker refuses one message, and closes the channel for all in flight on it
                 // without naming the one.
                 Err(PublishError::Refused(Error::ChannelClosed {
@@ -282,24 +318,38 @@ impl Publisher {
                 return Err(PublishError::Lost(error));
             };
             tracing::debug!("publishing again in {delay:?}: {error}");
-            *lock(&self.0.failure) = Some((Instant::now(), error));
+            *lock(&self.0.failure) = Some((Instant::now(), error.clone()));
             retries = retries.saturating_add(1);
-            sleep(delay).await;
+            wait_to_reconnect(&self.0.options.uris, &error, delay).await;
         }
     }
 
-    /// Returns the last connection failure at or after `start` that a publish is retrying on, for a
-    /// caller that gives up before the last retry.
-    pub fn failure_since(&self, start: Instant) -> Option<Error> {
+    /// Returns the reason why a publish is not confirmed yet, for a caller that gives up `waited`
+    /// after `start`: the broker accepts no messages, the last failure that the publish is retrying
+    /// on, or a broker that does not answer while `doing`.
+    pub fn overdue(&self, start: Instant, waited: Duration, doing: &'static str) -> Error {
+        let connection = self.0.connection.peek().filter(Connection::is_open);
+        if let Some(connection) = connection
+            && let Some(reason) = connection.blocked()
+        {
+            return Error::Blocked {
+                peer: connection.peer().clone(),
+                reason,
+                waited,
+            };
+        }
         let failure = lock(&self.0.failure).clone();
-        failure
-            .filter(|(time, _)| *time >= start)
-            .map(|(_, error)| error)
-    }
-
-    /// Returns the address of the first broker in the options, `None` if there is none.
-    pub fn peer(&self) -> Option<Peer> {
-        self.0.options.uris.first().map(Peer::from)
+        if let Some((_, error)) = failure.filter(|(time, _)| *time >= start) {
+            return error;
+        }
+        match self.0.options.uris.first() {
+            Some(uri) => Error::Timeout {
+                peer: Peer::from(uri),
+                after: waited,
+                doing,
+            },
+            None => Error::Stopped,
+        }
     }
 
     async fn attempt(&self, message: &Publish, confirm: bool) -> Result<(), PublishError> {
@@ -414,9 +464,9 @@ impl Publisher {
                 Err(error) if error.is_recoverable() => error,
                 result => return result,
             };
-            let delay = backoff.next_delay();
+            let delay = backoff.next_reconnect(&error);
             tracing::warn!("error connecting to broker: {error}; retrying in {delay:.1?}");
-            sleep(delay).await;
+            wait_to_reconnect(&self.0.options.uris, &error, delay).await;
         }
     }
 
@@ -428,6 +478,17 @@ impl Publisher {
     pub async fn declare(&self, exchanges: &[Exchange], queues: &[Queue]) -> Result<(), Error> {
         let connection = connect(&self.0.connection, self.0.options.clone()).await?;
         declarations::declare(&connection, exchanges, queues).await
+    }
+
+    /// Closes the connection gracefully, unless a message waits for its confirm. The next publish
+    /// reopens it.
+    pub async fn close_if_idle(&self) {
+        let idle = lock(&self.0.channels)
+            .values()
+            .all(|channels| channels.is_idle());
+        if idle && self.0.isolated.available_permits() == MAX_ISOLATED_PUBLISHES {
+            self.close().await;
+        }
     }
 
     /// Closes the connection gracefully. The next publish reopens it.

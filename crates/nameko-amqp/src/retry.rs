@@ -29,6 +29,18 @@ impl Default for Retry {
 }
 
 impl Retry {
+    /// Returns `base` plus the delays before all retries: a time limit that leaves time for them.
+    /// `None` if their number is unlimited.
+    pub fn time_limit(&self, base: Duration) -> Option<Duration> {
+        let retries = self.max_retries?;
+        let first = |count: u32| (0..count).filter_map(|retry| self.delay(retry));
+        // Delays are constant once they have grown to the longest.
+        let counted = retries.min(1000);
+        let growing = first(counted).fold(base, Duration::saturating_add);
+        let rest = self.interval_max.saturating_mul(retries - counted);
+        Some(growing.saturating_add(rest))
+    }
+
     /// Returns the delay before retry number `retry`, counted from 0, `None` after the last one.
     pub(crate) fn delay(&self, retry: u32) -> Option<Duration> {
         if self.max_retries.is_some_and(|max| retry >= max) {
@@ -59,10 +71,13 @@ mod tests {
             .map(|n| retry.delay(n).map(|delay| delay.as_secs()))
             .collect();
         assert_eq!(delays, [Some(2), Some(3), Some(4), Some(4), None, None]);
+        let base = Duration::from_secs(20);
+        assert_eq!(retry.time_limit(base), Some(Duration::from_secs(33)));
         let unlimited = Retry {
             max_retries: None,
             ..Retry::default()
         };
+        assert_eq!(unlimited.time_limit(base), None);
         assert_eq!(unlimited.delay(u32::MAX), Some(Duration::from_secs(1)));
     }
 }

@@ -10,32 +10,34 @@ use rustls::{
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     error::Error,
     options::{Tls, Verify},
     peer::Peer,
+    socket::Socket,
     uri::Uri,
+    x509_v1::Certificate,
 };
 
 /// Performs the TLS handshake.
 pub(crate) async fn connect(
-    stream: TcpStream,
+    stream: Socket,
     tls: Tls,
     uri: &Uri,
     peer: &Peer,
-) -> Result<TlsStream<TcpStream>, Error> {
+) -> Result<TlsStream<Socket>, Error> {
     let failed = |reason: String| Error::Tls {
         peer: peer.clone(),
         reason,
     };
-    let name = ServerName::try_from(uri.host.clone()).map_err(|_| {
+    let host = tls.server_name.as_ref().unwrap_or(&uri.host);
+    let name = ServerName::try_from(host.clone()).map_err(|_| {
         failed(format!(
-            "`{}` is not a valid host name for a certificate",
-            uri.host
+            "`{host}` is not a valid host name for a certificate"
         ))
     })?;
     // Reads files, so on a thread for blocking calls.
@@ -76,6 +78,16 @@ fn explain(error: &io::Error) -> String {
         )) => {
             format!("{error}; is the host in the AMQP URI the right one?")
         }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) => "the server's certificate has expired; renew it, and check the clock of this machine"
+            .to_owned(),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        )) => {
+            "the server's certificate is not valid yet; check the clock of this machine".to_owned()
+        }
+        Some(rustls::Error::General(reason)) => reason.clone(),
         Some(rustls::Error::InvalidCertificate(_)) => {
             format!(
                 "{error}; does ca_certs name the authority that signed the server's certificate?"
@@ -121,12 +133,34 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
             keyfile.display()
         )
     })?;
-    config.with_client_auth_cert(chain, key).map_err(|error| {
+    let signing_key = ring::sign::any_supported_type(&key).map_err(|error| {
         format!(
-            "certfile {} and its key do not work together: {error}",
-            certfile.display()
+            "cannot use the private key in {what} {}: {error}",
+            keyfile.display()
         )
-    })
+    })?;
+    let identity = CertifiedKey::new(chain, signing_key);
+    if !is_key_of(&identity) {
+        return Err(format!(
+            "the private key in {what} {} does not belong to the certificate in certfile {}",
+            keyfile.display(),
+            certfile.display()
+        ));
+    }
+    // Not `with_client_auth_cert`, which takes no certificate of version 1.
+    Ok(config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
+}
+
+/// Returns whether the private key belongs to the certificate, as far as that can be known.
+fn is_key_of(identity: &CertifiedKey) -> bool {
+    let certificate = identity
+        .cert
+        .first()
+        .and_then(|der| Certificate::parse(der));
+    match (certificate, identity.key.public_key()) {
+        (Some(certificate), Some(key)) => certificate.public_key_info == key.as_ref(),
+        _ => true,
+    }
 }
 
 fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -206,6 +240,55 @@ enum Trust {
     },
 }
 
+impl Verifier {
+    /// Verifies a server certificate of version 1: its authority has to be given.
+    fn verify_version_1(
+        &self,
+        certificate: &Certificate<'_>,
+        pinned: &[CertificateDer<'_>],
+        check_hostname: bool,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let refused = |reason: &str| {
+            rustls::Error::General(format!(
+                "the server's certificate is X.509 version 1, {reason}; make one with extensions: \
+                 openssl x509 -req -extfile FILE, with a line \
+                 subjectAltName=DNS:HOST in FILE"
+            ))
+        };
+        if check_hostname {
+            return Err(refused("which has no host names for check_hostname"));
+        }
+        if pinned.is_empty() {
+            return Err(refused(
+                "which is accepted if ca_certs names its authority, or without verification",
+            ));
+        }
+        certificate.verify_issuer(
+            pinned,
+            &self.provider.signature_verification_algorithms,
+            now,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    /// Verifies a signature of the handshake by a certificate of version 1, `None` for others.
+    fn verify_signature_of_version_1(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Option<Result<HandshakeSignatureValid, rustls::Error>> {
+        let verified = Certificate::of_version_1(certificate)?.verify_handshake(
+            message,
+            signature.scheme,
+            signature.signature(),
+            &self.provider.signature_verification_algorithms,
+        );
+        Some(verified.map(|()| HandshakeSignatureValid::assertion()))
+    }
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -223,6 +306,11 @@ impl ServerCertVerifier for Verifier {
         else {
             return Ok(ServerCertVerified::assertion());
         };
+        if let Some(certificate) = Certificate::of_version_1(end_entity)
+            && (*check_hostname || pinned.iter().all(|pinned| pinned != end_entity))
+        {
+            return self.verify_version_1(&certificate, pinned, *check_hostname, now);
+        }
         if *check_hostname {
             return chain.verify_server_cert(
                 end_entity,
@@ -250,6 +338,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if let Some(verified) = self.verify_signature_of_version_1(message, certificate, signature)
+        {
+            return verified;
+        }
         verify_tls12_signature(
             message,
             certificate,
@@ -264,6 +356,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // TLS 1.3 has no signatures by PKCS #1 and SHA-1: rustls offers and accepts none there.
+        if let Some(verified) = self.verify_signature_of_version_1(message, certificate, signature)
+        {
+            return verified;
+        }
         verify_tls13_signature(
             message,
             certificate,
@@ -276,5 +373,33 @@ impl ServerCertVerifier for Verifier {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn file(name: &str) -> Option<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates");
+        Some(folder.join(name))
+    }
+
+    #[test]
+    fn client_certificates_of_version_1_are_used_with_their_key_only() {
+        let with_key = |certificate: &str, key: &str| Tls {
+            verify: Verify::None,
+            certfile: file(certificate),
+            keyfile: file(key),
+            ..Tls::default()
+        };
+        assert!(client_config(&with_key("v1.pem", "v1.key")).is_ok());
+        assert!(client_config(&with_key("client.pem", "client.key")).is_ok());
+        for certificate in ["v1.pem", "client.pem"] {
+            let error = client_config(&with_key(certificate, "server.key")).unwrap_err();
+            assert!(error.contains("does not belong to"), "{error}");
+        }
     }
 }

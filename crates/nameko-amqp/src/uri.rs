@@ -4,7 +4,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use crate::{error::Error, peer::Peer};
+use crate::{error::Error, peer::Peer, uri_parameters::Parameter};
 
 /// Address of a broker and credentials. `Debug` and `Display` redact the password.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -29,27 +29,59 @@ impl Uri {
     /// The schemes are `amqp`, `pyamqp`, `librabbitmq`, `amqps` and `pyamqps`. Defaults are the
     /// user guest, the password guest, localhost, port 5672 (5671 with TLS) and the virtual host
     /// `/`. As in kombu, the virtual host is the percent-decoded text after the first `/` behind
-    /// the host, and `/` if that is empty.
+    /// the host, and `/` if that is empty. A fragment is ignored. Parameters are checked and left
+    /// to [`ConnectOptions::from_uri`](crate::ConnectOptions::from_uri).
     ///
     /// # Errors
     ///
-    /// [`Error::BadUri`] if a URI cannot be parsed.
+    /// [`Error::BadUri`] if a URI or a parameter is invalid.
     pub fn parse_list(text: &str) -> Result<Vec<Uri>, Error> {
-        let uris: Vec<Uri> = text
-            .split(';')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(Uri::parse)
-            .collect::<Result<_, _>>()?;
+        Self::parse_with_parameters(text).map(|(uris, _)| uris)
+    }
+
+    /// Parses URIs and their parameters, which apply to all of them.
+    pub(crate) fn parse_with_parameters(text: &str) -> Result<(Vec<Uri>, Vec<Parameter>), Error> {
+        let mut uris = Vec::new();
+        let mut parameters: Vec<Parameter> = Vec::new();
+        for part in text.split(';').map(str::trim) {
+            if part.is_empty() {
+                continue;
+            }
+            let (uri, given) = Uri::parse(part)?;
+            for parameter in given {
+                match parameters
+                    .iter()
+                    .find(|known| known.sets_the_same(&parameter))
+                {
+                    Some(known) if *known != parameter => {
+                        return Err(bad(
+                            text,
+                            format!(
+                                "it gives two values, {known:?} and {parameter:?}, for parameters \
+                                 that apply to all nodes"
+                            ),
+                        ));
+                    }
+                    Some(_) => {}
+                    None => parameters.push(parameter),
+                }
+            }
+            uris.push(uri);
+        }
         if uris.is_empty() {
             return Err(bad(text, "it is empty"));
         }
-        Ok(uris)
+        if parameters.contains(&Parameter::Ssl(false)) && uris.iter().any(|uri| uri.tls) {
+            return Err(bad(text, "`ssl` is off and the scheme is that of TLS"));
+        }
+        // Turns TLS off after the others have turned it on.
+        parameters.sort_by_key(|parameter| *parameter == Parameter::Ssl(false));
+        Ok((uris, parameters))
     }
 
-    fn parse(text: &str) -> Result<Uri, Error> {
+    fn parse(text: &str) -> Result<(Uri, Vec<Parameter>), Error> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("amqp", text));
-        let tls = match scheme {
+        let tls = match scheme.to_ascii_lowercase().as_str() {
             "amqp" | "pyamqp" | "librabbitmq" => false,
             "amqps" | "pyamqps" => true,
             _ => {
@@ -60,12 +92,17 @@ impl Uri {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        if path.contains(['?', '#']) {
+        if let Some(at) = path.find(['?', '#'])
+            && path[at..].contains('@')
+        {
             return Err(bad(
                 text,
-                "options after `?` are not supported, set them in the configuration; in a password or vhost write `?` as %3F and `#` as %23",
+                "in a password or vhost write `?` as %3F and `#` as %23; in a parameter, `@` as %40",
             ));
         }
+        let path = path.split_once('#').map_or(path, |(path, _)| path);
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let parameters = Parameter::parse_query(query).map_err(|reason| bad(text, reason))?;
         let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
         let (host, port) = split_port(text, place)?;
@@ -75,14 +112,15 @@ impl Uri {
                 .map_err(|_| bad(text, "a percent-encoded part is not UTF-8"))?;
             Ok(if part.is_empty() { default } else { &part }.to_owned())
         };
-        Ok(Uri {
+        let uri = Uri {
             user: decoded(user, "guest")?,
             password: decoded(password, "guest")?,
             host: decoded(host, "localhost")?,
             port: port.unwrap_or(if tls { 5671 } else { 5672 }),
             vhost: decoded(path.strip_prefix('/').unwrap_or(path), "/")?,
             tls,
-        })
+        };
+        Ok((uri, parameters))
     }
 }
 
@@ -314,7 +352,25 @@ mod tests {
             ("amqp://u:secret@h:x", "`x` is not a port"),
             ("amqp://u:secret@h:0", "not a port"),
             ("amqp://u:secret@h:65536", "not a port"),
-            ("amqp://u:secret@h/v?heartbeat=1", "after `?`"),
+            ("amqp://u:secret@h/v?heartbeats=1", "known are heartbeat, "),
+            (
+                "amqp://u:secret@h/v?heartbeat=-1",
+                "from 0 to 65535 seconds",
+            ),
+            ("amqp://u:secret@h?connect_timeout=0", "above 0"),
+            ("amqp://u:secret@h?connection_timeout=1.5", "milliseconds"),
+            ("amqp://u:secret@h?frame_max=100", "4096"),
+            ("amqp://u:secret@h?auth_mechanism=ntlm", "EXTERNAL"),
+            ("amqp://u:secret@h?verify=maybe", "verify_none"),
+            ("amqp://u:secret@h?certfile=", "PEM file"),
+            ("amqp://u:secret@h?ssl=perhaps", "true or false"),
+            ("amqps://u:secret@h?ssl=0", "scheme"),
+            (
+                "amqp://u:secret@h?heartbeat=1;amqp://h?heartbeat=2",
+                "two values",
+            ),
+            ("amqp://u:sec?ret@h", "%3F"),
+            ("amqp://u:sec#ret@h", "%23"),
             ("amqp://u:secret@::1", "brackets"),
             ("amqp://u:secret@[::1", "without `]`"),
             ("amqp://u:secret@[::1]x", "after `]`"),
@@ -324,6 +380,65 @@ mod tests {
             assert!(error.contains(reason), "{error} lacks {reason}");
             assert!(!error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn parameters_of_kombu_and_rabbitmq_set_options() {
+        use std::{path::PathBuf, time::Duration};
+
+        use crate::options::{ConnectOptions, Login, Tls, Verify};
+
+        let of = |text: &str| ConnectOptions::from_uri(text).unwrap();
+        let path = |name: &str| Some(PathBuf::from(name));
+        let options = of(
+            "PYAMQP://h/v?heartbeat=10&connection_timeout=2500&channel_max=7&frame_max=8192\
+             &auth_mechanism=amqplain&name=my+app#fragment",
+        );
+        assert_eq!(options.uris[0].vhost, "v");
+        assert_eq!(options.heartbeat, 10);
+        assert_eq!(options.connect_timeout, Duration::from_millis(2500));
+        assert_eq!((options.channel_max, options.frame_max), (7, 8192));
+        assert_eq!(options.login, Login::AmqPlain);
+        assert_eq!(options.connection_name.as_deref(), Some("my app"));
+        assert_eq!(options.tls, None);
+
+        assert_eq!(
+            of("amqp://h?connect_timeout=0.5")
+                .connect_timeout
+                .as_millis(),
+            500
+        );
+        assert_eq!(of("amqp://h?login_method=EXTERNAL").login, Login::External);
+        assert_eq!(of("amqp://h#fragment"), of("amqp://h"));
+        assert_eq!(of("amqp://h?"), of("amqp://h"));
+        assert_eq!(of("amqp://a?heartbeat=3;amqp://b").heartbeat, 3);
+
+        assert_eq!(of("amqp://h?ssl=1").tls, Some(Tls::default()));
+        assert_eq!(of("amqp://h?ssl=False&cacertfile=ca.pem").tls, None);
+        let rabbitmq = "amqps://h?cacertfile=ca.pem&certfile=c.pem&keyfile=k.pem\
+                        &verify=verify_none&server_name_indication=rabbit";
+        assert_eq!(
+            of(rabbitmq).tls,
+            Some(Tls {
+                verify: Verify::None,
+                ca_certs: path("ca.pem"),
+                certfile: path("c.pem"),
+                keyfile: path("k.pem"),
+                server_name: Some("rabbit".to_owned()),
+                check_hostname: false,
+            })
+        );
+        let kombu =
+            "amqp://h?ssl_ca_certs=ca%2Fca.pem&ssl_cert_reqs=optional&ssl_check_hostname=true";
+        assert_eq!(
+            of(kombu).tls,
+            Some(Tls {
+                verify: Verify::Optional,
+                ca_certs: path("ca/ca.pem"),
+                check_hostname: true,
+                ..Tls::default()
+            })
+        );
     }
 
     #[test]

@@ -27,12 +27,21 @@ pub(crate) struct Broker {
 #[pymethods]
 impl Broker {
     #[new]
-    #[pyo3(signature = (host = "127.0.0.1", port = 0, management_port = None))]
-    fn new(py: Python<'_>, host: &str, port: u16, management_port: Option<u16>) -> PyResult<Self> {
+    #[pyo3(signature = (host = "127.0.0.1", port = 0, management_port = None, max_message_size = None))]
+    fn new(
+        py: Python<'_>,
+        host: &str,
+        port: u16,
+        management_port: Option<u16>,
+        max_message_size: Option<u64>,
+    ) -> PyResult<Self> {
         let address = (host.to_owned(), port);
         let mut builder = nameko_broker::Broker::builder();
         if let Some(port) = management_port {
             builder = builder.management_port(port);
+        }
+        if let Some(bytes) = max_message_size {
+            builder = builder.max_message_size(bytes);
         }
         let start = runtime::handle()?.spawn(builder.start(address));
         let broker = match wait(py, None, start)? {

@@ -77,13 +77,13 @@ impl Consumers {
     ) -> PyResult<usize> {
         jobs.get().ensure_thread(py)?;
         let (handler, jobs) = (Arc::new(handler), jobs.get().queue.clone());
-        Ok(self.subscribe(Subscription {
+        Ok(self.subscribed(self.inner.add(Subscription {
             queue: convert::queue(queue)?,
             prefetch,
             // A job that a stopped queue refuses is dropped, which requeues the delivery.
             sink: Arc::new(move |delivery| drop(jobs.push(handler_job(&handler, delivery)))),
             on_recovered: None,
-        }))
+        })))
     }
 
     /// Connects, with retries. Returns true once every queue is consumed; false if stopped
@@ -157,11 +157,11 @@ impl Consumers {
     /// Consumes a reply queue.
     pub(crate) fn listen(&self, subscription: Subscription, table: &Arc<ReplyTable>) {
         lock(&self.listener.reply_tables).push(Arc::downgrade(table));
-        self.subscribe(subscription);
+        self.subscribed(self.inner.add_temporary(subscription));
     }
 
-    fn subscribe(&self, subscription: Subscription) -> usize {
-        let id = self.inner.add(subscription);
+    /// Returns the index of a subscription in Python.
+    fn subscribed(&self, id: SubscriptionId) -> usize {
         let mut subscriptions = lock(&self.subscriptions);
         subscriptions.push(id);
         subscriptions.len() - 1

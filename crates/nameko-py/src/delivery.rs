@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nameko::amqp::{self, Acker, Error, Properties, Publish, PublishError, Publisher, Retry};
-use nameko::internal::{Settlement, default_properties};
+use nameko::amqp::{self, Acker, Error, Properties, Publish, PublishError, Publisher};
+use nameko::internal::{Settlement, default_properties, publish_reply};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -94,7 +94,7 @@ impl Delivery {
         let PublisherHandle {
             publisher, runtime, ..
         } = handle;
-        let publish = async move { publisher.publish(reply, Some(Retry::default())).await };
+        let publish = publish_reply(&publisher, &self.message.routing_key, &reply);
         let Some(published) = wait::wait(py, None, publish)? else {
             return Ok(());
         };
@@ -317,7 +317,7 @@ impl PendingReply {
     fn publish_again(self, reply: Publish) {
         let (runtime, publisher) = (self.runtime.clone(), self.publisher.clone());
         runtime.spawn(async move {
-            let published = publisher.publish(reply, Some(Retry::default())).await;
+            let published = publish_reply(&publisher, &self.request, &reply).await;
             self.settle(published).await;
         });
     }

@@ -60,6 +60,7 @@ impl From<&Error> for Failure {
             Error::Io { .. } => "io",
             Error::Tls { .. } => "tls",
             Error::Timeout { .. } => "timeout",
+            Error::Blocked { .. } => "blocked",
             Error::NotAmqp { .. } => "not_amqp",
             Error::Handshake { .. } => "handshake",
             Error::AccessRefused { .. } => "access_refused",

@@ -79,9 +79,10 @@ impl Options {
 impl Options {
     #[new]
     #[pyo3(
-        signature = (amqp_uri, heartbeat = Some(60), ssl = None, login_method = None, name = None),
-        text_signature = "(amqp_uri, heartbeat=60, ssl=None, login_method=None, name=None)"
+        signature = (amqp_uri, heartbeat = None, ssl = None, login_method = None, name = None),
+        text_signature = "(amqp_uri, heartbeat=None, ssl=None, login_method=None, name=None)"
     )]
+    /// None leaves an option to the parameters of the URI, and to its default.
     fn new(
         py: Python<'_>,
         amqp_uri: &str,
@@ -92,10 +93,18 @@ impl Options {
     ) -> PyResult<Self> {
         let mut connect = ConnectOptions::from_uri(amqp_uri)
             .map_err(|error| Failure::from(error).into_err(py))?;
-        connect.heartbeat = heartbeat.unwrap_or(0);
-        connect.tls = ssl.map(tls).transpose()?.flatten();
-        connect.login = login_method.map_or(Ok(Login::Plain), login)?;
-        connect.connection_name = name;
+        if let Some(heartbeat) = heartbeat {
+            connect.heartbeat = heartbeat;
+        }
+        if let Some(ssl) = ssl {
+            set_tls(&mut connect, ssl)?;
+        }
+        if let Some(name) = login_method {
+            connect.login = login(name)?;
+        }
+        if name.is_some() {
+            connect.connection_name = name;
+        }
         connect.product = PRODUCT.into();
         Ok(Options {
             connect,
@@ -118,29 +127,28 @@ impl Options {
 }
 
 fn login(name: &str) -> PyResult<Login> {
-    match name {
-        "PLAIN" => Ok(Login::Plain),
-        "AMQPLAIN" => Ok(Login::AmqPlain),
-        "EXTERNAL" => Ok(Login::External),
-        _ => Err(PyValueError::new_err(format!(
+    Login::from_name(name).ok_or_else(|| {
+        PyValueError::new_err(format!(
             "login method `{name}` is unknown; expected PLAIN, AMQPLAIN or EXTERNAL"
-        ))),
-    }
+        ))
+    })
 }
 
-/// Converts `AMQP_SSL`: None or False without TLS, True for the defaults, or a dict of the options
-/// of `ssl.wrap_socket`.
-fn tls(value: &Bound<'_, PyAny>) -> PyResult<Option<Tls>> {
-    if value.is_none() {
-        return Ok(None);
-    }
+/// Sets `AMQP_SSL`: False for no TLS, True for TLS, or a dict of the options of `ssl.wrap_socket`.
+fn set_tls(connect: &mut ConnectOptions, value: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(truth) = value.cast::<PyBool>() {
-        return Ok(truth.is_true().then(Tls::default));
+        if truth.is_true() {
+            connect.tls.get_or_insert_default();
+        } else if connect.uris.iter().all(|uri| !uri.tls) {
+            // The scheme amqps still means TLS.
+            connect.tls = None;
+        }
+        return Ok(());
     }
     let dict = value.cast::<PyDict>().map_err(|_| {
         PyTypeError::new_err("the TLS options must be True, False or a dict with ca_certs, certfile, keyfile, cert_reqs")
     })?;
-    let mut tls = Tls::default();
+    let tls: &mut Tls = connect.tls.get_or_insert_default();
     for (name, value) in dict {
         let name = name.cast::<PyString>()?.to_string();
         if value.is_none() {
@@ -153,21 +161,20 @@ fn tls(value: &Bound<'_, PyAny>) -> PyResult<Option<Tls>> {
             "check_hostname" => tls.check_hostname = value.is_truthy()?,
             // The numbers of `ssl.CERT_NONE`, `CERT_OPTIONAL`, `CERT_REQUIRED`.
             "cert_reqs" => {
-                tls.verify = match value.extract::<u8>() {
-                    Ok(0) => Verify::None,
-                    Ok(1) => Verify::Optional,
-                    Ok(2) => Verify::Required,
-                    _ => {
-                        return Err(PyValueError::new_err(format!(
-                            "cert_reqs is 0, 1 or 2, not {value}"
-                        )));
-                    }
-                }
+                let verify = match value.extract::<i64>() {
+                    Ok(number) => Verify::from_value(number),
+                    Err(_) => value.extract().ok().and_then(Verify::from_name),
+                };
+                tls.verify = verify.ok_or_else(|| {
+                    PyValueError::new_err(format!(
+                        "cert_reqs is 0 (CERT_NONE), 1 (CERT_OPTIONAL) or 2 (CERT_REQUIRED), not {value}"
+                    ))
+                })?;
             }
             _ => tracing::warn!(
                 "TLS option `{name}` is ignored: protocol version and ciphers are negotiated"
             ),
         }
     }
-    Ok(Some(tls))
+    Ok(())
 }

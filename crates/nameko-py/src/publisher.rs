@@ -1,9 +1,11 @@
 //! Publishing: pipelined and confirmed, on one connection per process and options.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use nameko::amqp::{self, ConnectOptions, Publish, PublishError};
-use pyo3::exceptions::PyTimeoutError;
+use nameko::amqp::{self, ConnectOptions, Publish, PublishError, PublishOptions};
+use nameko::internal::publish_time_limit;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
@@ -15,7 +17,7 @@ use crate::pending::Pending;
 use crate::promise::{CompletionGuard, Outcome, Promise};
 use crate::retry::Retry;
 use crate::runtime;
-use crate::wait::{deadline, wait};
+use crate::wait::wait;
 
 /// A publisher. Connects for the first message.
 #[pyclass(frozen, module = "nameko._nameko")]
@@ -50,7 +52,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes and, with `confirm`, waits for the broker's confirm.
+    /// Publishes and, with `confirm`, waits for the broker's confirm. `timeout` in seconds limits
+    /// the time with all retries; infinity for no limit.
     #[pyo3(signature = (message, retry = None, mandatory = false, confirm = true, timeout = None))]
     fn publish(
         &self,
@@ -61,27 +64,24 @@ impl Publisher {
         confirm: bool,
         timeout: Option<f64>,
     ) -> PyResult<()> {
-        let deadline = deadline(timeout)?;
-        let outgoing = self.outgoing(message, mandatory, retry, confirm)?;
-        match wait(py, deadline, outgoing.publish())? {
-            Some(published) => published.map_err(|error| Failure::from(error).into_err(py)),
-            None => Err(PyTimeoutError::new_err(format!(
-                "the broker did not confirm a message within {} seconds",
-                timeout.unwrap_or_default()
-            ))),
+        let outgoing = self.outgoing(message, mandatory, retry, confirm, timeout)?;
+        match wait(py, None, outgoing.publish())? {
+            Some(Err(error)) => Err(Failure::from(error).into_err(py)),
+            _ => Ok(()),
         }
     }
 
     /// Publishes without waiting.
-    #[pyo3(signature = (message, retry = None, mandatory = false, confirm = true))]
+    #[pyo3(signature = (message, retry = None, mandatory = false, confirm = true, timeout = None))]
     fn start_publish(
         &self,
         message: Message<'_>,
         retry: Option<&Bound<'_, Retry>>,
         mandatory: bool,
         confirm: bool,
+        timeout: Option<f64>,
     ) -> PyResult<Pending> {
-        let outgoing = self.outgoing(message, mandatory, retry, confirm)?;
+        let outgoing = self.outgoing(message, mandatory, retry, confirm, timeout)?;
         let promise = Arc::new(Promise::default());
         let guard = CompletionGuard::new(promise.clone());
         runtime::handle()?.spawn(async move {
@@ -94,15 +94,16 @@ impl Publisher {
     }
 
     /// Publishes a request, mandatory, without waiting. `pending` fails if that fails.
-    #[pyo3(signature = (pending, message, retry = None, confirm = true))]
+    #[pyo3(signature = (pending, message, retry = None, confirm = true, timeout = None))]
     fn call(
         &self,
         pending: &Bound<'_, Pending>,
         message: Message<'_>,
         retry: Option<&Bound<'_, Retry>>,
         confirm: bool,
+        timeout: Option<f64>,
     ) -> PyResult<()> {
-        let outgoing = self.outgoing(message, true, retry, confirm)?;
+        let outgoing = self.outgoing(message, true, retry, confirm, timeout)?;
         let guard = CompletionGuard::new(pending.get().promise.clone());
         runtime::handle()?.spawn(async move {
             match outgoing.publish().await {
@@ -114,6 +115,14 @@ impl Publisher {
         Ok(())
     }
 
+    /// Closes the connection, unless a message waits for its confirm. The next message reopens it.
+    fn close_if_idle(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner()?;
+        // Spawned, so that it outlives the wait.
+        let closed = runtime::handle()?.spawn(async move { inner.close_if_idle().await });
+        wait(py, None, closed).map(drop)
+    }
+
     /// Declares exchanges, and queues with their bindings.
     fn declare(
         &self,
@@ -121,20 +130,52 @@ impl Publisher {
         exchanges: Vec<Bound<'_, PyDict>>,
         queues: Vec<Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let exchanges = exchanges
-            .iter()
-            .map(convert::exchange)
-            .collect::<PyResult<Vec<_>>>()?;
-        let queues = queues
-            .iter()
-            .map(convert::queue)
-            .collect::<PyResult<Vec<_>>>()?;
+        let (exchanges, queues) = entities(exchanges, queues)?;
         let inner = self.inner()?;
         match wait(py, None, inner.declare(&exchanges, &queues))? {
             Some(Err(error)) => Err(Failure::from(error).into_err(py)),
             _ => Ok(()),
         }
     }
+
+    /// Declares in the background once the broker can be reached and accepts the login.
+    /// `Pending.cancel()` ends that.
+    fn start_declare(
+        &self,
+        exchanges: Vec<Bound<'_, PyDict>>,
+        queues: Vec<Bound<'_, PyDict>>,
+    ) -> PyResult<Pending> {
+        let (exchanges, queues) = entities(exchanges, queues)?;
+        let declarations = amqp::Declarations::new(exchanges, queues);
+        let inner = self.inner()?;
+        let promise = Arc::new(Promise::default());
+        let guard = CompletionGuard::new(promise.clone());
+        let cancelled = promise.clone();
+        runtime::handle()?.spawn(async move {
+            let outcome = tokio::select! {
+                declared = inner.ensure_declared(&declarations) => match declared {
+                    Ok(()) => Outcome::Published,
+                    Err(error) => Outcome::Failed(error.into()),
+                },
+                outcome = cancelled.outcome() => outcome,
+            };
+            guard.complete(outcome);
+        });
+        Ok(Pending::publish(promise))
+    }
+}
+
+fn entities(
+    exchanges: Vec<Bound<'_, PyDict>>,
+    queues: Vec<Bound<'_, PyDict>>,
+) -> PyResult<(Vec<amqp::Exchange>, Vec<amqp::Queue>)> {
+    Ok((
+        exchanges
+            .iter()
+            .map(convert::exchange)
+            .collect::<PyResult<_>>()?,
+        queues.iter().map(convert::queue).collect::<PyResult<_>>()?,
+    ))
 }
 
 impl Publisher {
@@ -148,12 +189,15 @@ impl Publisher {
         mandatory: bool,
         retry: Option<&Bound<'_, Retry>>,
         confirm: bool,
+        timeout: Option<f64>,
     ) -> PyResult<Outgoing> {
+        let retry = retry.map_or_else(amqp::Retry::default, |retry| retry.get().0);
         Ok(Outgoing {
             publisher: self.inner()?,
             message: message.into_publish(mandatory)?,
-            retry: retry.map_or_else(amqp::Retry::default, |retry| retry.get().0),
+            retry,
             confirm,
+            timeout: time_limit(timeout, &retry)?,
         })
     }
 }
@@ -164,20 +208,28 @@ struct Outgoing {
     message: Publish,
     retry: amqp::Retry,
     confirm: bool,
+    timeout: Option<Duration>,
 }
 
 impl Outgoing {
     async fn publish(self) -> Result<(), PublishError> {
-        let Outgoing {
-            publisher,
-            message,
-            retry,
-            confirm,
-        } = self;
-        if confirm {
-            publisher.publish(message, Some(retry)).await
-        } else {
-            publisher.publish_unconfirmed(message, Some(retry)).await
-        }
+        let options = PublishOptions {
+            retry: Some(self.retry),
+            confirm: self.confirm,
+            timeout: self.timeout,
+            declarations: &[],
+        };
+        self.publisher.publish_with(&self.message, options).await
+    }
+}
+
+/// Returns the time limit of a publish, the default one without a `timeout` in seconds.
+fn time_limit(timeout: Option<f64>, retry: &amqp::Retry) -> PyResult<Option<Duration>> {
+    match timeout {
+        None => Ok(publish_time_limit(Some(retry))),
+        Some(seconds) if seconds >= 0.0 => Ok(Duration::try_from_secs_f64(seconds).ok()),
+        Some(seconds) => Err(PyValueError::new_err(format!(
+            "a timeout must not be negative, but is {seconds}"
+        ))),
     }
 }

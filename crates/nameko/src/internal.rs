@@ -4,10 +4,11 @@
 pub use crate::{
     config::connect::PRODUCT,
     config::known_keys::{KEYS, misspelled},
+    messaging::destination::publish_time_limit,
     protocol::default_properties,
     rpc::{
         reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable},
-        settlement::Settlement,
+        settlement::{Settlement, publish_reply},
     },
     sync::lock,
 };

@@ -133,7 +133,7 @@ impl Cluster {
         self.service(C::SERVICE).into()
     }
 
-    /// Disconnects. Pending calls fail with [`Error::ReplyLost`](crate::Error::ReplyLost).
+    /// Disconnects, and deletes the reply queue. Pending calls fail with [`Error::ReplyLost`](crate::Error::ReplyLost).
     pub async fn stop(&self) {
         self.replies.close("the client was stopped");
         self.consumers.stop().await;
@@ -142,8 +142,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // The consumers stop gracefully in the background.
         self.replies.close("the client was dropped");
-        self.consumers.kill();
     }
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import functools
+import math
 import threading
-from typing import Any
+from typing import Any, Final, Literal
 
 from nameko import _process
-from nameko._config import whole_number
+from nameko._config import number_of_seconds, whole_number
 from nameko._nameko import AmqpError, Broker, Options
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
@@ -16,8 +18,19 @@ from nameko.constants import (
     DEFAULT_HEARTBEAT,
     HEARTBEAT_CONFIG_KEY,
     LOGIN_METHOD_CONFIG_KEY,
+    PUBLISH_TIMEOUT_CONFIG_KEY,
 )
 from nameko.exceptions import ConfigurationError
+
+
+class _Unset(enum.Enum):
+    UNSET = "unset"
+
+
+# A setting that is left to the parameters of the URI, and to its default.
+UNSET: Final = _Unset.UNSET
+
+Heartbeat = int | None | Literal[_Unset.UNSET]
 
 # Cache of options by their settings, since publishers need them for every message. A process has
 # few settings, so entries are never removed.
@@ -56,23 +69,41 @@ def configured_heartbeat(config: Any) -> int | None:
     return whole_number(config, HEARTBEAT_CONFIG_KEY, DEFAULT_HEARTBEAT)
 
 
+def heartbeat_setting(config: Any) -> Heartbeat:
+    """Returns :func:`configured_heartbeat`, ``UNSET`` if it is not configured."""
+    return configured_heartbeat(config) if HEARTBEAT_CONFIG_KEY in config else UNSET
+
+
+def publisher_settings(config: Any) -> dict[str, Any]:
+    """Returns the configured settings of a publisher's connection, as arguments of
+    :class:`nameko.amqp.publish.Publisher`."""
+    settings: dict[str, Any] = {}
+    heartbeat = heartbeat_setting(config)
+    if heartbeat is not UNSET:
+        settings["heartbeat"] = heartbeat
+    if PUBLISH_TIMEOUT_CONFIG_KEY in config:
+        settings["timeout"] = number_of_seconds(config, PUBLISH_TIMEOUT_CONFIG_KEY, 0) or math.inf
+    return settings
+
+
 def options(
     uri: str,
     ssl: Any = None,
     login_method: str | None = None,
-    heartbeat: int | None = DEFAULT_HEARTBEAT,
+    heartbeat: Heartbeat = UNSET,
     name: str | None = None,
 ) -> Options:
-    """Returns connection options. ConfigurationError if the URI or a TLS setting is invalid."""
-    key = (uri, repr(ssl) if ssl else None, login_method, heartbeat, name)
+    """Returns connection options. Settings that are not given are those of the URI's parameters.
+    ConfigurationError if the URI, a parameter or a TLS setting is invalid."""
+    key = (uri, None if ssl is None else repr(ssl), login_method, heartbeat, name)
     found = _options.get(key)
     if found is None:
         _process.set_up()
         try:
             found = Options(
                 broker_uri(uri),
-                heartbeat=heartbeat or 0,
-                ssl=ssl or None,
+                heartbeat=None if heartbeat is UNSET else heartbeat or 0,
+                ssl=ssl,
                 login_method=login_method,
                 name=name,
             )
@@ -82,14 +113,12 @@ def options(
     return found
 
 
-def configured_options(
-    config: Any, heartbeat: int | None = DEFAULT_HEARTBEAT, name: str | None = None
-) -> Options:
+def configured_options(config: Any, name: str | None = None) -> Options:
     """Returns the connection options of a configuration."""
     return options(
         amqp_uri(config),
         config.get(AMQP_SSL_CONFIG_KEY),
         config.get(LOGIN_METHOD_CONFIG_KEY),
-        heartbeat,
+        heartbeat_setting(config),
         name,
     )

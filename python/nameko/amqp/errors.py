@@ -22,6 +22,11 @@ class BrokerUnreachable(OperationalError, OSError):
     """The broker could not be reached, or the connection to it was lost, after all retries."""
 
 
+class PublishTimeout(BrokerUnreachable, TimeoutError):
+    """A message was not confirmed in time: the broker accepts no messages, for example short of
+    memory, or does not answer. The message may still arrive."""
+
+
 class ConnectionLost(amqp_exceptions.RecoverableConnectionError, OperationalError, OSError):
     """The connection was lost, without a retry policy."""
 
@@ -79,6 +84,8 @@ def translate(error: AmqpError, retried: bool = True) -> Exception:
             refusal: Exception = _described(closed)(error.reply_text, error.method, reply_code=code)
             refusal.description = text  # type: ignore[attr-defined]
             return refusal
+    if kind in ("blocked", "timeout"):
+        return PublishTimeout(text)
     if kind == "lost" and not retried:
         return ConnectionLost(text)
     return BrokerUnreachable(text)

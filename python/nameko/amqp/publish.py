@@ -18,7 +18,7 @@ from nameko import _nameko, loop, serialization
 from nameko._nameko import PatchGuard
 from nameko.amqp import connection
 from nameko.amqp.entities import exchange_to_dict, queue_to_dict
-from nameko.amqp.errors import BrokerUnreachable, UndeliverableMessage, translate
+from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.constants import DEFAULT_RETRY_POLICY, DEFAULT_TRANSPORT_OPTIONS, PERSISTENT
 
 __all__ = [
@@ -63,12 +63,13 @@ def get_producer(
     ssl: Any = None,
     login_method: str | None = None,
     transport_options: dict[str, Any] | None = None,
+    heartbeat: connection.Heartbeat = connection.UNSET,
 ) -> Iterator[Producer]:
     """Yields a :class:`Producer` on the shared connection of the process to this broker.
 
     ``transport_options`` are ignored: the shared connection has its own reconnect policy.
     """
-    yield Producer(connection.options(amqp_uri, ssl, login_method), confirms)
+    yield Producer(connection.options(amqp_uri, ssl, login_method, heartbeat), confirms)
 
 
 class Outgoing(NamedTuple):
@@ -108,10 +109,13 @@ class Producer:
         timeout: float | None = None,
         **options: Any,
     ) -> None:
-        """Publishes a message and waits for its confirm, at most ``timeout`` seconds.
+        """Publishes a message and waits for its confirm, at most ``timeout`` seconds with all
+        retries; ``math.inf`` waits as long as the broker takes. The default is 20 seconds and the
+        intervals of the retries, without limit for an unlimited number of retries.
 
-        ``options`` are those of :func:`prepare`. Raises the exceptions of kombu and py-amqp, and
-        ``UndeliverableMessage`` if a mandatory message is not routed to any queue.
+        ``options`` are those of :func:`prepare`. Raises the exceptions of kombu and py-amqp,
+        ``PublishTimeout`` with the reason if the broker takes longer, and ``UndeliverableMessage``
+        if a mandatory message is not routed to any queue.
         """
         if declare:
             self.declare(declare)
@@ -158,17 +162,21 @@ class Producer:
         new = self._undeclared(entities)
         if not new:
             return
-        exchanges, queues = [], []
-        for entity in new.values():
-            if isinstance(entity, Queue):
-                queues.append(queue_to_dict(entity))
-            else:
-                exchanges.append(exchange_to_dict(entity))
         try:
-            self.publisher.declare(exchanges, queues)
+            self.publisher.declare(*_split(new.values()))
         except _nameko.AmqpError as exc:
             raise translate(exc) from None
         self._declared.setdefault(self._options, set()).update(new)
+
+    def start_declare(self, entities: Any) -> _nameko.Pending | None:
+        """Declares in the background, once the broker can be reached and accepts the login. None if
+        everything has been declared before."""
+        new = self._undeclared(entities)
+        return self.publisher.start_declare(*_split(new.values())) if new else None
+
+    def note_declared(self, entities: Any) -> None:
+        """Records that entities have been declared."""
+        self._declared.setdefault(self._options, set()).update(self._undeclared(entities))
 
     def _undeclared(self, entities: Any) -> dict[Any, Any]:
         """Returns the entities that have not been declared before, by key."""
@@ -200,14 +208,20 @@ class Producer:
         }
 
     async def _publish_on_loop(self, message: dict[str, Any], timeout: float | None) -> None:
-        pending = self.publisher.start_publish(**message)
-        try:
-            await loop.wait_done(pending, timeout)
-        except TimeoutError:
-            raise BrokerUnreachable(
-                "the broker has not confirmed the message within {} s".format(timeout)
-            ) from None
+        pending = self.publisher.start_publish(**message, timeout=timeout)
+        await loop.wait_done(pending, None)
         pending.wait()
+
+
+def _split(entities: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns exchanges and queues for the compiled half."""
+    exchanges, queues = [], []
+    for entity in entities:
+        if isinstance(entity, Queue):
+            queues.append(queue_to_dict(entity))
+        else:
+            exchanges.append(exchange_to_dict(entity))
+    return exchanges, queues
 
 
 def _entity_key(entity: Any) -> Any:
@@ -330,11 +344,14 @@ class Publisher:
         retry_policy: dict[str, Any] | None = None,
         ssl: Any = None,
         login_method: str | None = None,
+        heartbeat: connection.Heartbeat = connection.UNSET,
         **publish_kwargs: Any,
     ) -> None:
         self.amqp_uri = amqp_uri
         self.ssl = ssl
         self.login_method = login_method
+        # In seconds; None or 0 for none. By default that of the URI, else 60 s.
+        self.heartbeat = heartbeat
         if use_confirms is not None:
             self.use_confirms = use_confirms
         if delivery_mode is not None:
@@ -358,14 +375,27 @@ class Publisher:
         # Further options of each message: exchange, routing_key, user_id, ...
         self.publish_kwargs = publish_kwargs
 
+    def connection_options(self) -> _nameko.Options:
+        """Returns the options of the connection."""
+        return connection.options(self.amqp_uri, self.ssl, self.login_method, self.heartbeat)
+
     def publish(self, payload: Any, **kwargs: Any) -> None:
         """Publishes a message, with options for this message."""
         options = self.publish_options(kwargs)
         use_confirms = options.pop("use_confirms")
         transport_options = {**options.pop("transport_options"), "confirm_publish": use_confirms}
 
+        # Not passed by default, for replacements of `get_producer` with upstream's signature.
+        heartbeat: dict[str, Any] = (
+            {} if self.heartbeat is connection.UNSET else {"heartbeat": self.heartbeat}
+        )
         with get_producer(
-            self.amqp_uri, use_confirms, self.ssl, self.login_method, transport_options
+            self.amqp_uri,
+            use_confirms,
+            self.ssl,
+            self.login_method,
+            transport_options,
+            **heartbeat,
         ) as producer:
             producer.publish(payload, **options)
 
@@ -376,9 +406,7 @@ class Publisher:
         options = self.publish_options(kwargs)
         use_confirms = options.pop("use_confirms")
         del options["transport_options"]
-        producer = Producer(
-            connection.options(self.amqp_uri, self.ssl, self.login_method), use_confirms
-        )
+        producer = Producer(self.connection_options(), use_confirms)
         await producer.publish_on_loop(payload, **options)
         _warn_if_undetectable(options["mandatory"], use_confirms)
 

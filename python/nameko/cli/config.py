@@ -10,7 +10,7 @@ import yaml
 
 from nameko._config import merge, unknown_keys
 from nameko.constants import AMQP_URI_CONFIG_KEY
-from nameko.exceptions import CommandError, ConfigurationError
+from nameko.exceptions import CommandError
 
 
 def load_config(args: Any) -> dict[str, Any]:
@@ -101,13 +101,3 @@ def _parse(text: str, origin: str) -> Any:
         raise CommandError("{}: invalid YAML: {}".format(where, problem))
     except yaml.YAMLError as exc:
         raise CommandError("{}: {}".format(origin, exc))
-
-
-def number_of_seconds(config: dict[str, Any], key: str, default: float) -> float:
-    """Returns a duration in seconds, ``default`` if unset. ConfigurationError if it is invalid."""
-    value = config.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-        raise ConfigurationError("{} must be a number of seconds, not {!r}".format(key, value))
-    return value

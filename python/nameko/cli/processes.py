@@ -11,9 +11,10 @@ import sys
 from logging import getLogger
 from typing import Any
 
+from nameko._config import number_of_seconds
 from nameko._nameko import ProcessTable
 from nameko.amqp import connection
-from nameko.cli.config import config_files, number_of_seconds
+from nameko.cli.config import config_files
 from nameko.cli.output import echo, error
 from nameko.cli.run import DEFAULT_STOP_TIMEOUT, STOP_TIMEOUT, embedded_broker
 from nameko.constants import AMQP_URI_CONFIG_KEY
@@ -29,7 +30,7 @@ KILL_AFTER = 10.0
 def run(args: Any, config: dict[str, Any]) -> int:
     """Runs the processes until a signal ends them, and returns the exit code."""
     # Validated here, so that an error is printed once.
-    connection.configured_options(config, connection.configured_heartbeat(config))
+    connection.configured_options(config)
     timeout = number_of_seconds(config, STOP_TIMEOUT, DEFAULT_STOP_TIMEOUT)
     broker = embedded_broker(config)
     environment = dict(os.environ)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import nameko
-from nameko.cli.config import config_files, number_of_seconds
+from nameko._config import number_of_seconds
+from nameko.cli.config import config_files
 from nameko.cli.output import error, show_traceback
 from nameko.cli.parent import Parent
 from nameko.cli.services import users_traceback

@@ -14,10 +14,10 @@ from kombu.exceptions import OperationalError
 
 import nameko
 from nameko import _nameko
-from nameko._config import track
+from nameko._config import number_of_seconds, track
 from nameko.amqp import connection
 from nameko.cli.command_module import make_callable
-from nameko.cli.config import load_config, number_of_seconds, unset_variables
+from nameko.cli.config import load_config, unset_variables
 from nameko.cli.console import BackdoorServer
 from nameko.cli.logs import set_runner, setup_logging
 from nameko.cli.output import echo, set_prefix, show_traceback
@@ -116,7 +116,7 @@ def run(
     for service_cls in services:
         runner.add_service(service_cls)
     # Validates the configuration before anything is started.
-    connection.configured_options(config, connection.configured_heartbeat(config))
+    connection.configured_options(config)
     timeout = number_of_seconds(config, STOP_TIMEOUT, DEFAULT_STOP_TIMEOUT)
     broker = embedded_broker(config) if parent is None else None
     if broker is not None:

@@ -182,7 +182,7 @@ class MethodProxy(HeaderEncoder):
             serializer=options.pop("serializer", self.serializer),
             ssl=options.pop("ssl", self.ssl),
             login_method=options.pop("login_method", self.login_method),
-            **options,
+            **{**connection.publisher_settings(self.container.config), **options},
         )
 
     @property
@@ -286,11 +286,10 @@ class MethodProxy(HeaderEncoder):
             return None
         del options["transport_options"], options["mandatory"]
         retry = publish.compiled_retry(options.pop("retry"), options.pop("retry_policy"))
+        timeout = options.pop("timeout", None)
         message = publish.prepare({"args": args, "kwargs": kwargs}, options)
-        producer = publish.Producer(
-            connection.options(publisher.amqp_uri, publisher.ssl, publisher.login_method)
-        )
-        producer.publisher.call(reply_event.pending, message, retry)
+        producer = publish.Producer(publisher.connection_options())
+        producer.publisher.call(reply_event.pending, message, retry, timeout=timeout)
         return RpcReply(reply_event, self.service_name, correlation_id)
 
     def _expect(self, correlation_id: str) -> Any:

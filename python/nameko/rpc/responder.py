@@ -29,6 +29,7 @@ class Responder:
         message: Any,
         ssl: Any = None,
         login_method: str | None = None,
+        heartbeat: connection.Heartbeat = connection.UNSET,
     ) -> None:
         self.amqp_uri = amqp_uri
         # For requests whose content type names no serializer.
@@ -37,6 +38,7 @@ class Responder:
         self.exchange = exchange
         self.ssl = ssl
         self.login_method = login_method
+        self.heartbeat = heartbeat
 
     def send_response(self, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Sends the result of a method or its exception, serialized like the request.
@@ -59,9 +61,10 @@ class Responder:
         elif self._is_compiled():
             self._respond(body, content_type, content_encoding)
         else:
-            publisher = self.publisher_cls(
-                self.amqp_uri, ssl=self.ssl, login_method=self.login_method
-            )
+            settings: dict[str, Any] = {"ssl": self.ssl, "login_method": self.login_method}
+            if self.heartbeat is not connection.UNSET:
+                settings["heartbeat"] = self.heartbeat
+            publisher = self.publisher_cls(self.amqp_uri, **settings)
             publisher.publish(
                 {"result": result, "error": error},
                 serializer=serializer,
@@ -83,7 +86,7 @@ class Responder:
         message = self.message
         try:
             message.respond(
-                connection.options(self.amqp_uri, self.ssl, self.login_method),
+                connection.options(self.amqp_uri, self.ssl, self.login_method, self.heartbeat),
                 self.exchange.name,
                 body,
                 content_type,

@@ -45,10 +45,11 @@ class ReplySettings(NamedTuple):
     serializer: str
     ssl: Any
     login_method: str | None
+    heartbeat: connection.Heartbeat
 
     def connection_options(self) -> Options:
         """Returns the options of the publishing connection."""
-        return connection.options(self.amqp_uri, self.ssl, self.login_method)
+        return connection.options(self.amqp_uri, self.ssl, self.login_method, self.heartbeat)
 
 
 class RpcConsumer(SharedExtension, ProviderCollector):
@@ -138,9 +139,15 @@ class RpcConsumer(SharedExtension, ProviderCollector):
     @nonblocking
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Sends the reply, then acknowledges the request."""
-        uri, exchange, serializer, ssl, login_method = self.reply_settings
+        uri, exchange, serializer, ssl, login_method, heartbeat = self.reply_settings
         responder = Responder(
-            uri, exchange, serializer, message, ssl=ssl, login_method=login_method
+            uri,
+            exchange,
+            serializer,
+            message,
+            ssl=ssl,
+            login_method=login_method,
+            heartbeat=heartbeat,
         )
         if isinstance(message, Message):
             message.reply_in_background = not self.container.has_result_hooks()
@@ -159,6 +166,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
                 config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
                 config.get(AMQP_SSL_CONFIG_KEY),
                 config.get(LOGIN_METHOD_CONFIG_KEY),
+                connection.heartbeat_setting(config),
             )
         return self._reply_settings
 

@@ -112,5 +112,5 @@ def _publisher(config: Any, options: dict[str, Any]) -> Publisher:
         serializer=serializer,
         ssl=options.pop("ssl", config.get(AMQP_SSL_CONFIG_KEY)),
         login_method=options.pop("login_method", config.get(LOGIN_METHOD_CONFIG_KEY)),
-        **options,
+        **{**connection.publisher_settings(config), **options},
     )

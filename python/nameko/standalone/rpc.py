@@ -18,6 +18,7 @@ import nameko
 from nameko import _nameko, serialization
 from nameko.amqp import connection
 from nameko.amqp.errors import BrokerUnreachable, translate
+from nameko.amqp.publish import Producer
 from nameko.constants import AMQP_SSL_CONFIG_KEY, AMQP_URI_CONFIG_KEY, LOGIN_METHOD_CONFIG_KEY
 from nameko.containers import WorkerContext
 from nameko.exceptions import RpcTimeout as RpcTimeout
@@ -45,7 +46,8 @@ _BROKER_OPTIONS = (
 
 
 class Disconnected(RuntimeError, OSError):
-    """The client has lost its broker, so replies cannot be received."""
+    """The client has lost its broker, so replies cannot be received for now. It connects again in
+    the background."""
 
 
 class ReplyConsumer:
@@ -120,7 +122,8 @@ class ReplyConsumer:
         self._connected.clear()
         if not consumers.connected and not self._connected.wait(CONNECT_TIMEOUT):
             raise Disconnected(
-                "This consumer has been disconnected, and can no longer be used{}".format(
+                "This consumer has been disconnected{}. It connects again in the background, and "
+                "can be used once the broker is back".format(
                     "" if self._error is None else " ({})".format(translate(self._error))
                 )
             )
@@ -220,9 +223,12 @@ class StandaloneProxyBase:
         return self._proxy
 
     def stop(self) -> None:
-        """Closes the connection. Calls in flight fail."""
-        self._started_in = None
+        """Closes the connections and deletes the reply queue. Calls in flight fail."""
+        started_in, self._started_in = self._started_in, None
         self._reply_listener.stop()
+        if started_in == os.getpid():
+            config = self._worker_ctx.container.config
+            Producer(connection.configured_options(config)).publisher.close_if_idle()
 
     def __enter__(self) -> Any:
         self._reply_listener.asynchronous = False

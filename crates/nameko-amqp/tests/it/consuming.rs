@@ -249,3 +249,26 @@ async fn a_conflicting_declaration_closes_only_its_channel() {
             .is_not_found()
     );
 }
+
+#[tokio::test]
+async fn a_graceful_stop_deletes_temporary_queues() {
+    let broker = broker().await;
+    let options = connect_options(&broker);
+    let connection = in_time(Connection::open(&options)).await.unwrap();
+    let exists = async |name: &str| {
+        let channel = in_time(connection.channel()).await.unwrap();
+        let passive = Queue {
+            passive: true,
+            ..Queue::new(name)
+        };
+        in_time(channel.queue_declare(&passive)).await.is_ok()
+    };
+    let consumers = Consumers::new(options.clone(), Arc::new(()));
+    let (temporary, kept) = (expiring_queue("temporary"), expiring_queue("kept"));
+    consumers.add_temporary(subscription(temporary.clone()).0);
+    consumers.add(subscription(kept.clone()).0);
+    in_time(consumers.start()).await.unwrap();
+    assert!(exists(&temporary.name).await);
+    in_time(consumers.stop()).await;
+    assert!(!exists(&temporary.name).await && exists(&kept.name).await);
+}

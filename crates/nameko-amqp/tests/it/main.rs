@@ -10,6 +10,7 @@ mod consuming;
 mod hostile_servers;
 mod publishing;
 mod recovery;
+mod rescue;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]

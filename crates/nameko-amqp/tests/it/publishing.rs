@@ -1,14 +1,21 @@
 //! Publishing: confirms, refusals, large bodies, load.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use nameko_amqp::{
-    Connection, Consumers, Error, Exchange, Properties, Publish, PublishError, Publisher, Queue,
-    Retry, Table, Value,
+    ConnectOptions, Connection, Consumers, Error, Exchange, Properties, Publish, PublishError,
+    PublishOptions, Publisher, Queue, Retry, Table, Value,
 };
+use nameko_broker::Broker;
+use tokio::io::AsyncWriteExt;
 
-use crate::support::{auto_delete_queue, broker, connect_options, in_time, message, subscription};
+use crate::{
+    server::{METHOD, Server, frame},
+    support::{
+        auto_delete_queue, broker, connect_options, fast_retries, in_time, message, subscription,
+    },
+};
 
 #[tokio::test]
 async fn messages_arrive_unchanged_with_all_properties() {
@@ -296,4 +303,78 @@ async fn ten_thousand_concurrent_publishes_are_confirmed_and_delivered() {
         delivery.acker.ack();
     }
     in_time(consumers.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_above_the_brokers_limit_is_refused_at_once_and_alone() {
+    // RabbitMQ's limit belongs to the node, so also in a run on RabbitMQ the broker is embedded.
+    let broker = Broker::builder()
+        .max_message_size(100_000)
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    let options = ConnectOptions::from_uri(&broker.uri()).unwrap();
+    let publisher = Publisher::shared(&options);
+    let large = message("", "nowhere", &"x".repeat(100_001));
+    let published = in_time(async {
+        tokio::join!(
+            publisher.publish(message("", "nowhere", "before"), fast_retries()),
+            publisher.publish(large.clone(), fast_retries()),
+            publisher.publish(message("", "nowhere", "after"), fast_retries()),
+        )
+    })
+    .await;
+    assert!(published.0.is_ok() && published.2.is_ok(), "{published:?}");
+    let refused = published.1.unwrap_err();
+    assert_eq!(refused.reply_code(), Some(406));
+    for part in ["100001", "100000", "max_message_size"] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    let error = in_time(publisher.publish(large, None)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        refused.to_string(),
+        "also without retries"
+    );
+}
+
+#[tokio::test]
+async fn a_publish_ends_at_its_time_limit_with_the_reason() {
+    let limited = PublishOptions {
+        timeout: Some(Duration::from_millis(300)),
+        ..PublishOptions::default()
+    };
+    let server = Server::new().await;
+    let silent = Publisher::shared(&server.options());
+    let sent = message("", "queue", "");
+    let error = in_time(silent.publish_with(&sent, limited))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, PublishError::Lost(Error::Timeout { .. })),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("300ms"), "{error}");
+
+    let server = Server::new().await;
+    let publisher = Publisher::shared(&server.options());
+    let script = async {
+        let mut stream = server.handshake().await;
+        // connection.blocked
+        let blocked = b"\x00\x0a\x00\x3c\x0dlow on memory";
+        stream.write_all(&frame(METHOD, 0, blocked)).await.unwrap();
+        std::future::pending::<()>().await
+    };
+    let error = in_time(async {
+        tokio::select! {
+            published = publisher.publish_with(&sent, limited) => published.unwrap_err(),
+            () = script => unreachable!(),
+        }
+    })
+    .await;
+    assert!(
+        matches!(error, PublishError::Lost(Error::Blocked { .. })),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("low on memory"), "{error}");
 }

@@ -296,3 +296,41 @@ fn publishers_reconnect_on_another_runtime_after_theirs_has_shut_down() {
     stop.notify_one();
     driving.join().unwrap();
 }
+
+#[tokio::test]
+async fn a_connection_that_returns_wakes_the_others() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let addr = broker.addr();
+    let options = ConnectOptions::from_uri(&broker.uri()).unwrap();
+    broker.stop().await;
+    let (recorder, mut events) = Recorder::new();
+    let consumers = Consumers::new(options.clone(), recorder);
+    let starting = tokio::spawn({
+        let consumers = consumers.clone();
+        async move { consumers.start().await }
+    });
+    let mut delays = Vec::new();
+    while delays
+        .last()
+        .is_none_or(|delay| *delay < Duration::from_millis(1500))
+    {
+        match in_time(events.recv()).await.unwrap() {
+            Event::Failed(Error::Io { .. }, delay) => delays.push(delay),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        delays.iter().all(|delay| *delay <= Duration::from_secs(2)),
+        "{delays:?}"
+    );
+
+    let failed = Instant::now();
+    let broker = Broker::start(addr).await.unwrap();
+    let connection = in_time(Connection::open(&options)).await.unwrap();
+    in_time(starting).await.unwrap().unwrap();
+    let waited = failed.elapsed();
+    assert!(waited < delays[delays.len() - 1], "not woken: {waited:?}");
+    connection.close().await;
+    consumers.stop().await;
+    broker.stop().await;
+}

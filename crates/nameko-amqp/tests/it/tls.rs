@@ -13,6 +13,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -52,12 +53,15 @@ impl TlsProxy {
         } else {
             builder.with_no_client_auth()
         };
-        let config = builder
-            .with_single_cert(
-                vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()],
-                PrivateKeyDer::from_pem_file(file(&format!("{certificate}.key"))).unwrap(),
-            )
-            .unwrap();
+        // `v1-expired` has the key of `v1`.
+        let key = format!("{}.key", certificate.trim_end_matches("-expired"));
+        let key = PrivateKeyDer::from_pem_file(file(&key)).unwrap();
+        // Not `with_single_cert`, which takes no certificate of version 1.
+        let identity = CertifiedKey::new(
+            vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()],
+            ring::sign::any_supported_type(&key).unwrap(),
+        );
+        let config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -146,6 +150,37 @@ async fn certificates_are_verified_by_their_authority_regardless_of_the_name() {
 }
 
 #[tokio::test]
+async fn certificates_of_version_1_are_verified_by_a_given_authority() {
+    let broker = broker().await;
+    let proxy = TlsProxy::start(&broker, "v1", false).await;
+    assert_connects(&proxy.options(&broker, trusting("v1-ca.pem"))).await;
+    assert_connects(&proxy.options(&broker, trusting("v1.pem"))).await;
+    let unverified = Tls {
+        verify: Verify::None,
+        ..Tls::default()
+    };
+    assert_connects(&proxy.options(&broker, unverified)).await;
+
+    let text = assert_fails(&proxy.options(&broker, trusting("ca.pem"))).await;
+    assert!(text.contains("ca_certs"), "{text}");
+    let named = Tls {
+        check_hostname: true,
+        ..trusting("v1-ca.pem")
+    };
+    for tls in [Tls::default(), named] {
+        let text = assert_fails(&proxy.options(&broker, tls)).await;
+        assert!(
+            text.contains("version 1") && text.contains("subjectAltName"),
+            "{text}"
+        );
+    }
+
+    let proxy = TlsProxy::start(&broker, "v1-expired", false).await;
+    let text = assert_fails(&proxy.options(&broker, trusting("v1-ca.pem"))).await;
+    assert!(text.contains("expired"), "{text}");
+}
+
+#[tokio::test]
 async fn check_hostname_verifies_the_host_name() {
     let broker = broker().await;
     let proxy = TlsProxy::start(&broker, "server", false).await;
@@ -202,7 +237,7 @@ async fn servers_can_require_a_client_certificate() {
                 keyfile: Some(file("server.key")),
                 ..known.clone()
             },
-            "do not work together",
+            "does not belong to",
         ),
         (
             Tls {

@@ -1,14 +1,14 @@
 //! Connection options from configuration keys.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     Config, DEFAULT_AMQP_URI,
     error::{ConfigError, describe},
 };
-use crate::amqp::{ConnectOptions, Login, Tls, Uri, Verify};
+use crate::amqp::{ConnectOptions, Login, Tls, Verify};
 
 /// Client property `product` of the framework's connections.
 pub const PRODUCT: &str = "nameko";
@@ -16,8 +16,9 @@ pub const PRODUCT: &str = "nameko";
 impl Config {
     /// Returns the options for connecting to the broker.
     ///
-    /// Reads `AMQP_URI` (default: [`DEFAULT_AMQP_URI`]), `AMQP_SSL`, `HEARTBEAT` in seconds
-    /// (default: 60; 0 or null disables it) and `LOGIN_METHOD`.
+    /// Reads `AMQP_URI` (default: [`DEFAULT_AMQP_URI`]) with its parameters, see
+    /// [`ConnectOptions::from_uri`], then `AMQP_SSL`, `HEARTBEAT` in seconds (default: 60; 0 or
+    /// null disables it) and `LOGIN_METHOD`, which override the parameters.
     ///
     /// # Errors
     /// If one of these keys has an invalid value.
@@ -26,69 +27,85 @@ impl Config {
             .str("AMQP_URI")?
             .filter(|uri| !uri.is_empty())
             .unwrap_or(DEFAULT_AMQP_URI);
-        let uris = Uri::parse_list(uri)
+        let mut options = ConnectOptions::from_uri(uri)
             .map_err(|error| self.invalid("AMQP_URI", format!("is wrong: {error}")))?;
-        let tls = self.tls()?;
+        let uri_has_tls = options.tls.is_some() || options.uris.iter().any(|uri| uri.tls);
+        match self.get("AMQP_SSL") {
+            None | Some(Value::Null) => {}
+            // The scheme amqps still means TLS.
+            Some(Value::Bool(false)) if options.uris.iter().any(|uri| uri.tls) => {}
+            Some(Value::Bool(false)) => options.tls = None,
+            Some(given) => self.set_tls(given, options.tls.get_or_insert_default())?,
+        }
         if !cfg!(feature = "tls") {
             let needs = "TLS, which needs the feature `tls` of the crate nameko";
-            if uris.iter().any(|uri| uri.tls) {
+            if uri_has_tls {
                 return Err(self.invalid("AMQP_URI", format!("asks for {needs}")));
             }
-            if tls.is_some() {
+            if options.tls.is_some() {
                 return Err(self.invalid("AMQP_SSL", format!("asks for {needs}")));
             }
         }
-        Ok(ConnectOptions {
-            heartbeat: self.heartbeat()?,
-            login: self.login()?,
-            tls,
-            product: PRODUCT.into(),
-            ..ConnectOptions::new(uris)
-        })
+        self.set_heartbeat(&mut options)?;
+        self.set_login(&mut options)?;
+        options.product = PRODUCT.into();
+        Ok(options)
     }
 
-    fn heartbeat(&self) -> Result<u16, ConfigError> {
-        match (self.get("HEARTBEAT"), self.int("HEARTBEAT")?) {
-            (None, _) => Ok(60),
-            (Some(_), None) => Ok(0),
+    /// Returns `publish_timeout` in seconds: `Some(None)` for 0, no limit.
+    pub(crate) fn publish_timeout(&self) -> Result<Option<Option<Duration>>, ConfigError> {
+        match self.float("publish_timeout")? {
+            None => Ok(None),
+            Some(0.0) => Ok(Some(None)),
+            Some(seconds) => match Duration::try_from_secs_f64(seconds) {
+                Ok(timeout) => Ok(Some(Some(timeout))),
+                Err(_) => Err(self.invalid(
+                    "publish_timeout",
+                    "must be a number of seconds, 0 for no limit",
+                )),
+            },
+        }
+    }
+
+    fn set_heartbeat(&self, options: &mut ConnectOptions) -> Result<(), ConfigError> {
+        options.heartbeat = match (self.get("HEARTBEAT"), self.int("HEARTBEAT")?) {
+            (None, _) => return Ok(()),
+            (Some(_), None) => 0,
             (Some(_), Some(seconds)) => u16::try_from(seconds).map_err(|_| {
                 self.invalid(
                     "HEARTBEAT",
                     format!("must be from 0 to 65535 seconds, not {seconds}"),
                 )
-            }),
-        }
+            })?,
+        };
+        Ok(())
     }
 
-    fn login(&self) -> Result<Login, ConfigError> {
-        match self.str("LOGIN_METHOD")? {
-            None | Some("PLAIN") => Ok(Login::Plain),
-            Some("AMQPLAIN") => Ok(Login::AmqPlain),
-            Some("EXTERNAL") => Ok(Login::External),
-            Some(other) => Err(self.invalid(
-                "LOGIN_METHOD",
-                format!("must be PLAIN, AMQPLAIN or EXTERNAL, not `{other}`"),
-            )),
+    fn set_login(&self, options: &mut ConnectOptions) -> Result<(), ConfigError> {
+        if let Some(name) = self.str("LOGIN_METHOD")? {
+            options.login = Login::from_name(name).ok_or_else(|| {
+                self.invalid(
+                    "LOGIN_METHOD",
+                    format!("must be PLAIN, AMQPLAIN or EXTERNAL, not `{name}`"),
+                )
+            })?;
         }
+        Ok(())
     }
 
-    fn tls(&self) -> Result<Option<Tls>, ConfigError> {
-        match self.get("AMQP_SSL") {
-            None | Some(Value::Null | Value::Bool(false)) => Ok(None),
-            Some(Value::Bool(true)) => Ok(Some(Tls::default())),
-            Some(Value::Object(options)) => self.tls_options(options).map(Some),
-            Some(other) => {
+    /// Sets the options of Python's `ssl.wrap_socket`, which upstream's `AMQP_SSL` holds.
+    fn set_tls(&self, given: &Value, tls: &mut Tls) -> Result<(), ConfigError> {
+        let given = match given {
+            Value::Bool(true) => return Ok(()),
+            Value::Object(given) => given,
+            other => {
                 let found = describe(other);
-                Err(self.invalid(
+                return Err(self.invalid(
                     "AMQP_SSL",
                     format!("must be true, false or a mapping of options, not {found}"),
-                ))
+                ));
             }
-        }
-    }
-
-    /// Converts the options of Python's `ssl.wrap_socket`, which upstream's `AMQP_SSL` holds.
-    fn tls_options(&self, options: &Map<String, Value>) -> Result<Tls, ConfigError> {
+        };
         let wrong = |name: &str, expected: &str, found: &Value| {
             self.invalid(
                 "AMQP_SSL",
@@ -103,8 +120,7 @@ impl Config {
             Value::String(path) => Ok(Some(PathBuf::from(path))),
             other => Err(wrong(name, "the path of a PEM file", other)),
         };
-        let mut tls = Tls::default();
-        for (name, value) in options {
+        for (name, value) in given {
             match name.as_str() {
                 "ca_certs" => tls.ca_certs = path(name, value)?,
                 "certfile" => tls.certfile = path(name, value)?,
@@ -116,18 +132,17 @@ impl Config {
                 }
                 // Python's constants, by number (as in upstream's files) or by name.
                 "cert_reqs" => {
-                    tls.verify = match (value.as_i64(), value.as_str()) {
-                        (Some(0), _) | (_, Some("CERT_NONE")) => Verify::None,
-                        (Some(1), _) | (_, Some("CERT_OPTIONAL")) => Verify::Optional,
-                        (Some(2), _) | (_, Some("CERT_REQUIRED")) => Verify::Required,
-                        _ => {
-                            return Err(wrong(
-                                name,
-                                "0 (CERT_NONE), 1 (CERT_OPTIONAL) or 2 (CERT_REQUIRED)",
-                                value,
-                            ));
-                        }
-                    }
+                    let verify = match value {
+                        Value::String(name) => Verify::from_name(name),
+                        value => value.as_i64().and_then(Verify::from_value),
+                    };
+                    tls.verify = verify.ok_or_else(|| {
+                        wrong(
+                            name,
+                            "0 (CERT_NONE), 1 (CERT_OPTIONAL) or 2 (CERT_REQUIRED)",
+                            value,
+                        )
+                    })?;
                 }
                 other => {
                     let known = "ca_certs, certfile, keyfile, cert_reqs and check_hostname";
@@ -138,6 +153,6 @@ impl Config {
                 }
             }
         }
-        Ok(tls)
+        Ok(())
     }
 }

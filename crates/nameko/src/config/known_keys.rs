@@ -39,6 +39,7 @@ pub const KEYS: &[&str] = &[
     "queue_arguments",
     "rpc_exchange",
     "rpc_timeout",
+    "publish_timeout",
     "serializer",
     "stop_timeout",
 ];

@@ -35,6 +35,14 @@ macro_rules! publish_options {
             self
         }
 
+        /// Sets the time limit of the publish with its retries; `None` waits as long as the broker
+        /// takes. Default: the config key `publish_timeout`, else 20 s and the delays before the
+        /// retries, no limit for an unlimited number of them.
+        pub fn timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
+            self.options.timeout = Some(timeout.into());
+            self
+        }
+
         /// Sets the format of the body, such as `json` or `msgpack`. Default: the config key
         /// `serializer`.
         pub fn serializer(mut self, name: impl Into<String>) -> Self {

@@ -1,6 +1,6 @@
 //! Destinations of messages: the broker, or a mock.
 
-use std::{fmt, future::ready, sync::Arc};
+use std::{fmt, future::ready, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -14,6 +14,17 @@ use crate::{
     error::{Error, Result},
     serialization::{BINARY, Codec, Encoded, RAW},
 };
+
+/// Time limit of an attempt to publish, unless `publish_timeout` is configured.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Returns the time limit of a publish without a configured one.
+pub fn publish_time_limit(retry: Option<&Retry>) -> Option<Duration> {
+    match retry {
+        Some(retry) => retry.time_limit(PUBLISH_TIMEOUT),
+        None => Some(PUBLISH_TIMEOUT),
+    }
+}
 
 /// An AMQP publisher with the codec, the options and the declarations of its owner.
 pub(crate) struct ConfiguredPublisher {
@@ -33,6 +44,10 @@ impl ConfiguredPublisher {
         let exchanges = std::mem::take(&mut options.exchanges);
         let queues = std::mem::take(&mut options.queues);
         let exchanges = exchanges.into_iter().chain(exchange).collect();
+        options.timeout = match options.timeout {
+            None => config.publish_timeout()?,
+            given => given,
+        };
         Ok(Self {
             publisher: Publisher::shared(&config.connect_options()?),
             codec: match &options.serializer {
@@ -57,9 +72,13 @@ impl ConfiguredPublisher {
             );
         }
         let own = Declarations::new(options.exchanges, options.queues);
+        let retry = options.retry.unwrap_or_else(|| Some(Retry::default()));
         let options = PublishOptions {
-            retry: options.retry.unwrap_or_else(|| Some(Retry::default())),
+            retry,
             confirm,
+            timeout: options
+                .timeout
+                .unwrap_or_else(|| publish_time_limit(retry.as_ref())),
             declarations: &[&self.declarations, &own],
         };
         Ok(self.publisher.publish_with(&message, options).await?)

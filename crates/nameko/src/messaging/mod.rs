@@ -22,7 +22,7 @@
 mod builder;
 mod consume;
 mod delivery;
-mod destination;
+pub(crate) mod destination;
 mod options;
 mod publisher;
 mod raw;

@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) mandatory: Option<bool>,
     /// `Some(None)` for no retries.
     pub(crate) retry: Option<Option<Retry>>,
+    /// `Some(None)` for no time limit.
+    pub(crate) timeout: Option<Option<Duration>>,
     /// Name of a registered serializer.
     pub(crate) serializer: Option<String>,
     pub(crate) compression: Option<Compression>,
@@ -50,6 +52,7 @@ impl Options {
             use_confirms: call.use_confirms.or(self.use_confirms),
             mandatory: call.mandatory.or(self.mandatory),
             retry: call.retry.or(self.retry),
+            timeout: call.timeout.or(self.timeout),
             serializer: call.serializer.or_else(|| self.serializer.clone()),
             compression: call.compression.or(self.compression),
             content_type: both(&self.content_type, call.content_type),

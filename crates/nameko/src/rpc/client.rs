@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::replies::{Pending, Replies};
 use crate::{
-    amqp::{self, Properties, Publish, PublishError, Publisher, Retry, Table},
+    amqp::{Properties, Publish, PublishError, Publisher, Retry, Table},
     config::Config,
     error::{Error, Result},
     protocol,
@@ -108,25 +108,13 @@ impl Client {
                 },
                 () = &mut deadline => {
                     let timeout = options.timeout.unwrap_or_default();
-                    return Err(match self.unsent(start, timeout).filter(|_| !published) {
-                        Some(error) => PublishError::Lost(error).into(),
-                        None => Error::Timeout { service: service.to_owned(), method: method.to_owned(), timeout },
+                    return Err(match published {
+                        false => PublishError::Lost(self.publisher.overdue(start, timeout, "sending a request")).into(),
+                        true => Error::Timeout { service: service.to_owned(), method: method.to_owned(), timeout },
                     });
                 }
             }
         }
-    }
-
-    /// Returns the reason why a request is not confirmed yet: the publisher's last error since
-    /// `start`, or an unresponsive broker.
-    fn unsent(&self, start: Instant, timeout: Duration) -> Option<amqp::Error> {
-        self.publisher.failure_since(start).or_else(|| {
-            Some(amqp::Error::Timeout {
-                peer: self.publisher.peer()?,
-                after: timeout,
-                doing: "sending a request",
-            })
-        })
     }
 
     fn request(

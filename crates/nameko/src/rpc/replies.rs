@@ -50,7 +50,7 @@ impl Replies {
             Arc::downgrade(&replies.calls),
             Arc::downgrade(&replies.calls),
         );
-        consumers.add(Subscription {
+        consumers.add_temporary(Subscription {
             queue: protocol::reply_queue(exchange, owner, id),
             prefetch,
             sink: Arc::new(move |delivery| match calls.upgrade() {

@@ -8,10 +8,10 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use super::settlement::Settlement;
+use super::settlement::{Settlement, publish_reply};
 use crate::{
     amqp::{
-        Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Queue, Retry,
+        Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Queue,
         Subscription, SubscriptionId, Table, Text,
     },
     arguments::Arguments,
@@ -339,25 +339,16 @@ impl Reply<'_> {
         let published = self.try_publish(body).await;
         let settlement = Settlement::of(&published);
         if let Err(error) = published {
-            match settlement {
-                Settlement::Acknowledge => self.report_refusal(&error).await,
-                Settlement::Requeue => tracing::error!(
-                    "cannot send the reply to {}, requeueing the request: {error}",
-                    self.method
-                ),
-            }
+            let consequence = match settlement {
+                Settlement::Acknowledge => "",
+                Settlement::Requeue => ", requeueing the request",
+            };
+            tracing::error!(
+                "cannot send the reply to {}{consequence}: {error}",
+                self.method
+            );
         }
         settlement.apply(&self.acker).await;
-    }
-
-    /// Reports to the caller that the broker refused the reply itself.
-    async fn report_refusal(&self, error: &PublishError) {
-        tracing::error!("the broker refused the reply to {}: {error}", self.method);
-        let fault = Fault::unserializable(&format!("the broker refused the reply: {error}"));
-        let body = protocol::encode_fault(&self.format, &fault);
-        if let Err(error) = self.try_publish(body).await {
-            tracing::error!("cannot send the reply to {}: {error}", self.method);
-        }
     }
 
     async fn try_publish(&self, body: Encoded) -> Result<(), PublishError> {
@@ -379,9 +370,6 @@ impl Reply<'_> {
             },
             body,
         };
-        self.server
-            .publisher
-            .publish(message, Some(Retry::default()))
-            .await
+        publish_reply(&self.server.publisher, &self.method, &message).await
     }
 }

@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use crate::amqp::{Acker, Error, PublishError};
+use crate::{
+    amqp::{Acker, Error, Properties, Publish, PublishError, PublishOptions, Publisher, Table},
+    protocol::{self, Fault},
+    serialization::Format,
+};
 
 /// Delay before requeueing an unanswered request, since the broker may redeliver it at once.
 const REQUEUE_DELAY: Duration = Duration::from_secs(1);
@@ -41,6 +45,53 @@ impl Settlement {
                 acker.reject(true);
             }
         }
+    }
+}
+
+/// Publishes the reply to a request for `method`, with retries.
+///
+/// If the broker refuses the reply itself, for example as it is too large, the caller gets an error
+/// in its place.
+///
+/// # Errors
+/// If the broker has confirmed neither the reply nor the error.
+pub async fn publish_reply(
+    publisher: &Publisher,
+    method: &str,
+    reply: &Publish,
+) -> Result<(), PublishError> {
+    let options = PublishOptions::default();
+    let published = publisher.publish_with(reply, options).await;
+    let Err(error) = &published else {
+        return published;
+    };
+    if Settlement::of(&published) == Settlement::Requeue {
+        return published;
+    }
+    let refused = refusal(reply, error);
+    if publisher.publish_with(&refused, options).await.is_err() {
+        return published;
+    }
+    tracing::error!("the broker refused the reply to {method}, its caller gets an error: {error}");
+    Ok(())
+}
+
+/// Returns the reply for a caller whose actual reply the broker refused.
+fn refusal(reply: &Publish, error: &PublishError) -> Publish {
+    let content_type = reply.properties.content_type.as_deref();
+    let format = content_type
+        .and_then(Format::of_content_type)
+        .unwrap_or(Format::Json);
+    let fault = Fault::unserializable(&format!("the broker refused the reply: {error}"));
+    let (properties, body) =
+        protocol::message(protocol::encode_fault(&format, &fault), Table::new());
+    Publish {
+        properties: Properties {
+            correlation_id: reply.properties.correlation_id.clone(),
+            ..properties
+        },
+        body,
+        ..reply.clone()
     }
 }
 

@@ -40,7 +40,7 @@ impl Format {
     }
 
     /// Looks up a format by the content type of messages.
-    pub(super) fn of_content_type(content_type: &str) -> Option<Self> {
+    pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
         if let Some(serializer) = registry::of_content_type(content_type) {
             return Some(Self::Registered(serializer));
         }

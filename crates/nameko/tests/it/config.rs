@@ -128,6 +128,21 @@ fn connection_options_come_from_the_known_keys() {
         (Verify::None, Some("ca.pem"))
     );
 
+    let options = config(
+        "AMQP_URI: amqp://h?heartbeat=9&login_method=EXTERNAL&ssl=1&certfile=uri.pem&verify=verify_none\n\
+         HEARTBEAT: 5\nLOGIN_METHOD: PLAIN\nAMQP_SSL: {cert_reqs: 2}\n",
+    )
+    .connect_options()
+    .expect("all known");
+    assert_eq!((options.heartbeat, options.login), (5, Login::Plain));
+    let tls = options.tls.expect("TLS");
+    assert_eq!(tls.verify, Verify::Required, "the configuration wins");
+    assert_eq!(tls.certfile.expect("of the URI").to_str(), Some("uri.pem"));
+    let plain = config("AMQP_URI: amqp://h?ssl=1&heartbeat=9\nAMQP_SSL: false\n")
+        .connect_options()
+        .expect("all known");
+    assert_eq!((plain.tls, plain.heartbeat), (None, 9));
+
     assert_eq!(
         config("HEARTBEAT:")
             .connect_options()
