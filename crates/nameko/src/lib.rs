@@ -149,6 +149,7 @@ mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timer;
+mod watchdog;
 #[cfg(feature = "http")]
 pub mod web;
 mod worker;

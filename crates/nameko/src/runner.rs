@@ -5,6 +5,8 @@ use std::{future::Future, time::Duration};
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
+#[cfg(all(feature = "cli", unix))]
+use crate::container::EXTENSIONS_STOP_LIMIT;
 use crate::{
     config::Config,
     container::{Attachments, Container, STOP_TIMEOUT},
@@ -366,6 +368,21 @@ impl Runner {
         if timeout(limit, in_order).await.is_err() {
             join_all(self.containers.iter().map(Container::stop)).await;
         }
+    }
+
+    /// Returns the longest `stop_timeout` of the services.
+    #[cfg(feature = "cli")]
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        let timeouts = self.containers.iter().map(stop_timeout);
+        timeouts.max().unwrap_or(STOP_TIMEOUT)
+    }
+
+    /// Returns the time within which a stop ends, whatever extensions and workers do.
+    #[cfg(all(feature = "cli", unix))]
+    pub(crate) fn stop_limit(&self) -> Duration {
+        // In order, then concurrently, see `stop`; with a margin.
+        let rounds = if self.containers.len() > 1 { 2 } else { 1 };
+        self.stop_timeout() * rounds + EXTENSIONS_STOP_LIMIT + Duration::from_secs(5)
     }
 
     /// Kills all services. Their unacknowledged messages are requeued.

@@ -42,7 +42,7 @@ async fn a_dying_service_stops_the_others_and_is_named_in_the_last_line() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut services = Program::start(troubles(&broker, &[]));
     services
-        .wait_for("front: pid (rpc), fail (rpc), panic (rpc), hang (rpc), block (rpc), get_pid (http GET /pid)");
+        .wait_for("front: pid (rpc), fail (rpc), panic (rpc), hang (rpc), block (rpc), park (rpc), get_pid (http GET /pid)");
     services.wait_for("ready at");
     let _call = call(&broker, "back.die");
     assert_eq!(services.wait(), Some(1));
@@ -65,6 +65,47 @@ async fn a_method_that_blocks_a_thread_does_not_prevent_the_exit() {
     services.signal("TERM");
     services.wait_for("stopped");
     assert_eq!(services.wait(), Some(0));
+}
+
+/// Starts the services on one thread, and a call that blocks it.
+async fn parked(broker: &Broker, arguments: &[&str]) -> (Program, Program) {
+    let mut command = troubles(broker, arguments);
+    command.env("TOKIO_WORKER_THREADS", "1");
+    let mut services = Program::start(command);
+    services.wait_for("ready at");
+    let call = call(broker, "front.park");
+    services.wait_for("parking");
+    services.wait_for("front.park has blocked a thread of the runtime");
+    (services, call)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_blocks_all_threads_is_named_and_signals_still_work() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let (mut services, _call) = parked(&broker, &["-d", "stop_timeout=1"]).await;
+    services.signal("TERM");
+    services.wait_for("methods still block all threads");
+    assert_eq!(services.wait(), Some(0));
+
+    // Another broker, since the first one delivers the request again.
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let (mut services, _call) = parked(&broker, &["-d", "stop_timeout=200"]).await;
+    services.signal("TERM");
+    services.wait_for("shutting down");
+    services.signal("TERM");
+    assert_eq!(services.wait(), Some(143));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_blocked_threads_does_not_outlive_its_supervisor() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let (mut parent, _call) = parked(&broker, &["--workers", "1"]).await;
+    parent.signal("KILL");
+    let output = rest(&mut parent);
+    assert!(
+        output.contains("the supervisor process died: stopping"),
+        "{output}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,7 @@ mod run;
 mod scanner;
 mod shell;
 mod signals;
+mod stop_guard;
 mod terminal;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,11 @@
 //! without that byte means that the supervisor died; the process then stops by itself.
 
 use std::future::pending;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 
 use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::failure::Failure;
 use super::signals::Received;
@@ -19,40 +18,48 @@ use super::signals::Received;
 pub(super) const SIGNAL_BYTE: u8 = b'.';
 
 /// The receiving half of the link.
-pub(super) struct Parent {
-    link: OwnedReadHalf,
+pub(super) struct Parent(UnixStream);
+
+/// The receiving half of the link, on a runtime.
+pub(super) struct ConnectedParent {
+    link: tokio::net::UnixStream,
     /// Set after the stop request or the end of file.
     gone: bool,
 }
 
 /// The sending half of the link.
-pub(super) struct ReadyNotifier(OwnedWriteHalf);
+pub(super) struct ReadyNotifier(UnixStream);
 
 /// Opens the link on standard input.
 pub(super) fn link() -> Result<(Parent, ReadyNotifier), Failure> {
-    let socket = || {
+    let sockets = || {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
-        let socket = std::os::unix::net::UnixStream::from(input);
+        let socket = UnixStream::from(input);
         // Fails if standard input is not a socket, before changing its mode.
         socket.local_addr()?;
         socket.set_nonblocking(true)?;
-        UnixStream::from_std(socket)
+        Ok((socket.try_clone()?, socket))
     };
-    let socket = socket().map_err(|error| {
+    let (reader, writer) = sockets().map_err(|error: io::Error| {
         Failure::new(
             "Error",
             format!("standard input is not the socket of `run --workers`: {error}"),
         )
     })?;
-    let (reader, writer) = socket.into_split();
-    let parent = Parent {
-        link: reader,
-        gone: false,
-    };
-    Ok((parent, ReadyNotifier(writer)))
+    Ok((Parent(reader), ReadyNotifier(writer)))
 }
 
 impl Parent {
+    /// Registers the link with the current runtime.
+    pub(super) fn connect(self) -> io::Result<ConnectedParent> {
+        Ok(ConnectedParent {
+            link: tokio::net::UnixStream::from_std(self.0)?,
+            gone: false,
+        })
+    }
+}
+
+impl ConnectedParent {
     /// Completes when the supervisor requests a stop, or dies. Later calls never complete.
     pub(super) async fn stop_requested(&mut self) -> Received {
         if self.gone {
@@ -71,6 +78,6 @@ impl ReadyNotifier {
     /// Reports that the services of this process are ready.
     pub(super) fn notify(&self) {
         // Fails if the supervisor died, which `Parent` detects.
-        let _ = self.0.try_write(&[SIGNAL_BYTE]);
+        let _ = (&self.0).write(&[SIGNAL_BYTE]);
     }
 }

@@ -2,19 +2,20 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use super::failure::Failure;
 use super::parent::SIGNAL_BYTE;
@@ -25,17 +26,19 @@ use crate::supervisor::{Action, Exit, ProcessTable};
 /// Runs `count` processes of this program until a signal ends them, or until none can start.
 ///
 /// `broker_uri` is the embedded broker of this process, if there is one; `broker` is its address in
-/// messages.
+/// messages. A process that has not ended `stop_limit` after the stop is killed.
 pub(super) async fn supervise(
     count: u16,
     broker_uri: Option<String>,
     broker: &str,
+    stop_limit: Duration,
     signals: &mut impl AsyncFnMut() -> Received,
 ) -> Result<ExitCode, Failure> {
     let supervisor = Supervisor {
         program: Program::this(broker_uri)?,
         broker,
         count,
+        stop_limit,
         table: RefCell::new(ProcessTable::new(count)),
         command: watch::Sender::new(Command::Run),
     };
@@ -60,6 +63,7 @@ struct Supervisor<'a> {
     program: Program,
     broker: &'a str,
     count: u16,
+    stop_limit: Duration,
     table: RefCell<ProcessTable>,
     command: watch::Sender<Command>,
 }
@@ -112,14 +116,36 @@ impl Supervisor<'_> {
         mut process: Process,
         command: &mut watch::Receiver<Command>,
     ) -> Result<Exit, Failure> {
+        let mut kill_at = None;
         loop {
+            let overdue = async {
+                match kill_at {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
+                () = overdue => {
+                    tracing::error!(
+                        target: "nameko::run",
+                        "process {number} has not stopped within {:?}: killing it", self.stop_limit
+                    );
+                    kill_at = None;
+                    process.apply(Command::Kill);
+                }
                 event = process.next_event() => match event {
                     Event::Ready => self.ready(number)?,
                     Event::Ended(Ok(status)) => return Ok(exit_of(status)),
                     Event::Ended(Err(error)) => return Ok(Exit::NotStarted(error.to_string())),
                 },
-                Ok(()) = command.changed() => process.apply(*command.borrow_and_update()),
+                Ok(()) = command.changed() => {
+                    let command = *command.borrow_and_update();
+                    process.apply(command);
+                    kill_at = match command {
+                        Command::Stop => Some(tokio::time::Instant::now() + self.stop_limit),
+                        Command::Run | Command::Kill => None,
+                    };
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use super::parent;
 #[cfg(unix)]
 use super::processes::supervise;
 use super::signals::{Received, Signals};
+use super::stop_guard::StopGuard;
 use super::terminal::{announce, end_line};
 use crate::config::Config;
 use crate::runner::{Runner, Services};
@@ -22,14 +23,15 @@ pub(super) async fn run(
     arguments: &RunArguments,
     mut config: Config,
 ) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::new()?;
     // Reports a wrong name or configuration before starting anything.
-    Runner::new(services, &arguments.services, &config)?;
+    let stop_timeout = Runner::new(services, &arguments.services, &config)?.stop_timeout();
     config.connect_options()?;
+    let mut guard = StopGuard::new(stop_timeout);
     #[cfg(unix)]
     if arguments.process.is_some() {
-        return run_supervised(services, arguments, config, signals).await;
+        return run_supervised(services, arguments, config, guard).await;
     }
+    let mut signals = Signals::new()?;
     let broker = broker::start_if_none(&config).await?;
     if let Some(broker) = &broker {
         announce(format_args!(
@@ -41,18 +43,23 @@ pub(super) async fn run(
     }
     let runner = Runner::new(services, &arguments.services, &config)?;
     let place = broker_of(&config);
-    let mut next = async || signals.next().await;
     announce(format_args!("connecting to {place}"))?;
     #[cfg(unix)]
     if let Some(count) = arguments.workers {
         show(&runner)?;
         let uri = broker.as_ref().map(|broker| broker.uri());
-        let outcome = supervise(count, uri, &place, &mut next).await;
+        let mut next = async || signals.next().await;
+        let outcome = supervise(count, uri, &place, runner.stop_limit(), &mut next).await;
         if let Some(broker) = broker {
             broker.stop().await;
         }
         return outcome;
     }
+    let mut next = async || {
+        let received = signals.next().await;
+        guard.stopping(received.exit_code());
+        received
+    };
     let outcome = serve(&runner, &mut next, &mut |stage| match stage {
         Stage::Ready => {
             show(&runner)?;
@@ -77,19 +84,19 @@ async fn run_supervised(
     services: &Services,
     arguments: &RunArguments,
     mut config: Config,
-    mut signals: Signals,
+    mut guard: StopGuard,
 ) -> Result<ExitCode, Failure> {
-    let (mut parent, ready) = parent::link()?;
+    let (parent, ready) = parent::link()?;
+    let mut signals = Signals::with_parent(parent)?;
     // The processes share their HTTP addresses.
     if config.get(REUSE_PORT).is_none() {
         config.set(REUSE_PORT, true);
     }
     let runner = Runner::new(services, &arguments.services, &config)?;
     let mut next = async || {
-        tokio::select! {
-            signal = signals.next() => signal,
-            stop = parent.stop_requested() => stop,
-        }
+        let received = signals.next().await;
+        guard.stopping(received.exit_code());
+        received
     };
     serve(&runner, &mut next, &mut |stage| {
         if let Stage::Ready = stage {

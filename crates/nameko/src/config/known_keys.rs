@@ -36,10 +36,10 @@ pub const KEYS: &[&str] = &[
     "max_workers",
     "parent_calls_tracked",
     "prefetch_count",
+    "publish_timeout",
     "queue_arguments",
     "rpc_exchange",
     "rpc_timeout",
-    "publish_timeout",
     "serializer",
     "stop_timeout",
 ];

@@ -25,6 +25,9 @@ use crate::{
 
 /// Timeout for stopping all extensions of one kind, after the workers have ended.
 const EXTENSIONS_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of a stop after the workers have ended: providers, then shared extensions.
+#[cfg(all(feature = "cli", unix))]
+pub(crate) const EXTENSIONS_STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Time until aborted workers must be gone. A worker that blocks its thread cannot be aborted.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 

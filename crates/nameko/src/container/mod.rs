@@ -38,9 +38,12 @@ use crate::{
     layer::Layers,
     protocol::Fault,
     tasks::{TaskHandle, Tasks},
+    watchdog::Watch,
 };
 
 pub use builder::ContainerBuilder;
+#[cfg(all(feature = "cli", unix))]
+pub(crate) use lifecycle::EXTENSIONS_STOP_LIMIT;
 pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
 pub use method::MethodHandle;
 
@@ -104,6 +107,8 @@ struct Inner {
     killed_by: OnceLock<Arc<Error>>,
     /// The runtime that started the container, for teardowns of workers dropped outside of it.
     runtime: OnceLock<Handle>,
+    /// Registers the methods with the watchdog; set by the first worker.
+    watch: OnceLock<Arc<Watch>>,
 }
 
 /// An entrypoint with its method.
@@ -161,6 +166,7 @@ impl Container {
             state: watch::Sender::new(State::New),
             killed_by: OnceLock::new(),
             runtime: OnceLock::new(),
+            watch: OnceLock::new(),
         };
         let container = Self {
             inner: Arc::new(inner),

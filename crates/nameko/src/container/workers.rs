@@ -27,6 +27,7 @@ use crate::{
     redaction::{BoundValues, redact_bound},
     reply::Outcome,
     tasks::TaskHandle,
+    watchdog::Watch,
     worker::WorkerContext,
 };
 
@@ -62,7 +63,8 @@ impl Container {
         Fut: Future<Output = Outcome> + Send,
     {
         let work = self.prepare(method, arguments)?;
-        self.run(method, work, context_data, handle_result).await
+        let worker = self.run(method, work, context_data, handle_result);
+        self.watch().worker(method.index, worker).await
     }
 
     /// Spawns a worker in a task of the container. `handle_result` receives the outcome, also if
@@ -84,6 +86,7 @@ impl Container {
             match container.prepare(&method, arguments) {
                 Ok(work) => {
                     let worker = container.run(&method, work, context_data, handle_result);
+                    let worker = container.watch().worker(method.index, worker);
                     if let Err(error) = worker.await {
                         tracing::debug!(target: TARGET, "{}: {error}", method.name);
                     }
@@ -95,6 +98,15 @@ impl Container {
                     let _ = handle_result(Err(Fault::of(&error))).await;
                 }
             }
+        })
+    }
+
+    /// Returns the registration with the watchdog for methods that block.
+    fn watch(&self) -> &Watch {
+        self.inner.watch.get_or_init(|| {
+            let entrypoints = self.inner.entrypoints.iter();
+            let methods = entrypoints.map(|mounted| mounted.method.name).collect();
+            Watch::new(self.inner.service.clone(), methods)
         })
     }
 

@@ -460,3 +460,111 @@ async fn a_message_above_the_brokers_size_limit_is_an_error_for_the_caller() {
     runner.stop().await;
     broker.stop().await;
 }
+
+/// Holds `Sleeper::block` until the sender is dropped.
+static HOLD: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+static BLOCKED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+#[derive(Dependencies)]
+struct Sleeper;
+
+#[service("sleeper")]
+impl Sleeper {
+    #[rpc]
+    async fn block(&self) -> Result<u32> {
+        let hold = HOLD.lock().unwrap().take();
+        if let Some(hold) = hold {
+            let _ = hold.recv();
+        }
+        Ok(BLOCKED.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1)
+    }
+
+    #[rpc]
+    async fn echo(&self, value: u32) -> Result<u32> {
+        Ok(value)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_method_that_blocks_its_thread_stops_neither_heartbeats_nor_other_calls() {
+    let broker = support::broker().await;
+    let config = broker.config().with("HEARTBEAT", 1);
+    let runner = Runner::new::<&str>(&services![Sleeper], &[], &config).unwrap();
+    runner.start().await.unwrap();
+    let (hold, held) = std::sync::mpsc::channel();
+    *HOLD.lock().unwrap() = Some(held);
+    let cluster = Cluster::connect(&config).await.unwrap();
+    let sleeper = cluster.service("sleeper");
+    let blocking = tokio::spawn({
+        let sleeper = sleeper.clone();
+        async move { sleeper.call::<u32>("block", ()).await }
+    });
+    // Longer than a broker waits for a heartbeat.
+    let start = std::time::Instant::now();
+    for number in 0.. {
+        let call = sleeper.call::<u32>("echo", (number,));
+        assert_eq!(support::within("a call", call).await.unwrap(), number);
+        if start.elapsed() > Duration::from_secs(4) {
+            break;
+        }
+    }
+    drop(hold);
+    let count = support::within("the reply", blocking).await.unwrap();
+    assert_eq!(count.unwrap(), 1, "the method ran once");
+    cluster.stop().await;
+    runner.stop().await;
+}
+
+/// Returns a text of that length.
+#[derive(Dependencies)]
+struct Texts;
+
+#[service("texts")]
+impl Texts {
+    #[rpc]
+    async fn text(&self, length: usize) -> Result<String> {
+        Ok("x".repeat(length))
+    }
+
+    #[rpc]
+    async fn length(&self, text: String) -> Result<usize> {
+        Ok(text.len())
+    }
+}
+
+#[tokio::test]
+async fn the_caller_is_told_of_a_message_above_the_brokers_limit() {
+    let broker = Broker::builder()
+        .max_message_size(100_000)
+        .start("127.0.0.1:0")
+        .await
+        .unwrap();
+    let config = config(broker.addr());
+    let runner = Runner::new::<&str>(&services![Texts], &[], &config).unwrap();
+    runner.start().await.unwrap();
+    let cluster = Cluster::connect(&config).await.unwrap();
+    let texts = cluster.service("texts");
+    let reply = support::within("the reply", texts.call::<String>("text", (100_001,))).await;
+    let argument = "x".repeat(100_001);
+    let request = support::within("the request", texts.call::<usize>("length", (argument,))).await;
+    for error in [reply.unwrap_err(), request.unwrap_err()] {
+        let text = error.to_string();
+        assert!(
+            text.contains("100000") && text.contains("max_message_size"),
+            "{text}"
+        );
+    }
+    let short: String = texts.call("text", (1,)).await.unwrap();
+    assert_eq!(short, "x");
+
+    let queues = || {
+        let stats = broker.stats();
+        let names = stats.queues.keys().map(|(_, name)| name);
+        names.filter(|name| name.contains("reply")).count()
+    };
+    assert_eq!(queues(), 1, "the client's");
+    cluster.stop().await;
+    assert_eq!(queues(), 0, "a closed client deletes its reply queue");
+    runner.stop().await;
+    broker.stop().await;
+}
