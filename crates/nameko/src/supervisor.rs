@@ -17,6 +17,8 @@ const FAILURE: u8 = 1;
 #[derive(Debug)]
 pub struct ProcessTable {
     processes: Vec<Process>,
+    /// Set once a process has been ready.
+    was_ready: bool,
     /// Set once all processes have been ready at the same time.
     was_complete: bool,
     stopping: bool,
@@ -69,6 +71,7 @@ impl ProcessTable {
     pub fn new(count: u16) -> Self {
         Self {
             processes: (0..count).map(|_| Process::default()).collect(),
+            was_ready: false,
             was_complete: false,
             stopping: false,
             gave_up: false,
@@ -91,6 +94,7 @@ impl ProcessTable {
     pub fn ready(&mut self, number: u16, now: Instant) -> bool {
         if let Some(process) = self.process(number) {
             process.state = ProcessState::Ready { since: now };
+            self.was_ready = true;
         }
         let is_complete = (self.processes.iter())
             .all(|process| matches!(process.state, ProcessState::Ready { .. }));
@@ -133,7 +137,9 @@ impl ProcessTable {
         process.state = next;
         let delay = process.backoff.next_delay();
         let message = format!("process {number} {exit}{when}");
-        if self.is_failing() {
+        // A process that was ready can start. If it dies in its first moments later on, the cause
+        // may be a message, and the others have to go on.
+        if !self.was_ready && self.is_failing() {
             self.gave_up = true;
             self.stopping = true;
             self.exit_code = exit.code().max(FAILURE);
@@ -249,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_up_only_when_no_process_can_start() {
+    fn gives_up_only_if_no_process_has_been_ready() {
         use Reaction::{AllReady, GiveUp, Nothing, Restart};
         let stories = [
             vec![(Ended(2), Restart), (Ended(1), GiveUp)],
@@ -265,12 +271,20 @@ mod tests {
                 (Ended(2), Restart),
                 (Ready(2), Nothing),
             ],
-            // Both ran once, and no longer start.
+            // A message kills each process before it is ready again.
+            vec![
+                (Ready(1), Nothing),
+                (Ready(2), AllReady),
+                (Ended(1), Restart),
+                (Ended(2), Restart),
+                (Ended(1), Restart),
+                (Ended(2), Restart),
+            ],
             vec![
                 (Ready(1), Nothing),
                 (Ended(2), Restart),
                 (Ended(1), Restart),
-                (Ended(1), GiveUp),
+                (Ended(1), Restart),
             ],
             vec![
                 (Ready(1), Nothing),

@@ -7,10 +7,11 @@ import re
 import signal
 import socket
 import sys
+import time
 import urllib.request
 
 import pytest
-from program import INT, TERM, Program, run
+from program import INT, TERM, TIMEOUT, Program, run
 
 from nameko.cli import processes
 from nameko.cli.main import setup_parser
@@ -75,6 +76,47 @@ def test_restarts_a_process_that_dies(workers, cluster, uid):
     assert max(before) in pids(service, 2)
     workers.signal(INT)
     assert workers.wait() == 0
+
+
+def test_a_message_that_kills_its_process_does_not_end_the_command(
+    folder, broker_uri, cluster, caller, uid
+):
+    """A delivery limit hands it to the dead-letter exchange."""
+    failed = "failed-" + uid
+    caller.channel.queue_declare(failed, auto_delete=False)
+    folder.write(
+        "service.py",
+        SERVICE
+        + """
+        @rpc
+        def crash(self):
+            os.abort()
+    """,
+    )
+    folder.write(
+        "config.yaml",
+        """
+        queue_arguments:
+          rpc:
+            x-queue-type: quorum
+            x-delivery-limit: 3
+            x-dead-letter-exchange: ""
+            x-dead-letter-routing-key: failed-{uid}
+        """,
+    )
+    command = ("run", "service", "--workers", "2", "--config", "config.yaml")
+    with Program(*command, "--broker", broker_uri, cwd=folder.path) as program:
+        program.wait_for("ready at")
+        service = cluster["hello_" + uid]
+        before = pids(service, 2)
+        service.crash.call_async()
+        end = time.monotonic() + TIMEOUT
+        while caller.channel.basic_get(failed, no_ack=True) is None:
+            assert time.monotonic() < end
+        assert not before & pids(service, 2)
+        program.signal(TERM)
+        program.wait_for("stopped")
+        assert program.wait() == 0
 
 
 def test_processes_stop_when_the_supervisor_is_killed(workers, cluster, uid):
