@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     broker_state::BrokerState,
+    listeners,
     settings::{BrokerBuilder, PURPOSE, Settings},
     sync::stopped,
     timers, transport,
@@ -34,10 +35,11 @@ const URI_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Debug)]
 pub struct Broker {
     broker: Arc<BrokerState>,
-    addr: SocketAddr,
+    /// At least one.
+    addrs: Vec<SocketAddr>,
     #[cfg(feature = "management")]
     management_addr: Option<SocketAddr>,
-    /// Accept loop (owner of the connection tasks), management API and timers of the virtual hosts.
+    /// Accept loops (owners of the connection tasks), management API and timers of the virtual hosts.
     /// Dropped with the broker, which aborts them.
     tasks: JoinSet<()>,
     stopping: watch::Sender<bool>,
@@ -93,8 +95,8 @@ pub struct QueueStats {
 }
 
 impl BrokerBuilder {
-    /// Starts a broker that listens on `addr`; port 0 selects a free port. Its tasks run on the
-    /// current Tokio runtime.
+    /// Starts a broker that listens on every address of `addr`, see [`resolve`](crate::resolve);
+    /// port 0 selects a free port. Its tasks run on the current Tokio runtime.
     ///
     /// # Errors
     ///
@@ -106,8 +108,8 @@ impl BrokerBuilder {
 
 impl Broker {
     /// Starts a broker with default settings (user guest/guest, virtual host `/`) that listens on
-    /// `addr`, such as `"127.0.0.1:0"`; port 0 selects a free port. Its tasks run on the current
-    /// Tokio runtime.
+    /// every address of `addr`, such as `"127.0.0.1:0"`; port 0 selects a free port. Its tasks run
+    /// on the current Tokio runtime.
     ///
     /// # Errors
     ///
@@ -127,17 +129,18 @@ impl Broker {
         addr: impl ToSocketAddrs,
     ) -> Result<Self, BrokerError> {
         let listen = |source| BrokerError::Listen { source };
-        // On Unix this sets SO_REUSEADDR, so the port of a stopped broker can be reused at once.
-        let listener = TcpListener::bind(addr).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
+        let (listeners, addrs) = listeners::bind(addr).await.map_err(listen)?;
         #[cfg(feature = "management")]
-        let management = match settings.management_port {
-            None => None,
-            Some(port) => Some(
-                TcpListener::bind((addr.ip(), port))
+        let (management, management_addrs) = match settings.management_port {
+            None => Default::default(),
+            Some(port) => {
+                let same_hosts: Vec<_> = (addrs.iter())
+                    .map(|addr| SocketAddr::new(addr.ip(), port))
+                    .collect();
+                listeners::bind(&same_hosts[..])
                     .await
-                    .map_err(|source| BrokerError::ListenManagement { port, source })?,
-            ),
+                    .map_err(|source| BrokerError::ListenManagement { port, source })?
+            }
         };
         let (broker, vhosts) = BrokerState::new(settings);
         let broker = Arc::new(broker);
@@ -145,38 +148,32 @@ impl Broker {
         let mut tasks = JoinSet::new();
         tasks.spawn(timers::run_all(vhosts, stop.clone()));
         #[cfg(feature = "management")]
-        let management_addr = match management {
-            None => None,
-            Some(listener) => {
-                let addr = listener.local_addr().map_err(listen)?;
-                tasks.spawn(crate::management::run(
-                    listener,
-                    broker.clone(),
-                    stop.clone(),
-                ));
-                Some(addr)
-            }
-        };
-        tasks.spawn(accept(listener, broker.clone(), stop));
+        for listener in management {
+            let (broker, stop) = (broker.clone(), stop.clone());
+            tasks.spawn(crate::management::run(listener, broker, stop));
+        }
+        for listener in listeners {
+            tasks.spawn(accept(listener, broker.clone(), stop.clone()));
+        }
+        tracing::info!(?addrs, "embedded AMQP broker started: {}", PURPOSE);
         let broker = Self {
             broker,
-            addr,
+            addrs,
             #[cfg(feature = "management")]
-            management_addr,
+            management_addr: management_addrs.first().copied(),
             tasks,
             stopping,
         };
-        tracing::info!(%addr, "embedded AMQP broker started: {}", PURPOSE);
         Ok(broker)
     }
 
     /// Returns the URI for clients, including credentials: `amqp://guest:guest@127.0.0.1:41231`.
     ///
-    /// It contains the first user and, unless it is `/`, the first virtual host. For a broker that
-    /// listens on all interfaces, the host is the loopback address.
+    /// It contains the first user and, unless it is `/`, the first virtual host. The host is the
+    /// first address; for a broker that listens on all interfaces, the loopback address.
     #[must_use]
     pub fn uri(&self) -> String {
-        let authority = self.authority(self.addr);
+        let authority = self.authority(self.addr());
         let vhosts = self.broker.settings.vhosts();
         let path = match vhosts.first().copied() {
             None | Some("/") => String::new(),
@@ -230,10 +227,16 @@ impl Broker {
         format!("{}:{}@{addr}", encode(user), encode(password))
     }
 
-    /// Returns the AMQP listen address.
+    /// Returns the first AMQP listen address, an IPv4 one if there is one.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.addrs[0]
+    }
+
+    /// Returns all AMQP listen addresses. They have the same port if the port was 0.
+    #[must_use]
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
     }
 
     /// Returns the current statistics of connections, channels and queues.
@@ -308,7 +311,7 @@ impl Broker {
         if ended.await.is_err() {
             self.tasks.shutdown().await;
         }
-        tracing::info!(addr = %self.addr, "embedded AMQP broker stopped");
+        tracing::info!(addrs = ?self.addrs, "embedded AMQP broker stopped");
     }
 }
 

@@ -89,6 +89,7 @@ pub mod fuzzing;
 mod handshake;
 mod headers;
 mod ids;
+mod listeners;
 #[cfg(feature = "management")]
 mod management;
 mod message;
@@ -109,6 +110,7 @@ mod vhost;
 mod x_death;
 
 pub use broker::{Broker, BrokerError, BrokerStats, QueueStats};
+pub use listeners::resolve;
 pub use settings::BrokerBuilder;
 
 /// Runs the code of the README as doctests.

@@ -35,7 +35,7 @@ impl Broker {
         management_port: Option<u16>,
         max_message_size: Option<u64>,
     ) -> PyResult<Self> {
-        let address = (host.to_owned(), port);
+        let name = host.to_owned();
         let mut builder = nameko_broker::Broker::builder();
         if let Some(port) = management_port {
             builder = builder.management_port(port);
@@ -43,7 +43,11 @@ impl Broker {
         if let Some(bytes) = max_message_size {
             builder = builder.max_message_size(bytes);
         }
-        let start = runtime::handle()?.spawn(builder.start(address));
+        let start = runtime::handle()?.spawn(async move {
+            let listen = |source| BrokerError::Listen { source };
+            let addresses = nameko_broker::resolve(&name, port).await.map_err(listen)?;
+            builder.start(&addresses[..]).await
+        });
         let broker = match wait(py, None, start)? {
             Some(Ok(started)) => started.map_err(|error| start_error(&error, host, port))?,
             _ => {

@@ -1,3 +1,5 @@
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use futures_util::{Stream, StreamExt};
 use lapin::{Connection, ConnectionProperties, Error, Event, options::*, types::FieldTable};
 use nameko_broker::{Broker, BrokerError};
@@ -50,6 +52,28 @@ async fn a_port_in_use_is_a_clear_error() {
         error.to_string().contains("is another one running there?"),
         "{error}"
     );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn listens_on_every_address_at_one_port() {
+    let loopbacks = [
+        SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    ];
+    let broker = Broker::start(&loopbacks[..]).await.unwrap();
+    let port = broker.addr().port();
+    assert_eq!(
+        broker.uri(),
+        format!("amqp://guest:guest@127.0.0.1:{port}"),
+        "IPv4 comes first"
+    );
+    for host in ["127.0.0.1", "[::1]"] {
+        let env = TestEnv::new(format!("amqp://guest:guest@{host}:{port}"));
+        env.connect().await;
+    }
+    let error = Broker::start(&broker.addrs()[1..]).await.unwrap_err();
+    assert!(matches!(error, BrokerError::Listen { .. }));
     broker.stop().await;
 }
 

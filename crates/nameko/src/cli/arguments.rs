@@ -202,9 +202,10 @@ pub struct CallArguments {
 #[derive(Debug, Args)]
 #[command(after_help = BROKER_HELP)]
 pub(super) struct BrokerArguments {
-    /// Address to listen on; 0.0.0.0 listens on all interfaces
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(super) host: String,
+    /// Host name or address to listen on, may be given several times; 0.0.0.0 and :: listen on all
+    /// interfaces
+    #[arg(long, default_value = "localhost")]
+    pub(super) host: Vec<String>,
     /// Port to listen on; 0 selects a free port
     #[arg(long, default_value_t = 5672)]
     pub(super) port: u16,

@@ -1,5 +1,6 @@
 //! The embedded broker: the command `broker`, and the fallback of `run`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use nameko_broker::{Broker, BrokerError};
@@ -14,16 +15,19 @@ use crate::config::Config;
 /// Runs `nameko broker` until Ctrl-C or SIGTERM.
 pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new()?;
-    let address = (arguments.host.as_str(), arguments.port);
+    let addresses = resolve(arguments).await?;
     let mut builder = Broker::builder();
     if let Some(port) = arguments.management_port {
         builder = builder.management_port(port);
     }
     let broker = builder
-        .start(address)
+        .start(&addresses[..])
         .await
         .map_err(|error| cannot_listen(&error, arguments))?;
     announce(format_args!("ready at {}", broker.uri()))?;
+    for address in broker.addrs().iter().skip(1) {
+        announce(format_args!("also listening on {address}"))?;
+    }
     if let Some(uri) = broker.management_uri() {
         announce(format_args!("management API at {uri}/api/"))?;
     }
@@ -58,10 +62,22 @@ async fn start_if_none_at(address: &str) -> Option<Broker> {
         .ok()
 }
 
+/// Returns the addresses of all hosts.
+async fn resolve(arguments: &BrokerArguments) -> Result<Vec<SocketAddr>, Failure> {
+    let mut addresses = Vec::new();
+    for host in &arguments.host {
+        let resolved = nameko_broker::resolve(host, arguments.port).await;
+        addresses.extend(resolved.map_err(|error| {
+            Failure::new("Error", format!("cannot resolve the host {host}: {error}"))
+        })?);
+    }
+    Ok(addresses)
+}
+
 fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
     let source =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let host = &arguments.host;
+    let host = arguments.host.join(", ");
     let (port, option) = match error {
         BrokerError::ListenManagement { port, .. } => (*port, "--management-port"),
         _ => (arguments.port, "--port"),

@@ -34,6 +34,27 @@ fn prints_the_uri_of_the_management_api_if_enabled() {
 }
 
 #[test]
+fn listens_on_several_hosts() {
+    let hosts: [&[&str]; 2] = [&["localhost"], &["127.0.0.1", "::1"]];
+    for hosts in hosts {
+        listens_on_both_loopback_addresses(hosts);
+    }
+}
+
+fn listens_on_both_loopback_addresses(hosts: &[&str]) {
+    let mut arguments = vec!["broker", "--port", "0"];
+    arguments.extend(hosts.iter().flat_map(|host| ["--host", *host]));
+    let mut broker = Program::start(command(NAMEKO, arguments));
+    let ready = broker.wait_for("ready at amqp://guest:guest@127.0.0.1:");
+    let (_, port) = ready.rsplit_once(':').unwrap();
+    let also = broker.wait_for("also listening on ");
+    assert_eq!(also, format!("also listening on [::1]:{port}"));
+    TcpStream::connect(also.strip_prefix("also listening on ").unwrap()).unwrap();
+    broker.signal("TERM");
+    assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
 fn a_port_in_use_is_an_error_with_a_hint() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -48,7 +69,7 @@ fn a_port_in_use_is_an_error_with_a_hint() {
         assert_eq!(ended.code, Some(1));
         assert!(
             ended.stderr.starts_with(&format!(
-                "Error: cannot listen on 127.0.0.1:{port}: Address already in use"
+                "Error: cannot listen on localhost:{port}: Address already in use"
             )),
             "{ended:?}"
         );
