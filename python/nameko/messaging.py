@@ -45,6 +45,7 @@ from nameko.extensions import (
     SharedExtension,
 )
 from nameko.utils import sanitize_url
+from nameko.utils.jobs import run_jobs
 from nameko.utils.threads import Event as Event
 from nameko.utils.threads import ThreadKilled
 from nameko.workers import WorkerPool, is_nonblocking, nonblocking, offload
@@ -511,8 +512,12 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             return native.add(queue, deliver, pool.jobs, prefetch_count)
         # Another kind of container, in tests for example: one thread handles its messages.
         if self._jobs is None:
-            jobs = _nameko.Jobs(1, lambda: self.container.spawn_managed_thread(jobs.run))
-            self._jobs = jobs
+
+            def spawn(jobs: _nameko.Jobs) -> None:
+                self.container.spawn_managed_thread(partial(run_jobs, jobs), "run")
+
+            self._jobs = _nameko.Jobs(1, spawn)
+            spawn(self._jobs)
         return native.add(queue, partial(handle, *args), self._jobs, prefetch_count)
 
     def _handle_delivery(
@@ -553,7 +558,8 @@ class Consumer(Entrypoint, HeaderDecoder):
     """Entrypoint for the messages of a queue. The method receives the decoded body.
 
     The message is acknowledged when the method returns or raises. If it raises, the message is
-    requeued with ``requeue_on_error``; with ``reject_on_error`` it goes to the queue's dead-letter
+    requeued with ``requeue_on_error``, after a pause that grows with each failure of it; with
+    ``reject_on_error`` it goes to the queue's dead-letter
     exchange, or is dropped if the queue has none.
 
     Options that replace configured ones for this queue: ``prefetch_count``, the limit of
@@ -620,6 +626,8 @@ class Consumer(Entrypoint, HeaderDecoder):
         self, message: Any, result: Any = None, exc_info: Any = None
     ) -> None:
         if exc_info is not None and self.requeue_on_error:
+            if isinstance(message, Message):
+                message.failed_in = self.queue.name
             self.queue_consumer.requeue_message(message)
         elif exc_info is not None and self.reject_on_error:
             self.queue_consumer.reject_message(message)

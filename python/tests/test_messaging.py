@@ -1,7 +1,9 @@
 """Consumers and publishers of queues."""
 
+import logging
 import pickle
 import threading
+import time
 import warnings
 from unittest.mock import Mock
 
@@ -82,6 +84,27 @@ def test_requeue_on_error_redelivers_a_failed_message(serve, queue, publisher, u
     ):
         publisher.publish("message")
     assert bodies == ["message"] * 3
+
+
+def test_a_message_that_always_fails_is_requeued_more_and_more_slowly(
+    serve, queue, publisher, uid, expect_log
+):
+    runs = []
+
+    class Service:
+        name = "service-" + uid
+
+        @consume(queue, requeue_on_error=True)
+        def receive(self, body):
+            runs.append(time.monotonic())
+            raise ValueError("always")
+
+    serve(Service)
+    text = "a message of `{}` has failed 4 times, requeueing it in 0.8 s".format(queue.name)
+    with expect_log("nameko", text, logging.WARNING):
+        publisher.publish("message")
+    assert len(runs) == 4
+    assert runs[-1] - runs[0] >= 0.7
 
 
 def test_reject_on_error_dead_letters_a_failed_message(serve, publisher, uid):

@@ -2,11 +2,13 @@
 
 import ctypes
 import logging
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 from kombu import Queue
@@ -253,6 +255,70 @@ def test_a_reply_is_published_again_if_its_connection_is_lost(run, own_broker):
     with ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=20) as cluster:
         assert cluster.service.method("kept") == "kept"
     assert not container._died.ready()
+
+
+def test_a_reply_is_kept_while_the_broker_refuses_connections(run, own_broker, expect_log):
+    """The method runs once, and its caller gets the reply when the broker is back."""
+    runs = []
+
+    class Service:
+        name = "service"
+
+        @rpc
+        def method(self):
+            runs.append(1)
+            return len(runs)
+
+    with Gate(own_broker.uri) as gate:
+        run(Service, gate.uri)
+        # The connection for requests stays, the one for replies can't be opened.
+        gate.closed = True
+        with ClusterRpcProxy({"AMQP_URI": own_broker.uri}, timeout=30) as cluster:
+            with expect_log("nameko", "is kept until the broker takes it", logging.WARNING):
+                reply = cluster.service.method.call_async()
+            gate.closed = False
+            assert reply.result() == 1
+        assert len(runs) == 1
+
+
+class Gate:
+    """A proxy of the broker at ``uri`` that can refuse further connections."""
+
+    def __init__(self, uri):
+        address = urlsplit(uri)
+        self._broker = (address.hostname, address.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.closed = False
+        self.uri = "amqp://guest:guest@127.0.0.1:{}".format(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.closed:
+                client.close()
+                continue
+            broker = socket.create_connection(self._broker)
+            for ends in ((client, broker), (broker, client)):
+                threading.Thread(target=self._forward, args=ends, daemon=True).start()
+
+    def _forward(self, source, target):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        target.close()
 
 
 def test_service_to_service_calls_survive_lost_connections(run, own_broker):

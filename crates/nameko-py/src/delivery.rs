@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nameko::amqp::{self, Acker, Error, Properties, Publish, PublishError, Publisher};
-use nameko::internal::{Settlement, default_properties, publish_reply};
+use nameko::internal::{RequeuePause, Settlement, default_properties, publish_reply};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -19,6 +19,7 @@ use crate::convert;
 use crate::error::Failure;
 use crate::jobs;
 use crate::options::{Options, PublisherHandle};
+use crate::runtime;
 use crate::wait;
 
 /// A received message. Its parts are converted to Python objects on first access.
@@ -94,7 +95,9 @@ impl Delivery {
         let PublisherHandle {
             publisher, runtime, ..
         } = handle;
-        let publish = publish_reply(&publisher, &self.message.routing_key, &reply);
+        let request = &self.message;
+        let acker = ack.then_some(&request.acker);
+        let publish = publish_reply(&publisher, &request.routing_key, &reply, acker);
         let Some(published) = wait::wait(py, None, publish)? else {
             return Ok(());
         };
@@ -251,6 +254,17 @@ impl Delivery {
         }
     }
 
+    /// Requeues the message after a pause that grows with each failure of it, and logs a line.
+    /// `queue` is the name of its queue. Does nothing if it is settled.
+    fn requeue_after_pause(&self, queue: String) -> PyResult<()> {
+        if self.begin_settlement() {
+            let pause = RequeuePause::of(&queue, &self.message);
+            let acker = self.message.acker.clone();
+            runtime::handle()?.spawn(async move { pause.requeue(&queue, acker).await });
+        }
+        Ok(())
+    }
+
     /// Publishes the reply to an RPC request, then acknowledges the request.
     #[pyo3(signature = (options, exchange, body, content_type, content_encoding, ack = true, wait = true, batch = false))]
     #[expect(
@@ -313,11 +327,12 @@ impl PendingReply {
         }
     }
 
-    /// Publishes the reply with all retries.
+    /// Publishes the reply, and keeps it while the broker is away.
     fn publish_again(self, reply: Publish) {
         let (runtime, publisher) = (self.runtime.clone(), self.publisher.clone());
         runtime.spawn(async move {
-            let published = publish_reply(&publisher, &self.request, &reply).await;
+            let acker = self.acker.as_ref();
+            let published = publish_reply(&publisher, &self.request, &reply, acker).await;
             self.settle(published).await;
         });
     }

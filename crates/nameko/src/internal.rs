@@ -5,6 +5,7 @@ pub use crate::{
     config::connect::PRODUCT,
     config::known_keys::{KEYS, misspelled},
     messaging::destination::publish_time_limit,
+    messaging::requeue::RequeuePause,
     protocol::default_properties,
     rpc::{
         reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable},

@@ -37,6 +37,7 @@ class Message:
         "content_encoding",
         "content_type",
         "delivery",
+        "failed_in",
         "headers",
         "reply_in_background",
         "reply_is_last",
@@ -60,6 +61,8 @@ class Message:
         # Whether the reply may be batched with those of the next messages: no blocking code runs
         # after it on this thread.
         self.reply_is_last = False
+        # The name of its queue, if its method has failed: a requeue then waits for a while.
+        self.failed_in: str | None = None
         # Created on first access.
         self._delivery_info: dict[str, Any] | None = None
         # A list with the decoded body as its only item.
@@ -117,7 +120,10 @@ class Message:
     def reject(self, requeue: bool = False) -> None:
         """Rejects the message, to the dead letter exchange or back to the queue."""
         self._settle("REQUEUED" if requeue else "REJECTED")
-        self.delivery.reject(requeue=requeue)
+        if requeue and self.failed_in is not None:
+            self.delivery.requeue_after_pause(self.failed_in)
+        else:
+            self.delivery.reject(requeue=requeue)
 
     def requeue(self) -> None:
         """Returns the message to its queue."""

@@ -131,8 +131,9 @@ impl EventHandler {
         self
     }
 
-    /// Requeues an event if the method fails. The broker redelivers it at once: set a delivery
-    /// limit on the queue with [`queue_arguments`](Self::queue_arguments).
+    /// Requeues an event if the method fails, after a pause that grows with each of its failures
+    /// from 0.1 to 30 seconds. A delivery limit ends the retries, see
+    /// [`queue_arguments`](Self::queue_arguments).
     #[must_use]
     pub fn requeue_on_error(mut self, requeue: bool) -> Self {
         self.requeue_on_error = requeue;

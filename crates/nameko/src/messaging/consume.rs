@@ -63,9 +63,10 @@ impl Consume {
         }
     }
 
-    /// Requeues a message if the method fails. The broker redelivers it at once, to this or another
-    /// instance: set a [delivery limit](Queue::delivery_limit) and a [dead-letter
-    /// exchange](Queue::dead_letter).
+    /// Requeues a message if the method fails, after a pause that grows with each of its failures
+    /// from 0.1 to 30 seconds. It then goes to this or another instance. A [delivery
+    /// limit](Queue::delivery_limit) and a [dead-letter exchange](Queue::dead_letter) end the
+    /// retries.
     #[must_use]
     pub fn requeue_on_error(mut self, requeue: bool) -> Self {
         self.requeue_on_error = requeue;

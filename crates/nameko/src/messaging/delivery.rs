@@ -1,10 +1,12 @@
 //! Delivery of messages to methods, and their acknowledgement.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::raw::RawMessage;
+use super::requeue::RequeuePause;
 use crate::{
-    amqp::{Delivery, Queue, Subscription, SubscriptionId},
+    amqp::{Acker, Delivery, Queue, Subscription, SubscriptionId},
     arguments::Arguments,
     container::{Container, MethodHandle, WeakContainer},
     error::{Error, Result},
@@ -21,7 +23,7 @@ pub(crate) enum OnError {
     Acknowledge,
     /// Reject, which dead-letters or drops the message.
     Reject,
-    /// Requeue for redelivery.
+    /// Requeue for redelivery, after a pause.
     Requeue,
 }
 
@@ -121,6 +123,10 @@ impl Handler {
     }
 
     async fn handle(&self, container: &Container, mut delivery: Delivery) {
+        let pause = match self.on_error {
+            OnError::Requeue => Some(RequeuePause::of(&self.queue, &delivery)),
+            OnError::Acknowledge | OnError::Reject => None,
+        };
         let body = std::mem::take(&mut delivery.body);
         let bytes = body.len();
         let arguments = if self.method.takes_raw_message() {
@@ -138,10 +144,10 @@ impl Handler {
         let context_data = worker::context_data(std::mem::take(&mut delivery.properties.headers));
         let acker = &delivery.acker;
         let settle = |outcome: Outcome| async move {
-            match (&outcome, self.on_error) {
-                (Ok(_), _) | (Err(_), OnError::Acknowledge) => acker.ack(),
-                (Err(_), OnError::Reject) => acker.reject(false),
-                (Err(_), OnError::Requeue) => acker.reject(true),
+            match (&outcome, self.on_error, pause) {
+                (Err(_), OnError::Requeue, Some(pause)) => self.requeue(container, pause, acker),
+                (Err(_), OnError::Reject, _) => acker.reject(false),
+                _ => acker.ack(),
             }
             outcome
         };
@@ -156,6 +162,15 @@ impl Handler {
             }
             Err(error) => self.refuse(container, &delivery, bytes, &error),
         }
+    }
+
+    /// Requeues a message after a pause, in a task that does not delay a stop.
+    fn requeue(&self, container: &Container, pause: RequeuePause, acker: &Acker) {
+        let (queue, acker) = (self.queue.clone(), acker.clone());
+        container.spawn_managed("requeue", async move {
+            pause.requeue(&queue, acker).await;
+            Ok::<(), Infallible>(())
+        });
     }
 
     /// Rejects a message that does not deserialize. Requeueing would redeliver it forever; a

@@ -26,6 +26,7 @@ pub(crate) mod destination;
 mod options;
 mod publisher;
 mod raw;
+pub(crate) mod requeue;
 
 pub use builder::Publishing;
 pub use consume::Consume;

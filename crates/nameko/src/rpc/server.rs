@@ -370,6 +370,7 @@ impl Reply<'_> {
             },
             body,
         };
-        publish_reply(&self.server.publisher, &self.method, &message).await
+        let publisher = &self.server.publisher;
+        publish_reply(publisher, &self.method, &message, Some(&self.acker)).await
     }
 }

@@ -1,15 +1,67 @@
-//! Settlement of a request once its reply was published.
+//! Publishing of a reply, and settlement of its request.
 //!
 //! A request is acknowledged after the broker has confirmed the reply, so that a crash in between
 //! has it delivered again instead of losing the reply.
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use crate::{
     amqp::{Acker, Error, Properties, Publish, PublishError, PublishOptions, Publisher, Table},
     protocol::{self, Fault},
     serialization::Format,
 };
+
+/// Delay between the rounds of attempts to send a kept reply.
+const KEPT_REPLY_DELAY: Duration = Duration::from_secs(1);
+
+/// How long a reply is kept after the connection of its request was lost: as long as the queue of
+/// its caller outlives the caller's connection.
+const KEPT_REPLY_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Publishes a reply. Keeps it while the broker cannot take it, and sends it when the broker is
+/// back: the method does not run again meanwhile, because its request stays unacknowledged.
+///
+/// Once the connection of the request is lost as well, the broker delivers the request again, and
+/// the reply is kept for five minutes more.
+async fn publish_kept(
+    publisher: &Publisher,
+    method: &str,
+    reply: &Publish,
+    acker: Option<&Acker>,
+) -> Result<(), PublishError> {
+    let mut lost_at = None;
+    let mut kept = false;
+    loop {
+        let published = publisher
+            .publish_with(reply, PublishOptions::default())
+            .await;
+        let error = match (Settlement::of(&published), published) {
+            (Settlement::Requeue, Err(error)) => error,
+            (_, published) => {
+                if kept && published.is_ok() {
+                    tracing::info!("sent the reply to `{method}` that was kept");
+                }
+                return published;
+            }
+        };
+        if !acker.is_some_and(Acker::is_pending) {
+            let lost_at = *lost_at.get_or_insert_with(Instant::now);
+            if lost_at.elapsed() >= KEPT_REPLY_LIFETIME {
+                return Err(error);
+            }
+        }
+        if !kept {
+            tracing::warn!(
+                "the reply to `{method}` cannot be sent and is kept until the broker takes it: \
+                 {error}"
+            );
+        }
+        kept = true;
+        sleep(KEPT_REPLY_DELAY).await;
+    }
+}
 
 /// Delay before requeueing an unanswered request, since the broker may redeliver it at once.
 const REQUEUE_DELAY: Duration = Duration::from_secs(1);
@@ -48,7 +100,8 @@ impl Settlement {
     }
 }
 
-/// Publishes the reply to a request for `method`, with retries.
+/// Publishes the reply to a request for `method`, and keeps it while the broker cannot take it.
+/// `acker` is that of the request, if it is to be settled.
 ///
 /// If the broker refuses the reply itself, for example as it is too large, the caller gets an error
 /// in its place.
@@ -59,9 +112,9 @@ pub async fn publish_reply(
     publisher: &Publisher,
     method: &str,
     reply: &Publish,
+    acker: Option<&Acker>,
 ) -> Result<(), PublishError> {
-    let options = PublishOptions::default();
-    let published = publisher.publish_with(reply, options).await;
+    let published = publish_kept(publisher, method, reply, acker).await;
     let Err(error) = &published else {
         return published;
     };
@@ -69,7 +122,7 @@ pub async fn publish_reply(
         return published;
     }
     let refused = refusal(reply, error);
-    if publisher.publish_with(&refused, options).await.is_err() {
+    if publish_kept(publisher, method, &refused, acker).await.is_err() {
         return published;
     }
     tracing::error!("the broker refused the reply to {method}, its caller gets an error: {error}");

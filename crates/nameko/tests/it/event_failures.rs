@@ -1,6 +1,9 @@
 //! Failing event handlers: requeueing, acknowledgement, unreadable events.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use nameko::{
     Error,
@@ -54,6 +57,35 @@ async fn a_failed_event_is_redelivered_with_requeue_on_error() {
     stop_all([&fickle, &shop]).await;
     assert_eq!(ready(&broker, "evt-shop-again--fickle.on_again").await, 0);
     assert!(received.is_empty());
+}
+
+#[derive(Dependencies)]
+struct Hopeless {
+    #[dependency(Hearing)]
+    received: Received,
+}
+
+#[service("hopeless")]
+impl Hopeless {
+    #[event_handler("shop", "never", requeue_on_error)]
+    async fn on_never(&self, data: String) -> Result<()> {
+        self.received.record(data.clone());
+        Err(Error::raise("Never", data))
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_always_fails_is_requeued_more_and_more_slowly() {
+    let broker = support::broker().await;
+    let (hopeless, received) = hearing::<Hopeless>(&broker).await;
+    let shop = shop(&broker).await;
+    let start = Instant::now();
+    dispatch(&shop, "never", "a".into()).await;
+    assert_eq!(received.take_when(4).await.unwrap(), ["a"; 4]);
+    // 0.1, 0.2 and 0.4 seconds.
+    assert!(start.elapsed() >= Duration::from_millis(700));
+    stop_all([&hopeless, &shop]).await;
+    assert_eq!(ready(&broker, "evt-shop-never--hopeless.on_never").await, 1);
 }
 
 #[tokio::test]
