@@ -18,6 +18,7 @@ __all__ = [
     "HttpBody",
     "HttpRequest",
     "HttpServer",
+    "JobRunner",
     "Jobs",
     "Options",
     "PatchGuard",
@@ -29,6 +30,8 @@ __all__ = [
     "WebSocket",
     "__version__",
     "config_keys",
+    "finalize",
+    "flush_replies",
     "interrupt",
     "misspelled_key",
     "on_log",
@@ -214,21 +217,20 @@ class HttpBody:
 
 @final
 class Jobs:
-    """The worker queue of one container: Rust pushes deliveries, Python pushes callables, Python
-    threads call `run()`.
+    """The worker queue of one container: Rust pushes deliveries, Python pushes functions, and the
+    threads of `nameko.utils.jobs` call them.
 
-    One hot thread drains it, many jobs per GIL attach. Another thread is woken only if the hot one
-    is in one job for some hundred microseconds, or waits in a call of this module. `spawn` starts
-    one more Python thread that calls `run()`; it is called on Python threads only, and one spare
-    thread is kept.
+    One hot thread drains it. Another thread is woken only if the hot one is in one job for some
+    hundred microseconds, or waits in a call of this module. The owner starts the first thread. The
+    running threads call `spawn(jobs)` to start one more, and keep one spare.
     """
 
-    def __new__(cls, max_threads: int, spawn: Callable[[], object]) -> Jobs: ...
-    def put(self, job: Callable[[], object]) -> None:
-        """Queues a callable. Raises RuntimeError after `stop()`."""
+    def __new__(cls, max_threads: int, spawn: Callable[[Jobs], object]) -> Jobs: ...
+    def put(self, function: Callable[[Any], object], argument: Any = None) -> None:
+        """Queues `function(argument)`. Raises RuntimeError after `stop()`."""
 
-    def run(self) -> None:
-        """Runs the loop of one worker thread. Returns when the queue has been stopped."""
+    def __iter__(self) -> JobRunner:
+        """Registers the calling thread as a worker, until the iterator ends."""
 
     def pending(self) -> int:
         """Returns the number of jobs that have not started."""
@@ -236,9 +238,27 @@ class Jobs:
     def unfinished(self) -> int:
         """Returns the number of jobs that have not started or not finished."""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the queue refuses further jobs."""
+
     def stop(self, discard: bool = False) -> None:
         """Refuses further jobs. Threads return once the queue is empty; with `discard` at once, and
         queued deliveries are requeued at the broker."""
+
+@final
+class JobRunner:
+    """The jobs of one worker thread. Each job ends at the next one."""
+
+    def __iter__(self) -> JobRunner: ...
+    def __next__(self) -> tuple[Callable[[Any], object], Any]:
+        """Waits for a job. Ends when the queue has been stopped."""
+
+    def failed(self, function: Callable[[Any], object], error: BaseException) -> None:
+        """Reports an exception of the latest function to `sys.unraisablehook`."""
+
+def flush_replies() -> None:
+    """Flushes the replies of this worker's job so far, because the next part may take long."""
 
 @final
 class Delivery:
@@ -288,6 +308,10 @@ class Delivery:
     def reject(self, requeue: bool = False) -> None:
         """Rejects the message: requeues it with `requeue`, else discards it. Does nothing if it is
         settled or its connection is gone."""
+
+    def requeue_after_pause(self, queue: str) -> None:
+        """Requeues the message after a pause that grows with each failure of it, and logs a line.
+        `queue` is the name of its queue. Does nothing if it is settled."""
 
     def respond(
         self,
@@ -405,19 +429,18 @@ class Pending:
         """Abandons the call. A reply that still arrives matches no call."""
 
     def add_done_callback(self, loop_notifier: Completions, fn: Callable[[], object]) -> None:
-        """Registers `fn`, called by `loop_notifier.run()` on completion, also if it is complete."""
+        """Registers `fn`, called due in `loop_notifier` on completion, also if it is complete."""
 
 @final
 class Completions:
-    """The callbacks of one asyncio loop, for `loop.add_reader(completions.fileno(),
-    completions.run)`."""
+    """The callbacks of one asyncio loop, read with `loop.add_reader(completions.fileno(), ...)`."""
 
     def __new__(cls) -> Completions: ...
     def fileno(self) -> int:
         """Returns a file descriptor that is readable while callbacks are due."""
 
-    def run(self) -> None:
-        """Calls the callbacks that are due, on this thread."""
+    def take(self) -> list[Callable[[], object]]:
+        """Takes the callbacks that are due, to be called."""
 
 @final
 class Retry:
@@ -601,6 +624,9 @@ def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None
     `level` on, with the numbers and names of `logging`. It is called on the thread
     `nameko-callbacks` and replaces the previous callback."""
 
+def finalize() -> None:
+    """Announces the end of the interpreter to the threads of this module, then calls `shutdown()`.
+    For `atexit`."""
+
 def shutdown() -> None:
-    """Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For
-    `atexit`."""
+    """Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`."""

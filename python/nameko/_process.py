@@ -8,12 +8,14 @@ import logging
 
 from nameko import _nameko
 
+# Registered at import, so that it runs after the handlers of programs, which may use connections.
+atexit.register(_nameko.finalize)
+
 
 @functools.cache
 def set_up() -> None:
     """Sets up the compiled half, once per process, before its first connection or listener."""
     forward_logs()
-    atexit.register(_nameko.shutdown)
 
 
 def forward_logs() -> None:

@@ -208,8 +208,13 @@ def when_done(
     completions = _completions.get(loop)
     if completions is None:
         completions = _completions[loop] = Completions()
-        loop.add_reader(completions.fileno(), completions.run)
+        loop.add_reader(completions.fileno(), _run_callbacks, completions)
     pending.add_done_callback(completions, callback)
+
+
+def _run_callbacks(completions: Completions) -> None:
+    for callback in completions.take():
+        callback()
 
 
 async def wait_done(pending: Pending, timeout: float | None = None) -> None:

@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from nameko import loop
-from nameko._nameko import Jobs, interrupt
+from nameko._nameko import Jobs, flush_replies, interrupt
 from nameko.exceptions import ContainerBeingKilled
+from nameko.utils.jobs import run_jobs
 from nameko.utils.threads import (
     Event,
     ThreadKilled,
@@ -252,7 +253,7 @@ class WorkerPool:
         # The events that handlers wait for, sent by stop(discard=True).
         self._awaited: list[Event] = []
         # The runs in the queue of the same name, with their workers.
-        self._enqueued: dict[WorkerThread, tuple[Any, Callable[[], None]]] = {}
+        self._enqueued: dict[WorkerThread, tuple[Any, Callable[[], bool]]] = {}
 
     @property
     def jobs(self) -> Jobs:
@@ -265,57 +266,61 @@ class WorkerPool:
 
     def _run_offloaded(self, handle: WorkerThread, worker: Any) -> None:
         """Runs a worker that has a slot on another thread."""
-        self._enqueue_run(handle, worker, partial(self._run_job, self._run_one, handle, worker))
+        self._enqueue_run(handle, worker, partial(self._run_one, handle, worker))
 
-    def _enqueue_run(self, handle: WorkerThread, worker: Any, run: Callable[[], None]) -> None:
+    def _enqueue_run(self, handle: WorkerThread, worker: Any, step: Callable[[], bool]) -> None:
         with self._lock:
             if self._runs is None:
                 self._runs = self._make_queue(self.size, "runner")
             runs = self._runs
-            self._enqueued[handle] = worker, run
+            self._enqueued[handle] = worker, step
+            # Not when the job starts: a lock could reorder the workers that start.
+            self._active += 1
         try:
-            runs.put(partial(self._run_enqueued, handle))
+            runs.put(self._run_enqueued, handle)
         except RuntimeError:
             # The pool was stopped meanwhile.
             self._abort_enqueued([handle])
 
     def _run_enqueued(self, handle: WorkerThread) -> None:
-        with self._lock:
-            _, run = self._enqueued.pop(handle, (None, None))
-        if run is not None:
-            run()
+        _, step = self._enqueued.pop(handle, (None, None))
+        if step is not None:
+            self._run_job(step)
 
     def _abort_enqueued(self, handles: Iterable[WorkerThread]) -> None:
         """Kills workers whose runs will not leave the queue."""
         for handle in handles:
-            with self._lock:
-                worker, run = self._enqueued.pop(handle, (None, None))
-            if run is None:
+            worker, step = self._enqueued.pop(handle, (None, None))
+            if step is None:
                 continue
             handle.killed = True
             if self._host._has_teardown(worker):
                 name = "{}-teardown".format(self._name)
+                run = partial(self._run_job, step)
                 threading.Thread(target=run, name=name, daemon=True).start()
             else:
+                self._end_job()
                 handle.finish(ThreadKilled())
                 self._host._on_worker_end(handle, worker)
 
     def _make_queue(self, max_threads: int, role: str) -> Jobs:
         numbers = itertools.count(1)
 
-        def serve() -> None:
+        def serve(queue: Jobs) -> None:
             try:
-                queue.run()
+                run_jobs(queue)
             except ThreadKilled:
                 pass
 
-        def spawn() -> None:
+        def spawn(queue: Jobs) -> None:
             name = "{}-{}-{}".format(self._name, role, next(numbers))
-            threading.Thread(target=serve, name=name, daemon=True).start()
+            threading.Thread(target=serve, args=(queue,), name=name, daemon=True).start()
 
         queue = Jobs(max_threads, spawn)
         if self._stopped:
             queue.stop(discard=self._discarded)
+        else:
+            spawn(queue)
         return queue
 
     def free(self) -> int:
@@ -466,11 +471,9 @@ class WorkerPool:
                 return
         self._release_slot_offloaded()
 
-    def _run_job(self, step: Callable[..., bool], *args: Any) -> None:
-        with self._lock:
-            self._active += 1
+    def _run_job(self, step: Callable[[], bool]) -> None:
         try:
-            if step(*args):
+            if step():
                 self._release_slot()
         finally:
             self._end_job()
@@ -511,6 +514,8 @@ class WorkerPool:
             if isinstance(following, threading.Event):
                 following.set()
                 break
+            # The reply of the worker that has ended does not wait for the next one.
+            flush_replies()
             handle = WorkerThread()
             self._host._on_worker_start(handle, following)
             if not self._run_one(handle, following):
@@ -598,7 +603,7 @@ class WorkerPool:
             if self._run_step(*step):
                 self._release_slot_offloaded()
         else:
-            self._enqueue_run(handle, worker, partial(self._run_job, self._run_step, *step))
+            self._enqueue_run(handle, worker, partial(self._run_step, *step))
 
     def _notify_if_idle(self) -> None:
         if self._drainers and self._is_idle():

@@ -335,7 +335,7 @@ def test_a_kill_ends_a_stop_that_waits_for_the_queue(start):
     began, go = threading.Event(), threading.Event()
     jobs = container._worker_pool.jobs
     # A job taken from the queue, not yet known to be a worker or a message.
-    jobs.put(lambda: (began.set(), go.wait(20)))
+    jobs.put(lambda _: (began.set(), go.wait(20)))
     assert began.wait(10)
     stopper = threading.Thread(target=container.stop, daemon=True)
     stopper.start()

@@ -2,6 +2,8 @@
 
 import gc
 import socket
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from kombu import Exchange
 from kombu.exceptions import OperationalError
 
 import nameko
+from nameko.events import event_handler
 from nameko.exceptions import ConfigurationError, RpcTimeout
 from nameko.extensions import DependencyProvider
 from nameko.rpc import rpc
@@ -239,3 +242,96 @@ def test_reports_the_loss_of_the_broker(own_broker, monkeypatch, expect_log):
         with pytest.raises(OSError, match=r"disconnected.*ECONNREFUSED.*again") as raised:
             proxy.service.method()
         assert isinstance(raised.value, RuntimeError)
+
+
+GREEN = """
+import sys
+
+library, uri, name = sys.argv[1:]
+if library == "gevent":
+    from gevent import monkey, sleep, spawn
+
+    monkey.patch_all()
+else:
+    import eventlet
+    from eventlet import sleep, spawn
+
+    eventlet.monkey_patch()
+
+from nameko.containers import ServiceContainer
+from nameko.exceptions import RpcTimeout
+from nameko.standalone.events import event_dispatcher
+from nameko.standalone.rpc import ClusterRpcProxy
+
+ticks = []
+
+def tick():
+    while True:
+        ticks.append(1)
+        sleep(0.001)
+
+spawn(tick)
+config = {"AMQP_URI": uri}
+with ClusterRpcProxy(config, timeout=20) as cluster:
+    assert cluster[name].echo(1) == 1
+    before = len(ticks)
+    # It waits until the other greenlets have run.
+    waiting = cluster[name].wait.call_async()
+    while len(ticks) < before + 10:
+        sleep(0)
+    event_dispatcher(config)(name, "go", None)
+    assert waiting.result() == "waited"
+with ClusterRpcProxy(config, timeout=0.05) as cluster:
+    before = len(ticks)
+    try:
+        cluster[name].wait_for_ever()
+    except RpcTimeout:
+        assert len(ticks) > before + 5, "the call blocked the other greenlets"
+
+class Service:
+    name = "service"
+
+try:
+    ServiceContainer(Service, config).start()
+except RuntimeError as error:
+    assert "Standalone clients work" in str(error)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_clients_work_among_greenlets(serve, config, uid, library):
+    go = threading.Event()
+
+    class Service:
+        name = "service-" + uid
+
+        @rpc
+        def echo(self, value):
+            return value
+
+        @rpc
+        def wait(self):
+            go.wait(20)
+            return "waited"
+
+        @rpc
+        def wait_for_ever(self):
+            never.wait(20)
+
+        @event_handler(name, "go")
+        def on_go(self, data):
+            go.set()
+
+    never = threading.Event()
+    serve(Service)
+    command = [sys.executable, "-W", "ignore", "-c", GREEN]
+    done = subprocess.run(
+        [*command, library, config["AMQP_URI"], Service.name],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    never.set()
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -82,7 +82,7 @@ def handle(container, handler):
             outcome.send(exc=exc)
             raise
 
-    pool.jobs.put(lambda: pool.handle(handle_message))
+    pool.jobs.put(lambda _: pool.handle(handle_message))
     return outcome
 
 

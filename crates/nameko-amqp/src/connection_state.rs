@@ -298,8 +298,22 @@ impl ConnectionState {
 
     /// Ends the connection without a `connection.close`.
     pub(crate) fn abort(&self) {
-        // Nothing is sent in the time until the driver reacts.
-        lock(&self.output).phase = Phase::Closed;
+        {
+            let mut output = lock(&self.output);
+            // Acknowledgements of what is finished still leave: else it is done again elsewhere.
+            if output.in_flight == 0
+                && matches!(output.phase, Phase::Open)
+                && let Output {
+                    buffer,
+                    socket: Some(socket),
+                    ..
+                } = &mut *output
+            {
+                let _ = socket.write(buffer);
+            }
+            // Nothing is sent in the time until the driver reacts.
+            output.phase = Phase::Closed;
+        }
         self.abort.notify_one();
         self.drained.notify_waiters();
     }

@@ -39,8 +39,8 @@ pub struct Broker {
     addrs: Vec<SocketAddr>,
     #[cfg(feature = "management")]
     management_addr: Option<SocketAddr>,
-    /// Accept loops (owners of the connection tasks), management API and timers of the virtual hosts.
-    /// Dropped with the broker, which aborts them.
+    /// Accept loops (owners of the connection tasks), management API and timers of the virtual
+    /// hosts. Dropped with the broker, which aborts them.
     tasks: JoinSet<()>,
     stopping: watch::Sender<bool>,
 }

@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
 /// Attempts to find a port that is free at all addresses.
 const MAX_PORT_ATTEMPTS: u32 = 10;
 
-/// Returns the addresses of a host name, for [`Broker::start`](crate::Broker::start). `localhost` is
-/// both `127.0.0.1` and `::1`, even if the system's resolver knows only one of them.
+/// Returns the addresses of a host name, for [`Broker::start`](crate::Broker::start). `localhost`
+/// is both `127.0.0.1` and `::1`, even if the system's resolver knows only one of them.
 ///
 /// # Errors
 ///

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use nameko::internal::lock;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::PyTuple;
 
-use crate::jobs::{Job, JobQueue, Jobs};
+use crate::jobs::{Call, Job, JobQueue, Jobs};
 
 /// The number of queued callbacks beyond which more are dropped. Reached only if one hangs.
 const MAX_QUEUED_CALLBACKS: usize = 10_000;
@@ -29,38 +29,41 @@ pub(crate) fn ensure_thread(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     let jobs = Bound::new(py, Jobs::single_threaded())?;
-    let arguments = PyDict::new(py);
-    arguments.set_item("target", jobs.getattr("run")?)?;
-    arguments.set_item("name", "nameko-callbacks")?;
-    arguments.set_item("daemon", true)?;
-    let thread = py
-        .import("threading")?
-        .getattr("Thread")?
-        .call((), Some(&arguments))?;
+    let queue = jobs.get().queue.clone();
+    let spawn = py.import("nameko.utils.jobs")?.getattr("spawn_callbacks")?;
     let runner = Runner {
         pid,
-        queue: jobs.get().queue.clone(),
-        thread: thread.clone().unbind(),
+        queue: queue.clone(),
+        thread: spawn.call1((jobs,))?.unbind(),
     };
     let superfluous = {
         let mut slot = lock(&RUNNER);
         if slot.as_ref().is_some_and(is_current) {
+            queue.stop(true);
             Some(runner)
         } else {
             slot.replace(runner)
         }
     };
     drop(superfluous);
-    thread.call_method0("start").map(drop)
+    Ok(())
 }
 
-/// Queues a callback. Drops it if the thread is not running.
-pub(crate) fn post(callback: Job) {
+/// Queues a call of `callback` with the arguments that `arguments` returns. Drops it if the thread
+/// is not running.
+pub(crate) fn post<A>(
+    callback: &Arc<Py<PyAny>>,
+    arguments: impl FnOnce(Python<'_>) -> A + Send + 'static,
+) where
+    A: for<'py> IntoPyObject<'py, Target = PyTuple, Error: Into<PyErr>>,
+{
+    let callback = callback.clone();
+    let job: Job = Box::new(move |py| Call::with_arguments(py, &callback, arguments(py)));
     let queue = lock(&RUNNER).as_ref().map(|runner| runner.queue.clone());
     if let Some(queue) = queue
         && queue.pending() < MAX_QUEUED_CALLBACKS
     {
-        let _ = queue.push(callback);
+        let _ = queue.push(job);
     }
 }
 

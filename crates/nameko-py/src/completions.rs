@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use nameko::internal::lock;
 use pyo3::prelude::*;
 
-/// The callbacks of one asyncio loop, for `loop.add_reader(completions.fileno(), completions.run)`.
+/// The callbacks of one asyncio loop, read with `loop.add_reader(completions.fileno(), ...)`.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Completions {
     pub(crate) waker: Arc<LoopWaker>,
@@ -32,14 +32,9 @@ impl Completions {
         self.waker.reader.as_raw_fd()
     }
 
-    /// Calls the callbacks that are due, on this thread. Exceptions go to `sys.unraisablehook`.
-    fn run(&self, py: Python<'_>) -> PyResult<()> {
-        for callback in self.waker.take()? {
-            if let Err(error) = callback.call0(py) {
-                error.write_unraisable(py, Some(callback.bind(py)));
-            }
-        }
-        Ok(())
+    /// Takes the callbacks that are due, to be called.
+    fn take(&self) -> std::io::Result<Vec<Py<PyAny>>> {
+        self.waker.take()
     }
 }
 

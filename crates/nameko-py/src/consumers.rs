@@ -1,7 +1,7 @@
 //! The consumers of a container: one connection and one channel for all of its queues.
 
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nameko::amqp::{self, Error, Observer, Subscription, SubscriptionId};
 use nameko::internal::lock;
@@ -13,7 +13,7 @@ use crate::callbacks;
 use crate::convert;
 use crate::delivery::{Delivery, replies_sent};
 use crate::error::Failure;
-use crate::jobs::{Job, Jobs, call_reporting};
+use crate::jobs::{Call, Job, Jobs};
 use crate::options::Options;
 use crate::reply_table::ReplyTable;
 use crate::runtime;
@@ -21,6 +21,9 @@ use crate::wait::{deadline, wait};
 
 /// How long `stop` waits for replies that are sent in the background.
 const PENDING_REPLIES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long `kill` waits for them.
+const CONFIRMING_REPLIES_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// One connection with one channel for all queues of a container, kept alive. Deliveries become
 /// jobs of worker threads.
@@ -69,13 +72,11 @@ impl Consumers {
     #[pyo3(signature = (queue, handler, jobs, prefetch = None))]
     fn add(
         &self,
-        py: Python<'_>,
         queue: &Bound<'_, PyDict>,
         handler: Py<PyAny>,
         jobs: &Bound<'_, Jobs>,
         prefetch: Option<u16>,
     ) -> PyResult<usize> {
-        jobs.get().ensure_thread(py)?;
         let (handler, jobs) = (Arc::new(handler), jobs.get().queue.clone());
         Ok(self.subscribed(self.inner.add(Subscription {
             queue: convert::queue(queue)?,
@@ -132,14 +133,20 @@ impl Consumers {
         wait(py, None, stopped).map(drop)
     }
 
-    /// Drops the connection at once: the broker requeues unacknowledged deliveries. Pending calls
-    /// fail.
-    fn kill(&self) {
+    /// Drops the connection: the broker requeues unacknowledged deliveries. Pending calls fail.
+    /// Waits for replies that are being confirmed, at most a quarter of a second.
+    fn kill(&self, py: Python<'_>) {
         if self.is_forked_child() {
             return;
         }
-        self.listener.close();
-        self.inner.kill();
+        if let Ok(sending) = runtime::sending()
+            && sending.try_write().is_err()
+        {
+            let deadline = Instant::now() + CONFIRMING_REPLIES_TIMEOUT;
+            // An interrupt ends the wait early.
+            let _ = wait(py, Some(deadline), sending.write());
+        }
+        self.drop_connection();
     }
 
     /// Whether every queue is being consumed.
@@ -152,6 +159,13 @@ impl Consumers {
 impl Consumers {
     fn is_forked_child(&self) -> bool {
         self.process != std::process::id()
+    }
+
+    fn drop_connection(&self) {
+        if !self.is_forked_child() {
+            self.listener.close();
+            self.inner.kill();
+        }
     }
 
     /// Consumes a reply queue.
@@ -170,12 +184,19 @@ impl Consumers {
 
 impl Drop for Consumers {
     fn drop(&mut self) {
-        self.kill();
+        self.drop_connection();
     }
 }
 
 /// A delivery before the call of its handler. Requeues it on drop.
 struct Unhandled(Option<amqp::Delivery>);
+
+impl Unhandled {
+    fn into_python(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let delivery = self.0.take().map(Delivery::new);
+        Ok(delivery.into_pyobject(py)?.unbind())
+    }
+}
 
 impl Drop for Unhandled {
     fn drop(&mut self) {
@@ -187,11 +208,10 @@ impl Drop for Unhandled {
 
 /// Returns the job that calls `handler` with a delivery.
 fn handler_job(handler: &Arc<Py<PyAny>>, delivery: amqp::Delivery) -> Job {
-    let (handler, mut unhandled) = (handler.clone(), Unhandled(Some(delivery)));
+    let (handler, unhandled) = (handler.clone(), Unhandled(Some(delivery)));
     Box::new(move |py| {
-        if let Some(delivery) = unhandled.0.take() {
-            call_reporting(py, &handler, (Delivery::new(delivery),));
-        }
+        let delivery = unhandled.into_python(py)?;
+        Ok(Call::new(handler.clone_ref(py), delivery))
     })
 }
 
@@ -230,10 +250,10 @@ impl Observer for Listener {
         let failure = Failure::from(error);
         let callback = lock(&self.callbacks).on_error.clone();
         if let Some(callback) = callback {
-            callbacks::post(Box::new(move |py| {
+            callbacks::post(&callback, move |py| {
                 let error = failure.into_err(py).into_value(py);
-                call_reporting(py, &callback, (error, retry_in.as_secs_f64()));
-            }));
+                (error, retry_in.as_secs_f64())
+            });
         } else {
             tracing::warn!(
                 "cannot consume: {error}; trying again in {:.1} seconds",
@@ -246,7 +266,7 @@ impl Observer for Listener {
         self.for_each_table(ReplyTable::connection_recovered);
         let callback = lock(&self.callbacks).on_connected.clone();
         if let Some(callback) = callback {
-            callbacks::post(Box::new(move |py| call_reporting(py, &callback, ())));
+            callbacks::post(&callback, |_| ());
         }
         if reconnect {
             tracing::info!("connected to the broker again, every queue is consumed");

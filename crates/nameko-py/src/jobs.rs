@@ -1,5 +1,6 @@
 //! The job queue of a container's worker threads: any thread pushes, Python threads run the jobs.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use nameko::amqp::Unsent;
 use nameko::internal::lock;
-use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
+use crate::finalization;
 use crate::reply_batch::ReplyBatch;
 use crate::scheduler::{Next, STALL_AFTER, Scheduler, WorkerId};
 
@@ -25,27 +27,60 @@ const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// Under load there soon is one again, and a wake-up costs more than a few checks.
 const MAX_IDLE_CHECKS: u32 = 4;
 
-/// A unit of work for a worker thread.
+/// A unit of work for a worker thread: prepares a call of Python.
 ///
-/// A job handles its own errors, as it has no caller. Dropping one that has not run releases all
-/// that it holds.
-pub(crate) type Job = Box<dyn FnOnce(Python<'_>) + Send>;
+/// The call itself is made by `nameko.utils.jobs`, without a compiled frame below it: a thread that
+/// needs the GIL while the interpreter is finalized ends by unwinding its stack, which compiled
+/// frames do not survive. Dropping a job that has not run releases all that it holds.
+pub(crate) type Job = Box<dyn FnOnce(Python<'_>) -> PyResult<Call> + Send>;
 
-/// Calls `callable` inside a job. An exception goes to `sys.unraisablehook`.
-pub(crate) fn call_reporting<'py, A>(py: Python<'py>, callable: &Py<PyAny>, arguments: A)
-where
-    A: PyCallArgs<'py>,
-{
-    if let Err(error) = callable.call1(py, arguments) {
-        error.write_unraisable(py, Some(callable.bind(py)));
+/// A call of `function(argument)`.
+pub(crate) struct Call {
+    function: Py<PyAny>,
+    argument: Py<PyAny>,
+    /// Dropped when the function has returned.
+    guard: Option<Guard>,
+}
+
+type Guard = Box<dyn Any + Send>;
+
+impl Call {
+    pub(crate) fn new(function: Py<PyAny>, argument: impl Into<Py<PyAny>>) -> Self {
+        Call {
+            function,
+            argument: argument.into(),
+            guard: None,
+        }
+    }
+
+    /// A call of `function(*arguments)`.
+    pub(crate) fn with_arguments<A>(
+        py: Python<'_>,
+        function: &Py<PyAny>,
+        arguments: A,
+    ) -> PyResult<Self>
+    where
+        A: for<'py> IntoPyObject<'py, Target = PyTuple, Error: Into<PyErr>>,
+    {
+        let apply = py.import("nameko.utils.jobs")?.getattr("apply")?;
+        let call = (function, arguments).into_pyobject(py)?;
+        Ok(Call::new(apply.unbind(), call.into_any()))
+    }
+
+    /// Drops `guard` when the function has returned.
+    pub(crate) fn with_guard(self, guard: impl Any + Send) -> Self {
+        Call {
+            guard: Some(Box::new(guard)),
+            ..self
+        }
     }
 }
 
 /// The worker queue of one container.
 ///
-/// One hot thread drains it, many jobs per GIL attach. Another thread is woken only if the hot one
-/// is in one job for some hundred microseconds, or waits in a call of this module. One spare thread
-/// is kept parked. Threads are started through `spawn`, from Python threads only.
+/// One hot thread drains it. Another thread is woken only if the hot one is in one job for some
+/// hundred microseconds, or waits in a call of this module. One spare thread is kept parked. The
+/// owner starts the first thread; running threads start the further ones through `spawn`.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Jobs {
     pub(crate) queue: Arc<JobQueue>,
@@ -63,37 +98,29 @@ impl Jobs {
         }
     }
 
-    /// Queues a callable. Raises RuntimeError after `stop()`.
-    fn put(&self, py: Python<'_>, job: Py<PyAny>) -> PyResult<()> {
-        let job: Job = Box::new(move |py| call_reporting(py, &job, ()));
-        match self.queue.push(job) {
-            Ok(()) => self.ensure_thread(py),
-            Err(_) => Err(PyRuntimeError::new_err(
-                "the worker queue has been stopped and takes no more jobs",
-            )),
-        }
+    /// Queues `function(argument)`. Raises RuntimeError after `stop()`.
+    #[pyo3(signature = (function, argument = None))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        function: Py<PyAny>,
+        argument: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let argument = argument.unwrap_or_else(|| py.None());
+        let job: Job = Box::new(move |_| Ok(Call::new(function, argument)));
+        self.queue.push(job).map_err(|_| {
+            PyRuntimeError::new_err("the worker queue has been stopped and takes no more jobs")
+        })
     }
 
-    /// Runs the loop of one worker thread. Returns when the queue has been stopped.
-    fn run(&self, py: Python<'_>) {
-        let worker = Worker::enter(&self.queue);
-        loop {
-            let step = self.queue.next_step(worker.id, UNSENT.take());
-            step.flush.into_iter().flatten().for_each(Unsent::flush);
-            if step.start_thread
-                && let Err(error) = self.start_thread(py)
-            {
-                error.write_unraisable(py, None);
-            }
-            match step.next {
-                Next::Run(job) => {
-                    // The panic hook has reported the panic.
-                    let _ = catch_unwind(AssertUnwindSafe(|| job(py)));
-                    self.queue.running.fetch_sub(1, Ordering::Release);
-                }
-                Next::Park => py.detach(|| self.queue.park(worker.id)),
-                Next::Stop => return,
-            }
+    /// Registers the calling thread as a worker, until the iterator ends.
+    fn __iter__(jobs: &Bound<'_, Self>) -> JobRunner {
+        let queue = &jobs.get().queue;
+        JobRunner {
+            jobs: jobs.clone().unbind(),
+            queue: queue.clone(),
+            worker: queue.register(),
+            running: Mutex::new(Running::Nothing),
         }
     }
 
@@ -107,6 +134,12 @@ impl Jobs {
         self.queue.unfinished()
     }
 
+    /// Whether the queue refuses further jobs.
+    #[getter]
+    fn stopped(&self) -> bool {
+        lock(&self.queue.state).scheduler.has_stopped()
+    }
+
     /// Refuses further jobs. Threads return once the queue is empty; with `discard` at once, and
     /// queued deliveries are requeued at the broker.
     #[pyo3(signature = (discard = false))]
@@ -118,37 +151,122 @@ impl Jobs {
 }
 
 impl Jobs {
-    /// A queue for one thread, started by the caller.
+    /// A queue for one thread, which runs its last jobs at the exit of the process.
     pub(crate) fn single_threaded() -> Self {
         Jobs {
-            queue: Arc::new(JobQueue::new(1)),
+            queue: Arc::new(JobQueue {
+                runs_at_exit: true,
+                ..JobQueue::new(1)
+            }),
             spawn: Mutex::default(),
         }
-    }
-
-    /// Starts the first thread, if there is none. Running threads start the further ones.
-    pub(crate) fn ensure_thread(&self, py: Python<'_>) -> PyResult<()> {
-        let start = {
-            let scheduler = &mut lock(&self.queue.state).scheduler;
-            scheduler.has_no_threads() && scheduler.request_thread()
-        };
-        if start { self.start_thread(py) } else { Ok(()) }
-    }
-
-    /// Calls `spawn` for a thread that the scheduler already counts.
-    fn start_thread(&self, py: Python<'_>) -> PyResult<()> {
-        let spawn = lock(&self.spawn).as_ref().map(|spawn| spawn.clone_ref(py));
-        match spawn {
-            Some(spawn) => spawn.call0(py).map(drop),
-            None => Err(PyRuntimeError::new_err("the worker queue has been stopped")),
-        }
-        .inspect_err(|_| lock(&self.queue.state).scheduler.thread_not_started())
     }
 }
 
 impl Drop for Jobs {
     fn drop(&mut self) {
         self.queue.stop(true);
+    }
+}
+
+/// The jobs of one worker thread, as an iterator of functions and arguments.
+#[pyclass(frozen, module = "nameko._nameko")]
+pub(crate) struct JobRunner {
+    jobs: Py<Jobs>,
+    queue: Arc<JobQueue>,
+    worker: WorkerId,
+    running: Mutex<Running>,
+}
+
+/// The call that a worker thread is making.
+enum Running {
+    Nothing,
+    /// A job, with the guard of its call.
+    Job(Option<Guard>),
+    /// The start of another thread.
+    Spawn,
+}
+
+#[pymethods]
+impl JobRunner {
+    fn __iter__(runner: Py<Self>) -> Py<Self> {
+        runner
+    }
+
+    /// Waits for a job. Ends when the queue has been stopped.
+    fn __next__(&self, py: Python<'_>) -> Option<(Py<PyAny>, Py<PyAny>)> {
+        self.finish();
+        loop {
+            let step = self.queue.next_step(self.worker, UNSENT.take());
+            step.flush.into_iter().flatten().for_each(Unsent::flush);
+            match step.next {
+                Next::Run(job) => {
+                    // The panic hook has reported a panic.
+                    let call = catch_unwind(AssertUnwindSafe(|| job(py)));
+                    match call {
+                        Ok(Ok(call)) => {
+                            *lock(&self.running) = Running::Job(call.guard);
+                            return Some((call.function, call.argument));
+                        }
+                        Ok(Err(error)) => report(error, py, None),
+                        Err(_) => {}
+                    }
+                    self.queue.running.fetch_sub(1, Ordering::Release);
+                }
+                Next::StartThread => {
+                    let spawn = lock(&self.jobs.get().spawn)
+                        .as_ref()
+                        .map(|spawn| spawn.clone_ref(py));
+                    match spawn {
+                        Some(spawn) => {
+                            *lock(&self.running) = Running::Spawn;
+                            return Some((spawn, self.jobs.clone_ref(py).into_any()));
+                        }
+                        None => lock(&self.queue.state).scheduler.thread_not_started(),
+                    }
+                }
+                Next::Park => py.detach(|| {
+                    self.queue.park(self.worker);
+                    if !self.queue.runs_at_exit {
+                        finalization::pause();
+                    }
+                }),
+                Next::Stop => {
+                    self.queue.leave(self.worker);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Reports an exception of the latest function to `sys.unraisablehook`.
+    fn failed(&self, py: Python<'_>, function: &Bound<'_, PyAny>, error: Bound<'_, PyAny>) {
+        if matches!(*lock(&self.running), Running::Spawn) {
+            lock(&self.queue.state).scheduler.thread_not_started();
+        }
+        report(PyErr::from_value(error), py, Some(function));
+    }
+}
+
+impl JobRunner {
+    /// Records the end of the latest job.
+    fn finish(&self) {
+        let running = std::mem::replace(&mut *lock(&self.running), Running::Nothing);
+        if let Running::Job(guard) = running {
+            drop(guard);
+            self.queue.running.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// Passes an exception to `sys.unraisablehook`.
+fn report(error: PyErr, py: Python<'_>, function: Option<&Bound<'_, PyAny>>) {
+    finalization::call_python(|| error.write_unraisable(py, function));
+}
+
+impl Drop for JobRunner {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -159,6 +277,8 @@ pub(crate) struct JobQueue {
     wake_watchdog: Condvar,
     /// The number of running jobs. A job is counted before the lock on `state` is released.
     running: AtomicUsize,
+    /// Whether jobs still start when the interpreter is about to end.
+    runs_at_exit: bool,
 }
 
 struct State {
@@ -178,8 +298,6 @@ struct State {
 struct Step {
     /// Replies to flush first.
     flush: [Option<Unsent>; 2],
-    /// Whether to start another thread before the job.
-    start_thread: bool,
     next: Next<Job>,
 }
 
@@ -196,6 +314,7 @@ impl JobQueue {
             state: Mutex::new(state),
             wake_watchdog: Condvar::new(),
             running: AtomicUsize::new(0),
+            runs_at_exit: false,
         }
     }
 
@@ -250,20 +369,33 @@ impl JobQueue {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let was_short = state.scheduler.is_hot_worker(worker, now);
-        let next = state.scheduler.next(worker, now);
+        let (next, woken) = state.scheduler.next(worker, now);
         let runs = matches!(next, Next::Run(_));
         if runs {
             self.running.fetch_add(1, Ordering::Relaxed);
         }
-        let start_thread = runs && state.scheduler.request_thread();
         let may_grow = runs && was_short && state.scheduler.next_check_at().is_some();
         let flush = state.replies.add(reply, may_grow);
-        self.wake(state, None);
-        Step {
-            flush,
-            start_thread,
-            next,
-        }
+        self.wake(state, woken);
+        Step { flush, next }
+    }
+
+    /// Registers the calling thread as a worker.
+    fn register(self: &Arc<Self>) -> WorkerId {
+        let worker = {
+            let mut state = lock(&self.state);
+            let worker = state.scheduler.register();
+            state.threads.insert(worker, std::thread::current());
+            worker
+        };
+        CURRENT.set(Some((self.clone(), worker)));
+        worker
+    }
+
+    /// Removes the calling thread.
+    fn leave(&self, worker: WorkerId) {
+        lock(&self.state).threads.remove(&worker);
+        CURRENT.set(None);
     }
 
     /// Sleeps until the scheduler wakes this thread.
@@ -306,12 +438,11 @@ impl JobQueue {
                 unsent.flush();
                 state = lock(&self.state);
             }
-            if let Some(worker) = state.scheduler.check_stalled(Instant::now())
-                && let Some(thread) = state.threads.get(&worker)
-            {
+            let woken = state.scheduler.check_stalled(Instant::now());
+            if let Some(thread) = woken.and_then(|worker| state.threads.get(&worker)) {
                 thread.unpark();
             }
-            let pause = pace.after_check(&state.scheduler);
+            let pause = pace.after_check(&state.scheduler, woken.is_some());
             state.check_scheduled = pause.is_some();
             state = match pause {
                 Some(pause) => {
@@ -344,14 +475,14 @@ impl WatchdogPace {
     }
 
     /// Returns the pause until the next check; none if the watchdog sleeps until it is woken.
-    fn after_check(&mut self, scheduler: &Scheduler<Job>) -> Option<Duration> {
+    fn after_check(&mut self, scheduler: &Scheduler<Job>, stalled: bool) -> Option<Duration> {
         let started_jobs = scheduler.started_jobs();
         if scheduler.next_check_at().is_none() {
             self.idle_checks += 1;
             self.interval = MAX_CHECK_INTERVAL;
         } else {
             self.idle_checks = 0;
-            self.interval = if started_jobs == self.started_jobs {
+            self.interval = if stalled || started_jobs == self.started_jobs {
                 STALL_AFTER
             } else {
                 // Exponential backoff while the hot thread makes progress.
@@ -384,36 +515,6 @@ pub(crate) fn flush_after_job(unsent: Unsent) {
     }
 }
 
-/// The registration of a thread with a queue.
-struct Worker {
-    queue: Arc<JobQueue>,
-    id: WorkerId,
-    /// The outer registration, if `run()` was called inside a job.
-    outer: Option<(Arc<JobQueue>, WorkerId)>,
-}
-
-impl Worker {
-    fn enter(queue: &Arc<JobQueue>) -> Self {
-        let mut state = lock(&queue.state);
-        let id = state.scheduler.register();
-        state.threads.insert(id, std::thread::current());
-        drop(state);
-        let outer = CURRENT.replace(Some((queue.clone(), id)));
-        Worker {
-            queue: queue.clone(),
-            id,
-            outer,
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        lock(&self.queue.state).threads.remove(&self.id);
-        CURRENT.set(self.outer.take());
-    }
-}
-
 /// Keeps this thread hot because its job is about to finish, although the job took its time. The
 /// next job follows soon, and a second thread would only compete for the GIL.
 pub(crate) fn nearly_finished() {
@@ -434,5 +535,13 @@ pub(crate) fn about_to_block() {
         for unsent in [held, UNSENT.take()].into_iter().flatten() {
             unsent.flush();
         }
+    }
+}
+
+/// Flushes the replies of this worker's job so far, because the next part may take long.
+#[pyfunction]
+pub(crate) fn flush_replies() {
+    if let Some(unsent) = UNSENT.take() {
+        unsent.flush();
     }
 }

@@ -17,6 +17,7 @@ mod consumers;
 mod convert;
 mod delivery;
 mod error;
+mod finalization;
 mod interrupt;
 mod jobs;
 mod logs;
@@ -48,14 +49,22 @@ mod _nameko {
     #[pymodule_export]
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
-        error::AmqpError, interrupt::interrupt, jobs::Jobs, logs::on_log, options::Options,
-        patch_guard::PatchGuard, pending::Pending, probe::probe, publisher::Publisher,
-        reply_listener::ReplyListener, retry::Retry, supervisor::ProcessTable, web::body::HttpBody,
-        web::request::HttpRequest, web::server::HttpServer, web::socket::WebSocket,
+        error::AmqpError, interrupt::interrupt, jobs::JobRunner, jobs::Jobs, jobs::flush_replies,
+        logs::on_log, options::Options, patch_guard::PatchGuard, pending::Pending, probe::probe,
+        publisher::Publisher, reply_listener::ReplyListener, retry::Retry,
+        supervisor::ProcessTable, web::body::HttpBody, web::request::HttpRequest,
+        web::server::HttpServer, web::socket::WebSocket,
     };
 
-    /// Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`. For
-    /// `atexit`.
+    /// Announces the end of the interpreter to the threads of this module, then calls `shutdown()`.
+    /// For `atexit`.
+    #[pyfunction]
+    fn finalize(py: Python<'_>) -> PyResult<()> {
+        finalization::begin(py);
+        shutdown(py)
+    }
+
+    /// Closes the publishers, and ends the I/O thread and the thread `nameko-callbacks`.
     #[pyfunction]
     fn shutdown(py: Python<'_>) -> PyResult<()> {
         py.detach(runtime::shutdown);

@@ -12,7 +12,6 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::callbacks;
-use crate::jobs::call_reporting;
 
 /// The callback for log records; none before `on_log`.
 static CALLBACK: Mutex<Option<Arc<Py<PyAny>>>> = Mutex::new(None);
@@ -62,9 +61,7 @@ impl Subscriber for ToPython {
         let mut text = Text::default();
         event.record(&mut text);
         let text = text.message + &text.fields;
-        callbacks::post(Box::new(move |py| {
-            call_reporting(py, &callback, (level, logger, text));
-        }));
+        callbacks::post(&callback, move |_| (level, logger, text));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

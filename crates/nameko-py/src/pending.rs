@@ -89,7 +89,7 @@ impl Pending {
         self.promise.complete(Outcome::Cancelled);
     }
 
-    /// Registers `fn`, called by `loop_notifier.run()` on completion.
+    /// Registers `fn`, due in `loop_notifier` on completion.
     #[pyo3(signature = (loop_notifier, r#fn))]
     fn add_done_callback(&self, loop_notifier: &Bound<'_, Completions>, r#fn: Py<PyAny>) {
         self.promise.notify(&loop_notifier.get().waker, r#fn);

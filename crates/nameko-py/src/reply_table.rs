@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 use crate::callbacks;
 use crate::delivery::Delivery as PyDelivery;
 use crate::error::Failure;
-use crate::jobs::call_reporting;
 use crate::promise::{Outcome, Promise};
 
 /// A call that is completed through its promise.
@@ -69,9 +68,7 @@ impl ReplyTable {
         };
         let callback = lock(&self.on_unknown).clone();
         if let Some(callback) = callback {
-            callbacks::post(Box::new(move |py| {
-                call_reporting(py, &callback, (PyDelivery::settled(unknown),));
-            }));
+            callbacks::post(&callback, |_| (PyDelivery::settled(unknown),));
         }
     }
 

@@ -3,13 +3,18 @@
 //! Threads that compete for the GIL cost far more than the jobs they run. So one thread, the *hot*
 //! one, runs short jobs back to back. Another is woken only if the hot thread has been in one job
 //! for longer than [`STALL_AFTER`], or reports that it is about to block. Blocking jobs thus spread
-//! over all threads, while a burst of short ones stays on one.
+//! over all threads, while a burst of short ones stays on one. After [`EAGER_AFTER`] stalls in a
+//! row the jobs are taken to block: each thread that starts one wakes the next.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long the hot thread may be in one job before another thread is woken for the jobs behind it.
 pub(crate) const STALL_AFTER: Duration = Duration::from_micros(250);
+
+/// The number of stalls in a row, without a short job in between, after which jobs are taken to
+/// block.
+const EAGER_AFTER: u32 = 4;
 
 /// A thread of a scheduler.
 pub(crate) type WorkerId = usize;
@@ -19,6 +24,9 @@ pub(crate) type WorkerId = usize;
 pub(crate) enum Next<T> {
     /// Run this job, then ask again.
     Run(T),
+    /// Start one more thread, then ask again. It is counted until
+    /// [`Scheduler::thread_not_started`] reports a failure.
+    StartThread,
     /// Sleep until woken: the worker is on the list of parked threads.
     Park,
     /// Return: the scheduler has stopped.
@@ -43,6 +51,10 @@ pub(crate) struct Scheduler<T> {
     waking: Option<WorkerId>,
     /// The number of jobs started, by which the watchdog detects progress.
     started_jobs: u64,
+    /// The number of stalls since the last short job.
+    stalls: u32,
+    /// Whether the next thread that asks must do without a spare, after a failed start.
+    start_failed: bool,
     stopped: bool,
 }
 
@@ -59,6 +71,8 @@ impl<T> Scheduler<T> {
             hot: None,
             waking: None,
             started_jobs: 0,
+            stalls: 0,
+            start_failed: false,
             stopped: false,
         }
     }
@@ -91,28 +105,45 @@ impl<T> Scheduler<T> {
         self.next_worker
     }
 
-    /// Returns the next step of a thread.
-    pub(crate) fn next(&mut self, worker: WorkerId, now: Instant) -> Next<T> {
+    /// Returns the next step of a thread, and another thread to wake, if any.
+    ///
+    /// A spare thread is started before a job is taken: a job that is taken starts at once, so that
+    /// jobs start in order.
+    pub(crate) fn next(&mut self, worker: WorkerId, now: Instant) -> (Next<T>, Option<WorkerId>) {
         if self.waking == Some(worker) {
             self.waking = None;
         }
+        if self.is_hot_worker(worker, now) {
+            self.stalls = 0;
+        }
+        let jobs_block = self.stalls >= EAGER_AFTER;
         let another_is_hot = self.is_hot(now) && self.hot.is_some_and(|(hot, _)| hot != worker);
-        if another_is_hot && !self.stopped {
+        if another_is_hot && !jobs_block && !self.stopped {
             self.parked.push(worker);
-            return Next::Park;
+            return (Next::Park, None);
+        }
+        let may_start = !std::mem::take(&mut self.start_failed);
+        if may_start && !self.jobs.is_empty() && self.request_thread() {
+            self.hot = Some((worker, now));
+            return (Next::StartThread, None);
         }
         if let Some(job) = self.jobs.pop_front() {
             self.hot = Some((worker, now));
             self.started_jobs += 1;
-            return Next::Run(job);
+            let woken = if jobs_block && !self.jobs.is_empty() {
+                self.wake_one()
+            } else {
+                None
+            };
+            return (Next::Run(job), woken);
         }
         self.clear_hot(worker);
         if self.stopped {
             self.threads -= 1;
-            return Next::Stop;
+            return (Next::Stop, None);
         }
         self.parked.push(worker);
-        Next::Park
+        (Next::Park, None)
     }
 
     /// Marks the thread's job as about to block. Returns the thread to wake for the jobs behind it.
@@ -145,15 +176,17 @@ impl<T> Scheduler<T> {
     /// Checks for a stall. Returns the thread to wake if the hot one is stalled.
     pub(crate) fn check_stalled(&mut self, now: Instant) -> Option<WorkerId> {
         if self.jobs.is_empty() || self.is_hot(now) {
-            None
-        } else {
-            self.wake_one()
+            return None;
         }
+        let woken = self.wake_one();
+        if woken.is_some() {
+            self.stalls = self.stalls.saturating_add(1);
+        }
+        woken
     }
 
-    /// Requests one more thread if none is spare. Returns whether to start it; it is counted until
-    /// [`Scheduler::thread_not_started`] reports a failure.
-    pub(crate) fn request_thread(&mut self) -> bool {
+    /// Requests one more thread if none is spare. Returns whether to start it.
+    fn request_thread(&mut self) -> bool {
         let starts = !self.stopped
             && self.parked.is_empty()
             && self.starting == 0
@@ -168,6 +201,7 @@ impl<T> Scheduler<T> {
     /// Reports that a requested thread could not be started. Has no effect if it has registered
     /// nevertheless, when its starter was interrupted afterwards.
     pub(crate) fn thread_not_started(&mut self) {
+        self.start_failed = true;
         if self.starting > 0 {
             self.starting -= 1;
             self.threads -= 1;
@@ -209,11 +243,6 @@ impl<T> Scheduler<T> {
         self.stopped
     }
 
-    /// Whether no thread is registered or being started.
-    pub(crate) fn has_no_threads(&self) -> bool {
-        self.threads == 0
-    }
-
     /// Whether a thread has started a job recently.
     fn is_hot(&self, now: Instant) -> bool {
         self.hot
@@ -241,13 +270,24 @@ impl<T> Scheduler<T> {
 mod tests {
     use super::*;
 
+    /// The next step of a thread that wakes no other.
+    fn step<T: std::fmt::Debug>(
+        scheduler: &mut Scheduler<T>,
+        worker: WorkerId,
+        now: Instant,
+    ) -> Next<T> {
+        let (next, woken) = scheduler.next(worker, now);
+        assert_eq!(woken, None);
+        next
+    }
+
     /// A scheduler with `count` parked threads.
     fn idle(count: usize) -> (Scheduler<u32>, Vec<WorkerId>, Instant) {
         let now = Instant::now();
         let mut scheduler = Scheduler::new(count);
         let workers: Vec<WorkerId> = (0..count).map(|_| scheduler.register()).collect();
         for worker in &workers {
-            assert_eq!(scheduler.next(*worker, now), Next::Park);
+            assert_eq!(step(&mut scheduler, *worker, now), Next::Park);
         }
         (scheduler, workers, now)
     }
@@ -268,21 +308,21 @@ mod tests {
         }
         for job in 0..100 {
             assert_eq!(
-                scheduler.next(hot, now),
+                step(&mut scheduler, hot, now),
                 Next::Run(job),
                 "first in, first out"
             );
             now += STALL_AFTER / 2;
             assert_eq!(scheduler.check_stalled(now), None);
         }
-        assert_eq!(scheduler.next(hot, now), Next::Park);
+        assert_eq!(step(&mut scheduler, hot, now), Next::Park);
     }
 
     #[test]
     fn a_thread_that_makes_progress_keeps_the_jobs_behind_its_own() {
         let (mut scheduler, _, now) = idle(3);
         let first = scheduler.push(1, now).unwrap().unwrap();
-        assert_eq!(scheduler.next(first, now), Next::Run(1));
+        assert_eq!(step(&mut scheduler, first, now), Next::Run(1));
         let later = now + STALL_AFTER;
         scheduler.touch(first, later);
         assert_eq!(scheduler.push(2, later), Ok(None));
@@ -297,7 +337,7 @@ mod tests {
     fn a_job_behind_a_stalled_thread_moves_to_another() {
         let (mut scheduler, _, now) = idle(3);
         let first = scheduler.push(1, now).unwrap().unwrap();
-        assert_eq!(scheduler.next(first, now), Next::Run(1));
+        assert_eq!(step(&mut scheduler, first, now), Next::Run(1));
         assert_eq!(scheduler.push(2, now), Ok(None));
         assert_eq!(scheduler.next_check_at(), Some(now + STALL_AFTER));
         let later = now + STALL_AFTER;
@@ -310,14 +350,14 @@ mod tests {
             None,
             "no check while it is waking"
         );
-        assert_eq!(scheduler.next(second, later), Next::Run(2));
+        assert_eq!(step(&mut scheduler, second, later), Next::Run(2));
     }
 
     #[test]
     fn a_job_wakes_a_thread_at_once_while_all_others_are_stalled() {
         let (mut scheduler, _, now) = idle(2);
         let first = scheduler.push(1, now).unwrap().unwrap();
-        assert_eq!(scheduler.next(first, now), Next::Run(1));
+        assert_eq!(step(&mut scheduler, first, now), Next::Run(1));
         assert!(scheduler.push(2, now + STALL_AFTER).unwrap().is_some());
     }
 
@@ -325,12 +365,12 @@ mod tests {
     fn a_thread_that_blocks_hands_its_jobs_over() {
         let (mut scheduler, _, now) = idle(2);
         let first = scheduler.push(1, now).unwrap().unwrap();
-        assert_eq!(scheduler.next(first, now), Next::Run(1));
+        assert_eq!(step(&mut scheduler, first, now), Next::Run(1));
         assert_eq!(scheduler.push(2, now), Ok(None));
         let second = scheduler.block(first).expect("another is woken at once");
-        assert_eq!(scheduler.next(second, now), Next::Run(2));
+        assert_eq!(step(&mut scheduler, second, now), Next::Run(2));
         assert_eq!(
-            scheduler.next(first, now),
+            step(&mut scheduler, first, now),
             Next::Park,
             "the other is hot now"
         );
@@ -345,7 +385,7 @@ mod tests {
         }
         let mut running = 0;
         while let Some(worker) = woken {
-            assert_eq!(scheduler.next(worker, now), Next::Run(running));
+            assert_eq!(step(&mut scheduler, worker, now), Next::Run(running));
             running += 1;
             now += STALL_AFTER;
             woken = scheduler.check_stalled(now);
@@ -370,23 +410,56 @@ mod tests {
     fn threads_are_started_one_at_a_time_up_to_the_limit() {
         let now = Instant::now();
         let mut scheduler = Scheduler::<u32>::new(2);
-        assert!(scheduler.request_thread());
-        assert!(!scheduler.request_thread(), "one is being started");
         let first = scheduler.register();
-        assert!(
-            scheduler.request_thread(),
-            "a spare, before the first starts a job"
+        for job in 1..4 {
+            scheduler.push(job, now).unwrap();
+        }
+        assert_eq!(
+            step(&mut scheduler, first, now),
+            Next::StartThread,
+            "a spare, before the first job is taken"
         );
+        assert!(!scheduler.request_thread(), "one is being started");
         scheduler.thread_not_started();
-        assert!(
-            scheduler.request_thread(),
-            "it failed, so it is tried again"
+        assert_eq!(
+            step(&mut scheduler, first, now),
+            Next::Run(1),
+            "jobs do not wait for a thread that cannot be started"
+        );
+        assert_eq!(
+            step(&mut scheduler, first, now),
+            Next::StartThread,
+            "it is tried again"
         );
         let second = scheduler.register();
-        assert_eq!(scheduler.next(second, now), Next::Park);
-        assert!(!scheduler.request_thread());
-        assert_eq!(scheduler.next(first, now), Next::Park);
-        assert_eq!(scheduler.push(1, now), Ok(Some(first)));
+        assert_eq!(step(&mut scheduler, second, now), Next::Park);
+        assert_eq!(step(&mut scheduler, first, now), Next::Run(2));
+        assert!(!scheduler.request_thread(), "the limit is reached");
+    }
+
+    #[test]
+    fn threads_wake_each_other_while_jobs_block() {
+        let (mut scheduler, _, mut now) = idle(20);
+        let mut woken = scheduler.push(0, now).unwrap();
+        for job in 1..30 {
+            assert_eq!(scheduler.push(job, now), Ok(None));
+        }
+        for job in 0..EAGER_AFTER {
+            let worker = woken.unwrap();
+            assert_eq!(step(&mut scheduler, worker, now), Next::Run(job));
+            now += STALL_AFTER;
+            woken = scheduler.check_stalled(now);
+        }
+        for job in EAGER_AFTER..20 {
+            let (next, another) = scheduler.next(woken.unwrap(), now);
+            assert_eq!(next, Next::Run(job), "without a pause");
+            woken = another;
+        }
+        assert_eq!(woken, None, "all threads run");
+        // One thread that runs two jobs in a row runs short ones.
+        assert_eq!(scheduler.next(1, now).0, Next::Run(20));
+        assert_eq!(step(&mut scheduler, 1, now), Next::Run(21));
+        assert_eq!(step(&mut scheduler, 2, now), Next::Park);
     }
 
     #[test]
@@ -405,9 +478,9 @@ mod tests {
                 scheduler.register()
             };
             scheduler.stop(false);
-            assert_eq!(scheduler.next(worker, now), Next::Run(1));
-            assert_eq!(scheduler.next(worker, now), Next::Stop);
-            assert!(scheduler.has_no_threads());
+            assert_eq!(step(&mut scheduler, worker, now), Next::Run(1));
+            assert_eq!(step(&mut scheduler, worker, now), Next::Stop);
+            assert_eq!(scheduler.threads, 0);
         }
     }
 
@@ -419,11 +492,11 @@ mod tests {
         let (woken, discarded) = scheduler.stop(false);
         assert_eq!((woken.len(), discarded.len()), (2, 0));
         assert_eq!(scheduler.push(3, now), Err(3));
-        assert_eq!(scheduler.next(hot, now), Next::Run(1));
+        assert_eq!(step(&mut scheduler, hot, now), Next::Run(1));
         let other = workers.into_iter().find(|worker| *worker != hot).unwrap();
-        assert_eq!(scheduler.next(other, now), Next::Run(2));
-        assert_eq!(scheduler.next(other, now), Next::Stop);
-        assert_eq!(scheduler.next(hot, now), Next::Stop);
+        assert_eq!(step(&mut scheduler, other, now), Next::Run(2));
+        assert_eq!(step(&mut scheduler, other, now), Next::Stop);
+        assert_eq!(step(&mut scheduler, hot, now), Next::Stop);
     }
 
     #[test]
@@ -432,6 +505,6 @@ mod tests {
         let hot = scheduler.push(1, now).unwrap().unwrap();
         assert_eq!(scheduler.push(2, now), Ok(None));
         assert_eq!(scheduler.stop(true).1, [1, 2]);
-        assert_eq!(scheduler.next(hot, now), Next::Stop);
+        assert_eq!(step(&mut scheduler, hot, now), Next::Stop);
     }
 }

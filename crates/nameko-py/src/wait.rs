@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 
+use crate::finalization;
 use crate::jobs;
 use crate::runtime::{self, Generation};
 
@@ -54,7 +55,11 @@ where
     jobs::about_to_block();
     loop {
         let until = earliest(deadline, Instant::now() + INTERRUPT_CHECK);
-        let output = py.detach(|| drive(&runtime, future.as_mut(), &waker, &wakeup, until));
+        let output = py.detach(|| {
+            let output = drive(&runtime, future.as_mut(), &waker, &wakeup, until);
+            finalization::pause();
+            output
+        });
         if let Some(output) = output {
             return output.map(Some).ok_or_else(ended);
         }
@@ -159,5 +164,5 @@ fn check_interrupts(py: Python<'_>) -> PyResult<()> {
     let no_op = NO_OP.get_or_try_init(py, || {
         py.eval(c"lambda: None", None, None).map(Bound::unbind)
     })?;
-    no_op.call0(py).map(drop)
+    finalization::call_python(|| no_op.call0(py)).map_or(Ok(()), |called| called.map(drop))
 }

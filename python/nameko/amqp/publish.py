@@ -20,6 +20,7 @@ from nameko.amqp import connection
 from nameko.amqp.entities import exchange_to_dict, queue_to_dict
 from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.constants import DEFAULT_RETRY_POLICY, DEFAULT_TRANSPORT_OPTIONS, PERSISTENT
+from nameko.utils import green
 
 __all__ = [
     "Outgoing",
@@ -121,13 +122,13 @@ class Producer:
             self.declare(declare)
         message = self._outgoing(payload, mandatory, retry, retry_policy, options)
         try:
-            return self.publisher.publish(**message, timeout=timeout)
+            return green.run(self.publisher.publish, **message, timeout=timeout)
         except _nameko.AmqpError as exc:
             if not self._should_redeclare(exc, declare):
                 raise translate(exc, retried=retry) from None
         self.declare(declare)
         try:
-            self.publisher.publish(**message, timeout=timeout)
+            green.run(self.publisher.publish, **message, timeout=timeout)
         except _nameko.AmqpError as exc:
             raise translate(exc, retried=retry) from None
 
@@ -163,7 +164,7 @@ class Producer:
         if not new:
             return
         try:
-            self.publisher.declare(*_split(new.values()))
+            green.run(self.publisher.declare, *_split(new.values()))
         except _nameko.AmqpError as exc:
             raise translate(exc) from None
         self._declared.setdefault(self._options, set()).update(new)

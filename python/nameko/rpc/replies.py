@@ -12,6 +12,7 @@ from kombu.serialization import registry
 from nameko import _nameko, loop, serialization
 from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.exceptions import RpcTimeout, UnknownService, deserialize
+from nameko.utils import green
 from nameko.utils.threads import Event
 
 _log = getLogger("nameko.rpc")
@@ -94,7 +95,7 @@ class ReplyEvent:
         cannot be sent.
         """
         try:
-            return self._body(self.pending.wait(self.timeout))
+            return self._body(self.pending.wait(green.wait(self.pending, self.timeout)))
         except TimeoutError:
             raise self._timed_out() from None
         except _nameko.AmqpError as exc:

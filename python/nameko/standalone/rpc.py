@@ -24,7 +24,7 @@ from nameko.containers import WorkerContext
 from nameko.exceptions import RpcTimeout as RpcTimeout
 from nameko.extensions import Entrypoint
 from nameko.rpc import ClusterProxy, ReplyEvent, ReplyListener, ServiceProxy
-from nameko.utils import eventlet_guard
+from nameko.utils import green
 
 _logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class ReplyConsumer:
         self._consumers = consumers
         provider.attach(consumers, None)
         try:
-            if consumers.start(CONNECT_TIMEOUT):
+            if green.run(consumers.start, CONNECT_TIMEOUT):
                 return
             error = self._error
             if error is not None:
@@ -104,7 +104,7 @@ class ReplyConsumer:
     def unregister_provider(self, provider: Any) -> None:
         consumers, self._consumers = self._consumers, None
         if consumers is not None:
-            consumers.stop()
+            green.run(consumers.stop)
 
     def ack_message(self, message: Any) -> None:
         """A no-op: replies are acknowledged on receipt."""
@@ -215,7 +215,6 @@ class StandaloneProxyBase:
         The client may be started again after stop(), and after a fork. Raises the exceptions of
         kombu and py-amqp if the broker is unreachable or refuses the connection.
         """
-        eventlet_guard()
         with self._start_lock:
             if self._started_in != os.getpid():
                 self._reply_listener.setup()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import _thread
 import inspect
 import re
 from copy import deepcopy
 from pydoc import locate
 from typing import Any
 from urllib.parse import urlparse
+
+from nameko.utils import green
 
 REDACTED = "********"
 
@@ -76,12 +77,12 @@ def sanitize_url(url: str) -> str:
 
 
 def eventlet_guard() -> None:
-    """Raises RuntimeError if eventlet or gevent has patched threads, since real threads would
-    hang."""
-    module = getattr(_thread.start_new_thread, "__module__", None) or ""
-    for name, call in (("eventlet", "monkey_patch()"), ("gevent", "monkey.patch_all()")):
-        if module.startswith(name):
-            raise RuntimeError(
-                "This process called {0}.{1}, which replaces the threads that nameko runs on. "
-                "nameko needs no {0} since version 3: remove the call to {1}.".format(name, call)
-            )
+    """Raises RuntimeError if eventlet or gevent has patched threads: a service needs real ones."""
+    name = green.library()
+    if name is not None:
+        call = {"eventlet": "monkey_patch()", "gevent": "monkey.patch_all()"}[name]
+        raise RuntimeError(
+            "This process called {0}.{1}, which replaces the threads that services run on. A "
+            "service needs no {0} since version 3: remove the call to {1}. Standalone clients work "
+            "in such a process.".format(name, call)
+        )

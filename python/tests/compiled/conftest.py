@@ -15,6 +15,7 @@ import pytest
 from topology import DEADLINE, a_queue, a_reply_queue
 
 from nameko import _nameko, _process
+from nameko.utils.jobs import run_jobs
 
 EXTERNAL = os.environ.get("NAMEKO_TEST_AMQP_URI")
 
@@ -40,14 +41,12 @@ class Pool:
     def __init__(self, max_threads=10):
         self.threads = []
         self.jobs = _nameko.Jobs(max_threads, self._spawn)
+        self._spawn(self.jobs)
 
-    def _spawn(self):
-        thread = threading.Thread(target=self._run, daemon=True)
+    def _spawn(self, jobs):
+        thread = threading.Thread(target=run_jobs, args=(jobs,), daemon=True)
         self.threads.append(thread)
         thread.start()
-
-    def _run(self):
-        self.jobs.run()
 
     def stop(self, discard=False):
         self.jobs.stop(discard)

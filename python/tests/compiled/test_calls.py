@@ -146,7 +146,12 @@ class TestRpc:
         async def main():
             loop = asyncio.get_running_loop()
             completions = _nameko.Completions()
-            loop.add_reader(completions.fileno(), completions.run)
+
+            def run_callbacks():
+                for callback in completions.take():
+                    callback()
+
+            loop.add_reader(completions.fileno(), run_callbacks)
             try:
                 bodies = []
                 for rounds in range(3):

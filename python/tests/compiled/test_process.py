@@ -85,6 +85,7 @@ for call in pending:
         code = """
 import os, threading, time
 from nameko import _nameko
+from nameko.utils.jobs import run_jobs
 def threads():
     # A joined thread may be listed for a moment longer.
     end = time.monotonic() + 10
@@ -95,7 +96,10 @@ def use():
     broker = _nameko.Broker()
     options = _nameko.Options(broker.uri)
     consumers = _nameko.Consumers(options)
-    jobs = _nameko.Jobs(2, lambda: threading.Thread(target=lambda: jobs.run()).start())
+    def spawn(jobs):
+        threading.Thread(target=run_jobs, args=(jobs,)).start()
+    jobs = _nameko.Jobs(2, spawn)
+    spawn(jobs)
     done = threading.Event()
     consumers.add({"name": "q", "auto_delete": True}, lambda delivery: done.set(), jobs)
     assert consumers.start(10)

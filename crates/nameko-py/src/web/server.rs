@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::jobs::{Jobs, call_reporting};
+use crate::jobs::{Call, Job, Jobs};
 use crate::runtime;
 use crate::wait::{deadline, wait};
 use crate::web::body::read_ahead;
@@ -95,15 +95,8 @@ impl HttpServer {
 
     /// Calls `handler(request)` for each request as a job of `jobs`, at most `limit` at a time;
     /// further requests wait.
-    fn serve(
-        &self,
-        py: Python<'_>,
-        handler: Py<PyAny>,
-        jobs: &Bound<'_, Jobs>,
-        limit: usize,
-    ) -> PyResult<()> {
+    fn serve(&self, handler: Py<PyAny>, jobs: &Bound<'_, Jobs>, limit: usize) -> PyResult<()> {
         let runtime = runtime::handle()?;
-        jobs.get().ensure_thread(py)?;
         let mut state = lock(&self.state);
         let server = match std::mem::replace(&mut *state, ServerState::Closed) {
             ServerState::Bound(server) => server,
@@ -249,9 +242,9 @@ impl nameko::web::Handler for Gateway {
         let sockets = self.sockets.clone();
         let request = HttpRequest::new(head, peer, body, reply, in_flight, (upgrade, sockets));
         let handler = self.handler.clone();
-        let job = Box::new(move |py: Python<'_>| {
-            call_reporting(py, &handler, (request,));
-            drop(permit);
+        let job: Job = Box::new(move |py| {
+            let request = Py::new(py, request)?;
+            Ok(Call::new(handler.clone_ref(py), request).with_guard(permit))
         });
         if self.sockets.jobs.push(job).is_err() {
             return embed::stopping();

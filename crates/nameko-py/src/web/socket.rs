@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::jobs::{JobQueue, call_reporting};
+use crate::jobs::{Call, Job, JobQueue};
 use crate::runtime;
 use crate::web::count::CountGuard;
 
@@ -174,31 +174,34 @@ impl SocketListener for Callbacks {
             return;
         };
         let on_message = self.on_message.clone();
-        self.run(move |py| {
+        self.run(move |py, finished| {
             let message = match std::str::from_utf8(&body) {
                 Ok(text) => PyString::new(py, text).into_any(),
                 Err(_) => PyBytes::new(py, &body).into_any(),
             };
-            call_reporting(py, &on_message, (message,));
-            drop(permit);
+            let call = Call::new(on_message.clone_ref(py), message);
+            Ok(call.with_guard((permit, finished)))
         })
         .await;
     }
 
     async fn left(&self) {
         let on_close = self.on_close.clone();
-        self.run(move |py| call_reporting(py, &on_close, ())).await;
+        self.run(move |py, finished| {
+            Ok(Call::with_arguments(py, &on_close, ())?.with_guard(finished))
+        })
+        .await;
     }
 }
 
 impl Callbacks {
     /// Runs a job. Returns when it has run, or was dropped by a stopped queue.
-    async fn run(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
+    async fn run(
+        &self,
+        call: impl FnOnce(Python<'_>, oneshot::Sender<()>) -> PyResult<Call> + Send + 'static,
+    ) {
         let (sender, finished) = oneshot::channel::<()>();
-        let job = Box::new(move |py: Python<'_>| {
-            job(py);
-            drop(sender);
-        });
+        let job: Job = Box::new(move |py| call(py, sender));
         drop(self.sockets.jobs.push(job));
         let _ = finished.await;
     }

@@ -83,8 +83,12 @@ impl RequeuePause {
     /// If its connection ends earlier, the broker requeues it.
     pub async fn requeue(self, queue: &str, acker: crate::amqp::Acker) {
         let (failures, pause) = self.next();
+        let times = match failures {
+            1 => "once".to_owned(),
+            _ => format!("{failures} times"),
+        };
         tracing::warn!(
-            "a message of `{queue}` has failed {failures} times, requeueing it in {:.1} s",
+            "a message of `{queue}` has failed {times}, requeueing it in {:.1} s",
             pause.as_secs_f64()
         );
         sleep(pause).await;

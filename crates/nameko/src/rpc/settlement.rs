@@ -122,7 +122,10 @@ pub async fn publish_reply(
         return published;
     }
     let refused = refusal(reply, error);
-    if publish_kept(publisher, method, &refused, acker).await.is_err() {
+    if publish_kept(publisher, method, &refused, acker)
+        .await
+        .is_err()
+    {
         return published;
     }
     tracing::error!("the broker refused the reply to {method}, its caller gets an error: {error}");
