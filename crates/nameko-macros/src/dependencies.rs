@@ -18,12 +18,10 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
             "a service cannot be generic: a container runs it by its name; use concrete types",
         );
     }
-    for attribute in input
-        .attrs
-        .iter()
-        .filter(|attribute| is_dependency(attribute))
-    {
-        errors.add(attribute, "`#[dependency(PROVIDER)]` belongs on a field");
+    for attribute in &input.attrs {
+        if let Some(kind) = Kind::of(attribute) {
+            errors.add(attribute, format!("`{}` belongs on a field", kind.usage()));
+        }
     }
     let dependencies: Vec<_> = fields(&input, &mut errors)
         .into_iter()
@@ -36,11 +34,44 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     }
 }
 
-/// A field and its provider expression.
+/// A field and its source.
 struct Dependency<'a> {
     field: &'a Ident,
     ty: &'a Type,
-    provider: Expr,
+    source: Source,
+}
+
+enum Source {
+    /// The expression in `#[dependency(EXPRESSION)]`.
+    Provider(Box<Expr>),
+    /// `#[dependencies]`: the field is a struct of dependencies.
+    Nested,
+}
+
+/// The attribute of a field.
+#[derive(Clone, Copy)]
+enum Kind {
+    Dependency,
+    Dependencies,
+}
+
+impl Kind {
+    fn of(attribute: &Attribute) -> Option<Self> {
+        if attribute.path().is_ident("dependency") {
+            Some(Self::Dependency)
+        } else if attribute.path().is_ident("dependencies") {
+            Some(Self::Dependencies)
+        } else {
+            None
+        }
+    }
+
+    fn usage(self) -> &'static str {
+        match self {
+            Self::Dependency => "#[dependency(PROVIDER)]",
+            Self::Dependencies => "#[dependencies]",
+        }
+    }
 }
 
 impl<'a> Dependency<'a> {
@@ -49,25 +80,35 @@ impl<'a> Dependency<'a> {
         let mut attributes = field
             .attrs
             .iter()
-            .filter(|attribute| is_dependency(attribute));
-        let Some(attribute) = attributes.next() else {
+            .filter_map(|attribute| Some((Kind::of(attribute)?, attribute)));
+        let Some((kind, attribute)) = attributes.next() else {
             errors.add(
                 ident,
                 format!(
                     "field `{ident}` needs `#[dependency(PROVIDER)]`: a worker is created for each call, with all \
-                     fields injected"
+                     fields injected; for a plain value, write `#[dependency(Provide(VALUE))]`"
                 ),
             );
             return None;
         };
-        for again in attributes {
-            errors.add(again, "duplicate provider: remove one `#[dependency(...)]`");
+        for (again, attribute) in attributes {
+            let message = match (kind, again) {
+                (Kind::Dependency, Kind::Dependency) => {
+                    "duplicate provider: remove one `#[dependency(...)]`"
+                }
+                _ => "duplicate provider: keep either `#[dependency(...)]` or `#[dependencies]`",
+            };
+            errors.add(attribute, message);
         }
-        match provider(attribute) {
-            Ok(provider) => Some(Self {
+        let source = match kind {
+            Kind::Dependency => provider(attribute).map(|it| Source::Provider(Box::new(it))),
+            Kind::Dependencies => nested(attribute).map(|()| Source::Nested),
+        };
+        match source {
+            Ok(source) => Some(Self {
                 field: ident,
                 ty: &field.ty,
-                provider,
+                source,
             }),
             Err(error) => {
                 errors.push(error);
@@ -78,11 +119,16 @@ impl<'a> Dependency<'a> {
 
     /// Generates the binding of the provider.
     fn declare(&self, index: usize) -> TokenStream {
-        let Self {
-            field, provider, ..
-        } = self;
+        let Self { field, ty, source } = self;
         let (variable, name) = (variable(index), field.unraw().to_string());
-        quote_spanned!(Span::mixed_site()=> let #variable = ::nameko::Bindings::provide(bindings, #name, #provider);)
+        match source {
+            Source::Provider(provider) => {
+                quote_spanned!(Span::mixed_site()=> let #variable = ::nameko::Bindings::provide(bindings, #name, #provider);)
+            }
+            Source::Nested => {
+                quote_spanned!(Span::mixed_site()=> let #variable = ::nameko::Bindings::nested::<#ty>(bindings, #name);)
+            }
+        }
     }
 
     /// Generates the field's initializer. The dependency is wrapped in a tuple, so the initializer
@@ -109,10 +155,6 @@ fn resolve(index: usize) -> TokenStream {
 /// Returns the variable of a bound provider.
 fn variable(index: usize) -> Ident {
     format_ident!("provider{index}", span = Span::mixed_site())
-}
-
-fn is_dependency(attribute: &Attribute) -> bool {
-    attribute.path().is_ident("dependency")
 }
 
 /// Returns the fields to inject, or reports why the item is not supported.
@@ -168,6 +210,17 @@ fn provider(attribute: &Attribute) -> syn::Result<Expr> {
         Meta::Path(_) | Meta::NameValue(_) => Err(syn::Error::new_spanned(
             attribute,
             format!("write the provider in parentheses, {EXAMPLE}"),
+        )),
+    }
+}
+
+/// Checks that `#[dependencies]` has no arguments: the struct in the field declares the providers.
+fn nested(attribute: &Attribute) -> syn::Result<()> {
+    match &attribute.meta {
+        Meta::Path(_) => Ok(()),
+        _ => Err(syn::Error::new_spanned(
+            attribute,
+            "write `#[dependencies]` without arguments: the struct in this field declares its providers",
         )),
     }
 }
@@ -254,6 +307,9 @@ mod tests {
             "struct S<T> { #[dependency(P)] t: T }",
             "struct S<'a>;",
             "#[dependency(P)] struct S;",
+            "#[dependencies] struct S;",
+            "struct S { #[dependencies(P)] a: A }",
+            "struct S { #[dependencies] #[dependency(P)] a: A }",
         ] {
             assert_eq!(errors(item).len(), 1, "{item}");
         }
@@ -261,6 +317,7 @@ mod tests {
             "struct S;",
             "struct S {}",
             "pub(crate) struct S { #[dependency(P)] pub r#type: T }",
+            "struct S { #[dependencies] a: A, #[dependency(P)] b: B }",
         ] {
             assert_eq!(errors(item), [""; 0], "{item}");
         }

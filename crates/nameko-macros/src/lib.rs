@@ -10,6 +10,7 @@
 
 #![allow(missing_docs, reason = "documented at the re-exports in nameko")]
 
+mod bodies;
 #[cfg(feature = "cron")]
 mod cron_expression;
 mod dependencies;
@@ -27,7 +28,7 @@ mod spans;
 
 use proc_macro::TokenStream;
 
-#[proc_macro_derive(Dependencies, attributes(dependency))]
+#[proc_macro_derive(Dependencies, attributes(dependency, dependencies))]
 pub fn dependencies(item: TokenStream) -> TokenStream {
     dependencies::expand(item.into()).into()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
 use syn::{
     Attribute, Expr, ExprArray, Ident, ImplItem, Item, ItemImpl, Lit, LitStr, Token, Type,
@@ -10,7 +10,11 @@ use syn::{
     spanned::Spanned,
 };
 
-use crate::{entrypoint::Entrypoint, errors::Errors};
+use crate::{
+    bodies::{self, Bodies},
+    entrypoint::Entrypoint,
+    errors::Errors,
+};
 
 /// Maximum length of a service's name. Leaves room for the method in a routing key and for the
 /// prefixes of queue names.
@@ -19,20 +23,46 @@ const MAX_NAME_BYTES: usize = 200;
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let header = Header::of(arguments, &mut errors);
-    match syn::parse2(item.clone()) {
-        Ok(Item::Impl(item)) => expand_impl(&header, item, errors),
-        Ok(other) => {
+    match bodies::parse(item) {
+        Ok((Item::Impl(item), bodies)) => expand_impl(&header, item, bodies, errors),
+        Ok((other, _)) => {
             reject(&other, &mut errors);
             quote!(#errors #item)
         }
         Err(error) => {
             errors.push(error);
-            quote!(#errors #item)
+            let placeholder = placeholder(item);
+            let item = bodies::without_markers(item);
+            quote!(#errors #item #placeholder)
         }
     }
 }
 
-fn expand_impl(header: &Header, mut item: ItemImpl, mut errors: Errors) -> TokenStream {
+/// Generates a placeholder impl for an impl with a syntax error, to avoid follow-up errors.
+fn placeholder(item: &TokenStream) -> Option<TokenStream> {
+    let mut tokens = item.clone().into_iter();
+    tokens.find(|token| matches!(token, TokenTree::Ident(word) if word == "impl"))?;
+    let is_block = |token: &TokenTree| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+    let service: TokenStream = tokens.take_while(|token| !is_block(token)).collect();
+    let service: Type = syn::parse2(service).ok()?;
+    Some(quote! {
+        #[automatically_derived]
+        impl ::nameko::Service for #service {
+            const NAME: &'static str = "";
+
+            fn entrypoints(_: &mut ::nameko::Entrypoints<Self>) {
+                ::core::unreachable!()
+            }
+        }
+    })
+}
+
+fn expand_impl(
+    header: &Header,
+    mut item: ItemImpl,
+    bodies: Bodies,
+    mut errors: Errors,
+) -> TokenStream {
     let mut found = Errors::default();
     let mut entrypoints = Vec::new();
     let mut names = HashSet::new();
@@ -56,6 +86,7 @@ fn expand_impl(header: &Header, mut item: ItemImpl, mut errors: Errors) -> Token
         entrypoints.push(entrypoint);
     }
     check_impl(&item, &mut errors);
+    bodies.restore(&mut item);
     if item.trait_.is_some() {
         // The trait defines the methods, so their errors as entrypoints are irrelevant.
         return quote!(#item #errors);

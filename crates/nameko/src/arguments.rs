@@ -318,8 +318,9 @@ impl Args {
 
 /// A parameter type of entrypoint methods: any owned type that implements `serde::Deserialize`.
 ///
-/// A `serde_json::Value` accepts any value, but NaN and infinities of Python's JSON become null.
-/// `f64` keeps them, and a [`Payload`] is any value, not deserialized.
+/// A `serde_json::Value` accepts any value except those that it cannot hold: NaN and infinities of
+/// Python's JSON, and integers that take more than 64 bits. A [`Payload`] is any value, not
+/// deserialized.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot take `{Self}` as an argument",
     label = "this type cannot be read from a message",

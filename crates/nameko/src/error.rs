@@ -178,7 +178,8 @@ impl Error {
 
     /// Wraps an exception, which callers receive as such even if its type is not registered.
     pub fn from_exception(error: impl Exception) -> Self {
-        Self::custom(error.to_fault(), Box::new(error))
+        let fault = error.to_fault().with_causes_of(&error);
+        Self::custom(fault, Box::new(error))
     }
 
     pub(crate) fn custom(fault: Fault, error: Box<dyn StdError + Send + Sync>) -> Self {
@@ -284,30 +285,79 @@ impl StdError for CustomError {
     }
 }
 
-/// An error type of entrypoint methods: any type that implements `std::error::Error`.
+/// An error type of entrypoint methods: any type that implements `std::error::Error`, and with the
+/// feature `anyhow` also `anyhow::Error`. `M` distinguishes the two.
 #[diagnostic::on_unimplemented(
     message = "an entrypoint cannot fail with `{Self}`",
     label = "this is not an error type",
     note = "an entrypoint's error implements `std::error::Error + Send + Sync + 'static`; use `nameko::Error` if no custom type is needed"
 )]
-pub trait Raise: Send + 'static {
+#[cfg_attr(
+    not(feature = "anyhow"),
+    diagnostic::on_unimplemented(
+        note = "for `anyhow::Result`, enable the feature `anyhow` of the crate `nameko`"
+    )
+)]
+pub trait Raise<M = ErrorTrait>: Send + 'static {
     /// Returns the error object for callers.
     fn fault(&self) -> Fault;
 }
 
+/// Marks the types that implement `std::error::Error`.
+#[derive(Debug)]
+pub struct ErrorTrait;
+
+#[cfg(feature = "anyhow")]
+mod anyhow_errors {
+    use super::{Error, Fault, Raise, nameko_fault};
+    use crate::exceptions;
+
+    /// Marks `anyhow::Error`.
+    #[derive(Debug)]
+    pub struct AnyhowError;
+
+    impl Raise<AnyhowError> for anyhow::Error {
+        fn fault(&self) -> Fault {
+            let error: &(dyn std::error::Error + 'static) = self.as_ref();
+            let typed = match self.downcast_ref::<Error>() {
+                Some(error) => Some(nameko_fault(error)),
+                None => self.chain().find_map(exceptions::fault_of),
+            };
+            typed
+                .unwrap_or_else(|| Fault::new("Error", self.to_string()))
+                .with_causes_of(error)
+        }
+    }
+
+    /// Callers receive a [registered](crate::exceptions::register) error of the chain, else an
+    /// error of class `Error` with the outermost text. The log shows the chain.
+    impl From<anyhow::Error> for Error {
+        fn from(error: anyhow::Error) -> Self {
+            match error.downcast::<Self>() {
+                Ok(own) => own,
+                Err(error) => {
+                    let fault = error.fault();
+                    Self::custom(fault, error.into())
+                }
+            }
+        }
+    }
+}
+
 impl<E: StdError + Send + Sync + 'static> Raise for E {
     fn fault(&self) -> Fault {
-        match (self as &dyn Any).downcast_ref::<Error>() {
+        let fault = match (self as &dyn Any).downcast_ref::<Error>() {
             Some(error) => nameko_fault(error),
             None => exceptions::fault_of(self)
                 .unwrap_or_else(|| Fault::from_type(std::any::type_name::<E>(), self.to_string())),
-        }
+        };
+        fault.with_causes_of(self)
     }
 }
 
 impl Fault {
     /// Returns the error object of any error that a method can return.
-    pub fn of(error: &impl Raise) -> Self {
+    pub fn of<M>(error: &impl Raise<M>) -> Self {
         error.fault()
     }
 
@@ -422,7 +472,8 @@ impl From<Box<dyn StdError + Send + Sync>> for Error {
             Ok(own) => *own,
             Err(error) => {
                 let fault = exceptions::fault_of(&*error)
-                    .unwrap_or_else(|| Fault::new("Error", error.to_string()));
+                    .unwrap_or_else(|| Fault::new("Error", error.to_string()))
+                    .with_causes_of(&*error);
                 Self::custom(fault, error)
             }
         }

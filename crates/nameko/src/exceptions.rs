@@ -38,7 +38,11 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{protocol::Fault, remote_error::RemoteError, serialization::python_float};
+use crate::{
+    protocol::Fault,
+    remote_error::RemoteError,
+    serialization::{self, python_float},
+};
 
 /// An error type with its own class path for peers.
 ///
@@ -171,8 +175,9 @@ impl Fault {
     /// Creates an error object with the class `exc_path`, the arguments `exc_args` (a tuple, an
     /// array or a `Vec`) and the message `value`.
     ///
-    /// Leaves of the arguments become strings, as in Nameko: `1` is `"1"`, `true` is `"True"`.
-    /// Arguments that JSON cannot represent are omitted.
+    /// For Python peers, leaves of the arguments become strings, as in Nameko: `1` is `"1"`, `true`
+    /// is `"True"`. Rust peers receive the values. Arguments that JSON cannot represent, such as a
+    /// map with compound keys, are omitted: callers receive a [`RemoteError`] without them.
     ///
     /// ```
     /// use nameko::Fault;
@@ -182,6 +187,14 @@ impl Fault {
     /// assert_eq!(fault.exc_args, ["17"]);
     /// ```
     pub fn exception(exc_path: &str, exc_args: impl Serialize, value: impl Display) -> Self {
+        let exc_args_json = match serialization::to_vec(&exc_args).map(String::from_utf8) {
+            Ok(Ok(text)) => Some(text).filter(|text| text.starts_with('[') && text != "[]"),
+            Ok(Err(_)) => None,
+            Err(error) => {
+                tracing::warn!("the arguments of {exc_path} cannot be sent: {error}");
+                None
+            }
+        };
         let exc_args = match serde_json::to_value(exc_args) {
             Ok(Value::Array(items)) => items.into_iter().map(safe).collect(),
             Ok(Value::Null) | Err(_) => Vec::new(),
@@ -191,7 +204,9 @@ impl Fault {
             exc_type: exc_path.rsplit('.').next().unwrap_or(exc_path).to_owned(),
             exc_path: exc_path.to_owned(),
             exc_args,
+            exc_args_json,
             value: value.to_string(),
+            causes: Vec::new(),
             extension: None,
         }
     }

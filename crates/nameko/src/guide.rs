@@ -1,9 +1,9 @@
 //! The guide. All samples are compiled and run by the tests.
 //!
 //! Start with [install], [hello] and [concepts]. [rpc], [events], [messaging], [http], [websocket]
-//! and [timers] each cover a kind of entrypoint, [context], [layers], [transactions], [extensions],
-//! [serialization] and [testing] the tools around them. [embedding] runs services in a program of
-//! your own, [production] covers configuration and deployment.
+//! and [timers] each cover a kind of entrypoint, [dependencies], [context], [layers],
+//! [transactions], [extensions], [serialization] and [testing] the tools around them. [embedding]
+//! runs services in a program of your own, [production] covers configuration and deployment.
 
 // The chapters are pages of the documentation site, plain Markdown. `links.md` comes first and
 // defines their reference links as links to Rust items; of two definitions the first applies.
@@ -26,6 +26,7 @@ chapter!(messaging);
 chapter!(http);
 chapter!(websocket);
 chapter!(timers);
+chapter!(dependencies);
 chapter!(context);
 chapter!(layers);
 // Its samples are tests of nameko-sqlx.

@@ -41,6 +41,8 @@
 //! | RPC method | `#[rpc] async fn` | [`rpc`](macro@rpc) |
 //! | Inject a dependency | `#[dependency(PROVIDER)]` | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
 //! | Call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
+//! | Call services by names known at run time | `#[dependency(ClusterRpc::new())]` | [`ClusterRpc`], [`ClusterProxy`] |
+//! | Inject a value, or a pool shared by services | `#[dependency(Provide(value))]`, `Shared::new(function)` | [`Provide`], [`Shared`] |
 //! | Typed client, with a mock | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
 //! | Dispatch events | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`] |
 //! | Handle events | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |
@@ -82,6 +84,7 @@
 //! | `msgpack` | | the serializer `msgpack` |
 //! | `compression` | | bodies compressed with gzip or bzip2 |
 //! | `tls` | | `amqps://` and `AMQP_SSL` |
+//! | `anyhow` | | methods that return `anyhow::Result`; `From<anyhow::Error>` for [`Error`] |
 //! | `yaml` | | `Config::from_yaml` and `Config::from_file` |
 //! | `testing` | | [`testing`]; enables `embedded-broker` |
 //!
@@ -104,12 +107,15 @@ mod context;
 #[cfg(feature = "cron")]
 mod cron;
 mod error;
+mod error_chain;
 pub mod events;
+mod exception_argument;
 pub mod exceptions;
 mod extension;
 mod extractor;
 #[cfg(all(
     any(doc, doctest),
+    feature = "anyhow",
     feature = "cli",
     feature = "compression",
     feature = "cron",
@@ -149,6 +155,7 @@ mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timer;
+mod values;
 mod watchdog;
 #[cfg(feature = "http")]
 pub mod web;
@@ -187,13 +194,14 @@ pub use queue_consumer::QueueConsumer;
 pub use redaction::{REDACTED, redact};
 pub use remote_error::RemoteError;
 pub use reply::{Outcome, Reply};
-pub use rpc::{Rpc, RpcClient, RpcProxy, ServiceProxy};
+pub use rpc::{CallResult, ClusterProxy, ClusterRpc, Rpc, RpcClient, RpcProxy, ServiceProxy};
 pub use runner::{Runner, RunnerBuilder, Services, serve};
 pub use service::{Bindings, Call, Dependencies, Entrypoints, Injector, Method, Provided, Service};
-pub use standalone::{Cluster, ClusterProxy};
+pub use standalone::Cluster;
 pub use stateful_provider::{Provider, StatefulProvider, WorkerEnd};
 pub use tasks::TaskHandle;
 pub use timer::{Interval, Timer};
+pub use values::{Provide, Shared};
 pub use worker::{WorkerContext, context_data};
 
 /// Compiles the samples of the README as doc tests.

@@ -82,8 +82,8 @@ pub use nameko_macros::service;
 ///   one call.
 /// * Each argument is an owned type that implements `serde::Deserialize`: `String`, not `&str`. An
 ///   argument with the type `Option<T>` is optional and defaults to `None`. A `serde_json::Value`
-///   accepts anything but turns NaN and infinities, which Python's JSON has, into null;
-///   [`Payload`](crate::serialization::Payload) keeps them.
+///   accepts anything except NaN, infinities and integers of more than 64 bits, which Python's JSON
+///   has and which it cannot hold; a [`Payload`](crate::serialization::Payload) keeps them.
 /// * The return type is `Result<T, E>`, such as [`nameko::Result<T>`](crate::Result). `T`
 ///   implements `serde::Serialize` and `E` is an error type.
 /// * The method is not generic.

@@ -5,10 +5,10 @@ pub use std::process::ExitCode;
 pub use crate::amqp::{Exchange, Queue};
 pub use crate::messaging::RawMessage;
 pub use crate::{
-    AuthToken, Cluster, Config, ConfigValue, Container, ContextData, CurrentConfig, CurrentWorker,
-    Dependencies, DependencyProvider, Dispatcher, Error, EventDispatcher, Exception, Language,
-    MessagePublisher, Publisher, Result, RpcProxy, Service, ServiceProxy, UserAgent, UserId,
-    WorkerContext, services,
+    AuthToken, Cluster, ClusterProxy, ClusterRpc, Config, ConfigValue, Container, ContextData,
+    CurrentConfig, CurrentWorker, Dependencies, DependencyProvider, Dispatcher, Error,
+    EventDispatcher, Exception, Language, MessagePublisher, Provide, Publisher, Result, RpcProxy,
+    Service, ServiceProxy, Shared, UserAgent, UserId, WorkerContext, services,
 };
 #[cfg(feature = "macros")]
 pub use crate::{

@@ -63,10 +63,10 @@ where
 }
 
 /// Converts the result of a method to an outcome.
-pub fn reply<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
+pub fn reply<R: Returned, M>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: Reply,
-    R::Error: Raise,
+    R::Error: Raise<M>,
 {
     match returned.into_result() {
         Ok(value) => Ok(Box::new(value)),
@@ -151,10 +151,10 @@ pub const fn reads_path<T: FromRequest>() -> bool {
 
 /// Converts the result of an HTTP method to an outcome.
 #[cfg(feature = "http")]
-pub fn respond<R: Returned>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
+pub fn respond<R: Returned, M>(returned: R, fault: impl FindFault<R::Error>) -> Outcome
 where
     R::Value: IntoResponse,
-    R::Error: Raise,
+    R::Error: Raise<M>,
 {
     match returned.into_result() {
         Ok(value) => match value.into_response() {
@@ -262,7 +262,7 @@ pub fn sent<T: Sent>(argument: &T) -> impl Serialize + use<'_, T> {
 }
 
 /// Returns the error object for callers, created by `fault` if the error is an exception.
-pub fn fault_of<E: Raise>(error: &E, fault: Option<fn(&E) -> Fault>) -> Fault {
+pub fn fault_of<E: Raise<M>, M>(error: &E, fault: Option<fn(&E) -> Fault>) -> Fault {
     match fault {
         Some(fault) => fault(error),
         None => Fault::of(error),
@@ -290,7 +290,7 @@ pub trait ExceptionFault<E> {
 
 impl<E: Exception> ExceptionFault<E> for ErrorTag<E> {
     fn fault(&self) -> Option<fn(&E) -> Fault> {
-        Some(E::to_fault)
+        Some(|error| error.to_fault().with_causes_of(error))
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn redact_bound(values: &BoundValues, patterns: &[&str]) -> Map<Strin
 /// Returns an argument for logs; an omitted one is null.
 fn json(value: Option<&Payload>) -> Value {
     let json = value.and_then(|value| value.to_json().ok());
-    json.and_then(|json| serialization::from_str(json.get()).ok())
+    json.and_then(|json| serialization::approximate_value(json.get()))
         .unwrap_or_default()
 }
 

@@ -1,9 +1,9 @@
 //! Errors raised by remote methods.
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
-use crate::protocol::Fault;
+use crate::{exception_argument, protocol::Fault, serialization};
 
 /// An error that a remote method raised.
 ///
@@ -21,24 +21,31 @@ pub struct RemoteError {
     pub exc_args: Vec<Value>,
     /// The error as text.
     pub value: String,
+    /// The arguments with their types, as a JSON list. Sent by Rust services.
+    pub(crate) exc_args_json: Option<String>,
 }
 
 impl RemoteError {
-    /// Returns an argument that the error was raised with. Numbers and booleans are parsed from
-    /// their text form on the wire.
+    /// Returns an argument that the error was raised with.
+    ///
+    /// An argument of a Rust service has the value that it was sent with. In arguments of a Python
+    /// service, all leaves are text: a number or boolean is parsed from it, and `"None"` is `None`
+    /// for an `Option`.
     ///
     /// Returns `None` if there is no such argument, or if it is not a `T`.
     pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Option<T> {
-        let value = self.exc_args.get(index)?;
-        if let Ok(argument) = T::deserialize(value) {
+        if let Some(argument) = self.typed_arg(index) {
             return Some(argument);
         }
-        match value.as_str()? {
-            "None" => T::deserialize(Value::Null).ok(),
-            "True" => T::deserialize(Value::Bool(true)).ok(),
-            "False" => T::deserialize(Value::Bool(false)).ok(),
-            text => serde_json::from_str(text).ok(),
-        }
+        let value = self.exc_args.get(index)?;
+        exception_argument::read(value).ok()
+    }
+
+    /// Returns an argument as a Rust service has sent it.
+    fn typed_arg<T: DeserializeOwned>(&self, index: usize) -> Option<T> {
+        let text = self.exc_args_json.as_deref()?;
+        let arguments: Vec<Box<RawValue>> = serialization::from_str(text).ok()?;
+        serialization::from_str(arguments.get(index)?.get()).ok()
     }
 }
 
@@ -48,6 +55,7 @@ impl From<Fault> for RemoteError {
             exc_type: fault.exc_type,
             exc_path: fault.exc_path,
             exc_args: fault.exc_args,
+            exc_args_json: fault.exc_args_json,
             value: fault.value,
         }
     }
@@ -59,7 +67,9 @@ impl From<RemoteError> for Fault {
             exc_type: error.exc_type,
             exc_path: error.exc_path,
             exc_args: error.exc_args,
+            exc_args_json: error.exc_args_json,
             value: error.value,
+            causes: Vec::new(),
             extension: None,
         }
     }

@@ -3,7 +3,7 @@
 //! `#[derive(Dependencies)]` and `#[service("name")]` implement the traits of this module. See
 //! [`Service`] for an implementation without macros.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
@@ -11,6 +11,7 @@ use crate::{
     arguments::{Args, Param},
     container::{BoundProvider, Declared, Provide, Replacements},
     error::{Raise, Result},
+    error_chain::ErrorChain,
     extension::{DynEntrypoint, Entrypoint},
     extractor::Extractor,
     layer::Layers,
@@ -90,6 +91,8 @@ pub trait Dependencies: Sized + Send + Sync + 'static {
 pub struct Bindings<'a> {
     bound: &'a mut Vec<BoundProvider>,
     replacements: &'a mut Replacements,
+    /// Path of the nested struct whose fields are being declared, with a dot at the end.
+    path: String,
 }
 
 impl<'a> Bindings<'a> {
@@ -100,6 +103,7 @@ impl<'a> Bindings<'a> {
         Self {
             bound,
             replacements,
+            path: String::new(),
         }
     }
 
@@ -110,17 +114,40 @@ impl<'a> Bindings<'a> {
         P: Provider<Kind, Dependency = D>,
         D: 'static,
     {
-        let replacement = self.replacements.take(name);
-        let Declared { provider, provide } =
-            replacement.unwrap_or_else(|| Declared::new(provider.into_stateful()));
-        self.bound.push(BoundProvider {
-            field: name,
-            provider,
-        });
-        Provided {
-            name,
-            provider: provide,
+        let field = self.field(name);
+        let replacement = self.replacements.take(&field);
+        let declared = replacement.unwrap_or_else(|| Declared::new(provider.into_stateful()));
+        self.bind(field, declared)
+    }
+
+    /// Declares the providers of a nested struct in the field `name`. Its fields are named
+    /// `name.field`, for replacements and in errors. Uses the replacement of the whole struct
+    /// instead if the [builder](crate::ContainerBuilder) has one.
+    pub fn nested<T: Dependencies>(&mut self, name: &'static str) -> Provided<T> {
+        let field = self.field(name);
+        if let Some(replacement) = self.replacements.take(&field) {
+            return self.bind(field, replacement);
         }
+        let outer = std::mem::replace(&mut self.path, format!("{field}."));
+        let injector = T::bind(self);
+        self.path = outer;
+        Provided(Source::Nested(Arc::new(injector)))
+    }
+
+    /// Returns the name of a field, with its path.
+    fn field(&self, name: &'static str) -> Cow<'static, str> {
+        match self.path.is_empty() {
+            true => name.into(),
+            false => format!("{}{name}", self.path).into(),
+        }
+    }
+
+    fn bind<D>(&mut self, field: Cow<'static, str>, declared: Declared<D>) -> Provided<D> {
+        self.bound.push(BoundProvider {
+            field: field.clone(),
+            provider: declared.provider,
+        });
+        Provided(Source::Provider(field, declared.provide))
     }
 }
 
@@ -128,17 +155,21 @@ impl<'a> Bindings<'a> {
 ///
 /// Independent of the type of the provider, so that the compiler reports an invalid provider
 /// expression only once.
-pub struct Provided<D> {
-    name: &'static str,
-    provider: Arc<dyn Provide<D>>,
+pub struct Provided<D>(Source<D>);
+
+enum Source<D> {
+    /// A provider, with the name of its field.
+    Provider(Cow<'static, str>, Arc<dyn Provide<D>>),
+    /// A struct of dependencies.
+    Nested(Arc<Injector<D>>),
 }
 
 impl<D> Clone for Provided<D> {
     fn clone(&self) -> Self {
-        Self {
-            name: self.name,
-            provider: self.provider.clone(),
-        }
+        Self(match &self.0 {
+            Source::Provider(name, provider) => Source::Provider(name.clone(), provider.clone()),
+            Source::Nested(injector) => Source::Nested(injector.clone()),
+        })
     }
 }
 
@@ -149,11 +180,17 @@ impl<D> Provided<D> {
     /// # Errors
     /// The error of `get_dependency`.
     pub async fn get(&self, ctx: &WorkerContext) -> Result<D> {
-        let (dependency, hooks) = self.provider.get(ctx).await.inspect_err(|error| {
-            tracing::error!(dependency = self.name, worker = %ctx, %error, "cannot inject the dependency");
-        })?;
-        ctx.add_hooks(self.name, hooks);
-        Ok(dependency)
+        match &self.0 {
+            Source::Provider(name, provider) => {
+                let (dependency, hooks) = provider.get(ctx).await.inspect_err(|error| {
+                    let error = ErrorChain(error);
+                    tracing::error!(dependency = &**name, worker = %ctx, %error, "cannot inject the dependency");
+                })?;
+                ctx.add_hooks(name.clone(), hooks);
+                Ok(dependency)
+            }
+            Source::Nested(injector) => injector.inject(ctx.clone()).await,
+        }
     }
 }
 
@@ -276,7 +313,7 @@ impl<S> Method<S> {
     }
 
     /// Converts the result of a method to an outcome.
-    pub fn reply<T: Reply, E: Raise>(result: std::result::Result<T, E>) -> Outcome {
+    pub fn reply<T: Reply, E: Raise<M>, M>(result: std::result::Result<T, E>) -> Outcome {
         match result {
             Ok(value) => Ok(Box::new(value)),
             Err(error) => Err(Fault::of(&error)),

@@ -1,6 +1,7 @@
 //! The context of a call.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, OnceLock},
@@ -42,7 +43,7 @@ struct Inner {
 
 /// Hooks of a provider for one worker, with the field of its dependency.
 pub(crate) struct NamedHooks {
-    pub(crate) field: &'static str,
+    pub(crate) field: Cow<'static, str>,
     pub(crate) hooks: Box<dyn WorkerHooks>,
 }
 
@@ -105,7 +106,7 @@ impl WorkerContext {
     }
 
     /// Adds the hooks of an injected provider.
-    pub(crate) fn add_hooks(&self, field: &'static str, hooks: Box<dyn WorkerHooks>) {
+    pub(crate) fn add_hooks(&self, field: Cow<'static, str>, hooks: Box<dyn WorkerHooks>) {
         if let Some(list) = &mut *lock(&self.inner.hooks) {
             list.push(NamedHooks { field, hooks });
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::scanner::Fault;
 use crate::config::ConfigError;
-use crate::error::Error;
+use crate::{error::Error, error_chain::ErrorChain};
 
 /// A failed command, displayed as `RemoteError: ValueError bad`.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl From<Error> for Failure {
             Error::Config(_) => "ConfigurationError",
             _ => "Error",
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, ErrorChain(&error).to_string())
     }
 }
 

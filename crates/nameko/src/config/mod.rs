@@ -189,6 +189,11 @@ impl Config {
         Ok(())
     }
 
+    /// Returns `true` if one is an unchanged clone of the other.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         let value = self.0.values.get(key)?;

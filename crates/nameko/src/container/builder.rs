@@ -10,7 +10,7 @@ use crate::{
     layer::{Layers, WorkerLayer},
     service::{Bindings, Entrypoints, Service},
     stateful_provider::Provider,
-    worker::WorkerContext,
+    values::Provide,
 };
 
 /// Builder of a [`Container`] with layers, replaced dependencies or selected entrypoints.
@@ -84,7 +84,7 @@ impl<S: Service> ContainerBuilder<S> {
     where
         D: Clone + Send + Sync + 'static,
     {
-        self.replace_provider(field, Value(value))
+        self.replace_provider(field, Provide(value))
     }
 
     /// Replaces the declared provider of `field`, which is not set up. The dependency type must be
@@ -172,16 +172,5 @@ impl<S: Service> fmt::Debug for ContainerBuilder<S> {
             .field("only", &self.only)
             .field("layers", &self.layers)
             .finish_non_exhaustive()
-    }
-}
-
-/// Injects a clone of a value into every worker.
-struct Value<D>(D);
-
-impl<D: Clone + Send + Sync + 'static> DependencyProvider for Value<D> {
-    type Dependency = D;
-
-    async fn get_dependency(&self, _: &WorkerContext) -> Result<D> {
-        Ok(self.0.clone())
     }
 }

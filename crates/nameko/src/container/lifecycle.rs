@@ -20,6 +20,7 @@ use tokio::{runtime::Handle, time::timeout};
 use super::{Container, state::State};
 use crate::{
     error::{Error, Result},
+    error_chain::ErrorChain,
     protocol::Fault,
 };
 
@@ -86,7 +87,7 @@ impl Container {
         try_join_all(
             providers
                 .iter()
-                .map(|bound| self.begin(bound.provider.setup(self), || dependency(bound.field))),
+                .map(|bound| self.begin(bound.provider.setup(self), || dependency(&bound.field))),
         )
         .await?;
         // In sequence, so that shared extensions are created in the order of the methods.
@@ -107,7 +108,7 @@ impl Container {
         try_join_all(
             providers
                 .iter()
-                .map(|bound| self.begin(bound.provider.start(), || dependency(bound.field))),
+                .map(|bound| self.begin(bound.provider.start(), || dependency(&bound.field))),
         )
         .await?;
         try_join_all(
@@ -288,7 +289,8 @@ impl Container {
         if *self.inner.state.borrow() == State::Ended {
             return;
         }
-        tracing::error!(service = self.service_name(), %reason, "container killed");
+        let chain = ErrorChain(&reason);
+        tracing::error!(service = self.service_name(), reason = %chain, "container killed");
         let _ = self.inner.killed_by.set(Arc::new(reason));
         self.end();
     }

@@ -1,6 +1,6 @@
 //! Dependency providers of a container, and their replacements.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
@@ -12,10 +12,10 @@ use crate::{
     worker_hooks::{Injected, WorkerHooks},
 };
 
-/// A dependency provider with the name of its field.
+/// A dependency provider with the name of its field, `outer.field` in a nested struct.
 #[derive(Clone)]
 pub(crate) struct BoundProvider {
-    pub(crate) field: &'static str,
+    pub(crate) field: Cow<'static, str>,
     pub(crate) provider: Arc<dyn DynProvider>,
 }
 
@@ -67,7 +67,7 @@ impl<D> Declared<D> {
 pub(crate) struct Replacements {
     given: BTreeMap<String, Replacement>,
     /// Mismatches: the field, its type, the type of the replacement.
-    wrong: Vec<(&'static str, &'static str, &'static str)>,
+    wrong: Vec<(String, &'static str, &'static str)>,
 }
 
 struct Replacement {
@@ -79,12 +79,13 @@ struct Replacement {
 
 impl Replacements {
     /// Removes and returns the replacement for the provider of `field`, which has the type `D`.
-    pub(crate) fn take<D: 'static>(&mut self, field: &'static str) -> Option<Declared<D>> {
+    pub(crate) fn take<D: 'static>(&mut self, field: &str) -> Option<Declared<D>> {
         let Replacement { gives, declared } = self.given.remove(field)?;
         match declared.downcast() {
             Ok(declared) => Some(*declared),
             Err(_) => {
-                self.wrong.push((field, std::any::type_name::<D>(), gives));
+                self.wrong
+                    .push((field.to_owned(), std::any::type_name::<D>(), gives));
                 None
             }
         }
@@ -117,7 +118,7 @@ impl Replacements {
         match self.given.keys().next() {
             None => Ok(()),
             Some(unknown) => {
-                let fields = bound.iter().map(|provider| provider.field);
+                let fields = bound.iter().map(|provider| &*provider.field);
                 Err(Error::extension_not_found(
                     service,
                     "dependency",

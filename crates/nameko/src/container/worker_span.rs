@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::{Span, field};
 
 use super::method::MethodHandle;
-use crate::{reply::Outcome, worker::WorkerContext};
+use crate::{error_chain::Causes, reply::Outcome, worker::WorkerContext};
 
 /// The target of spans and events about workers, for log filters.
 pub(super) const TARGET: &str = "nameko::worker";
@@ -64,10 +64,12 @@ impl WorkerSpan {
         let call_id = || self.0.is_disabled().then(|| ctx.call_id());
         match (outcome, expected) {
             (Err(fault), Some(true)) => {
-                tracing::warn!(target: TARGET, call_id = call_id(), "(expected) error handling worker {ctx}: {name}: {fault}");
+                let causes = Causes(&fault.causes);
+                tracing::warn!(target: TARGET, call_id = call_id(), "(expected) error handling worker {ctx}: {name}: {fault}{causes}");
             }
             (Err(fault), _) => {
-                tracing::error!(target: TARGET, call_id = call_id(), "error handling worker {ctx}: {name}: {fault}");
+                let causes = Causes(&fault.causes);
+                tracing::error!(target: TARGET, call_id = call_id(), "error handling worker {ctx}: {name}: {fault}{causes}");
             }
             (Ok(_), _) => tracing::debug!(target: TARGET, duration_ms, "worker {ctx} ended"),
         }

@@ -1,11 +1,11 @@
 //! Error objects of replies.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, error::Error as StdError, fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::panics;
+use crate::{error_chain::causes, panics};
 
 /// The error object of a reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,9 +18,20 @@ pub struct Fault {
     /// Arguments of the exception. Nameko converts leaves to text.
     #[serde(default)]
     pub exc_args: Vec<Value>,
+    /// The arguments with their types, as a JSON list in the form of a text, which each format can
+    /// represent. Only Rust services send and read it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_if_any"
+    )]
+    pub(crate) exc_args_json: Option<String>,
     /// The error as text.
     #[serde(default, deserialize_with = "text")]
     pub value: String,
+    /// Texts of the causes of the error, outermost first, for the log of this process.
+    #[serde(skip)]
+    pub(crate) causes: Vec<String>,
     /// Data for an entrypoint of this process.
     #[serde(skip)]
     pub(crate) extension: Option<Arc<dyn FaultExtension>>,
@@ -51,6 +62,14 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     })
 }
 
+/// Ignores values that are not text.
+fn text_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        _ => None,
+    })
+}
+
 impl Fault {
     /// Creates an error of the class `exc_type`, without a module, with the argument `value`.
     pub fn new(exc_type: impl Into<String>, value: impl Into<String>) -> Self {
@@ -59,6 +78,13 @@ impl Fault {
             exc_path: exc_type.clone(),
             ..Self::with_path(exc_type, String::new(), value.into())
         }
+    }
+
+    /// Adds the causes of `error`, which the log shows.
+    #[must_use]
+    pub(crate) fn with_causes_of(mut self, error: &(dyn StdError + 'static)) -> Self {
+        self.causes = causes(error);
+        self
     }
 
     /// Attaches `extension`, in place of any other.
@@ -123,7 +149,10 @@ impl Fault {
 
     /// Returns the fault of a method that panicked.
     pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
-        Self::new("Panic", panics::message(payload))
+        match panics::error(payload) {
+            Some(error) => Self::new("Panic", error.to_string()).with_causes_of(error),
+            None => Self::new("Panic", panics::message(payload)),
+        }
     }
 
     fn with_path(exc_type: String, exc_path: String, value: String) -> Self {
@@ -131,7 +160,9 @@ impl Fault {
             exc_type,
             exc_path,
             exc_args: vec![Value::String(value.clone())],
+            exc_args_json: None,
             value,
+            causes: Vec::new(),
             extension: None,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Source: code and traffic of Nameko 2.14.1.
 
+mod argument_shape;
 mod events;
 mod fault;
 mod message;

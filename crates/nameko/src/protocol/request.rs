@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::fault::Fault;
+use super::{argument_shape::is_single, fault::Fault};
 use crate::{
     amqp::Properties,
     arguments::Arguments,
@@ -34,34 +34,60 @@ struct Envelope<A, K> {
 }
 
 impl Call {
-    /// Serializes positional arguments from a list, or named ones from a map or struct. `None` for
-    /// other values.
+    /// Serializes positional arguments from a list or tuple, or named ones from a map or struct.
+    /// Any other value is one positional argument, except `()`, which is none.
     pub(crate) fn new<T: Serialize + ?Sized>(
         format: &Format,
         arguments: &T,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Self, Error> {
         const LIST: Cow<'static, [u8]> = Cow::Borrowed(b"[]");
         const MAP: Cow<'static, [u8]> = Cow::Borrowed(b"{}");
         if let Format::Json = format {
-            let json = serialization::to_vec(arguments)?;
-            let (args, kwargs) = match json.first() {
-                Some(b'[') => (json.into(), MAP),
-                Some(b'{') => (LIST, json.into()),
-                Some(b'n') => (LIST, MAP),
-                _ => return Ok(None),
+            let (args, kwargs) = if is_single(arguments) {
+                (serialization::to_vec(&[arguments])?.into(), MAP)
+            } else {
+                let json = serialization::to_vec(arguments)?;
+                match json.first() {
+                    Some(b'[') => (json.into(), MAP),
+                    Some(b'{') => (LIST, json.into()),
+                    Some(b'n') => (LIST, MAP),
+                    // A value in the form of JSON text.
+                    _ => ([b"[", &*json, b"]"].concat().into(), MAP),
+                }
             };
-            return Ok(Some(Self::Json { args, kwargs }));
+            return Ok(Self::Json { args, kwargs });
+        }
+        let map = || Payload::packed(&serde_json::Map::new());
+        if is_single(arguments) {
+            let args = Payload::packed(&[arguments])?;
+            return Ok(Self::Packed {
+                args,
+                kwargs: map()?,
+            });
         }
         let packed = Payload::packed(arguments)?;
         let list = || Payload::packed::<[(); 0]>(&[]);
-        let map = || Payload::packed(&serde_json::Map::new());
         let (args, kwargs) = match packed.kind() {
             "a list" => (packed, map()?),
             "a map" => (list()?, packed),
             "null" => (list()?, map()?),
-            _ => return Ok(None),
+            _ => (Payload::packed(&[packed])?, map()?),
         };
-        Ok(Some(Self::Packed { args, kwargs }))
+        Ok(Self::Packed { args, kwargs })
+    }
+
+    /// Converts the arguments for a call in this process.
+    #[cfg(feature = "testing")]
+    pub(crate) fn bindable<T: Serialize + ?Sized>(arguments: &T) -> CallResult<Arguments> {
+        match Self::new(&Format::Json, arguments)? {
+            Self::Json { args, kwargs } => Arguments::from_json(
+                &serialization::received(&args)?,
+                &serialization::received(&kwargs)?,
+            ),
+            Self::Packed { args, kwargs } => {
+                Arguments::from_json(args.to_json()?.get(), kwargs.to_json()?.get())
+            }
+        }
     }
 
     /// Serializes positional and named arguments.

@@ -10,6 +10,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    call_result::CallResult,
     client::{Client, Options},
     replies::Replies,
 };
@@ -48,10 +49,7 @@ use crate::{
 /// [`client`](Self::client) injects a typed client instead of a proxy.
 pub struct RpcProxy<C = ServiceProxy> {
     service: Arc<str>,
-    timeout: Option<Option<Duration>>,
-    serializer: Option<String>,
-    compression: Option<Compression>,
-    ready: OnceLock<(Client, Options)>,
+    connector: Connector,
     client: PhantomData<fn() -> C>,
 }
 
@@ -60,10 +58,7 @@ impl RpcProxy {
     pub fn new(service: impl Into<Arc<str>>) -> Self {
         Self {
             service: service.into(),
-            timeout: None,
-            serializer: None,
-            compression: None,
-            ready: OnceLock::new(),
+            connector: Connector::default(),
             client: PhantomData,
         }
     }
@@ -74,10 +69,7 @@ impl RpcProxy {
     pub fn client<C: From<ServiceProxy>>(self) -> RpcProxy<C> {
         RpcProxy {
             service: self.service,
-            timeout: self.timeout,
-            serializer: self.serializer,
-            compression: self.compression,
-            ready: self.ready,
+            connector: self.connector,
             client: PhantomData,
         }
     }
@@ -87,7 +79,7 @@ impl<C> RpcProxy<C> {
     /// Sets the timeout of calls; `None` waits forever. Default: the config key `rpc_timeout`, else
     /// 60 s.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.timeout = Some(timeout.into());
+        self.connector.timeout = Some(timeout.into());
         self
     }
 
@@ -95,13 +87,13 @@ impl<C> RpcProxy<C> {
     /// [`register`](crate::serialization::register)ed one. Default: the config key `serializer`.
     /// The service must accept it.
     pub fn serializer(mut self, name: impl Into<String>) -> Self {
-        self.serializer = Some(name.into());
+        self.connector.serializer = Some(name.into());
         self
     }
 
     /// Compresses requests. Replies are never compressed.
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
+        self.connector.compression = Some(compression);
         self
     }
 }
@@ -116,6 +108,26 @@ impl<C: From<ServiceProxy> + Send + 'static> DependencyProvider for RpcProxy<C> 
     type Dependency = C;
 
     async fn setup(&self, container: &Container) -> Result<()> {
+        self.connector.setup(container)
+    }
+
+    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<C> {
+        let route = self.connector.route(ctx)?;
+        Ok(C::from(ServiceProxy::new(self.service.clone(), route)))
+    }
+}
+
+/// Options of the proxies of a dependency, and after the setup their connection.
+#[derive(Default)]
+pub(super) struct Connector {
+    pub(super) timeout: Option<Option<Duration>>,
+    pub(super) serializer: Option<String>,
+    pub(super) compression: Option<Compression>,
+    ready: OnceLock<(Client, Options)>,
+}
+
+impl Connector {
+    pub(super) fn setup(&self, container: &Container) -> Result<()> {
         let listener = container.shared(ReplyListener::new)?;
         let mut options = Options::new(container.config())?;
         if let Some(timeout) = self.timeout {
@@ -129,14 +141,14 @@ impl<C: From<ServiceProxy> + Send + 'static> DependencyProvider for RpcProxy<C> 
         Ok(())
     }
 
-    async fn get_dependency(&self, ctx: &WorkerContext) -> Result<C> {
+    /// Returns the route of a worker's calls.
+    pub(super) fn route(&self, ctx: &WorkerContext) -> Result<Route> {
         match self.ready.get() {
-            Some((client, options)) => Ok(C::from(ServiceProxy::new(
-                self.service.clone(),
-                client.clone(),
-                options.clone(),
-                Caller::worker(ctx),
-            ))),
+            Some((client, options)) => Ok(Route::Broker {
+                client: client.clone(),
+                options: options.clone(),
+                caller: Caller::worker(ctx),
+            }),
             None => Err(Error::ContainerStopping(ctx.service_name().to_owned())),
         }
     }
@@ -197,32 +209,63 @@ impl SharedExtension for ReplyListener {
 #[derive(Clone)]
 pub struct ServiceProxy {
     service: Arc<str>,
-    via: Via,
+    route: Route,
 }
 
+/// The way of calls to services.
 #[derive(Clone)]
-enum Via {
+pub(crate) enum Route {
     Broker {
         client: Client,
         options: Options,
         caller: Caller,
     },
-    Fake(Arc<Fake>),
+    Mock(Arc<Mock>),
 }
 
-type Fake =
-    dyn Fn(&str, serde_json::Value, serde_json::Value) -> Result<serde_json::Value> + Send + Sync;
+/// Receives the service, the method, the positional and the named arguments.
+pub(crate) type Mock = dyn Fn(&str, &str, serde_json::Value, serde_json::Value) -> Result<serde_json::Value>
+    + Send
+    + Sync;
+
+impl Route {
+    /// Applies `change` to the options of calls. A mock has none.
+    fn with_options(&self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut route = self.clone();
+        if let Self::Broker { options, .. } = &mut route {
+            change(options);
+        }
+        route
+    }
+
+    pub(super) fn with_timeout(&self, timeout: Option<Duration>) -> Self {
+        self.with_options(|options| options.timeout = timeout)
+    }
+
+    pub(super) fn with_serializer(&self, name: &str) -> Result<Self> {
+        let mut route = self.clone();
+        if let Self::Broker { options, .. } = &mut route {
+            options.codec = options.codec.writing(name)?;
+        }
+        Ok(route)
+    }
+
+    pub(super) fn with_compression(&self, compression: Option<Compression>) -> Self {
+        self.with_options(|options| options.compression = compression)
+    }
+
+    pub(super) fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        let mut route = self.clone();
+        if let Self::Broker { caller, .. } = &mut route {
+            *caller = caller.with_context(key, value);
+        }
+        route
+    }
+}
 
 impl ServiceProxy {
-    pub(crate) fn new(service: Arc<str>, client: Client, options: Options, caller: Caller) -> Self {
-        Self {
-            service,
-            via: Via::Broker {
-                client,
-                options,
-                caller,
-            },
-        }
+    pub(crate) fn new(service: Arc<str>, route: Route) -> Self {
+        Self { service, route }
     }
 
     /// Creates a mock for tests.
@@ -241,10 +284,8 @@ impl ServiceProxy {
             + Sync
             + 'static,
     {
-        Self {
-            service: service.into(),
-            via: Via::Fake(Arc::new(reply)),
-        }
+        let reply = move |_: &str, method: &str, args, kwargs| reply(method, args, kwargs);
+        Self::new(service.into(), Route::Mock(Arc::new(reply)))
     }
 
     /// Returns the name of the service.
@@ -255,11 +296,10 @@ impl ServiceProxy {
     /// Returns a copy with another timeout, or without one for `None`:
     /// `proxy.with_timeout(SECOND).call(..)`.
     pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
-        let mut proxy = self.clone();
-        if let Via::Broker { options, .. } = &mut proxy.via {
-            options.timeout = timeout.into();
-        }
-        proxy
+        Self::new(
+            self.service.clone(),
+            self.route.with_timeout(timeout.into()),
+        )
     }
 
     /// Returns a copy with another request format: `json`, `msgpack`, or a
@@ -268,20 +308,14 @@ impl ServiceProxy {
     /// # Errors
     /// [`Error::Config`] if the format is unknown.
     pub fn with_serializer(&self, name: &str) -> Result<Self> {
-        let mut proxy = self.clone();
-        if let Via::Broker { options, .. } = &mut proxy.via {
-            options.codec = options.codec.writing(name)?;
-        }
-        Ok(proxy)
+        let route = self.route.with_serializer(name)?;
+        Ok(Self::new(self.service.clone(), route))
     }
 
     /// Returns a copy that compresses its requests.
     pub fn with_compression(&self, compression: impl Into<Option<Compression>>) -> Self {
-        let mut proxy = self.clone();
-        if let Via::Broker { options, .. } = &mut proxy.via {
-            options.compression = compression.into();
-        }
-        proxy
+        let route = self.route.with_compression(compression.into());
+        Self::new(self.service.clone(), route)
     }
 
     /// Returns a copy whose calls also send this context data, in place of the value of the worker
@@ -301,21 +335,19 @@ impl ServiceProxy {
     /// A call returns [`Error::InvalidContext`] if a value cannot be a header.
     #[must_use]
     pub fn with_context(&self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        let mut proxy = self.clone();
-        if let Via::Broker { caller, .. } = &mut proxy.via {
-            *caller = caller.with_context(key, value);
-        }
-        proxy
+        Self::new(self.service.clone(), self.route.with_context(key, value))
     }
 
     /// Calls `method`. Positional arguments are a tuple, array or `Vec`; named ones a struct or
-    /// map.
+    /// map. Any other value, such as a number, a text, an `Option` or an enum, is the only
+    /// argument. To pass a list or a struct as one argument, wrap it in a tuple: `(lines,)`.
     ///
     /// ```no_run
     /// # use nameko::{Result, ServiceProxy};
     /// # use std::collections::BTreeMap;
     /// # async fn run(hello: ServiceProxy) -> Result<()> {
     /// let _: String = hello.call("hello", ("zq",)).await?;
+    /// let _: String = hello.call("hello", "zq").await?;
     /// let _: String = hello.call("hello", BTreeMap::from([("name", "zq")])).await?;
     /// # Ok(()) }
     /// ```
@@ -326,11 +358,7 @@ impl ServiceProxy {
     /// [`Error::ReplyLost`]; [`Error::Publish`] if the request could not be sent;
     /// [`Error::Serialization`] if the format cannot represent the arguments, or the result is not
     /// a `T`.
-    pub async fn call<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        arguments: impl Serialize,
-    ) -> Result<T> {
+    pub async fn call<T: CallResult>(&self, method: &str, arguments: impl Serialize) -> Result<T> {
         let result = self.ask(method, arguments).await?;
         self.read(method, &result)
     }
@@ -345,13 +373,7 @@ impl ServiceProxy {
     /// Like [`call`](Self::call), without deserializing the result.
     pub(crate) async fn ask(&self, method: &str, arguments: impl Serialize) -> Result<Payload> {
         let call = protocol::Call::new(self.format(), &arguments)?;
-        match call {
-            Some(call) => self.send(method, call).await,
-            None => Err(Error::IncorrectSignature(format!(
-                "arguments of {}.{method} must be a tuple such as `(value,)`, or a struct or map of named ones",
-                self.service
-            ))),
-        }
+        self.send(method, call).await
     }
 
     /// Calls `method` with positional arguments, which serialize as a list, and named ones, which
@@ -359,7 +381,7 @@ impl ServiceProxy {
     ///
     /// # Errors
     /// As for [`call`](Self::call).
-    pub async fn call_with<T: DeserializeOwned>(
+    pub async fn call_with<T: CallResult>(
         &self,
         method: &str,
         args: &(impl Serialize + ?Sized),
@@ -384,8 +406,8 @@ impl ServiceProxy {
     }
 
     async fn send(&self, method: &str, call: protocol::Call) -> Result<Payload> {
-        match &self.via {
-            Via::Broker {
+        match &self.route {
+            Route::Broker {
                 client,
                 options,
                 caller,
@@ -399,17 +421,18 @@ impl ServiceProxy {
                     .call(&self.service, method, request, caller.headers()?, options)
                     .await
             }
-            Via::Fake(reply) => {
+            Route::Mock(reply) => {
                 let (args, kwargs) = call.values()?;
-                Ok(Payload::of(&reply(method, args, kwargs)?)?)
+                let result = reply(&self.service, method, args, kwargs)?;
+                Ok(Payload::of(&result)?)
             }
         }
     }
 
     fn format(&self) -> &Format {
-        match &self.via {
-            Via::Broker { options, .. } => options.codec.format(),
-            Via::Fake(_) => &Format::Json,
+        match &self.route {
+            Route::Broker { options, .. } => options.codec.format(),
+            Route::Mock(_) => &Format::Json,
         }
     }
 }

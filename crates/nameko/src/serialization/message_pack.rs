@@ -11,7 +11,7 @@ use rmp::Marker;
 use rmp_serde::decode::Error as ReadError;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
-use super::{Error, transcode::Transcode};
+use super::{Error, json, transcode::Transcode};
 
 /// The encoding of null.
 pub(super) const NIL: u8 = 0xc0;
@@ -45,7 +45,12 @@ pub(super) fn validate(body: &[u8]) -> Result<(), Error> {
 }
 
 pub(super) fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Error> {
-    T::deserialize(&mut deserializer(value)).map_err(|error| match error {
+    let mut deserializer = deserializer(value);
+    let read = match may_hold_non_finite(value) {
+        true => json::read_checked(&mut deserializer),
+        false => T::deserialize(&mut deserializer),
+    };
+    read.map_err(|error| match error {
         ReadError::Syntax(text) | ReadError::Uncategorized(text) => Error::mismatch(text),
         ReadError::TypeMismatch(marker) => {
             Error::mismatch(format_args!("invalid type: {}", kind(marker)))
@@ -57,6 +62,21 @@ pub(super) fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Error> {
 
 pub(super) fn transcode<S: Serializer>(value: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     Transcode::new(&mut deserializer(value)).serialize(serializer)
+}
+
+/// Returns `true` if a value may hold NaN or an infinity: if the bytes of one occur in it.
+fn may_hold_non_finite(value: &[u8]) -> bool {
+    const F32: u8 = 0xca;
+    const F64: u8 = 0xcb;
+    if !value.contains(&F32) && !value.contains(&F64) {
+        return false;
+    }
+    // All bits of the exponent are set.
+    value.windows(3).any(|bytes| match *bytes {
+        [F32, first, second] => first & 0x7f == 0x7f && second & 0x80 == 0x80,
+        [F64, first, second] => first & 0x7f == 0x7f && second & 0xf0 == 0xf0,
+        _ => false,
+    })
 }
 
 /// Returns the marker of a value.

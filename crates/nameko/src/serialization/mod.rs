@@ -30,8 +30,8 @@ pub(crate) use self::content_type::{BINARY, JSON, RAW, TEXT};
 pub use self::encoded::Encoded;
 pub use self::error::Error;
 pub(crate) use self::format::Format;
+pub(crate) use self::json::{approximate_value, json_kind, python_float, received};
 pub use self::json::{from_slice, from_str, python, standard, to_raw, to_vec};
-pub(crate) use self::json::{json_kind, python_float, received};
 pub(crate) use self::payload::Content;
 #[cfg(feature = "msgpack")]
 pub(crate) use self::payload::Parts;

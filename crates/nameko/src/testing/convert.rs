@@ -1,14 +1,10 @@
 //! Conversion of arguments and results.
 
-use serde::Serialize;
-
 use crate::{
-    arguments::Arguments,
     error::{Error, Result},
     exceptions,
     protocol::Fault,
     reply::Outcome,
-    serialization,
 };
 
 /// Serializes the result of a worker as JSON.
@@ -25,19 +21,5 @@ fn raised(fault: Fault) -> Error {
     match exceptions::from_remote(&fault.clone().into()) {
         Some(error) => Error::custom(fault, error),
         None => Error::Raised(fault),
-    }
-}
-
-/// Converts arguments: a list to positional ones, an object to named ones, `null` to none.
-pub(super) fn bindable(arguments: &impl Serialize) -> Result<Arguments> {
-    let json = String::from_utf8(serialization::to_vec(arguments)?)?;
-    match json.as_bytes().first() {
-        Some(b'[') => Arguments::from_json(&json, "{}"),
-        Some(b'{') => Arguments::from_json("[]", &json),
-        Some(b'n') => Ok(Arguments::new()),
-        _ => Err(Error::IncorrectSignature(
-            "arguments must be a tuple such as `(value,)`, or a struct or map of named ones"
-                .to_owned(),
-        )),
     }
 }

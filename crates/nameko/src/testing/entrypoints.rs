@@ -4,13 +4,13 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use super::convert::bindable;
 use crate::{
     amqp::Table,
     arguments::Arguments,
     container::{Container, MethodHandle, WeakContainer},
     error::Result,
     extension::Entrypoint,
+    protocol,
     sync::lock,
 };
 
@@ -66,7 +66,7 @@ impl Once {
     /// array or `Vec`, named ones as a struct or map.
     pub fn new(arguments: impl Serialize) -> Self {
         Self {
-            arguments: Mutex::new(Some(bindable(&arguments))),
+            arguments: Mutex::new(Some(protocol::Call::bindable(&arguments))),
             fires: Mutex::default(),
         }
     }

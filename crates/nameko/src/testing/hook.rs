@@ -5,16 +5,15 @@ use std::time::Duration;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{
-    convert::{bindable, json},
-    timeout::TIMEOUT,
-};
+use super::{convert::json, timeout::TIMEOUT};
 use crate::{
     amqp::{Table, Value},
     arguments::Arguments,
     container::{Container, MethodHandle},
     error::{Error, Result},
     messaging::RawMessage,
+    protocol,
+    rpc::CallResult,
     serialization,
     tasks::TaskHandle,
 };
@@ -89,22 +88,22 @@ impl EntrypointHook {
     /// Runs a worker to its end, including the final provider hooks, and returns the method's
     /// result.
     ///
-    /// Positional arguments are a tuple, array or `Vec`; named ones a struct or map.
+    /// Arguments are passed as to [`ServiceProxy::call`](crate::ServiceProxy::call).
     ///
     /// # Errors
     /// [`Error::Raised`] with the error of the method, or [`Error::Custom`] if its type is
     /// [registered](crate::exceptions::register); [`Error::ExtensionNotFound`] if the service has
     /// no such entrypoint; [`Error::Timeout`]; [`Error::Killed`] if the call killed the container;
     /// [`Error::ContainerStopping`]; [`Error::Serialization`] if the result is not a `T`.
-    pub async fn call<T: DeserializeOwned>(&self, arguments: impl Serialize) -> Result<T> {
-        self.run(bindable(&arguments)?).await
+    pub async fn call<T: CallResult>(&self, arguments: impl Serialize) -> Result<T> {
+        self.run(protocol::Call::bindable(&arguments)?).await
     }
 
     /// Like [`call`](Self::call), for a method that takes a [`RawMessage`].
     ///
     /// # Errors
     /// As for [`call`](Self::call).
-    pub async fn message<T: DeserializeOwned>(&self, message: RawMessage) -> Result<T> {
+    pub async fn message<T: CallResult>(&self, message: RawMessage) -> Result<T> {
         self.run(Arguments::from_origin(message)).await
     }
 

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{convert::json, timeout::TIMEOUT};
@@ -14,6 +13,7 @@ use crate::{
     container::{Container, WorkerObserver},
     error::{Error, Result},
     reply::Outcome,
+    rpc::CallResult,
     serialization,
     sync::lock,
     worker::WorkerContext,
@@ -134,7 +134,7 @@ impl EntrypointWaiter {
     ///
     /// # Errors
     /// As for [`next`](Self::next) and [`Ended::result`].
-    pub async fn result<T: DeserializeOwned>(&mut self) -> Result<T> {
+    pub async fn result<T: CallResult>(&mut self) -> Result<T> {
         self.next().await?.result()
     }
 }
@@ -165,7 +165,7 @@ impl Ended {
     /// [`Error::Raised`] with the error of the method, or [`Error::Custom`] if its type is
     /// [registered](crate::exceptions::register); [`Error::Serialization`] if the result is not a
     /// `T`.
-    pub fn result<T: DeserializeOwned>(self) -> Result<T> {
+    pub fn result<T: CallResult>(self) -> Result<T> {
         Ok(serialization::from_slice(&self.json?)?)
     }
 }

@@ -53,10 +53,17 @@ mod cron;
 mod rpc;
 // The wire format.
 mod wire;
+// The arguments of calls.
+mod call_arguments;
 // Typed clients.
 mod clients;
+// Values, nested structs and clusters as dependencies.
+mod dependencies;
 // Errors that keep their type across services.
 mod exceptions;
+// The causes of errors in logs.
+#[cfg(feature = "cli")]
+mod error_chains;
 // Context data and configuration as dependencies.
 #[cfg(feature = "yaml")]
 mod context;

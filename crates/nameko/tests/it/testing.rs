@@ -77,8 +77,7 @@ async fn a_hook_takes_arguments_like_a_proxy() {
         error.to_string(),
         "sell() missing 1 required positional argument: 'what'"
     );
-    let error = sell.call::<String>("tea").await.unwrap_err();
-    assert!(matches!(error, Error::IncorrectSignature(_)), "{error:?}");
+    assert_eq!(sell.call::<String>("tea").await.unwrap(), "1 tea");
     shop.stop().await;
 }
 

@@ -24,6 +24,8 @@ use serde_json::value::RawValue;
 pub use self::non_finite::{python, standard};
 use self::python_text::Dialect;
 pub(crate) use self::python_text::python_float;
+#[cfg(feature = "msgpack")]
+pub(super) use self::reader::read_checked;
 use super::Error;
 
 /// Serializes a value as Python's `json.dumps` does.
@@ -63,8 +65,10 @@ pub(crate) fn json_kind(text: &str) -> &'static str {
 
 /// Deserializes a value from JSON text, Python's or [`standard`].
 ///
-/// `NaN` and `Infinity` deserialize as `f32` or `f64`. A [`serde_json::Value`] cannot hold them and
-/// becomes null; other types return an error.
+/// `NaN` and `Infinity` deserialize as `f32` or `f64`. Other types return an error; so does a
+/// [`serde_json::Value`], also for an integer that takes more than 64 bits, since it cannot hold
+/// them. Fields with `#[serde(flatten)]` and untagged enums are not checked, since serde buffers
+/// their values itself.
 ///
 /// # Errors
 /// If the text is not JSON, or not a `T`.
@@ -78,11 +82,17 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
 /// As for [`from_slice`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let text = standard(text)?;
-    if non_finite::occurs_in(&text) {
+    if non_finite::occurs_in(&text) || non_finite::may_hold_huge_integer(&text) {
         reader::read(&text)
     } else {
         serde_json::from_str(&text).map_err(Error::of_json)
     }
+}
+
+/// Reads JSON text in the [`standard`] form for logs: null in place of numbers that a
+/// [`serde_json::Value`] cannot hold.
+pub(crate) fn approximate_value(text: &str) -> Option<serde_json::Value> {
+    reader::read_approximately(text).ok()
 }
 
 /// Converts a message body to the [`standard`] form, including kombu's tagged values. Does not

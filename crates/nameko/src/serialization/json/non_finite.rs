@@ -152,6 +152,23 @@ pub(super) fn huge_integer(text: &str) -> Option<&str> {
     })
 }
 
+/// Returns `true` if a text may hold an integer that fits neither `i64` nor `u64`: if it has 19
+/// digits in a row. Looks at every 19th byte.
+pub(super) fn may_hold_huge_integer(text: &str) -> bool {
+    const DIGITS: usize = 19;
+    let bytes = text.as_bytes();
+    let digits = |bytes: &mut dyn Iterator<Item = &u8>| {
+        bytes.take_while(|byte| byte.is_ascii_digit()).count()
+    };
+    (DIGITS - 1..bytes.len())
+        .step_by(DIGITS)
+        .filter(|&at| bytes[at].is_ascii_digit())
+        .any(|at| {
+            let (before, from) = bytes.split_at(at);
+            digits(&mut before.iter().rev()) + digits(&mut from.iter()) >= DIGITS
+        })
+}
+
 /// Splits a text into strings (with quotes), words and numbers, and the separators between them.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -207,6 +224,23 @@ mod tests {
         }
         assert_eq!(Special::of_stand_in(f64::MAX), None);
         assert_eq!(Special::of_stand_in(f64::MIN), None);
+    }
+
+    #[test]
+    fn a_huge_integer_is_found_at_each_position() {
+        for digits in 17..25 {
+            for before in 0..45 {
+                for after in 0..25 {
+                    let text = format!(
+                        "{}{}{}",
+                        "x".repeat(before),
+                        "7".repeat(digits),
+                        ",".repeat(after)
+                    );
+                    assert_eq!(may_hold_huge_integer(&text), digits >= 19, "{text}");
+                }
+            }
+        }
     }
 
     #[test]
