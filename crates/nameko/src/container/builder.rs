@@ -6,7 +6,6 @@ use super::{Attachments, Container, providers::Replacements, typed_dispatch::Typ
 use crate::{
     config::Config,
     error::{Error, Result},
-    extension::DependencyProvider,
     layer::{Layers, WorkerLayer},
     service::{Bindings, Entrypoints, Service},
     stateful_provider::Provider,

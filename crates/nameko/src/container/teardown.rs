@@ -58,7 +58,7 @@ pub(super) async fn tear_down(
             }),
         };
         if let Err(error) = result {
-            report("worker_teardown", field, &ctx, &error);
+            report("worker_teardown", &field, &ctx, &error);
             container.kill_if_fatal(error);
         }
     }
