@@ -112,7 +112,7 @@ impl Service for Listener {
             let name = args.take::<String>()?;
             Ok(Method::call(move |listener: &Self| {
                 let _ = listener.welcomed.send(name);
-                Box::pin(async { Method::<Self>::reply::<_, Error>(Ok(())) })
+                Box::pin(async { Method::<Self>::reply::<_, Error, _>(Ok(())) })
             }))
         });
         entrypoints.add(EventHandler::new("host", "welcomed"), on_welcomed);
