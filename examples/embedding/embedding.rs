@@ -3,6 +3,7 @@
 //! * `embedding greet NAME` makes a call,
 //! * `embedding serve` serves until the end of standard input,
 //! * `embedding run`, `shell`, `call` and `show-config` are Nameko's.
+#![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use std::process::ExitCode;
 

@@ -252,7 +252,10 @@ fn the_chat_serves_its_page() {
         ["run", "-d", "WEB_SERVER_ADDRESS=127.0.0.1:0"],
     ));
     let line = chat.wait_for("listening on http://");
-    let address = line.rsplit("http://").next().unwrap().trim();
+    let address = line.rsplit("http://").next().unwrap().trim().to_owned();
+    let address = address.as_str();
+    // Until then, requests are answered with 503.
+    chat.wait_for("ready at");
     let page = http(address, "GET /", "");
     assert!(page.contains("/ws?room="), "{page}");
     chat.signal("TERM");

@@ -56,10 +56,13 @@ pub fn move_connections(runtime: runtime::Id) -> bool {
             .filter_map(Weak::upgrade)
             .collect()
     };
-    drivers
-        .iter()
-        .filter(|driver| driver.home.id() == runtime)
-        .fold(true, |all, driver| driver.move_to_io_thread() && all)
+    let mut all_moved = true;
+    for driver in drivers {
+        if driver.home.id() == runtime {
+            all_moved &= driver.move_to_io_thread();
+        }
+    }
+    all_moved
 }
 
 /// Returns the runtime of the I/O thread, started on first use. `None` if the system has no thread

@@ -139,6 +139,10 @@ mod tests {
         item.to_token_stream().to_string()
     }
 
+    fn without_spaces(text: &str) -> String {
+        text.split_whitespace().collect()
+    }
+
     #[test]
     fn an_impl_is_restored_as_it_was() {
         for item in [
@@ -149,7 +153,11 @@ mod tests {
             "impl S { default fn f() {} unsafe extern \"C\" fn g() { 1 } }",
         ] {
             let expected: TokenStream = item.parse().unwrap();
-            assert_eq!(restored(item), expected.to_string());
+            // The spaces between punctuation depend on the source of the tokens.
+            assert_eq!(
+                without_spaces(&restored(item)),
+                without_spaces(&expected.to_string())
+            );
         }
     }
 

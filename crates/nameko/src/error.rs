@@ -124,7 +124,7 @@ pub enum Error {
     Fatal(Box<Error>),
     /// An error with a class name and a message, for callers.
     #[error("{0}")]
-    Raised(Fault),
+    Raised(Box<Fault>),
     /// An error of a custom type. [`downcast_ref`](Self::downcast_ref) returns it.
     #[error(transparent)]
     Custom(CustomError),
@@ -138,7 +138,7 @@ impl Error {
     /// assert_eq!(error.to_string(), "no order 17");
     /// ```
     pub fn raise(exc_type: impl Into<String>, value: impl Into<String>) -> Self {
-        Self::Raised(Fault::new(exc_type, value))
+        Self::raised(Fault::new(exc_type, value))
     }
 
     /// Creates an error that kills the container if a hook of a dependency provider returns it, for
@@ -147,6 +147,10 @@ impl Error {
     #[must_use]
     pub fn fatal(error: impl Into<Self>) -> Self {
         Self::Fatal(Box::new(error.into()))
+    }
+
+    pub(crate) fn raised(fault: Fault) -> Self {
+        Self::Raised(Box::new(fault))
     }
 
     /// Creates an error about an unknown name that lists the known ones.
@@ -394,7 +398,7 @@ impl From<Error> for Fault {
 fn nameko_fault(error: &Error) -> Fault {
     let text = error.to_string();
     match error {
-        Error::Raised(fault) => fault.clone(),
+        Error::Raised(fault) => (**fault).clone(),
         Error::Fatal(error) => nameko_fault(error),
         Error::Custom(CustomError(kept)) => kept.0.clone(),
         Error::Remote(_) => Fault::nameko("RemoteError", text),

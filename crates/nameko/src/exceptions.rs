@@ -39,7 +39,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    protocol::Fault,
+    protocol::{Details, Fault},
     remote_error::RemoteError,
     serialization::{self, python_float},
 };
@@ -204,9 +204,8 @@ impl Fault {
             exc_type: exc_path.rsplit('.').next().unwrap_or(exc_path).to_owned(),
             exc_path: exc_path.to_owned(),
             exc_args,
-            exc_args_json,
+            details: Details::of_json(exc_args_json),
             value: value.to_string(),
-            causes: Vec::new(),
             extension: None,
         }
     }

@@ -3,7 +3,11 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 
-use crate::{exception_argument, protocol::Fault, serialization};
+use crate::{
+    exception_argument,
+    protocol::{Details, Fault},
+    serialization,
+};
 
 /// An error that a remote method raised.
 ///
@@ -55,7 +59,7 @@ impl From<Fault> for RemoteError {
             exc_type: fault.exc_type,
             exc_path: fault.exc_path,
             exc_args: fault.exc_args,
-            exc_args_json: fault.exc_args_json,
+            exc_args_json: fault.details.and_then(|details| details.exc_args_json),
             value: fault.value,
         }
     }
@@ -67,9 +71,8 @@ impl From<RemoteError> for Fault {
             exc_type: error.exc_type,
             exc_path: error.exc_path,
             exc_args: error.exc_args,
-            exc_args_json: error.exc_args_json,
+            details: Details::of_json(error.exc_args_json),
             value: error.value,
-            causes: Vec::new(),
             extension: None,
         }
     }

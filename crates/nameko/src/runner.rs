@@ -54,7 +54,7 @@ impl Services {
     /// Adds a layer around the workers of all services, inside the layers added before and outside
     /// those of the services. The services share it.
     ///
-    /// ```
+    /// ```no_run
     /// use nameko::{Next, Outcome, WorkerCall, WorkerLayer, prelude::*};
     ///
     /// struct Timing;

@@ -135,7 +135,7 @@ impl Container {
         let reason = match AssertUnwindSafe(step).catch_unwind().await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
-            Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
+            Err(panic) => Error::raised(Fault::panic(panic.as_ref())),
         };
         Err(self.with_extension_context(reason, extension))
     }
@@ -213,7 +213,7 @@ impl Container {
         tokio::select! {
             panicked = steps => match panicked {
                 None => self.end(),
-                Some(fault) => self.kill(Error::Raised(fault)),
+                Some(fault) => self.kill(Error::raised(fault)),
             },
             _ = state.wait_for(|state| *state == State::Ended) => {}
         }

@@ -251,7 +251,7 @@ impl Container {
             if let Err(panic) = task.await
                 && let Some(container) = container.upgrade()
             {
-                container.kill(Error::Raised(Fault::panic(panic.as_ref())));
+                container.kill(Error::raised(Fault::panic(panic.as_ref())));
             }
         })
     }
@@ -292,7 +292,7 @@ impl Container {
             let error = match task.await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => Error::from_error(error),
-                Err(panic) => Error::Raised(Fault::panic(panic.as_ref())),
+                Err(panic) => Error::raised(Fault::panic(panic.as_ref())),
             };
             if let Some(container) = container.upgrade() {
                 container.kill(Error::Task {

@@ -146,7 +146,7 @@ impl Drop for Worker<'_> {
 pub(super) async fn attempt(hook: impl Future<Output = Result<()>>) -> Result<()> {
     match AssertUnwindSafe(hook).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(Error::Raised(Fault::panic(panic.as_ref()))),
+        Err(panic) => Err(Error::raised(Fault::panic(panic.as_ref()))),
     }
 }
 

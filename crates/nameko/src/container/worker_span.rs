@@ -64,11 +64,11 @@ impl WorkerSpan {
         let call_id = || self.0.is_disabled().then(|| ctx.call_id());
         match (outcome, expected) {
             (Err(fault), Some(true)) => {
-                let causes = Causes(&fault.causes);
+                let causes = Causes(fault.causes());
                 tracing::warn!(target: TARGET, call_id = call_id(), "(expected) error handling worker {ctx}: {name}: {fault}{causes}");
             }
             (Err(fault), _) => {
-                let causes = Causes(&fault.causes);
+                let causes = Causes(fault.causes());
                 tracing::error!(target: TARGET, call_id = call_id(), "error handling worker {ctx}: {name}: {fault}{causes}");
             }
             (Ok(_), _) => tracing::debug!(target: TARGET, duration_ms, "worker {ctx} ended"),

@@ -119,7 +119,7 @@ impl Container {
         // of the method.
         let prepare = AssertUnwindSafe(|| self.inner.dispatch.prepare(method.index, arguments));
         let work = catch_unwind(prepare)
-            .unwrap_or_else(|panic| Err(Error::Raised(Fault::panic(panic.as_ref()))))?;
+            .unwrap_or_else(|panic| Err(Error::raised(Fault::panic(panic.as_ref()))))?;
         Ok(Prepared { work, values })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{any::Any, error::Error as StdError, fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{error_chain::causes, panics};
@@ -18,23 +18,42 @@ pub struct Fault {
     /// Arguments of the exception. Nameko converts leaves to text.
     #[serde(default)]
     pub exc_args: Vec<Value>,
-    /// The arguments with their types, as a JSON list in the form of a text, which each format can
-    /// represent. Only Rust services send and read it.
+    /// Boxed, since most errors have neither and results with large errors are slow to move.
     #[serde(
         default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "text_if_any"
+        rename = "exc_args_json",
+        skip_serializing_if = "has_no_json",
+        serialize_with = "write_json",
+        deserialize_with = "read_json"
     )]
-    pub(crate) exc_args_json: Option<String>,
+    pub(crate) details: Option<Box<Details>>,
     /// The error as text.
     #[serde(default, deserialize_with = "text")]
     pub value: String,
-    /// Texts of the causes of the error, outermost first, for the log of this process.
-    #[serde(skip)]
-    pub(crate) causes: Vec<String>,
     /// Data for an entrypoint of this process.
     #[serde(skip)]
     pub(crate) extension: Option<Arc<dyn FaultExtension>>,
+}
+
+/// Parts of a [`Fault`] that most errors lack.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Details {
+    /// The arguments with their types, as a JSON list in the form of a text, which each format can
+    /// represent. Only Rust services send and read it.
+    pub(crate) exc_args_json: Option<String>,
+    /// Texts of the causes of the error, outermost first, for the log of this process.
+    pub(crate) causes: Vec<String>,
+}
+
+impl Details {
+    /// Returns the details of a received error.
+    pub(crate) fn of_json(exc_args_json: Option<String>) -> Option<Box<Self>> {
+        let details = |text| Self {
+            exc_args_json: Some(text),
+            causes: Vec::new(),
+        };
+        exc_args_json.map(details).map(Box::new)
+    }
 }
 
 /// Data that an error type attaches to its fault for an entrypoint of the same process, such as the
@@ -63,11 +82,25 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 }
 
 /// Ignores values that are not text.
-fn text_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+fn read_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Details>>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text),
+        Value::String(text) => Details::of_json(Some(text)),
         _ => None,
     })
+}
+
+fn has_no_json(details: &Option<Box<Details>>) -> bool {
+    !matches!(details, Some(details) if details.exc_args_json.is_some())
+}
+
+fn write_json<S: Serializer>(
+    details: &Option<Box<Details>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = details
+        .as_ref()
+        .and_then(|details| details.exc_args_json.as_ref());
+    text.serialize(serializer)
 }
 
 impl Fault {
@@ -83,8 +116,16 @@ impl Fault {
     /// Adds the causes of `error`, which the log shows.
     #[must_use]
     pub(crate) fn with_causes_of(mut self, error: &(dyn StdError + 'static)) -> Self {
-        self.causes = causes(error);
+        let causes = causes(error);
+        if !causes.is_empty() {
+            self.details.get_or_insert_default().causes = causes;
+        }
         self
+    }
+
+    /// Returns the texts of the causes of the error, outermost first.
+    pub(crate) fn causes(&self) -> &[String] {
+        self.details.as_ref().map_or(&[], |details| &details.causes)
     }
 
     /// Attaches `extension`, in place of any other.
@@ -160,9 +201,8 @@ impl Fault {
             exc_type,
             exc_path,
             exc_args: vec![Value::String(value.clone())],
-            exc_args_json: None,
+            details: None,
             value,
-            causes: Vec::new(),
             extension: None,
         }
     }

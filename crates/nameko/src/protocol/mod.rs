@@ -14,6 +14,7 @@ mod topology;
 pub(crate) use self::events::{
     broadcast_identifier, event_exchange, event_exchange_name, event_queue_name,
 };
+pub(crate) use self::fault::Details;
 pub use self::fault::Fault;
 #[cfg(feature = "http")]
 pub(crate) use self::fault::FaultExtension;

@@ -20,6 +20,6 @@ pub(super) fn json(outcome: &Outcome) -> Result<Vec<u8>> {
 fn raised(fault: Fault) -> Error {
     match exceptions::from_remote(&fault.clone().into()) {
         Some(error) => Error::custom(fault, error),
-        None => Error::Raised(fault),
+        None => Error::raised(fault),
     }
 }

@@ -209,7 +209,7 @@ impl Endpoint {
                 let early = || (param.early)(&mut request, param.name);
                 // A panic fails the request, like one of the method.
                 let extracted = catch_unwind(AssertUnwindSafe(early)).unwrap_or_else(|panic| {
-                    Err(error::Error::Raised(Fault::panic(panic.as_ref())))
+                    Err(error::Error::raised(Fault::panic(panic.as_ref())))
                 });
                 extracted.map_err(|error| {
                     tracing::debug!("no worker for {}: {error}", self.method.name());

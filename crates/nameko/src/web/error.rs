@@ -163,7 +163,7 @@ impl std::error::Error for Error {}
 
 impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
-        Self::Raised(error.into_fault())
+        Self::raised(error.into_fault())
     }
 }
 

@@ -91,7 +91,7 @@ impl Response {
     pub fn json(value: &impl Serialize) -> Result<Self> {
         match serde_json::to_vec(value) {
             Ok(json) => Ok(Self::typed(JSON, json)),
-            Err(error) => Err(Error::Raised(Fault::unserializable(&format!(
+            Err(error) => Err(Error::raised(Fault::unserializable(&format!(
                 "{}: {error}",
                 std::any::type_name_of_val(value)
             )))),
@@ -303,7 +303,7 @@ impl fmt::Debug for Response {
 /// The value for providers. The web server does not use `to_json`.
 impl Reply for Response {
     fn to_json(&self) -> Result<Vec<u8>> {
-        Err(Error::Raised(Fault::unserializable(&self.describe())))
+        Err(Error::raised(Fault::unserializable(&self.describe())))
     }
 
     fn describe(&self) -> String {

@@ -253,6 +253,7 @@ impl tower::Service<http::Request<RequestBody>> for Sleepy {
 }
 
 #[tokio::test]
+#[expect(clippy::result_large_err, reason = "the type of tower-http's callback")]
 async fn a_layer_authenticates_before_the_body_is_read() {
     let bearer =
         ValidateRequestHeaderLayer::custom(

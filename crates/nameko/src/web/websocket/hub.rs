@@ -59,7 +59,7 @@ impl WebSocketHub {
     pub fn subscribe(&self, socket_id: &str, channel: &str) -> Result<()> {
         let mut state = self.lock();
         let Some(socket) = state.sockets.get_mut(socket_id) else {
-            return Err(Error::Raised(Fault::nameko(
+            return Err(Error::raised(Fault::nameko(
                 "ConnectionNotFound",
                 socket_id,
             )));
