@@ -6,13 +6,11 @@ and services as ``module:Class``. Prints ``ready`` when they can be called.
 
 import json
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 
-try:
+if metadata.version("nameko").startswith("2."):
     import eventlet
-except ImportError:
-    pass
-else:
+
     eventlet.monkey_patch()
 
 from nameko.runners import ServiceRunner
