@@ -9,8 +9,9 @@ use crate::error::Error;
 
 /// Exponential backoff with jitter.
 ///
-/// Delays double from 200 ms to 30 s, those of the reconnects of this crate to 2 s. Each is shortened at random by up to a quarter, so that the
-/// clients of a restarted broker do not reconnect at the same moment.
+/// Delays double from 200 ms to 30 s, those of the reconnects of this crate to 2 s. Each is
+/// shortened at random by up to a quarter, so that the clients of a restarted broker do not
+/// reconnect at the same moment.
 ///
 /// ```
 /// use nameko_amqp::Backoff;

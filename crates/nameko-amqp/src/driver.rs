@@ -1,8 +1,8 @@
 //! The future that runs a connection: reads, writes, sends heartbeats.
 //!
-//! A single task polls it, see `rescue`. The reader dispatches every frame of one read; the tasks woken by
-//! it encode into the output; the writer yields to them once before it writes. The answers to one
-//! read leave in one write.
+//! A single task polls it, see `rescue`. The reader dispatches every frame of one read; the tasks
+//! woken by it encode into the output; the writer yields to them once before it writes. The answers
+//! to one read leave in one write.
 
 use std::{
     pin::pin,
@@ -87,7 +87,8 @@ impl Drop for CloseGuard {
     }
 }
 
-/// Waits until the connection is aborted, also for lack of heartbeats, or a graceful close has run into its timeout.
+/// Waits until the connection is aborted, also for lack of heartbeats, or a graceful close has run
+/// into its timeout.
 async fn shutdown_requested(connection: &ConnectionState) -> Error {
     tokio::select! {
         () = connection.aborted() => {}

@@ -231,9 +231,9 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// See [`PublishError`]. After the last retry, the error of the last attempt. At the time limit,
-    /// [`PublishError::Lost`] with the cause; the message may still arrive. Errors of a declaration
-    /// are returned as errors of the publish.
+    /// See [`PublishError`]. After the last retry, the error of the last attempt. At the time
+    /// limit, [`PublishError::Lost`] with the cause; the message may still arrive. Errors of a
+    /// declaration are returned as errors of the publish.
     pub async fn publish_with(
         &self,
         message: &Publish,

@@ -132,7 +132,8 @@ impl Cluster {
         self.service(C::SERVICE).into()
     }
 
-    /// Disconnects, and deletes the reply queue. Pending calls fail with [`Error::ReplyLost`](crate::Error::ReplyLost).
+    /// Disconnects, and deletes the reply queue. Pending calls fail with
+    /// [`Error::ReplyLost`](crate::Error::ReplyLost).
     pub async fn stop(&self) {
         self.replies.close("the client was stopped");
         self.consumers.stop().await;
