@@ -8,7 +8,6 @@ from logging import getLogger
 from types import TracebackType
 from typing import Any, TypeVar
 
-from nameko import _nameko
 from nameko.exceptions import ConfigurationError
 
 _log = getLogger("nameko.config")
@@ -70,10 +69,13 @@ def report_unknown_keys(config: Any) -> None:
 
 def unknown_keys(config: Mapping[str, Any], read: Collection[Any] = ()) -> list[str]:
     """Returns a warning for each key that resembles one of the framework and is not in ``read``."""
+    # Not needed by every program that imports the package.
+    from nameko._nameko import misspelled_key
+
     return [
         "the unknown key `{}` has no effect; did you mean `{}`?".format(key, meant)
         for key in config
-        if key not in read and isinstance(key, str) and (meant := _nameko.misspelled_key(key))
+        if key not in read and isinstance(key, str) and (meant := misspelled_key(key))
     ]
 
 
