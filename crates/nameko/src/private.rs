@@ -1,28 +1,27 @@
 //! Functions for generated code. Not a public API; may change at any time.
 
-use std::{
-    any::{Any, TypeId},
-    future::Future,
-    marker::PhantomData,
-    pin::Pin,
-};
+#[cfg(feature = "http")]
+use std::any::Any;
+use std::{any::TypeId, future::Future, marker::PhantomData, pin::Pin};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-#[cfg(feature = "http")]
-use crate::web::{self, FromRequest, IntoResponse};
 use crate::{
     arguments::{Args, Param},
     error::{Error, Raise, Result},
     exceptions::Exception,
     extension::Entrypoint,
-    extractor::Extractor,
     messaging::{FromMessage, RawMessage},
     protocol::Fault,
     remote_error::RemoteError,
     reply::{Outcome, Reply},
     serialization::Payload,
     service::{Call, Entrypoints, Method, Service},
+};
+#[cfg(feature = "http")]
+use crate::{
+    extractor::Extractor,
+    web::{self, FromRequest, IntoResponse},
 };
 
 pub use crate::rpc::typed::{ArgumentList, ByName, ByPosition, Given, Target};

@@ -1,6 +1,6 @@
 //! The command line of programs with services, and of the binary `nameko`.
 //!
-//! [`main`](crate::main) is a whole command line; [`Commands`] are its subcommands, for the command
+//! [`main`] is a whole command line; [`Commands`] are its subcommands, for the command
 //! line of another program.
 
 mod arguments;
