@@ -203,6 +203,14 @@ fn http(address: &str, request: &str, body: &str) -> String {
     answer
 }
 
+/// Waits until the program is ready, before which requests are answered with 503. Returns the
+/// address of its web server.
+fn web_address(program: &mut Program) -> String {
+    let line = program.wait_for("listening on http://");
+    program.wait_for("ready at");
+    line.rsplit("http://").next().unwrap().trim().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_are_served_over_http() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
@@ -216,8 +224,7 @@ async fn orders_are_served_over_http() {
             "WEB_SERVER_ADDRESS=127.0.0.1:0",
         ],
     ));
-    let line = orders.wait_for("listening on http://");
-    let address = line.rsplit("http://").next().unwrap().trim();
+    let address = &web_address(&mut orders);
     let made = http(address, "POST /orders", r#"{"item": "nut", "count": 3}"#);
     assert!(made.starts_with("HTTP/1.1 201"), "{made}");
     assert!(made.contains("location: /orders/1\r\n"), "{made}");
@@ -251,11 +258,7 @@ fn the_chat_serves_its_page() {
         CHAT,
         ["run", "-d", "WEB_SERVER_ADDRESS=127.0.0.1:0"],
     ));
-    let line = chat.wait_for("listening on http://");
-    let address = line.rsplit("http://").next().unwrap().trim().to_owned();
-    let address = address.as_str();
-    // Until then, requests are answered with 503.
-    chat.wait_for("ready at");
+    let address = &web_address(&mut chat);
     let page = http(address, "GET /", "");
     assert!(page.contains("/ws?room="), "{page}");
     chat.signal("TERM");
