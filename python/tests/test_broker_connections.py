@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 import urllib.request
 
 import pytest
