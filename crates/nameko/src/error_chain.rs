@@ -1,8 +1,8 @@
-//! The causes of errors, for logs.
+//! Errors and their causes.
 
 use std::{error::Error as StdError, fmt};
 
-/// Maximum number of causes that are shown: a chain may be cyclic.
+/// Maximum number of causes that are read: a chain may be cyclic.
 const MAX_CAUSES: usize = 32;
 
 /// Displays an error and its causes, one per line.
@@ -25,16 +25,28 @@ impl fmt::Display for Causes<'_> {
     }
 }
 
+/// Returns an error and its causes, outermost first.
+pub(crate) fn chain<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source()).take(1 + MAX_CAUSES)
+}
+
+/// Returns an error and its causes in one line, separated by colons.
+pub(crate) fn one_line(error: &(dyn StdError + 'static)) -> String {
+    let texts: Vec<_> = chain(error).map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
 /// Returns the texts of the causes of an error, outermost first, without those that the text before
 /// ends with: many error types include their source in their own text.
 pub(crate) fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let mut causes = Vec::new();
-    let Some(first) = error.source() else {
+    if error.source().is_none() {
         return causes;
-    };
+    }
     let mut before = error.to_string();
-    let chain = std::iter::successors(Some(first), |&cause| cause.source());
-    for cause in chain.take(MAX_CAUSES) {
+    for cause in chain(error).skip(1) {
         let text = cause.to_string();
         if !before.ends_with(&text) {
             causes.push(text.clone());

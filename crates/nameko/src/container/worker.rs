@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    error_chain::one_line,
     protocol::Fault,
     reply::Outcome,
     worker::{NamedHooks, WorkerContext},
@@ -161,15 +162,10 @@ fn outcome_of(error: Error, fatal: &mut Option<Error>) -> Fault {
 
 /// Logs the error of a hook.
 pub(super) fn report(hook: &str, field: &str, ctx: &WorkerContext, error: &Error) {
-    let mut causes = String::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes = format!("{causes}: {cause}");
-        source = cause.source();
-    }
     tracing::error!(
         dependency = field,
         call_id = ctx.call_id(),
-        "`{hook}` of worker {ctx} failed: {error}{causes}",
+        "`{hook}` of worker {ctx} failed: {}",
+        one_line(error),
     );
 }

@@ -1,7 +1,6 @@
 //! The body of a request, read incrementally.
 
 use std::{
-    error::Error as StdError,
     fmt,
     future::poll_fn,
     pin::Pin,
@@ -20,6 +19,7 @@ use super::{
     request_body::{BoxError, RequestBody},
     socket::Wire,
 };
+use crate::error_chain::chain;
 
 /// The body of a request, read incrementally.
 pub struct BodyReader {
@@ -145,15 +145,13 @@ pub(super) fn too_large(text: String) -> Error {
 
 /// Converts the error of the connection, or of a layer around the body.
 fn unreadable(error: BoxError) -> Error {
-    let mut source: Option<&(dyn StdError + 'static)> = Some(&*error);
-    while let Some(error) = source {
+    for error in chain(&*error) {
         if error.is::<LengthLimitError>() {
             return too_large("the body is larger than a layer permits".to_owned());
         }
         if let Some(error) = error.downcast_ref::<Error>() {
             return error.clone();
         }
-        source = error.source();
     }
     Error::bad_request(format!("cannot read the body: {error}"))
 }

@@ -1,6 +1,6 @@
 //! Dispatch of requests to routes, behind all layers.
 
-use std::{error::Error as StdError, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Method, StatusCode, Version, header, header::HeaderValue, uri::Authority};
 
@@ -16,6 +16,7 @@ use super::{
     socket::Wire,
     target::Table,
 };
+use crate::error_chain::chain;
 
 /// The connection of a request and the routes at its arrival.
 #[derive(Clone)]
@@ -169,7 +170,9 @@ pub(super) struct Failing {
 impl Failing {
     pub(super) fn of(request: &http::Request<RequestBody>) -> Self {
         let exchange = request.extensions().get::<Exchange>().cloned();
-        let format = exchange.as_ref().and_then(|it| it.table.errors.as_ref());
+        let format = exchange
+            .as_ref()
+            .and_then(|exchange| exchange.table.errors.as_ref());
         Self {
             head: format.map(|_| RequestHead::of(request)),
             exchange,
@@ -188,7 +191,7 @@ impl Failing {
         let format = self
             .exchange
             .as_ref()
-            .and_then(|it| it.table.errors.as_deref());
+            .and_then(|exchange| exchange.table.errors.as_deref());
         let response = formatted(response, format, self.head.as_ref());
         let (head, content) = response.into_parts();
         http::Response::from_parts(head, ResponseBody::of_bytes(content))
@@ -196,14 +199,7 @@ impl Failing {
 }
 
 fn own_error(error: &BoxError) -> Option<Error> {
-    let mut source: Option<&(dyn StdError + 'static)> = Some(&**error);
-    while let Some(error) = source {
-        if let Some(own) = error.downcast_ref::<Error>() {
-            return Some(own.clone());
-        }
-        source = error.source();
-    }
-    None
+    chain(&**error).find_map(|error| error.downcast_ref::<Error>().cloned())
 }
 
 #[cfg(test)]

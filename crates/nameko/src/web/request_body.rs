@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 /// An error of a layer, or of a body that a layer has wrapped.
@@ -36,21 +37,24 @@ impl RequestBody {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let mut body = Some(body);
-        // A body that no layer has wrapped stays as it is.
-        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
-            return own.take().unwrap_or_default();
-        }
-        Self(body.map_or(Kind::Empty, |body| Kind::Any(erased(body))))
+        own_or_erased(body, |body| Self(Kind::Any(body)))
     }
 }
 
-/// Erases the type of a body.
-pub(super) fn erased<B>(body: B) -> AnyBody
+/// Returns a body that is an `Own` already, since no layer has wrapped it, as it is. Erases the
+/// type of any other, for `wrap`.
+pub(super) fn own_or_erased<Own, B>(body: B, wrap: impl FnOnce(AnyBody) -> Own) -> Own
 where
+    Own: Default + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    Box::pin(http_body_util::BodyExt::map_err(body, Into::into))
+    let mut body = Some(body);
+    if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Own>>() {
+        return own.take().unwrap_or_default();
+    }
+    body.map_or_else(Own::default, |body| {
+        wrap(Box::pin(BodyExt::map_err(body, Into::into)))
+    })
 }
 
 impl From<Incoming> for RequestBody {

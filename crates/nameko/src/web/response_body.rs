@@ -1,7 +1,6 @@
 //! The body of a response being sent.
 
 use std::{
-    any::Any,
     fmt,
     pin::Pin,
     sync::{Arc, PoisonError},
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::{
-    request_body::{AnyBody, BoxError, erased},
+    request_body::{AnyBody, BoxError, own_or_erased},
     response::{ByteStream, Content},
     socket::Wire,
 };
@@ -50,12 +49,7 @@ impl ResponseBody {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let mut body = Some(body);
-        // A body that no layer has wrapped stays as it is.
-        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
-            return own.take().unwrap_or_default();
-        }
-        Self(body.map_or(Kind::Empty, |body| Kind::Any(erased(body))))
+        own_or_erased(body, |body| Self(Kind::Any(body)))
     }
 
     /// Returns a body that is not a stream.

@@ -5,6 +5,8 @@ use std::{error::Error, fmt};
 use serde::{Serialize, Serializer};
 use tracing::field::{Field, Visit};
 
+use crate::error_chain::one_line;
+
 /// Fields in recording order, with unique names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields(Vec<(&'static str, Value)>);
@@ -86,14 +88,7 @@ impl Visit for Fields {
 
     /// Records an error with its chain of sources.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut shown = value.to_string();
-        let mut source = value.source();
-        while let Some(error) = source {
-            shown.push_str(": ");
-            shown.push_str(&error.to_string());
-            source = error.source();
-        }
-        self.push(field, Value::Shown(shown.into()));
+        self.push(field, Value::Shown(one_line(value).into()));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
