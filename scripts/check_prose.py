@@ -37,6 +37,7 @@ AREAS = {
     "nameko-broker": ["crates/nameko-broker"],
     "nameko-macros": ["crates/nameko-macros"],
     "nameko-py": ["crates/nameko-py"],
+    "nameko-sqlx": ["crates/nameko-sqlx"],
     "python/nameko": ["python/nameko"],
     "python/tests": ["python/tests"],
     "docs": ["docs"],

@@ -16,7 +16,7 @@ pub(crate) struct Bodies(vec::IntoIter<TokenTree>);
 pub(crate) fn parse(item: &TokenStream) -> syn::Result<(Item, Bodies)> {
     if let Some((stub, bodies)) = split(item)
         && let Ok(Item::Impl(item)) = syn::parse2(stub)
-        && item.items.iter().filter(|it| is_method(it)).count() == bodies.len()
+        && item.items.iter().filter(|item| is_method(item)).count() == bodies.len()
     {
         return Ok((Item::Impl(item), Bodies(bodies.into_iter())));
     }

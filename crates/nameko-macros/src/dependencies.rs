@@ -101,7 +101,9 @@ impl<'a> Dependency<'a> {
             errors.add(attribute, message);
         }
         let source = match kind {
-            Kind::Dependency => provider(attribute).map(|it| Source::Provider(Box::new(it))),
+            Kind::Dependency => {
+                provider(attribute).map(|provider| Source::Provider(Box::new(provider)))
+            }
             Kind::Dependencies => nested(attribute).map(|()| Source::Nested),
         };
         match source {

@@ -120,8 +120,8 @@ impl Database {
     /// Other errors of `work` roll back.
     ///
     /// # Errors
-    /// The error of the last attempt. [`CommitOutcomeUnknown`](crate::CommitOutcomeUnknown) if the connection
-    /// breaks during the commit, which is not attempted again.
+    /// The error of the last attempt. [`CommitOutcomeUnknown`](crate::CommitOutcomeUnknown) if the
+    /// connection breaks during the commit, which is not attempted again.
     pub async fn transaction<T, F>(&self, attempts: u32, mut work: F) -> Result<T>
     where
         F: for<'c> FnMut(&'c mut PgConnection) -> BoxFuture<'c, Result<T>> + Send,

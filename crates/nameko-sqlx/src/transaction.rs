@@ -19,11 +19,11 @@ use crate::{database::Database, isolation::Isolation, session::Session};
 /// |---|---|
 /// | `Ok` | committed; an error of the commit, such as a deferred constraint, is the caller's |
 /// | `Err` or a panic | rolled back |
-/// | cancelled or killed worker | rolled back; the connection is closed, since a statement may still run |
+/// | cancelled or killed worker | rolled back; its connection is closed: a statement may be running |
 ///
 /// If the connection breaks during the commit, callers receive
-/// [`CommitOutcomeUnknown`](crate::CommitOutcomeUnknown). A provider to the right of this one runs its
-/// `before_reply` after the commit.
+/// [`CommitOutcomeUnknown`](crate::CommitOutcomeUnknown). A provider to the right of this one runs
+/// its `before_reply` after the commit.
 ///
 /// ```
 /// use nameko::prelude::*;

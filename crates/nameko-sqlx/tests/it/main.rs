@@ -1,4 +1,4 @@
-//! Tests on the PostgreSQL at `POSTGRESQL_URL`: `scripts/with_postgresql cargo test -p nameko-sqlx`.
+//! Tests on the PostgreSQL at `POSTGRESQL_URL`, which `scripts/with_postgresql cargo test` sets.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod database;
