@@ -7,6 +7,7 @@ callback goes to `sys.unraisablehook`.
 """
 
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, TypeAlias, final
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "WebSocket",
     "__version__",
     "config_keys",
+    "current_frame",
     "finalize",
     "flush_replies",
     "interrupt",
@@ -614,6 +616,9 @@ def config_keys() -> list[str]:
 
 def misspelled_key(key: str) -> str | None:
     """Returns the configuration key of the framework that ``key`` misspells."""
+
+def current_frame(ident: int) -> FrameType | None:
+    """Returns the innermost frame of the thread `ident`; None if no such thread runs."""
 
 def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
     """Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread

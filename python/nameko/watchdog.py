@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 import time
 import traceback
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from itertools import dropwhile
 from logging import getLogger
 from types import FrameType
+
+from nameko._nameko import current_frame
 
 _log = getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Watchdog:
             alive.wait()
             return
         name = self._describe_task(suspect)
-        frame = sys._current_frames().get(self._ident)
+        frame = current_frame(self._ident)
         _log.warning(
             "%s has blocked the asyncio loop of all `async def` methods for %g s; no other "
             "coroutine runs until it awaits something. Move blocking code into a method without "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import itertools
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -13,7 +12,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from nameko import loop
-from nameko._nameko import Jobs, flush_replies, interrupt
+from nameko._nameko import Jobs, current_frame, flush_replies, interrupt
 from nameko.exceptions import ContainerBeingKilled
 from nameko.utils.jobs import run_jobs
 from nameko.utils.threads import (
@@ -87,7 +86,7 @@ class WorkerThread:
         """The current frame, like a greenlet's; None before the start and after the end."""
         if self.ended or self.ident is None:
             return None
-        return sys._current_frames().get(self.ident)
+        return current_frame(self.ident)
 
     def wait(self) -> None:
         """Waits until the worker has ended. Raises the exception that ended it."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -54,6 +55,54 @@ def test_a_killed_thread_that_logs_leaves_no_lock_behind(logger, together, pause
     lock = logger.handlers[0].lock
     assert lock.acquire(timeout=1), lock
     lock.release()
+
+
+# The deadlock that it looks for cannot be interrupted, so it runs in a process of its own.
+KILLS_AMONG_FINALIZERS = """
+import gc, threading, time
+from nameko.utils.threads import ManagedThread, ThreadKilled
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        time.sleep(0)  # releases the GIL
+
+def start_threads():
+    while True:
+        threading.Thread(target=time.sleep, args=(0,)).start()
+
+def wait(begun):
+    begun.set()
+    while True:
+        time.sleep(0.001)
+
+for _ in range(40):
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+for _ in range(3):
+    threading.Thread(target=start_threads, daemon=True).start()
+gc.set_threshold(20)
+for _ in range(300):
+    begun = threading.Event()
+    thread = ManagedThread(lambda: wait(begun)).start()
+    begun.wait()
+    cycles = [Cycle() for _ in range(5)]
+    del cycles
+    thread.interrupt()
+    try:
+        thread.wait(50)
+    except ThreadKilled:
+        pass
+print("done", flush=True)
+import os; os._exit(0)
+"""
+
+
+def test_kills_among_finalizers_and_new_threads_do_not_deadlock():
+    output = subprocess.run(
+        [sys.executable, "-c", KILLS_AMONG_FINALIZERS], timeout=55, capture_output=True, text=True
+    )
+    assert (output.stdout, output.stderr) == ("done\n", "")
 
 
 def test_a_killed_thread_that_uses_queues_and_locks_leaves_none_behind():

@@ -300,7 +300,7 @@ impl ConnectionState {
     pub(crate) fn abort(&self) {
         {
             let mut output = lock(&self.output);
-            // Acknowledgements of what is finished still leave: else it is done again elsewhere.
+            // Acknowledgements still leave: without them, finished messages are delivered again.
             if output.in_flight == 0
                 && matches!(output.phase, Phase::Open)
                 && let Output {

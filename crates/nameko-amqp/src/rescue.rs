@@ -213,7 +213,7 @@ impl Future for Task {
 }
 
 impl Task {
-    /// Returns whether this task runs the connection, and not the one that it moved to.
+    /// Whether this task runs the connection: the first before a move, the second after it.
     fn is_runner(&self) -> bool {
         self.moved == self.driver.moved.get().is_some()
     }

@@ -1,8 +1,8 @@
 //! Certificates of X.509 version 1, which rustls does not read.
 //!
 //! `openssl x509 -req` without an extension file writes them, so private authorities often have.
-//! They have no extensions: no names of hosts, no constraints. Only what a verification needs is
-//! parsed, by RFC 5280, section 4.1.
+//! They have no extensions, thus neither host names nor constraints. The fields that a verification
+//! needs are parsed by RFC 5280, section 4.1.
 
 use std::time::Duration;
 

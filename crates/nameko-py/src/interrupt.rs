@@ -1,4 +1,4 @@
-//! Raising an exception in another thread, where that is safe.
+//! The position of another thread, and raising an exception in it, where that is safe.
 //!
 //! Python raises it at its next check: after a call, at the start of a function, at the end of a
 //! loop iteration. Between `lock.acquire()` and the `try` that follows, the lock would be held
@@ -41,27 +41,37 @@ const TRY_ONLY_MODULES: &[&str] = &["importlib", "threading"];
 /// in a finalizer, where exceptions are dropped. Returns whether it will be raised.
 #[pyfunction]
 pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>) -> PyResult<bool> {
-    static TOOLS: PyOnceLock<Tools> = PyOnceLock::new();
-    let tools = TOOLS.get_or_try_init(py, || Tools::new(py))?;
+    let tools = Tools::get(py)?;
     let arguments = (
         tools.unsigned_long.call1(py, (ident,))?,
         tools.py_object.call1(py, (exc_type,))?,
     )
         .into_pyobject(py)?;
     // No Python function may run from here on: it could release the GIL.
-    let frames = tools.current_frames.bind(py).call0()?;
-    let Some(frame) = frames.cast::<PyDict>()?.get_item(ident)? else {
-        return Ok(false);
-    };
-    if !is_safe_to_interrupt(py, &frame, tools)? {
-        return Ok(false);
-    }
-    tools.set_async_exc.call1(py, arguments)?;
-    Ok(true)
+    tools.without_collections(py, || {
+        let Some(frame) = tools.frame(py, ident)? else {
+            return Ok(false);
+        };
+        if !is_safe_to_interrupt(py, &frame, tools)? {
+            return Ok(false);
+        }
+        tools.set_async_exc.call1(py, arguments)?;
+        Ok(true)
+    })
+}
+
+/// Returns the innermost frame of the thread `ident`; None if no such thread runs.
+#[pyfunction]
+pub(crate) fn current_frame(py: Python<'_>, ident: u64) -> PyResult<Option<Bound<'_, PyAny>>> {
+    let tools = Tools::get(py)?;
+    tools.without_collections(py, || tools.frame(py, ident))
 }
 
 struct Tools {
     current_frames: Py<PyAny>,
+    gc_is_enabled: Py<PyAny>,
+    gc_disable: Py<PyAny>,
+    gc_enable: Py<PyAny>,
     set_async_exc: Py<PyAny>,
     unsigned_long: Py<PyAny>,
     py_object: Py<PyAny>,
@@ -70,10 +80,19 @@ struct Tools {
 }
 
 impl Tools {
+    fn get(py: Python<'_>) -> PyResult<&'static Tools> {
+        static TOOLS: PyOnceLock<Tools> = PyOnceLock::new();
+        TOOLS.get_or_try_init(py, || Tools::new(py))
+    }
+
     fn new(py: Python<'_>) -> PyResult<Self> {
         let ctypes = py.import("ctypes")?;
+        let gc = py.import("gc")?;
         Ok(Tools {
             current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
+            gc_is_enabled: gc.getattr("isenabled")?.unbind(),
+            gc_disable: gc.getattr("disable")?.unbind(),
+            gc_enable: gc.getattr("enable")?.unbind(),
             set_async_exc: ctypes
                 .getattr("pythonapi")?
                 .getattr("PyThreadState_SetAsyncExc")?
@@ -87,6 +106,29 @@ impl Tools {
                 .and_then(|number| number.extract())
                 .ok(),
         })
+    }
+
+    /// Calls `f` with the garbage collector disabled: a collection runs finalizers, which may
+    /// release the GIL. Within `sys._current_frames` that is a deadlock, since it holds a lock of
+    /// the interpreter that the start of any thread needs (CPython issue 106883).
+    fn without_collections<T>(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce() -> PyResult<T>,
+    ) -> PyResult<T> {
+        if !self.gc_is_enabled.call0(py)?.is_truthy(py)? {
+            return f();
+        }
+        self.gc_disable.call0(py)?;
+        let result = f();
+        self.gc_enable.call0(py)?;
+        result
+    }
+
+    /// Returns the innermost frame of the thread `ident`, or None.
+    fn frame<'py>(&self, py: Python<'py>, ident: u64) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let frames = self.current_frames.bind(py).call0()?;
+        frames.cast::<PyDict>()?.get_item(ident)
     }
 }
 

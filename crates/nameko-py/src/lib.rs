@@ -49,10 +49,10 @@ mod _nameko {
     #[pymodule_export]
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
-        error::AmqpError, interrupt::interrupt, jobs::JobRunner, jobs::Jobs, jobs::flush_replies,
-        logs::on_log, options::Options, patch_guard::PatchGuard, pending::Pending, probe::probe,
-        publisher::Publisher, reply_listener::ReplyListener, retry::Retry,
-        supervisor::ProcessTable, web::body::HttpBody, web::request::HttpRequest,
+        error::AmqpError, interrupt::current_frame, interrupt::interrupt, jobs::JobRunner,
+        jobs::Jobs, jobs::flush_replies, logs::on_log, options::Options, patch_guard::PatchGuard,
+        pending::Pending, probe::probe, publisher::Publisher, reply_listener::ReplyListener,
+        retry::Retry, supervisor::ProcessTable, web::body::HttpBody, web::request::HttpRequest,
         web::server::HttpServer, web::socket::WebSocket,
     };
 

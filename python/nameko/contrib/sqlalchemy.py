@@ -219,7 +219,12 @@ def retry_conflicts(attempts: int = 3) -> Callable[[Method], Method]:
         )
 
     def decorate(method: Method) -> Method:
-        name = method.__qualname__
+        def may_repeat(exc: DBAPIError, attempt: int) -> bool:
+            if attempt == attempts or not is_retryable(exc):
+                return False
+            name = method.__qualname__
+            _log.info("attempt %s of `%s` had a conflict: %s", attempt, name, exc.orig)
+            return True
 
         @functools.wraps(method)
         def retrying(service: Any, *args: Any, **kwargs: Any) -> Any:
@@ -230,9 +235,8 @@ def retry_conflicts(attempts: int = 3) -> Callable[[Method], Method]:
                     commit(session)
                     return result
                 except DBAPIError as exc:
-                    if attempt == attempts or not is_retryable(exc):
+                    if not may_repeat(exc, attempt):
                         raise
-                    _log.info("attempt %s of `%s` had a conflict: %s", attempt, name, exc.orig)
                 session.rollback()
                 time.sleep(_pause(attempt))
 
@@ -245,9 +249,8 @@ def retry_conflicts(attempts: int = 3) -> Callable[[Method], Method]:
                     await session.run_sync(commit)
                     return result
                 except DBAPIError as exc:
-                    if attempt == attempts or not is_retryable(exc):
+                    if not may_repeat(exc, attempt):
                         raise
-                    _log.info("attempt %s of `%s` had a conflict: %s", attempt, name, exc.orig)
                 await session.rollback()
                 await asyncio.sleep(_pause(attempt))
 

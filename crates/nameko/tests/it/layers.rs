@@ -1,32 +1,18 @@
 //! Layers around workers: order, answers of their own, context data, errors, panics, timeouts.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use nameko::{
     Cluster, Container, Next, Outcome, StatefulProvider, WorkerCall, WorkerEnd, WorkerLayer,
     prelude::*,
-    testing::{Dummy, entrypoint_hook},
+    testing::{Dummy, Recorder, entrypoint_hook},
 };
 use serde_json::json;
 
 use crate::support::{self, broker, no_broker, within};
 
 /// The steps of all workers of one test.
-#[derive(Clone, Default)]
-struct Journal(Arc<Mutex<Vec<String>>>);
-
-impl Journal {
-    fn record(&self, step: impl Into<String>) {
-        self.0.lock().unwrap().push(step.into());
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-}
+type Journal = Recorder<String>;
 
 /// A layer that records both sides of the call.
 struct Around(Journal, &'static str);
@@ -91,12 +77,12 @@ impl StatefulProvider for Recording {
     type State = ();
 
     async fn get_dependency(&self, _: &WorkerContext) -> Result<(Journal, ())> {
-        self.0.record("get_dependency");
+        self.0.record("get_dependency".to_owned());
         Ok((self.0.clone(), ()))
     }
 
     async fn before_reply(&self, _: &WorkerContext, (): &mut (), _: &mut Outcome) -> Result<()> {
-        self.0.record("before_reply");
+        self.0.record("before_reply".to_owned());
         Ok(())
     }
 
@@ -122,7 +108,7 @@ struct Layered {
 impl Layered {
     #[rpc]
     async fn work(&self) -> Result<u8> {
-        self.journal.record("method");
+        self.journal.record("method".to_owned());
         Ok(7)
     }
 }
@@ -139,7 +125,7 @@ struct Plain {
 impl Plain {
     #[entrypoint(Dummy)]
     async fn work(&self, how: String) -> Result<String> {
-        self.journal.record("method");
+        self.journal.record("method".to_owned());
         match how.as_str() {
             "map" | "recover" => Err(Error::raise("Failure", "no luck")),
             "time out" => std::future::pending().await,

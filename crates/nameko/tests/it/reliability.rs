@@ -533,7 +533,7 @@ impl Texts {
 }
 
 #[tokio::test]
-async fn the_caller_is_told_of_a_message_above_the_brokers_limit() {
+async fn a_reply_and_a_request_above_the_brokers_limit_are_errors_at_once() {
     let broker = Broker::builder()
         .max_message_size(100_000)
         .start("127.0.0.1:0")

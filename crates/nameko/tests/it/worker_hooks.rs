@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, LazyLock, Mutex,
+        LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use nameko::{
     Container, EventHandler, Outcome, StandaloneDispatcher, StatefulProvider, WorkerEnd,
     amqp::{Connection, Queue},
     prelude::*,
-    testing::{Dummy, Once, entrypoint_hook, entrypoint_waiter},
+    testing::{Dummy, Once, Recorder, entrypoint_hook, entrypoint_waiter},
     web,
 };
 use tokio::sync::{Notify, Semaphore};
@@ -297,18 +297,7 @@ mod failing {
     use super::*;
 
     /// The steps of `Fragile`, which misbehaves in the step named by the context data.
-    #[derive(Clone, Default)]
-    struct Journal(Arc<Mutex<Vec<String>>>);
-
-    impl Journal {
-        fn record(&self, step: impl Into<String>) {
-            self.0.lock().unwrap().push(step.into());
-        }
-
-        fn take(&self) -> Vec<String> {
-            std::mem::take(&mut self.0.lock().unwrap())
-        }
-    }
+    type Journal = Recorder<String>;
 
     /// Records the teardown, and fails on request.
     struct Fragile {
@@ -406,7 +395,7 @@ mod failing {
     impl Porcelain {
         #[entrypoint(Dummy)]
         async fn work(&self) -> Result<u8> {
-            self.journal.record("method");
+            self.journal.record("method".to_owned());
             Ok(7)
         }
 
@@ -524,9 +513,9 @@ mod failing {
                 expected.push(format!("bad {end}"));
             }
             let torn_down = || {
-                let steps = journal.0.lock().unwrap();
-                let ends = steps.iter().filter(|step| step.contains("C"));
-                ends.cloned().collect::<Vec<_>>()
+                let mut ends = journal.items();
+                ends.retain(|step| step.contains("C"));
+                ends
             };
             while torn_down().len() < expected.len() {
                 tokio::task::yield_now().await;
