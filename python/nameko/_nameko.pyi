@@ -622,7 +622,8 @@ def current_frame(ident: int) -> FrameType | None:
 
 def interrupt(ident: int, exc_type: type[BaseException]) -> bool:
     """Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread
-    is in a finalizer, where exceptions are dropped. Returns whether it will be raised."""
+    is in a finalizer, where exceptions are dropped. Returns whether it will be raised, or the
+    thread is handling it."""
 
 def on_log(callback: Callable[[int, str, str], object], level: int = 30) -> None:
     """Registers `callback(level, logger, text)` for the log records of the compiled module from

@@ -118,14 +118,11 @@ class WorkerThread:
         elif first:
             retry_interrupt(self._try_interrupt)
 
-    def _try_interrupt(self) -> bool:
+    def _try_interrupt(self) -> bool | None:
         with _kill_lock:
-            return (
-                self.ended
-                or self.shielded
-                or self.ident is None
-                or interrupt(self.ident, ThreadKilled)
-            )
+            if self.ended or self.shielded or self.ident is None:
+                return None
+            return interrupt(self.ident, ThreadKilled)
 
     def enter_coroutine(self, running: loop.CoroutineRun) -> None:
         """From now on a kill cancels ``running`` instead of interrupting the calling thread."""

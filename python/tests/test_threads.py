@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
+from nameko.utils import threads
 from nameko.utils.threads import ManagedThread, ThreadKilled
 
 
@@ -55,6 +57,41 @@ def test_a_killed_thread_that_logs_leaves_no_lock_behind(logger, together, pause
     lock = logger.handlers[0].lock
     assert lock.acquire(timeout=1), lock
     lock.release()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_thread_killed_in_the_callback_of_a_weak_reference_ends():
+    # Python drops exceptions that leave such a callback.
+    entered = threading.Event()
+
+    def run():
+        thing = threading.Event()
+        reference = weakref.ref(thing, lambda _: (entered.set(), time.sleep(0.1)))
+        del thing
+        while reference() is None:
+            time.sleep(0.01)
+
+    thread = ManagedThread(run).start()
+    assert entered.wait(10)
+    thread.interrupt()
+    with pytest.raises(ThreadKilled):
+        thread.wait(30)
+
+
+def test_a_killed_thread_finishes_its_cleanup():
+    cleaned = []
+
+    def body():
+        try:
+            time.sleep(0.01)
+        finally:
+            if sys.exc_info()[0] is ThreadKilled:
+                # Longer than the delay of the check whether the thread ended.
+                time.sleep(threads.INTERRUPT_CHECK_DELAY * 2)
+                cleaned.append(threading.get_ident())
+
+    kill_all(2, body, together=2)
+    assert len(cleaned) == 2
 
 
 # The deadlock that it looks for cannot be interrupted, so it runs in a process of its own.

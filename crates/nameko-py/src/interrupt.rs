@@ -38,7 +38,8 @@ const UNINTERRUPTIBLE_MODULES: &[&str] = &[
 const TRY_ONLY_MODULES: &[&str] = &["importlib", "threading"];
 
 /// Raises `exc_type` in the thread `ident`, unless a lock could stay behind there, or the thread is
-/// in a finalizer, where exceptions are dropped. Returns whether it will be raised.
+/// in a finalizer, where exceptions are dropped. Returns whether it will be raised, or the thread
+/// is handling it.
 #[pyfunction]
 pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>) -> PyResult<bool> {
     let tools = Tools::get(py)?;
@@ -49,6 +50,9 @@ pub(crate) fn interrupt(py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>)
         .into_pyobject(py)?;
     // No Python function may run from here on: it could release the GIL.
     tools.without_collections(py, || {
+        if tools.handles(py, ident, exc_type)? {
+            return Ok(true);
+        }
         let Some(frame) = tools.frame(py, ident)? else {
             return Ok(false);
         };
@@ -68,6 +72,7 @@ pub(crate) fn current_frame(py: Python<'_>, ident: u64) -> PyResult<Option<Bound
 }
 
 struct Tools {
+    current_exceptions: Py<PyAny>,
     current_frames: Py<PyAny>,
     gc_is_enabled: Py<PyAny>,
     gc_disable: Py<PyAny>,
@@ -88,8 +93,10 @@ impl Tools {
     fn new(py: Python<'_>) -> PyResult<Self> {
         let ctypes = py.import("ctypes")?;
         let gc = py.import("gc")?;
+        let sys = py.import("sys")?;
         Ok(Tools {
-            current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
+            current_exceptions: sys.getattr("_current_exceptions")?.unbind(),
+            current_frames: sys.getattr("_current_frames")?.unbind(),
             gc_is_enabled: gc.getattr("isenabled")?.unbind(),
             gc_disable: gc.getattr("disable")?.unbind(),
             gc_enable: gc.getattr("enable")?.unbind(),
@@ -109,8 +116,9 @@ impl Tools {
     }
 
     /// Calls `f` with the garbage collector disabled: a collection runs finalizers, which may
-    /// release the GIL. Within `sys._current_frames` that is a deadlock, since it holds a lock of
-    /// the interpreter that the start of any thread needs (CPython issue 106883).
+    /// release the GIL. Within `sys._current_frames` and `sys._current_exceptions` that is a
+    /// deadlock, since they hold a lock of the interpreter that the start of any thread needs
+    /// (CPython issue 106883).
     fn without_collections<T>(
         &self,
         py: Python<'_>,
@@ -129,6 +137,24 @@ impl Tools {
     fn frame<'py>(&self, py: Python<'py>, ident: u64) -> PyResult<Option<Bound<'py, PyAny>>> {
         let frames = self.current_frames.bind(py).call0()?;
         frames.cast::<PyDict>()?.get_item(ident)
+    }
+
+    /// Returns whether the thread `ident` is in an `except` or `finally` block for `exc_type`, or
+    /// for an exception that was raised in such a block.
+    fn handles(&self, py: Python<'_>, ident: u64, exc_type: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let handled = self.current_exceptions.bind(py).call0()?;
+        let mut handled = handled.cast::<PyDict>()?.get_item(ident)?;
+        // Before Python 3.12 a tuple of type, value and traceback.
+        if let Some(Ok(info)) = handled.as_ref().map(|handled| handled.cast::<PyTuple>()) {
+            handled = Some(info.get_item(1)?);
+        }
+        while let Some(exc) = handled.filter(|exc| !exc.is_none()) {
+            if exc.is_instance(exc_type)? {
+                return Ok(true);
+            }
+            handled = Some(exc.getattr(intern!(py, "__context__"))?);
+        }
+        Ok(false)
     }
 }
 

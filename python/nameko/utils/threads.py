@@ -19,10 +19,12 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 # Seconds that kill() waits for a thread to unwind before it counts the thread as dead.
 KILL_GRACE = 1.0
 
-# Seconds after which retries to interrupt a thread end, and the delays between retries (s).
+# Seconds after which retries to interrupt a thread end, the delays between retries (s), and the
+# delay of the check whether a raised exception ended the thread.
 INTERRUPT_TIMEOUT = 60.0
 INTERRUPT_FIRST_DELAY = 0.001
 INTERRUPT_MAX_DELAY = 0.05
+INTERRUPT_CHECK_DELAY = 0.5
 
 _numbers = itertools.count(1)
 
@@ -142,35 +144,58 @@ def clear_pending_exc(ident: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
 
 
-def retry_interrupt(attempt: Callable[[], bool]) -> None:
-    """Calls ``attempt()`` until it returns true, retrying on a background thread.
+def retry_interrupt(attempt: Callable[[], bool | None]) -> None:
+    """Calls ``attempt()`` until it returns None, retrying on a background thread.
 
-    ``attempt`` tries to interrupt a thread. It returns true if that is done or no longer needed.
-    Retries end after :data:`INTERRUPT_TIMEOUT`.
+    ``attempt`` tries to interrupt a thread. It returns None if that is no longer needed, False to
+    be called again soon, and True if an exception will be raised in the thread. Then it is called
+    again later: Python drops exceptions in callbacks of weak references, for example. Retries end
+    after :data:`INTERRUPT_TIMEOUT`.
     """
     global _retrying
-    if attempt():
+    retry = _Retry(attempt)
+    if retry.ended():
         return
-    with _attempts_lock:
-        _attempts.append((time.monotonic() + INTERRUPT_TIMEOUT, attempt))
+    with _retries_changed:
+        _retries.append(retry)
         if _retrying:
+            _retries_changed.notify()
             return
         _retrying = True
     threading.Thread(target=_retry_interrupts, name="nameko-interrupts", daemon=True).start()
 
 
-# Attempts to retry, with their deadlines, and whether the retry thread runs. It ends when the list
-# is empty.
-_attempts: list[tuple[float, Callable[[], bool]]] = []
+class _Retry:
+    """Repeated attempts to interrupt one thread."""
+
+    __slots__ = ("_attempt", "_deadline", "_delay", "due")
+
+    def __init__(self, attempt: Callable[[], bool | None]) -> None:
+        self._attempt = attempt
+        self._delay = INTERRUPT_FIRST_DELAY
+        # When the next attempt is due, and when attempts end.
+        self.due = time.monotonic()
+        self._deadline = self.due + INTERRUPT_TIMEOUT
+
+    def ended(self) -> bool:
+        """Makes an attempt. Returns whether it was the last one."""
+        raised = self._attempt()
+        self.due = time.monotonic() + (INTERRUPT_CHECK_DELAY if raised else self._delay)
+        self._delay = min(self._delay * 1.5, INTERRUPT_MAX_DELAY)
+        return raised is None or self.due > self._deadline
+
+
+# The retries, and whether their thread runs. It ends when there are none.
+_retries: list[_Retry] = []
 _retrying = False
-_attempts_lock = threading.Lock()
+_retries_changed = threading.Condition()
 
 
 def _reset_after_fork() -> None:
     """Resets the state in a forked child, which has no other thread."""
-    global _retrying, _attempts_lock
-    _retrying, _attempts_lock = False, threading.Lock()
-    _attempts.clear()
+    global _retrying, _retries_changed
+    _retrying, _retries_changed = False, threading.Condition()
+    _retries.clear()
 
 
 os.register_at_fork(after_in_child=_reset_after_fork)
@@ -178,26 +203,19 @@ os.register_at_fork(after_in_child=_reset_after_fork)
 
 def _retry_interrupts() -> None:
     global _retrying
-    delay = INTERRUPT_FIRST_DELAY
     while True:
-        time.sleep(delay)
-        delay = min(delay * 1.5, INTERRUPT_MAX_DELAY)
-        with _attempts_lock:
-            attempts = _attempts.copy()
-            _attempts.clear()
-        now = time.monotonic()
-        remaining = [
-            (deadline, attempt)
-            for deadline, attempt in attempts
-            if not attempt() and now < deadline
-        ]
-        with _attempts_lock:
-            _attempts.extend(remaining)
-            if not _attempts:
+        with _retries_changed:
+            if not _retries:
                 _retrying = False
                 return
-            if len(_attempts) > len(remaining):
-                delay = INTERRUPT_FIRST_DELAY  # new attempts were added
+            retry = min(_retries, key=lambda retry: retry.due)
+            delay = retry.due - time.monotonic()
+            if delay > 0:
+                _retries_changed.wait(delay)
+                continue
+        if retry.ended():
+            with _retries_changed:
+                _retries.remove(retry)
 
 
 class ManagedThread:
@@ -275,10 +293,12 @@ class ManagedThread:
         if ident is not None and ident != threading.get_ident():
             retry_interrupt(self._try_interrupt)
 
-    def _try_interrupt(self) -> bool:
+    def _try_interrupt(self) -> bool | None:
         with self._lock:
             ident = self._thread.ident
-            return self._ended or ident is None or interrupt(ident, ThreadKilled)
+            if self._ended or ident is None:
+                return None
+            return interrupt(ident, ThreadKilled)
 
     def _run(self) -> None:
         try:

@@ -61,8 +61,9 @@ class Timeout(BaseException):
     def _send_signal(self) -> None:
         signal.pthread_kill(threading.main_thread().ident, _SIGNAL)
 
-    def _interrupt(self, ident) -> bool:
-        return self._timer is None or interrupt(ident, self._raised)
+    def _interrupt(self, ident) -> bool | None:
+        # Once, since it may be caught without a cancel().
+        return None if self._timer is None or interrupt(ident, self._raised) else False
 
     def _on_signal(self, signum, frame) -> None:
         if self._timer is None:
