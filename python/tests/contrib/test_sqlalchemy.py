@@ -270,6 +270,32 @@ class TestPool:
                 reply.result()
         self.check(shop)
 
+    def test_after_a_kill(self, start, engine):
+        began = threading.Semaphore(0)
+
+        def spin(self):
+            self.session.add(Order(customer=1))
+            self.session.flush()
+            began.release()
+            while True:
+                self.session.execute(text("SELECT 1"))
+
+        shop = start(
+            DatabaseSession(engine_options={"pool_size": 10, "max_overflow": 0}),
+            {"spin": dummy(spin)},
+        )
+        returned = threading.Semaphore(0)
+        event.listen(shop.pool, "checkin", lambda *args: returned.release())
+        for _ in range(10):
+            shop.spawn("spin")
+        for _ in range(10):
+            assert began.acquire(timeout=20)
+        shop.container.kill()
+        for _ in range(10):
+            assert returned.acquire(timeout=20)
+        wait_for_disconnects(engine)
+        assert count_orders(engine) == 0
+
     def test_a_stop_closes_all_connections(self, shop, engine):
         shop.client.place()
         shop.container.stop()
