@@ -18,12 +18,17 @@ PUBLISHED_CRATES := nameko-amqp nameko-broker nameko-macros nameko nameko-sqlx
 # The build backend in scripts/ wraps maturin.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
+# The language of the services of `make shop`: python, rust, or mixed. The gateway's port; the feed
+# listens on the next one.
+SHOP ?= mixed
+SHOP_PORT ?= 8000
+
 # Builds show progress on a terminal only.
 QUIET := $(shell test -t 2 || echo --quiet)
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help run built test test-rust test-python test-community test-compat test-rabbitmq test-wheel test-sdist
+.PHONY: help run shop built test test-rust test-python test-community test-compat test-rabbitmq test-wheel test-sdist
 .PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose check-links
 .PHONY: check-workflows check-version format bench bench-build docs site wheel sdist publish-crates publish-notes
 .PHONY: install-servers clean
@@ -35,6 +40,13 @@ run: $(VENV)/.installed ## Start the hello services (Rust and Python), call them
 	@echo "Building the Rust example"
 	@cargo build $(QUIET) --package nameko-examples --bin hello
 	@$(PYTHON) scripts/demo.py
+
+shop: $(VENV)/.installed ## Start the shop, six services on PostgreSQL: [SHOP=python|rust|mixed] [SHOP_PORT=8000]
+	@[ -n "$${POSTGRESQL_URL:-}" ] || scripts/install_servers postgresql
+	@if [ "$(SHOP)" != python ]; then \
+	  echo "Building the services in Rust" && cargo build $(QUIET) --package nameko-examples --bin shop; \
+	fi
+	@scripts/with_postgresql $(BIN)/python scripts/shop.py "$(SHOP)" "$(SHOP_PORT)"
 
 test: test-rust test-python test-community test-compat ## Run every test, on the embedded broker
 

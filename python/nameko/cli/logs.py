@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from copy import copy
 from typing import Any
 
 from nameko import loop
@@ -97,16 +98,35 @@ def _parse_filter(text: Any) -> dict[str, int]:
 
 
 class TextFormatter(logging.Formatter):
-    """Formats the plain message; on a terminal, warnings in yellow and errors in red."""
+    """Formats the plain message; on a terminal, warnings in yellow and errors in red.
+
+    Expected exceptions have a traceback at the level ``debug`` only.
+    """
 
     def __init__(self, process: int | None = None, colours: bool = False) -> None:
         super().__init__("%(message)s" if process is None else "[{}] %(message)s".format(process))
         self.colours = colours
 
+    def format(self, record: logging.LogRecord) -> str:
+        if _is_expected(record) and not logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            # A part of the service's interface, and no place to look for a mistake.
+            record = copy(record)
+            record.exc_info = record.exc_text = None
+        return super().format(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         text = super().formatMessage(record)
         colour = _COLOURS.get(record.levelno) if self.colours else None
         return "{}{}{}".format(colour, text, _PLAIN) if colour else text
+
+
+def _is_expected(record: logging.LogRecord) -> bool:
+    """Whether a record reports one of the ``expected_exceptions`` of an entrypoint."""
+    return (
+        record.name == "nameko.containers"
+        and record.levelno == logging.WARNING
+        and bool(record.exc_info)
+    )
 
 
 class JsonFormatter(logging.Formatter):

@@ -27,10 +27,11 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from logging import getLogger
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -83,9 +84,20 @@ class _SessionProvider(DependencyProvider):
                 )
             )
         try:
-            return create(url, **self.engine_options)
+            return create(_with_driver(make_url(url)), **self.engine_options)
         except (ArgumentError, NoSuchModuleError, ImportError) as exc:
             raise ConfigurationError("{}: {}".format(self.url_key, exc)) from exc
+
+
+def _with_driver(url: URL) -> URL:
+    """Returns the URL with psycopg as the driver of PostgreSQL if it names none.
+
+    SQLAlchemy 2.0 defaults to psycopg2, and does not know `postgres`, the scheme of other programs.
+    """
+    if url.drivername in ("postgres", "postgresql"):
+        driver = "+psycopg" if find_spec("psycopg") else ""
+        return url.set(drivername="postgresql" + driver)
+    return url
 
 
 class DatabaseSession(_SessionProvider):
@@ -96,8 +108,9 @@ class DatabaseSession(_SessionProvider):
     may refuse a call in ``before_reply``, so that it is committed last. The connection returns to
     the pool at the end of the worker, also of a killed one.
 
-    ``url_key`` is the configuration key of the URL, or of a mapping of service names to URLs. The
-    options are those of ``sqlalchemy.create_engine`` and ``sqlalchemy.orm.Session``.
+    ``url_key`` is the configuration key of the URL, or of a mapping of service names to URLs. A
+    ``postgresql://`` URL without a driver uses ``psycopg`` if it is installed. The options are
+    those of ``sqlalchemy.create_engine`` and ``sqlalchemy.orm.Session``.
     """
 
     # Created by setup().

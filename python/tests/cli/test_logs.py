@@ -23,6 +23,10 @@ LOGGING_SERVICE = """
         def fail(self):
             raise ValueError("no")
 
+        @rpc(expected_exceptions=LookupError)
+        def miss(self):
+            raise LookupError("no order 17")
+
         @rpc
         async def hello_async(self):
             await asyncio.gather(self.log("first"), asyncio.to_thread(self.log_now, "second"))
@@ -93,6 +97,19 @@ def test_logs_json(start, cluster, uid, by):
     assert span["parent"].startswith("standalone_rpc_proxy.call.")
     assert failed["span"]["method"] == "fail"
     assert "span" not in events[0]
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_expected_exceptions_have_a_traceback_at_debug_only(start, cluster, uid, level):
+    program = start("--log", level)
+    service = cluster["hello_" + uid]
+    service.miss.call_async()
+    program.wait_for("(expected) error handling worker")
+    service.fail.call_async()
+    program.wait_for("ValueError: no")
+    log = "".join(program.seen)
+    assert "no order 17" in log
+    assert ("LookupError: no order 17" in log) == (level == "debug")
 
 
 def test_lines_of_async_methods_have_the_span_of_their_call(start, cluster, uid):

@@ -391,6 +391,13 @@ class TestConfiguration:
         with pytest.raises(ConfigurationError, match=message):
             serve(self.service(), DATABASE_URL=url)
 
+    @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+    def test_postgresql_needs_no_driver_in_the_url(self, serve, server_url, scheme):
+        url = server_url.replace("postgresql+psycopg", scheme)
+        container = serve(self.service(), DATABASE_URL=url)
+        with get_extension(container, DatabaseSession).engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+
     def test_each_service_may_have_its_own(self, serve):
         container = serve(self.service(url_key="URLS"), URLS={"service": "sqlite://"})
         assert get_extension(container, DatabaseSession).engine.dialect.name == "sqlite"
