@@ -1,5 +1,6 @@
 """A minimal HTTP client, and services, for the tests of nameko.web."""
 
+import json
 import socket
 from http.client import HTTPConnection
 
@@ -22,6 +23,9 @@ class Answer:
         self.headers = response.headers
         self.body = response.read()
         self.text = self.body.decode()
+
+    def json(self):
+        return json.loads(self.body)
 
 
 class Client:
