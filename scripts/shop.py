@@ -36,6 +36,9 @@ def main() -> None:
     database = os.environ["POSTGRESQL_URL"]
     os.environ.update(DATABASE_URL=database, GATEWAY_ADDRESS=gateway, FEED_ADDRESS=feed)
 
+    comment("The environment, for commands in other terminals")
+    show('export PATH=.venv/bin:$PATH DATABASE_URL="{}"'.format(database))
+
     comment("The tables, in PostgreSQL: {}".format(SCHEMA))
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute((ROOT / SCHEMA).read_bytes())
@@ -79,7 +82,7 @@ def introduce(gateway: str, feed: str) -> None:
     show(curl.format("/orders") + order)
     show(curl.format("/products/nut"))
     comment("Or call the services:")
-    show(".venv/bin/nameko shell")
+    show("nameko shell")
     show("n.rpc.stock.available('nut')", prompt=">>> ")
     comment("Ctrl-C stops the services. Their log follows.")
 

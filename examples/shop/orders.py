@@ -25,7 +25,8 @@ class Orders:
 
     session: Session = DatabaseSession()
     customer = UserId()
-    stock = RpcProxy("stock")
+    # Less than the timeout of the gateway, whose client could not know the outcome.
+    stock = RpcProxy("stock", timeout=20)
     dispatch = EventDispatcher()
 
     @rpc(expected_exceptions=(NotFound, OutOfStock))
