@@ -11,12 +11,15 @@ import pytest
 from nameko.amqp.publish import get_connection
 from nameko.containers import ServiceContainer, WorkerContext
 from nameko.messaging import Consumer, Publisher, QueueConsumer
-from nameko.rpc import rpc
+from nameko.rpc import RpcProxy, rpc
+from nameko.rpc.reply_listener import ReplyListener
 from nameko.standalone.rpc import ServiceRpcProxy
+from nameko.testing.services import dummy, entrypoint_hook, replace_dependencies
 from nameko.testing.utils import (
     DummyProvider,
     ResourcePipeline,
     assert_stops_raising,
+    get_extension,
     get_rabbit_connections,
     reset_rabbit_connections,
     wait_for_call,
@@ -197,3 +200,31 @@ def test_a_consumer_can_open_a_kombu_connection(foreign_container, uid):
     consumer = QueueConsumer().bind(foreign_container)
     with consumer.establish_connection() as connection:
         assert connection.default_channel.queue_declare("own-" + uid, auto_delete=True)
+
+
+class Reseller:
+    name = "reseller"
+
+    shop = RpcProxy("shop")
+    warehouse = RpcProxy("warehouse")
+
+    @dummy
+    def order(self, item):
+        return self.shop.order(item)
+
+
+def test_a_service_with_replaced_proxies_needs_no_broker():
+    # Nothing listens on this port.
+    container = ServiceContainer(Reseller, {"AMQP_URI": "amqp://guest:guest@127.0.0.1:1"})
+    shop, _ = replace_dependencies(container, "shop", "warehouse")
+    shop.order.return_value = 17
+    container.start()
+    with entrypoint_hook(container, "order") as order:
+        assert order("tea") == 17
+    container.stop()
+
+
+def test_a_proxy_that_is_not_replaced_keeps_its_connection(config):
+    container = ServiceContainer(Reseller, config)
+    replace_dependencies(container, "shop")
+    assert get_extension(container, ReplyListener) is not None

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from nameko.exceptions import ExtensionNotFound
-from nameko.extensions import DependencyProvider, Entrypoint
+from nameko.extensions import DependencyProvider, Entrypoint, iter_extensions
 from nameko.testing.utils import get_extension
 from nameko.testing.waiting import WaitResult, watch_calls
 from nameko.testing.waiting import wait_for_call as wait_for_call
@@ -222,7 +222,8 @@ def replace_dependencies(container: Any, *dependencies: str, **dependency_map: A
     """Replaces dependencies of a container before its start.
 
     Dependencies named in ``dependencies`` are replaced by MagicMocks, those in ``dependency_map``
-    by the given objects. Returns the mock of a single name, else an iterator of the mocks.
+    by the given objects. Returns the mock of a single name, else an iterator of the mocks. Shared
+    extensions that only the replaced ones used, such as their connection, do not start.
 
     ::
 
@@ -247,6 +248,11 @@ def _replace_dependencies(container: Any, **dependency_map: Any) -> None:
     for name, replacement in dependency_map.items():
         container.dependencies.remove(existing[name])
         container.dependencies.add(MockDependencyProvider(name, dependency=replacement))
+    # The connection of a replaced proxy, for example, would wait for a broker.
+    remaining = container.entrypoints | container.dependencies
+    used = {part for extension in remaining for part in iter_extensions(extension)}
+    replaced = {part for name in dependency_map for part in iter_extensions(existing[name])}
+    container.subextensions -= replaced - used
 
 
 def restrict_entrypoints(container: Any, *entrypoints: str) -> None:

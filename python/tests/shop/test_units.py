@@ -1,4 +1,4 @@
-"""Unit tests of the shop: methods with mocks for their dependencies, without a database."""
+"""Unit tests of the shop: methods with mocks for their dependencies, without broker or database."""
 
 import json
 from unittest.mock import call
@@ -161,7 +161,6 @@ class TestGateway:
     @pytest.fixture
     def container(self):
         config = {
-            "AMQP_URI": "memory://",
             "WEB_SERVER_ADDRESS": "127.0.0.1:0",
             "ALLOWED_ORIGIN": "https://shop.example",
             "TOKENS": {"secret": "ada"},
