@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 STATUSES = {NotFound: 404, OutOfStock: 409, UnknownService: 503, RpcTimeout: 504}
 EXPECTED = (exceptions.HTTPException, *STATUSES)
+ANY = "GET,POST,PUT,PATCH,DELETE"
 
 
 def cors(call, next):
@@ -104,8 +105,9 @@ class Gateway:
         return Response(status=204, headers=headers)
 
     # Inside the layers, unlike the server's own response.
-    @http("GET,POST,PUT,PATCH,DELETE", "/<path:path>", expected_exceptions=EXPECTED)
-    def unknown(self, request, path):
+    @http(ANY, "/", expected_exceptions=EXPECTED)
+    @http(ANY, "/<path:path>", expected_exceptions=EXPECTED)
+    def unknown(self, request, path=""):
         raise exceptions.NotFound("no {} /{}".format(request.method, path))
 
 
