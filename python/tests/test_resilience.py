@@ -235,6 +235,40 @@ def test_a_hanging_handler_affects_only_its_caller(run, own_broker):
     go.set()
 
 
+def test_a_reply_that_cannot_be_sent_does_not_delay_the_stop_of_another_service(
+    run, own_broker, broker_uri
+):
+    begun, go = threading.Event(), threading.Event()
+
+    class Service:
+        name = "service"
+
+        @rpc
+        def method(self):
+            begun.set()
+            go.wait(30)
+
+    class Other:
+        name = "other"
+
+        @rpc
+        def method(self):
+            pass
+
+    service, other = run(Service, own_broker.uri), run(Other, broker_uri)
+    with ClusterRpcProxy({"AMQP_URI": own_broker.uri}) as cluster:
+        cluster.service.method.call_async()
+        assert begun.wait(10)
+    own_broker.stop()
+    go.set()
+    service._worker_pool.waitall()
+    stopping = threading.Thread(target=other.stop)
+    stopping.start()
+    # Less than a stop waits for its own replies.
+    stopping.join(4)
+    assert not stopping.is_alive()
+
+
 def test_a_reply_is_published_again_if_its_connection_is_lost(run, own_broker):
     """Replies are published on another connection than requests are received on."""
 

@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 
 use crate::callbacks;
 use crate::convert;
-use crate::delivery::{Delivery, replies_sent};
+use crate::delivery::{Delivery, Sending, replies_sent};
 use crate::error::Failure;
 use crate::jobs::{Call, Job, Jobs};
 use crate::options::Options;
@@ -36,6 +36,8 @@ pub(crate) struct Consumers {
     process: u32,
     /// The subscriptions, by their index in Python.
     subscriptions: Mutex<Vec<SubscriptionId>>,
+    /// The replies to the requests of these consumers.
+    sending: Sending,
 }
 
 #[pymethods]
@@ -64,6 +66,7 @@ impl Consumers {
             listener,
             process: std::process::id(),
             subscriptions: Mutex::default(),
+            sending: Sending::default(),
         })
     }
 
@@ -78,11 +81,14 @@ impl Consumers {
         prefetch: Option<u16>,
     ) -> PyResult<usize> {
         let (handler, jobs) = (Arc::new(handler), jobs.get().queue.clone());
+        let sending = self.sending.clone();
         Ok(self.subscribed(self.inner.add(Subscription {
             queue: convert::queue(queue)?,
             prefetch,
             // A job that a stopped queue refuses is dropped, which requeues the delivery.
-            sink: Arc::new(move |delivery| drop(jobs.push(handler_job(&handler, delivery)))),
+            sink: Arc::new(move |delivery| {
+                drop(jobs.push(handler_job(&handler, &sending, delivery)));
+            }),
             on_recovered: None,
         })))
     }
@@ -125,9 +131,9 @@ impl Consumers {
         }
         self.listener.close();
         let inner = self.inner.clone();
-        let sending = runtime::sending()?;
+        let sending = self.sending.clone();
         let stopped = runtime::handle()?.spawn(async move {
-            replies_sent(sending, PENDING_REPLIES_TIMEOUT).await;
+            replies_sent(&sending, PENDING_REPLIES_TIMEOUT).await;
             inner.stop().await;
         });
         wait(py, None, stopped).map(drop)
@@ -139,12 +145,10 @@ impl Consumers {
         if self.is_forked_child() {
             return;
         }
-        if let Ok(sending) = runtime::sending()
-            && sending.try_write().is_err()
-        {
+        if self.sending.try_write().is_err() {
             let deadline = Instant::now() + CONFIRMING_REPLIES_TIMEOUT;
             // An interrupt ends the wait early.
-            let _ = wait(py, Some(deadline), sending.write());
+            let _ = wait(py, Some(deadline), self.sending.write());
         }
         self.drop_connection();
     }
@@ -189,26 +193,35 @@ impl Drop for Consumers {
 }
 
 /// A delivery before the call of its handler. Requeues it on drop.
-struct Unhandled(Option<amqp::Delivery>);
+struct Unhandled {
+    delivery: Option<amqp::Delivery>,
+    sending: Sending,
+}
 
 impl Unhandled {
     fn into_python(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let delivery = self.0.take().map(Delivery::new);
+        let sending = self.sending.clone();
+        let delivery = self.delivery.take();
+        let delivery = delivery.map(|delivery| Delivery::new(delivery, Some(sending)));
         Ok(delivery.into_pyobject(py)?.unbind())
     }
 }
 
 impl Drop for Unhandled {
     fn drop(&mut self) {
-        if let Some(delivery) = &self.0 {
+        if let Some(delivery) = &self.delivery {
             delivery.acker.reject(true);
         }
     }
 }
 
 /// Returns the job that calls `handler` with a delivery.
-fn handler_job(handler: &Arc<Py<PyAny>>, delivery: amqp::Delivery) -> Job {
-    let (handler, unhandled) = (handler.clone(), Unhandled(Some(delivery)));
+fn handler_job(handler: &Arc<Py<PyAny>>, sending: &Sending, delivery: amqp::Delivery) -> Job {
+    let handler = handler.clone();
+    let unhandled = Unhandled {
+        delivery: Some(delivery),
+        sending: sending.clone(),
+    };
     Box::new(move |py| {
         let delivery = unhandled.into_python(py)?;
         Ok(Call::new(handler.clone_ref(py), delivery))

@@ -31,22 +31,28 @@ pub(crate) struct Delivery {
     properties: PyOnceLock<Py<PyDict>>,
     /// Whether the message was acknowledged or rejected.
     settled: AtomicBool,
+    /// Of the consumers that received the message.
+    sending: Option<Sending>,
 }
 
+/// Held for reading by each reply that is sent in the background.
+pub(crate) type Sending = Arc<RwLock<()>>;
+
 impl Delivery {
-    pub(crate) fn new(message: amqp::Delivery) -> Self {
+    pub(crate) fn new(message: amqp::Delivery, sending: Option<Sending>) -> Self {
         Delivery {
             message,
             body: PyOnceLock::new(),
             headers: PyOnceLock::new(),
             properties: PyOnceLock::new(),
             settled: AtomicBool::new(false),
+            sending,
         }
     }
 
     /// A delivery that is already acknowledged.
     pub(crate) fn settled(message: amqp::Delivery) -> Self {
-        let delivery = Delivery::new(message);
+        let delivery = Delivery::new(message, None);
         delivery.settled.store(true, Ordering::Release);
         delivery
     }
@@ -122,18 +128,17 @@ impl Delivery {
         ack: bool,
         batch: bool,
     ) {
-        let PublisherHandle {
-            publisher,
-            runtime,
-            sending,
-        } = handle;
+        let PublisherHandle { publisher, runtime } = handle;
         let settles = ack && self.begin_settlement();
         let pending = PendingReply {
             request: self.message.routing_key.clone(),
             acker: settles.then(|| self.message.acker.clone()),
             publisher: publisher.clone(),
             runtime,
-            sending: sending.try_read_owned().ok(),
+            sending: self
+                .sending
+                .as_ref()
+                .and_then(|sending| sending.clone().try_read_owned().ok()),
         };
         match publisher.try_publish(reply, |reply, published| {
             pending.published(reply, published)
@@ -295,7 +300,7 @@ impl Delivery {
 }
 
 /// Resolves once all background replies are sent and their requests settled, or after `limit`.
-pub(crate) async fn replies_sent(sending: Arc<RwLock<()>>, limit: Duration) {
+pub(crate) async fn replies_sent(sending: &Sending, limit: Duration) {
     // Past the limit, the broker delivers the requests again.
     let _ = timeout(limit, sending.write()).await;
 }
@@ -308,7 +313,8 @@ struct PendingReply {
     acker: Option<Acker>,
     publisher: Publisher,
     runtime: Handle,
-    /// Dropped once the request is settled. None if a stop already waits for earlier replies.
+    /// Dropped once the request is settled. None if a stop of the consumers already waits for
+    /// earlier replies.
     sending: Option<OwnedRwLockReadGuard<()>>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use nameko::amqp::{ConnectOptions, Login, Publisher, Tls, Verify, sanitize};
 use nameko::internal::{PRODUCT, lock};
@@ -11,7 +11,6 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 use tokio::runtime::Handle;
-use tokio::sync::RwLock;
 
 use crate::error::Failure;
 use crate::runtime::{self, Generation};
@@ -31,8 +30,6 @@ pub(crate) struct PublisherHandle {
     pub(crate) publisher: Publisher,
     /// The runtime of the I/O thread.
     pub(crate) runtime: Handle,
-    /// Held for reading by each reply in the background.
-    pub(crate) sending: Arc<RwLock<()>>,
 }
 
 impl PartialEq for Options {
@@ -66,7 +63,6 @@ impl Options {
         let handle = PublisherHandle {
             publisher: runtime::publisher(&self.connect)?,
             runtime: runtime::handle()?,
-            sending: runtime::sending()?,
         };
         // The lookup may have started the thread.
         let generation = runtime::generation();

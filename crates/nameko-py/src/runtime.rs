@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use nameko::internal::lock;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::oneshot;
 
 /// How long [`shutdown`] waits for running name lookups.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,8 +43,6 @@ struct Io {
     thread: JoinHandle<()>,
     /// The publishers in use. A connection outlives the Python object that has opened it.
     publishers: HashMap<ConnectOptions, Publisher>,
-    /// Held for reading by each reply in the background.
-    sending: Arc<RwLock<()>>,
 }
 
 /// Returns the handle of the runtime.
@@ -74,15 +72,6 @@ pub(crate) fn publisher(options: &ConnectOptions) -> PyResult<Publisher> {
         io.publishers.insert(options.clone(), publisher.clone());
         publisher
     })
-}
-
-/// Returns the lock that replies in the background hold for reading.
-///
-/// # Errors
-///
-/// RuntimeError as for [`handle`].
-pub(crate) fn sending() -> PyResult<Arc<RwLock<()>>> {
-    with_io(|io| io.sending.clone())
 }
 
 /// Closes the publishers and ends the I/O thread. Later calls start a new one.
@@ -154,6 +143,5 @@ fn start(pid: u32) -> std::io::Result<Io> {
         stop,
         thread,
         publishers: HashMap::new(),
-        sending: Arc::default(),
     })
 }
