@@ -1,6 +1,6 @@
 //! Layers around workers: order, answers of their own, context data, errors, panics, timeouts.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use nameko::{
     Cluster, Container, Next, Outcome, StatefulProvider, WorkerCall, WorkerEnd, WorkerLayer,
@@ -275,7 +275,10 @@ async fn a_layer_sees_redacted_arguments_and_the_entrypoint() {
 /// Layers of HTTP methods.
 #[cfg(feature = "http")]
 mod http {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use nameko::{Fault, web};
 
