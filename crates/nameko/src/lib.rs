@@ -42,7 +42,7 @@
 //! | Inject a dependency | `#[dependency(PROVIDER)]` | [`Dependencies`](macro@Dependencies), [`DependencyProvider`] |
 //! | Call another service | `#[dependency(RpcProxy::new("name"))]` | [`RpcProxy`], [`ServiceProxy`] |
 //! | Call services by names known at run time | `#[dependency(ClusterRpc::new())]` | [`ClusterRpc`], [`ClusterProxy`] |
-//! | Inject a value, or a pool shared by services | `#[dependency(Provide(value))]`, `Shared::new(function)` | [`Provide`], [`Shared`] |
+//! | Inject a value, or a pool shared by services | `#[dependency(Provide(value))]`, `Shared::new(function)` | [`Provide`](struct@Provide), [`Shared`] |
 //! | Typed client, with a mock | `#[rpc_client("name")] trait` | [`rpc_client`](macro@rpc_client), [`RpcClient`] |
 //! | Dispatch events | `#[dependency(EventDispatcher::new())]` | [`guide::events`], [`EventDispatcher`] |
 //! | Handle events | `#[event_handler("service", "type")]` | [`EventHandler`], [`HandlerType`] |

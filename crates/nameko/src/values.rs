@@ -44,14 +44,34 @@ use crate::{
 /// }
 /// # fn main() {}
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Provide<T>(pub T);
+#[derive(Clone, Copy)]
+pub struct Provide<T> {
+    value: T,
+    clone: fn(&T) -> T,
+}
 
-impl<T: Clone + Send + Sync + 'static> DependencyProvider for Provide<T> {
+/// Creates a provider of clones of `value`.
+// A function instead of the constructor of a tuple struct, so that the compiler reports a value
+// that is not `Clone` here, and not that the struct is no provider.
+#[expect(non_snake_case, reason = "creates the struct of that name")]
+pub fn Provide<T: Clone + Send + Sync + 'static>(value: T) -> Provide<T> {
+    Provide {
+        value,
+        clone: T::clone,
+    }
+}
+
+impl<T: Send + Sync + 'static> DependencyProvider for Provide<T> {
     type Dependency = T;
 
     async fn get_dependency(&self, _: &WorkerContext) -> Result<T> {
-        Ok(self.0.clone())
+        Ok((self.clone)(&self.value))
+    }
+}
+
+impl<T> fmt::Debug for Provide<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Provide [{}]>", type_name::<T>())
     }
 }
 
@@ -90,6 +110,7 @@ impl<T: Clone + Send + Sync + 'static> DependencyProvider for Provide<T> {
 /// # fn main() {}
 /// ```
 pub struct Shared<T> {
+    clone: fn(&T) -> T,
     function: TypeId,
     create: Box<dyn Fn(Config) -> BoxFuture<'static, Result<T>> + Send + Sync>,
     close: Option<Arc<Close<T>>>,
@@ -99,12 +120,13 @@ pub struct Shared<T> {
 
 type Close<T> = dyn Fn(T) -> BoxFuture<'static, ()> + Send + Sync;
 
-impl<T: Clone + Send + Sync + 'static> Shared<T> {
+impl<T: Send + Sync + 'static> Shared<T> {
     /// Creates a provider of the value that `create` returns for the configuration: the name of an
     /// `async fn`, or a closure that captures nothing. Anything else is a compile error, since it
     /// could return another value for each service.
     pub fn new<F, Fut>(create: F) -> Self
     where
+        T: Clone,
         F: Fn(Config) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T>> + Send + 'static,
     {
@@ -115,6 +137,7 @@ impl<T: Clone + Send + Sync + 'static> Shared<T> {
             );
         }
         Self {
+            clone: T::clone,
             function: TypeId::of::<F>(),
             create: Box::new(move |config| Box::pin(create(config))),
             close: None,
@@ -142,7 +165,7 @@ impl<T: Clone + Send + Sync + 'static> Shared<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> DependencyProvider for Shared<T> {
+impl<T: Send + Sync + 'static> DependencyProvider for Shared<T> {
     type Dependency = T;
 
     async fn setup(&self, container: &Container) -> Result<()> {
@@ -171,7 +194,7 @@ impl<T: Clone + Send + Sync + 'static> DependencyProvider for Shared<T> {
     async fn get_dependency(&self, ctx: &WorkerContext) -> Result<T> {
         let value = lock(&self.value)
             .as_ref()
-            .and_then(|value| value.0.get().cloned());
+            .and_then(|value| value.0.get().map(self.clone));
         value.ok_or_else(|| Error::ContainerStopping(ctx.service_name().to_owned()))
     }
 }
