@@ -79,5 +79,5 @@ def test_request_without_arguments(fleet, service):
 def test_request_that_is_not_an_object(fleet, service, body):
     reply = json.loads(fleet.raw(service, "echo", body)["body"])
     # Nameko 2 indexes the body.
-    expected = "MalformedRequest" if service.startswith("python") else "TypeError"
+    expected = "TypeError" if service.startswith("upstream") else "MalformedRequest"
     assert reply["error"]["exc_type"] == expected

@@ -178,7 +178,7 @@ fn not_json(error: impl fmt::Display) -> Fault {
 fn from_json(text: &str) -> Result<Arguments, Fault> {
     if !text.trim_start().starts_with('{') {
         let other: &RawValue = serde_json::from_str(text).map_err(not_json)?;
-        return Err(not_a_mapping(json_kind(other.get())));
+        return Err(not_a_mapping(serialization::json_kind(other.get())));
     }
 
     #[derive(Deserialize)]
@@ -248,43 +248,11 @@ fn missing_half(args: Option<bool>, kwargs: Option<bool>) -> Fault {
     )
 }
 
-/// Returns the error of Python for `body["args"]` on a value other than a dict.
+/// Creates the error for a request that is no mapping: `kind` is what it is instead. Nameko 2 has
+/// the `TypeError` of Python's `body["args"]` by accident; both fronts name the fault.
 fn not_a_mapping(kind: &str) -> Fault {
-    let class = match kind {
-        "a list" => {
-            return Fault::python(
-                "TypeError",
-                "list indices must be integers or slices, not str",
-            );
-        }
-        "text" => {
-            return Fault::python("TypeError", "string indices must be integers, not 'str'");
-        }
-        "bytes" => {
-            return Fault::python(
-                "TypeError",
-                "byte indices must be integers or slices, not str",
-            );
-        }
-        "null" => "NoneType",
-        "a boolean" => "bool",
-        "a float" => "float",
-        "an integer" => "int",
-        _ => "ExtType",
-    };
-    Fault::python(
-        "TypeError",
-        format!("'{class}' object is not subscriptable"),
+    Fault::nameko(
+        "MalformedRequest",
+        format!("the request is not an object with `args` and `kwargs`: it is {kind}"),
     )
-}
-
-fn json_kind(json: &str) -> &'static str {
-    match json.as_bytes().first() {
-        Some(b'[') => "a list",
-        Some(b'"') => "text",
-        Some(b'n') => "null",
-        Some(b't' | b'f') => "a boolean",
-        _ if json.contains(['.', 'e', 'E']) => "a float",
-        _ => "an integer",
-    }
 }
