@@ -145,13 +145,9 @@ pub(super) fn too_large(text: String) -> Error {
 
 /// Converts the error of the connection, or of a layer around the body.
 fn unreadable(error: BoxError) -> Error {
-    for error in chain(&*error) {
-        if error.is::<LengthLimitError>() {
-            return too_large("the body is larger than a layer permits".to_owned());
-        }
-        if let Some(error) = error.downcast_ref::<Error>() {
-            return error.clone();
-        }
+    if chain(&*error).any(|error| error.is::<LengthLimitError>()) {
+        return too_large("the body is larger than a layer permits".to_owned());
     }
-    Error::bad_request(format!("cannot read the body: {error}"))
+    Error::among_causes(&*error)
+        .unwrap_or_else(|| Error::bad_request(format!("cannot read the body: {error}")))
 }

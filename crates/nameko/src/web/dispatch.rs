@@ -16,7 +16,6 @@ use super::{
     socket::Wire,
     target::Table,
 };
-use crate::error_chain::chain;
 
 /// The connection of a request and the routes at its arrival.
 #[derive(Clone)]
@@ -182,7 +181,7 @@ impl Failing {
     /// Returns the response to an error of the layer: that of a `web::Error` among its sources, or
     /// a 500.
     pub(super) fn respond(self, error: &BoxError) -> http::Response<ResponseBody> {
-        let response = own_error(error)
+        let response = Error::among_causes(&**error)
             .unwrap_or_else(|| {
                 tracing::error!("a layer around the web server failed: {error}");
                 Error::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
@@ -196,10 +195,6 @@ impl Failing {
         let (head, content) = response.into_parts();
         http::Response::from_parts(head, ResponseBody::of_bytes(content))
     }
-}
-
-fn own_error(error: &BoxError) -> Option<Error> {
-    chain(&**error).find_map(|error| error.downcast_ref::<Error>().cloned())
 }
 
 #[cfg(test)]

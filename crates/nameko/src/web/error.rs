@@ -1,6 +1,6 @@
 //! Errors with an HTTP status.
 
-use std::{fmt, sync::Once};
+use std::{error::Error as StdError, fmt, sync::Once};
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -8,7 +8,7 @@ use super::{
     error_response::ErrorResponse,
     response::{IntoHeaders, IntoResponse, Response},
 };
-use crate::{exceptions, protocol::Fault};
+use crate::{error_chain::chain, exceptions, protocol::Fault};
 
 /// Time after which a client should retry while a service starts or stops. Another instance may
 /// answer sooner, so it is short.
@@ -118,6 +118,18 @@ impl Error {
     /// Creates a `403 Forbidden`.
     pub fn forbidden(value: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, value)
+    }
+
+    /// Returns a clone of the first such error among an error and its causes, also of one that was
+    /// converted to a [`nameko::Error`](crate::Error).
+    pub(super) fn among_causes(error: &(dyn StdError + 'static)) -> Option<Self> {
+        chain(error).find_map(|error| {
+            error.downcast_ref::<Self>().cloned().or_else(|| {
+                let fault = Fault::of(error.downcast_ref::<crate::Error>()?);
+                let response = fault.extension::<ErrorResponse>()?.clone();
+                Some(Self::with_response(fault, response))
+            })
+        })
     }
 
     /// Creates the error of a stopping container.

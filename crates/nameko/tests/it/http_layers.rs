@@ -337,6 +337,29 @@ async fn a_value_that_no_layer_has_added_is_a_500() {
 }
 
 #[tokio::test]
+async fn a_layer_refuses_with_the_response_of_a_web_error_in_the_format_of_the_service() {
+    fn refusal() -> Error {
+        let error = web::Error::new(web::StatusCode::TOO_MANY_REQUESTS, "slow down");
+        error.headers([("Retry-After", "7")]).unwrap().into()
+    }
+    let limit = tower::layer::layer_fn(|_: web::HttpService| {
+        tower::service_fn(|_: http::Request<RequestBody>| async {
+            Err::<http::Response<web::ResponseBody>, _>(refusal())
+        })
+    });
+    let container = Container::builder::<Gateway>(free_port())
+        .http_layer(limit)
+        .http_errors(ProblemDetails::new())
+        .build()
+        .unwrap();
+    let (container, address) = start(container).await;
+    let answer = get(address, "/hello", "").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "7"));
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    container.stop().await;
+}
+
+#[tokio::test]
 async fn services_of_an_address_share_its_layers() {
     let config = free_port();
     let list = services![Gateway, Annex].http_layer(CorsLayer::permissive());
