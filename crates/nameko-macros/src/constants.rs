@@ -1,31 +1,24 @@
-//! The parameters in the path of `#[http]`.
+//! Expressions that the compiler evaluates.
 
 use proc_macro2::{TokenStream, TokenTree};
+use syn::{Expr, Lit};
 
-/// Returns the names of the parameters in a path: `id` and `rest` of `/a/{id}/{*rest}`. The router
-/// reports an invalid path.
-pub(crate) fn names(path: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    let mut rest = path;
-    while let Some((_, tail)) = rest.split_once('{') {
-        if let Some(escaped) = tail.strip_prefix('{') {
-            rest = escaped;
-            continue;
-        }
-        let Some((name, tail)) = tail.split_once('}') else {
-            break;
-        };
-        names.push(name.strip_prefix('*').unwrap_or(name));
-        rest = tail;
+/// Returns `true` for an expression that is a text known to the compiler, if it is valid: a string
+/// literal, the path of a constant, or `concat!`.
+pub(crate) fn is_text(expression: &TokenStream) -> bool {
+    match syn::parse2(expression.clone()) {
+        Ok(Expr::Lit(literal)) => matches!(literal.lit, Lit::Str(_)),
+        Ok(Expr::Path(_)) => true,
+        Ok(Expr::Macro(call)) => call.mac.path.is_ident("concat"),
+        _ => false,
     }
-    names
 }
 
 /// Returns `true` if the tokens contain `Self`.
-pub(crate) fn mentions_self(tokens: TokenStream) -> bool {
+pub(crate) fn mention_self(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == "Self",
-        TokenTree::Group(group) => mentions_self(group.stream()),
+        TokenTree::Group(group) => mention_self(group.stream()),
         TokenTree::Punct(_) | TokenTree::Literal(_) => false,
     })
 }
@@ -35,16 +28,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_between_single_braces() {
-        for (path, expected) in [
-            ("/", &[][..]),
-            ("/a/{id}", &["id"]),
-            ("/{a}/b/{*rest}", &["a", "rest"]),
-            ("/{{a}}/{b}", &["b"]),
-            ("/{a", &[]),
-            ("/v{n}.json", &["n"]),
+    fn a_text_is_known_to_the_compiler() {
+        for (expression, expected) in [
+            (r#""/a/{id}""#, true),
+            ("PATH", true),
+            ("paths::ORDER", true),
+            (r#"concat!("/a", "/{id}")"#, true),
+            (r#"format!("/a")"#, false),
+            ("path()", false),
+            ("&PATH", false),
+            ("7", false),
         ] {
-            assert_eq!(names(path), expected, "{path}");
+            assert_eq!(
+                is_text(&expression.parse().unwrap()),
+                expected,
+                "{expression}"
+            );
         }
     }
 
@@ -56,7 +55,7 @@ mod tests {
             ("[Self; 1]", true),
             ("Selfish", false),
         ] {
-            assert_eq!(mentions_self(tokens.parse().unwrap()), expected, "{tokens}");
+            assert_eq!(mention_self(tokens.parse().unwrap()), expected, "{tokens}");
         }
     }
 }

@@ -8,9 +8,10 @@ use syn::{
 };
 
 use crate::{
+    constants,
     errors::Errors,
     markers::{CallArguments, Marker, MarkerKind},
-    owned, path_params,
+    owned,
     signature::{self, is_self},
     spans::SpanEnds,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Entrypoint {
     pub(crate) name: String,
     /// The `#[cfg]` attributes of the method.
     pub(crate) conditions: Vec<Attribute>,
+    /// The type that has the method.
+    service: Type,
     markers: Vec<Marker>,
     ident: Ident,
     params: Vec<Param>,
@@ -64,7 +67,7 @@ impl Entrypoint {
     /// Removes and parses the markers of a method. Returns `None` if there are none or after an
     /// error.
     pub(crate) fn extract(
-        service: &str,
+        (name, service): (&str, &Type),
         method: &mut ImplItemFn,
         errors: &mut Errors,
     ) -> Option<Self> {
@@ -93,7 +96,7 @@ impl Entrypoint {
             }
             markers.push(Marker::parse(kind, attribute, &mut found));
         }
-        let entrypoint = Self::parse(service, markers, method, &mut found);
+        let entrypoint = Self::parse((name, service), markers, method, &mut found);
         // Clippy lints that the rules for entrypoints would trigger.
         method.attrs.push(parse_quote!(
             #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, clippy::unused_async, clippy::unused_self)]
@@ -104,7 +107,7 @@ impl Entrypoint {
     }
 
     fn parse(
-        service: &str,
+        (service_name, service): (&str, &Type),
         markers: Vec<Marker>,
         method: &ImplItemFn,
         errors: &mut Errors,
@@ -112,11 +115,11 @@ impl Entrypoint {
         let sig = &method.sig;
         let name = sig.ident.unraw().to_string();
         let has = |kind: &str| markers.iter().any(|marker| marker.kind.name == kind);
-        if has("rpc") && service.len() + 1 + name.len() > MAX_ROUTING_KEY_BYTES {
+        if has("rpc") && service_name.len() + 1 + name.len() > MAX_ROUTING_KEY_BYTES {
             errors.add(
                 &sig.ident,
                 format!(
-                    "name too long: the routing key `{service}.{name}` is limited to {MAX_ROUTING_KEY_BYTES} bytes"
+                    "name too long: the routing key `{service_name}.{name}` is limited to {MAX_ROUTING_KEY_BYTES} bytes"
                 ),
             );
         }
@@ -150,6 +153,7 @@ impl Entrypoint {
         Some(Self {
             name,
             conditions: conditions(&method.attrs),
+            service: service.clone(),
             markers,
             ident: sig.ident.clone(),
             params,
@@ -253,59 +257,48 @@ impl Entrypoint {
                 conditions,
                 ty,
             } = param;
-            quote_spanned!(Span::mixed_site()=> #(#conditions)* ::nameko::private::extractor::<#ty>(#name))
+            let kind = http_kind(&quote!(Self), ty);
+            quote_spanned!(Span::mixed_site()=> #(#conditions)* #kind.extractor::<Self, #ty>(#name))
         });
         Some(quote_spanned!(Span::mixed_site()=> .extractors(const { &[#(#params),*] })))
     }
 
-    /// Generates the checks that each parameter of the path has a parameter of the method, unless a
-    /// type may read any of them.
-    fn check_path(&self, marker: &Marker) -> TokenStream {
-        let Some(path) = marker.http_path() else {
-            return TokenStream::new();
-        };
+    /// Generates the check that each parameter of the path has a parameter of the method, if the
+    /// path is a constant.
+    fn check_path(&self, marker: &Marker) -> Option<TokenStream> {
+        let path = marker.constant_path()?;
+        let Self {
+            name,
+            conditions,
+            service,
+            params,
+            ..
+        } = self;
         // A constant cannot name `Self`.
-        let types = self.params.iter().map(|param| param.ty.to_token_stream());
-        if types.into_iter().any(path_params::mentions_self) {
-            return TokenStream::new();
+        let types = params.iter().map(|param| param.ty.to_token_stream());
+        if types.chain([path.clone()]).any(constants::mention_self) {
+            return None;
         }
-        let conditions = &self.conditions;
-        let text = path.value();
-        let in_path = path_params::names(&text);
-        let unbound = in_path.iter().filter(|name| {
-            let mut params = self.params.iter();
-            !params.any(|param| param.name == **name)
-        });
-        let checks = unbound.map(|name| {
-            let message = self.unbound_text(name, &in_path);
-            let types = self.params.iter().map(|param| {
-                let Param { conditions, ty, .. } = param;
-                quote!(#(#conditions)* ::nameko::private::reads_path::<#ty>())
-            });
-            quote_spanned! {path.span()=>
+        let service = service.to_token_stream();
+        let params = params.iter().map(|param| {
+            let Param {
+                name,
+                conditions,
+                ty,
+            } = param;
+            let kind = http_kind(&service, ty);
+            quote_spanned! {Span::mixed_site()=>
                 #(#conditions)*
-                const _: () = ::nameko::private::check_path_param(&[#(#types),*], #message);
+                ::nameko::private::HttpParam::new(#name, #kind.reads_path::<#service, #ty>())
             }
         });
-        quote!(#(#checks)*)
-    }
-
-    /// Describes a path parameter without a parameter of the method.
-    fn unbound_text(&self, name: &str, in_path: &[&str]) -> String {
-        let method = &self.name;
-        let others = self.params.iter().map(|param| param.name.as_str());
-        let others: Vec<_> = others
-            .filter(|other| !in_path.contains(other))
-            .map(|other| format!("`{other}`"))
-            .collect();
-        let advice = match others.is_empty() {
-            true => ": add it".to_owned(),
-            false => format!(", but has {}: rename one of them", others.join(", ")),
-        };
-        format!(
-            "the method `{method}` has no parameter `{name}` for `{{{name}}}` in its path{advice}, or take a \
-             `web::Request`"
-        )
+        // A path without a parameter is reported at its tokens.
+        let ends = SpanEnds::of(&path);
+        let arguments = quote_spanned!(ends.last=> (#path, #name, &[#(#params),*]));
+        Some(quote_spanned! {ends.first=>
+            #(#conditions)*
+            const _: () = ::nameko::private::check_path #arguments;
+        })
     }
 
     /// Generates the call of the method with its decoded arguments.
@@ -369,7 +362,8 @@ impl Param {
         let variable = variable(index);
         let taken = match kind.call_arguments {
             CallArguments::HttpRequest => {
-                quote_spanned!(Span::mixed_site()=> ::nameko::private::extract::<#ty>(args, #name))
+                let kind = http_kind(&quote!(Self), ty);
+                quote_spanned!(Span::mixed_site()=> #kind.extract::<Self, #ty>(args, #name))
             }
             CallArguments::Message(_) => {
                 quote_spanned!(Span::mixed_site()=> ::nameko::private::message::<#ty>(args))
@@ -385,6 +379,14 @@ impl Param {
         let variable = variable(index);
         quote_spanned!(Span::mixed_site()=> #(#conditions)* #variable)
     }
+}
+
+/// Generates the kind of an argument of an `#[http]` method of `service`, by its type.
+fn http_kind(service: &TokenStream, ty: &Type) -> TokenStream {
+    quote_spanned! {Span::mixed_site()=> {
+        use ::nameko::private::DefaultKind as _;
+        ::nameko::private::HttpArgument::<#service, #ty>::KIND
+    }}
 }
 
 /// Returns the variable of an argument.

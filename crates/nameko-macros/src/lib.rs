@@ -11,6 +11,7 @@
 #![allow(missing_docs, reason = "documented at the re-exports in nameko")]
 
 mod bodies;
+mod constants;
 #[cfg(feature = "cron")]
 mod cron_expression;
 mod dependencies;
@@ -20,7 +21,6 @@ mod exception;
 mod literals;
 mod markers;
 mod owned;
-mod path_params;
 mod rpc_client;
 mod service;
 mod signature;

@@ -11,7 +11,7 @@ use syn::{
     punctuated::Punctuated, spanned::Spanned,
 };
 
-use crate::{errors::Errors, literals};
+use crate::{constants, errors::Errors, literals};
 
 /// Options of the method, supported by all markers.
 const EXPECTED: &str = "expected_exceptions";
@@ -441,10 +441,12 @@ impl Marker {
         quote!(#path::new(#(#positional),*) #(#calls)*)
     }
 
-    /// Returns the path of `#[http]` if it is a literal.
-    pub(crate) fn http_path(&self) -> Option<LitStr> {
+    /// Returns the path of `#[http]` if it is an expression for a constant.
+    pub(crate) fn constant_path(&self) -> Option<TokenStream> {
         match (self.kind.call_arguments, self.positional.get(1)) {
-            (CallArguments::HttpRequest, Some(Some(path))) => syn::parse2(path.clone()).ok(),
+            (CallArguments::HttpRequest, Some(Some(path))) if constants::is_text(path) => {
+                Some(path.clone())
+            }
             _ => None,
         }
     }

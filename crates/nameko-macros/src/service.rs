@@ -66,11 +66,12 @@ fn expand_impl(
     let mut found = Errors::default();
     let mut entrypoints = Vec::new();
     let mut names = HashSet::new();
+    let service = (header.name.as_str(), &*item.self_ty);
     for method in &mut item.items {
         let ImplItem::Fn(method) = method else {
             continue;
         };
-        let Some(entrypoint) = Entrypoint::extract(&header.name, method, &mut found) else {
+        let Some(entrypoint) = Entrypoint::extract(service, method, &mut found) else {
             continue;
         };
         // Methods under different conditions may share a name.

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, Result},
+    extractor::Origin,
     serialization::{self, Payload},
 };
 
@@ -144,6 +145,11 @@ impl Arguments {
     /// arguments to show.
     pub(crate) fn has_origin(&self) -> bool {
         self.origin.is_some()
+    }
+
+    /// Returns the value passed to [`from_origin`](Self::from_origin).
+    pub(crate) fn origin_mut(&mut self) -> Option<&mut Origin> {
+        self.origin.as_deref_mut()
     }
 
     /// Returns the argument of the parameter at `index`.

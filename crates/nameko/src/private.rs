@@ -1,11 +1,11 @@
 //! Functions for generated code. Not a public API; may change at any time.
 
-#[cfg(feature = "http")]
-use std::any::Any;
 use std::{any::TypeId, future::Future, marker::PhantomData, pin::Pin};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "http")]
+use crate::web::IntoResponse;
 use crate::{
     arguments::{Args, Param},
     error::{Error, Raise, Result},
@@ -18,10 +18,11 @@ use crate::{
     serialization::Payload,
     service::{Call, Entrypoints, Method, Service},
 };
+
 #[cfg(feature = "http")]
-use crate::{
-    extractor::Extractor,
-    web::{self, FromRequest, IntoResponse},
+pub use crate::web::{
+    extraction::{DefaultKind, HttpArgument},
+    path_check::{HttpParam, check_path},
 };
 
 pub use crate::rpc::typed::{ArgumentList, ByName, ByPosition, Given, Target};
@@ -81,71 +82,6 @@ pub fn message<T: FromMessage>(args: &mut Args) -> Result<T> {
 /// Returns `true` if the type is that of undecoded messages.
 pub fn is_raw<T: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<RawMessage>()
-}
-
-/// Extracts an argument from an HTTP request.
-#[cfg(feature = "http")]
-pub fn extract<T: FromRequest>(args: &mut Args, name: &'static str) -> Result<T> {
-    let Some(request) = args.origin::<web::Request>() else {
-        return Err(Error::IncorrectSignature(format!(
-            "the parameter `{name}` requires an HTTP request; in a test, pass one to the hook with `request`"
-        )));
-    };
-    if let Some(value) = request.take_extracted(name) {
-        return Ok(value);
-    }
-    let value = T::from_request(request, name);
-    if request.body_was_requested() {
-        return Err(Error::Declaration(format!(
-            "the parameter `{name}` needs the whole body, which another parameter streams"
-        )));
-    }
-    value
-}
-
-/// Describes a parameter that is extracted from an HTTP request.
-#[cfg(feature = "http")]
-pub const fn extractor<T: FromRequest>(name: &'static str) -> Extractor {
-    fn early<T: FromRequest>(origin: &mut dyn Any, name: &'static str) -> Result<()> {
-        let Some(request) = origin.downcast_mut::<web::Request>() else {
-            return Ok(());
-        };
-        // The stream of the body is extracted with the worker.
-        if T::STREAMS_BODY {
-            return Ok(());
-        }
-        let value = T::from_request(request, name);
-        // It is extracted again with the body.
-        if !request.body_was_requested() {
-            request.keep_extracted(name, value?);
-        }
-        Ok(())
-    }
-    Extractor {
-        name,
-        streams: T::STREAMS_BODY,
-        early: early::<T>,
-    }
-}
-
-/// Fails the compilation with `message` if no type reads path parameters other than by its name.
-#[cfg(feature = "http")]
-#[track_caller]
-pub const fn check_path_param(types_read_path: &[bool], message: &str) {
-    let mut index = 0;
-    while index < types_read_path.len() {
-        if types_read_path[index] {
-            return;
-        }
-        index += 1;
-    }
-    panic!("{}", message);
-}
-
-/// Returns `true` if the type may read any path parameter.
-#[cfg(feature = "http")]
-pub const fn reads_path<T: FromRequest>() -> bool {
-    T::READS_PATH
 }
 
 /// Converts the result of an HTTP method to an outcome.

@@ -13,7 +13,7 @@ use crate::{
     error::{Raise, Result},
     error_chain::ErrorChain,
     extension::{DynEntrypoint, Entrypoint},
-    extractor::Extractor,
+    extractor::{Extractor, Extractors},
     layer::Layers,
     protocol::Fault,
     reply::{Outcome, Reply},
@@ -248,7 +248,7 @@ pub struct Method<S> {
     pub(crate) sensitive: &'static [&'static str],
     /// Whether it receives undecoded messages.
     pub(crate) raw_message: bool,
-    pub(crate) extractors: &'static [Extractor],
+    pub(crate) extractors: Extractors,
     decode: Box<Decode<S>>,
 }
 
@@ -265,7 +265,7 @@ impl<S> Method<S> {
             expected: &[],
             sensitive: &[],
             raw_message: false,
-            extractors: &[],
+            extractors: Extractors::default(),
             decode: Box::new(decode),
         }
     }
@@ -298,7 +298,7 @@ impl<S> Method<S> {
     #[doc(hidden)]
     #[must_use]
     pub fn extractors(mut self, extractors: &'static [Extractor]) -> Self {
-        self.extractors = extractors;
+        self.extractors = Extractors::of(extractors);
         self
     }
 

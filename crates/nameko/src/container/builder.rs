@@ -145,10 +145,10 @@ impl<S: Service> ContainerBuilder<S> {
             }
             list.retain(|(_, method)| only.iter().any(|wanted| wanted == method.name));
         }
-        let (entrypoints, methods) = list.into_iter().unzip();
+        let (entrypoints, methods): (_, Vec<_>) = list.into_iter().unzip();
         let dispatch = TypedDispatch {
             injector: Arc::new(injector),
-            methods,
+            methods: methods.into(),
         };
         S::layers(&mut self.layers);
         Container::assemble(

@@ -1,6 +1,6 @@
 //! Handles to the methods of a service.
 
-use crate::{arguments::Param, extractor::Extractor, protocol::Fault};
+use crate::{arguments::Param, extractor::Extractors, protocol::Fault};
 
 /// A handle to a service method with an entrypoint.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct MethodHandle {
     pub(super) sensitive: &'static [&'static str],
     pub(super) raw_message: bool,
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "for requests"))]
-    pub(crate) extractors: &'static [Extractor],
+    pub(crate) extractors: Extractors,
 }
 
 impl MethodHandle {

@@ -112,7 +112,7 @@ impl Entrypoint for Http {
     fn check(&self, container: &Container, method: &MethodHandle) -> Result<()> {
         let owner = format!("{}.{}", container.service_name(), method.name());
         server::parse(&self.methods, &self.path, &owner)?;
-        let mut streams = method.extractors.iter().filter(|param| param.streams);
+        let mut streams = method.extractors.list.iter().filter(|param| param.streams);
         if let (Some(one), Some(other)) = (streams.next(), streams.next()) {
             return Err(error::Error::Declaration(format!(
                 "`{}` and `{}` both stream the body; only one parameter can",
@@ -128,7 +128,7 @@ impl Entrypoint for Http {
             container: container.downgrade(),
             limits: self.limits(server.limits())?,
             cancel_on_disconnect: self.options.cancel_on_disconnect,
-            streams: method.extractors.iter().any(|param| param.streams),
+            streams: method.extractors.list.iter().any(|param| param.streams),
             method: method.clone(),
         };
         server.route(&self.methods, &self.path, method.name(), endpoint)?;
@@ -193,7 +193,7 @@ impl Handler for Endpoint {
 
 impl Endpoint {
     /// Reads the request. Extracts the arguments that do not need the body before that is read: a
-    /// client that is refused need not send it.
+    /// client that is refused need not send it. If an argument needs the worker, that does both.
     async fn receive(&self, request: RawRequest) -> Result<Request, Response> {
         let Limits {
             max_body,
@@ -203,9 +203,10 @@ impl Endpoint {
         } = self.limits;
         let has_body = request.has_body();
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let in_worker = self.method.extractors.need_worker();
         let (mut request, body) = request.split(max_body, body_timeout);
-        if has_body || !is_read {
-            for param in self.method.extractors {
+        if !in_worker && (has_body || !is_read) {
+            for param in self.method.extractors.list {
                 let early = || (param.early)(&mut request, param.name);
                 // A panic fails the request, like one of the method.
                 let extracted = catch_unwind(AssertUnwindSafe(early)).unwrap_or_else(|panic| {
@@ -217,7 +218,10 @@ impl Endpoint {
                 })?;
             }
         }
-        if !has_body {
+        if in_worker && !self.streams {
+            // Also without a body, so that an argument from it comes after the others.
+            request.set_unread(body);
+        } else if !has_body {
             request.set_body(Bytes::new());
         } else if self.streams {
             request.set_stream(BodyStream::of(body, parts));

@@ -1,6 +1,6 @@
 //! Extraction of arguments from requests.
 
-use std::ops::Deref;
+use std::{future::Future, ops::Deref};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -12,7 +12,7 @@ use super::{
     form::{self, Wrong},
     json::Json,
 };
-use crate::error::Result;
+use crate::{error::Result, worker::WorkerContext};
 
 /// An argument type of `#[http]` methods.
 ///
@@ -30,12 +30,13 @@ use crate::error::Result;
 /// | `request: Request` | the whole request |
 /// | `body: BodyStream` | the body as a stream |
 /// | `form: Multipart` | the parts of a `multipart/form-data` body (feature `multipart`) |
+/// | `user: User`, a type of your own | that of its `FromRequest`, or [`AsyncFromRequest`] |
 ///
 /// A mismatch is answered with `400 Bad Request`, without starting a worker.
 ///
 /// Arguments that do not request the body are extracted before it is read, in the order of the
 /// parameters. So an argument of your own that checks a token refuses a request before the client
-/// has sent the body:
+/// has sent the body. To look the token up in a database, see [`AsyncFromRequest`].
 ///
 /// ```
 /// use nameko::{prelude::*, web::{self, FromRequest, Json, Request}};
@@ -68,7 +69,8 @@ use crate::error::Result;
     message = "an `#[http]` method cannot take `{Self}` as an argument",
     label = "this cannot be read from a request",
     note = "take a parameter of the path or query by its name (any type with `serde::Deserialize`), or `web::Json`, `web::Query`, `web::Form`, `web::Body`, `web::Headers` or `web::Request`",
-    note = "the type in `web::Json`, `web::Query` or `web::Form` must implement `serde::Deserialize`: derive it"
+    note = "the type in `web::Json`, `web::Query` or `web::Form` must implement `serde::Deserialize`: derive it",
+    note = "a type of your own implements `web::FromRequest`, or `web::AsyncFromRequest` for the service of the method"
 )]
 pub trait FromRequest: Sized + Send + 'static {
     /// Whether the type streams the body with [`Request::take_body_stream`]. The body is not read
@@ -84,6 +86,82 @@ pub trait FromRequest: Sized + Send + 'static {
     /// # Errors
     /// If the request does not match: a [`web::Error`](Error) with the status for the client.
     fn from_request(request: &mut Request, name: &'static str) -> Result<Self>;
+}
+
+/// An argument type of the `#[http]` methods of a service `S` that is extracted asynchronously, in
+/// the worker, with the dependencies of the service: the user of a session, the record that the
+/// path names.
+///
+/// The worker extracts its arguments after `worker_setup` of the providers, so the layers of the
+/// service run around that. An error is the outcome of the worker; the method does not run.
+///
+/// ```
+/// use nameko::{prelude::*, web::{self, AsyncFromRequest, Json, Request}};
+///
+/// #[derive(Dependencies)]
+/// struct Shop {
+///     #[dependency(RpcProxy::new("accounts"))]
+///     accounts: ServiceProxy,
+/// }
+///
+/// struct User(String);
+///
+/// impl AsyncFromRequest<Shop> for User {
+///     const READS_PATH: bool = false;
+///
+///     async fn from_request(
+///         request: &mut Request,
+///         _: &'static str,
+///         worker: &WorkerContext,
+///         shop: &Shop,
+///     ) -> Result<Self> {
+///         let header = worker.config().str("session_header")?.unwrap_or("x-session");
+///         let Some(session) = request.header(header) else {
+///             return Err(web::Error::unauthorized("Session", "log in first").into());
+///         };
+///         let name: String = shop.accounts.call("user_of", (session,)).await?;
+///         worker.set("user_id", name.as_str());
+///         Ok(Self(name))
+///     }
+/// }
+///
+/// #[service("shop")]
+/// impl Shop {
+///     #[http(POST, "/orders")]
+///     async fn add(&self, user: User, order: Json<u64>) -> Result<String> {
+///         Ok(format!("{} ordered {}", user.0, order.0))
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// Several services share an argument type that is generic over the service:
+/// `impl<S: AsRef<Pool> + Sync> AsyncFromRequest<S> for User`. An impl can call another one's
+/// `from_request`, such as an `Admin` that first extracts the `User`.
+///
+/// Arguments are extracted in the order of the parameters, those before the first
+/// `AsyncFromRequest` before the worker begins. Those that need the body follow after it was read.
+/// Unlike for other methods, the worker itself reads the body, so the time for that counts against
+/// the method's `timeout`.
+pub trait AsyncFromRequest<S>: Sized + Send + 'static {
+    /// Like [`FromRequest::STREAMS_BODY`]. Extracted after all other arguments.
+    const STREAMS_BODY: bool = false;
+
+    /// Like [`FromRequest::READS_PATH`].
+    const READS_PATH: bool = true;
+
+    /// Extracts the argument for the parameter `name`. If it requests the [body](Request::body)
+    /// before that is read, it is called again afterwards, so it should do so first.
+    ///
+    /// # Errors
+    /// If the request does not match: a [`web::Error`](Error) with the status for the client. Or
+    /// any other error of the call.
+    fn from_request(
+        request: &mut Request,
+        name: &'static str,
+        worker: &WorkerContext,
+        service: &S,
+    ) -> impl Future<Output = Result<Self>> + Send;
 }
 
 /// A value from the [extensions](Request::extensions) of the request, which a layer has added.

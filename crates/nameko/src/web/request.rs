@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    fmt,
+    fmt, mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock,
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Method, Uri, Version, request::Parts};
 
-use super::{body_stream::BodyStream, error::Error, form};
+use super::{body_reader::BodyReader, body_stream::BodyStream, error::Error, form};
 use crate::sync::lock;
 
 /// A complete HTTP request. Cheap to clone.
@@ -42,8 +42,7 @@ struct Inner {
     is_streamed: AtomicBool,
     /// Whether the body was requested before it was read.
     body_requested: AtomicBool,
-    /// The unread body, taken by the argument that streams it.
-    stream: Mutex<Option<BodyStream>>,
+    unread: Mutex<Unread>,
     /// Arguments that were extracted before the body was read, by parameter.
     extracted: Mutex<Vec<(&'static str, Box<dyn Any + Send>)>>,
     /// Names and values of the path parameters.
@@ -52,6 +51,17 @@ struct Inner {
     peer: Option<SocketAddr>,
     /// Parsed query, initialized on first use.
     query: OnceLock<Vec<(String, String)>>,
+}
+
+/// The body of a request that is not read yet.
+#[derive(Default)]
+enum Unread {
+    #[default]
+    None,
+    /// Taken by the argument that streams it.
+    Stream(BodyStream),
+    /// Read by the worker.
+    Whole(BodyReader),
 }
 
 impl Request {
@@ -79,7 +89,7 @@ impl Request {
             body: OnceLock::new(),
             is_streamed: AtomicBool::new(false),
             body_requested: AtomicBool::new(false),
-            stream: Mutex::default(),
+            unread: Mutex::default(),
             extracted: Mutex::default(),
             names,
             values,
@@ -99,11 +109,36 @@ impl Request {
     /// Sets the body to be streamed.
     pub(super) fn set_stream(&self, body: BodyStream) {
         self.inner.is_streamed.store(true, Ordering::Relaxed);
-        *lock(&self.inner.stream) = Some(body);
+        *lock(&self.inner.unread) = Unread::Stream(body);
+    }
+
+    /// Sets the body to be read by [`read_body`](Self::read_body).
+    pub(super) fn set_unread(&self, body: BodyReader) {
+        *lock(&self.inner.unread) = Unread::Whole(body);
+    }
+
+    /// Reads the body, unless that was done or an argument streams it.
+    pub(super) async fn read_body(&self) -> Result<(), Error> {
+        let body = self.take_unread(|unread| match unread {
+            Unread::Whole(body) => Ok(body),
+            other => Err(other),
+        });
+        if let Some(body) = body {
+            self.set_body(body.read().await?);
+        }
+        Ok(())
+    }
+
+    /// Takes the unread body if `select` returns it.
+    fn take_unread<T>(&self, select: impl FnOnce(Unread) -> Result<T, Unread>) -> Option<T> {
+        let mut unread = lock(&self.inner.unread);
+        select(mem::take(&mut *unread))
+            .map_err(|other| *unread = other)
+            .ok()
     }
 
     /// Returns `true` if the body was requested before it was read, and resets the answer.
-    pub(crate) fn body_was_requested(&self) -> bool {
+    pub(super) fn body_was_requested(&self) -> bool {
         let requested = &self.inner.body_requested;
         requested.load(Ordering::Relaxed) && requested.swap(false, Ordering::Relaxed)
     }
@@ -114,12 +149,19 @@ impl Request {
     }
 
     /// Keeps an argument that was extracted before the body was read.
-    pub(crate) fn keep_extracted(&self, name: &'static str, value: impl Any + Send) {
+    pub(super) fn keep_extracted(&self, name: &'static str, value: impl Any + Send) {
         lock(&self.inner.extracted).push((name, Box::new(value)));
     }
 
+    /// Returns `true` if the argument was extracted before the body was read.
+    pub(super) fn has_extracted(&self, name: &str) -> bool {
+        lock(&self.inner.extracted)
+            .iter()
+            .any(|(known, _)| *known == name)
+    }
+
     /// Returns an argument that was extracted before the body was read.
-    pub(crate) fn take_extracted<T: Any>(&self, name: &'static str) -> Option<T> {
+    pub(super) fn take_extracted<T: Any>(&self, name: &'static str) -> Option<T> {
         let mut extracted = lock(&self.inner.extracted);
         let at = extracted
             .iter()
@@ -188,7 +230,10 @@ impl Request {
         match self.inner.body.get() {
             // A request of a test, or without a body.
             Some(body) => Some(BodyStream::from(body.clone())),
-            None => lock(&self.inner.stream).take(),
+            None => self.take_unread(|unread| match unread {
+                Unread::Stream(body) => Ok(body),
+                other => Err(other),
+            }),
         }
     }
 

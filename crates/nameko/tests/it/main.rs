@@ -93,6 +93,9 @@ mod http_peers;
 // `tower` layers, and the format of errors.
 #[cfg(feature = "http")]
 mod http_layers;
+// HTTP arguments that the worker extracts.
+#[cfg(feature = "http")]
+mod http_extract;
 // Bodies that are streamed, multipart ones included.
 #[cfg(feature = "multipart")]
 mod http_uploads;

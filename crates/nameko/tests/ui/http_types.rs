@@ -2,10 +2,26 @@
 
 use nameko::{
     prelude::*,
-    web::{Json, Query, Response},
+    web::{AsyncFromRequest, Json, Query, Request, Response},
 };
 
 struct Order;
+
+struct User;
+
+impl AsyncFromRequest<Elsewhere> for User {
+    async fn from_request(
+        _: &mut Request,
+        _: &'static str,
+        _: &WorkerContext,
+        _: &Elsewhere,
+    ) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[derive(Dependencies)]
+struct Elsewhere;
 
 #[derive(Dependencies)]
 struct Orders;
@@ -33,6 +49,12 @@ impl Orders {
     #[http(GET, "/answer")]
     async fn answer(&self, response: Response) -> Result<Response> {
         Ok(response)
+    }
+
+    #[http(GET, "/mine")]
+    async fn mine(&self, user: User) -> Result<()> {
+        let _ = user;
+        Ok(())
     }
 
     #[http(GET, "/first")]

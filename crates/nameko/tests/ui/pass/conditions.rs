@@ -40,6 +40,15 @@ impl Conditional {
     ) -> Result<u8> {
         Ok(always)
     }
+
+    #[http(GET, "/{always}")]
+    async fn path(
+        &self,
+        #[cfg(not(test))] never: ThisTypeDoesNotExist,
+        #[cfg(test)] always: u8,
+    ) -> Result<String> {
+        Ok(always.to_string())
+    }
 }
 
 #[service("never")]

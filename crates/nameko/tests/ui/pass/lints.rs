@@ -22,7 +22,8 @@
 #![forbid(unsafe_code)]
 
 use nameko::{
-    CurrentWorker, Dependencies, Result, RpcProxy, ServiceProxy, WorkerContext, rpc, service,
+    CurrentWorker, Dependencies, Result, RpcProxy, ServiceProxy, WorkerContext, http, rpc, service,
+    web::{AsyncFromRequest, Request},
 };
 
 /// A service.
@@ -61,6 +62,31 @@ impl Strict {
     #[rpc]
     async fn nothing(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Takes arguments of both kinds.
+    #[http(GET, PATH)]
+    async fn get(&self, id: u64, method: MethodName) -> Result<String> {
+        Ok(format!("{} {id}", method.0))
+    }
+}
+
+/// A path.
+const PATH: &str = "/strict/{id}";
+
+/// The name of the method, for any service.
+struct MethodName(&'static str);
+
+impl<S: Sync> AsyncFromRequest<S> for MethodName {
+    const READS_PATH: bool = false;
+
+    async fn from_request(
+        _: &mut Request,
+        _: &'static str,
+        worker: &WorkerContext,
+        _: &S,
+    ) -> Result<Self> {
+        Ok(Self(worker.method_name()))
     }
 }
 
