@@ -1,6 +1,8 @@
 //! The example programs: output and behaviour of `run`, up to its shutdown by a signal.
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
+#[path = "../../crates/nameko-sqlx/tests/it/postgresql.rs"]
+mod postgresql;
 #[path = "../../crates/nameko/tests/it/program.rs"]
 mod program;
 // A program with a `main` of its own.
@@ -12,6 +14,9 @@ mod failures;
 // Supervised processes, `run --workers`.
 #[path = "run/processes.rs"]
 mod processes;
+// The reference application, which needs PostgreSQL.
+#[path = "run/shop.rs"]
+mod shop;
 
 use std::{
     io::{Read, Write},

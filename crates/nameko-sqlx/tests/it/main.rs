@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod database;
+mod postgresql;
 mod transactions;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use nameko::{
     testing::{self, TestBroker},
 };
 use nameko_sqlx::sqlx::{self, PgPool};
+use postgresql::create_database;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -57,29 +59,6 @@ impl Running {
         self.container.stop().await;
         self.pool.close().await;
     }
-}
-
-/// Creates an empty database, and returns its URL.
-async fn create_database() -> String {
-    let url = std::env::var("POSTGRESQL_URL")
-        .expect("POSTGRESQL_URL is not set: run scripts/with_postgresql cargo test -p nameko-sqlx");
-    let name = format!("test_{}", unique_suffix());
-    let admin = PgPool::connect(&url).await.unwrap();
-    let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    sqlx::raw_sql(create).execute(&admin).await.unwrap();
-    admin.close().await;
-    url.replacen("/postgres", &format!("/{name}"), 1)
-}
-
-/// Returns a number that no other test of this or another process has.
-fn unique_suffix() -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{}_{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 /// Returns the status line of the response to `GET path`.

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::{Map, Value, json};
 
 use super::{
+    error_response::ErrorResponse,
     json::Json,
     response::{IntoResponse, Response},
 };
@@ -104,6 +105,12 @@ impl Failure<'_> {
         &self.fault.value
     }
 
+    /// Returns `true` for errors of methods that have no status of their own.
+    fn is_internal(&self) -> bool {
+        let has_status = self.fault.extension::<ErrorResponse>().is_some();
+        self.status == StatusCode::INTERNAL_SERVER_ERROR && !has_status
+    }
+
     /// Returns the method of the request.
     pub fn method(&self) -> &Method {
         &self.request.method
@@ -154,7 +161,9 @@ pub(super) fn apply(
 /// Problem details in JSON, `application/problem+json`. Source: RFC 9457.
 ///
 /// The members are `type`, `title` (the reason phrase of the status), `status`, `detail` (the error
-/// as text), `instance` (the path of the request), and `exc_type` (the class of the error).
+/// as text), `instance` (the path of the request), and `exc_type` (the class of the error). A `500`
+/// has no `detail` unless it is a [`web::Error`](super::Error): the text of an unexpected error may
+/// be internal, a query for example.
 ///
 /// ```
 /// use nameko::{prelude::*, web::ProblemDetails};
@@ -196,7 +205,9 @@ impl ErrorFormat for ProblemDetails {
         let title = failure.status().canonical_reason().unwrap_or(exc_type);
         problem.insert("title".to_owned(), title.into());
         problem.insert("status".to_owned(), json!(failure.status().as_u16()));
-        problem.insert("detail".to_owned(), failure.message().into());
+        if !failure.is_internal() {
+            problem.insert("detail".to_owned(), failure.message().into());
+        }
         problem.insert("instance".to_owned(), failure.uri().path().into());
         problem.insert("exc_type".to_owned(), exc_type.into());
         let mut response = Json(problem).into_response()?;

@@ -21,7 +21,9 @@ use super::{
     request_body::{BoxError, RequestBody},
     response_body::ResponseBody,
 };
-use crate::{container::ContainerBuilder, runner::Services, service::Service};
+use crate::{
+    config::Config, container::ContainerBuilder, error::Result, runner::Services, service::Service,
+};
 
 /// The service that a [layer](HttpLayer) wraps: the next layer, or the routes.
 ///
@@ -134,11 +136,38 @@ where
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// A layer as it was set.
+#[derive(Clone)]
+enum SetLayer {
+    Ready(Arc<dyn HttpLayer>),
+    Configured(Arc<CreateLayer>),
+}
+
+/// Creates a layer from the configuration.
+type CreateLayer = dyn Fn(Config) -> Result<Arc<dyn HttpLayer>> + Send + Sync;
+
+impl SetLayer {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ready(one), Self::Ready(other)) => Arc::ptr_eq(one, other),
+            (Self::Configured(one), Self::Configured(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    fn wrap(&self, inner: HttpService, config: &Config) -> Result<HttpService> {
+        match self {
+            Self::Ready(layer) => Ok(layer.wrap(inner)),
+            Self::Configured(create) => Ok(create(config.clone())?.wrap(inner)),
+        }
+    }
+}
+
 /// The layers and the error format of a container.
 #[derive(Clone, Default)]
 pub(super) struct HttpOptions {
     /// Outermost first.
-    layers: Vec<Arc<dyn HttpLayer>>,
+    layers: Vec<SetLayer>,
     pub(super) errors: Option<Arc<dyn ErrorFormat>>,
 }
 
@@ -149,20 +178,19 @@ impl HttpOptions {
 
     /// Returns `true` if the layers are the same values.
     pub(super) fn has_layers_of(&self, other: &Self) -> bool {
-        let same = |(one, other): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(one, other);
-        self.layers.len() == other.layers.len() && self.layers.iter().zip(&other.layers).all(same)
+        let mut pairs = self.layers.iter().zip(&other.layers);
+        self.layers.len() == other.layers.len() && pairs.all(|(one, other)| one.is(other))
     }
 
-    /// Wraps the routes in the layers. `None` if there are none.
-    pub(super) fn stack(&self) -> Option<HttpService> {
-        let wrapped = |inner, layer: &Arc<dyn HttpLayer>| layer.wrap(inner);
-        let stack = || {
-            self.layers
-                .iter()
-                .rev()
-                .fold(HttpService::default(), wrapped)
-        };
-        self.has_layers().then(stack)
+    /// Wraps the routes in the layers.
+    ///
+    /// # Errors
+    /// That of a layer that is created from the configuration.
+    pub(super) fn stack(&self, config: &Config) -> Result<HttpService> {
+        let mut innermost_first = self.layers.iter().rev();
+        innermost_first.try_fold(HttpService::default(), |inner, layer| {
+            layer.wrap(inner, config)
+        })
     }
 }
 
@@ -204,7 +232,39 @@ macro_rules! http_options {
             #[must_use = "the layers and formats are those of the returned value"]
             pub fn http_layer(mut self, layer: impl HttpLayer) -> Self {
                 self.attachments.update(|options: &mut HttpOptions| {
-                    options.layers.push(Arc::new(layer));
+                    options.layers.push(SetLayer::Ready(Arc::new(layer)));
+                });
+                self
+            }
+
+            /// Like [`http_layer`](Self::http_layer), for a layer that is created from the
+            /// configuration of the service that opens the port. An error fails its start.
+            ///
+            /// ```
+            /// use nameko::{prelude::*, web::{HttpLayer, HeaderValue}};
+            /// use tower_http::cors::CorsLayer;
+            ///
+            /// # #[derive(Dependencies)] struct Shop;
+            /// # #[service("shop")] impl Shop {}
+            /// fn cors(config: Config) -> Result<impl HttpLayer> {
+            ///     let origin: String = config.read("ALLOWED_ORIGIN")?;
+            ///     let origin = HeaderValue::from_str(&origin)
+            ///         .map_err(|_| config.invalid("ALLOWED_ORIGIN", "must be an origin"))?;
+            ///     Ok(CorsLayer::new().allow_origin(origin))
+            /// }
+            ///
+            /// let services = services![Shop].http_layer_with(cors);
+            /// ```
+            #[must_use = "the layers and formats are those of the returned value"]
+            pub fn http_layer_with<L: HttpLayer>(
+                mut self,
+                create: impl Fn(Config) -> Result<L> + Send + Sync + 'static,
+            ) -> Self {
+                let create = move |config: Config| -> Result<Arc<dyn HttpLayer>> {
+                    Ok(Arc::new(create(config)?))
+                };
+                self.attachments.update(|options: &mut HttpOptions| {
+                    options.layers.push(SetLayer::Configured(Arc::new(create)));
                 });
                 self
             }

@@ -115,8 +115,8 @@ impl Members {
                 )));
             }
             _ if !same => {
+                self.stack = Some(joining.options.stack(joining.config)?);
                 self.layers = joining.options.clone();
-                self.stack = self.layers.stack();
             }
             _ => {}
         }
