@@ -4,13 +4,20 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 
 use nameko::{Container, Error, Outcome, Result, StatefulProvider, WorkerContext, WorkerEnd};
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
+};
 
 use crate::{database::Database, isolation::Isolation, session::Session};
+
+/// Timeout of the wait for a guard that is in use: that of a pool for a free connection.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Provides a [`Transaction`] to each worker, committed before the reply is sent and the message
 /// is acknowledged.
@@ -162,14 +169,22 @@ impl Transaction {
 
     /// Returns the connection, within the transaction. Waits while another clone uses it.
     ///
-    /// Drop the guard before you call another service, so that no two workers wait for each other's
-    /// locks longer than necessary.
+    /// Drop the guard before you call another method that takes the connection, which would wait
+    /// for it.
     ///
     /// # Errors
     /// If the pool has no free connection within 30 s, or if the server refuses.
-    /// [`sqlx::Error::Protocol`] in a task that outlives the method.
+    /// [`sqlx::Error::Protocol`] in a task that outlives the method, and if another guard is kept
+    /// for 30 s.
     pub async fn connection(&self) -> Result<Guard, sqlx::Error> {
-        let mut slot = self.session.clone().lock_owned().await;
+        let lock = timeout(GUARD_TIMEOUT, self.session.clone().lock_owned());
+        let mut slot = lock.await.map_err(|_| {
+            let seconds = GUARD_TIMEOUT.as_secs();
+            sqlx::Error::Protocol(format!(
+                "another guard of the transaction's connection was kept for {seconds} s: drop it \
+                 before you call a method that takes the connection"
+            ))
+        })?;
         match *slot {
             Slot::Open(_) => {}
             Slot::Unused => *slot = Slot::Open(self.database.begin().await?),

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use nameko::{prelude::*, web};
-use nameko_sqlx::{CommitOutcomeUnknown, Transaction, Transactions, sqlx};
+use nameko_sqlx::{
+    CommitOutcomeUnknown, Transaction, Transactions,
+    sqlx::{self, PgPool},
+};
 use tokio::task::JoinSet;
 
-use crate::{Running, TestResult, http_status};
+use crate::{Running, TestResult, create_database, http_status};
 
 const TABLES: &str = "
     CREATE TABLE products (name text PRIMARY KEY);
@@ -262,6 +265,19 @@ async fn a_method_without_queries_takes_no_connection() -> TestResult {
                 AND state LIKE 'idle in transaction%'";
     assert_eq!(running.count(idle).await, 0);
     running.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_method_that_waits_for_its_own_guard_gets_an_error() -> TestResult {
+    let pool = PgPool::connect(&create_database().await).await?;
+    let transaction = Transaction::of_pool(pool);
+    let guard = transaction.connection().await?;
+    tokio::time::pause();
+    let error = transaction.connection().await.unwrap_err();
+    assert!(error.to_string().contains("was kept for 30 s"), "{error}");
+    drop(guard);
+    transaction.connection().await?;
     Ok(())
 }
 
