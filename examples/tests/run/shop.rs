@@ -51,7 +51,7 @@ impl Shop {
         }
     }
 
-    /// Starts services in one process; all without a name.
+    /// Starts services in one process.
     fn start(&self, services: &[&str]) -> Program {
         let uri = self.broker.uri();
         let options = ["--config", CONFIG, "--broker", &uri];
@@ -69,11 +69,16 @@ impl Shop {
         Program::start(command)
     }
 
-    /// Starts all services, and returns the address of the gateway and the feed.
+    /// Starts the services except the feed, and returns the address of the gateway.
     fn start_all(&self) -> (Program, SocketAddr) {
-        let mut shop = self.start(&[]);
-        let address = web_address(&mut shop).parse().unwrap();
-        (shop, address)
+        self.start_web(&["orders", "stock", "notifications", "reports", "gateway"])
+    }
+
+    /// Starts services, one of them with HTTP, and returns its address.
+    fn start_web(&self, services: &[&str]) -> (Program, SocketAddr) {
+        let mut program = self.start(services);
+        let address = web_address(&mut program).parse().unwrap();
+        (program, address)
     }
 
     /// Starts services without HTTP.
@@ -391,26 +396,27 @@ async fn next_event(page: &mut WebSocketStream<TcpStream>) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feed_pushes_orders_to_their_customer_only() {
     let shop = Shop::open().await;
-    let (_program, address) = shop.start_all();
+    let (_program, gateway) = shop.start_all();
+    let (_feed, feed) = shop.start_web(&["feed"]);
     for query in ["", "?token=wrong"] {
-        let stream = TcpStream::connect(address).await.unwrap();
-        match client_async(format!("ws://{address}/ws{query}"), stream).await {
+        let stream = TcpStream::connect(feed).await.unwrap();
+        match client_async(format!("ws://{feed}/ws{query}"), stream).await {
             Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 401),
             other => panic!("{other:?}"),
         }
     }
-    let mut ada = open_page(address, "ada-secret").await;
-    let mut bob = open_page(address, "bob-secret").await;
+    let mut ada = open_page(feed, "ada-secret").await;
+    let mut bob = open_page(feed, "bob-secret").await;
     let mut orders = Vec::new();
     for (customer, count) in [("bob", 1), ("ada", 2), ("bob", 3)] {
-        orders.push(place(address, customer, "nut", count).await.body);
+        orders.push(place(gateway, customer, "nut", count).await.body);
     }
     let event = |order| json!({"type": "event", "event": "order_placed", "data": order});
     assert_eq!(next_event(&mut ada).await, event(&orders[1]));
     assert_eq!(next_event(&mut bob).await, event(&orders[0]));
     assert_eq!(next_event(&mut bob).await, event(&orders[2]));
 
-    let page = ask(address, "GET /", "", "").await;
+    let page = ask(feed, "GET /", "", "").await;
     assert!(
         page.has("content-type: text/html; charset=utf-8"),
         "{page:?}"
@@ -420,8 +426,7 @@ async fn the_feed_pushes_orders_to_their_customer_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_loses_no_order_and_leaves_none_half_done() {
     let shop = Shop::open().await;
-    let mut others = shop.start(&["stock", "notifications", "reports", "feed", "gateway"]);
-    let gateway = web_address(&mut others).parse().unwrap();
+    let (_others, gateway) = shop.start_web(&["stock", "notifications", "gateway"]);
     let mut orders = shop.start_ready(&["orders"]);
 
     // Stops the orders between their insert and the reservation.

@@ -8,6 +8,10 @@ from shop_fleet import SERVICES, Shop, new_database
 # The services in Rust, the others are in Python.
 MIXTURES = {
     "python": (),
+    "rust": SERVICES,
+    # Each service of one language calls one of the other.
+    "rust_behind": ("stock", "orders", "reports"),
+    "rust_in_front": ("notifications", "feed", "gateway"),
 }
 
 
