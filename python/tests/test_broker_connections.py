@@ -14,6 +14,7 @@ from nameko.amqp.publish import Publisher
 from nameko.containers import ServiceContainer
 from nameko.events import EventDispatcher, event_handler
 from nameko.exceptions import ConfigurationError, RemoteError, UnknownService
+from nameko.messaging import Publisher as MessagePublisher
 from nameko.rpc import RpcProxy, rpc
 from nameko.standalone.events import event_dispatcher
 from nameko.standalone.rpc import ClusterRpcProxy
@@ -25,6 +26,7 @@ class Shop:
     name = "shop"
 
     dispatch = EventDispatcher()
+    publish = MessagePublisher()
     shop = RpcProxy("shop")
 
     @rpc
@@ -39,6 +41,18 @@ class Shop:
     @rpc
     def large(self, size):
         return "x" * size
+
+    @rpc
+    def call_large(self, size):
+        return self.shop.large("x" * size)
+
+    @rpc
+    def dispatch_large(self, size):
+        self.dispatch("paid", "x" * size)
+
+    @rpc
+    def publish_large(self, size):
+        self.publish("x" * size, routing_key="queue")
 
     @event_handler("shop", "paid")
     def on_paid(self, _):
@@ -154,16 +168,26 @@ def test_a_publish_to_a_port_that_says_nothing_ends_at_its_time_limit():
             dispatch("shop", "paid", {})
 
 
-def test_the_caller_is_told_of_a_message_above_the_brokers_limit(containers):
+def test_messages_above_the_brokers_limit_are_errors_at_once(containers):
+    refusal = (
+        r"message size 1000\d\d is larger than configured max size 100000; "
+        r"send less, or raise `max_message_size` in rabbitmq\.conf"
+    )
+    text = "x" * 100_001
     with broker(max_message_size=100_000) as running:
         config = {"AMQP_URI": running.uri}
         run(containers, config)
         with ClusterRpcProxy(config, timeout=DEADLINE) as cluster:
-            with pytest.raises(RemoteError, match=r"100000.*max_message_size"):
-                cluster.shop.large(100_001)
-            with pytest.raises(Exception, match=r"larger than.* 100000.*max_message_size"):
-                cluster.shop.large("x" * 100_001)
+            for method in ("large", "call_large", "dispatch_large", "publish_large"):
+                with pytest.raises(RemoteError, match=refusal):
+                    getattr(cluster.shop, method)(100_001)
+            with pytest.raises(Exception, match=refusal):
+                cluster.shop.large(text)
             assert cluster.shop.large(1) == "x"
+        with pytest.raises(Exception, match=refusal):
+            event_dispatcher(config)("shop", "paid", text)
+        with pytest.raises(Exception, match=refusal):
+            Publisher(running.uri).publish(text, routing_key="queue")
 
 
 def test_nothing_stays_of_a_closed_client():

@@ -15,7 +15,7 @@ use crate::{
     properties::Properties,
 };
 
-/// Largest accepted body, which is also the limit of RabbitMQ 4 (`max_message_size`).
+/// Largest accepted body: the largest `max_message_size` that RabbitMQ can be configured with.
 const MAX_BODY_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Memory reserved on the announced size of a body. Beyond it, the body grows as it arrives.

@@ -197,14 +197,15 @@ impl fmt::Display for On {
 /// Returns advice on a channel closed by the broker, where its reply text does not suffice.
 fn advice(code: u16, class: u16, method: u16, text: &str) -> &'static str {
     if max_message_size(code, text).is_some() {
-        return "; send less, or raise `max_message_size` in the broker's configuration";
+        return "; send less, or raise `max_message_size` in rabbitmq.conf";
     }
+    let differs = text.contains("inequivalent arg");
     match (code, class, method) {
-        (406, 50, 10) => {
+        (406, 50, 10) if differs => {
             "; `received` is how it is declared here, `current` how the broker has it: declare it as the broker has it, \
              or delete the queue so that it is made anew"
         }
-        (406, 40, 10) => {
+        (406, 40, 10) if differs => {
             "; `received` is how it is declared here, `current` how the broker has it: declare it as the broker has it, \
              or delete the exchange so that it is made anew"
         }
@@ -371,6 +372,18 @@ impl From<Error> for PublishError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_different_declaration_is_explained_as_one() {
+        let advised = |text| !advice(406, 40, 10, text).is_empty();
+        assert!(advised(
+            "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'x' in vhost '/': received 'direct' but current is 'topic'"
+        ));
+        // RabbitMQ 4 has the same code for it, RabbitMQ 3 has 503.
+        assert!(!advised(
+            "PRECONDITION_FAILED - unknown exchange type 'odd'"
+        ));
+    }
 
     #[test]
     fn the_limit_of_a_message_is_read_from_the_texts_of_rabbitmq() {

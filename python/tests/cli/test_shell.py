@@ -109,11 +109,11 @@ class TestShell:
             assert ended.returncode == 1
             assert message in ended.stdout
 
-    def test_takes_a_50_mb_argument(self, running, broker_uri, uid):
+    def test_takes_a_16_mb_argument(self, running, broker_uri, uid):
         ended = self.script(
-            broker_uri, "print(len(n.rpc.hello_{}.hello('x' * 50_000_000)))".format(uid)
+            broker_uri, "print(len(n.rpc.hello_{}.hello('x' * 16_000_000)))".format(uid)
         )
-        assert ended.stdout == "50000008\n"
+        assert ended.stdout == "16000008\n"
 
     def test_reports_an_unreachable_broker(self):
         with socket.socket() as sock:

@@ -32,19 +32,20 @@ async fn messages_arrive_unchanged_with_all_properties() {
     in_time(consumers.start()).await.unwrap();
     assert!(consumers.is_connected());
 
+    // In the order of their names: RabbitMQ 4 sorts them.
     let headers = Table::from([
-        ("null", Value::Null),
-        ("bool", true.into()),
-        ("int", 7.into()),
         ("big", i64::MIN.into()),
+        ("bool", true.into()),
         ("double", 0.5.into()),
-        ("text", "grüß dich".into()),
-        ("time", Value::Timestamp(1_700_000_000)),
+        ("int", 7.into()),
         ("list", vec!["a", "b"].into()),
+        ("null", Value::Null),
         (
             "table",
             Table::from([("deep", Table::from([("er", 1)]))]).into(),
         ),
+        ("text", "grüß dich".into()),
+        ("time", Value::Timestamp(1_700_000_000)),
     ]);
     let properties = Properties {
         content_type: Some("application/json".into()),
@@ -85,11 +86,25 @@ async fn messages_arrive_unchanged_with_all_properties() {
 }
 
 #[tokio::test]
-async fn bodies_of_fifty_megabytes_arrive_unchanged() {
+async fn bodies_up_to_the_default_limit_of_rabbitmq_4_arrive_unchanged() {
     let broker = broker().await;
-    let connection = in_time(Connection::open(&connect_options(&broker)))
+    send_and_get(&connect_options(&broker), 16 << 20).await;
+}
+
+#[tokio::test]
+async fn bodies_up_to_a_raised_limit_arrive_unchanged() {
+    let broker = Broker::builder()
+        .max_message_size(50 << 20)
+        .start("127.0.0.1:0")
         .await
         .unwrap();
+    let options = ConnectOptions::from_uri(&broker.uri()).unwrap();
+    send_and_get(&options, 50 << 20).await;
+}
+
+/// Publishes a message with a body of `size` bytes and reads it back.
+async fn send_and_get(options: &ConnectOptions, size: usize) {
+    let connection = in_time(Connection::open(options)).await.unwrap();
     let channel = in_time(connection.channel()).await.unwrap();
     in_time(channel.confirm_select()).await.unwrap();
     let queue = Queue {
@@ -98,10 +113,7 @@ async fn bodies_of_fifty_megabytes_arrive_unchanged() {
         ..Queue::new("")
     };
     let queue = in_time(channel.queue_declare(&queue)).await.unwrap().name;
-    let body: Bytes = (0..50 * 1024 * 1024u32)
-        .map(|n| n as u8)
-        .collect::<Vec<u8>>()
-        .into();
+    let body: Bytes = (0..size).map(|n| n as u8).collect::<Vec<u8>>().into();
     let sent = Publish {
         body: body.clone(),
         ..message("", &queue, "")
@@ -327,7 +339,7 @@ async fn a_message_above_the_brokers_limit_is_refused_at_once_and_alone() {
     assert!(published.0.is_ok() && published.2.is_ok(), "{published:?}");
     let refused = published.1.unwrap_err();
     assert_eq!(refused.reply_code(), Some(406));
-    for part in ["100001", "100000", "max_message_size"] {
+    for part in ["100001", "100000", "max_message_size` in rabbitmq.conf"] {
         assert!(refused.to_string().contains(part), "{refused}");
     }
     let error = in_time(publisher.publish(large, None)).await.unwrap_err();
