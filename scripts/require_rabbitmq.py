@@ -10,7 +10,8 @@ import time
 from urllib.parse import urlsplit
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
-MANAGEMENT_PORT = 15672
+# Distance of the API's port from the AMQP port, by default 5672 and 15672.
+MANAGEMENT_PORT_OFFSET = 10_000
 # A starting node serves AMQP shortly before the API.
 API_TIMEOUT_SECONDS = 20
 
@@ -18,6 +19,7 @@ API_TIMEOUT_SECONDS = 20
 def main(uri: str) -> str | None:
     parts = urlsplit(uri)
     host, port = parts.hostname or "localhost", parts.port or 5672
+    management_port = port + MANAGEMENT_PORT_OFFSET
     hint = "install and start it (apt-get install rabbitmq-server), or set RABBITMQ_URI"
     try:
         with socket.create_connection((host, port), timeout=5) as peer:
@@ -27,17 +29,17 @@ def main(uri: str) -> str | None:
         return f"no RabbitMQ at {host}:{port} ({error}): {hint}"
     if b"RabbitMQ" not in start_frame:
         return f"the server at {host}:{port} is not RabbitMQ: {hint}"
-    if not api_answers(host):
+    if not api_answers(host, management_port):
         hint = "rabbitmq-plugins enable rabbitmq_management"
-        return f"no management API at {host}:{MANAGEMENT_PORT}: {hint}"
+        return f"no management API at {host}:{management_port}: {hint}"
     return None
 
 
-def api_answers(host: str) -> bool:
+def api_answers(host: str, port: int) -> bool:
     deadline = time.monotonic() + API_TIMEOUT_SECONDS
     while True:
         try:
-            socket.create_connection((host, MANAGEMENT_PORT), timeout=5).close()
+            socket.create_connection((host, port), timeout=5).close()
             return True
         except OSError:
             if time.monotonic() > deadline:

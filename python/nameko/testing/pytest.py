@@ -52,8 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="RABBIT_API_URI",
         type=_uri,
         metavar="URI",
-        help="Management API of that server. Default: port 15672 of the same host, with the same "
-        "credentials.",
+        help="Management API of that server. Default: the port 10000 above the AMQP port, as 15672 "
+        "is above 5672, with the same credentials.",
     )
     group.addoption(
         "--amqp-ssl-port",
@@ -177,10 +177,10 @@ def _broker_uris(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Any
                 "no RabbitMQ is listening at {}, the value of --amqp-uri".format(sanitize_url(uri)),
                 pytrace=False,
             )
-        parts = urlsplit(uri)
-        login = parts.netloc.rpartition("@")[0] or "guest:guest"
-        api_uri = "http://{}@{}:15672".format(login, parts.hostname)
-        yield uri, request.config.getoption("RABBIT_API_URI") or api_uri, None
+        from nameko.testing import rabbit
+
+        api_uri = request.config.getoption("RABBIT_API_URI") or rabbit.default_api_uri(uri)
+        yield uri, api_uri, None
         return
     broker = Broker(management_port=0)
     yield broker.uri, str(broker.management_uri), broker

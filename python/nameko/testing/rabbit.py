@@ -48,6 +48,16 @@ class Response:
         return json.loads(self.content)
 
 
+def default_api_uri(amqp_uri: str) -> str:
+    """Returns the URI of a RabbitMQ's management API, with the credentials of the AMQP URI.
+
+    Its port is 10000 above the AMQP port, as 15672 is above 5672.
+    """
+    parts = urlsplit(amqp_uri)
+    login = parts.netloc.rpartition("@")[0] or "guest:guest"
+    return "http://{}@{}:{}".format(login, parts.hostname, 10_000 + (parts.port or 5672))
+
+
 class Client:
     """A client for the API at ``uri``, such as ``http://guest:guest@localhost:15672``.
 

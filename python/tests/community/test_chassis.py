@@ -1,7 +1,6 @@
 """nameko-chassis: a base class for services, and introspection. Requires version 3."""
 
 import os
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -15,6 +14,7 @@ from nameko._nameko import Broker
 from nameko.rpc import RpcProxy, rpc
 from nameko.runners import ServiceRunner
 from nameko.standalone.rpc import ClusterRpcProxy
+from nameko.testing.rabbit import default_api_uri
 from nameko.testing.utils import get_extension
 from nameko.web.server import WebServer
 
@@ -25,7 +25,7 @@ CONTAINER = "nameko_chassis.containers.ServiceContainerWithLogging"
 def management(broker_uri):
     """The URI of a broker, and the address of its management API."""
     if "NAMEKO_TEST_AMQP_URI" in os.environ:
-        yield broker_uri, "{}:15672".format(urlsplit(broker_uri).hostname)
+        yield broker_uri, default_api_uri(broker_uri).split("@")[1]
         return
     broker = Broker(management_port=0)
     yield broker.uri, broker.management_uri.split("@")[1]

@@ -5,7 +5,7 @@
 
 HOME contains the tests and the environment that runs this script; the Makefile creates both. Each
 test file runs in a process of its own, one process per core. The tests use an embedded broker, or
-the RabbitMQ at URI, whose management API defaults to port 15672.
+the RabbitMQ at URI, whose management API defaults to the port 10000 above, 15672 for 5672.
 
 All tests in upstream-tests.txt must pass, and the number of passed tests must reach baseline.json.
 With FILEs, only those run, without this comparison.
@@ -22,13 +22,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from stats_proxy import StatsProxy
 from tls import Gateway, write_certificates
 from toxiproxy import Toxiproxy
 
 from nameko._nameko import Broker
+from nameko.testing.rabbit import default_api_uri
 
 HERE = Path(__file__).resolve().parent
 # Timeouts of a test and of a test file, in seconds. Generous, for busy machines.
@@ -54,7 +54,7 @@ def main() -> int:
 
     if args.amqp_uri:
         uri = args.amqp_uri
-        api_uri = StatsProxy(args.rabbit_api_uri or api_beside(uri), uri).uri
+        api_uri = StatsProxy(args.rabbit_api_uri or default_api_uri(uri), uri).uri
     else:
         embedded = Broker(management_port=0)
         uri, api_uri = embedded.uri, embedded.management_uri
@@ -75,13 +75,6 @@ def main() -> int:
     if not passed:
         show_failures(home, outcomes)
     return 0 if passed else 1
-
-
-def api_beside(amqp_uri: str) -> str:
-    """Returns the default URI of the management API of a RabbitMQ."""
-    parts = urlsplit(amqp_uri)
-    login = parts.netloc.rpartition("@")[0] or "guest:guest"
-    return "http://{}@{}:15672".format(login, parts.hostname)
 
 
 def lines(name: str) -> list[str]:

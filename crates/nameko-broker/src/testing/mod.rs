@@ -27,8 +27,8 @@ pub const AMQP_URI_VARIABLE: &str = "NAMEKO_TEST_AMQP_URI";
 /// A broker for one test, stopped on drop.
 ///
 /// Without [`AMQP_URI_VARIABLE`] it is an embedded [`Broker`] on a free port. With it, it is a
-/// fresh virtual host on that RabbitMQ, created and deleted through the management plugin, which
-/// must listen on port 15672 of the same host.
+/// fresh virtual host on that RabbitMQ, created and deleted through the management plugin, whose
+/// port must be 10000 above the AMQP port, as 15672 is above 5672.
 #[derive(Debug)]
 pub struct TestBroker {
     uri: String,

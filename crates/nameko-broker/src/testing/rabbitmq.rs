@@ -12,8 +12,8 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 const API_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Default port of RabbitMQ's management plugin.
-const API_PORT: u16 = 15672;
+/// Distance of the management plugin's port from the AMQP port, by default 5672 and 15672.
+const API_PORT_OFFSET: u16 = 10_000;
 
 /// A virtual host, deleted on drop together with its contents.
 #[derive(Debug)]
@@ -101,9 +101,10 @@ impl Server {
     }
 
     fn request(&self, method: &str, path: &str) -> Result<(), String> {
-        let api = format!("the management API at {}:{API_PORT}", self.host);
+        let port = self.port.saturating_add(API_PORT_OFFSET);
+        let api = format!("the management API at {}:{port}", self.host);
         let response = self
-            .exchange(method, path)
+            .exchange(port, method, path)
             .map_err(|error| format!("{api}: {error}; is the management plugin enabled?"))?;
         match response.split(' ').nth(1) {
             Some(status) if status.starts_with('2') => Ok(()),
@@ -111,8 +112,8 @@ impl Server {
         }
     }
 
-    fn exchange(&self, method: &str, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect((self.host.as_str(), API_PORT))?;
+    fn exchange(&self, port: u16, method: &str, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect((self.host.as_str(), port))?;
         stream.set_read_timeout(Some(API_TIMEOUT))?;
         let login = BASE64.encode(format!("{}:{}", self.user, self.password).as_bytes());
         write!(

@@ -10,8 +10,8 @@ pub use nameko_broker::testing::AMQP_URI_VARIABLE;
 /// value is dropped.
 ///
 /// With `NAMEKO_TEST_AMQP_URI` set (`amqp://guest:guest@127.0.0.1:5672`), it is a fresh virtual
-/// host on that RabbitMQ, created and deleted through the management plugin, which must listen on
-/// port 15672 of the same host.
+/// host on that RabbitMQ, created and deleted through the management plugin, whose port must be
+/// 10000 above the AMQP port, as 15672 is above 5672.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
