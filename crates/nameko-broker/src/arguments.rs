@@ -10,8 +10,14 @@ use crate::{
     name::Name,
 };
 
+/// Argument with the type of a queue. As in RabbitMQ 4, queues declared without it have it too.
+pub(crate) const QUEUE_TYPE: &str = "x-queue-type";
+
 /// Upper bound of durations in arguments: ten years, as in RabbitMQ.
 const MAX_DURATION_MILLIS: i128 = 315_360_000_000;
+
+/// Delivery limit of quorum queues that are declared without one, as in RabbitMQ 4.
+const DEFAULT_DELIVERY_LIMIT: u64 = 20;
 
 /// Arguments of classic queues, in the order in which RabbitMQ compares them on redeclaration.
 const CLASSIC_ARGUMENTS: &[&str] = &[
@@ -28,6 +34,7 @@ const CLASSIC_ARGUMENTS: &[&str] = &[
     "x-single-active-consumer",
     "x-queue-type",
     "x-queue-master-locator",
+    "x-queue-leader-locator",
 ];
 
 /// Arguments of quorum queues.
@@ -125,18 +132,18 @@ pub(crate) struct QueueArguments {
     pub(crate) max_priority: u8,
     /// `x-single-active-consumer`: one consumer receives all messages, the others are on standby.
     pub(crate) single_active: bool,
-    /// `x-delivery-limit`: maximum number of requeues; the next one dead-letters the message.
+    /// `x-delivery-limit`: maximum number of requeues; the next one dead-letters the message. Only
+    /// of quorum queues, where it defaults to [`DEFAULT_DELIVERY_LIMIT`]; -1 is unlimited.
     pub(crate) delivery_limit: Option<u64>,
 }
 
 impl QueueKind {
     /// Parses the type of a queue. RabbitMQ validates this argument before all others.
     pub(crate) fn from_arguments(arguments: &FieldTable, queue: &str) -> Result<Self> {
-        const KEY: &str = "x-queue-type";
-        let Some(value) = arguments.inner().get(KEY) else {
-            return Ok(Self::Classic);
+        let Some(value) = arguments.inner().get(QUEUE_TYPE) else {
+            return Ok(Self::default());
         };
-        match as_string(value).map_err(|reason| invalid(KEY, queue, &reason))? {
+        match as_string(value).map_err(|reason| invalid(QUEUE_TYPE, queue, &reason))? {
             "classic" => Ok(Self::Classic),
             "quorum" => Ok(Self::Quorum),
             "stream" => Err(AmqpError::not_implemented(
@@ -144,8 +151,16 @@ impl QueueKind {
             )),
             other => {
                 let reason = format!("\"unsupported queue type '{other}'\"");
-                Err(invalid(KEY, queue, &reason))
+                Err(invalid(QUEUE_TYPE, queue, &reason))
             }
+        }
+    }
+
+    /// Returns the value of `x-queue-type`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
         }
     }
 
@@ -181,6 +196,10 @@ impl QueueArguments {
         let kind = QueueKind::from_arguments(arguments, queue)?;
         let mut read = Self {
             kind,
+            delivery_limit: match kind {
+                QueueKind::Classic => None,
+                QueueKind::Quorum => Some(DEFAULT_DELIVERY_LIMIT),
+            },
             ..Self::default()
         };
         let own = kind.arguments();
@@ -272,11 +291,10 @@ impl QueueArguments {
                 &["client-local", "balanced", "random", "least-leaders"],
                 "invalid_queue_locator_arg",
             )?,
-            // RabbitMQ does not validate the type; a non-integer sets no limit.
+            // RabbitMQ does not validate the value: one without a meaning sets no limit.
             "x-delivery-limit" => {
-                self.delivery_limit = as_integer(value)
-                    .ok()
-                    .map(|limit| u64::try_from(limit).unwrap_or(0));
+                let limit = as_integer(value).ok();
+                self.delivery_limit = limit.and_then(|limit| u64::try_from(limit).ok());
             }
             _ => {}
         }
@@ -296,17 +314,10 @@ pub(crate) fn consumer_priority(
         // No integer of a field table exceeds `i64::MAX`.
         priority = i64::try_from(number).unwrap_or(i64::MAX);
     }
-    let failover = "x-cancel-on-ha-failover";
-    if let Some(value) = arguments.inner().get(failover) {
-        match kind {
-            QueueKind::Classic => {
-                as_bool(value).map_err(|reason| invalid(failover, queue, &reason))?
-            }
-            QueueKind::Quorum => return Err(wrong_queue_type(failover, queue, kind)),
-        };
-    }
-    if arguments.contains_key("x-stream-offset") {
-        return Err(wrong_queue_type("x-stream-offset", queue, kind));
+    for key in ["x-stream-offset", "x-stream-filter"] {
+        if arguments.contains_key(key) {
+            return Err(wrong_queue_type(key, queue, kind));
+        }
     }
     Ok(priority)
 }

@@ -27,10 +27,14 @@ impl DeadLetter {
         let mut all = Headers::new();
         let header = headers::rewrite(&was.header, |properties, headers| {
             let expiration = properties.expiration().clone();
-            // The BCC header was removed on publish, so `x-death` does not reveal those keys.
-            let told = cc_keys(Some(headers)).unwrap_or_default();
+            // The BCC header was removed on publish, so `x-death` does not reveal those keys. The
+            // CC header stays when a dead-letter routing key replaces all keys.
+            let copied = match was.cc_keys.is_empty() {
+                true => Vec::new(),
+                false => cc_keys(Some(headers)).unwrap_or_default(),
+            };
             let mut keys = vec![&*was.routing_key];
-            keys.extend(told.iter().map(|key| &**key));
+            keys.extend(copied.iter().map(|key| &**key));
             let death = Death {
                 reason: self.reason,
                 queue: &self.queue,
@@ -39,10 +43,7 @@ impl DeadLetter {
                 expiration: expiration.as_ref().map(|text| text.as_str()),
                 time,
             };
-            x_death::record(headers, &death);
-            if self.target.key.is_some() {
-                headers.remove("CC");
-            }
+            x_death::record(headers, &death, was.dead_lettered);
             all.clone_from(headers);
             without_expiration(properties)
         })?;
@@ -58,7 +59,7 @@ impl DeadLetter {
             body: was.body.clone(),
             expiration: None,
             priority: was.priority,
-            automatic_deaths: 0,
+            dead_lettered: true,
         };
         Some((message, all))
     }

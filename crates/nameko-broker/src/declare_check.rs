@@ -21,10 +21,7 @@ pub(crate) fn check_arguments(
         let agree = match (old, new) {
             (None, None) => true,
             (Some(old), Some(new)) => values_equal(old, new),
-            // An absent type means classic.
-            (None, Some(value)) | (Some(value), None) => {
-                *key == "x-queue-type" && display_value(value) == "classic"
-            }
+            _ => false,
         };
         if !agree {
             let (received, current) = match (old, new) {
@@ -92,7 +89,6 @@ mod tests {
             Ok(())
         );
         assert_eq!(check(&[], &[("x-mine", AMQPValue::Void)]), Ok(()));
-        assert_eq!(check(&[], &[kind("classic")]), Ok(()));
         assert_eq!(
             check(&[ttl(5)], &[ttl(6)]).unwrap_err(),
             "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '6' but current is '5'"
@@ -102,8 +98,8 @@ mod tests {
             "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'"
         );
         assert_eq!(
-            check(&[kind("quorum")], &[]).unwrap_err(),
-            "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received none but current is the value 'quorum' of type 'longstr'"
+            check(&[kind("quorum")], &[kind("classic")]).unwrap_err(),
+            "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'classic' but current is 'quorum'"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::{
-    binding::Binding, field_values::values_equal, headers::Headers, name::Name, topic::TopicTree,
+    binding::Binding, field_values::same_value, headers::Headers, name::Name, topic::TopicTree,
 };
 
 /// Type of an exchange.
@@ -164,7 +164,7 @@ fn headers_match(arguments: &FieldTable, headers: Option<&Headers>) -> bool {
         .filter(|(key, _)| key.as_str() != "x-match" && (with_x || !key.as_str().starts_with("x-")))
         .map(|(key, value)| {
             let header = headers.and_then(|headers| headers.get(key));
-            header.is_some_and(|header| *value == AMQPValue::Void || values_equal(header, value))
+            header.is_some_and(|header| *value == AMQPValue::Void || same_value(header, value))
         });
     if any {
         matches.any(|matched| matched)

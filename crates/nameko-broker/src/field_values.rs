@@ -33,15 +33,25 @@ pub(crate) fn as_bool(value: &AMQPValue) -> Result<bool, String> {
     }
 }
 
-/// Compares two values; numbers are compared by value, independent of their width.
+/// Compares two arguments of declarations; numbers are compared by value.
 pub(crate) fn values_equal(a: &AMQPValue, b: &AMQPValue) -> bool {
-    if let (Ok(a), Ok(b)) = (as_integer(a), as_integer(b)) {
-        return a == b;
+    match (float(a), float(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => same_value(a, b),
     }
-    if let (Some(a), Some(b)) = (float(a), float(b)) {
-        return a == b;
+}
+
+/// Compares a header with an argument of a binding; integers of any width and floats of any width
+/// are compared by value, but never an integer with a float.
+pub(crate) fn same_value(a: &AMQPValue, b: &AMQPValue) -> bool {
+    match (as_integer(a), as_integer(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        (Err(_), Err(_)) => match (float(a), float(b)) {
+            (Some(a), Some(b)) => a == b,
+            _ => a == b,
+        },
+        _ => false,
     }
-    a == b
 }
 
 /// Returns RabbitMQ's name for the type of a value.
@@ -127,6 +137,15 @@ mod tests {
             (text("a"), text("a"), true),
         ] {
             assert_eq!(values_equal(&a, &b), expected, "{a:?} {b:?}");
+        }
+        for (a, b, expected) in [
+            (AMQPValue::LongInt(5), AMQPValue::LongLongInt(5), true),
+            (AMQPValue::LongInt(5), AMQPValue::Double(5.0), false),
+            (AMQPValue::Float(0.5), AMQPValue::Double(0.5), true),
+            (AMQPValue::LongInt(5), text("5"), false),
+            (text("a"), text("a"), true),
+        ] {
+            assert_eq!(same_value(&a, &b), expected, "{a:?} {b:?}");
         }
     }
 }

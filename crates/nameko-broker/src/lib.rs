@@ -11,7 +11,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Any AMQP 0-9-1 client can connect. The broker follows RabbitMQ 3.10 in everything that a client
+//! Any AMQP 0-9-1 client can connect. The broker follows RabbitMQ 4.0 in everything that a client
 //! can observe, including the codes and texts of errors; its integration tests run on both.
 //!
 //! Messages are held in memory and lost when the broker stops: durable queues and persistent
@@ -38,6 +38,20 @@
 //! * Transactions (`tx.*`) and streams: refused with 540 NOT_IMPLEMENTED.
 //! * Permissions within a virtual host, policies, and flow control by `connection.blocked`.
 //! * Storage options such as `x-queue-mode`: accepted without effect.
+//!
+//! # Differences from RabbitMQ 3
+//!
+//! As in RabbitMQ 4:
+//!
+//! * Bodies are limited to 16 MiB by default ([`BrokerBuilder::max_message_size`]); to 128 MiB
+//!   before.
+//! * Quorum queues without `x-delivery-limit` have a limit of 20; -1 is unlimited. Below a limit,
+//!   returned messages go to the head of the queue, without one to its tail.
+//! * `x-death` lists the latest death first, there are headers `x-last-death-*`, and a message that
+//!   a client publishes begins a new history, even with these headers. To count retries, use a
+//!   header of your own.
+//! * A queue declared without `x-queue-type` has the type `classic` among its arguments.
+//! * A headers exchange never matches an integer with a float.
 //!
 //! # Cargo features
 //!

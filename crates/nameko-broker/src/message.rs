@@ -24,9 +24,8 @@ pub(crate) struct Message {
     pub(crate) expiration: Option<Duration>,
     /// The `priority` property; 0 if absent.
     pub(crate) priority: u8,
-    /// Number of consecutive deaths without a consumer's involvement (expired, or dropped by a full
-    /// queue), to detect cycles.
-    pub(crate) automatic_deaths: usize,
+    /// Whether the broker wrote its header `x-death`, which clients can also send.
+    pub(crate) dead_lettered: bool,
 }
 
 /// A message in a queue: ready, or delivered and unacknowledged.

@@ -51,7 +51,7 @@ impl Default for Settings {
         Self {
             users: Vec::new(),
             vhosts: Vec::new(),
-            max_message_size: 128 << 20,
+            max_message_size: 16 << 20,
             heartbeat: 60,
             frame_max: 128 << 10,
             channel_max: 2047,
@@ -110,8 +110,8 @@ impl BrokerBuilder {
         self
     }
 
-    /// Sets the maximum size of a message body, in bytes. Default: 134217728 (128 MiB), as in
-    /// RabbitMQ.
+    /// Sets the maximum size of a message body, in bytes. Default: 16777216 (16 MiB), as in
+    /// RabbitMQ 4.
     #[must_use]
     pub fn max_message_size(mut self, bytes: u64) -> Self {
         self.settings.max_message_size = bytes;

@@ -1,4 +1,5 @@
-//! History of a dead letter: the headers `x-death` and `x-first-death-*`, as in RabbitMQ 3.10.
+//! History of a dead letter: the headers `x-death`, `x-first-death-*` and `x-last-death-*`, as in
+//! RabbitMQ 4.
 
 use amq_protocol::types::{AMQPValue, FieldArray};
 
@@ -47,39 +48,31 @@ impl Reason {
 
 /// Records a death in the headers. A repeated death in the same queue for the same reason
 /// increments the count of its entry and moves it to the front.
-pub(crate) fn record(headers: &mut Headers, death: &Death<'_>) {
-    let before = match headers.get(X_DEATH) {
-        None => {
-            for (key, value) in [
-                ("x-first-death-reason", death.reason.name()),
-                ("x-first-death-queue", death.queue),
-                ("x-first-death-exchange", death.exchange),
-            ] {
-                headers.insert(key.into(), long_string(value));
-            }
-            Vec::new()
-        }
-        Some(AMQPValue::FieldArray(entries)) => group_entries(entries),
-        // Not a list, so it is replaced.
-        Some(_) => Vec::new(),
+///
+/// `died_before` is whether the broker recorded a death of the message before. Otherwise a client
+/// sent the headers, and they are replaced.
+pub(crate) fn record(headers: &mut Headers, death: &Death<'_>, died_before: bool) {
+    let mut entries = match headers.remove(X_DEATH) {
+        Some(AMQPValue::FieldArray(entries)) if died_before => entries.as_slice().to_vec(),
+        _ => Vec::new(),
     };
-    let (same, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|entry| {
-        has_text(entry, "queue", death.queue) && has_text(entry, "reason", death.reason.name())
-    });
-    let latest = match same.into_iter().next() {
-        Some(mut entry) => {
-            let count = entry.get("count").and_then(|count| as_integer(count).ok());
-            let count = count.map_or(1, |count| i64::try_from(count + 1).unwrap_or(i64::MAX));
-            entry.insert("count".into(), AMQPValue::LongLongInt(count));
-            entry
-        }
-        None => new_entry(death),
+    let known = entries.iter().position(|entry| is_entry_of(entry, death));
+    let latest = match known.map(|index| entries.remove(index)) {
+        Some(AMQPValue::FieldTable(entry)) => increment_count(entry.inner().clone()),
+        _ => new_entry(death),
     };
-    let mut entries = FieldArray::default();
-    for entry in std::iter::once(latest).chain(others) {
-        entries.push(AMQPValue::FieldTable(entry.into()));
+    entries.insert(0, AMQPValue::FieldTable(latest.into()));
+    headers.insert(X_DEATH.into(), AMQPValue::FieldArray(entries.into()));
+    for (field, value) in [
+        ("reason", death.reason.name()),
+        ("queue", death.queue),
+        ("exchange", death.exchange),
+    ] {
+        if !died_before {
+            headers.insert(format!("x-first-death-{field}").into(), long_string(value));
+        }
+        headers.insert(format!("x-last-death-{field}").into(), long_string(value));
     }
-    headers.insert(X_DEATH.into(), AMQPValue::FieldArray(entries));
 }
 
 /// Returns whether a message would return to a queue that it has died in, without being rejected by
@@ -102,41 +95,20 @@ pub(crate) fn is_cycle(headers: &Headers, queue: &str) -> bool {
     false
 }
 
-/// Merges entries of the same queue and reason, which clients can forge, into one with a count. As
-/// in RabbitMQ, this reverses the list.
-fn group_entries(entries: &FieldArray) -> Vec<Headers> {
-    let tables: Vec<&Headers> = entries
-        .as_slice()
-        .iter()
-        .filter_map(|entry| match entry {
-            AMQPValue::FieldTable(table) => Some(table.inner()),
-            _ => None,
-        })
-        .collect();
-    if let [one] = &tables[..] {
-        return vec![(*one).clone()];
-    }
-    let mut groups: Vec<(Headers, i64)> = Vec::new();
-    for table in tables {
-        let key = |table: &Headers| (table.get("queue").cloned(), table.get("reason").cloned());
-        match groups
-            .iter_mut()
-            .find(|(known, _)| key(known) == key(table))
-        {
-            Some((_, count)) => *count += 1,
-            None => groups.push((table.clone(), 1)),
-        }
-    }
-    groups
-        .into_iter()
-        .rev()
-        .map(|(mut table, count)| {
-            table
-                .entry("count".into())
-                .or_insert(AMQPValue::LongLongInt(count));
-            table
-        })
-        .collect()
+/// Returns whether an entry counts the deaths in the same queue for the same reason.
+fn is_entry_of(entry: &AMQPValue, death: &Death<'_>) -> bool {
+    let AMQPValue::FieldTable(entry) = entry else {
+        return false;
+    };
+    has_text(entry.inner(), "queue", death.queue)
+        && has_text(entry.inner(), "reason", death.reason.name())
+}
+
+fn increment_count(mut entry: Headers) -> Headers {
+    let count = entry.get("count").and_then(|count| as_integer(count).ok());
+    let count = count.map_or(1, |count| i64::try_from(count + 1).unwrap_or(i64::MAX));
+    entry.insert("count".into(), AMQPValue::LongLongInt(count));
+    entry
 }
 
 fn new_entry(death: &Death<'_>) -> Headers {
@@ -213,44 +185,26 @@ mod tests {
             ("a", Rejected),
             ("a", Expired),
         ] {
-            record(&mut headers, &death(queue, reason));
+            let died_before = !headers.is_empty();
+            record(&mut headers, &death(queue, reason), died_before);
         }
         let expected = [
             entry("a", Expired, 1),
-            entry("b", Expired, 1),
             entry("a", Rejected, 2),
+            entry("b", Expired, 1),
         ];
         assert_eq!(recorded(&headers), expected);
         assert_eq!(headers["x-first-death-reason"], long_string("rejected"));
+        assert_eq!(headers["x-last-death-reason"], long_string("expired"));
     }
 
     #[test]
-    fn forged_entries_are_merged_or_ignored() {
-        let same = || {
-            AMQPValue::FieldTable(
-                Headers::from([
-                    ("queue".into(), long_string("a")),
-                    ("reason".into(), long_string("expired")),
-                ])
-                .into(),
-            )
-        };
-        let made = vec![
-            AMQPValue::Boolean(true),
-            same(),
-            same(),
-            AMQPValue::FieldTable(Headers::new().into()),
-        ];
-        let mut headers = Headers::from([(X_DEATH.into(), AMQPValue::FieldArray(made.into()))]);
-        record(&mut headers, &death("a", Reason::Expired));
-        let Some(AMQPValue::FieldArray(entries)) = headers.get(X_DEATH) else {
-            panic!("{headers:?}");
-        };
-        assert_eq!(entries.as_slice().len(), 2);
-        let AMQPValue::FieldTable(first) = &entries.as_slice()[0] else {
-            panic!("{entries:?}");
-        };
-        assert_eq!(first.inner()["count"], AMQPValue::LongLongInt(3));
+    fn headers_sent_by_clients_are_replaced() {
+        let mut headers = Headers::new();
+        record(&mut headers, &death("a", Reason::Expired), false);
+        record(&mut headers, &death("b", Reason::Rejected), false);
+        assert_eq!(recorded(&headers), [entry("b", Reason::Rejected, 1)]);
+        assert_eq!(headers["x-first-death-queue"], long_string("b"));
     }
 
     #[test]
@@ -259,7 +213,8 @@ mod tests {
         let after = |deaths: &[(&'static str, Reason)]| {
             let mut headers = Headers::new();
             for (queue, reason) in deaths {
-                record(&mut headers, &death(queue, *reason));
+                let died_before = !headers.is_empty();
+                record(&mut headers, &death(queue, *reason), died_before);
             }
             headers
         };

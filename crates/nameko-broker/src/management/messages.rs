@@ -44,7 +44,7 @@ pub(super) fn publish(request: &Request<'_>, vhost: &str, exchange: &str) -> Res
     let vhost = request
         .broker
         .vhost(vhost)
-        .ok_or_else(ApiResponse::access_refused)?;
+        .ok_or_else(ApiResponse::no_vhost)?;
     if body.len() as u64 > request.broker.settings.max_message_size {
         return Err(ApiResponse::from_publish_error(
             AmqpError::precondition_failed(format!(
@@ -101,7 +101,7 @@ pub(super) fn get(request: &Request<'_>, vhost: &str, name: &str) -> Result {
     let vhost = request
         .broker
         .vhost(vhost)
-        .ok_or_else(ApiResponse::access_refused)?;
+        .ok_or_else(ApiResponse::no_vhost)?;
     let connection = request.broker.next_connection_id();
     let read = with_temporary_channel(&vhost, connection, |state, channel| {
         let mut read = Vec::new();

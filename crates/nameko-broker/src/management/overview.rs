@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Version of RabbitMQ that the API is compatible with.
-const RABBITMQ_VERSION: &str = "3.10.0";
+const RABBITMQ_VERSION: &str = "4.0.5";
 /// Name of the broker as a cluster node.
 pub(super) const NODE: &str = concat!(env!("CARGO_PKG_NAME"), "@localhost");
 

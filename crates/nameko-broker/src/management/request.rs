@@ -72,10 +72,10 @@ impl<'a> Request<'a> {
 /// Authenticates a request and returns the user.
 pub(super) fn authenticate<'a>(headers: &HeaderMap, broker: &'a BrokerState) -> Result<&'a str> {
     let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return Err(ApiResponse::unauthorized(false));
+        return Err(ApiResponse::credentials_required());
     };
     let user = credentials(given.as_bytes()).and_then(|given| broker.settings.authenticate(&given));
-    user.ok_or_else(|| ApiResponse::unauthorized(true))
+    user.ok_or_else(ApiResponse::credentials_refused)
 }
 
 /// Parses `Authorization: Basic ...`.

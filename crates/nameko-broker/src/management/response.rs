@@ -60,7 +60,7 @@ impl ApiResponse {
         )
     }
 
-    /// 404 Not Found for an object to be created in an unknown virtual host.
+    /// 404 Not Found for an operation in an unknown virtual host.
     pub(super) fn no_vhost() -> Self {
         Self::refused(StatusCode::NOT_FOUND, "not_found", json!("vhost_not_found"))
     }
@@ -79,15 +79,19 @@ impl ApiResponse {
         )
     }
 
-    /// 401 Unauthorized: with a reason if the credentials were `refused`, without if there were
-    /// none.
-    pub(super) fn unauthorized(refused: bool) -> Self {
+    /// 401 Unauthorized for a request without credentials.
+    pub(super) fn credentials_required() -> Self {
         let challenge = HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
-        Self {
-            status: StatusCode::UNAUTHORIZED,
-            json: refused.then(|| json!({"error": "not_authorized", "reason": "Login failed"})),
-            header: Some(Box::new((header::WWW_AUTHENTICATE, challenge))),
-        }
+        Self::empty(StatusCode::UNAUTHORIZED).with(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// 401 Unauthorized for wrong credentials.
+    pub(super) fn credentials_refused() -> Self {
+        Self::refused(
+            StatusCode::UNAUTHORIZED,
+            "not_authorized",
+            json!("Not_Authorized"),
+        )
     }
 
     /// 200 OK with the allowed methods.
@@ -120,18 +124,23 @@ impl ApiResponse {
     pub(super) fn from_get_error(error: AmqpError) -> Self {
         match error.code {
             Code::AccessRefused => Self::access_refused(),
-            Code::NotFound => Self::refused(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                error.reply_text().as_str().into(),
-            ),
+            Code::NotFound => {
+                Self::refused(StatusCode::NOT_FOUND, "not_found", json!("queue_not_found"))
+            }
             _ => Self::from_publish_error(error),
         }
     }
 
     /// Maps the error of publishing a message.
     pub(super) fn from_publish_error(error: AmqpError) -> Self {
-        Self::bad_request(format!("{} {}", error.code.id(), error.reply_text()))
+        match error.code {
+            Code::NotFound => Self::refused(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                json!("exchange_not_found"),
+            ),
+            _ => Self::bad_request(format!("{} {}", error.code.id(), error.reply_text())),
+        }
     }
 
     /// Adds a header.

@@ -42,26 +42,13 @@ impl VHostState {
             return;
         };
         let exchange = exchange.name.clone();
-        let automatic = matches!(letter.reason, Reason::Expired | Reason::MaxLength);
-        let deaths = if automatic {
-            letter.message.automatic_deaths + 1
-        } else {
-            0
-        };
-        // `x-death` reveals cycles, but clients can forge it. More deaths than queues means a
-        // cycle.
-        if deaths > self.queues.len() {
-            tracing::warn!(queue = %letter.queue, "dropping a message in a dead-letter cycle");
-            return;
-        }
         let time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let Some((mut message, headers)) = letter.republish(exchange, time) else {
+        let Some((message, headers)) = letter.republish(exchange, time) else {
             tracing::warn!(queue = %letter.queue, "dropping a dead letter: headers too large");
             return;
         };
-        message.automatic_deaths = deaths;
         self.send_direct_replies(&message);
         let mut queues = Vec::with_capacity(1);
         self.route(&message, Some(&headers), &mut queues);

@@ -43,10 +43,7 @@ impl VHostState {
             return self.exchange_or_error(&name).map(drop);
         }
         let kind = ExchangeKind::from_name(request.kind).ok_or_else(|| {
-            AmqpError::new(
-                Code::CommandInvalid,
-                format!("unknown exchange type '{}'", request.kind),
-            )
+            AmqpError::precondition_failed(format!("unknown exchange type '{}'", request.kind))
         })?;
         refuse_default(&name)?;
         let text = self.exchange_text(&name);

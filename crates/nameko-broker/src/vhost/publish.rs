@@ -75,11 +75,6 @@ impl VHostState {
             .as_ref()
             .map(|text| expiration(text.as_str()))
             .transpose()?;
-        if let Some(mode @ (0 | 3..)) = *properties.delivery_mode() {
-            return Err(AmqpError::precondition_failed(format!(
-                "invalid message: {{delivery_mode_unknown,{mode}}}"
-            )));
-        }
         let headers = properties.headers().as_ref().map(FieldTable::inner);
         let cc_keys = cc_keys(headers)?;
         let mut header = incoming.header;
@@ -97,7 +92,7 @@ impl VHostState {
             body: incoming.body,
             expiration,
             priority: properties.priority().unwrap_or_default(),
-            automatic_deaths: 0,
+            dead_lettered: false,
         })
     }
 

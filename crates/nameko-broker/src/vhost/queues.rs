@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use amq_protocol::types::FieldTable;
+use amq_protocol::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     state::VHostState,
 };
 use crate::{
-    arguments::{QueueArguments, QueueKind},
+    arguments::{QUEUE_TYPE, QueueArguments, QueueKind},
     binding::Destination,
     channel_consumers::Unacked,
     declare_check::{check_arguments, check_property},
@@ -54,7 +54,7 @@ impl VHostState {
     /// Declares a queue, or checks that an existing one agrees with the declaration.
     pub(crate) fn declare_queue(
         &mut self,
-        request: DeclareQueue<'_>,
+        mut request: DeclareQueue<'_>,
         connection: ConnectionId,
     ) -> Result<QueueStatus> {
         let name = strip_line_ends(request.name);
@@ -67,6 +67,12 @@ impl VHostState {
                 queue.used_at = Instant::now();
             }
             return self.declared(id);
+        }
+        if !request.table.contains_key(QUEUE_TYPE) {
+            let kind = QueueKind::default().name();
+            request
+                .table
+                .insert(QUEUE_TYPE.into(), AMQPValue::LongString(kind.into()));
         }
         let owner = request.exclusive.then_some(connection);
         // An exclusive queue never outlives its connection, so RabbitMQ does not treat it as

@@ -28,6 +28,19 @@ impl Peer {
         }
     }
 
+    /// Returns the properties with which a broker introduces itself.
+    pub(crate) async fn server_properties(addr: &str) -> FieldTable {
+        let mut peer = Self::connect(addr).await;
+        peer.write(HEADER).await;
+        match peer.frame().await {
+            Some(AMQPFrame::Method(
+                0,
+                AMQPClass::Connection(connection::AMQPMethod::Start(start)),
+            )) => start.server_properties,
+            other => panic!("no connection.start: {other:?}"),
+        }
+    }
+
     /// Connects and completes the handshake, with a heartbeat interval in seconds.
     pub(crate) async fn open(addr: &str, heartbeat: u16) -> Self {
         let mut peer = Self::connect(addr).await;

@@ -97,7 +97,8 @@ async fn bodies_of_any_size_arrive_unchanged() {
             131_065,
             131_072,
             1 << 20,
-            20 << 20,
+            // The default limit of RabbitMQ 4.
+            16 << 20,
         ] {
             let body: Vec<u8> = (0..size).map(|n| (n * 31 % 251) as u8).collect();
             let options = BasicPublishOptions::default();
@@ -116,6 +117,30 @@ async fn bodies_of_any_size_arrive_unchanged() {
             let delivery = next(&mut consumer).await;
             assert!(delivery.data == body, "a body of {size} bytes was changed");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_above_the_default_limit_are_refused_with_both_sizes() {
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let limit = env.since_4(16 << 20, 128 << 20);
+        let body = vec![0; limit + 1];
+        let sent = channel.basic_publish(
+            "".into(),
+            "nowhere".into(),
+            BasicPublishOptions::default(),
+            &body,
+            BasicProperties::default(),
+        );
+        let confirmed = with_timeout(async { sent.await?.await }).await;
+        let text = format!(
+            "PRECONDITION_FAILED - message size {} is larger than configured max size {limit}",
+            limit + 1
+        );
+        assert_eq!(refusal(&confirmed.unwrap_err()), (406, text));
     })
     .await;
 }

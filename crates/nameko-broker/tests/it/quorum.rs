@@ -15,10 +15,8 @@ const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
     nowait: false,
 };
 
-const REQUEUE: BasicNackOptions = BasicNackOptions {
-    multiple: false,
-    requeue: true,
-};
+/// Since RabbitMQ 4.3, only `basic.reject` counts as a failed delivery, not `basic.nack`.
+const REQUEUE: BasicRejectOptions = BasicRejectOptions { requeue: true };
 
 fn quorum<const N: usize>(more: [(&str, AMQPValue); N]) -> FieldTable {
     let mut arguments = table(more);
@@ -83,7 +81,7 @@ async fn redeliveries_carry_a_delivery_count() {
                     Some(&int(1))
                 );
             }
-            delivery.nack(REQUEUE).await.unwrap();
+            delivery.reject(REQUEUE).await.unwrap();
         }
     })
     .await;
@@ -109,7 +107,7 @@ async fn messages_over_the_delivery_limit_are_dropped_or_dead_lettered() {
         let mut consumer = channel.consumer(&queue, "c").await;
         channel.send("", &queue, "m").await;
         for _ in 0..3 {
-            next(&mut consumer).await.nack(REQUEUE).await.unwrap();
+            next(&mut consumer).await.reject(REQUEUE).await.unwrap();
         }
         wait_until("the message is dead-lettered", || async {
             channel.ready_count(&dead).await == 1
@@ -145,13 +143,22 @@ async fn messages_over_the_delivery_limit_are_dropped_or_dead_lettered() {
 #[tokio::test]
 async fn returned_messages_go_to_the_head_with_a_delivery_limit_and_else_to_the_tail() {
     on_each_broker(|env| async move {
-        for (limit, order) in [
-            (Some(5), ["b", "a", "c", "d"]),
-            (None, ["d", "b", "a", "c"]),
+        let head = ["b", "a", "c", "d"];
+        // Since RabbitMQ 4.3, messages always return to the head.
+        let tail = match env.since((4, 3)) {
+            true => head,
+            false => ["d", "b", "a", "c"],
+        };
+        // Since RabbitMQ 4, there is a limit by default, and -1 is unlimited.
+        let unlimited = env.since_4(Some(-1), None);
+        for (name, limit, order) in [
+            ("limited", Some(5), head),
+            ("default", None, env.since_4(head, tail)),
+            ("unlimited", unlimited, tail),
         ] {
             let connection = env.connect().await;
             let channel = confirm_channel(&connection).await;
-            let queue = env.queue(&format!("{limit:?}"));
+            let queue = env.queue(name);
             let arguments = limit.map_or(quorum([]), |limit| {
                 quorum([("x-delivery-limit", int(limit))])
             });
@@ -177,7 +184,7 @@ async fn returned_messages_go_to_the_head_with_a_delivery_limit_and_else_to_the_
                 .await
                 .unwrap();
             for index in [1, 0, 2] {
-                held[index].nack(REQUEUE).await.unwrap();
+                held[index].reject(REQUEUE).await.unwrap();
             }
             wait_until("the messages are requeued", || async {
                 channel.ready_count(&queue).await == 4
@@ -212,6 +219,24 @@ async fn returned_messages_go_to_the_head_with_a_delivery_limit_and_else_to_the_
                 assert_eq!(body(&next(&mut consumer).await), expected);
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_default_delivery_limit_is_that_of_the_version() {
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let queue = declare(&env, &channel, []).await;
+        let mut consumer = channel.consumer(&queue, "c").await;
+        channel.send("", &queue, "m").await;
+        for _ in 0..=20 {
+            next(&mut consumer).await.reject(REQUEUE).await.unwrap();
+        }
+        channel.send("", &queue, "next").await;
+        let expected = env.since_4("next", "m");
+        assert_eq!(body(&next(&mut consumer).await), expected);
     })
     .await;
 }
@@ -356,12 +381,15 @@ async fn unsupported_quorum_queue_operations_are_refused() {
             );
             assert_eq!((code, env.without_prefix(&text)), (540, expected));
         }
-        let limited = env.connect().await;
-        let channel = limited.create_channel().await.unwrap();
-        channel.basic_qos(1, BasicQosOptions { global: true }).await.unwrap();
-        let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default());
-        let (code, text) = refusal(&with_timeout(consumed).await.unwrap_err());
-        assert_eq!((code, env.without_prefix(&text)), (540, "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos".to_owned()));
+        // Since RabbitMQ 4.3, all queues ignore the global prefetch.
+        if !env.since((4, 3)) {
+            let limited = env.connect().await;
+            let channel = limited.create_channel().await.unwrap();
+            channel.basic_qos(1, BasicQosOptions { global: true }).await.unwrap();
+            let consumed = channel.basic_consume(queue.as_str().into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default());
+            let (code, text) = refusal(&with_timeout(consumed).await.unwrap_err());
+            assert_eq!((code, env.without_prefix(&text)), (540, "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos".to_owned()));
+        }
         // Unlike classic queues, quorum queues ignore `exclusive`.
         let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let other = env.connect().await;

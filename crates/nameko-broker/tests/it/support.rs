@@ -10,15 +10,25 @@ use lapin::{
 use nameko_broker::Broker;
 use uuid::Uuid;
 
+use crate::peer::Peer;
+
 /// Time limit of every single step, generous enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Variable with the URI of a RabbitMQ to compare with.
 const URI: &str = "NAMEKO_TEST_AMQP_URI";
 
+/// A release series of RabbitMQ: major and minor version.
+pub(crate) type Version = (u16, u16);
+
+/// The series that the embedded broker follows.
+const EMBEDDED: Version = (4, 0);
+
 /// The broker under test, with unique names that are cleaned up afterwards.
 pub(crate) struct TestEnv {
     pub(crate) uri: String,
+    /// The version of RabbitMQ that the broker is or follows.
+    version: Version,
     prefix: String,
     queues: Mutex<Vec<String>>,
     exchanges: Mutex<Vec<String>>,
@@ -34,8 +44,10 @@ pub(crate) async fn on_each_broker<F: Future<Output = ()>>(
     broker.stop().await;
     if let Ok(uri) = std::env::var(URI) {
         println!("on {uri}");
+        let version = server_version(&uri).await;
         // A trailing slash would name the virtual host "".
-        let env = std::sync::Arc::new(TestEnv::new(uri.trim_end_matches('/').to_owned()));
+        let env = TestEnv::new(uri.trim_end_matches('/').to_owned()).with_version(version);
+        let env = std::sync::Arc::new(env);
         test(env.clone()).await;
         env.clean_up().await;
     }
@@ -45,10 +57,16 @@ impl TestEnv {
     pub(crate) fn new(uri: String) -> Self {
         Self {
             uri,
+            version: EMBEDDED,
             prefix: format!("it-{}-", Uuid::new_v4().simple()),
             queues: Mutex::default(),
             exchanges: Mutex::default(),
         }
+    }
+
+    /// Sets the version of a RabbitMQ.
+    pub(crate) fn with_version(self, version: Version) -> Self {
+        Self { version, ..self }
     }
 
     pub(crate) async fn connect(&self) -> Connection {
@@ -62,13 +80,17 @@ impl TestEnv {
 
     /// Returns the AMQP address, for raw sockets.
     pub(crate) fn addr(&self) -> &str {
-        self.uri
-            .rsplit('@')
-            .next()
-            .unwrap()
-            .split('/')
-            .next()
-            .unwrap()
+        addr_of(&self.uri)
+    }
+
+    /// Returns whether the broker is or follows this version of RabbitMQ or a later one.
+    pub(crate) fn since(&self, version: Version) -> bool {
+        self.version >= version
+    }
+
+    /// Returns what RabbitMQ answers since 4.0, or what it answered before.
+    pub(crate) fn since_4<T>(&self, answer: T, before: T) -> T {
+        if self.since((4, 0)) { answer } else { before }
     }
 
     /// Returns a unique queue name, deleted after the test.
@@ -109,6 +131,23 @@ impl TestEnv {
         }
         connection.close(200, "".into()).await.unwrap();
     }
+}
+
+/// Returns the address in an AMQP URI.
+fn addr_of(uri: &str) -> &str {
+    let authority = uri.rsplit('@').next().unwrap();
+    authority.split('/').next().unwrap()
+}
+
+/// Reads the version of a RabbitMQ from its first frame.
+pub(crate) async fn server_version(uri: &str) -> Version {
+    let properties = Peer::server_properties(addr_of(uri)).await;
+    let Some(AMQPValue::LongString(version)) = properties.inner().get("version") else {
+        panic!("no version in {properties:?}");
+    };
+    let version = version.to_string();
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// Awaits a future, failing after the time limit.

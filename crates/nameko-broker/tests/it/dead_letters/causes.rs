@@ -25,7 +25,7 @@ async fn rejected_messages_are_dead_lettered_with_their_history() {
             ),
             ("dlx".into(), "q".into())
         );
-        assert!(!message.redelivered);
+        assert_eq!(message.redelivered, env.since((4, 3)));
         assert_eq!(
             deaths(&env, &message),
             [death(1, "rejected", "q", "", &["q"])]

@@ -65,8 +65,13 @@ async fn x_death_lists_the_latest_queue_first() {
             .into_iter()
             .map(|death| death.queue)
             .collect();
-        // RabbitMQ reverses the older entries at each death.
-        assert_eq!(queues_of_deaths, ["c", "a", "b"]);
+        // RabbitMQ 3 reverses the older entries at each death.
+        let expected = env.since_4(["c", "b", "a"], ["c", "a", "b"]);
+        assert_eq!(queues_of_deaths, expected);
+        if env.since((4, 0)) {
+            assert_eq!(first_death(&env, &message), ["expired", "a", ""]);
+            assert_eq!(last_death(&env, &message), ["expired", "c", ""]);
+        }
     })
     .await;
 }
@@ -99,7 +104,31 @@ async fn a_malformed_x_death_header_is_replaced() {
                 .as_ref()
                 .unwrap()
                 .contains_key("x-first-death-reason")
+                || env.since((4, 0))
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_republished_message_has_a_new_history() {
+    on_each_broker(|env| async move {
+        let connection = env.connect().await;
+        let channel = confirm_channel(&connection).await;
+        let (queue, dead) = with_dead_letters(&env, &channel, []).await;
+        channel.send("", &queue, "m").await;
+        for round in 1..=2 {
+            reject(&channel, &queue).await;
+            let message = wait_for_message(&channel, &dead).await;
+            // RabbitMQ 3 continues the history that a client sends, for example to count retries.
+            let count = env.since_4(1, round);
+            assert_eq!(
+                deaths(&env, &message),
+                [death(count, "rejected", "q", "", &["q"])]
+            );
+            let properties = message.properties.clone();
+            channel.send_with("", &queue, "m", properties).await;
+        }
     })
     .await;
 }

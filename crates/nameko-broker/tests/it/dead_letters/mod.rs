@@ -87,6 +87,12 @@ pub(super) fn first_death(env: &TestEnv, message: &Delivery) -> [String; 3] {
         .map(|field| header(env, message, &format!("x-first-death-{field}")))
 }
 
+/// Returns `x-last-death-reason`, `-queue` and `-exchange`.
+pub(super) fn last_death(env: &TestEnv, message: &Delivery) -> [String; 3] {
+    ["reason", "queue", "exchange"]
+        .map(|field| header(env, message, &format!("x-last-death-{field}")))
+}
+
 fn header(env: &TestEnv, message: &Delivery, name: &str) -> String {
     match message
         .properties

@@ -259,7 +259,7 @@ async fn announced_bodies_use_no_memory_until_they_arrive() {
         ],
     ))
     .await;
-    let text = "PRECONDITION_FAILED - message size 18446744073709551615 is larger than configured max size 134217728";
+    let text = "PRECONDITION_FAILED - message size 18446744073709551615 is larger than configured max size 16777216";
     assert_eq!(peer.closed_with().await, Some((406, text.to_owned())));
     broker.stop().await;
 }

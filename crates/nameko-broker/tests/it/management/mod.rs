@@ -26,7 +26,7 @@ pub(super) struct Host {
 }
 
 /// Runs a test on the embedded broker's API and, if `NAMEKO_TEST_AMQP_URI` is set, on that
-/// RabbitMQ's at port 15672.
+/// RabbitMQ's, whose port is 10000 above the one of AMQP.
 pub(super) async fn on_each_api<F: Future<Output = ()>>(test: impl Fn(Arc<Host>) -> F) {
     let builder = Broker::builder().management_port(0);
     let broker = builder.start("127.0.0.1:0").await.unwrap();
@@ -34,7 +34,7 @@ pub(super) async fn on_each_api<F: Future<Output = ()>>(test: impl Fn(Arc<Host>)
     run(
         &broker.management_uri().unwrap(),
         &broker.uri(),
-        true,
+        None,
         &test,
     )
     .await;
@@ -42,27 +42,31 @@ pub(super) async fn on_each_api<F: Future<Output = ()>>(test: impl Fn(Arc<Host>)
     if let Ok(uri) = std::env::var("NAMEKO_TEST_AMQP_URI") {
         println!("on {uri}");
         let uri = uri.trim_end_matches('/');
-        let (start, _) = uri.rsplit_once(':').unwrap();
-        let management = format!("{}:15672", start.replacen("amqp:", "http:", 1));
-        run(&management, uri, false, &test).await;
+        let (start, port) = uri.rsplit_once(':').unwrap();
+        let port = 10_000 + port.parse::<u16>().unwrap();
+        let management = format!("{}:{port}", start.replacen("amqp:", "http:", 1));
+        run(&management, uri, Some(server_version(uri).await), &test).await;
     }
 }
 
 async fn run<F: Future<Output = ()>>(
     management: &str,
     amqp: &str,
-    live: bool,
+    rabbitmq: Option<Version>,
     test: &impl Fn(Arc<Host>) -> F,
 ) {
     let api = Api::new(management);
     let vhost = format!("it-{}", Uuid::new_v4().simple());
     assert_eq!(api.put(&format!("vhosts/{vhost}"), "").await.status, 201);
-    let env = TestEnv::new(format!("{amqp}/{vhost}"));
+    let mut env = TestEnv::new(format!("{amqp}/{vhost}"));
+    if let Some(version) = rabbitmq {
+        env = env.with_version(version);
+    }
     let host = Arc::new(Host {
         api,
         vhost,
         env,
-        live,
+        live: rabbitmq.is_none(),
     });
     test(host.clone()).await;
     // The test may have deleted it.

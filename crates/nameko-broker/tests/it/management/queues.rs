@@ -18,6 +18,11 @@ async fn queues_are_declared_and_deleted() {
             "arguments": {"x-expires": 60000, "x-dead-letter-exchange": "d"},
         });
         host.expect(("GET", "queues/V/q", ""), (200, q.clone())).await;
+        let listed = host.request("GET", "queues/V/q", "").await.1;
+        // Arguments that were not given: since RabbitMQ 4, the type of the queue.
+        let arguments = listed["arguments"].as_object().unwrap().keys();
+        let added: Vec<&String> = arguments.filter(|key| q["arguments"].get(key).is_none()).collect();
+        assert_eq!(added, host.env.since_4(vec!["x-queue-type"], vec![]));
         let names = json!([{"name": "a b/c", "durable": false}, q, {"name": "t", "auto_delete": true}]);
         host.expect(("GET", "queues/V", ""), (200, names)).await;
         for (body, reason) in [
