@@ -9,7 +9,7 @@ PEER_PYTHON ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 # The RabbitMQ of `make test-rabbitmq`. Its user needs permission to create virtual hosts, and the
-# management plugin must be enabled.
+# management plugin must be enabled, on the port 10000 above.
 RABBITMQ_URI ?= amqp://guest:guest@127.0.0.1:5672
 
 # The published crates, in the order of publishing.
