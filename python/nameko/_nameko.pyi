@@ -528,7 +528,7 @@ class Broker:
     free one.
 
     management_port: the port of the management API, a subset of RabbitMQ's; None disables it.
-    max_message_size: the largest body in bytes, 128 MiB by default. Raises OSError if an address
+    max_message_size: the largest body in bytes, 16 MiB by default. Raises OSError if an address
     cannot be bound.
     """
 

@@ -69,7 +69,7 @@ def test_manages_queues_bindings_and_messages(rabbit_manager, vhost):
     rabbit_manager.create_queue_binding(vhost, "amq.topic", "orders", "order.*")
     queue = rabbit_manager.get_queue(vhost, "orders")
     assert (queue["name"], queue["durable"]) == ("orders", True)
-    # RabbitMQ 4 adds the type of the queue.
+    # RabbitMQ 4 and the embedded broker add the type of the queue.
     assert {**queue["arguments"], "x-queue-type": "classic"} == {
         "x-max-length": 10,
         "x-queue-type": "classic",

@@ -12,7 +12,7 @@
 //! | `queues/V/Q/bindings`, `exchanges/V/X/bindings/source\|destination` | list |
 //! | `connections[/NAME]`, `connections/NAME/channels`, `channels`, `consumers[/V]` | list, close |
 //!
-//! Responses have the fields, status codes and texts of RabbitMQ 3.10. Numbers are current values.
+//! Responses have the fields, status codes and texts of RabbitMQ 4.0. Numbers are current values.
 //! Not supported: statistics over time (rates, memory, bytes), parameters for pages and columns,
 //! policies. `get` also accepts `requeue` of RabbitMQ before 3.7 instead of `ackmode`.
 //!
