@@ -262,7 +262,7 @@ impl Broker {
             for unacked in state
                 .channels
                 .values()
-                .flat_map(|channel| channel.unacked.values())
+                .flat_map(|channel| channel.unsettled())
             {
                 let queue = state.queues.get(&unacked.queue);
                 let counts = queue.and_then(|queue| {

@@ -39,7 +39,7 @@ pub(crate) struct Channel {
     pub(crate) closing: bool,
     /// The queue most recently declared on this channel, which an empty queue name stands for.
     pub(crate) last_queue: Option<Name>,
-    pub(crate) confirms: Option<Confirms>,
+    pub(crate) mode: ChannelMode,
     expected: ExpectedFrame,
 }
 
@@ -61,6 +61,16 @@ pub(crate) struct PublishAssembly {
     pub(crate) body: Bytes,
     /// Body frames received so far, if there is more than one.
     parts: Vec<u8>,
+}
+
+/// How the outcome of publishes is reported, for the rest of the channel's life.
+#[derive(Debug)]
+pub(crate) enum ChannelMode {
+    Normal,
+    /// After `confirm.select`.
+    Confirm(Confirms),
+    /// After `tx.select`; the transaction is held by the virtual host.
+    Transaction,
 }
 
 /// State of publisher confirms.
@@ -90,7 +100,7 @@ impl Channel {
             id,
             closing: false,
             last_queue: None,
-            confirms: None,
+            mode: ChannelMode::Normal,
             expected: ExpectedFrame::Method,
         }
     }
@@ -221,7 +231,7 @@ impl Channel {
 
     /// Sends all pending confirms as one.
     pub(crate) fn flush_confirms(&mut self, context: &ChannelContext<'_>) {
-        let Some(confirms) = &mut self.confirms else {
+        let ChannelMode::Confirm(confirms) = &mut self.mode else {
             return;
         };
         if confirms.last_confirmed == confirms.last_published {

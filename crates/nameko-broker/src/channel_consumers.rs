@@ -15,9 +15,11 @@ use crate::{
     message::Entry,
     name::{Name, short_string},
     send_buffer::SendBuffer,
+    transaction::Transaction,
 };
 
-/// Consumers and unacknowledged deliveries of a channel. Publishing is handled by the connection.
+/// Consumers, unacknowledged deliveries and transaction of a channel. Publishing outside of a
+/// transaction is handled by the connection.
 #[derive(Debug)]
 pub(crate) struct ChannelConsumers {
     pub(crate) number: u16,
@@ -29,6 +31,8 @@ pub(crate) struct ChannelConsumers {
     pub(crate) replies: Option<ReplyConsumer>,
     /// Unacknowledged deliveries by delivery tag.
     pub(crate) unacked: BTreeMap<u64, Unacked>,
+    /// Set by `tx.select`.
+    pub(crate) transaction: Option<Transaction>,
     /// Number of `unacked` that count towards `global_prefetch`. Messages read with `basic.get` do
     /// not.
     pub(crate) prefetch_used: u32,
@@ -48,6 +52,17 @@ pub(crate) struct Unacked {
     pub(crate) entry: Entry,
 }
 
+/// How a delivery is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// Acknowledged and dropped.
+    Ack,
+    /// Dropped, or dead-lettered if the queue has a dead-letter exchange.
+    Reject,
+    /// Returned to its position in the queue.
+    Requeue,
+}
+
 impl ChannelConsumers {
     pub(crate) fn new(number: u16, send_buffer: Arc<SendBuffer>, cancel_notify: bool) -> Self {
         Self {
@@ -57,6 +72,7 @@ impl ChannelConsumers {
             consumers: HashMap::new(),
             replies: None,
             unacked: BTreeMap::new(),
+            transaction: None,
             prefetch_used: 0,
             consumer_prefetch: 0,
             global_prefetch: 0,
@@ -90,6 +106,13 @@ impl ChannelConsumers {
             self.number,
             AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(reply)),
         );
+    }
+
+    /// Returns the deliveries that their queues count as unacknowledged, including those settled in
+    /// an uncommitted transaction.
+    pub(crate) fn unsettled(&self) -> impl Iterator<Item = &Unacked> {
+        let uncommitted = self.transaction.iter().flat_map(Transaction::settled);
+        self.unacked.values().chain(uncommitted)
     }
 
     /// Returns the next delivery tag without using it.

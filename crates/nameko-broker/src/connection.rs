@@ -12,7 +12,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::{
     broker_state::BrokerState,
-    channel::{Channel, ChannelContext, Event},
+    channel::{Channel, ChannelContext, ChannelMode, Event},
     error::{AmqpError, Code, Result},
     frame::{Frame, FrameKind, describe_frame, method_id, next_frame, parse_method},
     send_buffer::SendBuffer,
@@ -282,7 +282,9 @@ impl Connection {
             Event::Handled => Ok(()),
             Event::Publish(publishing) => {
                 channel.publish(context, *publishing)?;
-                if channel.confirms.is_some() && self.pending_confirms.last() != Some(&number) {
+                if matches!(channel.mode, ChannelMode::Confirm(_))
+                    && self.pending_confirms.last() != Some(&number)
+                {
                     self.pending_confirms.push(number);
                 }
                 Ok(())

@@ -31,11 +31,12 @@
 //! | consuming | consume, get, ack, nack, reject, recover; prefetch per consumer and per channel |
 //! | consumers | exclusive, `x-priority`, cancel notification, `amq.rabbitmq.reply-to` |
 //! | publishing | confirms, `mandatory`, `expiration`, `priority`, `user_id`, `CC`, `BCC` |
+//! | transactions | `tx.select`, `tx.commit` and `tx.rollback` over publishes and acknowledgements |
 //! | dead letters | `x-dead-letter-exchange`, `x-dead-letter-routing-key`, `x-death`, cycles |
 //!
 //! # Not supported
 //!
-//! * Transactions (`tx.*`) and streams: refused with 540 NOT_IMPLEMENTED.
+//! * Streams: refused with 540 NOT_IMPLEMENTED.
 //! * Permissions within a virtual host, policies, and flow control by `connection.blocked`.
 //! * Storage options such as `x-queue-mode`: accepted without effect.
 //!
@@ -71,8 +72,8 @@
 //!
 //! * `broker` accepts sockets and `transport` serves each in one task. `connection`, `handshake`
 //!   and `channel` hold the protocol state without I/O; `methods` executes a channel's methods.
-//! * `vhost` holds exchanges, queues and consumers behind one lock. Output goes to the
-//!   `send_buffer` of each connection. `timers` expires messages and queues.
+//! * `vhost` holds exchanges, queues, consumers and open transactions behind one lock. Output goes
+//!   to the `send_buffer` of each connection. `timers` expires messages and queues.
 //! * Pure logic: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`),
 //!   `arguments`, `declare_check`, `x_death`, `frame`, `depth_limit`.
 //! * `management` serves the HTTP API on the same virtual hosts.
@@ -119,6 +120,7 @@ mod sync;
 pub mod testing;
 mod timers;
 mod topic;
+mod transaction;
 mod transport;
 mod vhost;
 mod x_death;

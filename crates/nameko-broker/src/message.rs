@@ -28,6 +28,13 @@ pub(crate) struct Message {
     pub(crate) dead_lettered: bool,
 }
 
+impl Message {
+    /// Returns the routing key and the additional ones.
+    pub(crate) fn routing_keys(&self) -> impl Iterator<Item = &Name> {
+        std::iter::once(&self.routing_key).chain(&self.cc_keys)
+    }
+}
+
 /// A message in a queue: ready, or delivered and unacknowledged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {

@@ -171,6 +171,7 @@ impl ConnectionIndex {
         let connection = channel.send_buffer.connection;
         let client = self.0.get(&connection);
         let name = client.map(ConnectionInfo::name);
+        let transaction = channel.transaction.as_ref();
         json!({
             "name": channel_name(name.as_deref(), channel),
             "number": channel.number,
@@ -183,7 +184,9 @@ impl ConnectionIndex {
             "prefetch_count": channel.consumer_prefetch,
             "global_prefetch_count": channel.global_prefetch,
             "messages_unacknowledged": channel.unacked.len(),
-            "transactional": false,
+            "transactional": transaction.is_some(),
+            "messages_uncommitted": transaction.map_or(0, |open| open.publishes.len()),
+            "acks_uncommitted": transaction.map_or(0, |open| open.settled().count()),
         })
     }
 }

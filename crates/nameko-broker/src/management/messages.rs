@@ -15,12 +15,13 @@ use super::{
 };
 use crate::{
     channel::PUBLISH,
+    channel_consumers::Settlement,
     error::{AmqpError, Result as Operation},
     frame::parse_header,
     headers,
     ids::{ChannelId, ConnectionId},
     send_buffer::SendBuffer,
-    vhost::{GetResult, IncomingPublish, Published, Settlement, VHost, VHostState},
+    vhost::{GetResult, IncomingPublish, Published, VHost, VHostState},
 };
 
 /// Settlement of messages that are read.

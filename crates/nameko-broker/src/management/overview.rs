@@ -31,7 +31,7 @@ pub(super) fn overview(request: &Request<'_>) -> Result {
         unacked += state
             .channels
             .values()
-            .map(|channel| channel.unacked.len())
+            .map(|channel| channel.unsettled().count())
             .sum::<usize>();
     }
     let types = ["direct", "fanout", "headers", "topic"];

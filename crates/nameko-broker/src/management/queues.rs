@@ -135,7 +135,7 @@ fn unacked(state: &VHostState) -> HashMap<QueueId, (usize, usize)> {
     for delivered in state
         .channels
         .values()
-        .flat_map(|channel| channel.unacked.values())
+        .flat_map(|channel| channel.unsettled())
     {
         let (count, bytes) = counts.entry(delivered.queue).or_default();
         *count += 1;

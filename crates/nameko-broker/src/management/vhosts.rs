@@ -116,7 +116,7 @@ fn describe(state: &VHostState) -> Value {
     let unacked: usize = state
         .channels
         .values()
-        .map(|channel| channel.unacked.len())
+        .map(|channel| channel.unsettled().count())
         .sum();
     json!({
         "name": &*state.name,

@@ -4,10 +4,11 @@ use amq_protocol::protocol::{AMQPClass, basic, basic::AMQPMethod as Method};
 
 use crate::{
     channel::{Channel, ChannelContext},
+    channel_consumers::Settlement,
     direct_reply::REPLY_TO,
     error::{AmqpError, Result},
     name::short_string,
-    vhost::{ConsumeRequest, Settlement},
+    vhost::ConsumeRequest,
 };
 
 impl Channel {

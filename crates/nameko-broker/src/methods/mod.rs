@@ -4,11 +4,12 @@ mod basic;
 mod exchange;
 mod publish;
 mod queue;
+mod tx;
 
 use amq_protocol::protocol::{AMQPClass, access, channel as protocol, confirm};
 
 use crate::{
-    channel::{Channel, ChannelContext, Confirms},
+    channel::{Channel, ChannelContext, ChannelMode, Confirms},
     error::{AmqpError, Code, Result},
 };
 
@@ -24,7 +25,15 @@ impl Channel {
             AMQPClass::Queue(method) => self.queue(context, method),
             AMQPClass::Exchange(method) => self.exchange(context, method),
             AMQPClass::Confirm(confirm::AMQPMethod::Select(select)) => {
-                self.confirms.get_or_insert_with(Confirms::default);
+                match self.mode {
+                    ChannelMode::Normal => self.mode = ChannelMode::Confirm(Confirms::default()),
+                    ChannelMode::Confirm(_) => {}
+                    ChannelMode::Transaction => {
+                        return Err(AmqpError::precondition_failed(
+                            "cannot switch from tx to confirm mode",
+                        ));
+                    }
+                }
                 let ok = confirm::AMQPMethod::SelectOk(confirm::SelectOk {});
                 self.reply(context, select.nowait, AMQPClass::Confirm(ok));
                 Ok(())
@@ -46,9 +55,7 @@ impl Channel {
                 self.reply(context, false, AMQPClass::Access(ok));
                 Ok(())
             }
-            AMQPClass::Tx(_) => Err(AmqpError::not_implemented(
-                "the embedded broker does not support transactions; use publisher confirms, or RabbitMQ",
-            )),
+            AMQPClass::Tx(method) => self.tx(context, method),
             _ => Err(AmqpError::unknown_method()),
         }
     }

@@ -6,7 +6,7 @@ use amq_protocol::{
 };
 
 use crate::{
-    channel::{Channel, ChannelContext, PUBLISH, PublishAssembly},
+    channel::{Channel, ChannelContext, ChannelMode, PUBLISH, PublishAssembly},
     error::{AmqpError, Code, Result},
     message::Message,
     name::short_string,
@@ -52,6 +52,10 @@ impl Channel {
             channel: self.id,
         };
         let message = state.validate_publish(incoming)?;
+        if matches!(self.mode, ChannelMode::Transaction) {
+            state.publish_in_transaction(self.id, message, headers, method.mandatory);
+            return Ok(());
+        }
         // Kept for `basic.return`; the parts of a message are shared, so a clone is cheap.
         let returned = method.mandatory.then(|| message.clone());
         let outcome = state.publish(message, headers);
@@ -68,6 +72,13 @@ impl Channel {
     fn return_message(&mut self, context: &ChannelContext<'_>, message: &Message) {
         // Clients take a return to belong to the next confirm, so earlier confirms go first.
         self.flush_confirms(context);
+        self.send_return(context, message);
+        self.confirm();
+        self.flush_confirms(context);
+    }
+
+    /// Sends `basic.return` for an unroutable mandatory message.
+    pub(super) fn send_return(&self, context: &ChannelContext<'_>, message: &Message) {
         let method = basic::Return {
             reply_code: Code::NoRoute.id(),
             reply_text: short_string(Code::NoRoute.name()),
@@ -77,15 +88,13 @@ impl Channel {
         context.send_buffer.write(|buffer| {
             buffer.content_reply(self.number, basic::AMQPMethod::Return(method), message);
         });
-        self.confirm();
-        self.flush_confirms(context);
     }
 
     /// Sends `basic.nack` for a message that a full queue rejected.
     fn nack_publish(&mut self, context: &ChannelContext<'_>) {
         self.flush_confirms(context);
         self.confirm();
-        let Some(confirms) = &mut self.confirms else {
+        let ChannelMode::Confirm(confirms) = &mut self.mode else {
             return;
         };
         confirms.last_confirmed = confirms.last_published;
@@ -102,7 +111,7 @@ impl Channel {
 
     /// Counts a published message; its confirm is sent by the next flush.
     fn confirm(&mut self) {
-        if let Some(confirms) = &mut self.confirms {
+        if let ChannelMode::Confirm(confirms) = &mut self.mode {
             confirms.last_published += 1;
         }
     }

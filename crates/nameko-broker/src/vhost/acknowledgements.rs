@@ -2,26 +2,15 @@
 
 use super::state::VHostState;
 use crate::{
-    channel_consumers::Unacked,
+    channel_consumers::{Settlement, Unacked},
     error::{AmqpError, Result},
     ids::{ChannelId, QueueId},
     x_death::Reason,
 };
 
-/// How a delivery is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settlement {
-    /// Acknowledged and dropped.
-    Ack,
-    /// Dropped, or dead-lettered if the queue has a dead-letter exchange.
-    Reject,
-    /// Returned to its position in the queue.
-    Requeue,
-}
-
 impl VHostState {
     /// Settles one delivery or, with `multiple`, all deliveries up to it. Tag 0 with `multiple`
-    /// settles all.
+    /// settles all. A transactional channel holds the settlement until its commit.
     pub(crate) fn settle(
         &mut self,
         channel_id: ChannelId,
@@ -34,7 +23,7 @@ impl VHostState {
         };
         if multiple && tag == 0 {
             let all = std::mem::take(&mut channel.unacked);
-            self.settle_deliveries(channel_id, all.into_values(), settlement);
+            self.settle_or_hold(channel_id, all.into_iter(), settlement);
             return Ok(());
         }
         if !channel.unacked.contains_key(&tag) {
@@ -45,11 +34,27 @@ impl VHostState {
         if multiple {
             let later = channel.unacked.split_off(&tag.saturating_add(1));
             let settled = std::mem::replace(&mut channel.unacked, later);
-            self.settle_deliveries(channel_id, settled.into_values(), settlement);
+            self.settle_or_hold(channel_id, settled.into_iter(), settlement);
         } else if let Some(one) = channel.unacked.remove(&tag) {
-            self.settle_deliveries(channel_id, std::iter::once(one), settlement);
+            self.settle_or_hold(channel_id, std::iter::once((tag, one)), settlement);
         }
         Ok(())
+    }
+
+    fn settle_or_hold(
+        &mut self,
+        channel_id: ChannelId,
+        settled: impl DoubleEndedIterator<Item = (u64, Unacked)>,
+        settlement: Settlement,
+    ) {
+        let channel = self.channels.get_mut(&channel_id);
+        match channel.and_then(|channel| channel.transaction.as_mut()) {
+            Some(transaction) => transaction.settle(settled, settlement),
+            None => {
+                let settled = settled.map(|(_, unacked)| unacked);
+                self.settle_deliveries(channel_id, settled, settlement);
+            }
+        }
     }
 
     /// Requeues all unacknowledged deliveries of the channel.
@@ -121,7 +126,7 @@ impl VHostState {
     }
 
     /// Settles deliveries, given in delivery order.
-    fn settle_deliveries(
+    pub(super) fn settle_deliveries(
         &mut self,
         channel_id: ChannelId,
         settled: impl DoubleEndedIterator<Item = Unacked>,

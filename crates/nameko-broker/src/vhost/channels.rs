@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::state::VHostState;
-use crate::{channel_consumers::ChannelConsumers, ids::ChannelId, send_buffer::SendBuffer};
+use crate::{
+    channel_consumers::ChannelConsumers, ids::ChannelId, send_buffer::SendBuffer,
+    transaction::Transaction,
+};
 
 impl VHostState {
     /// Opens a channel.
@@ -21,7 +24,8 @@ impl VHostState {
         id
     }
 
-    /// Closes a channel: requeues its unacknowledged messages and removes its consumers.
+    /// Closes a channel: rolls back its transaction, requeues its unacknowledged messages and
+    /// removes its consumers.
     pub(crate) fn close_channel(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.remove(&id) else {
             return;
@@ -30,7 +34,14 @@ impl VHostState {
         // Requeued before the consumers are removed, else an auto-delete queue would be deleted
         // with these messages. Nothing is delivered to this channel meanwhile, since it is removed
         // already.
-        let queues = self.requeue_deliveries(channel.unacked.into_values(), true);
+        let mut unacked = channel.unacked;
+        unacked.extend(
+            channel
+                .transaction
+                .into_iter()
+                .flat_map(Transaction::roll_back),
+        );
+        let queues = self.requeue_deliveries(unacked.into_values(), true);
         for consumer in channel.consumers.into_values() {
             self.remove_consumer(consumer);
         }

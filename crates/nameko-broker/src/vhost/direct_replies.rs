@@ -86,7 +86,7 @@ impl VHostState {
         if self.reply_channels.is_empty() || !message.exchange.is_empty() {
             return;
         }
-        for key in std::iter::once(&message.routing_key).chain(&message.cc_keys) {
+        for key in message.routing_keys() {
             let channel = self
                 .reply_channels
                 .get(key)

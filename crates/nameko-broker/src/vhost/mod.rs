@@ -13,6 +13,7 @@ mod expiry;
 mod publish;
 mod queues;
 mod state;
+mod transactions;
 
 use std::{
     ops::{Deref, DerefMut},
@@ -26,7 +27,6 @@ use crate::{ids::ConnectionId, sync::lock};
 #[cfg(feature = "management")]
 pub(crate) use self::queues::GetResult;
 pub(crate) use self::{
-    acknowledgements::Settlement,
     consumers::ConsumeRequest,
     exchanges::{BindTo, DeclareExchange},
     publish::{IncomingPublish, Published},

@@ -101,6 +101,11 @@ impl VHostState {
         self.send_direct_replies(&message);
         let mut queues = Vec::with_capacity(1);
         self.route(&message, headers, &mut queues);
+        self.enqueue_all(message, queues)
+    }
+
+    /// Enqueues and delivers a message to all queues that it was routed to.
+    pub(crate) fn enqueue_all(&mut self, message: Message, queues: Vec<QueueId>) -> Published {
         if queues.is_empty() {
             return Published::Unroutable;
         }
@@ -149,14 +154,8 @@ impl VHostState {
         headers: Option<&Headers>,
         queues: &mut Vec<QueueId>,
     ) {
-        let keys = || std::iter::once(&message.routing_key).chain(&message.cc_keys);
         if message.exchange.is_empty() {
-            for key in keys() {
-                if let Some(id) = self.queue_ids.get(key) {
-                    push_unique(queues, *id);
-                }
-            }
-            dedup_long(queues);
+            self.add_queues_named(message.routing_keys(), queues);
             return;
         }
         let mut exchanges = vec![message.exchange.clone()];
@@ -167,7 +166,7 @@ impl VHostState {
                 continue;
             };
             let mut matched = false;
-            for key in keys() {
+            for key in message.routing_keys() {
                 exchange.route(key, headers, |binding| {
                     matched = true;
                     match &binding.destination {
@@ -185,6 +184,26 @@ impl VHostState {
                 && !exchanges.contains(alternate)
             {
                 exchanges.push(alternate.clone());
+            }
+        }
+        dedup_long(queues);
+    }
+
+    /// Returns the existing queues with these names, without duplicates.
+    pub(crate) fn queues_named(&self, names: &[Name]) -> Vec<QueueId> {
+        let mut queues = Vec::with_capacity(names.len());
+        self.add_queues_named(names.iter(), &mut queues);
+        queues
+    }
+
+    fn add_queues_named<'a>(
+        &self,
+        names: impl Iterator<Item = &'a Name>,
+        queues: &mut Vec<QueueId>,
+    ) {
+        for name in names {
+            if let Some(id) = self.queue_ids.get(name) {
+                push_unique(queues, *id);
             }
         }
         dedup_long(queues);

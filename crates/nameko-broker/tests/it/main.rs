@@ -42,6 +42,8 @@ mod quorum;
 mod refusals;
 /// Conformance: single active consumers.
 mod single_active;
+/// Conformance: transactions.
+mod transactions;
 
 /// Robustness: malformed input, slow clients, amplification.
 mod hostile;
