@@ -6,6 +6,7 @@ thread never enters Python: callbacks are queued and run by Python threads. An e
 callback goes to `sys.unraisablehook`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TypeAlias, final
@@ -530,6 +531,11 @@ class Broker:
     management_port: the port of the management API, a subset of RabbitMQ's; None disables it.
     max_message_size: the largest body in bytes, 16 MiB by default. Raises OSError if an address
     cannot be bound.
+
+    tls_port: the port for clients over TLS, with the certificate in `certfile` and its key in
+    `keyfile` (by default in `certfile`). cacertfile: the authorities of client certificates, which
+    are then requested, and required with fail_if_no_peer_cert; the mechanism EXTERNAL logs in the
+    user that is their common name. Raises ValueError if a file cannot be used.
     """
 
     def __new__(
@@ -538,6 +544,12 @@ class Broker:
         port: int = 0,
         management_port: int | None = None,
         max_message_size: int | None = None,
+        *,
+        tls_port: int | None = None,
+        certfile: str | os.PathLike[str] | None = None,
+        keyfile: str | os.PathLike[str] | None = None,
+        cacertfile: str | os.PathLike[str] | None = None,
+        fail_if_no_peer_cert: bool = False,
     ) -> Broker: ...
     @property
     def uri(self) -> str:
@@ -551,6 +563,11 @@ class Broker:
     def management_uri(self) -> str | None:
         """The URI of the management API, with user and password:
         `http://guest:guest@127.0.0.1:41232`. None if it is disabled."""
+
+    @property
+    def tls_uri(self) -> str | None:
+        """The URI for clients over TLS, with user and password:
+        `amqps://guest:guest@127.0.0.1:39114`. None without TLS."""
 
     @property
     def management_port(self) -> int | None:

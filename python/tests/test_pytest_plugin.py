@@ -450,7 +450,7 @@ def test_tls_requires_a_rabbitmq(pytester):
     pytester.makepyfile(dedent(tests))
     outcome = pytester.runpytest_inprocess("-rs")
     outcome.assert_outcomes(skipped=1)
-    outcome.stdout.fnmatch_lines("*does not support TLS: set --amqp-uri*")
+    outcome.stdout.fnmatch_lines("*has no TLS port: set --amqp-uri*")
     if EXTERNAL_URI:
         options = ["certfile=mine.pem", "number=1", "alone"]
         options = [part for option in options for part in ("--amqp-ssl-option", option)]

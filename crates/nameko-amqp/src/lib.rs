@@ -76,6 +76,8 @@
 //! is part of the API.
 
 mod backoff;
+#[cfg(feature = "tls")]
+mod certificate_files;
 mod channel;
 mod channel_registry;
 mod channel_state;

@@ -1,6 +1,6 @@
 //! TLS: verification of the server, certificate of the client.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -9,12 +9,13 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    sign::{CertifiedKey, SingleCertAndKey},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::SingleCertAndKey,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    certificate_files::{certificates, identity},
     error::Error,
     options::{Tls, Verify},
     peer::Peer,
@@ -122,62 +123,9 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
         }
         return Ok(config.with_no_client_auth());
     };
-    let chain = certificates("certfile", certfile)?;
-    let (what, keyfile) = match &tls.keyfile {
-        Some(keyfile) => ("keyfile", keyfile),
-        None => ("certfile", certfile),
-    };
-    let key = PrivateKeyDer::from_pem_file(keyfile).map_err(|error| {
-        format!(
-            "cannot read a private key from {what} {}: {error}",
-            keyfile.display()
-        )
-    })?;
-    let signing_key = ring::sign::any_supported_type(&key).map_err(|error| {
-        format!(
-            "cannot use the private key in {what} {}: {error}",
-            keyfile.display()
-        )
-    })?;
-    let identity = CertifiedKey::new(chain, signing_key);
-    if !is_key_of(&identity) {
-        return Err(format!(
-            "the private key in {what} {} does not belong to the certificate in certfile {}",
-            keyfile.display(),
-            certfile.display()
-        ));
-    }
+    let identity = identity(certfile, tls.keyfile.as_deref())?;
     // Not `with_client_auth_cert`, which takes no certificate of version 1.
     Ok(config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
-}
-
-/// Returns whether the private key belongs to the certificate, as far as that can be known.
-fn is_key_of(identity: &CertifiedKey) -> bool {
-    let certificate = identity
-        .cert
-        .first()
-        .and_then(|der| Certificate::parse(der));
-    match (certificate, identity.key.public_key()) {
-        (Some(certificate), Some(key)) => certificate.public_key_info == key.as_ref(),
-        _ => true,
-    }
-}
-
-fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bad = |error: &dyn std::fmt::Display| {
-        format!(
-            "cannot read certificates from {what} {}: {error}",
-            file.display()
-        )
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-        .map_err(|error| bad(&error))?
-        .collect::<Result<_, _>>()
-        .map_err(|error| bad(&error))?;
-    if certificates.is_empty() {
-        return Err(bad(&"the file contains none"));
-    }
-    Ok(certificates)
 }
 
 fn verifier(
@@ -378,7 +326,7 @@ impl ServerCertVerifier for Verifier {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::*;
 

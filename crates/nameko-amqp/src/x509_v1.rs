@@ -3,6 +3,8 @@
 //! `openssl x509 -req` without an extension file writes them, so private authorities often have.
 //! They have no extensions, thus neither host names nor constraints. The fields that a verification
 //! needs are parsed by RFC 5280, section 4.1.
+//!
+//! Also a module of `nameko-broker`, through a link.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use rustls::{
 };
 
 /// DER tags, X.690.
-const SEQUENCE: u8 = 0x30;
+pub(crate) const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const UTC_TIME: u8 = 0x17;
@@ -30,7 +32,8 @@ pub(crate) struct Certificate<'a> {
     signature_algorithm: &'a [u8],
     signature: &'a [u8],
     issuer: &'a [u8],
-    subject: &'a [u8],
+    /// The contents of the subject's distinguished name.
+    pub(crate) subject: &'a [u8],
     not_before: UnixTime,
     not_after: UnixTime,
     /// The public key with its algorithm, with their tag.
@@ -84,6 +87,17 @@ impl<'a> Certificate<'a> {
         Self::parse(der).filter(|certificate| certificate.version == 1)
     }
 
+    /// Verifies that the certificate is valid now.
+    pub(crate) fn verify_dates(&self, now: UnixTime) -> Result<(), Error> {
+        if now < self.not_before {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > self.not_after {
+            return Err(CertificateError::Expired.into());
+        }
+        Ok(())
+    }
+
     /// Verifies that one of `authorities` has signed the certificate, and that it is valid now.
     pub(crate) fn verify_issuer(
         &self,
@@ -91,12 +105,7 @@ impl<'a> Certificate<'a> {
         algorithms: &WebPkiSupportedAlgorithms,
         now: UnixTime,
     ) -> Result<(), Error> {
-        if now < self.not_before {
-            return Err(CertificateError::NotValidYet.into());
-        }
-        if now > self.not_after {
-            return Err(CertificateError::Expired.into());
-        }
+        self.verify_dates(now)?;
         let issuers = authorities
             .iter()
             .filter_map(|authority| Certificate::parse(authority))
@@ -153,13 +162,13 @@ fn bits(contents: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads DER elements one after the other.
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Reads an element with this tag: the whole, and its contents.
-    fn element(&mut self, tag: u8) -> Option<(&'a [u8], &'a [u8])> {
+    /// Reads an element of any tag: the tag, the whole, and its contents.
+    pub(crate) fn any_element(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
         let input = self.0;
-        let (&found, rest) = input.split_first()?;
+        let (&tag, rest) = input.split_first()?;
         let (&length, rest) = rest.split_first()?;
         let (length, rest) = match length {
             0..=0x7F => (usize::from(length), rest),
@@ -176,10 +185,17 @@ impl<'a> Reader<'a> {
         let (contents, rest) = rest.split_at_checked(length)?;
         self.0 = rest;
         let whole = input.get(..input.len() - rest.len())?;
+        Some((tag, whole, contents))
+    }
+
+    /// Reads an element with this tag: the whole, and its contents.
+    fn element(&mut self, tag: u8) -> Option<(&'a [u8], &'a [u8])> {
+        let (found, whole, contents) = self.any_element()?;
         (found == tag).then_some((whole, contents))
     }
 
-    fn contents(&mut self, tag: u8) -> Option<&'a [u8]> {
+    /// Reads an element with this tag: its contents.
+    pub(crate) fn contents(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.element(tag).map(|(_, contents)| contents)
     }
 

@@ -1,4 +1,4 @@
-//! SASL mechanisms PLAIN and AMQPLAIN.
+//! SASL mechanisms PLAIN, AMQPLAIN and EXTERNAL.
 
 use amq_protocol::types::{AMQPValue, parsing::parse_field_table};
 
@@ -7,8 +7,21 @@ use crate::{
     error::{AmqpError, Code, Result},
 };
 
-/// Mechanisms offered by `connection.start`.
-pub(crate) const MECHANISMS: &str = "PLAIN AMQPLAIN";
+/// The login by certificate, offered to clients whose certificate is requested.
+#[derive(Debug, Default)]
+pub(crate) struct ExternalLogin {
+    /// Common name of the client's verified certificate; `None` if it has none, or if the client
+    /// presented no certificate.
+    pub(crate) common_name: Option<String>,
+}
+
+/// Returns the mechanisms that `connection.start` offers.
+pub(crate) fn mechanisms(external: Option<&ExternalLogin>) -> &'static str {
+    match external {
+        None => "PLAIN AMQPLAIN",
+        Some(_) => "PLAIN AMQPLAIN EXTERNAL",
+    }
+}
 
 /// User name and password from a SASL response.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,20 +3,18 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::{
-    net::{TcpListener, ToSocketAddrs},
-    sync::watch,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::ToSocketAddrs, sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
+    acceptor::{Acceptor, SHUTDOWN_REASON},
     broker_state::BrokerState,
     listeners,
     settings::{BrokerBuilder, PURPOSE, Settings},
     sync::stopped,
-    timers, transport,
+    timers,
 };
+#[cfg(feature = "tls")]
+use crate::{tls, tls_acceptor::TlsAcceptor};
 
 /// Time that connections have to close on shutdown before their tasks are aborted.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,6 +37,8 @@ pub struct Broker {
     addrs: Vec<SocketAddr>,
     #[cfg(feature = "management")]
     management_addr: Option<SocketAddr>,
+    #[cfg(feature = "tls")]
+    tls_addr: Option<SocketAddr>,
     /// Accept loops (owners of the connection tasks), management API and timers of the virtual
     /// hosts. Dropped with the broker, which aborts them.
     tasks: JoinSet<()>,
@@ -67,6 +67,25 @@ pub enum BrokerError {
         /// The underlying I/O error.
         #[source]
         source: io::Error,
+    },
+    /// The TLS port is not available.
+    #[cfg(feature = "tls")]
+    #[error(
+        "the broker can't listen on the TLS port {port}; is another one running there? (0 is any free port)"
+    )]
+    ListenTls {
+        /// The requested port.
+        port: u16,
+        /// The underlying I/O error.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate or key cannot be used: missing, malformed, expired, or of another certificate.
+    #[cfg(feature = "tls")]
+    #[error("{reason}")]
+    Tls {
+        /// The file, and the problem with it.
+        reason: String,
     },
 }
 
@@ -100,7 +119,8 @@ impl BrokerBuilder {
     ///
     /// # Errors
     ///
-    /// [`BrokerError`] if the address or the port of the management API is not available.
+    /// [`BrokerError`] if the address, the TLS port or the port of the management API is not
+    /// available, or if a certificate or key cannot be used.
     pub async fn start(self, addr: impl ToSocketAddrs) -> Result<Broker, BrokerError> {
         Broker::start_with_settings(self.settings, addr).await
     }
@@ -128,18 +148,37 @@ impl Broker {
         settings: Settings,
         addr: impl ToSocketAddrs,
     ) -> Result<Self, BrokerError> {
+        #[cfg(feature = "tls")]
+        let tls = match settings.tls.clone() {
+            None => None,
+            Some(tls) => {
+                let port = tls.port;
+                let reason = |reason| BrokerError::Tls { reason };
+                let config = tls::server_config(tls).await.map_err(reason)?;
+                Some((port, TlsAcceptor::new(config)))
+            }
+        };
         let listen = |source| BrokerError::Listen { source };
         let (listeners, addrs) = listeners::bind(addr).await.map_err(listen)?;
         #[cfg(feature = "management")]
         let (management, management_addrs) = match settings.management_port {
             None => Default::default(),
-            Some(port) => {
-                let same_hosts: Vec<_> = (addrs.iter())
-                    .map(|addr| SocketAddr::new(addr.ip(), port))
-                    .collect();
-                listeners::bind(&same_hosts[..])
+            Some(port) => listeners::bind(&same_hosts(&addrs, port)[..])
+                .await
+                .map_err(|source| BrokerError::ListenManagement { port, source })?,
+        };
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS adds its own"))]
+        let mut acceptors: Vec<Acceptor> = listeners.into_iter().map(Acceptor::plain).collect();
+        #[cfg(feature = "tls")]
+        let tls_addr = match tls {
+            None => None,
+            Some((port, tls)) => {
+                let (listeners, addrs) = listeners::bind(&same_hosts(&addrs, port)[..])
                     .await
-                    .map_err(|source| BrokerError::ListenManagement { port, source })?
+                    .map_err(|source| BrokerError::ListenTls { port, source })?;
+                let over_tls = |listener| Acceptor::tls(listener, tls.clone());
+                acceptors.extend(listeners.into_iter().map(over_tls));
+                addrs.first().copied()
             }
         };
         let (broker, vhosts) = BrokerState::new(settings);
@@ -152,8 +191,8 @@ impl Broker {
             let (broker, stop) = (broker.clone(), stop.clone());
             tasks.spawn(crate::management::run(listener, broker, stop));
         }
-        for listener in listeners {
-            tasks.spawn(accept(listener, broker.clone(), stop.clone()));
+        for acceptor in acceptors {
+            tasks.spawn(accept(acceptor, broker.clone(), stop.clone()));
         }
         tracing::info!(?addrs, "embedded AMQP broker started: {}", PURPOSE);
         let broker = Self {
@@ -161,6 +200,8 @@ impl Broker {
             addrs,
             #[cfg(feature = "management")]
             management_addr: management_addrs.first().copied(),
+            #[cfg(feature = "tls")]
+            tls_addr,
             tasks,
             stopping,
         };
@@ -173,13 +214,32 @@ impl Broker {
     /// first address; for a broker that listens on all interfaces, the loopback address.
     #[must_use]
     pub fn uri(&self) -> String {
-        let authority = self.authority(self.addr());
+        self.amqp_uri("amqp", self.addr())
+    }
+
+    /// Returns the URI for clients over TLS: `amqps://guest:guest@127.0.0.1:39114`. `None` unless
+    /// [TLS](BrokerBuilder::tls) was configured.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_uri(&self) -> Option<String> {
+        Some(self.amqp_uri("amqps", self.tls_addr?))
+    }
+
+    /// Returns the address for clients over TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
+    }
+
+    fn amqp_uri(&self, scheme: &str, addr: SocketAddr) -> String {
+        let authority = self.authority(addr);
         let vhosts = self.broker.settings.vhosts();
         let path = match vhosts.first().copied() {
             None | Some("/") => String::new(),
             Some(vhost) => format!("/{}", utf8_percent_encode(vhost, URI_UNRESERVED)),
         };
-        format!("amqp://{authority}{path}")
+        format!("{scheme}://{authority}{path}")
     }
 
     /// Returns the URI of the management API, including credentials:
@@ -315,16 +375,22 @@ impl Broker {
     }
 }
 
+/// Returns the hosts of `addrs` with another port.
+#[cfg(any(feature = "management", feature = "tls"))]
+fn same_hosts(addrs: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    (addrs.iter())
+        .map(|addr| SocketAddr::new(addr.ip(), port))
+        .collect()
+}
+
 /// Accepts clients until the broker stops, then closes their connections and waits for them.
-async fn accept(listener: TcpListener, broker: Arc<BrokerState>, mut stop: watch::Receiver<bool>) {
+async fn accept(acceptor: Acceptor, broker: Arc<BrokerState>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    tracing::debug!(%peer, "client connected");
-                    let addrs = stream.local_addr().map(|local| (peer, local)).ok();
-                    connections.spawn(transport::serve(stream, broker.register(addrs)));
+            accepted = acceptor.accept() => match accepted {
+                Ok(client) => {
+                    connections.spawn(client.serve(broker.clone(), stop.clone()));
                 }
                 Err(error) => {
                     // For example, out of file descriptors, until other connections close.
@@ -336,9 +402,9 @@ async fn accept(listener: TcpListener, broker: Arc<BrokerState>, mut stop: watch
             () = stopped(&mut stop) => break,
         }
     }
-    drop(listener);
+    drop(acceptor);
     for send_buffer in broker.send_buffers() {
-        send_buffer.force_close("broker forced connection closure with reason 'shutdown'");
+        send_buffer.force_close(SHUTDOWN_REASON);
     }
     while connections.join_next().await.is_some() {}
 }

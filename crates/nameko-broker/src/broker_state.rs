@@ -124,12 +124,14 @@ impl BrokerState {
     pub(crate) fn register(
         self: &Arc<Self>,
         addrs: Option<(SocketAddr, SocketAddr)>,
+        tls: bool,
     ) -> ConnectionGuard {
         let id = self.next_connection_id();
         let send_buffer = Arc::new(SendBuffer::new(id));
         let info = ConnectionInfo {
             send_buffer: send_buffer.clone(),
             addrs,
+            tls,
             session: None,
         };
         lock(&self.connections).insert(id, info);
@@ -137,6 +139,13 @@ impl BrokerState {
             broker: self.clone(),
             send_buffer,
         }
+    }
+
+    /// Returns the address of a connection's peer, for logs.
+    pub(crate) fn peer(&self, connection: ConnectionId) -> Option<String> {
+        let connections = lock(&self.connections);
+        let (peer, _) = connections.get(&connection)?.addrs?;
+        Some(peer.to_string())
     }
 
     /// Assigns a connection to a virtual host. Returns `None` if that does not exist.

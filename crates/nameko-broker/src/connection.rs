@@ -11,6 +11,7 @@ use amq_protocol::{
 use bytes::{Buf, BytesMut};
 
 use crate::{
+    auth::ExternalLogin,
     broker_state::BrokerState,
     channel::{Channel, ChannelContext, ChannelMode, Event},
     error::{AmqpError, Code, Result},
@@ -46,6 +47,10 @@ pub(crate) struct Connection {
     pub(crate) broker: Arc<BrokerState>,
     pub(crate) send_buffer: Arc<SendBuffer>,
     pub(crate) phase: Phase,
+    /// The client is connected over TLS.
+    pub(crate) tls: bool,
+    /// Set if EXTERNAL is offered.
+    pub(crate) external: Option<ExternalLogin>,
     pub(crate) user: String,
     /// SASL mechanism; moved into the [`VHostSession`](crate::connection_info::VHostSession).
     pub(crate) mechanism: String,
@@ -72,6 +77,8 @@ impl Connection {
             broker,
             send_buffer,
             phase: Phase::Greeting,
+            tls: false,
+            external: None,
             user: String::new(),
             mechanism: String::new(),
             client_properties: FieldTable::default(),

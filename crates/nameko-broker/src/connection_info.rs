@@ -15,6 +15,7 @@ pub(crate) struct ConnectionInfo {
     pub(crate) send_buffer: Arc<SendBuffer>,
     /// The peer's and the local address.
     pub(crate) addrs: Option<(SocketAddr, SocketAddr)>,
+    pub(crate) tls: bool,
     /// Set while the connection is in a virtual host.
     pub(crate) session: Option<VHostSession>,
 }

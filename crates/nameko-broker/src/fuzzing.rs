@@ -25,7 +25,7 @@ use crate::{
 pub fn replay(bytes: &[u8], chunk_size: usize, opened: bool) -> Vec<u8> {
     let (broker, _timers) = BrokerState::new(Settings::default());
     let broker = Arc::new(broker);
-    let guard = broker.register(None);
+    let guard = broker.register(None, false);
     let mut connection = Connection::new(broker, guard.send_buffer.clone());
     let mut sent = Vec::new();
     let mut input = BytesMut::new();

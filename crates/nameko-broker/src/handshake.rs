@@ -8,22 +8,32 @@ use amq_protocol::{
 };
 
 use crate::{
-    auth,
+    auth::{self, ExternalLogin},
     connection::{Connection, INITIAL_FRAME_MAX, Phase},
     connection_info::VHostSession,
     error::{AmqpError, Result},
-    settings::PURPOSE,
+    settings::{PURPOSE, Settings},
 };
 
 /// Protocol header; also the reply to a peer that sends another one.
 const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
+
+/// The first bytes of a TLS client: a record of type handshake, of version 3.x.
+const TLS_HANDSHAKE: &[u8] = &[22, 3];
 
 impl Connection {
     /// Processes the protocol header. Returns `None` while it is incomplete.
     pub(crate) fn on_protocol_header(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
         let received = bytes.get(..8).unwrap_or(bytes);
         if !PROTOCOL_HEADER.starts_with(received) {
-            tracing::debug!(bytes = ?received, "peer does not speak AMQP 0-9-1; closing");
+            if received.starts_with(TLS_HANDSHAKE) && !self.tls {
+                tracing::warn!(
+                    peer = self.broker.peer(self.send_buffer.connection),
+                    "a client speaks TLS on the port without TLS; use the TLS port, or amqp:// in place of amqps://"
+                );
+            } else {
+                tracing::debug!(bytes = ?received, "peer does not speak AMQP 0-9-1; closing");
+            }
             self.send_buffer.write(|buffer| buffer.raw(PROTOCOL_HEADER));
             self.phase = Phase::Closed;
             return Ok(Some(received.len()));
@@ -35,7 +45,7 @@ impl Connection {
             version_major: 0,
             version_minor: 9,
             server_properties: server_properties(),
-            mechanisms: auth::MECHANISMS.into(),
+            mechanisms: auth::mechanisms(self.external.as_ref()).into(),
             locales: "en_US".into(),
         };
         self.send(protocol::AMQPMethod::Start(start));
@@ -54,13 +64,12 @@ impl Connection {
             self.auth_failure_close = has("authentication_failure_close");
         }
         let mechanism = ok.mechanism.as_str();
-        let credentials = auth::parse_credentials(mechanism, ok.response.as_bytes())?;
         let settings = &self.broker.settings;
-        let Some(user) = settings.authenticate(&credentials) else {
-            tracing::warn!(
-                user = %String::from_utf8_lossy(&credentials.user),
-                "login refused: unknown user or wrong password"
-            );
+        let user = match &self.external {
+            Some(external) if mechanism == "EXTERNAL" => external_user(settings, external),
+            _ => password_user(settings, mechanism, ok.response.as_bytes())?,
+        };
+        let Some(user) = user else {
             // Like RabbitMQ, names no method here.
             self.fail(&AmqpError::access_refused(format!(
                 "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
@@ -124,6 +133,39 @@ impl Connection {
         self.phase = Phase::Running;
         Ok(())
     }
+}
+
+/// Returns the user with the name and password of a SASL response.
+fn password_user<'a>(
+    settings: &'a Settings,
+    mechanism: &str,
+    response: &[u8],
+) -> Result<Option<&'a str>> {
+    let credentials = auth::parse_credentials(mechanism, response)?;
+    let user = settings.authenticate(&credentials);
+    if user.is_none() {
+        tracing::warn!(
+            user = %String::from_utf8_lossy(&credentials.user),
+            "login refused: unknown user or wrong password"
+        );
+    }
+    Ok(user)
+}
+
+/// Returns the user named by the client's certificate.
+fn external_user<'a>(settings: &'a Settings, external: &ExternalLogin) -> Option<&'a str> {
+    let Some(name) = external.common_name.as_deref() else {
+        tracing::warn!("login refused: EXTERNAL needs a client certificate with a common name");
+        return None;
+    };
+    let user = settings.user(name);
+    if user.is_none() {
+        tracing::warn!(
+            user = name,
+            "login refused: the common name of the client certificate is no user"
+        );
+    }
+    user
 }
 
 /// Validates a value of `connection.tune-ok` against the server's offer; 0 is unlimited.

@@ -15,14 +15,15 @@
 //! can observe, including the codes and texts of errors; its integration tests run on both.
 //!
 //! Messages are held in memory and lost when the broker stops: durable queues and persistent
-//! messages are accepted, but not stored. There is no clustering, no TLS and no management UI. Use
-//! RabbitMQ in production.
+//! messages are accepted, but not stored. There is no clustering and no management UI. Use RabbitMQ
+//! in production.
 //!
 //! # Supported
 //!
 //! | area | features |
 //! |---|---|
 //! | connections | PLAIN and AMQPLAIN, virtual hosts, tuning, heartbeats, channels |
+//! | TLS | a port of its own, client certificates, EXTERNAL; with the feature `tls` |
 //! | exchanges | default, direct, fanout, topic, headers; exchange bindings; alternate exchanges |
 //! | queues | durable, exclusive, auto-delete, passive, server-named |
 //! | queue arguments | `x-expires`, `x-message-ttl`, `x-max-priority`, `x-single-active-consumer` |
@@ -61,6 +62,7 @@
 //! | feature | contents |
 //! |---|---|
 //! | `management` | a subset of RabbitMQ's management API, on `BrokerBuilder::management_port` |
+//! | `tls` | a TLS port, with rustls, on `BrokerBuilder::tls` |
 //! | `testing` | module `testing`: one broker per test, embedded or a virtual host on RabbitMQ |
 //! | `fuzzing` | module `fuzzing`: the protocol state machine without sockets |
 //!
@@ -70,23 +72,32 @@
 //!
 //! # Code map
 //!
-//! * `broker` accepts sockets and `transport` serves each in one task. `connection`, `handshake`
-//!   and `channel` hold the protocol state without I/O; `methods` executes a channel's methods.
+//! * `broker` runs an `acceptor` per listener, and `transport` serves each client in one task.
+//!   `connection`, `handshake` and `channel` hold the protocol state without I/O; `methods`
+//!   executes a channel's methods.
 //! * `vhost` holds exchanges, queues, consumers and open transactions behind one lock. Output goes
 //!   to the `send_buffer` of each connection. `timers` expires messages and queues.
 //! * Pure logic: `topic`, `exchange`, `queue` (with `ready_messages` and `round_robin`),
 //!   `arguments`, `declare_check`, `x_death`, `frame`, `depth_limit`.
 //! * `management` serves the HTTP API on the same virtual hosts.
+//! * `tls` reads the settings of the TLS port, `tls_acceptor` performs its handshakes,
+//!   `client_certificate` verifies clients. `certificate_files` and `x509_v1` are modules of
+//!   `nameko-amqp`, linked.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acceptor;
 mod arguments;
 mod auth;
 mod binding;
 mod broker;
 mod broker_state;
+#[cfg(feature = "tls")]
+mod certificate_files;
 mod channel;
 mod channel_consumers;
+#[cfg(feature = "tls")]
+mod client_certificate;
 mod connection;
 mod connection_info;
 mod consumer;
@@ -119,15 +130,23 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_acceptor;
 mod topic;
 mod transaction;
 mod transport;
 mod vhost;
+#[cfg(feature = "tls")]
+mod x509_v1;
 mod x_death;
 
 pub use broker::{Broker, BrokerError, BrokerStats, QueueStats};
 pub use listeners::resolve;
 pub use settings::BrokerBuilder;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// Runs the code of the README as doctests.
 #[cfg(doctest)]

@@ -44,6 +44,9 @@ pub(crate) struct Settings {
     /// Port of the management API; `None` disables it.
     #[cfg(feature = "management")]
     pub(crate) management_port: Option<u16>,
+    /// The TLS port; `None` disables it.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
 }
 
 impl Default for Settings {
@@ -59,6 +62,8 @@ impl Default for Settings {
             send_timeout: Duration::from_secs(30),
             #[cfg(feature = "management")]
             management_port: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -91,6 +96,13 @@ impl Settings {
                 user.as_bytes() == given.user && password.as_bytes() == given.password
             })
             .map(|(user, _)| user)
+    }
+
+    /// Returns the user with this name.
+    pub(crate) fn user(&self, name: &str) -> Option<&str> {
+        (self.users().into_iter())
+            .map(|(user, _)| user)
+            .find(|user| *user == name)
     }
 }
 
@@ -161,6 +173,24 @@ impl BrokerBuilder {
     #[must_use]
     pub fn management_port(mut self, port: u16) -> Self {
         self.settings.management_port = Some(port);
+        self
+    }
+
+    /// Serves clients over TLS, too, on a port of its own of the same address. Disabled by default.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), nameko_broker::BrokerError> {
+    /// use nameko_broker::{Broker, Tls};
+    ///
+    /// let tls = Tls::new("server.pem", "server.key").request_client_certificates("ca.pem");
+    /// let broker = Broker::builder().tls(tls).start("127.0.0.1:0").await?;
+    /// println!("{:?}", broker.tls_uri()); // amqps://guest:guest@127.0.0.1:39114
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: crate::Tls) -> Self {
+        self.settings.tls = Some(tls);
         self
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
@@ -41,18 +41,61 @@ struct Timers {
     write_blocked_since: Option<Instant>,
 }
 
+/// A byte stream to a client, in two halves.
+struct Socket<R, W> {
+    reader: R,
+    writer: W,
+    /// The writer keeps data until it is flushed.
+    buffers_writes: bool,
+}
+
 /// Serves a client until it disconnects or is closed.
 pub(crate) async fn serve(mut stream: TcpStream, guard: ConnectionGuard) {
-    // Small frames must not be delayed.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let broker = &guard.broker;
-    let mut connection = Connection::new(broker.clone(), guard.send_buffer.clone());
-    match run(&mut stream, &mut connection, &guard.send_buffer, broker).await {
+    let connection = Connection::new(guard.broker.clone(), guard.send_buffer.clone());
+    let (reader, writer) = stream.split();
+    let socket = Socket {
+        reader,
+        writer,
+        buffers_writes: false,
+    };
+    run_to_end(socket, connection, &guard).await;
+}
+
+/// Serves a client over TLS. `external` is set if EXTERNAL is offered.
+#[cfg(feature = "tls")]
+pub(crate) async fn serve_tls(
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    external: Option<crate::auth::ExternalLogin>,
+    guard: ConnectionGuard,
+) {
+    let mut connection = Connection::new(guard.broker.clone(), guard.send_buffer.clone());
+    connection.tls = true;
+    connection.external = external;
+    let (reader, writer) = tokio::io::split(stream);
+    let socket = Socket {
+        reader,
+        writer,
+        buffers_writes: true,
+    };
+    run_to_end(socket, connection, &guard).await;
+}
+
+async fn run_to_end(
+    mut socket: Socket<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
+    mut connection: Connection,
+    guard: &ConnectionGuard,
+) {
+    match run(
+        &mut socket,
+        &mut connection,
+        &guard.send_buffer,
+        &guard.broker,
+    )
+    .await
+    {
         Ok(()) => {
             connection.finish(Phase::Closed);
-            close_gracefully(stream).await;
+            close_gracefully(socket).await;
         }
         Err(error) => tracing::debug!(%error, "connection lost"),
     }
@@ -60,12 +103,17 @@ pub(crate) async fn serve(mut stream: TcpStream, guard: ConnectionGuard) {
 
 /// Reads, processes and writes until the connection is closed and everything is sent.
 async fn run(
-    stream: &mut TcpStream,
+    socket: &mut Socket<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
     connection: &mut Connection,
     send_buffer: &SendBuffer,
     broker: &BrokerState,
 ) -> io::Result<()> {
-    let (mut reader, mut writer) = stream.split();
+    let Socket {
+        reader,
+        writer,
+        buffers_writes,
+    } = socket;
+    let mut unflushed = false;
     let mut input = BytesMut::new();
     let mut pending: VecDeque<OutChunk> = VecDeque::new();
     let now = Instant::now();
@@ -89,13 +137,13 @@ async fn run(
             connection.resume_deliveries();
         }
         send_buffer.take(&mut pending);
-        if pending.is_empty() && connection.phase() == Phase::Closed {
+        if pending.is_empty() && !unflushed && connection.phase() == Phase::Closed {
             return Ok(());
         }
         if connection.phase() == Phase::Closing && timers.close_deadline.is_none() {
             timers.close_deadline = Some(Instant::now() + CLOSE_OK_TIMEOUT);
         }
-        timers.set_pending(!pending.is_empty());
+        timers.set_pending(unflushed || !pending.is_empty());
         let slices: Vec<IoSlice<'_>> = pending
             .iter()
             .take(MAX_CHUNKS_PER_WRITE)
@@ -109,14 +157,14 @@ async fn run(
         let deadline = timers.next_wakeup(connection, broker.settings.send_timeout);
         tokio::select! {
             biased;
-            written = writer.write_vectored(&slices), if !slices.is_empty() => {
+            written = write_or_flush(writer, &slices), if unflushed || !slices.is_empty() => {
+                unflushed = *buffers_writes && !slices.is_empty();
                 drop(slices);
-                let written = written?;
-                advance(&mut pending, written, send_buffer);
+                advance(&mut pending, written?, send_buffer);
                 timers.last_write = Instant::now();
                 timers.write_blocked_since = None;
             }
-            read = read_some(&mut reader, &mut input), if reading => {
+            read = read_some(reader, &mut input), if reading => {
                 if read? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -128,8 +176,19 @@ async fn run(
     }
 }
 
+/// Writes some bytes and returns their number, or flushes if there are none.
+async fn write_or_flush(
+    writer: &mut (impl AsyncWrite + Unpin),
+    slices: &[IoSlice<'_>],
+) -> io::Result<usize> {
+    match slices {
+        [] => writer.flush().await.map(|()| 0),
+        slices => writer.write_vectored(slices).await,
+    }
+}
+
 async fn read_some(
-    reader: &mut tokio::net::tcp::ReadHalf<'_>,
+    reader: &mut (impl AsyncRead + Unpin),
     input: &mut BytesMut,
 ) -> io::Result<usize> {
     // Room for one read; the rest of an incomplete frame precedes it.
@@ -225,13 +284,12 @@ impl Timers {
 
 /// Closes the socket so that the peer can read the final frame: unread input would cause a reset
 /// that discards it.
-async fn close_gracefully(mut stream: TcpStream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
+async fn close_gracefully(mut socket: Socket<impl AsyncRead + Unpin, impl AsyncWrite + Unpin>) {
     let mut rest = [0; 1024];
     let drained = timeout(LINGER_TIMEOUT, async {
-        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+        if socket.writer.shutdown().await.is_ok() {
+            while matches!(socket.reader.read(&mut rest).await, Ok(1..)) {}
+        }
     });
     if drained.await.is_err() {
         tracing::debug!("peer did not close its side");
@@ -249,7 +307,7 @@ mod tests {
     async fn a_blocked_peer_is_checked_only_at_the_send_timeout() {
         let (broker, _timers) = BrokerState::new(Settings::default());
         let broker = Arc::new(broker);
-        let guard = broker.register(None);
+        let guard = broker.register(None, false);
         let mut connection = Connection::new(broker, guard.send_buffer.clone());
         connection.phase = Phase::Running;
         connection.heartbeat = Duration::from_secs(20);

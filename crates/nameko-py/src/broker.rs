@@ -1,10 +1,11 @@
 //! The embedded broker, for development and tests.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use nameko_broker::{BrokerError, BrokerStats};
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use nameko_broker::{BrokerError, BrokerStats, Tls};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::Mutex;
@@ -22,18 +23,26 @@ pub(crate) struct Broker {
     port: u16,
     management_uri: Option<String>,
     management_port: Option<u16>,
+    tls_uri: Option<String>,
 }
 
 #[pymethods]
 impl Broker {
     #[new]
-    #[pyo3(signature = (host = "127.0.0.1", port = 0, management_port = None, max_message_size = None))]
+    #[pyo3(signature = (host = "127.0.0.1", port = 0, management_port = None, max_message_size = None, *, tls_port = None,
+        certfile = None, keyfile = None, cacertfile = None, fail_if_no_peer_cert = false))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(
         py: Python<'_>,
         host: &str,
         port: u16,
         management_port: Option<u16>,
         max_message_size: Option<u64>,
+        tls_port: Option<u16>,
+        certfile: Option<PathBuf>,
+        keyfile: Option<PathBuf>,
+        cacertfile: Option<PathBuf>,
+        fail_if_no_peer_cert: bool,
     ) -> PyResult<Self> {
         let name = host.to_owned();
         let mut builder = nameko_broker::Broker::builder();
@@ -42,6 +51,16 @@ impl Broker {
         }
         if let Some(bytes) = max_message_size {
             builder = builder.max_message_size(bytes);
+        }
+        if let Some(port) = tls_port {
+            let certfile =
+                certfile.ok_or_else(|| PyValueError::new_err("tls_port needs a certfile"))?;
+            let tls = Tls::new(&certfile, keyfile.as_ref().unwrap_or(&certfile)).port(port);
+            builder = builder.tls(match cacertfile {
+                None => tls,
+                Some(file) if fail_if_no_peer_cert => tls.require_client_certificates(file),
+                Some(file) => tls.request_client_certificates(file),
+            });
         }
         let start = runtime::handle()?.spawn(async move {
             let listen = |source| BrokerError::Listen { source };
@@ -61,6 +80,7 @@ impl Broker {
             port: broker.addr().port(),
             management_uri: broker.management_uri(),
             management_port: broker.management_addr().map(|addr| addr.port()),
+            tls_uri: broker.tls_uri(),
             inner: Arc::new(Mutex::new(Some(broker))),
         })
     }
@@ -87,6 +107,12 @@ impl Broker {
     #[getter]
     fn management_port(&self) -> Option<u16> {
         self.management_port
+    }
+
+    /// The URI for clients over TLS, with user and password; None without TLS.
+    #[getter]
+    fn tls_uri(&self) -> Option<&str> {
+        self.tls_uri.as_deref()
     }
 
     /// Adds a virtual host. Returns False if it exists.
@@ -168,7 +194,8 @@ fn start_error(error: &BrokerError, host: &str, port: u16) -> PyErr {
         .map(|reason| format!(": {reason}"))
         .unwrap_or_default();
     let port = match error {
-        BrokerError::ListenManagement { port, .. } => *port,
+        BrokerError::Tls { reason } => return PyValueError::new_err(reason.clone()),
+        BrokerError::ListenManagement { port, .. } | BrokerError::ListenTls { port, .. } => *port,
         _ => port,
     };
     PyOSError::new_err(format!("{host}:{port}: {error}{reason}"))

@@ -83,7 +83,7 @@
 //! | `cron` | | [`Cron`] and `#[cron]` |
 //! | `msgpack` | | the serializer `msgpack` |
 //! | `compression` | | bodies compressed with gzip or bzip2 |
-//! | `tls` | | `amqps://` and `AMQP_SSL` |
+//! | `tls` | | `amqps://` and `AMQP_SSL`; the TLS port of the embedded broker |
 //! | `anyhow` | | methods that return `anyhow::Result`; `From<anyhow::Error>` for [`Error`] |
 //! | `yaml` | | `Config::from_yaml` and `Config::from_file` |
 //! | `testing` | | [`testing`]; enables `embedded-broker` |

@@ -305,8 +305,8 @@ def rabbit_ssl_uri(request: pytest.FixtureRequest, rabbit_config: dict[str, Any]
 
     if not request.config.getoption("RABBIT_AMQP_URI"):
         pytest.skip(
-            "the broker in the test process does not support TLS: set --amqp-uri and "
-            "--amqp-ssl-port to those of a RabbitMQ server with TLS"
+            "the broker in the test process has no TLS port: set --amqp-uri and --amqp-ssl-port "
+            "to those of a RabbitMQ server, or of the command `nameko broker`, with TLS"
         )
     parts = urlsplit(rabbit_config[AMQP_URI_CONFIG_KEY])
     login, at, _ = parts.netloc.rpartition("@")

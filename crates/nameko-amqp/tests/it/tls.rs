@@ -6,7 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use nameko_amqp::{ConnectOptions, Connection, Error, Tls, Uri, Verify};
+use nameko_amqp::{ConnectOptions, Connection, Error, Login, Tls, Uri, Verify};
+use nameko_broker::Broker;
 use nameko_broker::testing::TestBroker;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -284,4 +285,26 @@ async fn an_amqps_uri_uses_tls() {
     options.uris = Uri::parse_list(&format!("amqps://guest:guest@{}", proxy.addr)).unwrap();
     // By default only the system's authorities are trusted.
     assert_fails(&options).await;
+}
+
+#[tokio::test]
+async fn external_logs_in_the_user_of_the_certificate() {
+    let tls = nameko_broker::Tls::new(file("server.pem"), file("server.key"))
+        .request_client_certificates(file("ca.pem"));
+    let broker = Broker::builder().tls(tls).start("127.0.0.1:0").await;
+    let broker = broker.unwrap();
+    let mut options = ConnectOptions::from_uri(&broker.tls_uri().unwrap()).unwrap();
+    options.uris[0].password = "wrong".into();
+    options.login = Login::External;
+    options.tls = Some(Tls {
+        certfile: Some(file("client.pem")),
+        keyfile: Some(file("client.key")),
+        ..trusting("ca.pem")
+    });
+    assert_connects(&options).await;
+
+    options.tls = Some(trusting("ca.pem"));
+    let error = in_time(Connection::open(&options)).await.unwrap_err();
+    assert!(error.to_string().contains("EXTERNAL"), "{error}");
+    broker.stop().await;
 }

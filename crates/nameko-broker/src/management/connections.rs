@@ -234,7 +234,7 @@ fn describe(client: &ConnectionInfo, broker: &BrokerState) -> Value {
         "peer_port": peer.map(|addr| addr.port()),
         "protocol": "AMQP 0-9-1",
         "type": "network",
-        "ssl": false,
+        "ssl": client.tls,
         "state": "running",
         "node": NODE,
     })

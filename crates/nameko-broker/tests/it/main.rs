@@ -49,3 +49,6 @@ mod transactions;
 mod hostile;
 /// `Broker` as a value: start, stop, restart, statistics.
 mod lifecycle;
+/// The TLS port: certificates, logins, refusals, logs.
+#[cfg(feature = "tls")]
+mod tls;

@@ -1,11 +1,11 @@
 use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
     protocol::{AMQPClass, channel, connection},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -15,17 +15,14 @@ use crate::support::with_timeout;
 pub(crate) const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 
 /// A raw AMQP client that can send any bytes.
-pub(crate) struct Peer {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Peer<S = TcpStream> {
+    pub(crate) stream: S,
     input: BytesMut,
 }
 
 impl Peer {
     pub(crate) async fn connect(addr: &str) -> Self {
-        Self {
-            stream: TcpStream::connect(addr).await.unwrap(),
-            input: BytesMut::new(),
-        }
+        Self::new(TcpStream::connect(addr).await.unwrap())
     }
 
     /// Returns the properties with which a broker introduces itself.
@@ -44,17 +41,60 @@ impl Peer {
     /// Connects and completes the handshake, with a heartbeat interval in seconds.
     pub(crate) async fn open(addr: &str, heartbeat: u16) -> Self {
         let mut peer = Self::connect(addr).await;
-        peer.write(HEADER).await;
-        peer.frame().await.unwrap();
-        peer.connection(connection::AMQPMethod::StartOk(connection::StartOk {
-            client_properties: FieldTable::default(),
-            mechanism: "PLAIN".into(),
-            response: "\0guest\0guest".into(),
+        peer.log_in("PLAIN", "\0guest\0guest").await;
+        assert!(peer.enter_vhost(heartbeat).await);
+        peer
+    }
+
+    /// Connects and opens channel 1.
+    pub(crate) async fn with_channel(addr: &str) -> Self {
+        let mut peer = Self::open(addr, 0).await;
+        peer.open_channel().await;
+        peer
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+        }
+    }
+
+    /// Sends the protocol header and `connection.start-ok`. Returns the offered mechanisms.
+    pub(crate) async fn log_in(&mut self, mechanism: &str, response: &str) -> String {
+        self.write(HEADER).await;
+        let Some(AMQPFrame::Method(0, AMQPClass::Connection(connection::AMQPMethod::Start(start)))) =
+            self.frame().await
+        else {
+            panic!("no connection.start");
+        };
+        let mut capabilities = FieldTable::default();
+        capabilities.insert(
+            "authentication_failure_close".into(),
+            AMQPValue::Boolean(true),
+        );
+        let mut client_properties = FieldTable::default();
+        client_properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+        self.connection(connection::AMQPMethod::StartOk(connection::StartOk {
+            client_properties,
+            mechanism: mechanism.into(),
+            response: response.into(),
             locale: "en_US".into(),
         }))
         .await;
-        peer.frame().await.unwrap();
-        peer.connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
+        start.mechanisms.to_string()
+    }
+
+    /// Completes the handshake after the login. Returns `false` if the login was refused.
+    pub(crate) async fn enter_vhost(&mut self, heartbeat: u16) -> bool {
+        let Some(AMQPFrame::Method(0, AMQPClass::Connection(connection::AMQPMethod::Tune(_)))) =
+            self.frame().await
+        else {
+            return false;
+        };
+        self.connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
             channel_max: 2047,
             frame_max: 131_072,
             heartbeat,
@@ -63,21 +103,15 @@ impl Peer {
         let open = connection::Open {
             virtual_host: "/".into(),
         };
-        peer.connection(connection::AMQPMethod::Open(open)).await;
-        peer.frame().await.unwrap();
-        peer
+        self.connection(connection::AMQPMethod::Open(open)).await;
+        self.frame().await.is_some()
     }
 
-    /// Connects and opens channel 1.
-    pub(crate) async fn with_channel(addr: &str) -> Self {
-        let mut peer = Self::open(addr, 0).await;
-        peer.method(
-            1,
-            AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
-        )
-        .await;
-        peer.frame().await.unwrap();
-        peer
+    /// Opens channel 1.
+    pub(crate) async fn open_channel(&mut self) {
+        let open = channel::AMQPMethod::Open(channel::Open {});
+        self.method(1, AMQPClass::Channel(open)).await;
+        self.frame().await.unwrap();
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {

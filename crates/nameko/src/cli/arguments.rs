@@ -200,7 +200,7 @@ pub struct CallArguments {
 
 #[cfg(feature = "embedded-broker")]
 #[derive(Debug, Args)]
-#[command(after_help = BROKER_HELP)]
+#[command(after_help = broker_help())]
 pub(super) struct BrokerArguments {
     /// Host name or address to listen on, may be given several times; 0.0.0.0 and :: listen on all
     /// interfaces
@@ -212,8 +212,34 @@ pub(super) struct BrokerArguments {
     /// Port of the HTTP management API; 0 selects a free port [default: off]
     #[arg(long, value_name = "PORT")]
     pub(super) management_port: Option<u16>,
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(super) tls: TlsArguments,
     #[command(flatten)]
     pub(super) log: LogArguments,
+}
+
+/// The TLS port of `nameko broker`.
+#[cfg(all(feature = "embedded-broker", feature = "tls"))]
+#[derive(Debug, Args)]
+#[command(about = None, long_about = None)]
+pub(super) struct TlsArguments {
+    /// Port for clients over TLS, in addition to --port; 0 selects a free port [default: off]
+    #[arg(long, value_name = "PORT", requires = "certfile")]
+    pub(super) tls_port: Option<u16>,
+    /// Certificate of the broker, in PEM, followed by those of intermediate authorities
+    #[arg(long, value_name = "FILE", requires = "tls_port")]
+    pub(super) certfile: Option<PathBuf>,
+    /// Private key of the certificate, in PEM [default: the file of --certfile]
+    #[arg(long, value_name = "FILE", requires = "tls_port")]
+    pub(super) keyfile: Option<PathBuf>,
+    /// Authorities of client certificates, in PEM; clients with a certificate may log in by
+    /// EXTERNAL
+    #[arg(long, value_name = "FILE", requires = "tls_port")]
+    pub(super) cacertfile: Option<PathBuf>,
+    /// Refuse TLS clients without a certificate
+    #[arg(long, requires = "cacertfile")]
+    pub(super) fail_if_no_peer_cert: bool,
 }
 
 /// Sources of the configuration: `--config`, `--broker` and `-d`. Later ones win, the variable
@@ -405,6 +431,17 @@ Examples:
   call hello_service.hello '\"you\"'
   call orders.place 17 \"{'express': True}\" --timeout 5 --context tenant=acme
   call \"hello_service.hello(name='you')\"";
+
+#[cfg(feature = "embedded-broker")]
+fn broker_help() -> String {
+    let tls = match cfg!(feature = "tls") {
+        true => {
+            "\n  nameko broker --tls-port 5671 --certfile server.pem --keyfile server.key   # amqps://, too"
+        }
+        false => "",
+    };
+    format!("{BROKER_HELP}{tls}")
+}
 
 #[cfg(feature = "embedded-broker")]
 const BROKER_HELP: &str = "\

@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+#[cfg(feature = "tls")]
+use nameko_broker::Tls;
 use nameko_broker::{Broker, BrokerError};
 
 use super::arguments::BrokerArguments;
+#[cfg(feature = "tls")]
+use super::arguments::TlsArguments;
 use super::endpoint::{LOCAL, is_configured, is_there};
 use super::failure::Failure;
 use super::signals::Signals;
@@ -20,13 +24,21 @@ pub(super) async fn serve(arguments: &BrokerArguments) -> Result<ExitCode, Failu
     if let Some(port) = arguments.management_port {
         builder = builder.management_port(port);
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = tls(&arguments.tls) {
+        builder = builder.tls(tls);
+    }
     let broker = builder
         .start(&addresses[..])
         .await
-        .map_err(|error| cannot_listen(&error, arguments))?;
+        .map_err(|error| cannot_start(&error, arguments))?;
     announce(format_args!("ready at {}", broker.uri()))?;
     for address in broker.addrs().iter().skip(1) {
         announce(format_args!("also listening on {address}"))?;
+    }
+    #[cfg(feature = "tls")]
+    if let Some(uri) = broker.tls_uri() {
+        announce(format_args!("TLS at {uri}"))?;
     }
     if let Some(uri) = broker.management_uri() {
         announce(format_args!("management API at {uri}/api/"))?;
@@ -74,12 +86,27 @@ async fn resolve(arguments: &BrokerArguments) -> Result<Vec<SocketAddr>, Failure
     Ok(addresses)
 }
 
-fn cannot_listen(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
+/// Returns the TLS port, if one is wanted.
+#[cfg(feature = "tls")]
+fn tls(arguments: &TlsArguments) -> Option<Tls> {
+    let (port, certfile) = (arguments.tls_port?, arguments.certfile.as_ref()?);
+    let keyfile = arguments.keyfile.as_ref().unwrap_or(certfile);
+    let tls = Tls::new(certfile, keyfile).port(port);
+    Some(match &arguments.cacertfile {
+        None => tls,
+        Some(file) if arguments.fail_if_no_peer_cert => tls.require_client_certificates(file),
+        Some(file) => tls.request_client_certificates(file),
+    })
+}
+
+fn cannot_start(error: &BrokerError, arguments: &BrokerArguments) -> Failure {
     let source =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     let host = arguments.host.join(", ");
     let (port, option) = match error {
         BrokerError::ListenManagement { port, .. } => (*port, "--management-port"),
+        #[cfg(feature = "tls")]
+        BrokerError::ListenTls { port, .. } => (*port, "--tls-port"),
         _ => (arguments.port, "--port"),
     };
     let Some(source) = source else {

@@ -2,6 +2,8 @@
 
 use std::net::{TcpListener, TcpStream};
 
+#[cfg(feature = "tls")]
+use nameko::amqp::Tls;
 use nameko::amqp::{ConnectOptions, Connection};
 
 use crate::NAMEKO;
@@ -31,6 +33,88 @@ fn prints_the_uri_of_the_management_api_if_enabled() {
     TcpStream::connect(address).unwrap();
     broker.signal("TERM");
     assert_eq!(broker.wait(), Some(0));
+}
+
+/// Returns the path of a certificate or key of `nameko-amqp`'s tests.
+#[cfg(feature = "tls")]
+fn file(name: &str) -> String {
+    let folder = env!("CARGO_MANIFEST_DIR");
+    format!("{folder}/../nameko-amqp/tests/it/certificates/{name}")
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn serves_clients_over_tls() {
+    let (certfile, keyfile) = (file("server.pem"), file("server.key"));
+    let arguments = [
+        "broker",
+        "--port",
+        "0",
+        "--tls-port",
+        "0",
+        "--certfile",
+        &certfile,
+        "--keyfile",
+        &keyfile,
+        "--cacertfile",
+        &file("ca.pem"),
+        "--fail-if-no-peer-cert",
+    ];
+    let mut broker = Program::start(command(NAMEKO, arguments));
+    let line = broker.wait_for("TLS at amqps://guest:guest@127.0.0.1:");
+    let mut options = ConnectOptions::from_uri(line.strip_prefix("TLS at ").unwrap()).unwrap();
+    let tls = options.tls.insert(Tls {
+        ca_certs: Some(file("ca.pem").into()),
+        ..Tls::default()
+    });
+    tls.certfile = Some(file("client.pem").into());
+    tls.keyfile = Some(file("client.key").into());
+    Connection::open(&options).await.unwrap().close().await;
+    broker.signal("TERM");
+    assert_eq!(broker.wait(), Some(0));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn unusable_tls_options_are_errors() {
+    let certfile = file("server.pem");
+    let with_certificate = [
+        "broker",
+        "--port",
+        "0",
+        "--tls-port",
+        "0",
+        "--certfile",
+        &certfile,
+    ];
+    let ended = run(command(NAMEKO, with_certificate), "");
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stderr
+            .starts_with("Error: cannot read a private key from certfile")
+            && ended.stderr.contains("server.pem"),
+        "{ended:?}"
+    );
+    for (arguments, named) in [
+        (&["broker", "--tls-port", "0"][..], "--certfile"),
+        (&["broker", "--certfile", "x"], "--tls-port"),
+        (
+            &[
+                "broker",
+                "--tls-port",
+                "0",
+                "--certfile",
+                "x",
+                "--fail-if-no-peer-cert",
+            ],
+            "--cacertfile",
+        ),
+    ] {
+        let ended = run(command(NAMEKO, arguments), "");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(named), "{ended:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,1 @@
+../../nameko-amqp/src/certificate_files.rs

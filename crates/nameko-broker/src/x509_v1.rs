@@ -1,0 +1,1 @@
+../../nameko-amqp/src/x509_v1.rs
