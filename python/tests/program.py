@@ -65,11 +65,14 @@ class Program:
             self._lines.put(line)
         self._lines.put(None)
 
-    def wait_for(self, text):
-        """Reads until a line contains the text, and returns that line."""
+    def wait_for(self, text, timeout=TIMEOUT):
+        """Reads until a line contains the text, and returns that line.
+
+        ``timeout`` is the number of seconds for each line.
+        """
         while True:
             try:
-                line = self._lines.get(timeout=TIMEOUT)
+                line = self._lines.get(timeout=timeout)
             except queue.Empty:
                 raise AssertionError("no {!r} in: {}".format(text, "".join(self.seen)))
             assert line is not None, "it ended without {!r}: {}".format(text, "".join(self.seen))

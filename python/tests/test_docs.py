@@ -2,12 +2,14 @@
 
 A sample that cannot run here is marked in its info string, ```python no_run, and its page is
 listed in ``NOT_RUN`` with the reason. rustdoc runs the Rust samples, of the pages that are chapters
-of ``nameko::guide``.
+of ``nameko::guide``. An excerpt, ```python examples/shop/stock.py, is a part of that file, which
+has tests of its own.
 """
 
 import importlib.util
 import re
 import sys
+import textwrap
 import types
 from pathlib import Path
 
@@ -35,8 +37,12 @@ pages = load(ROOT / "scripts" / "docs" / "pages.py")
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 
 
-def samples(page, language):
+def blocks(page, language):
     return [fence for fence in pages.fences(PAGES[page]) if fence.language == language]
+
+
+def samples(page, language):
+    return [fence for fence in blocks(page, language) if fence.source is None]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if samples(page, "python")])
@@ -65,9 +71,33 @@ def test_no_sample_hides_behind_another_info_string():
     for page, text in PAGES.items():
         for fence in pages.fences(text):
             if re.match(r"py|rs|rust", fence.language, re.IGNORECASE):
-                assert tuple(fence.words) in allowed, f"{page}:{fence.first + 1}"
-        assert text.count("```python") == len(samples(page, "python")), page
-        assert text.count("```rust") == len(samples(page, "rust")), page
+                words = [word for word in fence.words if word != fence.source]
+                assert tuple(words) in allowed, f"{page}:{fence.first + 1}"
+        assert text.count("```python") == len(blocks(page, "python")), page
+        assert text.count("```rust") == len(blocks(page, "rust")), page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_excerpts_are_parts_of_their_files(page):
+    for fence in pages.fences(PAGES[page]):
+        if fence.source is not None:
+            found = contains((ROOT / fence.source).read_text(), fence.code)
+            assert found, f"{page}:{fence.first + 1} differs from {fence.source}"
+
+
+def contains(text, excerpt):
+    """Whether adjacent lines of a text are the excerpt, apart from a common indentation."""
+    lines = text.splitlines(keepends=True)
+    length = excerpt.count("\n")
+    parts = ("".join(lines[first : first + length]) for first in range(len(lines)))
+    return any(textwrap.dedent(part) == excerpt for part in parts)
+
+
+def test_an_excerpt_may_have_another_indentation_but_no_other_line():
+    text = "class A:\n    def b(self):\n        return 1\n"
+    assert contains(text, "def b(self):\n    return 1\n")
+    assert not contains(text, "def b(self):\nreturn 1\n")
+    assert not contains(text, "def b(self):\n    return\n")
 
 
 def test_rust_samples_are_tested_by_rustdoc():

@@ -36,6 +36,11 @@ class Fence:
     def language(self) -> str:
         return self.words[0]
 
+    @property
+    def source(self) -> str | None:
+        """The file that the block is an excerpt of: ``python examples/shop/stock.py`` names it."""
+        return next((word for word in self.words[1:] if "/" in word), None)
+
 
 @dataclass(frozen=True)
 class Link:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from mixed_fleet import BINARIES
 from program import NAMEKO, ROOT, TIMEOUT, Program
 from sqlalchemy import make_url
 from webclient import Answer
@@ -19,7 +20,10 @@ from nameko.standalone.rpc import ClusterRpcProxy
 
 SERVICES = ("stock", "orders", "notifications", "reports", "feed", "gateway")
 FOLDER = ROOT / "examples" / "shop"
-RUST_PROGRAM = ROOT / "target" / "debug" / "shop"
+RUST_PROGRAM = BINARIES / "shop"
+
+# Seconds. Processes start slowly on a busy machine.
+START_TIMEOUT = 120
 
 
 @contextmanager
@@ -55,9 +59,9 @@ class Shop:
         for service in services:
             program = self.programs[service] = self._spawn(service)
             if service in ("feed", "gateway"):
-                url = program.wait_for("listening on").split()[-1]
+                url = program.wait_for("listening on", START_TIMEOUT).split()[-1]
                 self.addresses[service] = urlsplit(url).netloc
-            program.wait_for("ready at")
+            program.wait_for("ready at", START_TIMEOUT)
 
     def kill(self, service):
         """Ends a process as `kill -9` does."""
@@ -67,12 +71,13 @@ class Shop:
     def another(self, service):
         """Runs another instance of a service for the duration of the block."""
         with self._spawn(service) as program:
-            program.wait_for("ready at")
+            program.wait_for("ready at", START_TIMEOUT)
             yield
 
     def _spawn(self, service):
         command, name = NAMEKO, "examples.shop." + service
         if service in self.in_rust:
+            assert RUST_PROGRAM.exists(), "{} is missing: make built".format(RUST_PROGRAM)
             command, name = [RUST_PROGRAM], service
         config = FOLDER / "config.yaml"
         return Program(

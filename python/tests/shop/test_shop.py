@@ -12,7 +12,7 @@ from shop_fleet import wait_for
 import websocket
 
 # Processes start slowly on a busy machine.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 PAGE_ORIGIN = "http://127.0.0.1:8001"
 
