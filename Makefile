@@ -20,7 +20,7 @@ export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
 # The language of the services of `make shop`: python, rust, or mixed. The gateway's port; the feed
 # listens on the next one.
-SHOP ?= python
+SHOP ?= mixed
 SHOP_PORT ?= 8000
 
 # Builds show progress on a terminal only.

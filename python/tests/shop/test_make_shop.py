@@ -29,10 +29,11 @@ def free_ports(number):
             return port
 
 
-def test_opens_the_shop_until_ctrl_c(rabbit_uri, database_url):
+@pytest.mark.parametrize("languages", ["python", "mixed"])
+def test_opens_the_shop_until_ctrl_c(rabbit_uri, database_url, languages):
     port = free_ports(2)
     with Program(
-        *("python", str(port)),
+        *(languages, str(port)),
         command=[sys.executable, SCRIPT],
         AMQP_URI=rabbit_uri,
         POSTGRESQL_URL=database_url,
