@@ -473,8 +473,8 @@ async fn malformed_messages_do_not_stop_the_service() {
             "application/data",
             "",
             request,
-            "TypeError",
-            "string indices",
+            "MalformedRequest",
+            "not an object",
         ),
         ("application/text", "", b"\xff", "MalformedRequest", "utf-8"),
     ] {

@@ -133,7 +133,6 @@ async fn invalid_frames_are_refused_with_specific_codes() {
             raw(1, 1, &[0, 50, 0, 10, 0, 0, 1, 0xff, 0, 0, 0, 0, 0]),
             502,
         ),
-        ("a transaction", raw(1, 1, &[0, 90, 0, 10]), 540),
     ] {
         let mut peer = Peer::with_channel(&addr(&broker)).await;
         peer.write(&bytes).await;
