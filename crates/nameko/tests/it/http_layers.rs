@@ -251,7 +251,10 @@ async fn a_layer_is_created_from_the_configuration_and_its_error_fails_the_start
     container.stop().await;
 
     let error = build("\n").start().await.unwrap_err().to_string();
-    assert!(error.contains("ALLOWED_ORIGIN must be an origin"), "{error}");
+    assert!(
+        error.contains("ALLOWED_ORIGIN must be an origin"),
+        "{error}"
+    );
 }
 
 /// A service that never answers.
