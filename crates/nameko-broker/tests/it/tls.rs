@@ -121,14 +121,17 @@ impl io::Write for Logs {
 }
 
 impl Logs {
-    /// Collects logs until the guard is dropped.
-    fn collect(&self) -> tracing::subscriber::DefaultGuard {
+    /// Collects logs until the guards are dropped.
+    fn collect(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
         let logs = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || logs.clone())
             .with_ansi(false)
             .finish();
-        tracing::subscriber::set_default(subscriber)
+        // With one subscriber in the process, `tracing` asks that of the thread that reaches a log
+        // statement first, in another test none, and remembers the answer. A second one prevents it.
+        let second = tracing::Dispatch::new(tracing_subscriber::registry());
+        (tracing::subscriber::set_default(subscriber), second)
     }
 
     async fn wait_for(&self, text: &str) -> String {
