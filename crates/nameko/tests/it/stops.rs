@@ -262,6 +262,7 @@ async fn a_start_ended_by_a_kill_returns_the_reason() {
 
 #[tokio::test]
 async fn a_second_start_and_a_start_during_stop_are_distinct_errors() {
+    let _turn = ONE_BY_ONE.lock().await;
     let container = Container::new::<Stubborn>(no_broker()).unwrap();
     container.start().await.unwrap();
     let error = container.start().await.unwrap_err();
