@@ -26,7 +26,6 @@ pub struct Extractor {
 /// The extraction of a parameter that needs the worker and the service, a value of the type that
 /// has the method.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "for requests"))]
 pub(crate) struct InWorker {
     /// Extracts the parameter, unless it was extracted before, or needs the body and that is not
     /// read.
