@@ -3,16 +3,7 @@
 from urllib.parse import urlsplit
 
 import pytest
-from shop_fleet import SERVICES, Shop, new_database
-
-# The services in Rust, the others are in Python.
-MIXTURES = {
-    "python": (),
-    "rust": SERVICES,
-    # Each service of one language calls one of the other.
-    "rust_behind": ("stock", "orders", "reports"),
-    "rust_in_front": ("notifications", "feed", "gateway"),
-}
+from shop_fleet import MIXTURES, SERVICES, Shop, new_database
 
 
 @pytest.fixture

@@ -19,6 +19,15 @@ import websocket
 from nameko.standalone.rpc import ClusterRpcProxy
 
 SERVICES = ("stock", "orders", "notifications", "reports", "feed", "gateway")
+# The services in Rust, the others are in Python.
+MIXTURES = {
+    "python": (),
+    "rust": SERVICES,
+    # Each service of one language calls one of the other.
+    "rust_behind": ("stock", "orders", "reports"),
+    "rust_in_front": ("notifications", "feed", "gateway"),
+}
+
 FOLDER = ROOT / "examples" / "shop"
 RUST_PROGRAM = BINARIES / "shop"
 
@@ -42,6 +51,17 @@ def new_database():
             yield url
         finally:
             connection.execute("DROP DATABASE {} WITH (FORCE)".format(name))
+
+
+def next_push(page, product):
+    """Returns the next event of a page about an order of ``product``.
+
+    The page also gets the orders of earlier tests whose events were still on their way.
+    """
+    while True:
+        event = json.loads(page.recv())
+        if event["data"]["product"] == product:
+            return event
 
 
 class Shop:
