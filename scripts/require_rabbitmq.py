@@ -9,9 +9,9 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+from nameko.testing.rabbit import default_api_uri
+
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
-# Distance of the API's port from the AMQP port, by default 5672 and 15672.
-MANAGEMENT_PORT_OFFSET = 10_000
 # A starting node serves AMQP shortly before the API.
 API_TIMEOUT_SECONDS = 20
 
@@ -19,7 +19,7 @@ API_TIMEOUT_SECONDS = 20
 def main(uri: str) -> str | None:
     parts = urlsplit(uri)
     host, port = parts.hostname or "localhost", parts.port or 5672
-    management_port = port + MANAGEMENT_PORT_OFFSET
+    management_port = urlsplit(default_api_uri(uri)).port
     hint = "install and start it (apt-get install rabbitmq-server), or set RABBITMQ_URI"
     try:
         with socket.create_connection((host, port), timeout=5) as peer:

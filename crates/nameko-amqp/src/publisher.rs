@@ -94,8 +94,8 @@ pub struct PublishOptions<'a> {
     pub retry: Option<Retry>,
     /// Whether to wait for the broker's confirm.
     pub confirm: bool,
-    /// Time limit of the publish with its retries, `None` to wait without limit, also
-    /// for a broker that is short of memory. [`Retry::time_limit`] leaves time for the retries.
+    /// Time limit of the publish with its retries, `None` to wait without limit, also for a
+    /// broker that is short of memory. [`Retry::time_limit`] leaves time for the retries.
     pub timeout: Option<Duration>,
     /// Exchanges and queues to declare before the message is published.
     pub declarations: &'a [&'a Declarations],

@@ -21,7 +21,7 @@ use crate::{
     peer::Peer,
     socket::Socket,
     uri::Uri,
-    x509_v1::Certificate,
+    x509_v1::{Certificate, verify_handshake},
 };
 
 /// Performs the TLS handshake.
@@ -227,13 +227,8 @@ impl Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Option<Result<HandshakeSignatureValid, rustls::Error>> {
-        let verified = Certificate::of_version_1(certificate)?.verify_handshake(
-            message,
-            signature.scheme,
-            signature.signature(),
-            &self.provider.signature_verification_algorithms,
-        );
-        Some(verified.map(|()| HandshakeSignatureValid::assertion()))
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_handshake(certificate, message, signature, algorithms)
     }
 }
 

@@ -9,7 +9,8 @@
 use std::time::Duration;
 
 use rustls::{
-    CertificateError, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error,
+    client::danger::HandshakeSignatureValid,
     crypto::WebPkiSupportedAlgorithms,
     pki_types::{CertificateDer, UnixTime},
 };
@@ -22,6 +23,17 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 /// `[0] EXPLICIT`, the version, which version 1 leaves out.
 const VERSION: u8 = 0xA0;
+
+/// Verifies a signature of the handshake by a certificate of version 1, `None` for others.
+pub(crate) fn verify_handshake(
+    certificate: &CertificateDer<'_>,
+    message: &[u8],
+    signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Option<Result<HandshakeSignatureValid, Error>> {
+    let certificate = Certificate::of_version_1(certificate)?;
+    Some(certificate.verify_handshake(message, signature, algorithms))
+}
 
 /// A certificate, borrowed from its encoding.
 pub(crate) struct Certificate<'a> {
@@ -131,26 +143,25 @@ impl<'a> Certificate<'a> {
     }
 
     /// Verifies a signature of the handshake by the key of the certificate.
-    pub(crate) fn verify_handshake(
+    fn verify_handshake(
         &self,
         message: &[u8],
-        scheme: SignatureScheme,
-        signature: &[u8],
+        signature: &DigitallySignedStruct,
         algorithms: &WebPkiSupportedAlgorithms,
-    ) -> Result<(), Error> {
+    ) -> Result<HandshakeSignatureValid, Error> {
         let known = algorithms
             .mapping
             .iter()
-            .find(|(supported, _)| *supported == scheme)
+            .find(|(supported, _)| *supported == signature.scheme)
             .map_or(&[][..], |(_, algorithms)| algorithms);
         let verified = known.iter().any(|algorithm| {
             algorithm.public_key_alg_id().as_ref() == self.key_algorithm
                 && algorithm
-                    .verify_signature(self.key, message, signature)
+                    .verify_signature(self.key, message, signature.signature())
                     .is_ok()
         });
         match verified {
-            true => Ok(()),
+            true => Ok(HandshakeSignatureValid::assertion()),
             false => Err(CertificateError::BadSignature.into()),
         }
     }

@@ -13,7 +13,7 @@ use rustls::{
     },
 };
 
-use crate::x509_v1::{Certificate, Reader, SEQUENCE};
+use crate::x509_v1::{Certificate, Reader, SEQUENCE, verify_handshake};
 
 /// DER tags, X.690.
 const SET: u8 = 0x31;
@@ -94,13 +94,8 @@ impl ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Option<Result<HandshakeSignatureValid, Error>> {
-        let verified = Certificate::of_version_1(certificate)?.verify_handshake(
-            message,
-            signature.scheme,
-            signature.signature(),
-            &self.provider.signature_verification_algorithms,
-        );
-        Some(verified.map(|()| HandshakeSignatureValid::assertion()))
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_handshake(certificate, message, signature, algorithms)
     }
 }
 

@@ -71,7 +71,7 @@ impl Extractors {
     }
 
     /// Extracts the other parameters in order: first those that do not need the body, then, with
-    /// the body, those that need the worker too. What is left needs only the body.
+    /// the body, those that need the worker too. The remaining ones need only the body.
     pub(crate) async fn extract_in_worker<S: Any + Send + Sync>(
         &self,
         origin: &mut Origin,

@@ -88,7 +88,7 @@ impl TestEnv {
         self.version >= version
     }
 
-    /// Returns what RabbitMQ answers since 4.0, or what it answered before.
+    /// Returns the answer of RabbitMQ 4.0 and newer, or that of earlier versions.
     pub(crate) fn since_4<T>(&self, answer: T, before: T) -> T {
         if self.since((4, 0)) { answer } else { before }
     }

@@ -106,7 +106,7 @@ async fn is_refused(broker: &Broker, certificate: Option<&str>) -> bool {
     }
 }
 
-/// Collects what is logged on this thread.
+/// Collects the logs of this thread.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<u8>>>);
 
@@ -129,7 +129,7 @@ impl Logs {
             .with_ansi(false)
             .finish();
         // With one subscriber in the process, `tracing` asks that of the thread that reaches a log
-        // statement first, in another test none, and remembers the answer. A second one prevents it.
+        // statement first, in another test none, and caches the answer. A second one prevents it.
         let second = tracing::Dispatch::new(tracing_subscriber::registry());
         (tracing::subscriber::set_default(subscriber), second)
     }

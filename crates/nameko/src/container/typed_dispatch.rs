@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::{
     method::MethodHandle,
     service_dispatch::{ServiceDispatch, Work},
@@ -10,7 +12,9 @@ use crate::{
     arguments::Arguments,
     error::{Error, Result},
     protocol::Fault,
+    reply::Outcome,
     service::{Call, Injector, Method, Service},
+    worker::WorkerContext,
 };
 
 pub(super) struct TypedDispatch<S> {
@@ -33,52 +37,77 @@ impl<S: Service> ServiceDispatch for TypedDispatch<S> {
     }
 
     fn prepare(&self, index: usize, arguments: Arguments) -> Result<Work> {
-        let method = self.methods.get(index).ok_or_else(|| unknown(index))?;
-        if method.extractors.need_worker() && arguments.has_origin() {
-            return self.prepare_in_worker(index, method, arguments);
-        }
-        let call = bind(method, arguments)?;
+        let call = self.prepare_call(index, arguments)?;
         let injector = self.injector.clone();
         Ok(Box::new(move |worker| {
             Box::pin(async move {
                 let service = injector.inject(worker.ctx.clone()).await?;
                 worker.set_up().await?;
-                Ok(call.run(&service).await)
+                Ok(match call {
+                    Prepared::Decoded(call) => call.run(&service).await,
+                    Prepared::Undecoded(call) => call.run(&worker.ctx, &service).await,
+                })
             })
         }))
     }
 }
 
 impl<S: Service> TypedDispatch<S> {
-    /// Prepares a worker that extracts arguments itself.
-    fn prepare_in_worker(
-        &self,
-        index: usize,
-        method: &Method<S>,
-        mut arguments: Arguments,
-    ) -> Result<Work> {
+    fn prepare_call(&self, index: usize, mut arguments: Arguments) -> Result<Prepared<S>> {
+        let method = self.methods.get(index).ok_or_else(|| unknown(index))?;
+        if !method.extractors.need_worker() || !arguments.has_origin() {
+            return bind(method, arguments).map(Prepared::Decoded);
+        }
         if let Some(origin) = arguments.origin_mut() {
             method.extractors.extract_before_worker(origin)?;
         }
-        let (injector, methods) = (self.injector.clone(), self.methods.clone());
-        Ok(Box::new(move |worker| {
-            Box::pin(async move {
-                let service = injector.inject(worker.ctx.clone()).await?;
-                worker.set_up().await?;
-                let method = methods.get(index).ok_or_else(|| unknown(index))?;
-                if let Some(origin) = arguments.origin_mut() {
-                    let extractors = &method.extractors;
-                    let extracted = extractors.extract_in_worker(origin, &worker.ctx, &service);
-                    if let Err(error) = extracted.await {
-                        return Ok(Err(Fault::of(&error)));
-                    }
-                }
-                match bind(method, arguments) {
-                    Ok(call) => Ok(call.run(&service).await),
-                    Err(error) => Ok(Err(Fault::of(&error))),
-                }
-            })
-        }))
+        Ok(Prepared::Undecoded(Box::new(UndecodedCall {
+            methods: self.methods.clone(),
+            index,
+            arguments,
+        })))
+    }
+}
+
+enum Prepared<S> {
+    Decoded(Call<S>),
+    /// Boxed, since it is large and rare.
+    Undecoded(Box<UndecodedCall<S>>),
+}
+
+/// A call whose worker extracts arguments itself.
+struct UndecodedCall<S> {
+    methods: Arc<[Method<S>]>,
+    index: usize,
+    arguments: Arguments,
+}
+
+impl<S: Service> UndecodedCall<S> {
+    fn run<'a>(
+        mut self: Box<Self>,
+        ctx: &'a WorkerContext,
+        service: &'a S,
+    ) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            self.extract(ctx, service).await?;
+            let Self {
+                methods,
+                index,
+                arguments,
+            } = *self;
+            let method = methods.get(index).ok_or_else(|| unknown(index));
+            let call = method.and_then(|method| bind(method, arguments));
+            call.map_err(|error| Fault::of(&error))?.run(service).await
+        })
+    }
+
+    async fn extract(&mut self, ctx: &WorkerContext, service: &S) -> Result<(), Fault> {
+        let method = self.methods.get(self.index);
+        if let (Some(method), Some(origin)) = (method, self.arguments.origin_mut()) {
+            let extracted = method.extractors.extract_in_worker(origin, ctx, service);
+            extracted.await.map_err(|error| Fault::of(&error))?;
+        }
+        Ok(())
     }
 }
 

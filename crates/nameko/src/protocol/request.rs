@@ -248,7 +248,7 @@ fn missing_half(args: Option<bool>, kwargs: Option<bool>) -> Fault {
     )
 }
 
-/// Creates the error for a request that is no mapping: `kind` is what it is instead. Nameko 2 has
+/// Creates the error for a request that is no mapping but of another `kind` of value. Nameko 2 has
 /// the `TypeError` of Python's `body["args"]` by accident; both fronts name the fault.
 fn not_a_mapping(kind: &str) -> Fault {
     Fault::nameko(

@@ -69,11 +69,7 @@ impl BeforeWorker {
                 return Ok(());
             }
             let value = T::from_request(request, name);
-            // It is extracted again with the body.
-            if !request.body_was_requested() {
-                request.keep_extracted(name, value?);
-            }
-            Ok(())
+            keep(request, name, value)
         }
         Extractor {
             name,
@@ -126,11 +122,7 @@ impl InWorker {
                     return Ok(());
                 }
                 let value = T::from_request(request, name, worker, service).await;
-                // It is extracted again with the body.
-                if !request.body_was_requested() {
-                    request.keep_extracted(name, value?);
-                }
-                Ok(())
+                keep(request, name, value)
             })
         }
         Extractor {
@@ -148,6 +140,14 @@ impl InWorker {
     pub const fn reads_path<S, T: AsyncFromRequest<S>>(self) -> bool {
         T::READS_PATH
     }
+}
+
+/// Keeps an extracted argument, or its error, unless it is extracted again with the body.
+fn keep<T: Any + Send>(request: &Request, name: &'static str, value: Result<T>) -> Result<()> {
+    if !request.body_was_requested() {
+        request.keep_extracted(name, value?);
+    }
+    Ok(())
 }
 
 fn read_body(origin: &mut Origin) -> BoxFuture<'_, Result<()>> {
