@@ -12,6 +12,8 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
 };
 
+use crate::death_history;
+
 /// The maximum depth of lists and dicts in headers, which also bounds a list that contains itself.
 const MAX_NESTING_DEPTH: usize = 64;
 
@@ -62,9 +64,10 @@ pub(crate) fn properties(dict: &Bound<'_, PyDict>) -> PyResult<Properties> {
             "user_id" => set_text(&mut properties.user_id, &value),
             "app_id" => set_text(&mut properties.app_id, &value),
             "cluster_id" => set_text(&mut properties.cluster_id, &value),
-            "application_headers" | "headers" => {
-                table(&value, 0).map(|headers| properties.headers = headers)
-            }
+            "application_headers" | "headers" => table(&value, 0).map(|mut headers| {
+                death_history::keep(&mut headers);
+                properties.headers = headers;
+            }),
             "delivery_mode" => value
                 .extract()
                 .map(|mode| properties.delivery_mode = Some(mode)),

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::timeout;
 
 use crate::convert;
+use crate::death_history;
 use crate::error::Failure;
 use crate::jobs;
 use crate::options::{Options, PublisherHandle};
@@ -178,7 +179,9 @@ impl Delivery {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = self.headers.get_or_try_init(py, || {
-            convert::table_dict(py, &self.message.properties.headers).map(Bound::unbind)
+            let headers = &self.message.properties.headers;
+            let restored = death_history::restore(headers);
+            convert::table_dict(py, restored.as_ref().unwrap_or(headers)).map(Bound::unbind)
         })?;
         Ok(headers.bind(py).clone())
     }

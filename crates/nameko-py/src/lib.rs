@@ -15,6 +15,7 @@ mod callbacks;
 mod completions;
 mod consumers;
 mod convert;
+mod death_history;
 mod delivery;
 mod error;
 mod finalization;

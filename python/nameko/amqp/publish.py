@@ -180,10 +180,23 @@ class Producer:
         self._declared.setdefault(self._options, set()).update(self._undeclared(entities))
 
     def _undeclared(self, entities: Any) -> dict[Any, Any]:
-        """Returns the entities that have not been declared before, by key."""
+        """Returns the entities that have not been declared before, or may have been deleted by the
+        broker since, by key."""
         declared = self._declared.get(self._options, ())
         keyed = {_entity_key(entity): entity for entity in entities}
-        return {key: entity for key, entity in keyed.items() if key not in declared}
+        return {
+            key: entity
+            for key, entity in keyed.items()
+            if key not in declared or self._can_vanish_unnoticed(entity)
+        }
+
+    def _can_vanish_unnoticed(self, entity: Any) -> bool:
+        """Whether the broker may delete the entity without the publisher noticing. A missing
+        exchange is noticed by the reply to a message with confirm."""
+        if isinstance(entity, Queue):
+            queue = queue_to_dict(entity)
+            return queue["auto_delete"] or "x-expires" in queue["arguments"]
+        return bool(entity.auto_delete) and not self.confirms
 
     def _should_redeclare(self, exc: _nameko.AmqpError, declare: Any) -> bool:
         """Whether a message may have failed because a declared entity has been deleted."""

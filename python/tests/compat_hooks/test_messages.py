@@ -106,24 +106,9 @@ class TestMessage:
         assert message.body == message.payload == b"\xff\x00"
         message.ack()
 
-    def test_a_delayed_message_has_an_x_death_header(self, receive, send, queue, config, uid):
+    def test_a_delayed_message_has_an_x_death_header(self, receive, queue, delay, send_late):
         """Delay by dead letters: a message expires in a queue without consumers."""
-        delay = Queue(
-            "delay-" + uid,
-            Exchange("delay-" + uid, auto_delete=True),
-            routing_key=queue.name,
-            expires=10,
-            queue_arguments={"x-dead-letter-exchange": ""},
-        )
-        PublisherCore(config["AMQP_URI"]).publish(
-            "late",
-            exchange=delay.exchange,
-            routing_key=queue.name,
-            declare=[delay],
-            expiration=0.05,
-            mandatory=True,
-            headers={"kept": 1},
-        )
+        send_late("late", headers={"kept": 1})
         message = receive()
         assert message.payload == "late"
         assert message.headers["kept"] == 1
@@ -132,6 +117,59 @@ class TestMessage:
         assert (death["queue"], death["reason"], death["count"]) == (delay.name, "expired", 1)
         assert death["routing-keys"] == [queue.name]
         message.ack()
+
+    def test_a_message_that_is_delayed_again_counts_its_deaths(self, receive, send_late):
+        """Extensions count retries so. RabbitMQ 4 starts a new x-death at each republishing."""
+        headers, counts = {}, []
+        for _ in range(3):
+            send_late("late", headers=headers)
+            message = receive()
+            headers = message.headers
+            counts += [death["count"] for death in headers["x-death"]]
+            message.ack()
+        assert counts == [1, 2, 3]
+
+    @pytest.fixture
+    def delay(self, queue, uid):
+        return Queue(
+            "delay-" + uid,
+            Exchange("delay-" + uid, auto_delete=True),
+            routing_key=queue.name,
+            expires=10,
+            queue_arguments={"x-dead-letter-exchange": ""},
+        )
+
+    @pytest.fixture
+    def send_late(self, queue, delay, config):
+        def send_late(payload, **options):
+            PublisherCore(config["AMQP_URI"]).publish(
+                payload,
+                exchange=delay.exchange,
+                routing_key=queue.name,
+                declare=[delay],
+                expiration=0.05,
+                mandatory=True,
+                **options,
+            )
+
+        return send_late
+
+
+@pytest.mark.parametrize("lifetime", [{"expires": 60}, {"auto_delete": True}])
+def test_a_queue_that_the_broker_deleted_is_declared_again(config, uid, lifetime):
+    """The queue would be gone without a trace after its last consumer, or unused for a time."""
+    queue = Queue("queue-" + uid, Exchange("exchange-" + uid), routing_key="key", **lifetime)
+    publisher = PublisherCore(
+        config["AMQP_URI"], exchange=queue.exchange, routing_key="key", declare=[queue]
+    )
+    publisher.publish("first")
+    with get_connection(config["AMQP_URI"]) as connection:
+        bound = queue.bind(connection)
+        bound.delete()
+        publisher.publish("second")
+        assert bound.get().payload == "second"
+        bound.delete()
+        bound.exchange.delete()
 
 
 def test_get_connection_allows_a_passive_declaration(config, queue, send):
