@@ -55,8 +55,9 @@ test: test-rust test-python test-community test-compat ## Run every test, on the
 built:
 	@cargo build $(QUIET) --workspace --all-targets
 
+# Without MAKEFLAGS: rustdoc warns about the jobserver of a parallel make, which it cannot reach.
 test-rust: built
-	scripts/with_redis scripts/with_postgresql cargo test --workspace --quiet
+	MAKEFLAGS= scripts/with_redis scripts/with_postgresql cargo test --workspace --quiet
 
 test-python: built $(VENV)/.installed $(VENV)/.peer
 	scripts/with_postgresql $(BIN)/python -m pytest -q

@@ -5,7 +5,7 @@ import os
 import threading
 
 import pytest
-from sqlalchemy import ForeignKey, create_engine, event, func, select, text
+from sqlalchemy import ForeignKey, create_engine, event, func, make_url, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nameko.contrib import sqlalchemy as contrib
@@ -113,7 +113,9 @@ def start(serve, cluster, server_url, engine, uid):
     def start(provider, body, **config):
         body = {"name": "shop-" + uid, **body, "session": provider}
         service_cls = type("Service", (), body)
-        container = serve(service_cls, DATABASE_URL=server_url, **config)
+        url = make_url(server_url).update_query_dict({"application_name": service_cls.name})
+        config["DATABASE_URL"] = url.render_as_string(hide_password=False)
+        container = serve(service_cls, **config)
         return Shop(container, cluster[service_cls.name])
 
     return start
@@ -215,14 +217,11 @@ def test_a_connection_lost_before_the_commit_is_a_plain_error(start, engine):
     assert count_orders(engine) == 0
 
 
-def wait_for_disconnects(engine):
-    """Waits until the server has no other connection than that of the test."""
-    others = text(
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    )
+def wait_for_disconnects(engine, shop):
+    """Waits until the server has no connection of the service."""
+    connections = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
     with engine.connect() as connection:
-        while connection.scalar(others):
+        while connection.scalar(connections, {"name": shop.container.service_name}):
             threading.Event().wait(0.005)
 
 
@@ -293,13 +292,13 @@ class TestPool:
         shop.container.kill()
         for _ in range(10):
             assert returned.acquire(timeout=20)
-        wait_for_disconnects(engine)
+        wait_for_disconnects(engine, shop)
         assert count_orders(engine) == 0
 
     def test_a_stop_closes_all_connections(self, shop, engine):
         shop.client.place()
         shop.container.stop()
-        wait_for_disconnects(engine)
+        wait_for_disconnects(engine, shop)
 
 
 class TestRetries:
