@@ -30,7 +30,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 
 .PHONY: help run shop built test test-rust test-python test-community test-compat test-rabbitmq test-wheel test-sdist
 .PHONY: check check-rust check-python check-dependencies check-advisories check-packages check-prose check-links
-.PHONY: check-workflows check-version format bench bench-build docs site wheel sdist publish-crates publish-notes
+.PHONY: check-workflows check-version format bench bench-check bench-build docs site wheel sdist publish-crates publish-notes
 .PHONY: install-servers clean
 
 help: ## Show this list
@@ -128,6 +128,10 @@ format: $(VENV)/.installed ## Format everything
 
 bench: $(VENV)/.installed $(VENV)/.peer ## Compare with upstream and bare crates; writes benchmarks/results.md
 	$(BIN)/python benchmarks/run.py
+
+bench-check: $(VENV)/.installed ## Count instructions per RPC call; fails above the baseline, ACCEPT=1 renews it
+	@if [ "$$(uname)" = Linux ]; then scripts/install_servers valgrind; fi
+	@$(BIN)/python benchmarks/instructions/check.py $(if $(ACCEPT),--accept)
 
 bench-build: ## Measure crates and build times of a hello service; writes benchmarks/build_cost.md
 	$(PYTHON) benchmarks/build_cost.py
