@@ -126,7 +126,7 @@ format: $(VENV)/.installed ## Format everything
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed $(VENV)/.peer ## Compare with upstream and bare crates; writes benchmarks/results.md
+bench: $(VENV)/.installed $(VENV)/.peer $(VENV)/.bench ## Compare with other frameworks and crates, half an hour
 	$(BIN)/python benchmarks/run.py
 
 bench-check: $(VENV)/.installed ## Count instructions per RPC call; fails above the baseline, ACCEPT=1 renews it
@@ -209,6 +209,12 @@ $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
 $(VENV)/.peer: scripts/requirements-peer.txt $(VENV)/.tools
 	@$(PEER_PYTHON) -m venv $(VENV)/peer
 	@$(VENV)/peer/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-peer.txt
+	@touch $@
+
+# The other Python frameworks of the benchmarks, in a separate environment.
+$(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.tools
+	@$(PYTHON) -m venv --clear $(VENV)/bench
+	@$(VENV)/bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
 # Community extensions, in an environment with a regular install of this package, so that pip does

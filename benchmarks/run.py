@@ -1,8 +1,8 @@
-"""Measures hello services side by side: Nameko in Rust and in Python, upstream, and bare crates.
+"""Measures programs side by side: Nameko in Rust and in Python, upstream, other frameworks, crates.
 
-Run by `make bench`. Builds the services of parts.py, uses the RabbitMQ at localhost or else an
-embedded broker, and writes results.md. In each round, every service runs alone, started anew and
-called by the same load generator (src/load.rs).
+Run by `make bench`. Builds the programs of parts/, uses the RabbitMQ at localhost or else an
+embedded broker, and writes results.md. In each round, every program runs alone, started anew. The
+same load generator (src/load.rs) calls all services; clients load themselves, by the same rules.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
-import parts
-from measure import HERE, IN_FLIGHT, LOGS, PACKAGE, Part, log, measure, running
+from measure import HERE, LOGS, PACKAGE, Part, log, measure, running
+from parts import PARTS
+from parts.programs import FRAMEWORKS, UPSTREAM
 from report import ROOT, report, section
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1:5672/%2F"
@@ -78,19 +80,34 @@ def server_product(uri: str) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def event_exchange(uri: str) -> Iterator[None]:
+    """Declares the exchange of the events, for dispatchers outside of services."""
+    import kombu
+
+    exchange = kombu.Exchange("bench_source.events", "topic", durable=True)
+    with kombu.Connection(uri) as connection:
+        exchange(connection.default_channel).declare()
+    yield
+    with kombu.Connection(uri) as connection:
+        exchange(connection.default_channel).delete()
+
+
 def measure_all(part: Part, options: argparse.Namespace) -> None:
+    log("measuring {}".format(part.title))
     selected = [
         service for service in part.services if not options.only or service.name in options.only
     ]
-    for round_number in range(1, options.rounds + 1):
+    for round_number in range(1, min(options.rounds, part.max_rounds) + 1):
         for service in selected:
-            measure(service, options)
+            measure(part, service, options)
             latest = ", ".join(
                 "{:,.0f}/s {:.1f} us CPU".format(
-                    service.samples[number, "calls_per_second"][-1],
-                    service.samples[number, "cpu_us"][-1],
+                    service.samples[load, "calls_per_second"][-1],
+                    service.samples[load, "cpu_us"][-1],
                 )
-                for number in IN_FLIGHT
+                for load in part.loads
+                if service.measured(load)
             )
             log("round {}: {}: {}".format(round_number, service.name, latest))
 
@@ -104,8 +121,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--part",
-        choices=("rpc", "http"),
-        help="measure one part and print it, without writing results.md",
+        choices=tuple(PARTS),
+        action="append",
+        help="measure one part and print it, without writing results.md; repeatable",
     )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1.0, help="duration of a measurement")
@@ -116,32 +134,33 @@ def arguments() -> argparse.Namespace:
         "--only",
         metavar="SERVICE",
         action="append",
-        help="measure this service only, without a report",
+        help="measure this program only, without a report; repeatable",
     )
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
-    if not parts.PEER.exists():
-        sys.exit("{} not found: run make .venv/.peer".format(parts.PEER))
+    for interpreter, target in ((UPSTREAM, ".peer"), (FRAMEWORKS, ".bench")):
+        if not interpreter.exists():
+            sys.exit("{} not found: run make .venv/{}".format(interpreter, target))
     build()
     LOGS.mkdir(parents=True, exist_ok=True)
     options.load = os.getloadavg()[0]
-    measured, broker_name = [], "none"
-    if options.part != "http":
-        with broker(options.broker) as (uri, broker_name):
-            log("measuring RPC on {}".format(broker_name))
-            measured.append(parts.rpc(uri))
+    began = time.monotonic()
+    measured = []
+    with broker(options.broker) as (uri, broker_name), event_exchange(uri):
+        log("measuring on {}".format(broker_name))
+        for name in options.part or PARTS:
+            measured.append(PARTS[name](uri))
             measure_all(measured[-1], options)
-    if options.part != "rpc":
-        log("measuring HTTP")
-        measured.append(parts.http())
-        measure_all(measured[-1], options)
+    options.minutes = (time.monotonic() - began) / 60
+    log("measured for {:.0f} minutes".format(options.minutes))
     if options.only:
         return
     if options.part:
-        sys.stdout.write("\n\n".join(section(measured[0])) + "\n")
+        for part in measured:
+            sys.stdout.write("\n\n".join(section(part)) + "\n\n")
         return
     results = HERE / "results.md"
     results.write_text(report(measured, broker_name, options))

@@ -1,3 +1,5 @@
+import asyncio
+
 from nameko.rpc import rpc
 
 
@@ -6,4 +8,9 @@ class HelloService:
 
     @rpc
     async def hello(self, name):
+        return "Hello, {}!".format(name)
+
+    @rpc
+    async def wait(self, name):
+        await asyncio.sleep(1)
         return "Hello, {}!".format(name)

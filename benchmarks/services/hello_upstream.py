@@ -1,3 +1,5 @@
+import time
+
 from nameko.rpc import rpc
 
 
@@ -6,4 +8,9 @@ class HelloService:
 
     @rpc
     def hello(self, name):
+        return "Hello, {}!".format(name)
+
+    @rpc
+    def wait(self, name):
+        time.sleep(1)
         return "Hello, {}!".format(name)

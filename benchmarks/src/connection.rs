@@ -12,7 +12,7 @@ use std::{
 
 use amq_protocol::{
     frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame},
-    protocol::{AMQPClass, BasicProperties, basic, channel, connection, exchange, queue},
+    protocol::{AMQPClass, BasicProperties, basic, channel, confirm, connection, exchange, queue},
     types::{AMQPValue, FieldTable, LongString, ShortString},
     uri::AMQPUri,
 };
@@ -156,42 +156,112 @@ impl Connection {
         prefetch: u16,
         no_ack: bool,
     ) -> Result<(), Failure> {
-        let (exchange, queue, key) = (
-            ShortString::try_new(exchange)?,
-            ShortString::try_new(queue)?,
-            ShortString::try_new(key)?,
-        );
+        self.declare_exchange(exchange)?;
+        self.declare_queue(queue, arguments)?;
+        self.bind(queue, exchange, key)?;
+        self.consume(queue, prefetch, no_ack)
+    }
+
+    /// Declares a durable topic exchange.
+    ///
+    /// # Errors
+    ///
+    /// See [`call`](Self::call).
+    pub(crate) fn declare_exchange(&mut self, exchange: &str) -> Result<(), Failure> {
         self.call(AMQPClass::Exchange(exchange::AMQPMethod::Declare(
             exchange::Declare {
-                exchange: exchange.clone(),
+                exchange: ShortString::try_new(exchange)?,
                 kind: "topic".into(),
                 durable: true,
                 ..exchange::Declare::default()
             },
         )))?;
+        Ok(())
+    }
+
+    /// Declares a durable queue.
+    ///
+    /// # Errors
+    ///
+    /// See [`call`](Self::call).
+    pub(crate) fn declare_queue(
+        &mut self,
+        queue: &str,
+        arguments: FieldTable,
+    ) -> Result<(), Failure> {
         self.call(AMQPClass::Queue(queue::AMQPMethod::Declare(
             queue::Declare {
-                queue: queue.clone(),
+                queue: ShortString::try_new(queue)?,
                 durable: true,
                 arguments,
                 ..queue::Declare::default()
             },
         )))?;
+        Ok(())
+    }
+
+    /// Binds a queue to an exchange.
+    ///
+    /// # Errors
+    ///
+    /// See [`call`](Self::call).
+    pub(crate) fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<(), Failure> {
         self.call(AMQPClass::Queue(queue::AMQPMethod::Bind(queue::Bind {
-            queue: queue.clone(),
-            exchange,
-            routing_key: key,
+            queue: ShortString::try_new(queue)?,
+            exchange: ShortString::try_new(exchange)?,
+            routing_key: ShortString::try_new(key)?,
             ..queue::Bind::default()
         })))?;
+        Ok(())
+    }
+
+    /// Sets the prefetch count of later consumers and starts a consumer.
+    ///
+    /// # Errors
+    ///
+    /// See [`call`](Self::call).
+    pub(crate) fn consume(
+        &mut self,
+        queue: &str,
+        prefetch: u16,
+        no_ack: bool,
+    ) -> Result<(), Failure> {
         self.call(AMQPClass::Basic(basic::AMQPMethod::Qos(basic::Qos {
             prefetch_count: prefetch,
             global: false,
         })))?;
         self.call(AMQPClass::Basic(basic::AMQPMethod::Consume(
             basic::Consume {
-                queue,
+                queue: ShortString::try_new(queue)?,
                 no_ack,
                 ..basic::Consume::default()
+            },
+        )))?;
+        Ok(())
+    }
+
+    /// Puts the channel into confirm mode.
+    ///
+    /// # Errors
+    ///
+    /// See [`call`](Self::call).
+    pub(crate) fn select_confirms(&mut self) -> Result<(), Failure> {
+        self.call(AMQPClass::Confirm(confirm::AMQPMethod::Select(
+            confirm::Select { nowait: false },
+        )))?;
+        Ok(())
+    }
+
+    /// Deletes an exchange if it exists.
+    ///
+    /// # Errors
+    ///
+    /// See [`call`](Self::call).
+    pub(crate) fn delete_exchange(&mut self, exchange: &str) -> Result<(), Failure> {
+        self.call(AMQPClass::Exchange(exchange::AMQPMethod::Delete(
+            exchange::Delete {
+                exchange: ShortString::try_new(exchange)?,
+                ..exchange::Delete::default()
             },
         )))?;
         Ok(())
@@ -243,16 +313,26 @@ impl Connection {
         );
     }
 
+    /// Writes the queued output.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        if !self.output.is_empty() {
+            self.stream.write_all(&self.output)?;
+            self.output.clear();
+        }
+        Ok(())
+    }
+
     /// Writes the queued output, waits for input, and appends its events to `events`.
     ///
     /// # Errors
     ///
     /// See [`call`](Self::call).
     pub(crate) fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
-        if !self.output.is_empty() {
-            self.stream.write_all(&self.output)?;
-            self.output.clear();
-        }
+        self.flush()?;
         if !self.pending.is_empty() {
             events.append(&mut self.pending);
             return Ok(());

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     hello::Failure,
-    load::{Caller, Run, until_answered},
+    load::{Caller, Limit, Load, Run, until_answered},
 };
 use futures_util::future::try_join_all;
 use serde_json::Value;
@@ -86,20 +86,17 @@ impl Caller for HttpCaller {
         })
     }
 
-    fn run(&mut self, in_flight: usize, calls: usize, seconds: f64) -> Result<Run, Failure> {
+    fn run(&mut self, load: &Load, limit: Limit) -> Result<Run, Failure> {
         self.runtime.block_on(async {
-            let connections = try_join_all((0..in_flight).map(|_| self.connect())).await?;
-            let left = Cell::new(calls);
+            let connections = try_join_all((0..load.number).map(|_| self.connect())).await?;
+            let left = Cell::new(limit.calls);
             let begin = Instant::now();
-            let end = begin + Duration::from_secs_f64(seconds);
+            let end = begin + Duration::from_secs_f64(limit.seconds);
             let requests = connections
                 .into_iter()
                 .map(|connection| self.request_all(connection, &left, end));
             let latencies = try_join_all(requests).await?.concat();
-            Ok(Run {
-                latencies,
-                elapsed: begin.elapsed(),
-            })
+            Ok(Run::timed(latencies, begin.elapsed()))
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     connection::{Connection, Event, headers, properties},
     hello::{EXCHANGE, Failure, queue},
-    load::{Caller, Run, until_answered},
+    load::{Caller, Limit, Load, Run, until_answered},
 };
 use amq_protocol::{
     protocol::basic,
@@ -23,38 +23,51 @@ const CALL_ID: &str = "standalone_rpc_proxy.call.7d1f4c52-90ab-4f5e-8a7d-2b6e1c3
 pub(crate) struct RpcCaller {
     connection: Connection,
     service: String,
-    routing_key: ShortString,
-    reply_queue: String,
+    /// Queues to delete before and after the measurement.
+    queues: Vec<String>,
     /// Number of calls so far, part of the correlation ids.
     calls: u64,
     events: Vec<Event>,
 }
 
 impl RpcCaller {
-    pub(crate) fn new(uri: &str, service: &str, timeout: Duration) -> Result<Self, Failure> {
+    /// Connects and deletes the queues of the service and of `others`, the other services in its
+    /// program.
+    pub(crate) fn new(
+        uri: &str,
+        service: &str,
+        others: &[String],
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
         let mut connection = Connection::open(uri)?;
         connection.set_read_timeout(Some(timeout))?;
-        connection.delete_queue(&queue(service))?;
         let reply_queue = format!("rpc.reply-standalone_rpc_proxy-{REPLY_TO}");
-        connection.delete_queue(&reply_queue)?;
+        let mut queues = vec![reply_queue.clone(), queue(service)];
+        queues.extend(others.iter().map(|service| queue(service)));
+        for queue in &queues {
+            connection.delete_queue(queue)?;
+        }
         let mut expiry = FieldTable::default();
         expiry.insert("x-expires".into(), AMQPValue::LongInt(300_000));
         connection.subscribe(EXCHANGE, &reply_queue, REPLY_TO, expiry, 0, true)?;
         Ok(Self {
             connection,
             service: service.to_owned(),
-            routing_key: ShortString::try_new(format!("{service}.hello"))?,
-            reply_queue,
+            queues,
             calls: 0,
             events: Vec::new(),
         })
     }
 
-    fn call(&mut self, slot: usize) {
+    fn routing_key(&self, method: &str) -> Result<ShortString, Failure> {
+        Ok(ShortString::try_new(format!("{}.{method}", self.service))?)
+    }
+
+    fn call(&mut self, routing_key: &ShortString, slot: usize) {
         self.calls += 1;
         let publish = basic::Publish {
             exchange: EXCHANGE.into(),
-            routing_key: self.routing_key.clone(),
+            routing_key: routing_key.clone(),
             mandatory: true,
             immediate: false,
         };
@@ -70,8 +83,9 @@ impl RpcCaller {
 
 impl Caller for RpcCaller {
     fn first_answer(&mut self, timeout: Duration) -> Result<(), Failure> {
+        let routing_key = self.routing_key("hello")?;
         until_answered(timeout, || {
-            self.call(0);
+            self.call(&routing_key, 0);
             loop {
                 self.connection.poll(&mut self.events)?;
                 match self.events.pop() {
@@ -83,13 +97,15 @@ impl Caller for RpcCaller {
         })
     }
 
-    fn run(&mut self, in_flight: usize, calls: usize, seconds: f64) -> Result<Run, Failure> {
-        let mut latencies = Vec::with_capacity(calls);
+    fn run(&mut self, load: &Load, limit: Limit) -> Result<Run, Failure> {
+        let routing_key = self.routing_key(&load.operation)?;
+        let in_flight = load.number;
+        let mut latencies = Vec::with_capacity(limit.calls);
         let begin = Instant::now();
-        let end = begin + Duration::from_secs_f64(seconds);
+        let end = begin + Duration::from_secs_f64(limit.seconds);
         let mut started: Vec<Instant> = vec![begin; in_flight];
         for slot in 0..in_flight {
-            self.call(slot);
+            self.call(&routing_key, slot);
         }
         let mut unanswered = in_flight;
         let mut made = in_flight;
@@ -113,24 +129,23 @@ impl Caller for RpcCaller {
                     .get_mut(slot)
                     .ok_or("reply to a call of an earlier run")?;
                 latencies.push(now - *since);
-                if now < end && made < calls {
+                if now < end && made < limit.calls {
                     *since = now;
                     made += 1;
-                    self.call(slot);
+                    self.call(&routing_key, slot);
                 } else {
                     unanswered -= 1;
                 }
             }
         }
-        Ok(Run {
-            latencies,
-            elapsed: begin.elapsed(),
-        })
+        Ok(Run::timed(latencies, begin.elapsed()))
     }
 
     fn clean_up(mut self) -> Result<(), Failure> {
-        self.connection.delete_queue(&self.reply_queue)?;
-        self.connection.delete_queue(&queue(&self.service))
+        for queue in &self.queues {
+            self.connection.delete_queue(queue)?;
+        }
+        Ok(())
     }
 }
 

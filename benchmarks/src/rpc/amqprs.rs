@@ -6,8 +6,7 @@ use std::{
 };
 
 use crate::hello::{self, EXCHANGE, Failure, PREFETCH};
-use amq_protocol::uri::AMQPUri;
-use amqprs::{
+use ::amqprs::{
     Ack, BasicProperties, Cancel, CloseChannel, Deliver, FieldTable, Nack, Return,
     callbacks::{ChannelCallback, DefaultConnectionCallback},
     channel::{
@@ -18,6 +17,7 @@ use amqprs::{
     connection::{Connection, OpenConnectionArguments},
     consumer::AsyncConsumer,
 };
+use amq_protocol::uri::AMQPUri;
 use async_trait::async_trait;
 
 /// Pairs of publish number and request delivery tag of unconfirmed replies, in publish order.
@@ -26,20 +26,7 @@ type Unconfirmed = Arc<Mutex<VecDeque<(u64, u64)>>>;
 /// Serves until the connection is lost.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
-    let uri: AMQPUri = uri.parse()?;
-    let user = &uri.authority.userinfo;
-    let arguments = OpenConnectionArguments::new(
-        &uri.authority.host,
-        uri.authority.port,
-        &user.username,
-        &user.password,
-    )
-    .virtual_host(&uri.vhost)
-    .finish();
-    let connection = Connection::open(&arguments).await?;
-    connection
-        .register_callback(DefaultConnectionCallback)
-        .await?;
+    let connection = connect(uri).await?;
     let requests = connection.open_channel(None).await?;
     let replies = connection.open_channel(None).await?;
     let unconfirmed = Unconfirmed::default();
@@ -80,6 +67,29 @@ pub(crate) async fn run(uri: &str, service: &str) -> Result<(), Failure> {
         .await?;
     connection.listen_network_io_failure().await;
     Err("connection lost".into())
+}
+
+/// Connects to the broker at `uri`.
+///
+/// # Errors
+///
+/// If the broker is unreachable or refuses the connection.
+pub(crate) async fn connect(uri: &str) -> Result<Connection, Failure> {
+    let uri: AMQPUri = uri.parse()?;
+    let user = &uri.authority.userinfo;
+    let arguments = OpenConnectionArguments::new(
+        &uri.authority.host,
+        uri.authority.port,
+        &user.username,
+        &user.password,
+    )
+    .virtual_host(&uri.vhost)
+    .finish();
+    let connection = Connection::open(&arguments).await?;
+    connection
+        .register_callback(DefaultConnectionCallback)
+        .await?;
+    Ok(connection)
 }
 
 struct Hello {
@@ -140,16 +150,16 @@ impl ChannelCallback for Confirms {
         &mut self,
         _: &Channel,
         close: CloseChannel,
-    ) -> Result<(), amqprs::error::Error> {
+    ) -> Result<(), ::amqprs::error::Error> {
         eprintln!("channel closed by the broker: {close}");
         Ok(())
     }
 
-    async fn cancel(&mut self, _: &Channel, _: Cancel) -> Result<(), amqprs::error::Error> {
+    async fn cancel(&mut self, _: &Channel, _: Cancel) -> Result<(), ::amqprs::error::Error> {
         Ok(())
     }
 
-    async fn flow(&mut self, _: &Channel, active: bool) -> Result<bool, amqprs::error::Error> {
+    async fn flow(&mut self, _: &Channel, active: bool) -> Result<bool, ::amqprs::error::Error> {
         Ok(active)
     }
 

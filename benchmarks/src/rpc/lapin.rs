@@ -2,9 +2,7 @@
 //! requests and one for replies.
 
 use crate::hello::{self, EXCHANGE, Failure, PREFETCH};
-use async_rs::Runtime;
-use futures_util::StreamExt;
-use lapin::{
+use ::lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
     options::{
@@ -13,6 +11,8 @@ use lapin::{
     },
     types::FieldTable,
 };
+use async_rs::Runtime;
+use futures_util::StreamExt;
 
 /// Serves until the connection is lost.
 #[tokio::main(flavor = "current_thread")]

@@ -6,17 +6,12 @@ use crate::{
     connection::{Connection, Event, properties},
     hello::{self, EXCHANGE, Failure, PREFETCH},
 };
-use amq_protocol::{
-    protocol::{AMQPClass, basic, confirm},
-    types::FieldTable,
-};
+use amq_protocol::{protocol::basic, types::FieldTable};
 
 /// Serves until the connection is lost.
 pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
     let mut connection = Connection::open(uri)?;
-    connection.call(AMQPClass::Confirm(confirm::AMQPMethod::Select(
-        confirm::Select { nowait: false },
-    )))?;
+    connection.select_confirms()?;
     let (queue, key) = (hello::queue(service), hello::binding(service));
     connection.subscribe(
         EXCHANGE,

@@ -1,0 +1,29 @@
+from nameko.rpc import RpcProxy, rpc
+
+
+class First:
+    name = "bench_chain_first"
+
+    second = RpcProxy("bench_chain_second")
+
+    @rpc
+    def hello(self, name):
+        return self.second.hello(name)
+
+
+class Second:
+    name = "bench_chain_second"
+
+    third = RpcProxy("bench_chain_third")
+
+    @rpc
+    def hello(self, name):
+        return self.third.hello(name)
+
+
+class Third:
+    name = "bench_chain_third"
+
+    @rpc
+    def hello(self, name):
+        return "Hello, {}!".format(name)
