@@ -121,9 +121,18 @@ class HttpServer:
         """Returns the file descriptor of the listener, before `serve`. The server keeps owning it:
         duplicate it."""
 
-    def serve(self, handler: Callable[[HttpRequest], object], jobs: Jobs, limit: int) -> None:
+    def serve(
+        self,
+        handler: Callable[[HttpRequest], object],
+        jobs: Jobs,
+        limit: int,
+        loop_requests: LoopRequests | None = None,
+    ) -> None:
         """Calls `handler` for each request as a job of `jobs`, at most `limit` at a time; further
-        requests wait."""
+        requests wait. Requests that `loop_requests` accepts become its items instead."""
+
+    def flush(self) -> None:
+        """Sends the responses that are held."""
 
     def stop_listening(self) -> None:
         """Stops accepting requests and closes the port. Requests in flight continue."""
@@ -155,6 +164,10 @@ class HttpRequest:
     def fill_environ(self, environ: dict[str, Any]) -> None:
         """Adds the variables of the request to a WSGI environ."""
 
+    @property
+    def method(self) -> str:
+        """The method, such as ``GET``."""
+
     def body(self) -> bytes | HttpBody:
         """Takes the body: bytes, or a reader if it is large. May be called once."""
 
@@ -165,12 +178,30 @@ class HttpRequest:
         sent before.
         """
 
+    def respond_text(
+        self, status: str, headers: object, text: str, content_type: str, hold: bool
+    ) -> int | None:
+        """Sends a response with the headers of a dict or of a list of pairs, if they are plain, and
+        with the headers `Content-Type` and `Content-Length`.
+
+        Returns the number of bytes of the body that the client gets; None, without a response, if
+        it has to be built by werkzeug. The response is sent after the job of this thread; with
+        `hold` by `HttpServer.flush`.
+        """
+
     def start_response(self, status: str, headers: list[tuple[str, str]]) -> None:
         """Sends the head of a response. Its body follows with `write`. Raises as `respond`."""
 
     def websocket(self) -> WebSocket | None:
         """Upgrades the request to a WebSocket, which takes over the response. Returns None after an
         error response if the request is not a valid WebSocket handshake."""
+
+    def leave_workers(self) -> None:
+        """Lets another request start, because this one leaves the worker threads."""
+
+    def access(self) -> tuple[str, str, str, str, float]:
+        """Returns the parts of a line of an access log: the client with its proxies, the method,
+        the target, the protocol, and the seconds since the handling of the request began."""
 
     @property
     def answered(self) -> bool:
@@ -185,6 +216,38 @@ class HttpRequest:
 
     def abort(self) -> None:
         """Cuts the response off, which the client can detect. Without a response, sends 500."""
+
+@final
+class Routes:
+    """A table of URL rules whose segments are texts, ``<name>`` or ``<int:name>``.
+
+    It finds the rule that werkzeug's ``Map`` would find, or none. Then the ``Map`` decides, which
+    may find another rule, redirect, or raise.
+    """
+
+    def __new__(
+        cls, rules: list[tuple[list[tuple[str | None, str]], list[str] | None, bool]]
+    ) -> Routes:
+        """`rules`: triples of the segments, the methods, and whether the segments are the whole
+        rule; if not, only werkzeug matches it. A segment is (None, text), ("string", name) or
+        ("int", name). Raises ValueError for another converter."""
+
+    def find(self, request: HttpRequest) -> tuple[int, dict[str, Any]] | None:
+        """Returns the position of the rule for a request, and the values of its variables. None if
+        werkzeug has to decide."""
+
+@final
+class LoopRequests:
+    """The requests of some rules, read with `loop.add_reader(requests.fileno(), ...)`."""
+
+    def __new__(cls, routes: Routes, rules: set[int]) -> LoopRequests:
+        """Accepts requests for which `routes` finds one of `rules`."""
+
+    def fileno(self) -> int:
+        """Returns a file descriptor that is readable while there are requests."""
+
+    def take(self) -> list[HttpRequest]:
+        """Takes the requests that have arrived."""
 
 @final
 class WebSocket:

@@ -498,6 +498,26 @@ class ServiceContainer:
             )
         return not guard.intact()
 
+    def inline_start_guard(self) -> PatchGuard | None:
+        """Returns a guard for starting the workers of ``async def`` methods on the loop.
+
+        While it is intact, the part of a worker before its coroutine returns at once. None if that
+        part may block: it has layers, a constructor, or hooks that are not
+        :func:`~nameko.workers.nonblocking`.
+        """
+        cls = self.service_cls
+        if self.layers:
+            return None
+        entries = [(cls, name, getattr(object, name)) for name in ("__init__", "__new__")]
+        for dependency in self.dependencies:
+            get_dependency = type(dependency).get_dependency
+            if getattr(get_dependency, "nonblocking", None) is not True:
+                return None
+            hooks = {**_DEPENDENCY_SETUP_HOOKS, "get_dependency": get_dependency}
+            entries += guarded_methods(dependency, hooks)
+        guard = PatchGuard(entries)
+        return guard if guard.intact() else None
+
     def _guard(self, dependency_hooks: dict[str, Any]) -> PatchGuard:
         entries = guarded_methods(self, _CONTAINER_RESULT_HOOKS)
         for dependency in self.dependencies:
@@ -845,6 +865,7 @@ class ServiceContainer:
 # The result hooks as defined here, which have no effect, recorded before anything can patch them.
 _CONTAINER_RESULT_HOOKS = methods_of(ServiceContainer, "_worker_result", "_worker_teardown")
 _DEPENDENCY_RESULT_HOOKS = methods_of(DependencyProvider, "worker_result", "worker_teardown")
+_DEPENDENCY_SETUP_HOOKS = methods_of(DependencyProvider, "worker_setup")
 _DEPENDENCY_REPLY_HOOKS = methods_of(DependencyProvider, "before_reply")
 
 # The containers started in this process.

@@ -11,6 +11,7 @@ from nameko.constants import (
     USER_ID_CONTEXT_KEY,
 )
 from nameko.extensions import DependencyProvider
+from nameko.workers import nonblocking
 
 
 class ContextDataProvider(DependencyProvider):
@@ -18,6 +19,7 @@ class ContextDataProvider(DependencyProvider):
 
     context_key: str | None = None
 
+    @nonblocking
     def get_dependency(self, worker_ctx: Any) -> Any:
         return worker_ctx.data.get(self.context_key)
 

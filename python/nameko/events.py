@@ -31,6 +31,7 @@ from nameko._config import queue_arguments
 from nameko.amqp.publish import publish_or_await
 from nameko.messaging import Consumer, Publisher, Sender, warn_about_none_values
 from nameko.standalone.events import get_event_exchange
+from nameko.workers import nonblocking
 
 _log = getLogger(__name__)
 
@@ -59,6 +60,7 @@ class EventDispatcher(Publisher):
         self.declare.append(self.exchange)
         super().setup()
 
+    @nonblocking
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
         warn_about_none_values(worker_ctx.data)
         return Sender(self._dispatch, worker_ctx)

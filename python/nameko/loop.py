@@ -110,6 +110,11 @@ class CoroutineRun:
     def start(self) -> None:
         """Starts the coroutine. Called once, from any thread."""
         global _start_scheduled
+        if _loop is not None and asyncio._get_running_loop() is _loop:
+            self._start_task(_loop)
+            if _watchdog is not None:
+                _watchdog.wake()
+            return
         _pending_runs.append(self)
         if not _start_scheduled:
             _start_scheduled = True

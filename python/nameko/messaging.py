@@ -266,6 +266,7 @@ class Publisher(DependencyProvider, HeaderEncoder):
     def kill(self) -> None:
         Publisher.stop(self)
 
+    @nonblocking
     def get_dependency(self, worker_ctx: Any) -> Callable[..., Any]:
         warn_about_none_values(worker_ctx.data)
         return Sender(self._publish, worker_ctx)

@@ -33,7 +33,8 @@ def nonblocking(handler: F) -> F:
     A non-blocking ``handle_message`` or ``handle_request`` returns at once or waits for an
     :class:`Event` only, so the worker that it spawns can run on its thread. The workers of other
     handlers run on other threads. A non-blocking ``handle_result`` returns at once if the functions
-    that it calls do.
+    that it calls do. A non-blocking ``get_dependency`` always does, so that the loop can call it
+    for an ``async def`` method.
     """
     handler.nonblocking = True  # type: ignore[attr-defined]
     return handler
@@ -403,8 +404,12 @@ class WorkerPool:
             else:
                 self._release_slot(ends_job=True)
 
-    def run(self, worker: Any) -> None:
-        """Runs a worker as the job of this thread, or enqueues it for a slot."""
+    def run(self, worker: Any, on_loop: bool = False) -> None:
+        """Runs a worker as the job of this thread, or enqueues it for a slot.
+
+        ``on_loop``: the thread is the loop's, and the worker's part before its coroutine returns at
+        once.
+        """
         with self._lock:
             if self._discarded:
                 return
@@ -415,10 +420,15 @@ class WorkerPool:
             self._active += 1
         handle = WorkerThread()
         self._host._on_worker_start(handle, worker)
-        if self._run_step(handle, worker, contextvars.Context(), self._host._run_worker, *worker):
-            self._release_slot(ends_job=True)
-        else:
+        if not self._run_step(
+            handle, worker, contextvars.Context(), self._host._run_worker, *worker
+        ):
             self._end_job()
+        elif on_loop:
+            self._release_slot_offloaded()
+            self._end_job()
+        else:
+            self._release_slot(ends_job=True)
 
     def _end_job(self) -> None:
         with self._lock:

@@ -20,6 +20,7 @@ use crate::death_history;
 use crate::error::Failure;
 use crate::jobs;
 use crate::options::{Options, PublisherHandle};
+use crate::reply_batch::Held;
 use crate::runtime;
 use crate::wait;
 
@@ -144,7 +145,7 @@ impl Delivery {
         match publisher.try_publish(reply, |reply, published| {
             pending.published(reply, published)
         }) {
-            Ok(unsent) if batch => jobs::flush_after_job(unsent),
+            Ok(unsent) if batch => jobs::flush_after_job(Held::Published(unsent)),
             Ok(unsent) => unsent.flush(),
             Err(returned) => {
                 let (reply, then) = *returned;

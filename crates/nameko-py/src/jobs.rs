@@ -9,14 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use nameko::amqp::Unsent;
 use nameko::internal::lock;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::finalization;
-use crate::reply_batch::ReplyBatch;
+use crate::reply_batch::{Held, ReplyBatch};
 use crate::scheduler::{Next, STALL_AFTER, Scheduler, WorkerId};
 
 /// The longest pause between two checks of the watchdog while jobs wait behind a hot thread that
@@ -198,7 +197,7 @@ impl JobRunner {
         self.finish();
         loop {
             let step = self.queue.next_step(self.worker, UNSENT.take());
-            step.flush.into_iter().flatten().for_each(Unsent::flush);
+            step.flush.into_iter().flatten().for_each(Held::flush);
             match step.next {
                 Next::Run(job) => {
                     // The panic hook has reported a panic.
@@ -297,7 +296,7 @@ struct State {
 /// The next step of a worker thread.
 struct Step {
     /// Replies to flush first.
-    flush: [Option<Unsent>; 2],
+    flush: [Option<Held>; 2],
     next: Next<Job>,
 }
 
@@ -365,7 +364,7 @@ impl JobQueue {
     /// A reply is flushed at once if no job waits behind. While short jobs follow one another,
     /// several replies are flushed together; if the next job is not short, the watchdog, which
     /// runs then anyway, flushes them.
-    fn next_step(self: &Arc<Self>, worker: WorkerId, reply: Option<Unsent>) -> Step {
+    fn next_step(self: &Arc<Self>, worker: WorkerId, reply: Option<Held>) -> Step {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let was_short = state.scheduler.is_hot_worker(worker, now);
@@ -499,16 +498,16 @@ thread_local! {
     static CURRENT: RefCell<Option<(Arc<JobQueue>, WorkerId)>> = const { RefCell::new(None) };
 
     /// The reply that the job of this thread has published.
-    static UNSENT: RefCell<Option<Unsent>> = const { RefCell::new(None) };
+    static UNSENT: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
 /// Flushes a reply after the job of this thread; at once if the thread runs none.
-pub(crate) fn flush_after_job(unsent: Unsent) {
+pub(crate) fn flush_after_job(unsent: Held) {
     let flush_now = if CURRENT.with_borrow(Option::is_none) {
         Some(unsent)
     } else {
         let earlier = UNSENT.replace(Some(unsent.clone()));
-        earlier.filter(|earlier| !earlier.shares_connection(&unsent))
+        earlier.filter(|earlier| !earlier.flushes_with(&unsent))
     };
     if let Some(unsent) = flush_now {
         unsent.flush();

@@ -53,7 +53,8 @@ mod _nameko {
         error::AmqpError, interrupt::current_frame, interrupt::interrupt, jobs::JobRunner,
         jobs::Jobs, jobs::flush_replies, logs::on_log, options::Options, patch_guard::PatchGuard,
         pending::Pending, probe::probe, publisher::Publisher, reply_listener::ReplyListener,
-        retry::Retry, supervisor::ProcessTable, web::body::HttpBody, web::request::HttpRequest,
+        retry::Retry, supervisor::ProcessTable, web::body::HttpBody,
+        web::loop_requests::LoopRequests, web::request::HttpRequest, web::routes::Routes,
         web::server::HttpServer, web::socket::WebSocket,
     };
 

@@ -27,6 +27,7 @@ from nameko.messaging import HeaderEncoder
 from nameko.rpc.replies import HandledReply, ReplyEvent, RpcReply
 from nameko.rpc.reply_listener import ReplyListener
 from nameko.rpc.topology import get_rpc_exchange
+from nameko.workers import nonblocking
 
 _log = getLogger("nameko.rpc")
 
@@ -56,6 +57,7 @@ class RpcProxy(_Caller):
         self.target_service = target_service
         self.options = options
 
+    @nonblocking
     def get_dependency(self, worker_ctx: Any) -> Any:
         return ServiceProxy(
             worker_ctx, self.target_service, self.rpc_reply_listener, **self.options
@@ -108,6 +110,7 @@ class ClusterRpc(_Caller):
     def __init__(self, **options: Any) -> None:
         self.options = options
 
+    @nonblocking
     def get_dependency(self, worker_ctx: Any) -> Any:
         return ClusterProxy(worker_ctx, self.rpc_reply_listener, **self.options)
 

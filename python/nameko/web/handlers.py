@@ -9,11 +9,15 @@ from typing import Any
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
 
+from nameko._nameko import PatchGuard
+from nameko.containers import ServiceContainer
 from nameko.exceptions import BadRequest as BadRequest
 from nameko.exceptions import serialize as serialize
 from nameko.extensions import Entrypoint as Entrypoint
+from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import Event as Event
 from nameko.web.server import WebServer
+from nameko.web.stages import response_parts
 from nameko.web.sync_entrypoint import SyncEntrypoint, error_response, run_worker
 from nameko.workers import nonblocking
 
@@ -72,23 +76,49 @@ class HttpRequestHandler(SyncEntrypoint):
         if isinstance(result, Response):
             return result
 
-        status: Any = 200
-        headers = None
-        payload = result
-        if isinstance(result, tuple):
-            if len(result) == 3:
-                status, headers, payload = result
-            else:
-                status, payload = result
-
-        if not isinstance(payload, str):
-            raise TypeError("Payload must be a string. Got `{!r}`".format(payload))
-
+        status, headers, payload = response_parts(result)
         return Response(payload, status=status, headers=headers)
 
     def response_from_exception(self, exc: Exception) -> Response:
         """Converts an exception of the method, or of the call to it, to a response."""
         return error_response(exc, self.expected_exceptions)
 
+    def patch_guard(self) -> PatchGuard:
+        """Returns the guard of the hooks that the fast path skips."""
+        service_cls, method_name = self.container.service_cls, str(self.method_name)
+        return PatchGuard(
+            [
+                (globals(), "run_worker", run_worker),
+                *guarded_methods(self.container.interface, _CONTAINER_HOOKS),
+                *guarded_methods(self.server, _SERVER_HOOKS),
+                *guarded_methods(self, _HANDLER_HOOKS),
+                (service_cls, method_name, getattr(service_cls, method_name)),
+            ]
+        )
+
+    def response_guards(self, others: list[tuple[Any, str, Any]]) -> tuple[PatchGuard, PatchGuard]:
+        """Returns the guards of the hooks that convert results and exceptions to responses, and of
+        ``others``."""
+        response = (globals(), "Response", Response)
+        return (
+            PatchGuard([response, *guarded_methods(self, _RESULT_HOOKS), *others]),
+            PatchGuard([response, _ERROR_FUNCTION, *guarded_methods(self, _ERROR_HOOKS), *others]),
+        )
+
 
 http = HttpRequestHandler.decorator
+
+# The hooks of the slow path as defined here, recorded before anything can patch them.
+_CONTAINER_HOOKS = methods_of(ServiceContainer, "spawn_worker")
+_SERVER_HOOKS = methods_of(WebServer, "context_data_from_headers")
+_HANDLER_HOOKS = methods_of(
+    HttpRequestHandler,
+    "handle_request",
+    "get_entrypoint_parameters",
+    "check_signature",
+    "handle_result",
+    "handle_result_is_nonblocking",
+)
+_RESULT_HOOKS = methods_of(HttpRequestHandler, "response_from_result")
+_ERROR_HOOKS = methods_of(HttpRequestHandler, "response_from_exception")
+_ERROR_FUNCTION = (globals(), "error_response", error_response)

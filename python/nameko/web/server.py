@@ -18,11 +18,14 @@ from werkzeug.routing import Map
 from werkzeug.wrappers import Request
 
 from nameko import _process
-from nameko._nameko import HttpServer
+from nameko._nameko import HttpRequest, HttpServer, PatchGuard
 from nameko.constants import WEB_SERVER_CONFIG_KEY
 from nameko.exceptions import ConfigurationError
 from nameko.extensions import Entrypoint, ProviderCollector, SharedExtension
+from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import KILL_GRACE
+from nameko.web.fastpath import FastPath
+from nameko.web.routes import RouteTable
 from nameko.web.wsgi import Gateway
 
 _log = getLogger(__name__)
@@ -96,6 +99,8 @@ class WebServer(ProviderCollector, SharedExtension):
         # The socket for get_wsgi_server(), a duplicate of that of the compiled server.
         self._sock: socket.socket | None = None
         self._address: BindAddress | None = None
+        # None if the application has middleware.
+        self._fast_path: FastPath | None = None
         # The result of get_wsgi_server().
         self._serv: Any = None
         # Guards the closing of the port, which happens once.
@@ -136,7 +141,14 @@ class WebServer(ProviderCollector, SharedExtension):
                 debug=bool(getattr(self._serv, "debug", False)),
             )
             pool = self.container.worker_pool
-            server.serve(partial(pool.handle, gateway), pool.jobs, pool.size)
+            app = self._serv.app
+            if type(app) is WsgiApp:
+                guard = PatchGuard(guarded_methods(app, _APP_HOOKS) + _MODULE_HOOKS)
+                fast_path = self._fast_path = FastPath(app, guard, gateway, server.flush)
+                requests = fast_path.loop_requests()
+                server.serve(fast_path.handle, pool.jobs, pool.size, requests)
+            else:
+                server.serve(partial(pool.handle, gateway), pool.jobs, pool.size)
             self._http = server
         finally:
             if self._http is None:
@@ -222,6 +234,8 @@ class WebServer(ProviderCollector, SharedExtension):
         self._close(HttpServer.kill)
 
     def _close(self, end: Callable[[HttpServer], None]) -> None:
+        if self._fast_path is not None:
+            self._fast_path.close()
         if self._http is not None:
             end(self._http)
         elif self._serv is not None:
@@ -257,15 +271,38 @@ class WsgiApp:
     def __init__(self, server: WebServer) -> None:
         self.server = server
         self.url_map = server.make_url_map()
+        # The rules of the map, for find().
+        self.table = RouteTable(self.url_map)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         # Shallow, so that the body is not read: the request may become a WebSocket.
-        request = Request(environ, shallow=True)
-        response: Any
+        return self.response(Request(environ, shallow=True))(environ, start_response)
+
+    def response(self, request: Request, http: HttpRequest | None = None) -> Any:
+        """Returns the response of the extension with the matching rule, a WSGI application.
+
+        ``http`` is the request of the compiled server, if ``request`` is the same.
+        """
         try:
-            provider, values = self.url_map.bind_to_environ(environ).match()
-            request.path_values = values  # type: ignore[attr-defined]
-            response = provider.handle_request(request)
+            found: Any = None if http is None else self.find(http)
+            if found is None:
+                found = self.url_map.bind_to_environ(request.environ).match()
+            provider, request.path_values = found  # type: ignore[attr-defined]
+            return provider.handle_request(request)
         except HTTPException as exc:
-            response = exc
-        return response(environ, start_response)
+            return exc
+
+    def find(self, http: HttpRequest) -> tuple[Any, dict[str, Any]] | None:
+        """Returns the extension with the matching rule, and the values of the variables.
+
+        None if only :attr:`url_map` can match the request.
+        """
+        if not self.table.is_current(self.url_map):
+            self.table = RouteTable(self.url_map)
+        return self.table.find(http)
+
+
+# The application and the types of requests as defined here, recorded before anything can patch
+# them.
+_APP_HOOKS = methods_of(WsgiApp, "__call__", "response", "find")
+_MODULE_HOOKS = [(globals(), name, globals()[name]) for name in ("Request", "WsgiApp")]

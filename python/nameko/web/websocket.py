@@ -254,6 +254,7 @@ class WebSocketHubProvider(DependencyProvider):
         self.server.unregister_provider(self)
         super().stop()
 
+    @nonblocking
     def get_dependency(self, worker_ctx: Any) -> WebSocketHub:
         return self.hub
 

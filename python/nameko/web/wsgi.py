@@ -6,7 +6,6 @@ import contextvars
 import io
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,12 +15,15 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from nameko._nameko import HttpBody, HttpRequest
 from nameko.utils.threads import ThreadKilled
+from nameko.web.access_log import log_access
 
 # The logger of upstream's access log.
 _log = logging.getLogger("nameko.web.server")
 
 # Size of the chunks in which a large body is read from the compiled half, in bytes.
 BUFFER_SIZE = 64 << 10
+
+INTERNAL_ERROR = "500 Internal Server Error"
 
 
 class Gateway:
@@ -56,6 +58,11 @@ class Gateway:
 
     def __call__(self, request: HttpRequest) -> None:
         """Answers a request. Returns after the response, or once another thread streams it."""
+        exchange = Exchange(request, self.make_environ(request))
+        self.attempt(exchange, self.call, self.app, exchange, exchange.environ)
+
+    def make_environ(self, request: HttpRequest) -> dict[str, Any]:
+        """Returns the WSGI environ of a request, whose body it takes."""
         environ = self.environ.copy()
         environ["wsgi.errors"] = sys.stderr
         request.fill_environ(environ)
@@ -65,11 +72,14 @@ class Gateway:
         else:
             environ["wsgi.input"] = io.BufferedReader(_BodyReader(body), BUFFER_SIZE)
         environ["nameko.request"] = request
-        exchange = Exchange(request, environ)
+        return environ
+
+    def attempt(self, exchange: Exchange, step: Callable[..., None], *args: Any) -> None:
+        """Runs a step of an exchange, which ends with it if the step fails."""
         try:
-            self._run(exchange)
+            step(*args)
         except ThreadKilled:
-            request.abort()
+            exchange.request.abort()
             raise
         except ConnectionError as exc:
             exchange.on_disconnect(exc)
@@ -77,19 +87,21 @@ class Gateway:
             # Any exception of the application, even SystemExit, ends only the request.
             exchange.fail(self.debug)
 
-    def _run(self, exchange: Exchange) -> None:
-        result = self.app(exchange.environ, exchange.start_response)
+    def call(self, app: Callable[..., Any], exchange: Exchange, environ: Any) -> None:
+        """Answers with a WSGI application, which may be a response."""
+        result = app(environ, exchange.start_response)
         finish = getattr(result, "close", None)
         try:
             chunks = iter(result)
             first = next(chunks, None)
-            if first is not None and exchange.environ["REQUEST_METHOD"] == "HEAD":
+            if first is not None and environ["REQUEST_METHOD"] == "HEAD":
                 # The body is discarded, and may be endless.
                 first, chunks = None, iter(())
             if first is not None and not exchange.is_complete(result, first):
                 # A slow client must not occupy a worker.
                 rest = partial(exchange.stream, first, chunks, finish, self.debug)
                 finish = None
+                exchange.request.leave_workers()
                 self.spawn(partial(contextvars.copy_context().run, rest), identifier="response")
                 return
             if exchange.is_upgraded():
@@ -101,7 +113,10 @@ class Gateway:
 
 
 class Exchange:
-    """A request and its response."""
+    """A request and its response.
+
+    ``environ`` is the one of the WSGI application, if there is one.
+    """
 
     # The status line, such as `200 OK`. None before start_response().
     status: str | None = None
@@ -111,10 +126,9 @@ class Exchange:
     # Bytes of the body that have been sent.
     sent = 0
 
-    def __init__(self, request: HttpRequest, environ: dict[str, Any]) -> None:
+    def __init__(self, request: HttpRequest, environ: dict[str, Any] | None = None) -> None:
         self.request = request
         self.environ = environ
-        self.since = time.monotonic()
         self.headers: list[tuple[str, str]] = []
 
     def start_response(
@@ -173,6 +187,22 @@ class Exchange:
         self.started = self.finished = True
         self._log()
 
+    def send_text(
+        self, status: str, headers: Any, text: str, content_type: str, hold: bool
+    ) -> bool:
+        """Sends a response with the headers of a dict or a list, if werkzeug would not change them.
+
+        Adds ``content_type``, unless it is one of the headers. With ``hold``, the response is sent
+        by ``HttpServer.flush()``. Returns whether it was sent.
+        """
+        sent = self.request.respond_text(status, headers, text, content_type, hold)
+        if sent is None:
+            return False
+        self.status, self.sent = status, sent
+        self.started = self.finished = True
+        self._log()
+        return True
+
     def stream(
         self,
         first: bytes | str,
@@ -200,23 +230,19 @@ class Exchange:
 
     def fail(self, debug: bool) -> None:
         """Logs the current exception, and answers with status 500 if possible."""
-        _log.exception(
-            "error answering %s %s",
-            self.environ.get("REQUEST_METHOD"),
-            self.environ.get("RAW_PATH_INFO"),
-        )
+        _log.exception("error answering %s %s", self.request.method, path_of(self.request))
         if self.finished or self.is_upgraded():
             return
         if self.started:
             self.request.abort()
             return
-        self.status = "500 Internal Server Error"
+        self.status = INTERNAL_ERROR
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
-        self.send((traceback.format_exc() if debug else "Internal Server Error\n").encode())
+        self.send(failure_text(debug))
 
     def on_disconnect(self, exc: BaseException) -> None:
         """Aborts the response after the loss of the connection."""
-        _log.debug("client of %s disconnected: %s", self.environ.get("RAW_PATH_INFO"), exc)
+        _log.debug("client of %s disconnected: %s", path_of(self.request), exc)
         self.request.abort()
 
     def _check_started(self) -> None:
@@ -230,7 +256,7 @@ class Exchange:
 
     def _finish(self) -> None:
         length = self.length
-        if length is not None and self.sent < length and self.environ["REQUEST_METHOD"] != "HEAD":
+        if length is not None and self.sent < length and self.request.method != "HEAD":
             raise ValueError(
                 "the body has {} bytes, but Content-Length is {}".format(self.sent, length)
             )
@@ -239,22 +265,7 @@ class Exchange:
         self._log()
 
     def _log(self) -> None:
-        if not _log.isEnabledFor(logging.INFO):
-            return
-        environ = self.environ
-        client = environ["REMOTE_ADDR"]
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").replace(" ", "")
-        _log.info(
-            '%s - - [%s] "%s %s %s" %s %s %.6f',
-            "{},{}".format(forwarded, client) if forwarded else client,
-            time.strftime("%d/%b/%Y %H:%M:%S"),
-            environ["REQUEST_METHOD"],
-            environ["REQUEST_URI"],
-            environ["SERVER_PROTOCOL"],
-            (self.status or "")[:3],
-            self.sent,
-            time.monotonic() - self.since,
-        )
+        log_access(self.request, self.environ, self.status or "", self.sent)
 
 
 class _BodyReader(io.RawIOBase):
@@ -280,6 +291,17 @@ class _BodyReader(io.RawIOBase):
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+
+def path_of(request: HttpRequest) -> str:
+    """Returns the path of a request, as it was sent."""
+    _, _, target, _, _ = request.access()
+    return target.partition("?")[0]
+
+
+def failure_text(debug: bool) -> bytes:
+    """Returns the body of the response to the current exception."""
+    return (traceback.format_exc() if debug else "Internal Server Error\n").encode()
 
 
 def _as_bytes(data: bytes | str) -> bytes:

@@ -9,13 +9,20 @@ pub(super) struct CountGuard(Arc<watch::Sender<usize>>);
 
 impl CountGuard {
     pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|count| *count += 1);
+        // Nothing waits for an increment.
+        count.send_if_modified(|count| {
+            *count += 1;
+            false
+        });
         CountGuard(count.clone())
     }
 }
 
 impl Drop for CountGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.send_if_modified(|count| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        });
     }
 }

@@ -24,18 +24,10 @@ pub(super) fn fill(
     environ.set_item(intern!(py, "RAW_PATH_INFO"), wsgi(path))?;
     let query = head.uri.query().unwrap_or_default();
     environ.set_item(intern!(py, "QUERY_STRING"), wsgi(query))?;
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or(path, |target| target.as_str());
-    environ.set_item(intern!(py, "REQUEST_URI"), wsgi(target))?;
+    environ.set_item(intern!(py, "REQUEST_URI"), target(head))?;
     environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
     environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
-    let protocol = match head.version {
-        Version::HTTP_10 => intern!(py, "HTTP/1.0"),
-        _ => intern!(py, "HTTP/1.1"),
-    };
-    environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
+    environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(head))?;
     for name in head.headers.keys() {
         let Some(key) = key(py, name) else { continue };
         environ.set_item(key, value(head, name))?;
@@ -52,6 +44,31 @@ pub(super) fn fill(
         environ.set_item(intern!(py, "CONTENT_LENGTH"), length.to_string())?;
     }
     Ok(())
+}
+
+/// Returns the target of a request as a WSGI string, without the authority.
+pub(super) fn target(head: &Parts) -> Cow<'_, str> {
+    let target = head.uri.path_and_query();
+    wsgi(target.map_or(head.uri.path(), |target| target.as_str()))
+}
+
+/// Returns the version of HTTP.
+pub(super) fn protocol(head: &Parts) -> &'static str {
+    match head.version {
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Returns the addresses of the client and its proxies, separated by commas.
+pub(super) fn client(head: &Parts, peer: SocketAddr) -> String {
+    let forwarded = HeaderName::from_static("x-forwarded-for");
+    let mut text = value(head, &forwarded).replace(' ', "");
+    if !text.is_empty() {
+        text.push(',');
+    }
+    text.push_str(&peer.ip().to_string());
+    text
 }
 
 /// Returns the variable of a header. None for a name with an underscore: its variable would be that
@@ -105,19 +122,35 @@ fn latin1(bytes: &[u8]) -> String {
 
 /// Converts a path to a WSGI string, percent-encoding decoded.
 fn unquote(path: &str) -> String {
+    if !path.contains('%') {
+        return wsgi(path).into_owned();
+    }
+    latin1(&decode(path))
+}
+
+/// Decodes the percent-encoding of a path. None if the result is not UTF-8.
+pub(super) fn path_text(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(Cow::Borrowed(path));
+    }
+    String::from_utf8(decode(path)).ok().map(Cow::Owned)
+}
+
+/// Decodes percent-encoding. Invalid encodings stay as they are.
+fn decode(path: &str) -> Vec<u8> {
     let mut bytes = path.bytes();
-    let mut text = String::with_capacity(path.len());
+    let mut decoded = Vec::with_capacity(path.len());
     while let Some(byte) = bytes.next() {
         let mut ahead = bytes.clone();
-        let decoded = (byte == b'%')
+        let value = (byte == b'%')
             .then(|| Some(digit(ahead.next()?)? << 4 | digit(ahead.next()?)?))
             .flatten();
-        if decoded.is_some() {
+        if value.is_some() {
             bytes = ahead;
         }
-        text.push(char::from(decoded.unwrap_or(byte)));
+        decoded.push(value.unwrap_or(byte));
     }
-    text
+    decoded
 }
 
 fn digit(byte: u8) -> Option<u8> {

@@ -1,8 +1,11 @@
 //! One request, from its head to the end of its response.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use bytes::Bytes;
 use nameko::internal::lock;
 use nameko::web::embed;
 use nameko::web::http::Method;
@@ -11,14 +14,15 @@ use nameko::web::{Response, StatusCode, Upgrade};
 use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict};
-use tokio::sync::{mpsc, oneshot};
+use pyo3::types::{PyBytes, PyDict, PyString};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::jobs;
 use crate::wait::wait;
 use crate::web::body::{Body, HttpBody};
 use crate::web::count::CountGuard;
 use crate::web::environ;
+use crate::web::outbox::{Answer, Outbox};
 use crate::web::response::{Chunk, Head, shared};
 use crate::web::socket::{Handshake, Sockets, WebSocket};
 
@@ -30,6 +34,8 @@ pub(crate) struct HttpRequest {
     peer: SocketAddr,
     /// The length of a buffered body.
     length: Option<usize>,
+    started_at: Instant,
+    outbox: Arc<Outbox>,
     state: Mutex<State>,
 }
 
@@ -41,35 +47,54 @@ struct State {
     /// The sender of a streamed response; none before its start and after its end.
     chunks: Option<mpsc::Sender<Chunk>>,
     /// Dropped once the response is complete.
-    in_flight: Option<CountGuard>,
+    claims: Option<Claims>,
     /// None once it was upgraded to a WebSocket.
     upgrade: Option<(Upgrade, Arc<Sockets>)>,
 }
 
-impl HttpRequest {
-    pub(super) fn new(
-        head: Parts,
-        peer: SocketAddr,
-        body: Body,
-        reply: oneshot::Sender<Response>,
-        in_flight: CountGuard,
-        upgrade: (Upgrade, Arc<Sockets>),
-    ) -> Self {
+/// The share of a request in the limits of its server, until it is dropped.
+pub(super) struct Claims {
+    pub(super) _in_flight: CountGuard,
+    /// Dropped earlier if a response is streamed by another thread.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A request that waits for Python.
+pub(super) struct Received {
+    pub(super) head: Parts,
+    pub(super) peer: SocketAddr,
+    pub(super) body: Body,
+    pub(super) reply: oneshot::Sender<Response>,
+    pub(super) claims: Claims,
+    pub(super) upgrade: (Upgrade, Arc<Sockets>),
+}
+
+impl Received {
+    /// Converts it to a request whose handling begins now.
+    pub(super) fn begin(self) -> HttpRequest {
         HttpRequest {
-            head,
-            peer,
-            length: match &body {
+            head: self.head,
+            peer: self.peer,
+            length: match &self.body {
                 Body::Buffered(bytes) => Some(bytes.len()),
                 Body::Streaming(_) => None,
             },
+            started_at: Instant::now(),
+            outbox: self.upgrade.1.outbox.clone(),
             state: Mutex::new(State {
-                body: Some(body),
-                reply: Some(reply),
+                body: Some(self.body),
+                reply: Some(self.reply),
                 chunks: None,
-                in_flight: Some(in_flight),
-                upgrade: Some(upgrade),
+                claims: Some(self.claims),
+                upgrade: Some(self.upgrade),
             }),
         }
+    }
+}
+
+impl HttpRequest {
+    pub(super) fn head(&self) -> &Parts {
+        &self.head
     }
 
     /// Sends the response, or its head. Ignores a client that has disconnected.
@@ -80,14 +105,31 @@ impl HttpRequest {
                 let _ = reply.send(response);
                 Ok(())
             }
-            None => Err(PyRuntimeError::new_err("a response was already sent")),
+            None => Err(already_sent()),
         }
     }
 
     fn finish(&self) {
-        let in_flight = lock(&self.state).in_flight.take();
-        drop(in_flight);
+        let claims = lock(&self.state).claims.take();
+        drop(claims);
     }
+
+    /// Takes the task that waits for the response, and the share in the limits.
+    fn take_reply(&self) -> PyResult<(oneshot::Sender<Response>, Option<Claims>)> {
+        let mut state = lock(&self.state);
+        match state.reply.take() {
+            Some(reply) => Ok((reply, state.claims.take())),
+            None => Err(already_sent()),
+        }
+    }
+
+    fn with_body(&self, head: Head, body: Bytes) -> Response {
+        head.with_body(body, self.head.method == Method::HEAD)
+    }
+}
+
+fn already_sent() -> PyErr {
+    PyRuntimeError::new_err("a response was already sent")
 }
 
 #[pymethods]
@@ -95,6 +137,12 @@ impl HttpRequest {
     /// Adds the variables of the request to a WSGI environ.
     fn fill_environ(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
         environ::fill(environ, &self.head, self.peer, self.length)
+    }
+
+    /// The method, such as `GET`.
+    #[getter]
+    fn method(&self) -> &str {
+        self.head.method.as_str()
     }
 
     /// Takes the body: bytes, or a reader if it is large. May be called once.
@@ -115,12 +163,46 @@ impl HttpRequest {
         headers: Vec<(String, String)>,
         body: PyBackedBytes,
     ) -> PyResult<()> {
-        let head = Head::new(status, headers)?;
+        let response = self.with_body(Head::new(status, headers)?, shared(body));
         // The client's next request follows soon.
         jobs::nearly_finished();
-        self.send_response(head.with_body(shared(body), self.head.method == Method::HEAD))?;
+        self.send_response(response)?;
         self.finish();
         Ok(())
+    }
+
+    /// Sends a response with the headers of a dict or of a list of pairs, if they are plain, and
+    /// with the headers `Content-Type` and `Content-Length`. Returns the number of bytes that the
+    /// client gets as the body; None, without a response, if it has to be built by werkzeug. The
+    /// response is sent after the job of this thread; with `hold` by `HttpServer.flush`.
+    fn respond_text(
+        &self,
+        status: &str,
+        headers: &Bound<'_, PyAny>,
+        text: &Bound<'_, PyString>,
+        content_type: &str,
+        hold: bool,
+    ) -> PyResult<Option<usize>> {
+        // Fails for surrogates, which cannot be encoded.
+        let Ok(text) = text.to_str() else {
+            return Ok(None);
+        };
+        let Some(head) = Head::plain(status, headers, content_type, text.len()) else {
+            return Ok(None);
+        };
+        let (reply, claims) = self.take_reply()?;
+        // The client's next request follows soon.
+        jobs::nearly_finished();
+        let answer = Answer {
+            reply,
+            response: self.with_body(head, Bytes::copy_from_slice(text.as_bytes())),
+            _claims: claims,
+        };
+        self.outbox.push(answer, hold);
+        Ok(Some(match self.head.method {
+            Method::HEAD => 0,
+            _ => text.len(),
+        }))
     }
 
     /// Sends the head of a response. Its body follows with `write`, up to `end`. Raises as
@@ -143,12 +225,12 @@ impl HttpRequest {
                 return Ok(None);
             }
         };
-        let (reply, upgrade, in_flight) = {
+        let (reply, upgrade, claims) = {
             let mut state = lock(&self.state);
             (
                 state.reply.take(),
                 state.upgrade.take(),
-                state.in_flight.take(),
+                state.claims.take(),
             )
         };
         match (reply, upgrade) {
@@ -158,12 +240,33 @@ impl HttpRequest {
                     reply,
                     upgrade,
                     sockets,
-                    _in_flight: in_flight,
+                    _claims: claims,
                 };
                 Ok(Some(WebSocket::new(handshake)))
             }
-            _ => Err(PyRuntimeError::new_err("a response was already sent")),
+            _ => Err(already_sent()),
         }
+    }
+
+    /// Lets another request start, because this one leaves the worker threads.
+    fn leave_workers(&self) {
+        let permit = lock(&self.state)
+            .claims
+            .as_mut()
+            .and_then(|claims| claims.permit.take());
+        drop(permit);
+    }
+
+    /// Returns the parts of a line of an access log: the client with its proxies, the method, the
+    /// target, the protocol, and the seconds since the handling of the request began.
+    fn access(&self) -> (String, &str, Cow<'_, str>, &'static str, f64) {
+        (
+            environ::client(&self.head, self.peer),
+            self.head.method.as_str(),
+            environ::target(&self.head),
+            environ::protocol(&self.head),
+            self.started_at.elapsed().as_secs_f64(),
+        )
     }
 
     /// Whether a response was sent or begun, or is left to a WebSocket.

@@ -8,6 +8,7 @@ use nameko::web::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use tokio::sync::mpsc;
 
 /// The size from which on a body is sent from Python's memory instead of a copy.
@@ -49,6 +50,42 @@ impl Head {
             map.append(key, header_value(&value).ok_or_else(wrong)?);
         }
         Ok(Self {
+            status,
+            reason,
+            headers: map,
+        })
+    }
+
+    /// The head of a text whose headers mean the same to werkzeug: texts that it sends unchanged.
+    /// Without a `Content-Type` among them, `content_type` is added. None if they are not plain.
+    pub(super) fn plain(
+        line: &str,
+        headers: &Bound<'_, PyAny>,
+        content_type: &str,
+        length: usize,
+    ) -> Option<Self> {
+        let (status, reason) = status(line)?;
+        let mut map = HeaderMap::with_capacity(4);
+        if let Ok(headers) = headers.cast_exact::<PyDict>() {
+            for (name, value) in headers {
+                append_plain(&mut map, &name, &value)?;
+            }
+        } else if let Ok(headers) = headers.cast_exact::<PyList>() {
+            for pair in headers {
+                let pair = pair.cast_into_exact::<PyTuple>().ok()?;
+                if pair.len() != 2 {
+                    return None;
+                }
+                append_plain(&mut map, &pair.get_item(0).ok()?, &pair.get_item(1).ok()?)?;
+            }
+        } else if !headers.is_none() {
+            return None;
+        }
+        if !map.contains_key(header::CONTENT_TYPE) {
+            map.append(header::CONTENT_TYPE, header_value(content_type)?);
+        }
+        map.append(header::CONTENT_LENGTH, HeaderValue::from(length));
+        Some(Self {
             status,
             reason,
             headers: map,
@@ -106,6 +143,28 @@ fn status(line: &str) -> Option<(StatusCode, Option<ReasonPhrase>)> {
         return Some((status, None));
     }
     Some((status, Some(ReasonPhrase::try_from(bytes(reason)?).ok()?)))
+}
+
+/// Appends a header that werkzeug sends unchanged. None if it does not.
+fn append_plain(
+    headers: &mut HeaderMap,
+    name: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> Option<()> {
+    let name = name.cast_exact::<PyString>().ok()?.to_str().ok()?;
+    let value = value.cast_exact::<PyString>().ok()?.to_str().ok()?;
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let is_rewritten = [
+        header::LOCATION,
+        header::CONTENT_LOCATION,
+        header::CONTENT_LENGTH,
+    ]
+    .contains(&name);
+    if is_rewritten {
+        return None;
+    }
+    headers.append(name, header_value(value)?);
+    Some(())
 }
 
 fn header_value(text: &str) -> Option<HeaderValue> {

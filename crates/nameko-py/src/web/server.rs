@@ -20,7 +20,9 @@ use crate::runtime;
 use crate::wait::{deadline, wait};
 use crate::web::body::read_ahead;
 use crate::web::count::CountGuard;
-use crate::web::request::HttpRequest;
+use crate::web::loop_requests::{LoopRequests, LoopState};
+use crate::web::outbox::Outbox;
+use crate::web::request::{Claims, Received};
 use crate::web::socket::{SocketPhase, Sockets};
 
 /// An HTTP server: listens once created, answers requests from `serve` on.
@@ -35,6 +37,7 @@ pub(crate) struct HttpServer {
     /// The number of open WebSockets.
     open: Arc<watch::Sender<usize>>,
     phase: watch::Sender<SocketPhase>,
+    outbox: Arc<Outbox>,
 }
 
 enum ServerState {
@@ -70,6 +73,7 @@ impl HttpServer {
             in_flight: Arc::default(),
             open: Arc::default(),
             phase: watch::Sender::default(),
+            outbox: Outbox::new(runtime),
         })
     }
 
@@ -94,8 +98,15 @@ impl HttpServer {
     }
 
     /// Calls `handler(request)` for each request as a job of `jobs`, at most `limit` at a time;
-    /// further requests wait.
-    fn serve(&self, handler: Py<PyAny>, jobs: &Bound<'_, Jobs>, limit: usize) -> PyResult<()> {
+    /// further requests wait. Requests that `loop_requests` accepts become its items instead.
+    #[pyo3(signature = (handler, jobs, limit, loop_requests = None))]
+    fn serve(
+        &self,
+        handler: Py<PyAny>,
+        jobs: &Bound<'_, Jobs>,
+        limit: usize,
+        loop_requests: Option<&Bound<'_, LoopRequests>>,
+    ) -> PyResult<()> {
         let runtime = runtime::handle()?;
         let mut state = lock(&self.state);
         let server = match std::mem::replace(&mut *state, ServerState::Closed) {
@@ -108,12 +119,14 @@ impl HttpServer {
         let sockets = Sockets {
             settings: self.sockets,
             jobs: jobs.get().queue.clone(),
+            outbox: self.outbox.clone(),
             permits: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
             open: self.open.clone(),
             phase: self.phase.subscribe(),
         };
         let gateway = Gateway {
             handler: Arc::new(handler),
+            loop_requests: loop_requests.map(|requests| requests.get().state()),
             sockets: Arc::new(sockets),
             body: server.body_limits(),
             in_flight: self.in_flight.clone(),
@@ -121,6 +134,11 @@ impl HttpServer {
         let _entered = runtime.enter();
         *state = ServerState::Serving(Arc::new(server.serve(gateway)?));
         Ok(())
+    }
+
+    /// Sends the responses that are held.
+    fn flush(&self) {
+        self.outbox.flush();
     }
 
     /// Stops accepting requests and closes the port. Requests in flight continue.
@@ -218,10 +236,12 @@ fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     Ok(config)
 }
 
-/// Passes each request to the handler as a job.
+/// Passes each request to the handler as a job, or to an asyncio loop.
 struct Gateway {
     handler: Arc<Py<PyAny>>,
     sockets: Arc<Sockets>,
+    /// Requests that an asyncio loop handles.
+    loop_requests: Option<Arc<LoopState>>,
     body: BodyLimits,
     in_flight: Arc<watch::Sender<usize>>,
 }
@@ -240,14 +260,30 @@ impl nameko::web::Handler for Gateway {
         };
         let (reply, response) = oneshot::channel();
         let sockets = self.sockets.clone();
-        let request = HttpRequest::new(head, peer, body, reply, in_flight, (upgrade, sockets));
-        let handler = self.handler.clone();
-        let job: Job = Box::new(move |py| {
-            let request = Py::new(py, request)?;
-            Ok(Call::new(handler.clone_ref(py), request).with_guard(permit))
-        });
-        if self.sockets.jobs.push(job).is_err() {
-            return embed::stopping();
+        let claims = Claims {
+            _in_flight: in_flight,
+            permit: Some(permit),
+        };
+        let received = Received {
+            head,
+            peer,
+            body,
+            reply,
+            claims,
+            upgrade: (upgrade, sockets),
+        };
+        match &self.loop_requests {
+            Some(requests) if requests.accept(&received.head) => requests.push(received),
+            _ => {
+                let handler = self.handler.clone();
+                let job: Job = Box::new(move |py| {
+                    let request = Py::new(py, received.begin())?;
+                    Ok(Call::new(handler.clone_ref(py), request))
+                });
+                if self.sockets.jobs.push(job).is_err() {
+                    return embed::stopping();
+                }
+            }
         }
         response.await.unwrap_or_else(|_| embed::stopping())
     }

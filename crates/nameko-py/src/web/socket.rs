@@ -13,11 +13,14 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::jobs::{Call, Job, JobQueue};
 use crate::runtime;
 use crate::web::count::CountGuard;
+use crate::web::outbox::Outbox;
+use crate::web::request::Claims;
 
 /// The shared state of the sockets of one server.
 pub(super) struct Sockets {
     pub(super) settings: SocketSettings,
     pub(super) jobs: Arc<JobQueue>,
+    pub(super) outbox: Arc<Outbox>,
     /// One permit per request or message in flight.
     pub(super) permits: Arc<Semaphore>,
     /// The number of open sockets.
@@ -59,8 +62,8 @@ pub(super) struct Handshake {
     pub(super) reply: oneshot::Sender<Response>,
     pub(super) upgrade: Upgrade,
     pub(super) sockets: Arc<Sockets>,
-    /// Counts the request as in flight until the handshake is complete.
-    pub(super) _in_flight: Option<CountGuard>,
+    /// Held until the handshake is complete.
+    pub(super) _claims: Option<Claims>,
 }
 
 impl WebSocket {
@@ -89,7 +92,7 @@ impl WebSocket {
             reply,
             upgrade,
             sockets,
-            _in_flight,
+            _claims,
         } = handshake;
         let open = CountGuard::new(&sockets.open);
         let callbacks = Callbacks {
