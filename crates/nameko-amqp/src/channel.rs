@@ -17,6 +17,7 @@ use crate::{
     delivery::{ConsumerTag, Delivery},
     encode::{field_table, short_string},
     error::{Error, PublishError},
+    io_thread,
     message::Publish,
     table::Table,
     topology::{Exchange, Queue},
@@ -435,7 +436,10 @@ impl Future for Confirm<'_> {
         let Some(outcome) = &mut self.outcome else {
             return Poll::Ready(Ok(()));
         };
-        let outcome = std::task::ready!(Pin::new(outcome).poll(context));
+        let Poll::Ready(outcome) = Pin::new(outcome).poll(context) else {
+            io_thread::waits_for_connection();
+            return Poll::Pending;
+        };
         Poll::Ready(match outcome {
             Ok(outcome) => outcome.into_result(self.message),
             // The sender is dropped unused only together with the channel's state.

@@ -34,7 +34,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A connection to a broker. Clones share the connection; it is closed with the last clone and the
 /// last of its channels.
 ///
-/// A spawned task runs it, on the runtime it was opened on. However it ends, everything that waits
+/// A spawned task runs it: on the runtime it was opened on if that has one thread, else on the I/O
+/// thread of the process. However it ends, everything that waits
 /// on it resolves with the reason.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<ConnectionHandle>);
@@ -217,9 +218,8 @@ fn start(
     reader: impl AsyncRead + Send + 'static,
     writer: impl AsyncWrite + Send + 'static,
 ) -> Connection {
-    let state = ConnectionState::new(peer.clone(), negotiated.limits, second);
     let handle = ConnectionHandle {
-        state: Arc::new(state),
+        state: ConnectionState::new(peer.clone(), negotiated.limits, second),
         channels: Arc::default(),
     };
     // The task ends with the connection, which the last handle closes.

@@ -6,7 +6,7 @@ use std::{
     io::Write as _,
     net::TcpStream,
     sync::{
-        Mutex,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 use amq_protocol::protocol::{AMQPClass, connection};
 use tokio::sync::{Notify, watch};
 
-use crate::{encode, error::Error, peer::Peer, sync::lock};
+use crate::{encode, error::Error, io_thread, peer::Peer, sync::lock};
 
 /// Unsent bytes above which publishing waits. Acknowledgements never wait.
 const WRITE_HIGH_WATER_BYTES: usize = 1024 * 1024;
@@ -26,6 +26,7 @@ const MAX_IDLE_BUFFER_BYTES: usize = 256 * 1024;
 /// State of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
+    this: Weak<Self>,
     pub(crate) peer: Peer,
     pub(crate) limits: Limits,
     output: Mutex<Output>,
@@ -64,7 +65,8 @@ struct Output {
     buffer: Vec<u8>,
     /// Number of bytes taken by the writer and not written yet.
     in_flight: usize,
-    /// Whether the writer was notified of the bytes in `buffer`.
+    /// Whether the writer was notified of the bytes in `buffer`, or the I/O thread is going to
+    /// write them.
     writer_notified: bool,
     /// Second handle of the socket, for writes that bypass the writer. None over TLS.
     socket: Option<TcpStream>,
@@ -97,8 +99,9 @@ pub(crate) enum NextWrite {
 impl ConnectionState {
     /// Creates the state of an open connection. `socket` is a second, non-blocking handle of the
     /// socket, if frames may be written to it unencrypted.
-    pub(crate) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Self {
-        Self {
+    pub(crate) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             peer,
             limits,
             output: Mutex::new(Output {
@@ -116,7 +119,7 @@ impl ConnectionState {
             reads: AtomicU32::new(0),
             writes: AtomicU32::new(0),
             blocked: Mutex::default(),
-        }
+        })
     }
 
     /// Encodes frames into the output. Returns `false` without encoding if the connection is
@@ -141,9 +144,15 @@ impl ConnectionState {
         // and `writer_notified` would stay set.
         let notify =
             !output.buffer.is_empty() && !std::mem::replace(&mut output.writer_notified, true);
+        let has_socket = output.socket.is_some();
         drop(output);
         if notify {
-            self.output_ready.notify_one();
+            match self.this.upgrade() {
+                Some(this) if has_socket && io_thread::is_io_thread() => {
+                    io_thread::flush_later(this);
+                }
+                _ => self.output_ready.notify_one(),
+            }
         }
         true
     }
@@ -166,27 +175,36 @@ impl ConnectionState {
     /// Writes buffered frames to the socket on the calling thread. Bytes that the socket does not
     /// accept are left to the writer.
     pub(crate) fn flush(&self) {
-        let mut output = lock(&self.output);
-        if output.writer_notified || output.buffer.is_empty() {
-            return;
+        let output = lock(&self.output);
+        if !output.writer_notified {
+            self.write_directly(output);
         }
+    }
+
+    /// Writes the frames that [`send`](Self::send) has left to the I/O thread.
+    pub(crate) fn flush_deferred(&self) {
+        self.write_directly(lock(&self.output));
+    }
+
+    fn write_directly(&self, mut output: MutexGuard<'_, Output>) {
         if output.in_flight == 0
             && matches!(output.phase, Phase::Open)
             && let Output { buffer, socket: Some(socket), .. } = &mut *output
+            && !buffer.is_empty()
             // The writer meets the same error and reports it.
             && let Ok(count) = socket.write(buffer)
             && count > 0
         {
             self.count_write();
             buffer.drain(..count);
-            if buffer.is_empty() {
-                buffer.shrink_to(MAX_IDLE_BUFFER_BYTES);
-                return;
-            }
+            buffer.shrink_to(MAX_IDLE_BUFFER_BYTES);
         }
-        output.writer_notified = true;
+        output.writer_notified = !output.buffer.is_empty();
+        let notify = output.writer_notified;
         drop(output);
-        self.output_ready.notify_one();
+        if notify {
+            self.output_ready.notify_one();
+        }
     }
 
     /// Returns whether publishing has to wait: the output is above the high-water mark.

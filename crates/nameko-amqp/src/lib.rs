@@ -98,6 +98,7 @@ mod encode;
 mod error;
 mod frame;
 mod handshake;
+mod io_thread;
 mod lazy;
 mod message;
 mod options;
@@ -126,12 +127,15 @@ pub use consumers::{Consumers, Observer, Subscription, SubscriptionId};
 pub use declarations::Declarations;
 pub use delivery::{Acker, ConsumerTag, Delivery, Sink};
 pub use error::{Error, PublishError};
+pub use io_thread::{
+    IoThreadId, io_thread_id, reserve_io_time, run_on_io_thread, waits_for_connection,
+};
 pub use message::Publish;
 pub use options::{ConnectOptions, Login, Tls, Verify};
 pub use peer::Peer;
 pub use properties::{Properties, Text};
 pub use publisher::{PublishOptions, Publisher};
-pub use rescue::move_connections;
+pub use rescue::{leave_io_thread, move_connections};
 pub use retry::Retry;
 pub use table::{Headers, Table, Value};
 pub use topology::{Binding, Exchange, ExchangeKind, Queue};

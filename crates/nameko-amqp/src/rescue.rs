@@ -1,25 +1,32 @@
-//! Moves connections from a runtime whose threads are blocked to a thread of their own.
+//! Moves connections between threads.
 //!
-//! A connection runs as a task of the runtime that opened it, next to the code that uses it: no
-//! message crosses threads. If that code blocks the runtime's threads, nobody reads, writes or
-//! sends heartbeats. The future of a connection is therefore kept outside its task. Another task,
-//! on the I/O thread, can take over between two polls, with the socket registered there.
+//! A connection of a runtime with one thread runs as a task of it, next to the code that uses it: no
+//! message crosses threads. Connections of other runtimes run on the I/O thread. If code blocks the
+//! thread of a connection, nobody reads, writes or sends heartbeats. The future of a connection is
+//! therefore kept outside its task. Another task, on a new I/O thread, can take over between two
+//! polls, with the socket registered there.
 
 use std::{
     future::{Future, pending},
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, TryLockError, Weak},
+    sync::{
+        Arc, Mutex, TryLockError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll},
-    thread,
 };
 
 use tokio::{
-    runtime::{self, Builder, Handle},
+    runtime::{self, Handle, RuntimeFlavor},
     task::AbortHandle,
 };
 
 use crate::{
-    connection_state::ConnectionState, driver::heartbeat_loop, error::Error, socket::Socket,
+    connection_state::ConnectionState,
+    driver::heartbeat_loop,
+    error::Error,
+    io_thread::{self, IoThread, IoThreadId},
+    socket::Socket,
     sync::lock,
 };
 
@@ -34,55 +41,60 @@ struct Connections {
     moved: Vec<runtime::Id>,
 }
 
+impl Connections {
+    /// Returns the drivers of the running connections.
+    fn drivers(&mut self) -> Vec<Arc<Driver>> {
+        self.running.retain(|driver| driver.strong_count() > 0);
+        self.running.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
 /// Moves the connections that were opened on `runtime` to the I/O thread, and opens later ones
-/// there. For a runtime whose threads are blocked.
+/// there. For a runtime whose only thread is blocked.
 ///
 /// Sinks and callbacks are called on the I/O thread from then on, in the context of `runtime`:
 /// tasks that they spawn run on `runtime`.
 ///
 /// Returns `false` if a connection could not be moved yet, as a sink or callback blocks it.
 pub fn move_connections(runtime: runtime::Id) -> bool {
-    let drivers: Vec<_> = {
+    let drivers = {
         let mut connections = lock(&CONNECTIONS);
         if !connections.moved.contains(&runtime) {
             connections.moved.push(runtime);
         }
-        connections
-            .running
-            .retain(|driver| driver.strong_count() > 0);
-        connections
-            .running
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect()
+        connections.drivers()
+    };
+    let Some(thread) = io_thread::active() else {
+        return true;
     };
     let mut all_moved = true;
     for driver in drivers {
-        if driver.home.id() == runtime {
-            all_moved &= driver.move_to_io_thread();
+        if driver.home.id() == runtime && driver.place() == HOME {
+            all_moved &= driver.move_to(&thread);
         }
     }
     all_moved
 }
 
-/// Returns the runtime of the I/O thread, started on first use. `None` if the system has no thread
-/// or event queue left.
-fn io_thread() -> Option<&'static Handle> {
-    static IO: OnceLock<Option<Handle>> = OnceLock::new();
-    IO.get_or_init(|| {
-        let runtime = Builder::new_current_thread().enable_all().build().ok()?;
-        let handle = runtime.handle().clone();
-        thread::Builder::new()
-            .name("nameko-amqp-io".into())
-            .spawn(move || runtime.block_on(pending::<()>()))
-            .ok()?;
-        Some(handle)
-    })
-    .as_ref()
+/// Replaces an I/O thread that is blocked by a task. Its connections and other tasks move to the
+/// next one.
+///
+/// Returns `false` if a connection could not be moved yet, as a sink or callback blocks it.
+pub fn leave_io_thread(blocked: IoThreadId) -> bool {
+    let Some(thread) = io_thread::replace(blocked) else {
+        return true;
+    };
+    let drivers = lock(&CONNECTIONS).drivers();
+    let mut all_moved = true;
+    for driver in drivers {
+        if driver.place() != HOME {
+            all_moved &= driver.move_to(&thread);
+        }
+    }
+    all_moved
 }
 
-/// Spawns a connection on the current runtime, or on the I/O thread if the connections of this
-/// runtime have moved there.
+/// Spawns a connection: on the current runtime if that has one thread, else on the I/O thread.
 ///
 /// `io` reads and writes; its end is the end of the connection.
 pub(crate) fn spawn(
@@ -90,22 +102,18 @@ pub(crate) fn spawn(
     socket: Socket,
     io: impl Future<Output = ()> + Send + 'static,
 ) {
+    let home = Handle::current();
     let driver = Arc::new(Driver {
-        home: Handle::current(),
         socket,
         futures: Mutex::new(Some(Futures {
             io: Box::pin(io),
             heartbeat: Box::pin(heartbeat(Arc::clone(&connection))),
         })),
-        task: OnceLock::new(),
-        moved: OnceLock::new(),
+        place: AtomicU32::new(HOME),
+        task: Mutex::new(None),
+        home,
         connection,
     });
-    let task = tokio::spawn(Task {
-        driver: Arc::clone(&driver),
-        moved: false,
-    });
-    let _ = driver.task.set(task.abort_handle());
     let moved = {
         let mut connections = lock(&CONNECTIONS);
         connections
@@ -114,10 +122,21 @@ pub(crate) fn spawn(
         connections.running.push(Arc::downgrade(&driver));
         connections.moved.contains(&driver.home.id())
     };
-    if moved {
-        driver.move_to_io_thread();
+    if moved || driver.home.runtime_flavor() == RuntimeFlavor::MultiThread {
+        // Again if the I/O thread is replaced meanwhile.
+        while let Some(thread) = io_thread::active()
+            && thread.number() != driver.place()
+            && driver.move_to(&thread)
+            && driver.place() != HOME
+        {}
+    }
+    if driver.place() == HOME {
+        driver.run_on(HOME, &driver.home);
     }
 }
+
+/// Place of a connection that runs on its home; the others are numbers of I/O threads.
+const HOME: u32 = 0;
 
 /// A connection, run by one task at a time.
 struct Driver {
@@ -127,10 +146,10 @@ struct Driver {
     socket: Socket,
     /// `None` once the connection has ended.
     futures: Mutex<Option<Futures>>,
-    /// The task on `home`.
-    task: OnceLock<AbortHandle>,
-    /// Set once the I/O thread runs the connection.
-    moved: OnceLock<()>,
+    /// The thread that runs the connection.
+    place: AtomicU32,
+    /// The task that runs it.
+    task: Mutex<Option<AbortHandle>>,
 }
 
 struct Futures {
@@ -144,44 +163,54 @@ async fn heartbeat(connection: Arc<ConnectionState>) -> Error {
 }
 
 impl Driver {
-    /// Lets the I/O thread run the connection. Returns `false` if it is being polled.
-    fn move_to_io_thread(self: &Arc<Self>) -> bool {
+    fn place(&self) -> u32 {
+        self.place.load(Ordering::Acquire)
+    }
+
+    /// Lets an I/O thread run the connection, unless the socket cannot be registered there. Returns
+    /// `false` if it is being polled.
+    fn move_to(self: &Arc<Self>, thread: &IoThread) -> bool {
+        if self.place() == thread.number() {
+            return true;
+        }
         let mut futures = match self.futures.try_lock() {
             Ok(futures) => futures,
             Err(TryLockError::Poisoned(futures)) => futures.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let (Some(running), Some(io_thread)) = (futures.as_mut(), io_thread()) else {
+        let Some(running) = futures.as_mut() else {
             return true;
         };
-        if self.moved.get().is_some() {
-            return true;
-        }
         let registered = {
-            let _context = io_thread.enter();
+            let _context = thread.handle().enter();
             self.socket.register_here()
         };
         if registered.is_err() {
             return true;
         }
         running.heartbeat = Box::pin(heartbeat(Arc::clone(&self.connection)));
-        let _ = self.moved.set(());
+        self.place.store(thread.number(), Ordering::Release);
+        self.run_on(thread.number(), thread.handle());
         drop(futures);
-        io_thread.spawn(Task {
-            driver: Arc::clone(self),
-            moved: true,
-        });
-        if let Some(task) = self.task.get() {
-            task.abort();
-        }
         true
+    }
+
+    /// Spawns the task that runs the connection, in place of the previous one.
+    fn run_on(self: &Arc<Self>, place: u32, runtime: &Handle) {
+        let task = runtime.spawn(Task {
+            driver: Arc::clone(self),
+            place,
+        });
+        if let Some(previous) = lock(&self.task).replace(task.abort_handle()) {
+            previous.abort();
+        }
     }
 }
 
-/// The task of a connection: on its home, or on the I/O thread after it has moved.
+/// The task of a connection, one per place.
 struct Task {
     driver: Arc<Driver>,
-    moved: bool,
+    place: u32,
 }
 
 impl Future for Task {
@@ -202,20 +231,23 @@ impl Future for Task {
         }
         let polled = {
             // Sinks and callbacks spawn tasks.
-            let _context = self.moved.then(|| driver.home.enter());
+            let _context = (self.place != HOME).then(|| driver.home.enter());
             futures.io.as_mut().poll(context)
         };
         if polled.is_ready() {
             *slot = None;
         }
+        // The tasks must not keep the connection from moving.
+        drop(slot);
+        io_thread::poll_overdue();
         polled
     }
 }
 
 impl Task {
-    /// Whether this task runs the connection: the first before a move, the second after it.
+    /// Whether this task runs the connection, which has not moved on.
     fn is_runner(&self) -> bool {
-        self.moved == self.driver.moved.get().is_some()
+        self.place == self.driver.place()
     }
 }
 

@@ -132,6 +132,7 @@ mod layer;
 #[cfg(feature = "macros")]
 mod macros;
 pub mod messaging;
+mod pace;
 mod panics;
 pub mod prelude;
 #[doc(hidden)]

@@ -88,8 +88,8 @@ pub use nameko_macros::service;
 ///   implements `serde::Serialize` and `E` is an error type.
 /// * The method is not generic.
 /// * The method does not block its thread. Blocking work (files, long computations, blocking
-///   clients) belongs in `tokio::task::spawn_blocking`. A method that blocks is named in the log;
-///   if methods block all threads of the runtime, other calls wait for them.
+///   clients) belongs in `tokio::task::spawn_blocking`. A method that blocks is named in the log,
+///   and its later calls by messages have a thread each.
 ///
 /// ```
 /// use nameko::prelude::*;

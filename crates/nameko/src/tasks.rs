@@ -40,11 +40,27 @@ impl Tasks {
     /// Spawns a task, unless `abort` was called. Large futures should be boxed, since they are
     /// moved several times.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
+        let (abort, task) = self.track(task);
+        let join = task.map(tokio::spawn);
+        TaskHandle { abort, join }
+    }
+
+    /// Adds a task for the caller to run. Returns `None` in its place if `abort` was called.
+    pub(crate) fn track<F>(
+        &self,
+        task: F,
+    ) -> (
+        AbortHandle,
+        Option<impl Future<Output = ()> + Send + 'static>,
+    )
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (abort, registration) = AbortHandle::new_pair();
         let id = {
             let mut running = self.shared.lock();
             if running.closed {
-                return TaskHandle { abort, join: None };
+                return (abort, None);
             }
             let id = running.next;
             running.next += 1;
@@ -56,11 +72,8 @@ impl Tasks {
             id,
         };
         // The result is irrelevant: only the owner aborts. The entry is dropped after the future.
-        let join = tokio::spawn(Abortable::new(task, registration).map(|_| drop(entry)));
-        TaskHandle {
-            abort,
-            join: Some(join),
-        }
+        let tracked = Abortable::new(task, registration).map(|_| drop(entry));
+        (abort, Some(tracked))
     }
 
     /// Returns the number of running tasks.

@@ -1,9 +1,10 @@
 //! Detection of methods that block a thread of the runtime.
 //!
-//! Each poll of a worker is noted in a slot of its thread, which costs two stores. A thread outside
-//! of the runtime looks at the slots, while workers run. If a poll overstays, it moves the
-//! connections of that runtime to a thread of their own, keeps the other threads of the runtime
-//! awake, so that one of them watches timers and sockets, and names the method.
+//! Each poll of a worker is noted in a slot of its thread, which costs a few stores. A thread
+//! outside of the runtime looks at the slots, while workers run. If a poll overstays on the I/O
+//! thread, another one replaces it. If it overstays on a thread of the runtime, the watchdog keeps
+//! the other threads awake, so that one of them watches timers and sockets, and moves connections
+//! that the runtime itself runs. The method is remembered (`pace.rs`), and named in the log.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     thread::{self, Thread},
@@ -20,15 +21,22 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use crate::{amqp, sync::lock};
+use crate::{
+    amqp::{self, IoThreadId},
+    container::is_own_thread,
+    pace::Pace,
+    sync::lock,
+};
 
 /// How often the slots are looked at while workers run.
-const TICK: Duration = Duration::from_millis(50);
-/// Duration of a poll from which its thread counts as blocked: another thread is woken, which is
-/// cheap.
-const BLOCKED_AFTER: Duration = Duration::from_millis(100);
-/// Duration of a poll from which connections move, for good. Shorter than the shortest heartbeat,
-/// and long enough for a machine that is short of CPU.
+const TICK: Duration = Duration::from_millis(20);
+/// Duration of a poll from which another I/O thread replaces its own. With the ticks before and
+/// after it, connections pause for less than 50 ms.
+const REPLACE_AFTER: Duration = TICK;
+/// Duration of a poll from which its method is known to block threads.
+const BLOCKING_AFTER: Duration = Duration::from_millis(100);
+/// Duration of a poll from which connections leave a runtime of one thread, for good. Shorter than
+/// the shortest heartbeat, and long enough for a machine that is short of CPU.
 const MOVE_AFTER: Duration = Duration::from_millis(500);
 /// Duration of a poll from which its method is named in the log.
 const WARN_AFTER: Duration = Duration::from_secs(1);
@@ -40,13 +48,18 @@ pub(crate) struct Watch {
     /// Id of the first method; the others follow.
     first_id: u32,
     service: Arc<str>,
-    methods: Vec<&'static str>,
+    methods: Vec<Method>,
     runtime: Handle,
+}
+
+struct Method {
+    name: &'static str,
+    pace: Pace,
 }
 
 impl Watch {
     /// Registers the methods of a container that runs on the current runtime.
-    pub(crate) fn new(service: Arc<str>, methods: Vec<&'static str>) -> Arc<Self> {
+    pub(crate) fn new(service: Arc<str>, methods: impl Iterator<Item = &'static str>) -> Arc<Self> {
         let watchdog = Watchdog::started();
         let mut watches = lock(&watchdog.watches);
         watches.retain(|watch| watch.strong_count() > 0);
@@ -56,7 +69,12 @@ impl Watch {
         let watch = Arc::new(Self {
             first_id,
             service,
-            methods,
+            methods: methods
+                .map(|name| Method {
+                    name,
+                    pace: Pace::default(),
+                })
+                .collect(),
             runtime: Handle::current(),
         });
         watches.push(Arc::downgrade(&watch));
@@ -64,42 +82,54 @@ impl Watch {
     }
 
     /// Runs `worker`, a call of the method with this index.
-    pub(crate) fn worker<F>(&self, index: usize, worker: F) -> Watched<F> {
-        let index = u32::try_from(index).unwrap_or(0);
+    pub(crate) fn worker<F>(&self, index: usize, worker: F) -> Watched<'_, F> {
         Watched {
-            method: self.first_id.wrapping_add(index),
+            method: self
+                .first_id
+                .wrapping_add(u32::try_from(index).unwrap_or(0)),
+            pace: self.pace(index),
             worker,
         }
+    }
+
+    /// Returns the observed durations of the polls of a method.
+    pub(crate) fn pace(&self, index: usize) -> Option<&Pace> {
+        self.methods.get(index).map(|method| &method.pace)
     }
 
     fn count(&self) -> u32 {
         u32::try_from(self.methods.len()).unwrap_or(u32::MAX)
     }
 
-    fn method(&self, id: u32) -> Option<&'static str> {
+    fn method(&self, id: u32) -> Option<&Method> {
         let index = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
-        self.methods.get(index).copied()
+        self.methods.get(index)
     }
 }
 
 pin_project_lite::pin_project! {
     /// A worker whose polls are noted.
-    pub(crate) struct Watched<F> {
+    pub(crate) struct Watched<'w, F> {
         method: u32,
+        pace: Option<&'w Pace>,
         #[pin]
         worker: F,
     }
 }
 
-impl<F: Future> Future for Watched<F> {
+impl<F: Future> Future for Watched<'_, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
+        let begun = Instant::now();
         let polled = SLOT.try_with(|slot| {
             let _polling = slot.begin(*this.method);
             this.worker.as_mut().poll(context)
         });
+        if let Some(pace) = this.pace {
+            pace.record(begun.elapsed());
+        }
         // An error means that the thread ends.
         polled.unwrap_or_else(|_| this.worker.as_mut().poll(context))
     }
@@ -120,17 +150,25 @@ struct Slot {
     current: AtomicU64,
     /// Number of the last poll. Written by the thread itself only.
     polls: AtomicU64,
+    /// Number of the I/O thread if this is one, else 0.
+    io_thread: AtomicU32,
 }
 
 impl Slot {
-    fn begin(&self, method: u32) -> Polling<'_> {
+    fn begin(&self, method: u32) -> Option<Polling<'_>> {
+        if is_own_thread() {
+            // Nobody else waits for this thread.
+            return None;
+        }
         let number = self.polls.load(Ordering::Relaxed).wrapping_add(1);
         self.polls.store(number, Ordering::Relaxed);
+        let io_thread = amqp::io_thread_id().map_or(0, IoThreadId::to_number);
+        self.io_thread.store(io_thread, Ordering::Relaxed);
         let outer = self.current.load(Ordering::Relaxed);
         let poll = u64::from(method) << 32 | number & u64::from(u32::MAX);
         self.current.store(poll, Ordering::Relaxed);
         Watchdog::wake();
-        Polling { slot: self, outer }
+        Some(Polling { slot: self, outer })
     }
 }
 
@@ -195,8 +233,11 @@ impl Watchdog {
         let mut polls: HashMap<*const Slot, LongPoll> = HashMap::new();
         let mut idle_since = Instant::now();
         loop {
+            let slept_at = Instant::now();
             thread::sleep(TICK);
             let now = Instant::now();
+            // The whole process was suspended or throttled: nobody has blocked a thread.
+            let is_late = now.duration_since(slept_at) > 2 * TICK;
             let slots: Vec<Arc<Slot>> = {
                 let mut slots = lock(&self.slots);
                 slots.retain(|slot| slot.strong_count() > 0);
@@ -211,6 +252,12 @@ impl Watchdog {
                     idle_since = now;
                 }
                 let poll = match last {
+                    Some(mut poll)
+                        if is_late && poll.current == current && poll.number == number =>
+                    {
+                        poll.since += now.duration_since(slept_at);
+                        poll
+                    }
                     Some(poll) if poll.current == current && poll.number == number => poll,
                     last => {
                         if let Some(ended) = last {
@@ -221,9 +268,14 @@ impl Watchdog {
                 };
                 polls.insert(Arc::as_ptr(slot), poll);
             }
-            for poll in polls.values_mut().filter(|poll| poll.current != 0) {
-                idle_since = now;
-                self.check(poll, now);
+            for slot in &slots {
+                if let Some(poll) = polls.get_mut(&Arc::as_ptr(slot))
+                    && poll.current != 0
+                {
+                    idle_since = now;
+                    let io_thread = slot.io_thread.load(Ordering::Relaxed);
+                    self.check(poll, IoThreadId::from_number(io_thread), now);
+                }
             }
             if now.duration_since(idle_since) > SLEEP_AFTER {
                 ASLEEP.store(true, Ordering::Release);
@@ -235,9 +287,10 @@ impl Watchdog {
     }
 
     /// Acts on a poll that overstays.
-    fn check(&self, poll: &mut LongPoll, now: Instant) {
+    fn check(&self, poll: &mut LongPoll, io_thread: Option<IoThreadId>, now: Instant) {
         let duration = now.duration_since(poll.since);
-        if duration < BLOCKED_AFTER {
+        let limit = io_thread.map_or(BLOCKING_AFTER, |_| REPLACE_AFTER);
+        if duration < limit {
             return;
         }
         let Ok(id) = u32::try_from(poll.current >> 32) else {
@@ -253,14 +306,23 @@ impl Watchdog {
         let Some((watch, method)) = found else {
             return;
         };
-        if duration >= MOVE_AFTER && !poll.moved {
-            poll.moved = amqp::move_connections(watch.runtime.id());
+        if duration >= BLOCKING_AFTER {
+            method.pace.record_blocking();
+        } else {
+            method.pace.record_long();
         }
-        // A free thread of the runtime runs it and then waits for timers and sockets, which the
-        // blocked one may have done before.
-        drop(watch.runtime.spawn(async {}));
+        if let Some(io_thread) = io_thread {
+            poll.moved = poll.moved || amqp::leave_io_thread(io_thread);
+        } else {
+            if duration >= MOVE_AFTER && !poll.moved {
+                poll.moved = amqp::move_connections(watch.runtime.id());
+            }
+            // A free thread of the runtime runs it and then waits for timers and sockets, which the
+            // blocked one may have done before.
+            drop(watch.runtime.spawn(async {}));
+        }
         if duration >= WARN_AFTER && poll.named.is_none() {
-            let name = format!("{}.{method}", watch.service);
+            let name = format!("{}.{}", watch.service, method.name);
             tracing::warn!(
                 "{name} has blocked a thread of the runtime for {:.1} s: other calls wait if all \
                  threads are blocked; use `spawn_blocking` or an async library",

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 
+use nameko::{Cluster, Config};
 use nameko_broker::Broker;
 use serde_json::Value;
 
@@ -94,6 +95,25 @@ async fn a_method_that_blocks_all_threads_is_named_and_signals_still_work() {
     services.wait_for("shutting down");
     services.signal("TERM");
     assert_eq!(services.wait(), Some(143));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_io_thread_does_not_prevent_a_graceful_stop() {
+    let broker = Broker::start("127.0.0.1:0").await.unwrap();
+    let mut services = Program::start(troubles(&broker, &["-d", "stop_timeout=1"]));
+    services.wait_for("ready at");
+    let config = Config::new().with("AMQP_URI", broker.uri());
+    let cluster = Cluster::connect(&config).await.unwrap();
+    let calling = tokio::spawn(async move {
+        let front = cluster.service("front");
+        while front.call::<()>("park_io_thread", ()).await.is_ok() {}
+    });
+    services.wait_for("parking the I/O thread");
+    services.signal("TERM");
+    services.wait_for("stop_timeout");
+    services.wait_for("stopped");
+    assert_eq!(services.wait(), Some(0));
+    calling.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,12 +26,29 @@ fn block(runtime: &tokio::runtime::Handle) -> (mpsc::Sender<()>, JoinHandle<()>)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_of_a_blocked_runtime_stay_alive_and_deliver() {
-    let broker = broker().await;
-    let blocked = Builder::new_multi_thread()
+    let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
+    stay_alive(runtime.handle()).await;
+    runtime.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_a_blocked_runtime_of_one_thread_stay_alive_and_deliver() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || runtime.block_on(ended));
+    stay_alive(&handle).await;
+    drop(end);
+    assert!(thread.join().is_ok());
+}
+
+/// Blocks the only thread of a runtime that runs a connection.
+async fn stay_alive(blocked: &tokio::runtime::Handle) {
+    let broker = broker().await;
     let mut options = connect_options(&broker);
     options.heartbeat = 1;
     let (recorder, mut events) = Recorder::new();
@@ -45,8 +62,8 @@ async fn connections_of_a_blocked_runtime_stay_alive_and_deliver() {
         .unwrap()
         .unwrap();
 
-    let (hold, blocking) = block(blocked.handle());
-    assert!(move_connections(blocked.handle().id()));
+    let (hold, blocking) = block(blocked);
+    assert!(move_connections(blocked.id()));
     let publisher = Publisher::shared(&connect_options(&broker));
     // Longer than a broker waits for a heartbeat.
     let start = Instant::now();
@@ -64,5 +81,4 @@ async fn connections_of_a_blocked_runtime_stay_alive_and_deliver() {
     ));
     assert!(events.try_recv().is_err(), "the connection was not lost");
     in_time(consumers.stop()).await;
-    blocked.shutdown_background();
 }

@@ -4,6 +4,7 @@ mod attachments;
 mod builder;
 mod lifecycle;
 mod limits;
+mod messages;
 mod method;
 mod providers;
 mod service_dispatch;
@@ -48,6 +49,7 @@ pub use limits::{MAX_WORKERS, STOP_TIMEOUT};
 pub use method::MethodHandle;
 
 pub(crate) use attachments::Attachments;
+pub(crate) use messages::is_own_thread;
 pub(crate) use providers::{BoundProvider, Declared, Provide, Replacements};
 #[cfg(feature = "cli")]
 pub(crate) use worker_fields::WorkerFields;
@@ -244,16 +246,24 @@ impl Container {
     /// Spawns a task that counts as work: [`stop`](Self::stop) waits for it like for a worker, and
     /// a kill aborts it. A panic in it kills the container.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
+        self.inner.workers.spawn(self.guarded(task))
+    }
+
+    /// Returns a task whose panic kills the container.
+    fn guarded(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let container = self.downgrade();
         // Boxed first: task futures have some kilobytes, and spawning moves them several times.
         let task = Box::pin(AssertUnwindSafe(task).catch_unwind());
-        self.inner.workers.spawn(async move {
+        async move {
             if let Err(panic) = task.await
                 && let Some(container) = container.upgrade()
             {
                 container.kill(Error::raised(Fault::panic(panic.as_ref())));
             }
-        })
+        }
     }
 
     /// Spawns a background task for the lifetime of the container: [`stop`](Self::stop) does not

@@ -102,10 +102,10 @@ impl Container {
     }
 
     /// Returns the registration with the watchdog for methods that block.
-    fn watch(&self) -> &Watch {
+    pub(super) fn watch(&self) -> &Watch {
         self.inner.watch.get_or_init(|| {
             let entrypoints = self.inner.entrypoints.iter();
-            let methods = entrypoints.map(|mounted| mounted.method.name).collect();
+            let methods = entrypoints.map(|mounted| mounted.method.name);
             Watch::new(self.inner.service.clone(), methods)
         })
     }

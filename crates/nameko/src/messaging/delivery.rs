@@ -118,8 +118,10 @@ impl Handler {
         else {
             return delivery.acker.reject(true);
         };
-        let owner = container.clone();
-        owner.spawn(async move { handler.handle(&container, delivery).await });
+        let (owner, method) = (container.clone(), handler.method.clone());
+        owner.spawn_message(&method, async move {
+            handler.handle(&container, delivery).await;
+        });
     }
 
     async fn handle(&self, container: &Container, mut delivery: Delivery) {

@@ -2,6 +2,8 @@
 
 use std::{
     fmt::Display,
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{Arc, Weak},
 };
 
@@ -10,7 +12,7 @@ use uuid::Uuid;
 
 use super::reply_table::{PendingCall, REPLY_GRACE_PERIOD, ReplyTable};
 use crate::{
-    amqp::{Consumers, Delivery, Exchange, Subscription},
+    amqp::{self, Consumers, Delivery, Exchange, Subscription},
     protocol,
 };
 
@@ -120,7 +122,14 @@ impl Pending {
 
     /// Waits for the reply, or the reason why it can no longer arrive.
     pub(crate) async fn answer(&mut self) -> Answer {
-        (&mut self.answer)
+        let answer = poll_fn(|context| {
+            let answer = Pin::new(&mut self.answer).poll(context);
+            if answer.is_pending() {
+                amqp::waits_for_connection();
+            }
+            answer
+        });
+        answer
             .await
             .unwrap_or_else(|_| Err("the client was stopped".to_owned()))
     }

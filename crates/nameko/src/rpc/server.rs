@@ -219,10 +219,22 @@ impl Server {
             return delivery.acker.reject(true);
         };
         let owner = container.clone();
-        owner.spawn(async move { server.handle(&container, delivery).await });
+        match server.method(&delivery.routing_key) {
+            Ok(method) => owner.spawn_message(&method.clone(), async move {
+                server.handle(&container, Ok(method), delivery).await;
+            }),
+            Err(fault) => {
+                owner.spawn(async move { server.handle(&container, Err(fault), delivery).await });
+            }
+        }
     }
 
-    async fn handle(&self, container: &Container, delivery: Delivery) {
+    async fn handle(
+        &self,
+        container: &Container,
+        method: Result<MethodHandle, Fault>,
+        delivery: Delivery,
+    ) {
         let Delivery {
             body,
             mut properties,
@@ -238,7 +250,7 @@ impl Server {
             method: routing_key,
             format: self.codec.reply_format(&properties),
         };
-        let request = self.method(&reply.method).and_then(|method| {
+        let request = method.and_then(|method| {
             let arguments = protocol::decode_request(&self.codec, &properties, &body)?;
             Ok((method, arguments))
         });

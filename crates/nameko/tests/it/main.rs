@@ -51,6 +51,8 @@ mod cron;
 
 // Calls between services: results, errors, context.
 mod rpc;
+// Methods on the I/O thread.
+mod io_thread;
 // The wire format.
 mod wire;
 // The arguments of calls.
