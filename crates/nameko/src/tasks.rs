@@ -1,7 +1,6 @@
 //! Tracking of a container's tasks: counted, awaited by a stop, aborted by a kill.
 
 use std::{
-    collections::HashMap,
     fmt,
     future::Future,
     sync::{Arc, Mutex, MutexGuard},
@@ -30,8 +29,9 @@ struct Shared {
 
 #[derive(Default)]
 struct Running {
-    next: u64,
-    handles: HashMap<u64, AbortHandle>,
+    /// Handles by the ids of tasks; `None` for an id in `free`.
+    handles: Vec<Option<AbortHandle>>,
+    free: Vec<usize>,
     /// Set by `abort`. Tasks spawned afterwards do not run.
     closed: bool,
 }
@@ -62,10 +62,7 @@ impl Tasks {
             if running.closed {
                 return (abort, None);
             }
-            let id = running.next;
-            running.next += 1;
-            running.handles.insert(id, abort.clone());
-            id
+            running.insert(abort.clone())
         };
         let entry = Entry {
             shared: self.shared.clone(),
@@ -78,7 +75,7 @@ impl Tasks {
 
     /// Returns the number of running tasks.
     pub(crate) fn running(&self) -> usize {
-        self.shared.lock().handles.len()
+        self.shared.lock().count()
     }
 
     /// Waits until no task is running.
@@ -99,7 +96,7 @@ impl Tasks {
         let handles: Vec<_> = {
             let mut running = self.shared.lock();
             running.closed = true;
-            running.handles.values().cloned().collect()
+            running.handles.iter().flatten().cloned().collect()
         };
         handles.iter().for_each(AbortHandle::abort);
     }
@@ -108,6 +105,34 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.abort();
+    }
+}
+
+impl Running {
+    /// Returns the id of the task.
+    fn insert(&mut self, handle: AbortHandle) -> usize {
+        let free = self.free.pop();
+        match free.and_then(|id| Some((id, self.handles.get_mut(id)?))) {
+            Some((id, slot)) => {
+                *slot = Some(handle);
+                id
+            }
+            None => {
+                self.handles.push(Some(handle));
+                self.handles.len() - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, id: usize) {
+        if let Some(slot) = self.handles.get_mut(id) {
+            *slot = None;
+            self.free.push(id);
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.handles.len() - self.free.len()
     }
 }
 
@@ -120,14 +145,14 @@ impl Shared {
 /// An entry in the table of tasks, removed on drop.
 struct Entry {
     shared: Arc<Shared>,
-    id: u64,
+    id: usize,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut running = self.shared.lock();
-        running.handles.remove(&self.id);
-        if running.handles.is_empty() {
+        running.remove(self.id);
+        if running.count() == 0 {
             self.shared.idle.notify_waiters();
         }
     }

@@ -8,6 +8,7 @@ mod support;
 mod connecting;
 mod consuming;
 mod hostile_servers;
+mod io_thread;
 mod publishing;
 mod recovery;
 mod rescue;
