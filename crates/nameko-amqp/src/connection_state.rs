@@ -13,7 +13,10 @@ use std::{
 };
 
 use amq_protocol::protocol::{AMQPClass, connection};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
 use crate::{encode, error::Error, io_thread, peer::Peer, sync::lock};
 
@@ -27,6 +30,8 @@ const MAX_IDLE_BUFFER_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     this: Weak<Self>,
+    /// The runtime that opened the connection. Sinks and callbacks are called in its context.
+    pub(crate) home: Handle,
     pub(crate) peer: Peer,
     pub(crate) limits: Limits,
     output: Mutex<Output>,
@@ -97,11 +102,12 @@ pub(crate) enum NextWrite {
 }
 
 impl ConnectionState {
-    /// Creates the state of an open connection. `socket` is a second, non-blocking handle of the
-    /// socket, if frames may be written to it unencrypted.
+    /// Creates the state of a connection opened on the current runtime. `socket` is a second,
+    /// non-blocking handle of the socket, if frames may be written to it unencrypted.
     pub(crate) fn new(peer: Peer, limits: Limits, socket: Option<TcpStream>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
+            home: Handle::current(),
             peer,
             limits,
             output: Mutex::new(Output {

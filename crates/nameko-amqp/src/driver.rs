@@ -72,6 +72,7 @@ struct CloseGuard {
 impl CloseGuard {
     /// Closes the connection and its channels with `error`. Only the first error counts.
     fn close(&self, error: &Error) {
+        let _home = self.connection.home.enter();
         self.connection.close_output();
         self.channels.close(error);
         self.connection.set_closed(error);
@@ -114,18 +115,12 @@ async fn read(
         exchange: Arc::from(""),
     };
     loop {
-        loop {
-            match frames.next() {
-                Ok(Some(frame)) => match dispatcher.frame(frame) {
-                    Ok(Next::Frame) => {}
-                    Ok(Next::Closed(error)) => return error,
-                    // The writer ends the connection after the final frame.
-                    Ok(Next::FinalFrame) => return std::future::pending().await,
-                    Err(reason) => return protocol_error(connection, reason).await,
-                },
-                Ok(None) => break,
-                Err(reason) => return protocol_error(connection, reason).await,
-            }
+        match dispatcher.dispatch(&mut frames) {
+            Ok(Next::Read) => {}
+            Ok(Next::Closed(error)) => return error,
+            // The writer ends the connection after the final frame.
+            Ok(Next::FinalFrame) => return std::future::pending().await,
+            Err(reason) => return protocol_error(connection, reason).await,
         }
         match reader.read(frames.spare()).await {
             Ok(0) if connection.is_closing() => return connection.closed_error(),
@@ -247,7 +242,7 @@ pub(crate) async fn heartbeat_loop(connection: &ConnectionState) -> Error {
 /// State of the reader after a frame.
 enum Next {
     /// Read on.
-    Frame,
+    Read,
     /// Stop: the writer sends the final frame.
     FinalFrame,
     /// Stop: the connection is closed.
@@ -265,16 +260,29 @@ struct Dispatcher<'a> {
 }
 
 impl Dispatcher<'_> {
+    /// Dispatches all frames that are complete, in the context of the connection's runtime: sinks
+    /// and callbacks spawn tasks.
+    fn dispatch(&mut self, frames: &mut FrameReader) -> Result<Next, Malformed> {
+        let _home = self.connection.home.enter();
+        while let Some(frame) = frames.next()? {
+            match self.frame(frame)? {
+                Next::Read => {}
+                end => return Ok(end),
+            }
+        }
+        Ok(Next::Read)
+    }
+
     fn frame(&mut self, frame: Frame<'_>) -> Result<Next, Malformed> {
         match frame.kind {
-            FrameKind::Heartbeat => Ok(Next::Frame),
+            FrameKind::Heartbeat => Ok(Next::Read),
             FrameKind::Method => {
                 let method = Method::parse(frame.payload)?;
                 if frame.channel == 0 {
                     self.connection_method(method)
                 } else {
                     self.channel_method(frame.channel, method)?;
-                    Ok(Next::Frame)
+                    Ok(Next::Read)
                 }
             }
             FrameKind::Header => {
@@ -303,7 +311,7 @@ impl Dispatcher<'_> {
                 {
                     complete.deliver()?;
                 }
-                Ok(Next::Frame)
+                Ok(Next::Read)
             }
             None => Err(unexpected_content(id)),
         }
@@ -335,12 +343,12 @@ impl Dispatcher<'_> {
                         blocked.reason
                     );
                     connection.set_blocked(Some(blocked.reason.to_string()));
-                    Ok(Next::Frame)
+                    Ok(Next::Read)
                 }
                 connection::AMQPMethod::Unblocked(_) => {
                     tracing::info!("{} takes messages again", connection.peer);
                     connection.set_blocked(None);
-                    Ok(Next::Frame)
+                    Ok(Next::Read)
                 }
                 other => Err(format!("an unexpected {other:?}")),
             },

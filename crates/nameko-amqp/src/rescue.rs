@@ -69,7 +69,7 @@ pub fn move_connections(runtime: runtime::Id) -> bool {
     };
     let mut all_moved = true;
     for driver in drivers {
-        if driver.home.id() == runtime && driver.place() == HOME {
+        if driver.home().id() == runtime && driver.place() == HOME {
             all_moved &= driver.move_to(&thread);
         }
     }
@@ -102,7 +102,6 @@ pub(crate) fn spawn(
     socket: Socket,
     io: impl Future<Output = ()> + Send + 'static,
 ) {
-    let home = Handle::current();
     let driver = Arc::new(Driver {
         socket,
         futures: Mutex::new(Some(Futures {
@@ -111,7 +110,6 @@ pub(crate) fn spawn(
         })),
         place: AtomicU32::new(HOME),
         task: Mutex::new(None),
-        home,
         connection,
     });
     let moved = {
@@ -120,9 +118,9 @@ pub(crate) fn spawn(
             .running
             .retain(|driver| driver.strong_count() > 0);
         connections.running.push(Arc::downgrade(&driver));
-        connections.moved.contains(&driver.home.id())
+        connections.moved.contains(&driver.home().id())
     };
-    if moved || driver.home.runtime_flavor() == RuntimeFlavor::MultiThread {
+    if moved || driver.home().runtime_flavor() == RuntimeFlavor::MultiThread {
         // Again if the I/O thread is replaced meanwhile.
         while let Some(thread) = io_thread::active()
             && thread.number() != driver.place()
@@ -131,7 +129,7 @@ pub(crate) fn spawn(
         {}
     }
     if driver.place() == HOME {
-        driver.run_on(HOME, &driver.home);
+        driver.run_on(HOME, driver.home());
     }
 }
 
@@ -141,8 +139,6 @@ const HOME: u32 = 0;
 /// A connection, run by one task at a time.
 struct Driver {
     connection: Arc<ConnectionState>,
-    /// The runtime that opened the connection.
-    home: Handle,
     socket: Socket,
     /// `None` once the connection has ended.
     futures: Mutex<Option<Futures>>,
@@ -163,6 +159,10 @@ async fn heartbeat(connection: Arc<ConnectionState>) -> Error {
 }
 
 impl Driver {
+    fn home(&self) -> &Handle {
+        &self.connection.home
+    }
+
     fn place(&self) -> u32 {
         self.place.load(Ordering::Acquire)
     }
@@ -229,11 +229,7 @@ impl Future for Task {
             futures.heartbeat = Box::pin(pending());
             driver.connection.abort_with(error);
         }
-        let polled = {
-            // Sinks and callbacks spawn tasks.
-            let _context = (self.place != HOME).then(|| driver.home.enter());
-            futures.io.as_mut().poll(context)
-        };
+        let polled = futures.io.as_mut().poll(context);
         if polled.is_ready() {
             *slot = None;
         }
