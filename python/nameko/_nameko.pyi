@@ -22,6 +22,7 @@ __all__ = [
     "HttpServer",
     "JobRunner",
     "Jobs",
+    "LoopDeliveries",
     "Options",
     "PatchGuard",
     "Pending",
@@ -35,6 +36,7 @@ __all__ = [
     "current_frame",
     "finalize",
     "flush_replies",
+    "hold_replies",
     "interrupt",
     "misspelled_key",
     "on_log",
@@ -324,7 +326,23 @@ class JobRunner:
         """Reports an exception of the latest function to `sys.unraisablehook`."""
 
 def flush_replies() -> None:
-    """Flushes the replies of this worker's job so far, because the next part may take long."""
+    """Flushes the replies of this worker's job so far, because the next part may take long, or
+    those that this thread holds."""
+
+def hold_replies() -> None:
+    """Holds the replies that this thread publishes until it calls `flush_replies`. For a loop."""
+
+@final
+class LoopDeliveries:
+    """The deliveries with some routing keys, read with
+    `loop.add_reader(deliveries.fileno(), ...)`."""
+
+    def __new__(cls, routing_keys: set[str]) -> LoopDeliveries: ...
+    def fileno(self) -> int:
+        """Returns a file descriptor that is readable while there are deliveries."""
+
+    def take(self) -> list[Delivery]:
+        """Takes the deliveries that have arrived."""
 
 @final
 class Delivery:
@@ -423,9 +441,11 @@ class Consumers:
         handler: Callable[[Delivery], object],
         jobs: Jobs,
         prefetch: int | None = None,
+        on_loop: LoopDeliveries | None = None,
     ) -> int:
-        """Consumes a queue: `handler(delivery)` runs as a job of `jobs`. May be called before the
-        start and while running. Returns the id of the subscription.
+        """Consumes a queue: `handler(delivery)` runs as a job of `jobs`, except for the deliveries
+        that `on_loop` accepts. May be called before the start and while running. Returns the id of
+        the subscription.
 
         queue: {'name', 'durable', 'exclusive', 'auto_delete', 'passive', 'no_declare', 'arguments',
         'bindings': [{'exchange': {'name', 'type', 'durable', 'auto_delete', 'internal', 'passive',

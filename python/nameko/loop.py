@@ -14,7 +14,7 @@ from functools import partial
 from logging import getLogger
 from typing import Any
 
-from nameko._nameko import Completions, Pending
+from nameko._nameko import Completions, Pending, flush_replies, hold_replies
 from nameko.watchdog import Watchdog
 
 _log = getLogger(__name__)
@@ -39,7 +39,7 @@ def process_loop() -> asyncio.AbstractEventLoop:
     if _loop is None:
         with _lock:
             if _loop is None:
-                loop = asyncio.new_event_loop()
+                loop = _new_loop()
                 serve = partial(_serve, loop)
                 thread = threading.Thread(target=serve, name="nameko-loop", daemon=True)
                 thread.start()
@@ -48,16 +48,20 @@ def process_loop() -> asyncio.AbstractEventLoop:
     return _loop
 
 
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Returns a loop of uvloop, if that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 def _reset_after_fork() -> None:
     """Resets the state in a forked child, which has neither the loop's thread nor its tasks."""
-    global _loop, _lock, _watchdog, _start_scheduled, _running_count
-    _loop, _lock, _watchdog, _start_scheduled, _running_count = (
-        None,
-        threading.Lock(),
-        None,
-        False,
-        0,
-    )
+    global _loop, _lock, _watchdog, _start_scheduled, _running_count, _replies_held
+    _loop, _lock, _watchdog = None, threading.Lock(), None
+    _start_scheduled, _running_count, _replies_held = False, 0, False
     _pending_runs.clear()
     _completions.clear()
 
@@ -220,6 +224,26 @@ def when_done(
 def _run_callbacks(completions: Completions) -> None:
     for callback in completions.take():
         callback()
+
+
+# Whether the loop holds replies.
+_replies_held = False
+
+
+def send_replies_together() -> None:
+    """Sends the replies that the loop publishes from now on together, after the callbacks that are
+    ready. Called on the loop."""
+    global _replies_held
+    if not _replies_held and _loop is not None:
+        _replies_held = True
+        hold_replies()
+        _loop.call_soon(_flush_replies)
+
+
+def _flush_replies() -> None:
+    global _replies_held
+    _replies_held = False
+    flush_replies()
 
 
 async def wait_done(pending: Pending, timeout: float | None = None) -> None:

@@ -312,6 +312,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         # By provider: the number of its consumer in the compiled half, or the compiled object that
         # handles its messages.
         self._consumers: dict[Any, Any] = {}
+        # By provider: the fast path that handles its messages.
+        self._fast_paths: dict[Any, Any] = {}
         # Providers that are leaving or have left.
         self._unregistering: set[Any] = set()
         self._stopped = False
@@ -428,6 +430,8 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             native, self._stopped = self._native, True
         self._providers = set()
         self._last_provider_unregistered.send()
+        while self._fast_paths:
+            self._fast_paths.popitem()[1].discard()
         if native is not None:
             native.kill()
             if self._jobs is not None:
@@ -443,6 +447,9 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         if native is not None and isinstance(consumer, int):
             _log.debug("cancelling consumer [%s]: %s", provider, consumer)
             native.cancel(consumer)
+        fast_path = self._fast_paths.pop(provider, None)
+        if fast_path is not None:
+            fast_path.close()
         super().unregister_provider(provider)
 
     def ack_message(self, message: Any) -> None:
@@ -507,10 +514,12 @@ class QueueConsumer(SharedExtension, ProviderCollector):
         pool = getattr(self.container, "worker_pool", None)
         if isinstance(pool, WorkerPool):
             deliver: Callable[[_nameko.Delivery], None] = partial(pool.handle, handle, *args)
-            fast_path_handler = getattr(type(provider), "fast_path_handler", None)
-            if fast_path_handler is not None:
-                deliver = fast_path_handler(provider, accepted, self._channel, deliver)
-            return native.add(queue, deliver, pool.jobs, prefetch_count)
+            fast_path = self._fast_path(provider, accepted, deliver)
+            if fast_path is None:
+                return native.add(queue, deliver, pool.jobs, prefetch_count)
+            on_loop = fast_path.loop_deliveries()
+            self._fast_paths[provider] = fast_path
+            return native.add(queue, fast_path.handle, pool.jobs, prefetch_count, on_loop)
         # Another kind of container, in tests for example: one thread handles its messages.
         if self._jobs is None:
 
@@ -520,6 +529,15 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             self._jobs = _nameko.Jobs(1, spawn)
             spawn(self._jobs)
         return native.add(queue, partial(handle, *args), self._jobs, prefetch_count)
+
+    def _fast_path(
+        self,
+        provider: Any,
+        accepted: frozenset[str],
+        slow_path: Callable[[_nameko.Delivery], None],
+    ) -> Any:
+        create = getattr(type(provider), "fast_path", None)
+        return None if create is None else create(provider, accepted, self._channel, slow_path)
 
     def _handle_delivery(
         self, provider: Any, accepted: frozenset[str], delivery: _nameko.Delivery

@@ -14,6 +14,7 @@ use crate::convert;
 use crate::delivery::{Delivery, Sending, replies_sent};
 use crate::error::Failure;
 use crate::jobs::{Call, Job, Jobs};
+use crate::loop_deliveries::LoopDeliveries;
 use crate::options::Options;
 use crate::reply_table::ReplyTable;
 use crate::runtime;
@@ -70,24 +71,36 @@ impl Consumers {
         })
     }
 
-    /// Consumes a queue: `handler(delivery)` runs as a job of `jobs`. May be called before the
-    /// start and while running.
-    #[pyo3(signature = (queue, handler, jobs, prefetch = None))]
+    /// Consumes a queue: `handler(delivery)` runs as a job of `jobs`, except for the deliveries that
+    /// `on_loop` accepts. May be called before the start and while running.
+    #[pyo3(signature = (queue, handler, jobs, prefetch = None, on_loop = None))]
     fn add(
         &self,
         queue: &Bound<'_, PyDict>,
         handler: Py<PyAny>,
         jobs: &Bound<'_, Jobs>,
         prefetch: Option<u16>,
+        on_loop: Option<&Bound<'_, LoopDeliveries>>,
     ) -> PyResult<usize> {
         let (handler, jobs) = (Arc::new(handler), jobs.get().queue.clone());
         let sending = self.sending.clone();
+        let on_loop = on_loop.map(|deliveries| deliveries.get().state());
         Ok(self.subscribed(self.inner.add(Subscription {
             queue: convert::queue(queue)?,
             prefetch,
-            // A job that a stopped queue refuses is dropped, which requeues the delivery.
             sink: Arc::new(move |delivery| {
-                drop(jobs.push(handler_job(&handler, &sending, delivery)));
+                let on_loop = on_loop
+                    .as_ref()
+                    .filter(|deliveries| deliveries.accepts(&delivery.routing_key));
+                let unhandled = Unhandled {
+                    delivery: Some(delivery),
+                    sending: sending.clone(),
+                };
+                match on_loop {
+                    Some(deliveries) => deliveries.push(unhandled),
+                    // A job that a stopped queue refuses is dropped, which requeues the delivery.
+                    None => drop(jobs.push(handler_job(&handler, unhandled))),
+                }
             }),
             on_recovered: None,
         })))
@@ -193,13 +206,13 @@ impl Drop for Consumers {
 }
 
 /// A delivery before the call of its handler. Requeues it on drop.
-struct Unhandled {
+pub(crate) struct Unhandled {
     delivery: Option<amqp::Delivery>,
     sending: Sending,
 }
 
 impl Unhandled {
-    fn into_python(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn into_python(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let sending = self.sending.clone();
         let delivery = self.delivery.take();
         let delivery = delivery.map(|delivery| Delivery::new(delivery, Some(sending)));
@@ -216,12 +229,8 @@ impl Drop for Unhandled {
 }
 
 /// Returns the job that calls `handler` with a delivery.
-fn handler_job(handler: &Arc<Py<PyAny>>, sending: &Sending, delivery: amqp::Delivery) -> Job {
+fn handler_job(handler: &Arc<Py<PyAny>>, unhandled: Unhandled) -> Job {
     let handler = handler.clone();
-    let unhandled = Unhandled {
-        delivery: Some(delivery),
-        sending: sending.clone(),
-    };
     Box::new(move |py| {
         let delivery = unhandled.into_python(py)?;
         Ok(Call::new(handler.clone_ref(py), delivery))

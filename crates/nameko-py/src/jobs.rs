@@ -1,7 +1,7 @@
 //! The job queue of a container's worker threads: any thread pushes, Python threads run the jobs.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -499,11 +499,15 @@ thread_local! {
 
     /// The reply that the job of this thread has published.
     static UNSENT: RefCell<Option<Held>> = const { RefCell::new(None) };
+
+    /// Whether this thread, which runs no jobs, calls [`flush_replies`] soon.
+    static HOLDS_REPLIES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Flushes a reply after the job of this thread; at once if the thread runs none.
+/// Flushes a reply after the job of this thread; at once if the thread runs none and does not
+/// [hold replies](hold_replies).
 pub(crate) fn flush_after_job(unsent: Held) {
-    let flush_now = if CURRENT.with_borrow(Option::is_none) {
+    let flush_now = if CURRENT.with_borrow(Option::is_none) && !HOLDS_REPLIES.get() {
         Some(unsent)
     } else {
         let earlier = UNSENT.replace(Some(unsent.clone()));
@@ -537,9 +541,17 @@ pub(crate) fn about_to_block() {
     }
 }
 
-/// Flushes the replies of this worker's job so far, because the next part may take long.
+/// Holds the replies that this thread publishes until it calls `flush_replies`. For a loop.
+#[pyfunction]
+pub(crate) fn hold_replies() {
+    HOLDS_REPLIES.set(true);
+}
+
+/// Flushes the replies of this worker's job so far, because the next part may take long, or those
+/// that this thread holds.
 #[pyfunction]
 pub(crate) fn flush_replies() {
+    HOLDS_REPLIES.set(false);
     if let Some(unsent) = UNSENT.take() {
         unsent.flush();
     }

@@ -22,6 +22,7 @@ mod finalization;
 mod interrupt;
 mod jobs;
 mod logs;
+mod loop_deliveries;
 mod options;
 mod patch_guard;
 mod pending;
@@ -51,7 +52,8 @@ mod _nameko {
     use crate::{
         broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
         error::AmqpError, interrupt::current_frame, interrupt::interrupt, jobs::JobRunner,
-        jobs::Jobs, jobs::flush_replies, logs::on_log, options::Options, patch_guard::PatchGuard,
+        jobs::Jobs, jobs::flush_replies, jobs::hold_replies, logs::on_log,
+        loop_deliveries::LoopDeliveries, options::Options, patch_guard::PatchGuard,
         pending::Pending, probe::probe, publisher::Publisher, reply_listener::ReplyListener,
         retry::Retry, supervisor::ProcessTable, web::body::HttpBody,
         web::loop_requests::LoopRequests, web::request::HttpRequest, web::routes::Routes,

@@ -4,23 +4,32 @@ On the slow path a request passes every hook that an extension may override or a
 The fast path calls the stages behind these hooks back to back. A patch guard, built when a method
 is first called, is checked for each request. Requests that do not fit (a serializer other than
 JSON, wrong arguments) take the slow path, which reports the error.
+
+Requests for ``async def`` methods reach the loop without a worker thread, if nothing before their
+coroutines may block. The replies of the coroutines that end in one iteration of the loop are sent
+together, from its thread.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
+from logging import getLogger
 from typing import Any
 
-from nameko._nameko import Delivery, Options
+from nameko._nameko import Delivery, LoopDeliveries, Options, PatchGuard
 from nameko.amqp.message import Channel, Message
 from nameko.exceptions import ContainerBeingKilled
+from nameko.loop import awaiting_loop, process_loop, send_replies_together
 from nameko.messaging import decode_from_headers
 from nameko.rpc.stages import encode_reply, request_arguments
 from nameko.serialization import loads_json
-from nameko.utils.threads import ThreadKilled
+from nameko.utils.threads import Event, ThreadKilled
 from nameko.workers import nonblocking
+
+_log = getLogger(__name__)
 
 
 class FastPath:
@@ -43,44 +52,112 @@ class FastPath:
         self.channel = channel
         self.accept = accept
         self._slow_path = slow_path
-        self._run = self.container.worker_pool.run
+        self._pool = self.container.worker_pool
+        self._run = self._pool.run
         # The methods called so far, by routing key.
         self._methods: dict[str, _Method] = {}
+        # Intact while workers can start on the loop.
+        self._start_guard: PatchGuard | None = None
+        self._loop_deliveries: LoopDeliveries | None = None
 
     def handle(self, delivery: Delivery) -> None:
-        """Handles a request. Returns when the worker has ended or waits for a free slot."""
-        container = self.container
+        """Handles a request. Returns when the worker has ended, or is a coroutine, or waits for a
+        free slot."""
         try:
-            method = self._methods.get(delivery.routing_key) or self._bind(delivery.routing_key)
-            text = delivery.json_text
-            if (
-                method is None
-                or text is None
-                or delivery.reply_to is None
-                or not method.guard.intact()
-            ):
-                return self._slow_path(delivery)
-            try:
-                args, kwargs = request_arguments(loads_json(text))
-            except Exception:
-                return self._slow_path(delivery)
-            if not method.accepts(args, kwargs):
-                return self._slow_path(delivery)
-            provider = method.provider
-            try:
-                context_data = decode_from_headers(delivery.headers, provider.header_prefix)
-                worker_ctx = container.new_worker_context(provider, args, kwargs, context_data)
-            except ContainerBeingKilled:
-                return self._slow_path(delivery)
-            except Exception:
-                self.consumer._answer_error(self._message(delivery), sys.exc_info())
-                return None
-            self._run((worker_ctx, partial(self._send_reply, method, delivery)))
+            if not self._start_worker(delivery, on_loop=False):
+                self._slow_path(delivery)
         except ThreadKilled:
             raise
         except BaseException:
-            container.fail()
-        return None
+            self.container.fail()
+
+    def loop_deliveries(self) -> LoopDeliveries | None:
+        """Returns the deliveries that the loop handles: those for ``async def`` methods, if nothing
+        before their coroutines may block. Reads them until :meth:`close` or :meth:`discard`."""
+        guard = self.container.inline_start_guard()
+        routing_keys = {
+            "{}.{}".format(self.container.service_name, entrypoint.method_name)
+            for entrypoint in tuple(self.consumer._providers)
+            if inspect.iscoroutinefunction(entrypoint.signature().fn)
+        }
+        if guard is None or not routing_keys:
+            return None
+        self._start_guard = guard
+        deliveries = self._loop_deliveries = LoopDeliveries(routing_keys)
+        loop = process_loop()
+        loop.call_soon_threadsafe(loop.add_reader, deliveries.fileno(), self._take, deliveries)
+        return deliveries
+
+    def close(self) -> None:
+        """Returns when the loop has started the workers of all deliveries. No further ones may
+        arrive."""
+        deliveries, self._loop_deliveries = self._loop_deliveries, None
+        if deliveries is None:
+            return
+        started = Event()
+
+        def finish() -> None:
+            self._take(deliveries)
+            process_loop().remove_reader(deliveries.fileno())
+            started.send()
+
+        process_loop().call_soon_threadsafe(finish)
+        started.wait()
+
+    def discard(self) -> None:
+        """Handles no further deliveries on the loop; those that have arrived are requeued."""
+        deliveries, self._loop_deliveries = self._loop_deliveries, None
+        if deliveries is not None:
+            # Holds the file descriptor until it is no longer watched.
+            process_loop().call_soon_threadsafe(_remove_reader, deliveries)
+
+    def _take(self, deliveries: LoopDeliveries) -> None:
+        for delivery in deliveries.take():
+            try:
+                self._handle_on_loop(delivery)
+            except BaseException:
+                _log.exception("error starting the worker of a request")
+
+    def _handle_on_loop(self, delivery: Delivery) -> None:
+        # Anything that was patched may block.
+        guard = self._start_guard
+        if guard is None or not guard.intact() or not self._start_worker(delivery, on_loop=True):
+            try:
+                self._pool.jobs.put(self.handle, delivery)
+            except RuntimeError:
+                delivery.reject(True)  # the pool was stopped
+
+    def _start_worker(self, delivery: Delivery, on_loop: bool) -> bool:
+        """Starts the worker of a request. Returns False if the slow path has to handle it, or a
+        worker thread."""
+        method = self._methods.get(delivery.routing_key) or self._bind(delivery.routing_key)
+        text = delivery.json_text
+        if (
+            method is None
+            or text is None
+            or delivery.reply_to is None
+            or not method.guard.intact()
+        ):
+            return False
+        try:
+            args, kwargs = request_arguments(loads_json(text))
+        except Exception:
+            return False
+        if not method.accepts(args, kwargs):
+            return False
+        provider = method.provider
+        try:
+            context_data = decode_from_headers(delivery.headers, provider.header_prefix)
+            worker_ctx = self.container.new_worker_context(provider, args, kwargs, context_data)
+        except ContainerBeingKilled:
+            return False
+        except Exception:
+            if on_loop:
+                return False
+            self.consumer._answer_error(self._message(delivery), sys.exc_info())
+            return True
+        self._run((worker_ctx, partial(self._send_reply, method, delivery)), on_loop)
+        return True
 
     def _bind(self, routing_key: str) -> _Method | None:
         """Returns the method of a routing key, None if the slow path has to report an error."""
@@ -103,6 +180,8 @@ class FastPath:
         result, exc_info, _, _, content_type, content_encoding, body = encode_reply(
             result, exc_info, "json"
         )
+        if awaiting_loop() is not None:
+            send_replies_together()
         # By position, which is faster: ack, do not wait, batch with the following replies.
         delivery.respond(
             method.options,
@@ -119,6 +198,10 @@ class FastPath:
     def _message(self, delivery: Delivery) -> Message:
         """Returns a request for the hooks of the slow path."""
         return Message(delivery, self.channel, self.accept)
+
+
+def _remove_reader(deliveries: LoopDeliveries) -> None:
+    process_loop().remove_reader(deliveries.fileno())
 
 
 class _Method:

@@ -170,16 +170,16 @@ class RpcConsumer(SharedExtension, ProviderCollector):
             )
         return self._reply_settings
 
-    def fast_path_handler(
+    def fast_path(
         self,
         accept: frozenset[str],
         channel: Channel | None,
         slow_path: Callable[[Delivery], None],
-    ) -> Callable[[Delivery], None]:
-        """Returns the handler of deliveries, see :mod:`nameko.rpc.fastpath`."""
+    ) -> FastPath | None:
+        """Returns the fast path of deliveries. None if requests in JSON are not accepted."""
         if JSON_CONTENT_TYPE not in accept:
-            return slow_path
-        return FastPath(self, accept, channel, slow_path).handle
+            return None
+        return FastPath(self, accept, channel, slow_path)
 
     def patch_guard(self, provider: Rpc) -> PatchGuard:
         """Returns the guard of the hooks and functions that a call of ``provider`` uses."""
