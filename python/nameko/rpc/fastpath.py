@@ -132,12 +132,7 @@ class FastPath:
         worker thread."""
         method = self._methods.get(delivery.routing_key) or self._bind(delivery.routing_key)
         text = delivery.json_text
-        if (
-            method is None
-            or text is None
-            or delivery.reply_to is None
-            or not method.guard.intact()
-        ):
+        if method is None or text is None or delivery.reply_to is None or not method.guard.intact():
             return False
         try:
             args, kwargs = request_arguments(loads_json(text))
