@@ -1,9 +1,9 @@
 //! Moves connections between threads.
 //!
-//! A connection of a runtime with one thread runs as a task of it, next to the code that uses it: no
-//! message crosses threads. Connections of other runtimes run on the I/O thread. If code blocks the
-//! thread of a connection, nobody reads, writes or sends heartbeats. The future of a connection is
-//! therefore kept outside its task. Another task, on a new I/O thread, can take over between two
+//! A connection of a runtime with one thread runs as a task of it, next to the code that uses it:
+//! no message crosses threads. Connections of other runtimes run on the I/O thread. If code blocks
+//! the thread of a connection, nobody reads, writes or sends heartbeats. The future of a connection
+//! is therefore kept outside its task. Another task, on a new I/O thread, can take over between two
 //! polls, with the socket registered there.
 
 use std::{

@@ -10,8 +10,11 @@ use pyo3::prelude::*;
 /// The callbacks of one asyncio loop, read with `loop.add_reader(completions.fileno(), ...)`.
 #[pyclass(frozen, module = "nameko._nameko")]
 pub(crate) struct Completions {
-    pub(crate) waker: Arc<LoopQueue<Py<PyAny>>>,
+    pub(crate) waker: Arc<CallbackQueue>,
 }
+
+/// The callbacks that are due on a loop.
+pub(crate) type CallbackQueue = LoopQueue<Py<PyAny>>;
 
 #[pymethods]
 impl Completions {

@@ -71,8 +71,8 @@ impl Consumers {
         })
     }
 
-    /// Consumes a queue: `handler(delivery)` runs as a job of `jobs`, except for the deliveries that
-    /// `on_loop` accepts. May be called before the start and while running.
+    /// Consumes a queue: `handler(delivery)` runs as a job of `jobs`, except for the deliveries
+    /// that `on_loop` accepts. May be called before the start and while running.
     #[pyo3(signature = (queue, handler, jobs, prefetch = None, on_loop = None))]
     fn add(
         &self,

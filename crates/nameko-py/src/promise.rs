@@ -9,7 +9,7 @@ use nameko::amqp::Delivery;
 use nameko::internal::lock;
 use pyo3::prelude::*;
 
-use crate::completions::LoopQueue;
+use crate::completions::CallbackQueue;
 use crate::error::Failure;
 
 /// The result of a call or a publish.
@@ -33,7 +33,7 @@ pub(crate) struct Promise(Mutex<State>);
 struct State {
     outcome: Option<Outcome>,
     wakers: Vec<Waker>,
-    callbacks: Vec<(Arc<LoopQueue<Py<PyAny>>>, Py<PyAny>)>,
+    callbacks: Vec<(Arc<CallbackQueue>, Py<PyAny>)>,
 }
 
 impl Promise {
@@ -61,7 +61,7 @@ impl Promise {
     }
 
     /// Queues `callback` on `waker` once there is an outcome, at once if there is one.
-    pub(crate) fn notify(&self, waker: &Arc<LoopQueue<Py<PyAny>>>, callback: Py<PyAny>) {
+    pub(crate) fn notify(&self, waker: &Arc<CallbackQueue>, callback: Py<PyAny>) {
         let mut state = lock(&self.0);
         if state.outcome.is_some() {
             drop(state);
