@@ -43,7 +43,7 @@ async fn a_dying_service_stops_the_others_and_is_named_in_the_last_line() {
     let broker = Broker::start("127.0.0.1:0").await.unwrap();
     let mut services = Program::start(troubles(&broker, &[]));
     services
-        .wait_for("front: pid (rpc), fail (rpc), panic (rpc), hang (rpc), block (rpc), park (rpc), get_pid (http GET /pid)");
+        .wait_for("front: pid (rpc), fail (rpc), panic (rpc), hang (rpc), block (rpc), park (rpc), park_io_thread (rpc), get_pid (http GET /pid)");
     services.wait_for("ready at");
     let _call = call(&broker, "back.die");
     assert_eq!(services.wait(), Some(1));
