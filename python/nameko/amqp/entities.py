@@ -35,6 +35,13 @@ def queue_to_dict(queue: Any) -> dict[str, Any]:
     }
 
 
+def may_be_deleted(queue: Any) -> bool:
+    """Whether the broker deletes the queue by itself: after its last consumer, or unused for a
+    time."""
+    arguments = queue.queue_arguments or {}
+    return bool(queue.auto_delete) or queue.expires is not None or "x-expires" in arguments
+
+
 def _queue_arguments(queue: Any) -> dict[str, Any]:
     arguments = dict(queue.queue_arguments or {})
     # Attributes in kombu, with seconds instead of the milliseconds of the broker.

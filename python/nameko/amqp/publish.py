@@ -17,7 +17,7 @@ from kombu.pools import connections, producers  # noqa: F401
 from nameko import _nameko, loop, serialization
 from nameko._nameko import PatchGuard
 from nameko.amqp import connection
-from nameko.amqp.entities import exchange_to_dict, queue_to_dict
+from nameko.amqp.entities import exchange_to_dict, may_be_deleted, queue_to_dict
 from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.constants import DEFAULT_RETRY_POLICY, DEFAULT_TRANSPORT_OPTIONS, PERSISTENT
 from nameko.utils import green
@@ -194,8 +194,7 @@ class Producer:
         """Whether the broker may delete the entity without the publisher noticing. A missing
         exchange is noticed by the reply to a message with confirm."""
         if isinstance(entity, Queue):
-            queue = queue_to_dict(entity)
-            return queue["auto_delete"] or "x-expires" in queue["arguments"]
+            return may_be_deleted(entity)
         return bool(entity.auto_delete) and not self.confirms
 
     def _should_redeclare(self, exc: _nameko.AmqpError, declare: Any) -> bool:
