@@ -146,64 +146,57 @@ def test_workers_are_limited_by_max_workers(serve, cluster, uid):
     assert Service.highest == 3
 
 
-def test_a_stop_answers_the_requests_that_have_arrived(serve, cluster, uid):
-    arrived, leave = threading.Event(), threading.Event()
+class Busy:
+    """A service whose method blocks the loop until `leave` is set, and five requests behind it."""
 
-    class Service:
-        name = "service-" + uid
+    def __init__(self, serve, cluster, uid):
+        self.leave = leave = threading.Event()
+        arrived = threading.Event()
 
-        @rpc
-        async def block(self):
-            # Requests queue up for the loop meanwhile.
-            arrived.set()
-            assert leave.wait(10)
+        class Service:
+            name = "service-" + uid
 
-        @rpc
-        async def method(self, value):
-            return value
+            @rpc
+            async def block(self):
+                arrived.set()
+                assert leave.wait(10)
 
-    container = serve(Service)
-    proxy = cluster[Service.name]
-    blocked = proxy.block.call_async()
-    assert arrived.wait(10)
-    replies = [proxy.method.call_async(value) for value in range(5)]
-    stop = threading.Thread(target=container.stop)
+            @rpc
+            async def method(self, value):
+                return value
+
+        self.service_cls = Service
+        self.container = serve(Service)
+        proxy = cluster[Service.name]
+        self.blocked = proxy.block.call_async()
+        assert arrived.wait(10)
+        self.replies = [proxy.method.call_async(value) for value in range(5)]
+
+
+@pytest.fixture
+def busy(serve, cluster, uid):
+    return Busy(serve, cluster, uid)
+
+
+def test_a_stop_answers_the_requests_that_have_arrived(serve, busy):
+    stop = threading.Thread(target=busy.container.stop)
     stop.start()
-    leave.set()
+    busy.leave.set()
     stop.join(20)
     assert not stop.is_alive()
-    blocked.result()
-    answered = [reply.reply_event.ready() for reply in replies]
+    busy.blocked.result()
+    answered = [reply.reply_event.ready() for reply in busy.replies]
     # Those behind them stay in the queue for the next instance.
     assert answered == sorted(answered, reverse=True)
-    serve(Service)
-    assert [reply.result() for reply in replies] == list(range(5))
+    serve(busy.service_cls)
+    assert [reply.result() for reply in busy.replies] == list(range(5))
 
 
-def test_a_kill_requeues_the_requests_that_have_not_started(serve, cluster, uid):
-    arrived, leave = threading.Event(), threading.Event()
-
-    class Service:
-        name = "service-" + uid
-
-        @rpc
-        async def block(self):
-            arrived.set()
-            assert leave.wait(10)
-
-        @rpc
-        async def method(self, value):
-            return value
-
-    container = serve(Service)
-    proxy = cluster[Service.name]
-    proxy.block.call_async()
-    assert arrived.wait(10)
-    replies = [proxy.method.call_async(value) for value in range(5)]
-    container.kill()
-    leave.set()
-    serve(Service)
-    assert [reply.result() for reply in replies] == list(range(5))
+def test_a_kill_requeues_the_requests_that_have_not_started(serve, busy):
+    busy.container.kill()
+    busy.leave.set()
+    serve(busy.service_cls)
+    assert [reply.result() for reply in busy.replies] == list(range(5))
 
 
 def test_uvloop_is_used_where_it_is_installed(tmp_path):
