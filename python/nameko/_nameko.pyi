@@ -135,9 +135,6 @@ class HttpServer:
         """Calls `handler` for each request as a job of `jobs`, at most `limit` at a time; further
         requests wait. Requests that `loop_requests` accepts become its items instead."""
 
-    def flush(self) -> None:
-        """Sends the responses that are held."""
-
     def stop_listening(self) -> None:
         """Stops accepting requests and closes the port. Requests in flight continue."""
 
@@ -183,14 +180,14 @@ class HttpRequest:
         """
 
     def respond_text(
-        self, status: str, headers: object, text: str, content_type: str, hold: bool
+        self, status: str, headers: object, text: str, content_type: str
     ) -> int | None:
         """Sends a response with the headers of a dict or of a list of pairs, if they are plain, and
         with the headers `Content-Type` and `Content-Length`.
 
         Returns the number of bytes of the body that the client gets; None, without a response, if
-        it has to be built by werkzeug. The response is sent after the job of this thread; with
-        `hold` by `HttpServer.flush`.
+        it has to be built by werkzeug. The response is sent after the job of this thread, or by
+        `flush_replies()` if the thread holds replies.
         """
 
     def start_response(self, status: str, headers: list[tuple[str, str]]) -> None:
@@ -332,7 +329,7 @@ def flush_replies() -> None:
     those that this thread holds."""
 
 def hold_replies() -> None:
-    """Holds the replies that this thread publishes until it calls `flush_replies`. For a loop."""
+    """Holds the replies and responses of this thread until it calls `flush_replies`. For a loop."""
 
 @final
 class LoopDeliveries:

@@ -15,6 +15,7 @@ from logging import getLogger
 from typing import Any
 
 from nameko._nameko import Completions, Pending, flush_replies, hold_replies
+from nameko.utils.threads import Event
 from nameko.watchdog import Watchdog
 
 _log = getLogger(__name__)
@@ -227,13 +228,52 @@ def _run_callbacks(completions: Completions) -> None:
         callback()
 
 
+class LoopReader:
+    """Calls ``handle(item)`` on the process's loop for each item of a compiled queue, which has
+    ``fileno()`` and ``take()``. Reads from its creation until :meth:`drain` or :meth:`close`."""
+
+    def __init__(self, items: Any, handle: Callable[[Any], None]) -> None:
+        self._items = items
+        self._handle = handle
+        self._closed = False
+        loop = process_loop()
+        loop.call_soon_threadsafe(loop.add_reader, items.fileno(), self._read)
+
+    def drain(self) -> None:
+        """Closes, and returns when the items that have arrived are handled."""
+        drained = Event()
+        process_loop().call_soon_threadsafe(self._drain, drained)
+        drained.wait()
+
+    def close(self) -> None:
+        """Handles no further items."""
+        self._closed = True
+        # Holds the file descriptor until it is no longer watched.
+        process_loop().call_soon_threadsafe(self._remove)
+
+    def _read(self) -> None:
+        for item in () if self._closed else self._items.take():
+            try:
+                self._handle(item)
+            except BaseException:
+                _log.exception("error starting the worker of a request")
+
+    def _drain(self, drained: Event) -> None:
+        self._read()
+        self._remove()
+        drained.send()
+
+    def _remove(self) -> None:
+        process_loop().remove_reader(self._items.fileno())
+
+
 # Whether the loop holds replies.
 _replies_held = False
 
 
 def send_replies_together() -> None:
-    """Sends the replies that the loop publishes from now on together, after the callbacks that are
-    ready. Called on the loop."""
+    """Sends the replies and responses of the loop from now on together, after the callbacks that
+    are ready. Called on the loop."""
     global _replies_held
     if not _replies_held and _loop is not None:
         _replies_held = True

@@ -541,7 +541,7 @@ pub(crate) fn about_to_block() {
     }
 }
 
-/// Holds the replies that this thread publishes until it calls `flush_replies`. For a loop.
+/// Holds the replies and responses of this thread until it calls `flush_replies`. For a loop.
 #[pyfunction]
 pub(crate) fn hold_replies() {
     HOLDS_REPLIES.set(true);

@@ -16,20 +16,17 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
-from logging import getLogger
 from typing import Any
 
 from nameko._nameko import Delivery, LoopDeliveries, Options, PatchGuard
 from nameko.amqp.message import Channel, Message
 from nameko.exceptions import ContainerBeingKilled
-from nameko.loop import awaiting_loop, process_loop, send_replies_together
+from nameko.loop import LoopReader, awaiting_loop, send_replies_together
 from nameko.messaging import decode_from_headers
 from nameko.rpc.stages import encode_reply, request_arguments
 from nameko.serialization import loads_json
-from nameko.utils.threads import Event, ThreadKilled
+from nameko.utils.threads import ThreadKilled
 from nameko.workers import nonblocking
-
-_log = getLogger(__name__)
 
 
 class FastPath:
@@ -58,7 +55,7 @@ class FastPath:
         self._methods: dict[str, _Method] = {}
         # Intact while workers can start on the loop.
         self._start_guard: PatchGuard | None = None
-        self._loop_deliveries: LoopDeliveries | None = None
+        self._reader: LoopReader | None = None
 
     def handle(self, delivery: Delivery) -> None:
         """Handles a request. Returns when the worker has ended, or is a coroutine, or waits for a
@@ -83,40 +80,20 @@ class FastPath:
         if guard is None or not routing_keys:
             return None
         self._start_guard = guard
-        deliveries = self._loop_deliveries = LoopDeliveries(routing_keys)
-        loop = process_loop()
-        loop.call_soon_threadsafe(loop.add_reader, deliveries.fileno(), self._take, deliveries)
+        deliveries = LoopDeliveries(routing_keys)
+        self._reader = LoopReader(deliveries, self._handle_on_loop)
         return deliveries
 
     def close(self) -> None:
         """Returns when the loop has started the workers of all deliveries. No further ones may
         arrive."""
-        deliveries, self._loop_deliveries = self._loop_deliveries, None
-        if deliveries is None:
-            return
-        started = Event()
-
-        def finish() -> None:
-            self._take(deliveries)
-            process_loop().remove_reader(deliveries.fileno())
-            started.send()
-
-        process_loop().call_soon_threadsafe(finish)
-        started.wait()
+        if self._reader is not None:
+            self._reader.drain()
 
     def discard(self) -> None:
         """Handles no further deliveries on the loop; those that have arrived are requeued."""
-        deliveries, self._loop_deliveries = self._loop_deliveries, None
-        if deliveries is not None:
-            # Holds the file descriptor until it is no longer watched.
-            process_loop().call_soon_threadsafe(_remove_reader, deliveries)
-
-    def _take(self, deliveries: LoopDeliveries) -> None:
-        for delivery in deliveries.take():
-            try:
-                self._handle_on_loop(delivery)
-            except BaseException:
-                _log.exception("error starting the worker of a request")
+        if self._reader is not None:
+            self._reader.close()
 
     def _handle_on_loop(self, delivery: Delivery) -> None:
         # Anything that was patched may block.
@@ -193,10 +170,6 @@ class FastPath:
     def _message(self, delivery: Delivery) -> Message:
         """Returns a request for the hooks of the slow path."""
         return Message(delivery, self.channel, self.accept)
-
-
-def _remove_reader(deliveries: LoopDeliveries) -> None:
-    process_loop().remove_reader(deliveries.fileno())
 
 
 class _Method:

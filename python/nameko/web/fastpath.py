@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from logging import getLogger
 from typing import Any
 
 from werkzeug.http import HTTP_STATUS_CODES
@@ -22,14 +21,12 @@ from werkzeug.wrappers import Response
 
 from nameko._nameko import HttpRequest, LoopRequests, PatchGuard
 from nameko.exceptions import ContainerBeingKilled
-from nameko.loop import awaiting_loop, process_loop
+from nameko.loop import LoopReader, awaiting_loop, send_replies_together
 from nameko.utils.threads import ThreadKilled
 from nameko.web.request import Request
 from nameko.web.stages import response_parts
 from nameko.web.wsgi import Exchange, Gateway
 from nameko.workers import nonblocking
-
-_log = getLogger(__name__)
 
 # The status lines of responses with a body, as werkzeug writes them.
 _STATUS_LINES = {
@@ -57,16 +54,12 @@ class FastPath:
     """Answers the requests to ``app``, a :class:`~nameko.web.server.WsgiApp` without middleware.
 
     ``guard`` is intact while ``app`` is not patched; then ``gateway`` handles the requests.
-    ``flush()`` sends the responses that are held.
     """
 
-    def __init__(
-        self, app: Any, guard: PatchGuard, gateway: Gateway, flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: Any, guard: PatchGuard, gateway: Gateway) -> None:
         self._app = app
         self._guard = guard
         self._gateway = gateway
-        self._flush = flush
         # The container itself, not an extension's weak proxy: worker contexts refer to it.
         self._container = app.server.container.interface
         self._pool = self._container.worker_pool
@@ -74,9 +67,7 @@ class FastPath:
         self._methods: dict[Any, _Method | None] = {}
         # None if workers cannot start on the loop.
         self._start_guard: PatchGuard | None = self._container.inline_start_guard()
-        self._loop_requests: LoopRequests | None = None
-        # Whether the loop is scheduled to send the responses that are held.
-        self._flush_scheduled = False
+        self._reader: LoopReader | None = None
 
     def handle(self, http: HttpRequest) -> None:
         """Handles a request on a worker thread. Returns when the worker has ended, or is a
@@ -96,25 +87,14 @@ class FastPath:
         }
         if not rules or table.routes is None or self._start_guard is None:
             return None
-        requests = self._loop_requests = LoopRequests(table.routes, rules)
-        loop = process_loop()
-        loop.call_soon_threadsafe(loop.add_reader, requests.fileno(), self._take)
+        requests = LoopRequests(table.routes, rules)
+        self._reader = LoopReader(requests, self._handle_on_loop)
         return requests
 
     def close(self) -> None:
         """Handles no further requests on the loop."""
-        requests, self._loop_requests = self._loop_requests, None
-        if requests is not None:
-            # Holds the file descriptor until it is no longer watched.
-            process_loop().call_soon_threadsafe(_remove_reader, requests)
-
-    def _take(self) -> None:
-        requests = self._loop_requests
-        for http in requests.take() if requests is not None else ():
-            try:
-                self._handle_on_loop(http)
-            except BaseException:
-                _log.exception("error starting the worker of a request")
+        if self._reader is not None:
+            self._reader.close()
 
     def _handle_on_loop(self, http: HttpRequest) -> None:
         # Anything that was patched may block.
@@ -232,10 +212,8 @@ class FastPath:
                 response = method.provider.response_from_result(result)
             except Exception as error:
                 return self._respond_by_job(exchange, method, request, result, error)
-        elif isinstance(exc, Exception):
-            response = method.provider.response_from_exception(exc)
         else:
-            raise exc
+            response = method.response_from_exception(exc)
         if _is_buffered(response):
             self._send(exchange, request, response)
         else:
@@ -247,18 +225,9 @@ class FastPath:
         line = _STATUS_LINES.get(status) if isinstance(status, int) else None
         if line is None:
             return False
-        loop = awaiting_loop()
-        if not exchange.send_text(line, headers, text, _TEXT_TYPE, hold=loop is not None):
-            return False
-        if loop is not None and not self._flush_scheduled:
-            # After the other coroutines that are ready.
-            self._flush_scheduled = True
-            loop.call_soon(self._flush_held)
-        return True
-
-    def _flush_held(self) -> None:
-        self._flush_scheduled = False
-        self._flush()
+        if awaiting_loop() is not None:
+            send_replies_together()
+        return exchange.send_text(line, headers, text, _TEXT_TYPE)
 
     def _respond_by_job(self, exchange: Exchange, *args: Any) -> None:
         self._run_by_job(exchange, self._call_hooks, exchange, *args)
@@ -278,10 +247,8 @@ class FastPath:
                 response = method.provider.response_from_result(result)
             except Exception as error:
                 exc = error
-        if isinstance(exc, Exception):
-            response = method.provider.response_from_exception(exc)
-        elif exc is not None:
-            raise exc
+        if exc is not None:
+            response = method.response_from_exception(exc)
         self._send(exchange, request, response)
 
     def _run_by_job(self, exchange: Exchange, step: Callable[..., None], *args: Any) -> None:
@@ -331,9 +298,11 @@ class _Method:
         self.error_guard: PatchGuard
         self.result_guard, self.error_guard = provider.response_guards(_RESPONSE_HOOKS)
 
-
-def _remove_reader(requests: LoopRequests) -> None:
-    process_loop().remove_reader(requests.fileno())
+    def response_from_exception(self, exc: BaseException) -> Any:
+        """Returns the response to an exception. Raises those that end a process or a thread."""
+        if not isinstance(exc, Exception):
+            raise exc
+        return self.provider.response_from_exception(exc)
 
 
 def _is_buffered(response: Any) -> bool:

@@ -144,7 +144,7 @@ class WebServer(ProviderCollector, SharedExtension):
             app = self._serv.app
             if type(app) is WsgiApp:
                 guard = PatchGuard(guarded_methods(app, _APP_HOOKS) + _MODULE_HOOKS)
-                fast_path = self._fast_path = FastPath(app, guard, gateway, server.flush)
+                fast_path = self._fast_path = FastPath(app, guard, gateway)
                 requests = fast_path.loop_requests()
                 server.serve(fast_path.handle, pool.jobs, pool.size, requests)
             else:

@@ -187,15 +187,12 @@ class Exchange:
         self.started = self.finished = True
         self._log()
 
-    def send_text(
-        self, status: str, headers: Any, text: str, content_type: str, hold: bool
-    ) -> bool:
+    def send_text(self, status: str, headers: Any, text: str, content_type: str) -> bool:
         """Sends a response with the headers of a dict or a list, if werkzeug would not change them.
 
-        Adds ``content_type``, unless it is one of the headers. With ``hold``, the response is sent
-        by ``HttpServer.flush()``. Returns whether it was sent.
+        Adds ``content_type``, unless it is one of the headers. Returns whether it was sent.
         """
-        sent = self.request.respond_text(status, headers, text, content_type, hold)
+        sent = self.request.respond_text(status, headers, text, content_type)
         if sent is None:
             return False
         self.status, self.sent = status, sent

@@ -34,12 +34,10 @@ impl Outbox {
         })
     }
 
-    /// Sends a response after the job of this thread, or holds it until [`flush`](Self::flush).
-    pub(super) fn push(self: &Arc<Self>, answer: Answer, hold: bool) {
+    /// Sends a response after the job of this thread.
+    pub(super) fn push(self: &Arc<Self>, answer: Answer) {
         lock(&self.answers).push(answer);
-        if !hold {
-            jobs::flush_after_job(Held::Responses(self.clone()));
-        }
+        jobs::flush_after_job(Held::Responses(self.clone()));
     }
 
     /// Passes the responses to the I/O thread.

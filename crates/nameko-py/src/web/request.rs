@@ -174,14 +174,13 @@ impl HttpRequest {
     /// Sends a response with the headers of a dict or of a list of pairs, if they are plain, and
     /// with the headers `Content-Type` and `Content-Length`. Returns the number of bytes that the
     /// client gets as the body; None, without a response, if it has to be built by werkzeug. The
-    /// response is sent after the job of this thread; with `hold` by `HttpServer.flush`.
+    /// response is sent after the job of this thread, or by `flush_replies()` if it holds replies.
     fn respond_text(
         &self,
         status: &str,
         headers: &Bound<'_, PyAny>,
         text: &Bound<'_, PyString>,
         content_type: &str,
-        hold: bool,
     ) -> PyResult<Option<usize>> {
         // Fails for surrogates, which cannot be encoded.
         let Ok(text) = text.to_str() else {
@@ -198,7 +197,7 @@ impl HttpRequest {
             response: self.with_body(head, Bytes::copy_from_slice(text.as_bytes())),
             _claims: claims,
         };
-        self.outbox.push(answer, hold);
+        self.outbox.push(answer);
         Ok(Some(match self.head.method {
             Method::HEAD => 0,
             _ => text.len(),

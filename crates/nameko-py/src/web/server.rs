@@ -136,11 +136,6 @@ impl HttpServer {
         Ok(())
     }
 
-    /// Sends the responses that are held.
-    fn flush(&self) {
-        self.outbox.flush();
-    }
-
     /// Stops accepting requests and closes the port. Requests in flight continue.
     fn stop_listening(&self, py: Python<'_>) -> PyResult<()> {
         match self.server() {
