@@ -7,7 +7,7 @@ callback goes to `sys.unraisablehook`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, TypeAlias, final
 
@@ -356,6 +356,9 @@ class Delivery:
 
     @property
     def headers(self) -> dict[str, Any]: ...
+    def context_data(self, prefix: str) -> dict[str, Any]:
+        """Returns the context data in the headers, as a new dict, see `decode_from_headers`."""
+
     @property
     def properties(self) -> dict[str, Any]:
         """The properties that are present, by kombu's names: content_type, content_encoding,
@@ -706,6 +709,10 @@ class ProcessTable:
     @property
     def failure(self) -> str | None:
         """The reason why the supervisor gave up, if it did."""
+
+def decode_from_headers(headers: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Returns context data from message headers, as a new dict. Headers without the prefix keep
+    their names."""
 
 def probe(amqp_uri: str, timeout: float = 1.0) -> bool:
     """Returns whether the host and port of one of the URIs accepts TCP connections."""

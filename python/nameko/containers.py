@@ -13,7 +13,7 @@ import weakref
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
 from logging import getLogger
 from types import CoroutineType
 from typing import Any
@@ -156,6 +156,8 @@ class WorkerContext:
 
     _call_id: str | None = None
     _call_id_stack: list[str] | None = None
+    # Whether the steps of the worker are logged.
+    _verbose = False
     # The start, by time.time(). Set if the duration is logged.
     _started_at: float | None = None
     # How the worker ended: set before worker_result, None until then.
@@ -190,17 +192,19 @@ class WorkerContext:
         self.service_name = container.service_name
         self.args = args if args is not None else ()
         self.kwargs = kwargs if kwargs is not None else {}
-        # Context data from the caller, sent on to the services that the worker calls.
-        self.data: dict[str, Any] = data if data is not None else {}
+        self._data: dict[str, Any] = data if data is not None else {}
         # The call ids of the callers, oldest first.
-        stack = self.data.pop(CALL_ID_STACK_CONTEXT_KEY, ())
+        stack = self._data.pop(CALL_ID_STACK_CONTEXT_KEY, ())
         # Peers may send values of any type.
         self._parent_call_id_stack: list[str] = (
             list(stack) if isinstance(stack, (list, tuple, deque)) else []
         )
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Context data from the caller, sent on to the services that the worker calls."""
         # A client, which has no service, keeps the dictionary of its program.
-        if service is not None:
-            self.data = WorkerData(self, self.data)
+        return self._data if self.service is None else WorkerData(self, self._data)
 
     @property
     def call_id(self) -> str:
@@ -463,6 +467,7 @@ class ServiceContainer:
         service = self.service_cls()
         worker_ctx = WorkerContext(self, service, entrypoint, args, kwargs, context_data)
         if _log.isEnabledFor(logging.DEBUG):
+            worker_ctx._verbose = True
             _log.debug("spawning %s", worker_ctx)
         return worker_ctx
 
@@ -549,7 +554,7 @@ class ServiceContainer:
         self, worker_ctx: WorkerContext, handle_result: Any
     ) -> CoroutineType[Any, Any, Any] | None:
         """Runs a worker, up to the coroutine of an ``async def`` method, which it returns."""
-        verbose = _log.isEnabledFor(logging.DEBUG)
+        verbose = worker_ctx._verbose
         if verbose:
             worker_ctx._started_at = time.time()
             _log.debug("setting up %s", worker_ctx)
@@ -560,7 +565,7 @@ class ServiceContainer:
         result = exc_info = None
         if self.layers:
             result, exc_info = self._run_layers(worker_ctx)
-            self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose, layered=True)
+            self._finish_worker(worker_ctx, handle_result, result, exc_info, layered=True)
             return None
         try:
             self._inject_dependencies(worker_ctx)
@@ -578,7 +583,7 @@ class ServiceContainer:
         # able to end the service, nor the next instance that receives it.
         except BaseException as exc:
             exc_info = self._failed_call(worker_ctx, exc)
-        self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
+        self._finish_worker(worker_ctx, handle_result, result, exc_info)
         return None
 
     def _resume_worker(
@@ -590,8 +595,7 @@ class ServiceContainer:
         if exc is not None:
             exc_info = (type(exc), exc, exc.__traceback__)
             self._failed_call(worker_ctx, exc, exc_info=exc_info)
-        verbose = _log.isEnabledFor(logging.DEBUG)
-        self._finish_worker(worker_ctx, handle_result, result, exc_info, verbose)
+        self._finish_worker(worker_ctx, handle_result, result, exc_info)
 
     def _run_layers(self, worker_ctx: WorkerContext) -> Any:
         """Runs a worker up to its reply inside the layers. Returns its result and exc_info."""
@@ -674,10 +678,10 @@ class ServiceContainer:
         handle_result: Any,
         result: Any,
         exc_info: Any,
-        verbose: bool,
         layered: bool = False,
     ) -> None:
         """Runs the steps of a worker after its method, or after its layers."""
+        verbose = worker_ctx._verbose
         guard = self._hook_guard
         if guard is None or not guard.intact():
             worker_ctx._has_hooks = has_hooks = self._has_hooks()

@@ -69,12 +69,7 @@ def encode_to_headers(
 
 def decode_from_headers(headers: Mapping[str, Any], prefix: str = HEADER_PREFIX) -> dict[str, Any]:
     """Returns context data from message headers. Headers without the prefix keep their names."""
-    prefix += "."
-    context_data = {}
-    # Faster than a comprehension for the few headers of a request.
-    for key in headers:
-        context_data[key.removeprefix(prefix)] = headers[key]
-    return context_data
+    return _nameko.decode_from_headers(headers, prefix)
 
 
 def warn_about_none_values(context_data: Any) -> None:

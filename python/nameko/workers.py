@@ -433,7 +433,8 @@ class WorkerPool:
     def _end_job(self) -> None:
         with self._lock:
             self._active -= 1
-            self._notify_if_idle()
+            if self._drainers:
+                self._notify_if_idle()
 
     def spawn(self, worker: Any, inline: bool = True) -> None:
         """Runs a worker on a thread of the pool once a slot is free.
@@ -514,7 +515,8 @@ class WorkerPool:
                     self._free += 1
                     if ends_job:
                         self._active -= 1
-                    self._notify_if_idle()
+                    if self._drainers:
+                        self._notify_if_idle()
                     return
                 following = self._waiting.popleft()
             if isinstance(following, threading.Event):
@@ -534,7 +536,8 @@ class WorkerPool:
         with self._lock:
             if not self._waiting:
                 self._free += 1
-                self._notify_if_idle()
+                if self._drainers:
+                    self._notify_if_idle()
                 return
             following = self._waiting.popleft()
         if isinstance(following, threading.Event):
@@ -606,13 +609,16 @@ class WorkerPool:
         # A copy, because the coroutine has not left its context yet.
         step = (handle, worker, context.copy(), self._host._resume_worker, worker, result, exc)
         if self._host._worker_ends_inline(worker):
+            # Its reply leaves with those of the coroutines that end in the same iteration.
+            loop.send_replies_together()
             if self._run_step(*step):
                 self._release_slot_offloaded()
         else:
             self._enqueue_run(handle, worker, partial(self._run_step, *step))
 
     def _notify_if_idle(self) -> None:
-        if self._drainers and self._is_idle():
+        """Called with the lock if a thread is in waitall()."""
+        if self._is_idle():
             self._idle.notify_all()
 
     def _is_idle(self) -> bool:

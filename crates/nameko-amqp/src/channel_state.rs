@@ -1,7 +1,7 @@
 //! State of a channel, shared by its handles and the connection's reader.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex},
 };
@@ -33,7 +33,7 @@ struct Inner {
     closed: Option<Error>,
     /// Requests in flight, oldest first. The broker replies in the order of the requests.
     requests: VecDeque<Request>,
-    consumers: HashMap<ConsumerTag, Consumer>,
+    consumers: BTreeMap<ConsumerTag, Consumer>,
     /// Number of consumers created so far, for unique tags.
     consumer_count: u64,
     /// Unconfirmed messages, in confirm mode.

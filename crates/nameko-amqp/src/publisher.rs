@@ -1,7 +1,7 @@
 //! Publishing over one connection per process and broker.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -57,7 +57,7 @@ struct Inner {
     runtime: Option<runtime::Id>,
     connection: Arc<Lazy<Connection>>,
     /// Channels by exchange.
-    channels: Mutex<HashMap<String, Arc<ExchangeChannels>>>,
+    channels: Mutex<BTreeMap<String, Arc<ExchangeChannels>>>,
     /// Limits the channels for single messages.
     isolated: Semaphore,
     /// Last lost connection or failed attempt to connect, with its time.

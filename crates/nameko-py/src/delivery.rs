@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::timeout;
 
+use crate::context_data;
 use crate::convert;
 use crate::death_history;
 use crate::error::Failure;
@@ -185,6 +186,20 @@ impl Delivery {
             convert::table_dict(py, restored.as_ref().unwrap_or(headers)).map(Bound::unbind)
         })?;
         Ok(headers.bind(py).clone())
+    }
+
+    /// Returns the context data in the headers, as a new dict, see `decode_from_headers`.
+    fn context_data<'py>(&self, py: Python<'py>, prefix: &str) -> PyResult<Bound<'py, PyDict>> {
+        match self.headers.get(py) {
+            Some(headers) => {
+                context_data::decode_from_headers(headers.bind(py).as_mapping(), prefix)
+            }
+            None => {
+                let headers = &self.message.properties.headers;
+                let restored = death_history::restore(headers);
+                context_data::from_table(py, restored.as_ref().unwrap_or(headers), prefix)
+            }
+        }
     }
 
     #[getter]

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -283,7 +283,7 @@ pub(crate) struct JobQueue {
 struct State {
     scheduler: Scheduler<Job>,
     /// The registered threads, to wake them.
-    threads: HashMap<WorkerId, Thread>,
+    threads: BTreeMap<WorkerId, Thread>,
     /// A plain thread that wakes another worker when the hot one is stalled. Started on demand,
     /// joined when the queue is stopped.
     watchdog: Option<JoinHandle<()>>,
@@ -304,7 +304,7 @@ impl JobQueue {
     pub(crate) fn new(max_threads: usize) -> Self {
         let state = State {
             scheduler: Scheduler::new(max_threads),
-            threads: HashMap::new(),
+            threads: BTreeMap::new(),
             watchdog: None,
             check_scheduled: false,
             replies: ReplyBatch::default(),

@@ -14,6 +14,7 @@ mod broker;
 mod callbacks;
 mod completions;
 mod consumers;
+mod context_data;
 mod convert;
 mod death_history;
 mod delivery;
@@ -50,14 +51,15 @@ mod _nameko {
 
     #[pymodule_export]
     use crate::{
-        broker::Broker, completions::Completions, consumers::Consumers, delivery::Delivery,
-        error::AmqpError, interrupt::current_frame, interrupt::interrupt, jobs::JobRunner,
-        jobs::Jobs, jobs::flush_replies, jobs::hold_replies, logs::on_log,
-        loop_deliveries::LoopDeliveries, options::Options, patch_guard::PatchGuard,
-        pending::Pending, probe::probe, publisher::Publisher, reply_listener::ReplyListener,
-        retry::Retry, supervisor::ProcessTable, web::body::HttpBody,
-        web::loop_requests::LoopRequests, web::request::HttpRequest, web::routes::Routes,
-        web::server::HttpServer, web::socket::WebSocket,
+        broker::Broker, completions::Completions, consumers::Consumers,
+        context_data::decode_from_headers, delivery::Delivery, error::AmqpError,
+        interrupt::current_frame, interrupt::interrupt, jobs::JobRunner, jobs::Jobs,
+        jobs::flush_replies, jobs::hold_replies, logs::on_log, loop_deliveries::LoopDeliveries,
+        options::Options, patch_guard::PatchGuard, pending::Pending, probe::probe,
+        publisher::Publisher, reply_listener::ReplyListener, retry::Retry,
+        supervisor::ProcessTable, web::body::HttpBody, web::loop_requests::LoopRequests,
+        web::request::HttpRequest, web::routes::Routes, web::server::HttpServer,
+        web::socket::WebSocket,
     };
 
     /// Announces the end of the interpreter to the threads of this module, then calls `shutdown()`.

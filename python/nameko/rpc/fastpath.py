@@ -21,10 +21,9 @@ from typing import Any
 from nameko._nameko import Delivery, LoopDeliveries, Options, PatchGuard
 from nameko.amqp.message import Channel, Message
 from nameko.exceptions import ContainerBeingKilled
-from nameko.loop import LoopReader, awaiting_loop, send_replies_together
-from nameko.messaging import decode_from_headers
-from nameko.rpc.stages import encode_reply, request_arguments
-from nameko.serialization import loads_json
+from nameko.loop import LoopReader
+from nameko.rpc.stages import encode_reply, plain_reply, request_arguments
+from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE, loads_json
 from nameko.utils.threads import ThreadKilled
 from nameko.workers import nonblocking
 
@@ -119,7 +118,7 @@ class FastPath:
             return False
         provider = method.provider
         try:
-            context_data = decode_from_headers(delivery.headers, provider.header_prefix)
+            context_data = delivery.context_data(provider.header_prefix)
             worker_ctx = self.container.new_worker_context(provider, args, kwargs, context_data)
         except ContainerBeingKilled:
             return False
@@ -149,11 +148,12 @@ class FastPath:
             # They run after the broker's confirm.
             message = self._message(delivery)
             return method.provider.handle_result(message, worker_ctx, result, exc_info)
-        result, exc_info, _, _, content_type, content_encoding, body = encode_reply(
-            result, exc_info, "json"
-        )
-        if awaiting_loop() is not None:
-            send_replies_together()
+        content_type, content_encoding = JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING
+        body = None if exc_info is not None else plain_reply(result, "json")
+        if body is None:
+            result, exc_info, _, _, content_type, content_encoding, body = encode_reply(
+                result, exc_info, "json"
+            )
         # By position, which is faster: ack, do not wait, batch with the following replies.
         delivery.respond(
             method.options,

@@ -34,6 +34,13 @@ def request_arguments(body: Any) -> tuple[Any, Any]:
         ) from None
 
 
+def plain_reply(result: Any, serializer: str) -> bytes | None:
+    """Returns the reply with a result, None unless it is plain JSON, see :func:`plain_json`."""
+    # Faster than encoding the envelope as a dict.
+    text = plain_json(result, serializer)
+    return None if text is None else f'{{"result": {text}, "error": null}}'.encode("ascii")
+
+
 def encode_reply(result: Any, exc_info: Any, serializer: str, default: str = "json") -> Reply:
     """Returns the reply to a request. Raises no Exception.
 
@@ -42,11 +49,9 @@ def encode_reply(result: Any, exc_info: Any, serializer: str, default: str = "js
     """
     error = None if exc_info is None else serialize(exc_info[1])
     if error is None:
-        # Faster than encoding the envelope as a dict.
-        text = plain_json(result, serializer)
-        if text is not None:
-            body = ('{"result": ' + text + ', "error": null}').encode("ascii")
-            return result, None, None, serializer, JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, body
+        plain = plain_reply(result, serializer)
+        if plain is not None:
+            return result, None, None, serializer, JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, plain
     try:
         encoded = dumps({"result": result, "error": error}, serializer)
         return result, exc_info, error, serializer, *encoded

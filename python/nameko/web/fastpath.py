@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response
 
 from nameko._nameko import HttpRequest, LoopRequests, PatchGuard
 from nameko.exceptions import ContainerBeingKilled
-from nameko.loop import LoopReader, awaiting_loop, send_replies_together
+from nameko.loop import LoopReader
 from nameko.utils.threads import ThreadKilled
 from nameko.web.request import Request
 from nameko.web.stages import response_parts
@@ -225,8 +225,6 @@ class FastPath:
         line = _STATUS_LINES.get(status) if isinstance(status, int) else None
         if line is None:
             return False
-        if awaiting_loop() is not None:
-            send_replies_together()
         return exchange.send_text(line, headers, text, _TEXT_TYPE)
 
     def _respond_by_job(self, exchange: Exchange, *args: Any) -> None:
