@@ -239,11 +239,12 @@ impl Publisher {
         message: &Publish,
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
-        let publish = self.publish_with_retries(message, options);
         let Some(limit) = options.timeout else {
-            return publish.await;
+            return self.publish_with_retries(message, options).await;
         };
         let start = Instant::now();
+        // Boxed, to keep the future without a limit small.
+        let publish = Box::pin(self.publish_with_retries(message, options));
         match timeout(limit, publish).await {
             Ok(published) => published,
             Err(_) => Err(PublishError::Lost(self.overdue(

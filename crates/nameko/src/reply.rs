@@ -17,7 +17,7 @@ pub type Outcome = std::result::Result<Box<dyn Reply>, Fault>;
     label = "this value cannot be sent as a reply",
     note = "a reply is a value that implements `serde::Serialize + Send + Sync`: derive it on your own types"
 )]
-pub trait Reply: Send + Sync + 'static {
+pub trait Reply: Any + Send + Sync {
     /// Serializes the value as JSON, formatted like Python's `json.dumps`.
     ///
     /// # Errors

@@ -1,15 +1,16 @@
 //! Tracking of a container's tasks: counted, awaited by a stop, aborted by a kill.
 
+#[cfg(feature = "http")]
+use std::task::Waker;
 use std::{
     fmt,
     future::Future,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, ready},
 };
 
-use futures_util::{
-    FutureExt,
-    future::{AbortHandle, Abortable},
-};
+use futures_util::future::{AbortHandle, Abortable};
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::sync::lock;
@@ -45,14 +46,24 @@ impl Tasks {
         TaskHandle { abort, join }
     }
 
-    /// Adds a task for the caller to run. Returns `None` in its place if `abort` was called.
-    pub(crate) fn track<F>(
+    /// Polls a task, and spawns it unless it has completed.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_or_spawn(
         &self,
-        task: F,
-    ) -> (
-        AbortHandle,
-        Option<impl Future<Output = ()> + Send + 'static>,
-    )
+        task: impl Future<Output = ()> + Send + Unpin + 'static,
+    ) -> TaskHandle {
+        let (abort, task) = self.track(task);
+        let join = task.and_then(|mut task| {
+            // Spawned, it is polled again.
+            let mut context = Context::from_waker(Waker::noop());
+            let poll = Pin::new(&mut task).poll(&mut context);
+            poll.is_pending().then(|| tokio::spawn(task))
+        });
+        TaskHandle { abort, join }
+    }
+
+    /// Adds a task for the caller to run. Returns `None` in its place if `abort` was called.
+    pub(crate) fn track<F>(&self, task: F) -> (AbortHandle, Option<Tracked<F>>)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -68,8 +79,10 @@ impl Tasks {
             shared: self.shared.clone(),
             id,
         };
-        // The result is irrelevant: only the owner aborts. The entry is dropped after the future.
-        let tracked = Abortable::new(task, registration).map(|_| drop(entry));
+        let tracked = Tracked {
+            task: Some(Abortable::new(task, registration)),
+            entry: Some(entry),
+        };
         (abort, Some(tracked))
     }
 
@@ -139,6 +152,32 @@ impl Running {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Running> {
         lock(&self.running)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A task in the table.
+    pub(crate) struct Tracked<F> {
+        // `None` once it has ended.
+        #[pin]
+        task: Option<Abortable<F>>,
+        // Dropped after the task.
+        entry: Option<Entry>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Tracked<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if let Some(task) = this.task.as_mut().as_pin_mut() {
+            // An error means that it was aborted, by its owner.
+            let _ = ready!(task.poll(context));
+        }
+        this.task.set(None);
+        *this.entry = None;
+        Poll::Ready(())
     }
 }
 

@@ -39,6 +39,17 @@ struct Inner {
     /// Hooks of injected providers, until the worker takes them. `None` without a worker, so that
     /// a state that owns the context does not form a cycle.
     hooks: Mutex<Option<Vec<NamedHooks>>>,
+    /// Set when the method has ended, for the log.
+    #[cfg(feature = "cli")]
+    ended: OnceLock<Ended>,
+}
+
+/// The end of a method, as fields of its worker's span.
+#[cfg(feature = "cli")]
+pub(crate) struct Ended {
+    pub(crate) outcome: Cow<'static, str>,
+    pub(crate) expected: Option<bool>,
+    pub(crate) duration_ms: f64,
 }
 
 /// Hooks of a provider for one worker, with the field of its dependency.
@@ -76,6 +87,8 @@ impl WorkerContext {
             call_id: OnceLock::new(),
             data: Mutex::new(data),
             hooks: Mutex::new(Some(Vec::new())),
+            #[cfg(feature = "cli")]
+            ended: OnceLock::new(),
         };
         Self {
             inner: Arc::new(inner),
@@ -103,6 +116,16 @@ impl WorkerContext {
         );
         ctx.close_hooks();
         ctx
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_ended(&self, ended: Ended) {
+        let _ = self.inner.ended.set(ended);
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        self.inner.ended.get()
     }
 
     /// Adds the hooks of an injected provider.

@@ -43,6 +43,7 @@ pub use self::arguments::{
 };
 use self::arguments::{ServicesArguments, ToolArguments, ToolCommand};
 use self::failure::Failure;
+pub(crate) use self::logging::InstalledLog;
 use crate::config::Config;
 use crate::runner::{Runner, Services};
 

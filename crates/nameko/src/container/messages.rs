@@ -7,11 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use super::{Container, method::MethodHandle};
-use crate::amqp;
+use super::{Container, guarded::Guarded, method::MethodHandle};
+use crate::{amqp, tasks::Tracked};
 
 thread_local! {
     /// Whether this thread was started for one worker.
@@ -38,7 +37,7 @@ impl Container {
         let task = Box::pin(MessageTask {
             container: self.clone(),
             method: method.index,
-            task: Some(Box::pin(task)),
+            task: Some(task),
             is_placed: false,
         });
         if let Err(task) = amqp::run_on_io_thread(task) {
@@ -52,7 +51,7 @@ struct MessageTask {
     container: Container,
     method: usize,
     /// `None` once it has moved to a thread of its own.
-    task: Option<BoxFuture<'static, ()>>,
+    task: Option<Tracked<Guarded>>,
     is_placed: bool,
 }
 
@@ -78,14 +77,14 @@ impl Future for MessageTask {
         }
         this.is_placed = true;
         match &mut this.task {
-            Some(task) => task.as_mut().poll(context),
+            Some(task) => Pin::new(task).poll(context),
             None => Poll::Ready(()),
         }
     }
 }
 
 /// Runs a task in the context of the current runtime, on a thread outside of its workers.
-fn run_on_own_thread(task: BoxFuture<'static, ()>) {
+fn run_on_own_thread(task: Tracked<Guarded>) {
     let runtime = Handle::current();
     let run = {
         let runtime = runtime.clone();

@@ -2,6 +2,7 @@
 
 mod attachments;
 mod builder;
+mod guarded;
 mod lifecycle;
 mod limits;
 mod messages;
@@ -56,6 +57,7 @@ pub(crate) use worker_fields::WorkerFields;
 #[cfg(feature = "testing")]
 pub(crate) use worker_observer::WorkerObserver;
 
+use guarded::Guarded;
 use limits::Limits;
 use service_dispatch::ServiceDispatch;
 use shared::SharedExtensions;
@@ -249,20 +251,28 @@ impl Container {
         self.inner.workers.spawn(self.guarded(task))
     }
 
-    /// Returns a task whose panic kills the container.
-    fn guarded(
+    /// Returns whether a provider or an observer may look at the outcomes of workers.
+    #[cfg(feature = "http")]
+    pub(crate) fn observes_outcomes(&self) -> bool {
+        !self.inner.providers.is_empty() || self.inner.observers.any()
+    }
+
+    /// Like [`spawn`](Self::spawn), but polls the task first: one that completes at once needs
+    /// neither a task of the runtime nor another thread.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_or_spawn(
         &self,
         task: impl Future<Output = ()> + Send + 'static,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let container = self.downgrade();
-        // Boxed first: task futures have some kilobytes, and spawning moves them several times.
-        let task = Box::pin(AssertUnwindSafe(task).catch_unwind());
-        async move {
-            if let Err(panic) = task.await
-                && let Some(container) = container.upgrade()
-            {
-                container.kill(Error::raised(Fault::panic(panic.as_ref())));
-            }
+    ) -> TaskHandle {
+        self.inner.workers.poll_or_spawn(self.guarded(task))
+    }
+
+    /// Returns a task whose panic kills the container.
+    fn guarded(&self, task: impl Future<Output = ()> + Send + 'static) -> Guarded {
+        Guarded {
+            // Boxed, since task futures have some kilobytes, and spawning moves them several times.
+            task: Box::pin(task),
+            container: self.downgrade(),
         }
     }
 

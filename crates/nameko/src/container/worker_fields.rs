@@ -1,4 +1,4 @@
-//! The initial fields of a worker's span, for the log of `nameko::main`.
+//! The fields of a worker's span, for the log of `nameko::main`.
 
 use std::sync::Arc;
 
@@ -6,9 +6,12 @@ use tracing::{Metadata, Span};
 use tracing_subscriber::{Registry, registry::LookupSpan as _};
 
 use super::worker_span::{NAME, TARGET};
-use crate::worker::WorkerContext;
+use crate::{
+    cli::InstalledLog,
+    worker::{Ended, WorkerContext},
+};
 
-/// The initial fields of a worker's span, in the extensions of the span.
+/// The fields of a worker's span, in the extensions of the span.
 ///
 /// Most calls log nothing, so the log formats the fields only when it writes a line.
 pub(crate) struct WorkerFields {
@@ -17,9 +20,10 @@ pub(crate) struct WorkerFields {
 }
 
 impl WorkerFields {
-    /// Adds the fields to the extensions of `span`, if the subscriber has a registry.
-    pub(super) fn attach(span: &Span, ctx: &WorkerContext, entrypoint: Option<&Arc<str>>) {
-        span.with_subscriber(|(id, subscriber)| {
+    /// Adds the fields to the extensions of `span`, if the subscriber has a registry. Returns
+    /// whether no other layer has to record fields.
+    pub(super) fn attach(span: &Span, ctx: &WorkerContext, entrypoint: Option<&Arc<str>>) -> bool {
+        let attached = span.with_subscriber(|(id, subscriber)| {
             let registry = subscriber.downcast_ref::<Registry>();
             if let Some(span) = registry.and_then(|registry| registry.span(id)) {
                 span.extensions_mut().insert(Self {
@@ -27,12 +31,19 @@ impl WorkerFields {
                     entrypoint: entrypoint.cloned(),
                 });
             }
+            subscriber.is::<InstalledLog>()
         });
+        attached.unwrap_or_default()
     }
 
     /// Whether `span` is the span of a worker, unless another crate uses the same name and target.
     pub(crate) fn may_describe(span: &Metadata<'_>) -> bool {
         span.name() == NAME && span.target() == TARGET
+    }
+
+    /// Returns the fields at the end of the method.
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        self.ctx.ended()
     }
 
     /// Returns the initial fields with a value.

@@ -30,9 +30,14 @@ impl WorkerObservers {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Returns whether there may be observers.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     /// Returns the observers that still exist.
     pub(super) fn current(&self) -> Vec<Arc<dyn WorkerObserver>> {
-        if !self.any.load(Ordering::Acquire) {
+        if !self.any() {
             return Vec::new();
         }
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);

@@ -146,8 +146,6 @@ impl Container {
         let entrypoint = inner.entrypoints.get(method.index);
         let label = entrypoint.map(|mounted| &mounted.label);
         let span = WorkerSpan::new(&ctx, label);
-        #[cfg(feature = "cli")]
-        super::worker_fields::WorkerFields::attach(span.get(), &ctx, label);
         let mut worker = Worker::new(self, ctx.clone(), slot);
         let steps = async {
             if let Some(values) = &values

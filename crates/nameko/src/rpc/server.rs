@@ -11,8 +11,8 @@ use tokio::sync::OnceCell;
 use super::settlement::{Settlement, publish_reply};
 use crate::{
     amqp::{
-        Acker, Delivery, Exchange, Properties, Publish, PublishError, Publisher, Queue,
-        Subscription, SubscriptionId, Table, Text,
+        Acker, Delivery, Exchange, Properties, Publish, Publisher, Queue, Subscription,
+        SubscriptionId, Table, Text,
     },
     arguments::Arguments,
     container::{Container, MethodHandle},
@@ -219,9 +219,13 @@ impl Server {
             return delivery.acker.reject(true);
         };
         let owner = container.clone();
-        match server.method(&delivery.routing_key) {
-            Ok(method) => owner.spawn_message(&method.clone(), async move {
-                server.handle(&container, Ok(method), delivery).await;
+        let method = server.method(&delivery.routing_key);
+        // Boxed, since the future of the task keeps the place of what it has taken over.
+        let delivery = Box::new(delivery);
+        match method {
+            Ok(method) => owner.spawn_message(&method, {
+                let method = method.clone();
+                async move { server.handle(&container, Ok(method), delivery).await }
             }),
             Err(fault) => {
                 owner.spawn(async move { server.handle(&container, Err(fault), delivery).await });
@@ -233,15 +237,46 @@ impl Server {
         &self,
         container: &Container,
         method: Result<MethodHandle, Fault>,
-        delivery: Delivery,
+        delivery: Box<Delivery>,
     ) {
+        let (reply, request) = self.decode(delivery, method);
+        // Refusals are boxed, as they are rare and larger than the rest of the future.
+        let Request {
+            method,
+            arguments,
+            context_data,
+        } = match request {
+            Ok(request) => request,
+            Err(fault) => return Box::pin(reply.refuse(&fault)).await,
+        };
+        let sent = container
+            .run_worker(&method, arguments, context_data, |outcome| {
+                reply.send(outcome)
+            })
+            .await;
+        match sent {
+            Ok(()) => {}
+            Err(error @ Error::ContainerStopping(_)) => {
+                tracing::debug!("{error}; requeueing the request to {}", reply.method);
+                reply.acker.reject(true);
+            }
+            Err(error) => Box::pin(reply.refuse(&Fault::of(&error))).await,
+        }
+    }
+
+    /// Returns the addressee of the reply and the request.
+    fn decode(
+        &self,
+        delivery: Box<Delivery>,
+        method: Result<MethodHandle, Fault>,
+    ) -> (Reply<'_>, Result<Request, Fault>) {
         let Delivery {
             body,
             mut properties,
             routing_key,
             acker,
             ..
-        } = delivery;
+        } = *delivery;
         let reply = Reply {
             server: self,
             reply_to: properties.reply_to.take(),
@@ -252,29 +287,13 @@ impl Server {
         };
         let request = method.and_then(|method| {
             let arguments = protocol::decode_request(&self.codec, &properties, &body)?;
-            Ok((method, arguments))
-        });
-        drop(body);
-        let (method, arguments): (MethodHandle, Arguments) = match request {
-            Ok(request) => request,
-            Err(fault) => return reply.refuse(&fault).await,
-        };
-        let sent = container
-            .run_worker(
-                &method,
+            Ok(Request {
+                method,
                 arguments,
-                worker::context_data(properties.headers),
-                |outcome| reply.send(outcome),
-            )
-            .await;
-        match sent {
-            Ok(()) => {}
-            Err(error @ Error::ContainerStopping(_)) => {
-                tracing::debug!("{error}; requeueing the request to {}", reply.method);
-                reply.acker.reject(true);
-            }
-            Err(error) => reply.refuse(&Fault::of(&error)).await,
-        }
+                context_data: worker::context_data(properties.headers),
+            })
+        });
+        (reply, request)
     }
 
     fn method(&self, routing_key: &str) -> Result<MethodHandle, Fault> {
@@ -285,6 +304,13 @@ impl Server {
             .cloned()
             .ok_or_else(|| Fault::of(&Error::MethodNotFound(name.to_owned())))
     }
+}
+
+/// A decoded request.
+struct Request {
+    method: MethodHandle,
+    arguments: Arguments,
+    context_data: Table,
 }
 
 /// The reply to a request.
@@ -348,7 +374,20 @@ impl Reply<'_> {
     }
 
     async fn publish(&self, body: Encoded) {
-        let published = self.try_publish(body).await;
+        let message = self.message(body);
+        let published = match &message {
+            Some(message) => {
+                let publisher = &self.server.publisher;
+                publish_reply(publisher, &self.method, message, Some(&self.acker)).await
+            }
+            None => {
+                tracing::warn!(
+                    "a request to {} has no `reply_to`: dropping its reply",
+                    self.method
+                );
+                Ok(())
+            }
+        };
         let settlement = Settlement::of(&published);
         if let Err(error) = published {
             let consequence = match settlement {
@@ -363,26 +402,19 @@ impl Reply<'_> {
         settlement.apply(&self.acker).await;
     }
 
-    async fn try_publish(&self, body: Encoded) -> Result<(), PublishError> {
-        let Some(reply_to) = &self.reply_to else {
-            tracing::warn!(
-                "a request to {} has no `reply_to`: dropping its reply",
-                self.method
-            );
-            return Ok(());
-        };
+    /// Returns the message. `None` if the request has no address for it.
+    fn message(&self, body: Encoded) -> Option<Publish> {
+        let reply_to = self.reply_to.clone()?;
         let (properties, body) = protocol::message(body, Table::new());
-        let message = Publish {
+        Some(Publish {
             exchange: self.server.exchange.name.clone(),
-            routing_key: reply_to.clone().into_owned(),
+            routing_key: reply_to.into_owned(),
             mandatory: false,
             properties: Properties {
                 correlation_id: self.correlation_id.clone(),
                 ..properties
             },
             body,
-        };
-        let publisher = &self.server.publisher;
-        publish_reply(publisher, &self.method, &message, Some(&self.acker)).await
+        })
     }
 }

@@ -20,12 +20,19 @@ const KEPT_REPLY_DELAY: Duration = Duration::from_secs(1);
 /// its caller outlives the caller's connection.
 const KEPT_REPLY_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Publishes a reply. Keeps it while the broker cannot take it, and sends it when the broker is
-/// back: the method does not run again meanwhile, because its request stays unacknowledged.
+async fn attempt(publisher: &Publisher, reply: &Publish) -> Result<(), PublishError> {
+    let options = PublishOptions::default();
+    publisher.publish_with(reply, options).await
+}
+
+/// Keeps a reply while the broker cannot take it, and publishes it when the broker is back: the method does not run again meanwhile, because its request stays unacknowledged.
 ///
 /// Once the connection of the request is lost as well, the broker delivers the request again, and
 /// the reply is kept for five minutes more.
-async fn publish_kept(
+///
+/// `published` is the result of the first attempt.
+async fn keep(
+    mut published: Result<(), PublishError>,
     publisher: &Publisher,
     method: &str,
     reply: &Publish,
@@ -34,9 +41,6 @@ async fn publish_kept(
     let mut lost_at = None;
     let mut kept = false;
     loop {
-        let published = publisher
-            .publish_with(reply, PublishOptions::default())
-            .await;
         let error = match (Settlement::of(&published), published) {
             (Settlement::Requeue, Err(error)) => error,
             (_, published) => {
@@ -60,6 +64,7 @@ async fn publish_kept(
         }
         kept = true;
         sleep(KEPT_REPLY_DELAY).await;
+        published = attempt(publisher, reply).await;
     }
 }
 
@@ -114,7 +119,23 @@ pub async fn publish_reply(
     reply: &Publish,
     acker: Option<&Acker>,
 ) -> Result<(), PublishError> {
-    let published = publish_kept(publisher, method, reply, acker).await;
+    let published = attempt(publisher, reply).await;
+    if published.is_ok() {
+        return published;
+    }
+    // Boxed, as it is rare and larger than the rest of the future.
+    Box::pin(publish_failed(published, publisher, method, reply, acker)).await
+}
+
+/// Continues [`publish_reply`] after the first attempt has failed.
+async fn publish_failed(
+    first: Result<(), PublishError>,
+    publisher: &Publisher,
+    method: &str,
+    reply: &Publish,
+    acker: Option<&Acker>,
+) -> Result<(), PublishError> {
+    let published = keep(first, publisher, method, reply, acker).await;
     let Err(error) = &published else {
         return published;
     };
@@ -122,7 +143,8 @@ pub async fn publish_reply(
         return published;
     }
     let refused = refusal(reply, error);
-    if publish_kept(publisher, method, &refused, acker)
+    let first = attempt(publisher, &refused).await;
+    if keep(first, publisher, method, &refused, acker)
         .await
         .is_err()
     {

@@ -43,8 +43,9 @@ pub(super) async fn serve(
 ) {
     // Responses are written at once; Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
-    let wire = Wire::new(stream, permit);
-    let io = TokioIo::new(Socket::new(wire.clone(), shared.limits));
+    let socket = Socket::new(stream, shared.limits, permit);
+    let wire = socket.wire().clone();
+    let io = TokioIo::new(socket);
     let service = service_fn(|request| {
         let (shared, wire) = (shared.clone(), wire.clone());
         async move { Ok::<_, Infallible>(answer(request, &shared, wire, peer).await) }
@@ -96,7 +97,8 @@ pub(super) async fn serve(
     }
     if refused {
         tokio::select! {
-            () = wire.linger(LINGER_TIMEOUT) => {}
+            // Boxed, since it has a buffer.
+            () = Box::pin(wire.linger(LINGER_TIMEOUT)) => {}
             _ = closing.wait_for(|phase| *phase == PortPhase::Closing) => {}
         }
     }

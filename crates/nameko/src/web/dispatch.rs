@@ -151,12 +151,24 @@ fn has_valid_host(version: Version, headers: &HeaderMap) -> bool {
     match (hosts.next(), hosts.next()) {
         (None, _) => version < Version::HTTP_11,
         (Some(host), None) => {
-            host.is_empty()
+            is_plain_host(host.as_bytes())
                 || Authority::try_from(host.as_bytes())
                     .is_ok_and(|authority| !authority.as_str().contains('@'))
         }
         (Some(_), Some(_)) => false,
     }
+}
+
+/// Returns whether the host is empty, or a name or address with or without a port: the usual ones,
+/// which need no parser.
+fn is_plain_host(host: &[u8]) -> bool {
+    let mut parts = host.splitn(2, |byte| *byte == b':');
+    let (name, port) = (parts.next().unwrap_or_default(), parts.next());
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    name.iter().all(in_name)
+        && port
+            .is_none_or(|port| (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit))
+        && (port.is_none() || !name.is_empty())
 }
 
 /// The data for the response to an error of a layer, kept while the layer runs.

@@ -1,8 +1,9 @@
 //! The entrypoint `#[http]`.
 
 use std::{
+    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
@@ -14,6 +15,7 @@ use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
 use super::{
+    body_reader::BodyReader,
     body_stream::BodyStream,
     error::Error,
     handler::Handler,
@@ -31,7 +33,7 @@ use crate::{
     error::{self, Result},
     extension::Entrypoint,
     protocol::Fault,
-    reply::Outcome,
+    reply::{Outcome, Reply},
     tasks::TaskHandle,
 };
 
@@ -160,16 +162,23 @@ struct Endpoint {
 impl Handler for Endpoint {
     async fn handle(&self, request: RawRequest) -> Response {
         let wire = self.cancel_on_disconnect.then(|| request.wire().clone());
-        let request = match self.receive(request).await {
-            Ok(request) => request,
+        let (request, body) = match self.receive(request) {
+            Ok(received) => received,
             Err(refusal) => return refusal,
         };
+        if let Some(body) = body {
+            // Boxed, since most requests have no body.
+            match Box::pin(body.read()).await {
+                Ok(body) => request.set_body(body),
+                Err(error) => return error.into_response(),
+            }
+        }
         let Some(container) = self.container.upgrade() else {
             return Error::stopping().into_response();
         };
         // The worker is a task of the container: it completes even if the client disconnects.
         let (reply, response) = oneshot::channel();
-        let task = container.spawn(work(
+        let task = container.poll_or_spawn(work(
             container.downgrade(),
             self.method.clone(),
             Arguments::from_origin(request),
@@ -186,15 +195,20 @@ impl Handler for Endpoint {
         };
         match wire {
             None => answered.await,
-            Some(wire) => self.until_gone(answered, &wire, task).await,
+            Some(wire) => Box::pin(self.until_gone(answered, &wire, task)).await,
         }
     }
 }
 
 impl Endpoint {
-    /// Reads the request. Extracts the arguments that do not need the body before that is read: a
-    /// client that is refused need not send it. If an argument needs the worker, that does both.
-    async fn receive(&self, request: RawRequest) -> Result<Request, Response> {
+    /// Returns the request, and the body if it is to be read first. Extracts the arguments that do
+    /// not need the body before that is read: a client that is refused need not send it. If an
+    /// argument needs the worker, that does both.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a response, which the caller returns as it is"
+    )]
+    fn receive(&self, request: RawRequest) -> Result<(Request, Option<BodyReader>), Response> {
         let Limits {
             max_body,
             body_timeout,
@@ -226,9 +240,9 @@ impl Endpoint {
         } else if self.streams {
             request.set_stream(BodyStream::of(body, parts));
         } else {
-            request.set_body(body.read().await.map_err(Error::into_response)?);
+            return Ok((request, Some(body)));
         }
-        Ok(request)
+        Ok((request, None))
     }
 
     /// Waits for the response. Aborts the worker if the client disconnects before.
@@ -284,22 +298,25 @@ pub(super) async fn work(
         return;
     };
     let mut reply = Some(reply);
-    let answered = async {
-        let send = |outcome: Outcome| {
-            let (outcome, response) = respond(&container, &method, outcome);
-            if let Some(reply) = reply.take() {
-                // Fails if the client disconnected.
-                let _ = reply.send(response);
-            }
-            std::future::ready(outcome)
-        };
-        container
-            .run_worker(&method, arguments, context_data, send)
-            .await
-    };
-    let ended = match limits.worker_timeout {
-        Some(limit) => tokio::time::timeout(limit, answered).await,
-        None => Ok(answered.await),
+    let ended = {
+        // Pinned where it is created, so that this future keeps only one place for it.
+        let mut answered = pin!(async {
+            let send = |outcome: Outcome| {
+                let (outcome, response) = respond(&container, &method, outcome);
+                if let Some(reply) = reply.take() {
+                    // Fails if the client disconnected.
+                    let _ = reply.send(response);
+                }
+                std::future::ready(outcome)
+            };
+            container
+                .run_worker(&method, arguments, context_data, send)
+                .await
+        });
+        match limits.worker_timeout {
+            Some(limit) => tokio::time::timeout(limit, answered.as_mut()).await,
+            None => Ok(answered.await),
+        }
     };
     let response = match ended {
         Ok(Ok(())) => return,
@@ -328,26 +345,31 @@ pub(super) async fn work(
 
 /// Returns the response to send, and the outcome for providers.
 fn respond(container: &Container, method: &MethodHandle, outcome: Outcome) -> (Outcome, Response) {
+    let refused = |fault: Fault| {
+        let response = refusal(&fault, method);
+        (Err(fault), response)
+    };
     let value = match outcome {
         Ok(value) => value,
-        Err(fault) => {
-            let response = refusal(&fault, method);
-            return (Err(fault), response);
-        }
+        Err(fault) => return refused(fault),
     };
-    let description = value.describe();
+    let is_response = (&*value as &dyn Any).is::<Response>();
+    let description = (!is_response).then(|| value.describe());
     match value.into_any().downcast::<Response>() {
         Ok(response) => {
-            let shown = response.shown();
+            // Copied only for providers and observers.
+            let shown: Box<dyn Reply> = match container.observes_outcomes() {
+                true => Box::new(response.shown()),
+                false => Box::new(()),
+            };
             let response = response.map_stream(|stream| owned(container, stream));
-            (Ok(Box::new(shown)), response)
+            (Ok(shown), response)
         }
         // A `Method` implemented without the macro may return another type.
         Err(_) => {
-            let fault =
-                Fault::unserializable(&format!("{description}, which is not an HTTP response"));
-            let response = refusal(&fault, method);
-            (Err(fault), response)
+            let description = description.unwrap_or_default();
+            let text = format!("{description}, which is not an HTTP response");
+            refused(Fault::unserializable(&text))
         }
     }
 }

@@ -15,7 +15,10 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
@@ -48,7 +51,8 @@ const PHASES: [Phase; 5] = [
 
 /// State of a connection, shared by its I/O, its server task and streamed bodies.
 pub(super) struct Wire {
-    stream: TcpStream,
+    /// The other half is in [`Socket`].
+    half: OwnedWriteHalf,
     phase: AtomicU8,
     /// Set when the peer exceeded the header timeout.
     late: AtomicBool,
@@ -66,9 +70,9 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Arc<Self> {
+    fn new(half: OwnedWriteHalf, permit: OwnedSemaphorePermit) -> Arc<Self> {
         Arc::new(Self {
-            stream,
+            half,
             phase: AtomicU8::new(Phase::New as u8),
             late: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -78,6 +82,10 @@ impl Wire {
             flushed: AtomicWaker::new(),
             _permit: permit,
         })
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.half.as_ref()
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -143,7 +151,7 @@ impl Wire {
     /// Returns `true` if the peer has shut down its sending side.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
-        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+        match self.stream().poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(Ok(0) | Err(_)) => true,
             Poll::Ready(Ok(_)) | Poll::Pending => false,
         }
@@ -152,7 +160,7 @@ impl Wire {
     /// Writes as much as possible without blocking.
     pub(super) fn write_now(&self, bytes: &[u8]) {
         // The connection is about to close, so a full send buffer is ignored.
-        let _ = self.stream.try_write(bytes);
+        let _ = self.stream().try_write(bytes);
     }
 
     /// Shuts down the sending side, then drains incoming bytes for up to `limit`. Closing with
@@ -163,8 +171,8 @@ impl Wire {
         }
         let drain = async {
             let mut scrap = [0; 4096];
-            while self.stream.readable().await.is_ok() {
-                match self.stream.try_read(&mut scrap) {
+            while self.stream().readable().await.is_ok() {
+                match self.stream().try_read(&mut scrap) {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -177,7 +185,7 @@ impl Wire {
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        match socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write) {
+        match socket2::SockRef::from(self.stream()).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other,
         }
@@ -187,19 +195,26 @@ impl Wire {
 /// The I/O half of a [`Wire`].
 pub(super) struct Socket {
     wire: Arc<Wire>,
+    half: OwnedReadHalf,
     limits: Limits,
     reading: Alarm,
     writing: Alarm,
 }
 
 impl Socket {
-    pub(super) fn new(wire: Arc<Wire>, limits: Limits) -> Self {
+    pub(super) fn new(stream: TcpStream, limits: Limits, permit: OwnedSemaphorePermit) -> Self {
+        let (reading, writing) = stream.into_split();
         Self {
-            wire,
+            wire: Wire::new(writing, permit),
+            half: reading,
             limits,
             reading: Alarm::default(),
             writing: Alarm::default(),
         }
+    }
+
+    pub(super) fn wire(&self) -> &Arc<Wire> {
+        &self.wire
     }
 
     /// Handles received bytes.
@@ -240,13 +255,13 @@ impl Socket {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            if self.wire.stream.poll_write_ready(cx)?.is_pending() {
+            if self.wire.stream().poll_write_ready(cx)?.is_pending() {
                 return match self.writing.poll(cx, self.limits.send_timeout) {
                     Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     Poll::Pending => Poll::Pending,
                 };
             }
-            match write(&self.wire.stream) {
+            match write(self.wire.stream()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
                     self.writing.clear();
@@ -263,20 +278,16 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            if self.wire.stream.poll_read_ready(cx)?.is_pending() {
-                return self.wait(cx);
-            }
-            match self.wire.stream.try_read_buf(buf) {
-                Ok(0) => return Poll::Ready(Ok(())),
-                Ok(_) => {
-                    self.arrived();
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let before = buf.filled().len();
+        // After a short read it waits for the next event, without a read in vain.
+        let read = Pin::new(&mut self.half).poll_read(cx, buf);
+        if read.is_pending() {
+            return self.wait(cx);
         }
+        if buf.filled().len() > before {
+            self.arrived();
+        }
+        read
     }
 }
 

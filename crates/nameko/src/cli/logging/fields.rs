@@ -41,10 +41,15 @@ impl Fields {
     /// Adds fields that were recorded later; they replace fields of the same name.
     pub(super) fn update(&mut self, later: Self) {
         for (name, value) in later.0 {
-            match self.0.iter_mut().find(|field| field.0 == name) {
-                Some(field) => field.1 = value,
-                None => self.0.push((name, value)),
-            }
+            self.set(name, value);
+        }
+    }
+
+    /// Adds a field, or replaces that of the same name.
+    pub(super) fn set(&mut self, name: &'static str, value: Value) {
+        match self.0.iter_mut().find(|field| field.0 == name) {
+            Some(field) => field.1 = value,
+            None => self.0.push((name, value)),
         }
     }
 

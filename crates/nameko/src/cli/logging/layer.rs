@@ -17,7 +17,7 @@ use tracing_subscriber::{
 
 use super::{
     super::arguments::LogFormat,
-    fields::Fields,
+    fields::{Fields, Value},
     line::{Line, Span},
 };
 use crate::container::WorkerFields;
@@ -26,7 +26,7 @@ use crate::container::WorkerFields;
 const BRIDGED: &str = "log";
 
 /// A layer that stores the fields of spans and writes events as lines.
-pub(super) struct Log<W> {
+pub(crate) struct Log<W> {
     pub(super) format: LogFormat,
     /// Number of this process under a supervisor.
     pub(super) process: Option<u16>,
@@ -102,6 +102,13 @@ fn all_fields<'a>(kept: &'a Extensions<'_>) -> Cow<'a, Fields> {
     match (kept.get::<WorkerFields>(), recorded) {
         (Some(worker), recorded) => {
             let mut fields = Fields::of(worker.iter());
+            if let Some(ended) = worker.ended() {
+                fields.set("outcome", Value::Text(ended.outcome.as_ref().into()));
+                if let Some(expected) = ended.expected {
+                    fields.set("expected", Value::Bool(expected));
+                }
+                fields.set("duration_ms", Value::Float(ended.duration_ms));
+            }
             if let Some(later) = recorded {
                 fields.update(later.clone());
             }

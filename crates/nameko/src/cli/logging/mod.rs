@@ -24,6 +24,9 @@ use super::failure::Failure;
 use crate::config::Config;
 use layer::Log;
 
+/// The log of `nameko::main`, which formats the fields of workers itself.
+pub(crate) type InstalledLog = Log<fn(&str)>;
+
 /// Whether the log is JSON. Messages of `run` then go to the log too, so that the output is JSON
 /// only.
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -58,7 +61,7 @@ pub(super) fn start(
         })?,
         (None, None) => LogFormat::Text,
     };
-    let log = Log {
+    let log = InstalledLog {
         format,
         process,
         colours: io::stderr().is_terminal()
