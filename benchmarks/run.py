@@ -8,6 +8,7 @@ same load generator (src/load.rs) calls all services; clients load themselves, b
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import os
 import shutil
@@ -38,6 +39,8 @@ def build() -> None:
     shutil.copytree(ROOT / "python" / "nameko", PACKAGE / "nameko", ignore=ignored)
     compiled = ROOT / "target" / "release" / "lib_nameko.so"
     shutil.copy(compiled, PACKAGE / "nameko" / "_nameko.abi3.so")
+    # As pip does, which has installed the peers.
+    compileall.compile_dir(PACKAGE, quiet=1)
 
 
 @contextlib.contextmanager

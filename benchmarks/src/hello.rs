@@ -32,6 +32,7 @@ pub(crate) fn reply(request: &[u8]) -> Result<Vec<u8>, Failure> {
     let request: Value = serde_json::from_slice(request)?;
     let name = request["kwargs"]["name"]
         .as_str()
+        .or_else(|| request["args"][0].as_str())
         .ok_or("a request without a name")?;
     Ok(serde_json::to_vec(
         &json!({"result": format!("Hello, {name}!"), "error": null}),

@@ -10,7 +10,7 @@ use amq_protocol::{
 use crate::{
     connection::{Connection, Event, properties},
     hello::Failure,
-    load::{Caller, Limit, Load, Run},
+    load::{Caller, Limit, Load, Run, until_answered},
 };
 
 const EXCHANGE: &str = "bench_broker";
@@ -98,8 +98,8 @@ impl BrokerCaller {
 }
 
 impl Caller for BrokerCaller {
-    fn first_answer(&mut self, _: Duration) -> Result<(), Failure> {
-        Connection::open(&self.uri).map(drop)
+    fn first_answer(&mut self, timeout: Duration) -> Result<(), Failure> {
+        until_answered(timeout, || Ok(Connection::open(&self.uri).is_ok()))
     }
 
     fn run(&mut self, load: &Load, limit: Limit) -> Result<Run, Failure> {

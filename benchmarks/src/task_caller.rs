@@ -69,6 +69,10 @@ impl<O: Operation> Caller for TaskCaller<O> {
     }
 
     fn clean_up(self) -> Result<(), Failure> {
+        let Self { runtime, operation } = self;
+        // Clients of amqprs spawn tasks when they are dropped.
+        let _runtime = runtime.enter();
+        drop(operation);
         Ok(())
     }
 }

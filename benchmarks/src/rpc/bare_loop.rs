@@ -38,9 +38,12 @@ pub(crate) fn run(uri: &str, service: &str) -> Result<(), Failure> {
                     if let Some(correlation_id) = request.correlation_id() {
                         reply = reply.with_correlation_id(correlation_id.clone());
                     }
+                    let reply_to = request.reply_to().clone().unwrap_or_default();
+                    // FastStream's clients expect direct replies, through the default exchange.
+                    let is_direct = reply_to.as_str().starts_with("amq.rabbitmq.reply-to");
                     let publish = basic::Publish {
-                        exchange: EXCHANGE.into(),
-                        routing_key: request.reply_to().clone().unwrap_or_default(),
+                        exchange: if is_direct { "" } else { EXCHANGE }.into(),
+                        routing_key: reply_to,
                         mandatory: false,
                         immediate: false,
                     };
