@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "config_keys",
     "current_frame",
+    "decode_from_headers",
     "finalize",
     "flush_replies",
     "hold_replies",

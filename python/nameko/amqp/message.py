@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.exceptions import MessageStateError
-
 from nameko import serialization
 from nameko._nameko import AmqpError, Delivery, Options
 
@@ -43,8 +41,6 @@ class Message:
         "reply_is_last",
     )
 
-    MessageStateError = MessageStateError
-
     def __init__(self, delivery: Delivery, channel: Channel | None, accept: Any) -> None:
         # Compiled half of the message.
         self.delivery = delivery
@@ -67,6 +63,13 @@ class Message:
         self._delivery_info: dict[str, Any] | None = None
         # A list with the decoded body as its only item.
         self._decoded: list[Any] | None = None
+
+    @property
+    def MessageStateError(self) -> type[Exception]:
+        """The exception of a message that is settled twice, as in kombu."""
+        from kombu.exceptions import MessageStateError
+
+        return MessageStateError
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -166,7 +169,7 @@ class Message:
 
     def _settle(self, state: str) -> None:
         if self._state != "RECEIVED":
-            raise MessageStateError(
+            raise self.MessageStateError(
                 "Message already acknowledged with state: {}".format(self._state)
             )
         self._state = state
