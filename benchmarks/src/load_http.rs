@@ -77,11 +77,15 @@ impl Caller for HttpCaller {
     fn first_answer(&mut self, timeout: Duration) -> Result<(), Failure> {
         until_answered(timeout, || {
             self.runtime.block_on(async {
-                match self.connect().await {
-                    Ok(mut connection) => connection.exchange(self.request.as_bytes()).await?,
-                    Err(_) => return Ok(false),
+                let Ok(mut connection) = self.connect().await else {
+                    return Ok(false);
+                };
+                match connection.exchange(self.request.as_bytes()).await {
+                    Ok(()) => Ok(true),
+                    // The port is open, the service is starting.
+                    Err(error) if error.to_string().contains(" 503 ") => Ok(false),
+                    Err(error) => Err(error),
                 }
-                Ok(true)
             })
         })
     }
