@@ -89,6 +89,10 @@ impl Caller for RpcCaller {
             loop {
                 self.connection.poll(&mut self.events)?;
                 match self.events.pop() {
+                    // A service of a chain that starts before the next one does not find it yet.
+                    Some(Event::Delivery { body, .. }) if is_unknown_service(&body) => {
+                        return Ok(false);
+                    }
                     Some(Event::Delivery { body, .. }) => return check(&body).map(|()| true),
                     Some(Event::Returned) => return Ok(false),
                     _ => {}
@@ -152,6 +156,11 @@ impl Caller for RpcCaller {
 fn slot(properties: &basic::AMQPProperties) -> Option<usize> {
     let id = properties.correlation_id().as_ref()?;
     usize::from_str_radix(id.as_str().get(..8)?, 16).ok()
+}
+
+fn is_unknown_service(body: &[u8]) -> bool {
+    let reply: Value = serde_json::from_slice(body).unwrap_or_default();
+    reply["error"]["exc_type"] == "UnknownService"
 }
 
 fn check(body: &[u8]) -> Result<(), Failure> {
