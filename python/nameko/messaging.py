@@ -10,12 +10,19 @@ from functools import partial
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from amqp.exceptions import ConnectionError as ConnectionError
+from kombu import Connection as Connection
+from kombu import Exchange, Queue
+from kombu.common import maybe_declare as maybe_declare
+from kombu.mixins import ConsumerMixin as ConsumerMixin
+
 from nameko import _nameko, serialization
 from nameko._config import whole_number
 from nameko.amqp import connection
 from nameko.amqp.entities import queue_to_dict
+from nameko.amqp.errors import translate
 from nameko.amqp.message import Channel, Message
-from nameko.amqp.publish import Producer, get_connection, publish_or_await, translate
+from nameko.amqp.publish import Producer, get_connection, publish_or_await
 from nameko.amqp.publish import Publisher as PublisherCore
 from nameko.call_context import CallContext, context_values
 from nameko.constants import (
@@ -39,28 +46,11 @@ from nameko.extensions import (
 )
 from nameko.utils import sanitize_url
 from nameko.utils.jobs import run_jobs
-from nameko.utils.lazy import lazy_attributes
 from nameko.utils.threads import Event as Event
 from nameko.utils.threads import ThreadKilled
 from nameko.workers import WorkerPool, is_nonblocking, nonblocking, offload
 
-if TYPE_CHECKING:
-    from kombu import Exchange, Queue
-
 _log = getLogger(__name__)
-
-# Imported from here in Nameko 2. kombu is slow to import, and most services do without it.
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "Connection": "kombu",
-        "ConnectionError": "amqp.exceptions",
-        "ConsumerMixin": "kombu.mixins",
-        "Exchange": "kombu",
-        "Queue": "kombu",
-        "maybe_declare": "kombu.common",
-    },
-)
 
 # Seconds that the setup of a publisher waits for its declarations. Its start waits for the rest.
 DECLARE_GRACE = 3.0
@@ -514,8 +504,7 @@ class QueueConsumer(SharedExtension, ProviderCollector):
             if attached is not None:
                 return attached
         accepted = serialization.content_types(options.get("accept") or self.accept)
-        queue_dict = getattr(provider, "queue_dict", None)
-        queue = queue_to_dict(provider.queue) if queue_dict is None else queue_dict()
+        queue = queue_to_dict(provider.queue)
         handle, args = self._handle_delivery, (provider, accepted)
         pool = getattr(self.container, "worker_pool", None)
         if isinstance(pool, WorkerPool):

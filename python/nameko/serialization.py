@@ -1,15 +1,15 @@
-"""Serializers: kombu's registry lists them, plain JSON has a fast path.
-
-kombu is imported for what plain JSON does not cover: it is slow to import, and many services do
-without it.
-"""
+"""Serializers: kombu's registry lists them, plain JSON has a fast path."""
 
 from __future__ import annotations
 
 import json
-import sys
 from copy import deepcopy
 from typing import Any, NamedTuple
+
+import kombu.serialization
+from kombu.compression import decompress
+from kombu.exceptions import DecodeError, EncodeError
+from kombu.serialization import registry
 
 import nameko
 from nameko._nameko import Delivery
@@ -25,11 +25,11 @@ from nameko.utils import import_from_path
 JSON_CONTENT_TYPE = "application/json"
 JSON_CONTENT_ENCODING = "utf-8"
 
-# Content encodings of bytes, which are not decoded to text: kombu's SKIP_DECODE.
-_BINARY_ENCODINGS = frozenset(["binary", "ascii-8bit"])
+# Content encodings of bytes, which are not decoded to text.
+_BINARY_ENCODINGS = kombu.serialization.SKIP_DECODE
 
-# Content types of bare text and bare bytes, accepted by every container: kombu's TRUSTED_CONTENT.
-TRUSTED_CONTENT_TYPES = frozenset(["application/data", "application/text"])
+# Content types of bare text and bare bytes, accepted by every container.
+TRUSTED_CONTENT_TYPES = frozenset(kombu.serialization.TRUSTED_CONTENT)
 
 
 class SerializationConfig(NamedTuple):
@@ -47,8 +47,6 @@ def setup(config: Any = None) -> SerializationConfig:
     config = nameko.config if config is None else config
     serializers = deepcopy(config.get(SERIALIZERS_CONFIG_KEY, {}))
     for name, kwargs in serializers.items():
-        import kombu.serialization
-
         encoder = import_from_path(kwargs.pop("encoder"))
         decoder = import_from_path(kwargs.pop("decoder"))
         kombu.serialization.register(name, encoder=encoder, decoder=decoder, **kwargs)
@@ -56,17 +54,9 @@ def setup(config: Any = None) -> SerializationConfig:
     serializer = config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER)
     accept = config.get(ACCEPT_CONFIG_KEY, [serializer])
     for name in [serializer, *accept]:
-        if not _is_registered(name):
+        if name not in registry.name_to_type:
             raise ConfigurationError('Please register a serializer for "{}" format'.format(name))
     return SerializationConfig(serializer, accept)
-
-
-def _is_registered(name: str) -> bool:
-    if name == DEFAULT_SERIALIZER:
-        return True
-    from kombu.serialization import registry
-
-    return name in registry.name_to_type
 
 
 def _make_json_encoder() -> Any:
@@ -86,42 +76,9 @@ def _make_json_encoder() -> Any:
 _encode_json = _make_json_encoder()
 # scan(text, 0) returns the value and the index of its end.
 _scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-
-
-class _KombuJson(NamedTuple):
-    """kombu's registry, and the functions that kombu registers for JSON. An application may
-    register others."""
-
-    registry: Any
-    dumps: Any
-    loads: Any
-
-    def encodes(self) -> bool:
-        codec = self.registry._encoders.get("json")
-        return codec is None or codec.encoder is self.dumps
-
-    def decodes(self) -> bool:
-        return self.registry._decoders.get(JSON_CONTENT_TYPE) in (None, self.loads)
-
-
-# The modules that are imported, among them that of kombu's registry.
-_modules = sys.modules
-_KOMBU_REGISTRY = "kombu.serialization"
-
-# None until a module has imported kombu's registry.
-_kombu_json: _KombuJson | None = None
-
-
-def _imported_kombu() -> _KombuJson | None:
-    """Returns kombu's registry and functions if they are imported."""
-    global _kombu_json
-    if _kombu_json is None and _KOMBU_REGISTRY in _modules:
-        # Waits for an import that another thread has begun.
-        from kombu.serialization import registry
-        from kombu.utils import json as kombu_json
-
-        _kombu_json = _KombuJson(registry, kombu_json.dumps, kombu_json.loads)
-    return _kombu_json
+# The codec that kombu registers for JSON. An application may register another one.
+_KOMBU_JSON_ENCODER = registry._encoders["json"]
+_KOMBU_JSON_DECODER = registry._decoders[JSON_CONTENT_TYPE]
 
 
 def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
@@ -133,9 +90,6 @@ def dumps(value: Any, serializer: str | None) -> tuple[str, str, bytes]:
     text = plain_json(value, serializer)
     if text is not None:
         return JSON_CONTENT_TYPE, JSON_CONTENT_ENCODING, text.encode("ascii")
-    import kombu.serialization
-    from kombu.exceptions import EncodeError
-
     content_type, content_encoding, body = kombu.serialization.dumps(value, serializer)
     if isinstance(body, str):
         content_encoding = content_encoding or JSON_CONTENT_ENCODING
@@ -156,15 +110,11 @@ def plain_json(value: Any, serializer: str | None) -> str | None:
     That is the case for other serializers, another JSON encoder, and values that only kombu's
     encoder may support.
     """
-    if serializer == "json":
-        kombu = _kombu_json
-        if kombu is None and _KOMBU_REGISTRY in _modules:
-            kombu = _imported_kombu()
-        if kombu is None or kombu.encodes():
-            try:
-                return "".join(_encode_json(value, 0))
-            except (TypeError, ValueError, RecursionError):
-                pass
+    if serializer == "json" and registry._encoders["json"] is _KOMBU_JSON_ENCODER:
+        try:
+            return "".join(_encode_json(value, 0))
+        except (TypeError, ValueError, RecursionError):
+            pass
     return None
 
 
@@ -174,10 +124,7 @@ def loads_json(text: str) -> Any:
     Raises ValueError or StopIteration if the registered decoder has to decode it or report the
     error.
     """
-    kombu = _kombu_json
-    if kombu is None and _KOMBU_REGISTRY in _modules:
-        kombu = _imported_kombu()
-    if kombu is not None and not kombu.decodes():
+    if registry._decoders.get(JSON_CONTENT_TYPE) is not _KOMBU_JSON_DECODER:
         raise ValueError("another JSON decoder is registered")
     value, end = _scan_json(text, 0)
     if end != len(text):
@@ -198,27 +145,19 @@ def decode(delivery: Delivery, accept: Any) -> Any:
                 return loads_json(text)
             except (ValueError, StopIteration):
                 pass
-        import kombu.serialization
-
         content_type, content_encoding = delivery.content_type, delivery.content_encoding
         body: Any = decompressed_body(delivery)
         if not _is_binary(content_type):
             body = decoded_text(body, content_encoding)
         return kombu.serialization.loads(body, content_type, content_encoding, accept=accept)
     except RecursionError as exc:
-        from kombu.exceptions import DecodeError
-
         raise DecodeError("the body is nested too deeply: {}".format(exc)) from None
 
 
 def decompressed_body(delivery: Delivery) -> bytes:
     """Returns the body of a message, decompressed as its ``compression`` header demands."""
     compression = delivery.headers.get("compression")
-    if not compression:
-        return delivery.body
-    from kombu.compression import decompress
-
-    return decompress(delivery.body, compression)
+    return decompress(delivery.body, compression) if compression else delivery.body
 
 
 def decoded_text(body: bytes, content_encoding: str | None) -> str | bytes:
@@ -235,17 +174,10 @@ def decoded_text(body: bytes, content_encoding: str | None) -> str | bytes:
 
 def _is_binary(content_type: str | None) -> bool:
     """Whether the decoder of a content type expects bytes, although peers may set an encoding."""
-    from kombu.serialization import registry
-
     encoder = registry._encoders.get(registry.type_to_name.get(content_type))
     return encoder is not None and encoder.content_encoding in _BINARY_ENCODINGS
 
 
 def content_types(accept: Any) -> frozenset[str]:
     """Returns the content types of the serializers in ``accept``, and its content types."""
-    kombu = _imported_kombu()
-    if kombu is None and set(accept) <= {DEFAULT_SERIALIZER, JSON_CONTENT_TYPE}:
-        return frozenset([JSON_CONTENT_TYPE]) | TRUSTED_CONTENT_TYPES
-    from kombu.serialization import prepare_accept_content
-
-    return frozenset(prepare_accept_content(accept)) | TRUSTED_CONTENT_TYPES
+    return frozenset(kombu.serialization.prepare_accept_content(accept)) | TRUSTED_CONTENT_TYPES

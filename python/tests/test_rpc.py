@@ -15,7 +15,6 @@ import pytest
 from kombu.exceptions import DecodeError, SerializerNotInstalled
 from kombu.serialization import registry
 
-from nameko.amqp.entities import queue_to_dict
 from nameko.amqp.publish import Publisher
 from nameko.constants import MAX_WORKERS_CONFIG_KEY
 from nameko.containers import ServiceContainer
@@ -1018,19 +1017,3 @@ def test_fast_and_slow_path_serialize_results_alike(serve, caller, uid):
             caller.call(name + uid + ".method", json.dumps({"args": [key], "kwargs": {}}))
             bodies.append(caller.reply.body)
         assert bodies[0] == bodies[1], key
-
-
-def test_the_declared_queue_is_the_queue_that_extensions_see(serve, uid):
-    class Service:
-        name = "declared-" + uid
-
-        @rpc
-        def method(self):
-            pass
-
-    arguments = {"rpc": {"x-max-length": 100}}
-    container = serve(Service, queue_arguments=arguments)
-    consumer = next(ext for ext in container.extensions if isinstance(ext, RpcConsumer))
-    declared = consumer.queue_dict()
-    assert consumer.queue.name == "rpc-" + Service.name
-    assert declared == queue_to_dict(consumer.queue)

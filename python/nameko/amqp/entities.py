@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
+
+from kombu.entity import binding
 
 
 def exchange_to_dict(exchange: Any) -> dict[str, Any]:
@@ -34,38 +35,6 @@ def queue_to_dict(queue: Any) -> dict[str, Any]:
     }
 
 
-def durable_queue_dict(
-    name: str, arguments: dict[str, Any] | None, topic_exchange: str, routing_key: str
-) -> dict[str, Any]:
-    """Returns a durable queue that is bound to a durable topic exchange, like
-    :func:`queue_to_dict`."""
-    exchange = SimpleNamespace(
-        name=topic_exchange,
-        type="topic",
-        durable=True,
-        auto_delete=False,
-        passive=False,
-        no_declare=False,
-        arguments=None,
-    )
-    return {
-        "name": name,
-        "durable": True,
-        "exclusive": False,
-        "auto_delete": False,
-        "passive": False,
-        "no_declare": False,
-        "arguments": arguments or {},
-        "bindings": [
-            {
-                "exchange": exchange_to_dict(exchange),
-                "routing_key": routing_key,
-                "arguments": {},
-            }
-        ],
-    }
-
-
 def may_be_deleted(queue: Any) -> bool:
     """Whether the broker deletes the queue by itself: after its last consumer, or unused for a
     time."""
@@ -89,8 +58,6 @@ def _queue_arguments(queue: Any) -> dict[str, Any]:
 
 
 def _bindings(queue: Any) -> list[dict[str, Any]]:
-    from kombu.entity import binding
-
     bindings = []
     if queue.exchange and queue.exchange.name:
         bindings.append((queue.exchange, queue.routing_key, queue.binding_arguments))

@@ -1,7 +1,4 @@
-"""Translation of the compiled client's errors to exceptions compatible with kombu and py-amqp.
-
-Imported at the first error: kombu and py-amqp are slow to import.
-"""
+"""Translation of the compiled client's errors to exceptions compatible with kombu and py-amqp."""
 
 from __future__ import annotations
 
@@ -14,8 +11,11 @@ from amqp import exceptions as amqp_exceptions
 from kombu.exceptions import OperationalError
 
 from nameko._nameko import AmqpError
-from nameko.amqp.publish import UndeliverableMessage
 from nameko.exceptions import ConfigurationError
+
+
+class UndeliverableMessage(Exception):
+    """A mandatory message was not routed to any queue."""
 
 
 class BrokerUnreachable(OperationalError, OSError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kombu.exceptions import MessageStateError
+
 from nameko import serialization
 from nameko._nameko import AmqpError, Delivery, Options
 
@@ -41,6 +43,8 @@ class Message:
         "reply_is_last",
     )
 
+    MessageStateError = MessageStateError
+
     def __init__(self, delivery: Delivery, channel: Channel | None, accept: Any) -> None:
         # Compiled half of the message.
         self.delivery = delivery
@@ -63,13 +67,6 @@ class Message:
         self._delivery_info: dict[str, Any] | None = None
         # A list with the decoded body as its only item.
         self._decoded: list[Any] | None = None
-
-    @property
-    def MessageStateError(self) -> type[Exception]:
-        """The exception of a message that is settled twice, as in kombu."""
-        from kombu.exceptions import MessageStateError
-
-        return MessageStateError
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -169,7 +166,7 @@ class Message:
 
     def _settle(self, state: str) -> None:
         if self._state != "RECEIVED":
-            raise self.MessageStateError(
+            raise MessageStateError(
                 "Message already acknowledged with state: {}".format(self._state)
             )
         self._state = state

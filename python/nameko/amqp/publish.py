@@ -9,13 +9,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+from kombu import Connection, Queue
+from kombu.compression import compress
+from kombu.exceptions import ChannelError  # noqa: F401, imported from here in Nameko 2
+from kombu.pools import connections, producers  # noqa: F401
+
 from nameko import _nameko, loop, serialization
 from nameko._nameko import PatchGuard
 from nameko.amqp import connection
 from nameko.amqp.entities import exchange_to_dict, may_be_deleted, queue_to_dict
+from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.constants import DEFAULT_RETRY_POLICY, DEFAULT_TRANSPORT_OPTIONS, PERSISTENT
 from nameko.utils import green
-from nameko.utils.lazy import lazy_attributes
 
 __all__ = [
     "Outgoing",
@@ -26,30 +31,7 @@ __all__ = [
     "get_producer",
 ]
 
-# Imported from here in Nameko 2. kombu is slow to import, and most services do without it.
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "ChannelError": "kombu.exceptions",
-        "Connection": "kombu",
-        "Queue": "kombu",
-        "connections": "kombu.pools",
-        "producers": "kombu.pools",
-    },
-)
-
 _DELIVERY_MODES = {"transient": 1, "persistent": 2}
-
-
-class UndeliverableMessage(Exception):
-    """A mandatory message was not routed to any queue."""
-
-
-def translate(error: _nameko.AmqpError, retried: bool = True) -> Exception:
-    """Returns the exception for an error, see :func:`nameko.amqp.errors.translate`."""
-    from nameko.amqp import errors
-
-    return errors.translate(error, retried)
 
 
 @contextmanager
@@ -58,14 +40,11 @@ def get_connection(
     ssl: Any = None,
     login_method: str | None = None,
     transport_options: dict[str, Any] | None = None,
-) -> Iterator[Any]:
+) -> Iterator[Connection]:
     """Yields a kombu connection from kombu's pool, for direct use by user code.
 
     This package opens no other kombu connections.
     """
-    from kombu import Connection
-    from kombu.pools import connections
-
     if not transport_options:
         transport_options = DEFAULT_TRANSPORT_OPTIONS.copy()
     conn = Connection(
@@ -214,7 +193,7 @@ class Producer:
     def _can_vanish_unnoticed(self, entity: Any) -> bool:
         """Whether the broker may delete the entity without the publisher noticing. A missing
         exchange is noticed by the reply to a message with confirm."""
-        if _is_queue(entity):
+        if isinstance(entity, Queue):
             return may_be_deleted(entity)
         return bool(entity.auto_delete) and not self.confirms
 
@@ -251,22 +230,15 @@ def _split(entities: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns exchanges and queues for the compiled half."""
     exchanges, queues = [], []
     for entity in entities:
-        if _is_queue(entity):
+        if isinstance(entity, Queue):
             queues.append(queue_to_dict(entity))
         else:
             exchanges.append(exchange_to_dict(entity))
     return exchanges, queues
 
 
-def _is_queue(entity: Any) -> bool:
-    """Whether an entity of kombu is a queue, not an exchange."""
-    from kombu import Queue
-
-    return isinstance(entity, Queue)
-
-
 def _entity_key(entity: Any) -> Any:
-    if _is_queue(entity):
+    if isinstance(entity, Queue):
         return repr(queue_to_dict(entity))
     return (
         entity.name,
@@ -320,8 +292,6 @@ def prepare(payload: Any, options: dict[str, Any]) -> Outgoing:
             payload, serializer
         )
     if compression:
-        from kombu.compression import compress
-
         body, headers["compression"] = compress(body, compression)
     options["application_headers"] = headers
 
@@ -337,8 +307,8 @@ def prepare(payload: Any, options: dict[str, Any]) -> Outgoing:
     if expiration is not None:
         options["expiration"] = str(int(expiration * 1000))
     reply_to = options.get("reply_to")
-    if reply_to is not None and not isinstance(reply_to, str):
-        options["reply_to"] = reply_to.name  # a kombu queue
+    if isinstance(reply_to, Queue):
+        options["reply_to"] = reply_to.name
     options.setdefault("priority", 0)
     return Outgoing(exchange_name, routing_key or "", body, options)
 

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from logging import getLogger
 from typing import Any
 
+from amqp.exceptions import AMQPError
+from kombu.exceptions import OperationalError
+
 import nameko
 from nameko import _nameko
 from nameko._config import number_of_seconds, track
@@ -175,24 +178,18 @@ def start(runner: ServiceRunner, shutdown: Shutdown) -> None:
     """Starts all services. Returns once they are ready, or have been stopped."""
     try:
         _run_to_end(runner.start, shutdown.over)
+    except (OperationalError, AMQPError) as exc:
+        runner.kill()
+        raise CommandError(str(exc))
     except (CommandError, ConfigurationError):
         runner.kill()
         raise
     except Exception as exc:
         runner.kill()
-        if _is_broker_error(exc):
-            raise CommandError(str(exc))
         raise _shown("A service could not start", exc)
     except BaseException:
         runner.kill()
         raise
-
-
-def _is_broker_error(exc: Exception) -> bool:
-    from amqp.exceptions import AMQPError
-    from kombu.exceptions import OperationalError
-
-    return isinstance(exc, (AMQPError, OperationalError))
 
 
 def _run_to_end(call: Callable[[], Any], over: threading.Event | None = None) -> None:

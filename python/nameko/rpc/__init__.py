@@ -33,9 +33,6 @@ from nameko.rpc.topology import (
     get_rpc_exchange,
 )
 from nameko.utils.facade import install_facade
-from nameko.utils.lazy import lazy_attributes
-
-__getattr__ = lazy_attributes(__name__, {"Exchange": "kombu", "Queue": "kombu"})
 
 __all__ = [
     "RPC_QUEUE_TEMPLATE",

@@ -182,4 +182,4 @@ class _Method:
         self.accepts = provider.signature().accepts
         self.guard = consumer.patch_guard(provider)
         self.options: Options = consumer.reply_settings.connection_options()
-        self.exchange: str = consumer.reply_settings.exchange_name
+        self.exchange: str = consumer.reply_settings.exchange.name

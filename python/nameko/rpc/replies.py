@@ -7,8 +7,10 @@ from collections.abc import Callable, Generator
 from logging import getLogger
 from typing import Any
 
+from kombu.serialization import registry
+
 from nameko import _nameko, loop, serialization
-from nameko.amqp.publish import UndeliverableMessage, translate
+from nameko.amqp.errors import UndeliverableMessage, translate
 from nameko.exceptions import RpcTimeout, UnknownService, deserialize
 from nameko.utils import green
 from nameko.utils.threads import Event
@@ -153,11 +155,9 @@ class Acceptable:
         self._configured = serialization.content_types(serializers)
 
     def __contains__(self, content_type: object) -> bool:
-        if content_type in self._configured:
-            return True
-        from kombu.serialization import registry
-
-        return content_type not in registry._disabled_content_types
+        return (
+            content_type in self._configured or content_type not in registry._disabled_content_types
+        )
 
 
 # The name in version 3.

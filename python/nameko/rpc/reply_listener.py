@@ -6,7 +6,9 @@ import os
 import uuid
 from functools import partial
 from logging import getLogger
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from kombu import Queue
 
 from nameko import _nameko
 from nameko._nameko import PatchGuard
@@ -21,9 +23,6 @@ from nameko.rpc.topology import (
     get_rpc_exchange,
 )
 from nameko.utils.patch_guard import guarded_methods, methods_of
-
-if TYPE_CHECKING:
-    from kombu import Queue
 
 _log = getLogger("nameko.rpc")
 
@@ -61,8 +60,6 @@ class ReplyListener(SharedExtension):
         super().__init__(**consumer_options)
 
     def setup(self) -> None:
-        from kombu import Queue
-
         # The name in version 3.
         self.consumer = self.queue_consumer
         reply_queue_uuid = uuid.uuid4()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from logging import getLogger
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from kombu import Exchange
 
 from nameko import _nameko
 from nameko.amqp import connection, publish
 from nameko.amqp.message import Message
 from nameko.amqp.publish import Publisher
 from nameko.rpc.stages import encode_reply, reply_serializer
-
-if TYPE_CHECKING:
-    from kombu import Exchange
 
 _log = getLogger("nameko.rpc")
 

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from logging import getLogger
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from kombu import Exchange, Queue
 
 from nameko._config import queue_arguments
 from nameko._nameko import Delivery, Options, PatchGuard
 from nameko.amqp import connection, publish
-from nameko.amqp.entities import durable_queue_dict, queue_to_dict
 from nameko.amqp.message import Channel, Message
 from nameko.constants import (
     AMQP_SSL_CONFIG_KEY,
@@ -27,14 +28,11 @@ from nameko.messaging import HeaderDecoder, QueueConsumer, take_consumer_options
 from nameko.rpc.fastpath import FastPath
 from nameko.rpc.responder import Responder
 from nameko.rpc.stages import request_arguments
-from nameko.rpc.topology import RPC_QUEUE_TEMPLATE, get_rpc_exchange, rpc_exchange_name
+from nameko.rpc.topology import RPC_QUEUE_TEMPLATE, get_rpc_exchange
 from nameko.serialization import JSON_CONTENT_TYPE
 from nameko.utils.patch_guard import guarded_methods, methods_of
 from nameko.utils.threads import Event
 from nameko.workers import handle_result_is_nonblocking, nonblocking
-
-if TYPE_CHECKING:
-    from kombu import Queue
 
 _log = getLogger("nameko.rpc")
 
@@ -43,7 +41,7 @@ class ReplySettings(NamedTuple):
     """The broker and exchange for replies, and their default serializer."""
 
     amqp_uri: str
-    exchange_name: str
+    exchange: Exchange
     serializer: str
     ssl: Any
     login_method: str | None
@@ -61,14 +59,13 @@ class RpcConsumer(SharedExtension, ProviderCollector):
     """
 
     queue_consumer = QueueConsumer()
-    _is_set_up = False
 
     def __init__(self, **consumer_options: Any) -> None:
         self.consumer_options = take_consumer_options(self, consumer_options)
         self._lock = threading.Lock()
         self._unregistering_providers: set[Any] = set()
         self._unregistered_from_queue_consumer = Event()
-        self._queue: Queue | None = None
+        self.queue: Queue | None = None
         # Read when the first reply is sent.
         self._reply_settings: ReplySettings | None = None
         super().__init__(**consumer_options)
@@ -76,45 +73,16 @@ class RpcConsumer(SharedExtension, ProviderCollector):
     def setup(self) -> None:
         # The name in version 3.
         self.consumer = self.queue_consumer
-        if not self._is_set_up:
-            self._is_set_up = True
-            self.queue_consumer.register_provider(self)
-
-    @property
-    def queue(self) -> Queue | None:
-        """The request queue of the service, set with the setup."""
-        if self._queue is None and self._is_set_up:
-            from kombu import Queue
-
-            config = self.container.config
-            self._queue = Queue(
-                exchange=get_rpc_exchange(config), durable=True, **self._queue_parameters()
+        if self.queue is None:
+            service_name = self.container.service_name
+            self.queue = Queue(
+                RPC_QUEUE_TEMPLATE.format(service_name),
+                exchange=get_rpc_exchange(self.container.config),
+                routing_key="{}.*".format(service_name),
+                durable=True,
+                queue_arguments=queue_arguments(self.container.config, "rpc") or None,
             )
-        return self._queue
-
-    @queue.setter
-    def queue(self, queue: Queue) -> None:
-        self._queue = queue
-
-    def queue_dict(self) -> dict[str, Any]:
-        """Returns the queue for the compiled client, without kombu, which is slow to import."""
-        if self._queue is not None or type(self).queue is not RpcConsumer.queue:
-            return queue_to_dict(self.queue)
-        parameters = self._queue_parameters()
-        return durable_queue_dict(
-            parameters["name"],
-            parameters["queue_arguments"],
-            topic_exchange=rpc_exchange_name(self.container.config),
-            routing_key=parameters["routing_key"],
-        )
-
-    def _queue_parameters(self) -> dict[str, Any]:
-        service_name = self.container.service_name
-        return {
-            "name": RPC_QUEUE_TEMPLATE.format(service_name),
-            "routing_key": "{}.*".format(service_name),
-            "queue_arguments": queue_arguments(self.container.config, "rpc") or None,
-        }
+            self.queue_consumer.register_provider(self)
 
     def stop(self) -> None:
         # Without providers. Else the last provider to leave unregisters.
@@ -171,10 +139,10 @@ class RpcConsumer(SharedExtension, ProviderCollector):
     @nonblocking
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """Sends the reply, then acknowledges the request."""
-        uri, _, serializer, ssl, login_method, heartbeat = self.reply_settings
+        uri, exchange, serializer, ssl, login_method, heartbeat = self.reply_settings
         responder = Responder(
             uri,
-            get_rpc_exchange(self.container.config),
+            exchange,
             serializer,
             message,
             ssl=ssl,
@@ -194,7 +162,7 @@ class RpcConsumer(SharedExtension, ProviderCollector):
             config = self.container.config
             self._reply_settings = ReplySettings(
                 connection.amqp_uri(config),
-                rpc_exchange_name(config),
+                get_rpc_exchange(config),
                 config.get(SERIALIZER_CONFIG_KEY, DEFAULT_SERIALIZER),
                 config.get(AMQP_SSL_CONFIG_KEY),
                 config.get(LOGIN_METHOD_CONFIG_KEY),

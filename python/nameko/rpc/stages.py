@@ -12,6 +12,8 @@ import json
 import sys
 from typing import Any
 
+from kombu.serialization import registry
+
 from nameko.exceptions import MalformedRequest, UnserializableValueError, serialize
 from nameko.serialization import JSON_CONTENT_ENCODING, JSON_CONTENT_TYPE, dumps, plain_json
 
@@ -69,7 +71,5 @@ def encode_reply(result: Any, exc_info: Any, serializer: str, default: str = "js
 
 def reply_serializer(content_type: str | None, default: str) -> str:
     """Returns the serializer of the reply to a request of this content type."""
-    from kombu.serialization import registry
-
     serializer: Any = registry.type_to_name.get(content_type)
     return serializer if serializer in registry._encoders else default

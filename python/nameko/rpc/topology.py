@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from kombu import Exchange
 
 import nameko
 from nameko.constants import AMQP_URI_CONFIG_KEY as AMQP_URI_CONFIG_KEY
 from nameko.constants import RPC_EXCHANGE_CONFIG_KEY
-
-if TYPE_CHECKING:
-    from kombu import Exchange
 
 RPC_QUEUE_TEMPLATE = "rpc-{}"
 RPC_REPLY_QUEUE_TEMPLATE = "rpc.reply-{}-{}"
@@ -21,19 +20,10 @@ _DEFAULT_RPC_EXCHANGE = "nameko-rpc"
 _exchanges: dict[str, Exchange] = {}
 
 
-def rpc_exchange_name(config: Any = None) -> str:
-    """Returns the name of the exchange of requests and replies. ``config`` is ``nameko.config`` by
-    default."""
-    config = nameko.config if config is None else config
-    name: str = config.get(RPC_EXCHANGE_CONFIG_KEY, _DEFAULT_RPC_EXCHANGE)
-    return name
-
-
 def get_rpc_exchange(config: Any = None) -> Exchange:
     """Returns the exchange of requests and replies. ``config`` is ``nameko.config`` by default."""
-    from kombu import Exchange
-
-    name = rpc_exchange_name(config)
+    config = nameko.config if config is None else config
+    name = config.get(RPC_EXCHANGE_CONFIG_KEY, _DEFAULT_RPC_EXCHANGE)
     exchange = _exchanges.get(name)
     if exchange is None:
         exchange = _exchanges[name] = Exchange(name, durable=True, type="topic")

@@ -9,9 +9,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 from nameko.utils import green
-from nameko.utils.lazy import lazy_attributes
-
-__getattr__ = lazy_attributes(__name__, {"locate": "pydoc"})
 
 REDACTED = "********"
 

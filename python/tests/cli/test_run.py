@@ -332,23 +332,3 @@ def test_ctrl_c_is_tested_also_by_a_background_job():
         check=False,
     )
     assert ended.returncode == 0, ended.stdout
-
-
-def test_a_service_imports_no_module_that_it_does_not_use(folder, broker_uri, cluster, uid):
-    folder.write(
-        "plain.py",
-        """
-        import sys
-        from nameko.rpc import rpc
-
-        class Plain:
-            name = "plain_{uid}"
-
-            @rpc
-            def imported(self):
-                return sorted(set(["amqp", "kombu", "werkzeug", "yaml"]) & set(sys.modules))
-        """,
-    )
-    with Program("run", "plain", "--broker", broker_uri, cwd=folder.path) as program:
-        program.wait_for("ready at")
-        assert cluster["plain_" + uid].imported() == []

@@ -25,7 +25,8 @@ async fn attempt(publisher: &Publisher, reply: &Publish) -> Result<(), PublishEr
     publisher.publish_with(reply, options).await
 }
 
-/// Keeps a reply while the broker cannot take it, and publishes it when the broker is back: the method does not run again meanwhile, because its request stays unacknowledged.
+/// Keeps a reply while the broker cannot take it, and publishes it when the broker is back: the
+/// method does not run again meanwhile, because its request stays unacknowledged.
 ///
 /// Once the connection of the request is lost as well, the broker delivers the request again, and
 /// the reply is kept for five minutes more.
