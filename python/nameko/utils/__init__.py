@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from copy import deepcopy
+from pydoc import locate
 from typing import Any
 from urllib.parse import urlparse
 
@@ -57,9 +58,6 @@ def import_from_path(path: str | None) -> Any:
     """Returns the object at a dotted path, None for None. ImportError if it is missing."""
     if path is None:
         return None
-    # Imported here, since it is slow to import.
-    from pydoc import locate
-
     obj = locate(path)
     if obj is None:
         raise ImportError("`{}` could not be imported".format(path))
