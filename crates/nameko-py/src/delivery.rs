@@ -1,10 +1,11 @@
 //! A received message.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nameko::amqp::{self, Acker, Error, Properties, Publish, PublishError, Publisher};
+use nameko::amqp::{self, Acker, Error, Properties, Publish, PublishError, Publisher, Table};
 use nameko::internal::{RequeuePause, Settlement, default_properties, publish_reply};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -58,6 +59,12 @@ impl Delivery {
         let delivery = Delivery::new(message, None);
         delivery.settled.store(true, Ordering::Release);
         delivery
+    }
+
+    /// The headers, with the whole history of dead letters.
+    fn received_headers(&self) -> Cow<'_, Table> {
+        let headers = &self.message.properties.headers;
+        death_history::restore(headers).map_or(Cow::Borrowed(headers), Cow::Owned)
     }
 
     /// Takes the right to settle the message. Returns false if it is settled already.
@@ -181,9 +188,7 @@ impl Delivery {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = self.headers.get_or_try_init(py, || {
-            let headers = &self.message.properties.headers;
-            let restored = death_history::restore(headers);
-            convert::table_dict(py, restored.as_ref().unwrap_or(headers)).map(Bound::unbind)
+            convert::table_dict(py, &self.received_headers()).map(Bound::unbind)
         })?;
         Ok(headers.bind(py).clone())
     }
@@ -194,11 +199,7 @@ impl Delivery {
             Some(headers) => {
                 context_data::decode_from_headers(headers.bind(py).as_mapping(), prefix)
             }
-            None => {
-                let headers = &self.message.properties.headers;
-                let restored = death_history::restore(headers);
-                context_data::from_table(py, restored.as_ref().unwrap_or(headers), prefix)
-            }
+            None => context_data::from_table(py, &self.received_headers(), prefix),
         }
     }
 

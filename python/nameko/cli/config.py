@@ -6,6 +6,8 @@ import os
 import re
 from typing import Any
 
+import yaml
+
 from nameko._config import merge, unknown_keys
 from nameko.constants import AMQP_URI_CONFIG_KEY
 from nameko.exceptions import CommandError
@@ -90,11 +92,6 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 
 def _parse(text: str, origin: str) -> Any:
-    import yaml
-
-    from nameko.cli.main import setup_yaml_parser
-
-    setup_yaml_parser()
     try:
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as exc:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import yaml
+
 import nameko
 from nameko.cli import commands
 from nameko.cli.output import drop_output, error
@@ -81,10 +83,6 @@ def setup_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Whether setup_yaml_parser() was called.
-_parses_variables = False
-
-
 def setup_yaml_parser() -> None:
     """Makes yaml.safe_load substitute environment variables.
 
@@ -92,13 +90,6 @@ def setup_yaml_parser() -> None:
     quoted one is substituted only with the tag ``!env_var``, or ``!raw_env_var`` to keep it a
     string.
     """
-    global _parses_variables
-    if _parses_variables:
-        return
-    _parses_variables = True
-    # Imported here, since most commands read no file.
-    import yaml
-
     yaml.add_constructor("!env_var", env_var_constructor, yaml.SafeLoader)
     yaml.add_constructor("!raw_env_var", partial(env_var_constructor, raw=True), yaml.SafeLoader)
     yaml.add_implicit_resolver("!env_var", IMPLICIT_ENV_VAR_MATCHER, Loader=yaml.SafeLoader)
@@ -106,8 +97,6 @@ def setup_yaml_parser() -> None:
 
 def env_var_constructor(loader: Any, node: Any, raw: bool = False) -> Any:
     """Returns the value of a scalar, with its environment variables substituted."""
-    import yaml
-
     raw_value = loader.construct_scalar(node)
     if not has_regex_module and RECURSIVE_ENV_VAR_MATCHER.match(raw_value):
         raise ConfigurationError("Nested environment variable lookup requires the `regex` module")
@@ -138,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if unknown_args and not args.takes_unknown_args:
         parser.error("unrecognized arguments: {}".format(" ".join(unknown_args)))
+    setup_yaml_parser()
     try:
         code: int = args.main(args, *unknown_args) or 0
     except (CommandError, ConfigurationError) as exc:
